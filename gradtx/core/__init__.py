@@ -1,0 +1,1 @@
+"""The contract: definitions, rules, the lifter, and how they compose."""

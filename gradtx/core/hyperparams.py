@@ -1,0 +1,227 @@
+"""Hyperparameters by name: read them, replace them, keep them in the state."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.definition import Definition
+from gradtx.core.errors import HyperparamError
+from gradtx.core.leafwise import treewise
+from gradtx.core.schedule import Schedule, value_at
+from gradtx.core.show import show
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Array, State
+from gradtx.tree.paths import key_text
+
+P = ParamSpec("P")
+Address = tuple[str, ...]
+
+
+def hyperparams(tx: GradientTransformation, at: int | Array | State = 0) -> dict[str, Any]:
+    """The hyperparameters of a definition, by name, at one moment.
+
+    Names are as short as is unambiguous: `learning_rate`, else `adamw.learning_rate`.
+
+    Args:
+      tx: the definition.
+      at: a count of updates made so far, or a state; schedules are evaluated there, and what the state
+        itself keeps (`tunable`) is read from it.
+
+    >>> import gradtx
+    >>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 10)))
+    >>> {name: float(value) for name, value in hyperparams(tx, at=5).items()}
+    {'max_norm': 1.0, 'learning_rate': 0.5}
+    """
+    count = at.count if isinstance(at, State) else at
+    values = {address: value_at(value, count) for address, value in _values(tx, Schedule).items()}
+    found = {name: values[address] for name, address in _names(values).items()}
+    kept = at.slots.get("hyperparams", {}) if isinstance(at, State) and isinstance(at.slots, Mapping) else {}
+    return {**found, **{name: value for name, value in kept.items() if name in found}}
+
+
+def replace(tx: GradientTransformation, **values: Any) -> GradientTransformation:
+    """The same definition with other hyperparameters.
+
+    The structure stays the same, so a jitted function that takes the definition as an argument does not
+    compile again. A parameter of a schedule is reached through its hyperparameter:
+    `replace(tx, **{"learning_rate.peak_value": 1e-3})`. Putting a schedule in a number's place, or the
+    reverse, works too, and is another structure.
+
+    Args:
+      tx: the definition.
+      **values: new values by the names that `hyperparams` gives.
+
+    Raises:
+      HyperparamError: a name that is unknown or ambiguous, with those that exist; a number out of its range.
+
+    >>> import gradtx
+    >>> replace(gradtx.adamw(1e-3), learning_rate=3e-4)
+    adamw(learning_rate=0.0003)
+    """
+    new = tx
+    for name, value in values.items():
+        address = find(tx, name)
+        new = _set(new, address, value)
+    return new
+
+
+def find(tx: Definition, name: str) -> Address:
+    """Where a hyperparameter is, or a parameter of a schedule; an error lists the names if there is none."""
+    addresses = _values(tx, Schedule)
+    names = _names(addresses)
+    for known in (names, _names(_values(tx, ()))):
+        if name in known:
+            return known[name]
+    wanted = tuple(name.split("."))
+    several = [".".join(address) for address in addresses if address[-len(wanted) :] == wanted]
+    where = f"{tx.factory.__name__} has the hyperparameters {', '.join(names)}"
+    if several:
+        raise HyperparamError(f"{name!r} is ambiguous: it may be {' or '.join(several)}; {where}")
+    raise HyperparamError(f"{name!r} is no hyperparameter; {where}")
+
+
+def _values(tx: Definition, stop: Any) -> dict[Address, Any]:
+    """Every leaf of a definition by its address; nodes of the type `stop` count as leaves."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tx, is_leaf=lambda node: isinstance(node, stop))
+    return {tuple(key_text(key) for key in path): value for path, value in found}
+
+
+def _names(addresses: Mapping[Address, Any]) -> dict[str, Address]:
+    """For every address its shortest ending that no other address shares."""
+    return {_shortest(address, addresses): address for address in addresses}
+
+
+def _shortest(address: Address, addresses: Mapping[Address, Any]) -> str:
+    endings = (address[-length:] for length in range(1, len(address) + 1))
+    unique = (ending for ending in endings if sum(other[-len(ending) :] == ending for other in addresses) == 1)
+    return ".".join(next(unique, address))
+
+
+def _set(node: Definition, address: Address, value: Any) -> Any:
+    """The definition with the value at one address replaced, checked like a new call."""
+    for name in node.factory.dynamic:
+        argument = node.arguments[name]
+        for key, item, put in _items(node, name, argument):
+            if key == address[0]:
+                below = value if len(address) == 1 else _set(item, address[1:], value)
+                return _recall(node, name, put(below))
+    raise HyperparamError(f"{node.factory.__name__} has no argument {address[0]!r}")
+
+
+def _items(node: Definition, name: str, argument: Any) -> Sequence[tuple[str, Any, Callable[[Any], Any]]]:
+    """What a dynamic argument holds: key, item, and how to put another item in its place."""
+    if isinstance(argument, Mapping):
+        return [(str(key), item, lambda new, key=key: {**argument, key: new}) for key, item in argument.items()]
+    if isinstance(argument, tuple):
+        names = map(str, node.item_names(argument))
+        return [
+            (key, item, lambda new, index=index: (*argument[:index], new, *argument[index + 1 :]))
+            for index, (key, item) in enumerate(zip(names, argument, strict=True))
+        ]
+    return [(name, argument, lambda new: new)]
+
+
+def _recall(node: Definition, name: str, argument: Any) -> Any:
+    """Make the call again with one argument changed."""
+    args, kwargs = node.factory.arguments({**node.arguments, name: argument})
+    return node.factory(*args, **kwargs)
+
+
+def _init_tunable(params: Any, *, inner: GradientTransformation, names: tuple[str, ...]) -> dict[str, Any]:
+    kept = {name: _as_state(value) for name, value in hyperparams_named(inner, names, 0).items()}
+    return {"hyperparams": kept, **inner.init_slots(params)}
+
+
+def _update_tunable(
+    updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, names: tuple[str, ...], extra: Any
+) -> Any:
+    kept = slots["hyperparams"]
+    if set(kept) != set(names):
+        raise HyperparamError(f"the state keeps the hyperparameters {', '.join(sorted(kept))}, the definition {', '.join(sorted(names))}")
+    scheduled = {name: value for name, value in hyperparams_named(inner, names, None).items() if isinstance(value, Schedule)}
+    now = {**kept, **{name: _as_state(value(step - 1)) for name, value in scheduled.items()}}
+    current = replace(inner, **now)
+    inner_slots = {name: slot for name, slot in slots.items() if name != "hyperparams"}
+    updates, inner_slots = current.update_slots(updates, inner_slots, params, step, **extra)
+    return updates, {"hyperparams": now, **inner_slots}
+
+
+def hyperparams_named(tx: GradientTransformation, names: Sequence[str], count: Any) -> dict[str, Any]:
+    """The values of some hyperparameters at a count; as they are when it is None."""
+    everything = {**_values(tx, ()), **_values(tx, Schedule)}
+    found = {name: everything[find(tx, name)] for name in names}
+    return found if count is None else {name: value_at(value, count) for name, value in found.items()}
+
+
+def _as_state(value: Any) -> Array:
+    """A value that may live in a state: a strongly typed array, float32 whatever the parameters' dtype."""
+    array = jnp.asarray(value)
+    inexact = jnp.issubdtype(array.dtype, jnp.inexact) and not array.weak_type
+    return jnp.array(array, dtype=array.dtype if inexact else jnp.float32, copy=True)
+
+
+@definition
+def tunable(inner: GradientTransformation, *names: str) -> GradientTransformation:
+    """`inner` with chosen hyperparameters kept in the state, for frameworks that freeze the definition.
+
+    `state.hyperparams["learning_rate"]` is then read at every update and may be changed between updates,
+    inside jit as well. Its dtype is float32 (an array keeps its own), whatever the dtype of the parameters.
+    A hyperparameter that is a schedule goes on following it; the state shows its value at the last update.
+
+    Args:
+      inner: the transformation.
+      *names: names as `hyperparams` gives them; none at all: every hyperparameter.
+
+    Raises:
+      HyperparamError: a name that is unknown or ambiguous.
+
+    State: 4 bytes per name, and that of `inner`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array([1.0])
+    >>> tx = tunable(gradtx.sgd(0.1), "learning_rate")
+    >>> state = tx.init(w)
+    >>> state.hyperparams["learning_rate"] = jnp.array(0.5)
+    >>> tx.update(w, state)[0].tolist()
+    [-0.5]
+    """
+    chosen = names or tuple(_names(_values(inner, Schedule)))
+    for name in chosen:
+        find(inner, name)
+    members, options = {"inner": inner}, {"names": chosen}
+    return treewise(_init_tunable, _update_tunable, members=members, options=options, name=inner.name)
+
+
+def inject_hyperparams(
+    inner_factory: Callable[P, GradientTransformation], static_args: str | Sequence[str] = (), hyperparam_dtype: Any = None
+) -> Callable[P, GradientTransformation]:
+    """Optax's spelling of `tunable`: `inject_hyperparams(adam)(learning_rate=0.1)`.
+
+    Args:
+      inner_factory: makes the transformation; all its numeric hyperparameters go into the state.
+      static_args: names that stay in the definition.
+      hyperparam_dtype: dtype of the values in the state; None: float32.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = inject_hyperparams(gradtx.sgd)(0.1)
+    >>> tx
+    tunable(sgd(learning_rate=0.1), learning_rate)
+    """
+
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        inner = inner_factory(*args, **kwargs)
+        static = {static_args} if isinstance(static_args, str) else set(static_args)
+        values = hyperparams_named(inner, [name for name in _names(_values(inner, Schedule)) if name not in static], None)
+        if hyperparam_dtype is not None:
+            typed = {name: jnp.asarray(value, hyperparam_dtype) for name, value in values.items() if not isinstance(value, Schedule)}
+            inner = replace(inner, **typed)
+        return tunable(inner, *values)
+
+    return make
+
+
+def describe(tx: GradientTransformation, at: int | State = 0) -> str:
+    """The hyperparameters as one line, `learning_rate=0.001, b1=0.9`."""
+    return ", ".join(f"{name}={show(value)}" for name, value in hyperparams(tx, at).items())

@@ -1,0 +1,111 @@
+"""The two ways to write a method: a rule on one array, and a rule on a whole tree."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gradtx.core.definition import Static
+from gradtx.core.rules import LeafRule, Rule, TreeRule, check_names
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Hyperparam
+
+
+@definition
+def leafwise(
+    init: Callable[..., Any] | None,
+    update: Callable[..., Any],
+    *,
+    hyperparams: Mapping[str, Hyperparam] | None = None,
+    options: Mapping[str, Any] | None = None,
+    reduce: Callable[..., Any] | None = None,
+    needs_params: bool = False,
+    real_only: bool = False,
+    name: str | None = None,
+) -> LeafRule:
+    r"""A transformation from a rule on one array, lifted to trees.
+
+    The rule is two pure functions at module level,
+
+    - `init(param, *, ...) -> Slots`: what one array keeps, a NamedTuple; the return annotation says
+      which. None for a rule that keeps nothing.
+    - `update(grad, slots, param, step, *, ...) -> (update, slots)`: one step on one array.
+
+    What they want to be told they name as keyword-only arguments, out of `hyperparams` and `options`.
+    Arithmetic runs in float32 at least; slots come back in the dtypes that `init` gave them; `step` is
+    1, 2, 3, ... as a float. None and integer leaves are never shown to the rule. A hyperparameter
+    called `key` arrives as a random key of this leaf at this step.
+
+    Args:
+      init: makes the slots of one array, or None.
+      update: one step on one array.
+      hyperparams: numbers, arrays or schedules; leaves of the definition, resolved at this step.
+      options: static values (bool, str, dtype) that choose the program.
+      reduce: `reduce(updates, *, ...) -> dict`: scalars taken from all arrays before the rule runs on
+        each; the rule is told them by name.
+      needs_params: whether the rule reads `param`; otherwise it is None.
+      real_only: whether complex arrays are refused.
+      name: what a chain calls this member; the name of the decorated builder if there is one.
+
+    Raises:
+      GradtxError: a function asks for a name that is neither in `hyperparams` nor in `options`, or one
+        of these is asked for by none.
+
+    >>> import jax.numpy as jnp, gradtx
+    >>> def halve(grad, slots, param, step, *, factor):
+    ...     return factor * grad, slots
+    >>> tx = gradtx.leafwise(None, halve, hyperparams={"factor": 0.5}, name="halve")
+    >>> updates, state = tx.update({"w": jnp.array([2.0])}, tx.init({"w": jnp.array([0.0])}))
+    >>> updates["w"].tolist(), state.slots
+    ([1.0], {})
+    """
+    values, chosen = dict(hyperparams or {}), dict(options or {})
+    check_names(name or "leafwise", (init, update, reduce), {**values, **chosen}, open_ended=update if reduce else None)
+    return LeafRule(name or "leafwise", Rule(update, init, reduce, Static(chosen), needs_params, real_only), values)
+
+
+@definition
+def treewise(
+    init: Callable[..., Any] | None,
+    update: Callable[..., Any],
+    *,
+    hyperparams: Mapping[str, Hyperparam] | None = None,
+    options: Mapping[str, Any] | None = None,
+    members: Mapping[str, GradientTransformation] | None = None,
+    needs_params: bool = False,
+    name: str | None = None,
+) -> TreeRule:
+    """A transformation from a rule on whole trees: for what one array cannot know.
+
+    The rule has the form of a leaf rule, on trees:
+
+    - `init(params, *, ...) -> Slots`: a NamedTuple, or a dict of named slots; the annotation says which.
+    - `update(updates, slots, params, step, *, ...) -> (updates, slots)`.
+
+    Keyword-only arguments are filled from `hyperparams`, `options` and `members` (other transformations;
+    run them with `member.init_slots` and `member.update_slots`, which take this rule's `step`), and `extra`:
+    a dict of what the caller passed to `update` besides (`value`, `grad`, `value_fn`, ...). Under a mask
+    the trees hold None where the mask does not apply. A scalar taken over the tree and then used per
+    array is better written as `leafwise(..., reduce=...)`, which keeps one kernel per leaf.
+
+    Args:
+      init: makes the slots of a tree, or None.
+      update: one step on a tree.
+      hyperparams: numbers, arrays or schedules; leaves of the definition, resolved at this step.
+      options: static values that choose the program.
+      members: transformations that this one wraps, by the name the rule knows them by.
+      needs_params: whether a call without parameters is an error.
+      name: what a chain calls this member; the name of the decorated builder if there is one.
+
+    Raises:
+      GradtxError: a function asks for a name that is given nowhere, or something given is asked for by none.
+
+    >>> import jax, jax.numpy as jnp, gradtx
+    >>> def reverse(updates, slots, params, step, *, extra):
+    ...     return jax.tree.map(lambda u: extra["value"] * u, updates), slots
+    >>> tx = gradtx.treewise(None, reverse, name="scale_by_value")
+    >>> params = {"w": jnp.array([2.0])}
+    >>> tx.update(params, tx.init(params), value=3.0)[0]["w"].tolist()
+    [6.0]
+    """
+    given = {**(options or {}), **(members or {})}
+    check_names(name or "treewise", (init, update), {**(hyperparams or {}), **given}, open_ended=None)
+    return TreeRule(name or "treewise", init, update, dict(hyperparams or {}), given, needs_params)

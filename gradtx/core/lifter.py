@@ -1,0 +1,168 @@
+"""The lifter: runs leaf rules over the leaves of a tree, and owns what every method needs.
+
+Precision, dtypes of slots, which leaves a rule acts on, one random key per leaf, one kernel per
+leaf for a whole run of neighbouring rules, and the messages: all of it is written here, once.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.errors import MissingParamsError, StateError, StructureError
+from gradtx.core.rules import LeafRule, Rule, wanted
+from gradtx.core.show import show_array
+from gradtx.tree.casts import cast_inexact, compute_dtype, real_dtype
+from gradtx.tree.kernels import call_rows, group, signature
+from gradtx.tree.keys import leaf_key, path_hash
+
+
+class Member(NamedTuple):
+    """One leaf rule of a run: its name, its values at this step, and the leaves it acts on."""
+
+    name: str
+    rule: LeafRule
+    hyperparams: Mapping[str, Any]
+    active: Sequence[bool]
+
+
+class Row(NamedTuple):
+    """What the kernel of one leaf is given."""
+
+    grad: jax.Array
+    slots: tuple[Any, ...]
+    param: jax.Array | None
+    leaf: np.uint32 | None
+
+
+class LeafError(Exception):
+    """A rule does not fit an array; raised inside a kernel, which knows neither member nor path."""
+
+    def __init__(self, number: int, text: str):
+        super().__init__(text)
+        self.number = number
+
+
+def init_leaf(member: Member, param: Any, path: str) -> Any:
+    """The slots of one leaf: strongly typed arrays, none of them the parameter itself."""
+    init = member.rule.rule.init
+    assert init is not None
+    _check_real(member, param, path)
+    slots = init(param, **wanted(init, {**member.hyperparams, **member.rule.rule.options.values}))
+    return type(slots)(*(_own(slot, param) for slot in slots))
+
+
+def _own(slot: Any, param: Any) -> jax.Array:
+    """An array that may be donated and carried: not the parameter's buffer, not weakly typed."""
+    array = jnp.asarray(slot)
+    return jnp.array(array, dtype=array.dtype, copy=True) if slot is param or array.weak_type else array
+
+
+def _check_real(member: Member, array: Any, path: str) -> None:
+    if member.rule.rule.real_only and jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise StructureError(
+            f"{member.name} is not defined for complex numbers, and {path!r} is {show_array(array)}: leave that leaf out with masked(...)"
+        )
+
+
+def missing_params(name: str) -> MissingParamsError:
+    return MissingParamsError(
+        f"{name} needs the parameters: call update(grads, state, params) with the parameters that the gradients belong to"
+    )
+
+
+def update_leaves(
+    members: Sequence[Member],
+    paths: Sequence[str],
+    updates: Sequence[Any],
+    slots: Sequence[Sequence[Any]],
+    params: Sequence[Any] | None,
+    step: Any,
+) -> tuple[list[Any], list[list[Any]]]:
+    """Run neighbouring rules: the new updates, and for every member its new slots by leaf."""
+    programs = [tuple(n for n, member in enumerate(members) if member.active[index]) for index in range(len(updates))]
+    told = [_told(member, updates) for member in members]
+    rows = {
+        index: _row(
+            [members[n] for n in program], paths[index], updates[index], [slots[n][index] for n in program], params and params[index]
+        )
+        for index, program in enumerate(programs)
+        if program
+    }
+    new_updates, new_slots = list(updates), [list(column) for column in slots]
+    order = list(rows)
+    for (program, *_), places in group((programs[index], *_shapes(rows[index])) for index in order).items():
+        chosen = [order[place] for place in places]
+        shared = step, tuple(told[n] for n in program)
+        try:
+            results = call_rows(_kernel(tuple(members[n].rule.rule for n in program)), shared, [rows[index] for index in chosen])
+        except LeafError as error:
+            member = members[program[error.number]].name
+            raise StateError(
+                f"{member} at {paths[chosen[0]]!r}: {error}; this state was made for other parameters, call tx.init(params) again"
+            ) from None
+        for index, (update, kept) in zip(chosen, results, strict=True):
+            new_updates[index] = update
+            for n, slot in zip(program, kept, strict=True):
+                new_slots[n][index] = slot
+    return new_updates, new_slots
+
+
+def _told(member: Member, updates: Sequence[Any]) -> dict[str, Any]:
+    """What a rule is told by name: its hyperparameters, and what it reduces the whole tree to."""
+    rule, told = member.rule.rule, dict(member.hyperparams)
+    if rule.reduce is not None and any(member.active):
+        chosen = [jnp.asarray(leaf) for leaf, active in zip(updates, member.active, strict=True) if active]
+        told |= rule.reduce(chosen, **wanted(rule.reduce, {**told, **rule.options.values}))
+    return wanted(rule.update, told)
+
+
+def _row(members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], param: Any) -> Row:
+    grad = grad if isinstance(grad, jax.Array) else jnp.asarray(grad)
+    needing = [member for member in members if member.rule.rule.needs_params]
+    if needing and param is None:
+        raise missing_params(needing[0].name)
+    for member in members:
+        _check_real(member, grad, path)
+    random = any(member.rule.rule.is_random for member in members)
+    return Row(grad, tuple(slots), jnp.asarray(param) if needing else None, path_hash(path) if random else None)
+
+
+def _shapes(row: Row) -> tuple[Any, ...]:
+    return signature(row.grad), None if row.param is None else signature(row.param)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kernel(rules: tuple[Rule, ...]) -> Any:
+    return functools.partial(run_rules, rules)
+
+
+def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array, tuple[Any, ...]]:
+    """The kernel of one leaf: every rule in turn in compute precision, then back to the dtypes given."""
+    step, told = shared
+    dtype, real = compute_dtype(row.grad.dtype), real_dtype(row.grad.dtype)
+    update, param = row.grad.astype(dtype), None if row.param is None else cast_inexact(row.param, dtype)
+    kept: list[Any] = []
+    for number, (rule, values, slots) in enumerate(zip(rules, told, row.slots, strict=True)):
+        named = {name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real) for name, value in values.items()}
+        decoded = None if slots is None else type(slots)(*(cast_inexact(slot, dtype) for slot in slots))
+        update, new = rule.update(update, decoded, param, step.astype(real), **named, **wanted(rule.update, rule.options.values))
+        kept.append(None if slots is None else _encode(new, slots, number))
+        _check_shape(update, row.grad, number)
+    return update.astype(row.grad.dtype), tuple(kept)
+
+
+def _check_shape(update: Any, grad: jax.Array, number: int) -> None:
+    if update.shape != grad.shape:
+        raise LeafError(number, f"the slots give an update {show_array(update)} for a gradient {show_array(grad)}")
+
+
+def _encode(new: Any, old: Any, number: int) -> Any:
+    """New slots in the dtypes, and with the shapes, of the old."""
+    for name, mine, theirs in zip(old._fields, new, old, strict=True):
+        if jnp.shape(mine) != theirs.shape:
+            raise LeafError(number, f"slot {name!r} is {show_array(theirs)} in the state and became {show_array(mine)}")
+    return type(old)(*(jnp.asarray(mine).astype(theirs.dtype) for mine, theirs in zip(new, old, strict=True)))

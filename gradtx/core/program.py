@@ -1,0 +1,273 @@
+"""A definition as a program: a flat list of rules, each with the leaves that it acts on.
+
+Chains, masks and partitions are compiled away: a chain is its members in order, a mask narrows
+the leaves of what is inside it, a partition is its groups one after another, since no two touch
+the same leaf. What is left is a list of rules, and neighbouring leaf rules run as one kernel per leaf.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.errors import StateError, StructureError
+from gradtx.core.lifter import Member, init_leaf, missing_params, update_leaves
+from gradtx.core.rules import LeafRule, TreeRule, wanted
+from gradtx.core.schedule import Schedule, value_at
+from gradtx.core.selector import Leaves, Selector
+from gradtx.tree.casts import is_inexact
+from gradtx.tree.paths import first_difference, flatten, leaf_paths, repeated
+
+
+class Item(NamedTuple):
+    """One rule of a program: where its slots are, and which leaves it is for."""
+
+    path: tuple[str, ...]
+    rule: LeafRule | TreeRule
+    selectors: tuple[Selector, ...]
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.path) or self.rule.name
+
+    @property
+    def slots(self) -> type[Any] | None:
+        return self.rule.rule.slots if isinstance(self.rule, LeafRule) else self.rule.slots
+
+
+class Clock(NamedTuple):
+    """One step count for every member: updates made so far, and the number of this one."""
+
+    count: Any
+    step: Any
+
+    def resolve(self, hyperparams: Mapping[str, Any], known: dict[int, Any]) -> dict[str, Any]:
+        """Hyperparameters at this count; a schedule that several members share is evaluated once."""
+        for value in hyperparams.values():
+            if isinstance(value, Schedule) and id(value) not in known:
+                known[id(value)] = value_at(value, self.count)
+        return {name: known.get(id(value), value) for name, value in hyperparams.items()}
+
+
+def tick(count: Any) -> Clock:
+    """The clock of the update after `count`; it saturates at the largest integer, it never wraps."""
+    limit = jnp.iinfo(jnp.asarray(count).dtype).max
+    return Clock(count, jnp.where(count < limit, count + 1, limit))
+
+
+def runs(items: Sequence[Item]) -> tuple[tuple[Item, ...], ...]:
+    """Neighbouring leaf rules together; one that first reduces the whole tree begins a run, a tree rule is one."""
+    found: list[list[Item]] = []
+    for item in items:
+        if found and isinstance(item.rule, LeafRule) and item.rule.rule.reduce is None and isinstance(found[-1][-1].rule, LeafRule):
+            found[-1].append(item)
+        else:
+            found.append([item])
+    return tuple(map(tuple, found))
+
+
+def init_program(items: Iterable[Item], params: Any, count: Any) -> dict[str, Any]:
+    """The slots of every member, by name."""
+    leaves, known, slots = _leaves(params), {}, {}
+    for item in items:
+        hyperparams = Clock(count, None).resolve(item.rule.hyperparams, known)
+        chosen = _chosen(item, leaves)
+        if item.slots is not None:
+            init = _init_leaves if isinstance(item.rule, LeafRule) else _init_tree
+            slots = _put(slots, item.path, init(item, hyperparams, chosen, leaves))
+    return slots
+
+
+def _init_leaves(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bool], leaves: Leaves) -> Any:
+    assert isinstance(item.rule, LeafRule) and item.slots is not None
+    member = Member(item.name, item.rule, hyperparams, _active(chosen, leaves.values))
+    rows = [
+        init_leaf(member, value, path) if active else None
+        for active, value, path in zip(member.active, leaves.values, leaves.paths, strict=True)
+    ]
+    return _pack(item.slots, rows, leaves)
+
+
+def _init_tree(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bool], leaves: Leaves) -> Any:
+    assert isinstance(item.rule, TreeRule) and item.rule.init is not None
+    return item.rule.init(_narrow(leaves.tree, leaves, chosen), **wanted(item.rule.init, {**hyperparams, **item.rule.options}))
+
+
+def update_program(program: Iterable[Sequence[Item]], updates: Any, slots: Any, params: Any, clock: Clock, extra: Mapping[str, Any]) -> Any:
+    """Every run in turn: the new updates and slots."""
+    leaves = _leaves(updates)
+    beside = None if params is None else _beside(leaves, params)
+    known: dict[int, Any] = {}
+    for run in program:
+        if isinstance(run[0].rule, LeafRule):
+            leaves, slots = _update_leaves(run, leaves, slots, beside, clock, known)
+        else:
+            leaves, slots = _update_tree(run[0], leaves, slots, beside, clock, known, extra)
+    return leaves.tree, slots
+
+
+def _update_leaves(run: Sequence[Item], leaves: Leaves, slots: Any, params: Leaves | None, clock: Clock, known: dict[int, Any]) -> Any:
+    members, columns = [], []
+    for item in run:
+        assert isinstance(item.rule, LeafRule)
+        active = _active(_chosen(item, params or leaves), leaves.values)
+        members.append(Member(item.name, item.rule, clock.resolve(item.rule.hyperparams, known), active))
+        columns.append(_unpack(item, slots, leaves, active))
+    new, kept = update_leaves(members, leaves.paths, leaves.values, columns, None if params is None else params.values, clock.step)
+    for item, rows in zip(run, kept, strict=True):
+        if item.slots is not None:
+            slots = _put(slots, item.path, _pack(item.slots, rows, leaves))
+    return leaves._replace(values=new), slots
+
+
+def _update_tree(
+    item: Item, leaves: Leaves, slots: Any, params: Leaves | None, clock: Clock, known: dict[int, Any], extra: Mapping[str, Any]
+) -> Any:
+    rule = item.rule
+    assert isinstance(rule, TreeRule)
+    if rule.needs_params and params is None:
+        raise missing_params(item.name)
+    chosen = _chosen(item, params or leaves)
+    beside = None if params is None else _narrow(params.tree, leaves, chosen)
+    given = {
+        **clock.resolve(rule.hyperparams, known),
+        **rule.options,
+        "extra": {name: _narrow(value, leaves, chosen) for name, value in extra.items()},
+    }
+    kept = None if item.slots is None else _get(slots, item.path)
+    updates, new = rule.update(_narrow(leaves.tree, leaves, chosen), kept, beside, clock.step, **wanted(rule.update, given))
+    values = _match(leaves, updates, f"the update that {item.name} returns")
+    merged = [value if choice else old for value, choice, old in zip(values, chosen, leaves.values, strict=True)]
+    return leaves._replace(values=merged), slots if item.slots is None else _put(slots, item.path, new)
+
+
+def _leaves(tree: Any) -> Leaves:
+    values, treedef = flatten(tree)
+    paths = leaf_paths(treedef)
+    if (twice := repeated(paths)) is not None:
+        raise StructureError(f"two leaves have the same path {twice!r}; rename a key, so that paths tell leaves apart")
+    return Leaves(treedef, paths, values)
+
+
+def _match(leaves: Leaves, tree: Any, what: str) -> Sequence[Any]:
+    """The leaves of another tree, in the order of ours; or an error that names the first difference."""
+    try:
+        return leaves.treedef.flatten_up_to(tree)
+    except (ValueError, TypeError, KeyError):
+        theirs = leaf_paths(flatten(tree)[1])
+    ours, other = first_difference(leaves.paths, theirs)
+    where = [f"{ours!r} is only in the gradients"] * (ours is not None) + [f"{other!r} is only in {what}"] * (other is not None)
+    raise StructureError(f"the gradients and {what} differ in structure: {', '.join(where) or 'same paths, other containers'}")
+
+
+def _beside(leaves: Leaves, params: Any) -> Leaves:
+    """The parameters, leaf by leaf beside the gradients, with equal shapes."""
+    values = _match(leaves, params, "the parameters")
+    for path, grad, param in zip(leaves.paths, leaves.values, values, strict=True):
+        if is_inexact(grad) and jnp.shape(grad) != getattr(param, "shape", () if isinstance(param, float | complex) else None):
+            found = getattr(param, "shape", None)
+            has = type(param).__name__ if found is None else tuple(found)
+            raise StructureError(
+                f"gradient at {path!r} has shape {tuple(jnp.shape(grad))}, its parameter {has}: "
+                "pass the parameters that the gradients were taken with respect to"
+            )
+    return leaves._replace(values=values)
+
+
+def _chosen(item: Item, leaves: Leaves) -> Sequence[bool]:
+    masks = [selector(leaves) for selector in item.selectors]
+    return [all(answers) for answers in zip(*masks, strict=True)] if masks else [True] * len(leaves.values)
+
+
+def _active(chosen: Sequence[bool], values: Sequence[Any]) -> list[bool]:
+    """The chosen leaves that are arrays of floats: None, integers and keys are left alone."""
+    return [choice and is_inexact(value) for choice, value in zip(chosen, values, strict=True)]
+
+
+def _narrow(tree: Any, leaves: Leaves, chosen: Sequence[bool]) -> Any:
+    """A tree like the gradients with None at what was not chosen; anything else as it is."""
+    if all(chosen):
+        return tree
+    values, treedef = flatten(tree)
+    if treedef != leaves.treedef:
+        return tree
+    return jax.tree.unflatten(treedef, [value if choice else None for value, choice in zip(values, chosen, strict=True)])
+
+
+def _pack(kind: type[Any], rows: Sequence[Any], leaves: Leaves) -> Any:
+    """Slots by leaf as one tree per field."""
+    fields = range(len(kind._fields))
+    return kind(*(jax.tree.unflatten(leaves.treedef, [None if row is None else row[field] for row in rows]) for field in fields))
+
+
+def _unpack(item: Item, slots: Any, leaves: Leaves, active: Sequence[bool]) -> list[Any]:
+    """One tree per field as slots by leaf."""
+    kind = item.slots
+    if kind is None:
+        return [None] * len(leaves.values)
+    kept = _get(slots, item.path)
+    if type(kept) is not kind:
+        raise StateError(
+            f"member {item.name} keeps {kind.__name__}, its state holds {type(kept).__name__}: this state belongs to another definition"
+        )
+    columns = [_match_slots(leaves, tree, item.name, name) for name, tree in zip(kind._fields, kept, strict=True)]
+    rows = list(zip(*columns, strict=True)) if columns else []
+    for row, path, acts in zip(rows, leaves.paths, active, strict=True):
+        if acts and row[0] is None:
+            raise StateError(
+                f"member {item.name} acts on {path!r}, for which its state holds nothing: this state was made with another mask"
+            )
+    return [kind(*row) if acts else row for row, acts in zip(rows, active, strict=True)]
+
+
+def _match_slots(leaves: Leaves, tree: Any, member: str, field: str) -> Sequence[Any]:
+    try:
+        return leaves.treedef.flatten_up_to(tree)
+    except (ValueError, TypeError, KeyError):
+        ours, other = first_difference(leaves.paths, leaf_paths(flatten(tree)[1]))
+        raise StateError(
+            f"slot {field!r} of member {member} was made for other parameters: the first path that differs is {ours or other!r}"
+        ) from None
+
+
+def _get(slots: Any, path: tuple[str, ...]) -> Any:
+    for depth, name in enumerate(path):
+        if not isinstance(slots, Mapping) or name not in slots:
+            holds = ", ".join(map(repr, slots)) if isinstance(slots, Mapping) else type(slots).__name__
+            where = f"under {'/'.join(path[:depth])!r} " if depth else ""
+            raise StateError(
+                f"the state has nothing for member {'/'.join(path)!r}; {where}it holds {holds or 'nothing'}: it is another definition's"
+            )
+        slots = slots[name]
+    return slots
+
+
+def _put(slots: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    if not path:
+        return value
+    return {**slots, path[0]: _put(slots.get(path[0], {}), path[1:], value)}
+
+
+def check_members(items: Iterable[Item], slots: Any) -> None:
+    """Raise when a state holds members that the program does not have."""
+    known = [item.path for item in items if item.slots is not None]
+    if () in known or not isinstance(slots, Mapping):
+        return
+    for path in _member_paths(slots, known):
+        raise StateError(
+            f"the state holds slots for {'/'.join(path)!r}, which is no member of this definition; "
+            f"its members with slots are {', '.join(repr('/'.join(one)) for one in known) or 'none'}"
+        )
+
+
+def _member_paths(slots: Mapping[str, Any], known: Sequence[tuple[str, ...]], prefix: tuple[str, ...] = ()) -> Iterable[tuple[str, ...]]:
+    """The paths in `slots` that lead to no member."""
+    for name, below in slots.items():
+        path = (*prefix, name)
+        if path in known:
+            continue
+        if isinstance(below, Mapping) and any(one[: len(path)] == path for one in known):
+            yield from _member_paths(below, known, path)
+        else:
+            yield path

@@ -1,0 +1,106 @@
+"""The two kinds of rule, as records: what a transformation does to one array, or to a tree."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gradtx.core.definition import Static
+from gradtx.core.errors import GradtxError
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The static part of a leaf rule: its functions and options. Equal rules share kernels."""
+
+    update: Function
+    init: Function | None
+    reduce: Function | None
+    options: Static
+    needs_params: bool
+    real_only: bool
+
+    @functools.cached_property
+    def slots(self) -> type[Any] | None:
+        """The NamedTuple that `init` returns, by its annotation; None when nothing is kept."""
+        return None if self.init is None else returned_type(self.init)
+
+    @functools.cached_property
+    def is_random(self) -> bool:
+        return "key" in keywords(self.update)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.update, self.init, self.reduce, self.options, self.needs_params, self.real_only))
+
+
+@dataclass(frozen=True)
+class LeafRule:
+    """A rule on one array, and the hyperparameters it runs with."""
+
+    name: str
+    rule: Rule
+    hyperparams: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TreeRule:
+    """A rule on whole trees, its hyperparameters, and the members it wraps."""
+
+    name: str
+    init: Function | None
+    update: Function
+    hyperparams: Mapping[str, Any]
+    options: Mapping[str, Any]
+    needs_params: bool
+
+    @property
+    def slots(self) -> type[Any] | None:
+        return None if self.init is None else returned_type(self.init)
+
+
+@functools.lru_cache(maxsize=1024)
+def returned_type(init: Function) -> type[Any]:
+    """The type a rule's `init` is annotated to return."""
+    found = typing.get_type_hints(init).get("return")
+    found = typing.get_origin(found) or found
+    if not isinstance(found, type):
+        raise GradtxError(
+            f"{init.__module__}.{init.__qualname__} must be annotated with the NamedTuple it returns: def init(param) -> Slots"
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def keywords(function: Function, required: bool = False) -> frozenset[str]:
+    """The keyword-only parameters of a rule's function: what it wants to be told by name."""
+    parameters = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.kind is parameter.KEYWORD_ONLY]
+    return frozenset(parameter.name for parameter in parameters if not required or parameter.default is parameter.empty)
+
+
+def wanted(function: Function, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of `given` that a function asks for by name."""
+    names = keywords(function)
+    return {name: value for name, value in given.items() if name in names}
+
+
+def check_names(name: str, functions: Iterable[Function | None], given: Mapping[str, Any], open_ended: Function | None) -> None:
+    """Raise when a rule asks for a name it is not given, or is given one that it never uses.
+
+    `open_ended` is a function that is told more than `given`, so nothing is missing from it.
+    """
+    known = [function for function in functions if function is not None]
+    unused = sorted(set(given) - frozenset[str]().union(*map(keywords, known)))
+    if unused:
+        raise GradtxError(f"{name}: {', '.join(unused)} is given, but no function of the rule has a keyword-only argument of that name")
+    required = frozenset[str]().union(*(keywords(function, required=True) for function in known if function is not open_ended))
+    missing = sorted(required - set(given) - {"extra"})
+    if missing:
+        raise GradtxError(f"{name}: its rule asks for {', '.join(missing)}, which is in neither hyperparams nor options")

@@ -1,0 +1,48 @@
+"""How values print: arrays as `f32[3,4]`, functions by name, definitions as their calls."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+_SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
+
+
+def show_dtype(dtype: Any) -> str:
+    """`float32` as `f32`."""
+    name = np.dtype(dtype).name if not jnp.issubdtype(dtype, jax.dtypes.extended) else str(dtype)
+    word = name.rstrip("0123456789")
+    return _SHORT[word] + name[len(word) :] if word in _SHORT and word != name else name
+
+
+def show_array(array: Any) -> str:
+    """Shape and dtype, `f32[768,3072]`."""
+    return f"{show_dtype(array.dtype)}[{','.join(map(str, array.shape))}]"
+
+
+def show(value: Any) -> str:
+    """A value as it reads in a call."""
+    if isinstance(value, np.ndarray | jax.Array):
+        known = value.ndim == 0 and not isinstance(value, Tracer) and not jnp.issubdtype(value.dtype, jax.dtypes.extended)
+        return f"{value.item():.8g}" if known else show_array(value)
+    if isinstance(value, np.generic):
+        return f"{value.item():.8g}" if isinstance(value, np.floating) else str(value.item())
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {show(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        left, right = "()" if isinstance(value, tuple) else "[]"
+        return f"{left}{', '.join(map(show, value))}{',' if len(value) == 1 and left == '(' else ''}{right}"
+    if isinstance(value, type | np.dtype):
+        return np.dtype(value).name if _is_dtype(value) else value.__name__
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _is_dtype(value: Any) -> bool:
+    try:
+        np.dtype(value)
+    except TypeError:
+        return False
+    return value not in (bool, int, float, object) and (not isinstance(value, type) or issubclass(value, np.generic))

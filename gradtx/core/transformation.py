@@ -1,0 +1,224 @@
+"""`GradientTransformation`: an optimizer as data, and the pair `(init, update)` that it stands for."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec
+
+import jax.numpy as jnp
+
+from gradtx.core.definition import Definition, Factory, register
+from gradtx.core.errors import GradtxError, StateError
+from gradtx.core.program import Item, check_members, init_program, runs, tick, update_program
+from gradtx.core.rules import LeafRule, TreeRule
+from gradtx.core.selector import Selector
+from gradtx.core.types import Params, State, Updates
+
+P = ParamSpec("P")
+
+
+class Part(NamedTuple):
+    """A member of a combinator: its name (None: it keeps its slots where the combinator does) and its leaves."""
+
+    name: str | None
+    member: "GradientTransformation"
+    selector: Selector | None = None
+
+
+Expansion = "GradientTransformation | LeafRule | TreeRule | Sequence[Part]"
+
+
+class GradientTransformation(Definition):
+    """A pure pair `init(params) -> state`, `update(updates, state, params) -> (updates, state)`.
+
+    The object is an immutable pytree: its hyperparameters are leaves. Close over it and they are
+    constants; pass it to `jit` and a new learning rate never recompiles; `vmap` over it and many
+    learning rates train in one program. It prints as the call that made it, compares by value,
+    and hashes when its leaves are Python numbers. `init, update = tx` works.
+
+    Called directly with two plain functions it hands them through: their state is their own.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, init: Callable[[Params], Any], update: Callable[..., Any]) -> "GradientTransformation":
+        return cls.of(PLAIN, {"init": init, "update": update})
+
+    def init(self, params: Params) -> Any:
+        """The state before the first update.
+
+        `params` may be arrays or `jax.ShapeDtypeStruct`s. The result is a `State`: a count of 0, and
+        the slots of every member by name; a stateless member has none.
+        """
+        if self._is_plain:
+            return self.arguments["init"](params)
+        count = jnp.zeros((), jnp.int32)
+        return State(count, self.init_slots(params, count))
+
+    def update(self, updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Any, Any]:
+        """One step: gradients in, what to add to the parameters out, and the next state.
+
+        `extra` (`value=`, `grad=`, `value_fn=`, ...) reaches the members that ask for it.
+        Nothing is changed in place: when this raises, `state` is as it was.
+        """
+        if self._is_plain:
+            return self.arguments["update"](updates, state, params, **accepted(self.arguments["update"], extra))
+        if not isinstance(state, State):
+            raise StateError(f"the state of {self.name} is a {type(state).__name__}, not a gradtx.State: make it with tx.init(params)")
+        clock = tick(state.count)
+        updates, slots = self.update_slots(updates, state.slots, params, clock.step, count=state.count, **extra)
+        return updates, State(clock.step, slots)
+
+    def init_slots(self, params: Params, count: Any = 0) -> Any:
+        """The slots alone, without a clock: what a wrapper keeps of its inner transformation."""
+        return init_program(self._items, params, count)
+
+    def update_slots(
+        self, updates: Updates, slots: Any, params: Params | None, step: Any, *, count: Any = None, **extra: Any
+    ) -> tuple[Any, Any]:
+        """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... and is handed down to every member."""
+        clock = tick(step - 1 if count is None else count)._replace(step=step)
+        check_members(self._items, slots)
+        return update_program(self._runs, updates, slots, params, clock, extra)
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter((self.init, self.update))
+
+    @property
+    def name(self) -> str:
+        """What a chain calls this member: its factory's name; a wrapper is called like what it wraps."""
+        if self._is_plain:
+            return _plain_name(self.arguments["init"])
+        expansion = self.expansion
+        if isinstance(expansion, LeafRule | TreeRule):
+            return expansion.name
+        if isinstance(expansion, list) and len(expansion) == 1 and expansion[0].name is None:
+            return expansion[0].member.name
+        return self.factory.__name__
+
+    @property
+    def expansion(self) -> Any:
+        """What the definition stands for: another definition, a rule, or a combinator's parts."""
+        return self._cached("expansion", self.call)
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.factory is PLAIN
+
+    @property
+    def _items(self) -> tuple[Item, ...]:
+        return self._cached("items", lambda: tuple(_rooted(self, list(_items(self)))))
+
+    @property
+    def _runs(self) -> tuple[tuple[Item, ...], ...]:
+        return self._cached("runs", lambda: runs(self._items))
+
+    def _cached(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self.cache:
+            self.cache[name] = make()
+        return self.cache[name]
+
+    def verify(self) -> None:
+        expansion = self.expansion
+        if not isinstance(expansion, GradientTransformation | LeafRule | TreeRule | list):
+            raise GradtxError(
+                f"{self.factory.__name__} returned {type(expansion).__name__}: return leafwise(...), treewise(...) or chain(...)"
+            )
+
+    def item_names(self, items: Sequence[Any]) -> Sequence[Any]:
+        if all(isinstance(item, GradientTransformation) for item in items):
+            return member_names(items)
+        return super().item_names(items)
+
+    @classmethod
+    def coerce(cls, value: Any, where: str) -> "GradientTransformation":
+        """Anything with `init` and `update` as a member: a transformation of Optax's, too."""
+        if callable(getattr(value, "init", None)) and callable(getattr(value, "update", None)):
+            return cls(value.init, value.update)
+        raise GradtxError(f"{where} is {value!r}, which has no init and update: pass a gradient transformation")
+
+
+register(GradientTransformation)
+
+
+def member_names(members: Sequence[GradientTransformation], taken: Mapping[str, Any] | None = None) -> list[str]:
+    """A name for every member: its own, numbered from the second of the same name on."""
+    names: list[str] = []
+    for member in members:
+        name, number = member.name, 1
+        while name in names or (taken and name in taken):
+            number += 1
+            name = f"{member.name}_{number}"
+        names.append(name)
+    return names
+
+
+def definition(build: Callable[P, Any]) -> Callable[P, GradientTransformation]:
+    """Turn a function that returns a transformation into a maker of definitions.
+
+    The arguments annotated as hyperparameters (`Hyperparam`, `NonNegative`, `Decay`, ...) or as
+    `GradientTransformation` become the data of the definition; the others are static. Its name,
+    repr, equality, JSON form and `replace` all follow from the call.
+    """
+    factory = Factory(build, GradientTransformation)
+
+    @functools.wraps(build)
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        return factory(*args, **kwargs)
+
+    make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
+    return make
+
+
+def _items(tx: GradientTransformation, path: tuple[str, ...] = (), selectors: tuple[Selector, ...] = ()) -> Iterator[Item]:
+    """The rules that a definition comes down to, in the order in which they act."""
+    expansion = tx.expansion
+    if isinstance(expansion, GradientTransformation):
+        yield from _items(expansion, path, selectors)
+    elif isinstance(expansion, LeafRule | TreeRule):
+        yield Item(path, expansion, selectors)
+    else:
+        for name, member, selector in expansion:
+            yield from _items(member, path if name is None else (*path, name), selectors if selector is None else (*selectors, selector))
+
+
+def _rooted(tx: GradientTransformation, items: list[Item]) -> Iterator[Item]:
+    """A rule at the root keeps its slots under its own name, unless they are a dict of members already."""
+    for item in items:
+        yield item if item.path or (item.slots is not None and issubclass(item.slots, dict)) else item._replace(path=(tx.name,))
+
+
+def accepted(function: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The extra arguments that a plain update function takes."""
+    parameters = _parameters(function)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(extra)
+    return {name: value for name, value in extra.items() if name in parameters}
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
+
+
+def _plain_name(init: Callable[..., Any]) -> str:
+    """The factory of a plain pair, by where its `init` was defined: `optax.scale_by_adam` reads `scale_by_adam`."""
+    return getattr(init, "__qualname__", "transformation").split(".")[0]
+
+
+def _plain_init(params: Any, *, init: Callable[..., Any]) -> object:
+    return init(params)
+
+
+def _plain_update(updates: Any, state: Any, params: Any, step: Any, *, update: Callable[..., Any], extra: Mapping[str, Any]) -> Any:
+    return update(updates, state, params, **accepted(update, extra))
+
+
+def _expand_plain(init: Callable[..., Any], update: Callable[..., Any]) -> TreeRule:
+    """A plain pair as a member: a rule on trees whose slots are the pair's own state."""
+    return TreeRule(_plain_name(init), _plain_init, _plain_update, {}, {"init": init, "update": update}, needs_params=False)
+
+
+PLAIN = Factory(_expand_plain, GradientTransformation)
+PLAIN.__name__ = "GradientTransformation"
+_expand_plain.factory = PLAIN  # pyright: ignore[reportFunctionMemberAccess]

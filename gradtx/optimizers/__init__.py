@@ -1,0 +1,1 @@
+"""One public optimizer per file, under its own name: equation, rule, builder."""

@@ -1,0 +1,125 @@
+r"""Adam: an average of gradients over the root of an average of squared gradients.
+
+    m ← β1 m + (1 − β1) g             m̂ = m / (1 − β1^t)
+    r ← β2 r + (1 − β2) g²            r̂ = r / (1 − β2^t)
+    u = m̂ / (√(r̂ + ε_root) + ε)
+    θ ← θ − η u
+
+With Nesterov (NAdam) m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.descend import descend
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.transforms.moments import Moments, average, debias
+from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.casts import real_zeros, zeros
+
+
+def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Moments:
+    return Moments(mu=zeros(param, mu_dtype), nu=real_zeros(param))
+
+
+def _update(
+    grad: jax.Array,
+    slots: Moments,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+    eps_root: jax.Array,
+    nesterov: bool,
+) -> Any:
+    mu = average(slots.mu, grad, b1)
+    nu = average(slots.nu, abs_sq(grad), b2)
+    mu_hat = b1 * debias(mu, b1, step + 1) + (1 - b1) * debias(grad, b1, step) if nesterov else debias(mu, b1, step)
+    return mu_hat / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
+
+
+@definition
+def scale_by_adam(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """Adam's direction: u = m̂ / (√(r̂ + ε_root) + ε), averages of g and g² corrected for their start.
+
+    Args:
+      b1: β1 in [0, 1), decay of m.
+      b2: β2 in [0, 1), decay of r.
+      eps: ε ≥ 0, beside the root.
+      eps_root: ε_root ≥ 0, under the root; > 0 makes the direction differentiable at g = 0.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      nesterov: NAdam's m̂.
+
+    State: 8 bytes per parameter; 6 with `mu_dtype=bfloat16`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_adam(eps=0.0)
+    >>> u, _ = tx.update(jnp.array([1e-12, -1e6]), tx.init(jnp.zeros(2)))  # the first step is the sign
+    >>> [round(x, 5) for x in u.tolist()]
+    [1.0, -1.0]
+
+    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1; Nesterov: Dozat 2016, ICLR workshop, Algorithm 8.
+    """
+    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    return leafwise(_init, _update, hyperparams=hyperparams, options={"mu_dtype": mu_dtype, "nesterov": nesterov}, name="scale_by_adam")
+
+
+@definition
+def adam(
+    learning_rate: NonNegative,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    r"""Momentum and a step size per coordinate, both corrected for their start at zero.
+
+    For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← β2 r + (1 − β2) g²,
+    θ ← θ − η m̂ / (√(r̂ + ε_root) + ε), with m̂ = m/(1 − β1^t) and r̂ = r/(1 − β2^t).
+
+    When: the default for networks of unknown conditioning; steps have size about η whatever the scale of
+    the gradient. When not: to regularise with weight decay, take `adamw`; memory-bound, take `lion` or `sgd`.
+
+    Args:
+      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
+      b1: β1 in [0, 1), decay of m, about 1/(1 − β1) steps long; typically 0.9.
+      b2: β2 in [0, 1), decay of r; 0.95 (large batches) to 0.999.
+      eps: ε ≥ 0; where √r̂ is below it, steps shrink; 1e-8.
+      eps_root: ε_root ≥ 0, under the root; 1e-15 or so to differentiate through the step.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least; bfloat16 saves 2 bytes per parameter.
+      nesterov: NAdam's m̂.
+
+    Raises:
+      HyperparamError: a number out of its range.
+
+    State: 8 bytes per parameter (m and r).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array([0.0, 0.0])
+    >>> tx = gradtx.adam(0.1)
+    >>> updates, _ = tx.update(jnp.array([1e-3, -1e3]), tx.init(w))  # a first step of 0.1, whatever the gradient
+    >>> [round(u, 4) for u in updates.tolist()]
+    [-0.1, 0.1]
+
+    See also: `adamw`, `rmsprop`, `scale_by_adam`.
+
+    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1.
+    """
+    return descend(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate)

@@ -1,0 +1,62 @@
+r"""AdamW: Adam with weight decay that does not pass through the preconditioner.
+
+u = m̂ / (√(r̂ + ε_root) + ε)       (Adam's direction)
+θ ← θ − η (u + λ θ)
+"""
+
+from gradtx.core.descend import descend
+from gradtx.core.selector import Where
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.optimizers.adam import scale_by_adam
+
+
+@definition
+def adamw(
+    learning_rate: NonNegative,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: NonNegative = 1e-4,
+    mask: Where | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    r"""Adam, and a pull of every parameter towards zero at its own rate.
+
+    For every array, all of one shape: θ ← θ − η (u + λ θ), with Adam's u.
+
+    When: transformers, and most networks trained from scratch. When not: few steps of fine-tuning where
+    decay would undo the pretraining (set it to 0).
+
+    Args:
+      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, after a warmup.
+      b1: β1 in [0, 1), decay of the mean gradient; typically 0.9.
+      b2: β2 in [0, 1), decay of the mean square; 0.95 to 0.999.
+      eps: ε ≥ 0, beside the root; 1e-8.
+      eps_root: ε_root ≥ 0, under the root.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to 0.1 (language models).
+      mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
+      nesterov: NAdam's m̂.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 8 bytes per parameter (m and r).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array([10.0])
+    >>> tx = gradtx.adamw(0.1, weight_decay=0.5)
+    >>> updates, _ = tx.update(jnp.array([0.0]), tx.init(w), w)  # no gradient: only the decay, 0.1 * 0.5 * 10
+    >>> updates.tolist()
+    [-0.5]
+
+    See also: `adam`, `add_decayed_weights`.
+
+    Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2.
+    """
+    return descend(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, weight_decay, mask)

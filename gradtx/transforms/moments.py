@@ -1,0 +1,40 @@
+"""First and second moments: what adaptive methods keep, and the arithmetic that they share."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Moments(NamedTuple):
+    """Averages of gradients (mu) and of squared gradients (nu)."""
+
+    mu: jax.Array
+    nu: jax.Array
+
+
+class SecondMoment(NamedTuple):
+    """An average of squared gradients."""
+
+    nu: jax.Array
+
+
+def average(moment: jax.Array, value: jax.Array, decay: jax.Array) -> jax.Array:
+    """One step of an exponential average: m ← β m + (1 − β) x."""
+    return decay * moment + (1 - decay) * value
+
+
+def debias(moment: jax.Array, decay: jax.Array, step: jax.Array) -> jax.Array:
+    """An exponential average that started at zero, corrected: m / (1 − β^t).
+
+    Written with expm1 and log1p, which keep full precision for β close to 1, where 1 − β^t in float32
+    loses four digits.
+    """
+    power = jnp.expm1(step * jnp.log1p(jnp.where(decay > 0, decay, 0.5) - 1))
+    return moment / jnp.where(decay > 0, -power, 1.0)
+
+
+def divide_by_root(grad: jax.Array, square: jax.Array, eps: jax.Array, eps_in_sqrt: bool) -> jax.Array:
+    """g / √(s + ε), or g / (√s + ε); 0 where the divisor is 0."""
+    divisor = jnp.sqrt(square + eps) if eps_in_sqrt else jnp.sqrt(square) + eps
+    return jnp.where(divisor == 0, 0.0, grad / jnp.where(divisor == 0, 1.0, divisor))

@@ -1,0 +1,108 @@
+"""Multiply updates: by a number, by a schedule, by nothing, by zero; or by a function of your own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from gradtx.core.leafwise import leafwise, treewise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Hyperparam
+
+
+def _scale(grad: jax.Array, slots: None, param: None, step: jax.Array, *, step_size: jax.Array) -> Any:
+    return step_size * grad, slots
+
+
+@definition
+def scale(step_size: Hyperparam) -> GradientTransformation:
+    """Multiply by a number: u ← c u.
+
+    Args:
+      step_size: c, any real number, array or schedule; negative to descend.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale(-0.5)
+    >>> tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0].tolist()
+    [-2.0]
+    """
+    return leafwise(None, _scale, hyperparams={"step_size": step_size}, name="scale")
+
+
+@definition
+def scale_by_schedule(step_size_fn: Hyperparam) -> GradientTransformation:
+    """Multiply by a schedule: u ← c(count) u, count = 0 on the first update.
+
+    Args:
+      step_size_fn: c, a schedule; `scale` takes one too, this is Optax's name for it.
+
+    State: 0 bytes per parameter; the count is the root's.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_schedule(gradtx.exponential_decay(1.0, transition_steps=1, decay_rate=0.5))
+    >>> state, g = tx.init(jnp.zeros(1)), jnp.array([8.0])
+    >>> for _ in range(3): u, state = tx.update(g, state)
+    >>> u.tolist()
+    [2.0]
+    """
+    return leafwise(None, _scale, hyperparams={"step_size": step_size_fn}, name="scale_by_schedule")
+
+
+def _identity(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
+    return grad, slots
+
+
+@definition
+def identity() -> GradientTransformation:
+    """Leave updates as they are: u ← u.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.identity()
+    >>> tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0].tolist()
+    [4.0]
+    """
+    return leafwise(None, _identity, name="identity")
+
+
+def _zero(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
+    return jax.numpy.zeros_like(grad), slots
+
+
+@definition
+def set_to_zero() -> GradientTransformation:
+    """Replace updates by zeros, nan and inf included: u ← 0.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.set_to_zero()
+    >>> tx.update(jnp.array([jnp.nan]), tx.init(jnp.zeros(1)))[0].tolist()
+    [0.0]
+    """
+    return leafwise(None, _zero, name="set_to_zero")
+
+
+def _apply_tree(updates: Any, slots: None, params: Any, step: Any, *, f: Callable[..., Any]) -> Any:
+    return f(updates, params), slots
+
+
+@definition
+def stateless(f: Callable[[Any, Any], Any]) -> GradientTransformation:
+    """A transformation from a function of whole trees: u ← f(u, θ).
+
+    Args:
+      f: `f(updates, params) -> updates`; `params` is None when the caller gives none. Static: two
+        definitions are equal when they hold the same function.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> tx = gradtx.stateless(lambda updates, params: jax.tree.map(jnp.sign, updates))
+    >>> tx.update(jnp.array([-4.0]), tx.init(jnp.zeros(1)))[0].tolist()
+    [-1.0]
+    """
+    return treewise(None, _apply_tree, options={"f": f}, name="stateless")

@@ -1,0 +1,1 @@
+"""Arithmetic, paths, casts and kernels over pytrees; knows nothing of optimizers."""

@@ -1,0 +1,50 @@
+"""Sums and norms over whole trees, in float32 at least."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.tree.casts import compute_dtype, is_inexact
+from gradtx.tree.kernels import map_arrays
+
+
+def abs_sq(array: jax.Array) -> jax.Array:
+    """|x|^2 for real and complex arrays alike, without the root that abs takes."""
+    return array.real**2 + array.imag**2 if jnp.iscomplexobj(array) else array * array
+
+
+def sum_of_squares(array: jax.Array) -> jax.Array:
+    """The squared 2-norm of one array, summed in float32 at least."""
+    return jnp.sum(abs_sq(array.astype(compute_dtype(array.dtype))))
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """The 2-norm of all arrays of a tree taken as one vector.
+
+    Sums run in float32 at least, whatever the arrays' dtypes.
+
+    >>> float(global_norm({"a": jnp.array([3.0]), "b": jnp.array([[4.0]])}))
+    5.0
+    """
+    return norm_of([leaf for leaf in jax.tree.leaves(tree) if is_inexact(leaf)])
+
+
+def norm_of(arrays: Sequence[jax.Array]) -> jax.Array:
+    """The 2-norm of a list of arrays taken as one vector; 0 for none."""
+    parts = map_arrays(sum_of_squares, [jnp.asarray(array) for array in arrays])
+    return jnp.sqrt(sum_scalars(parts))
+
+
+def sum_scalars(scalars: Sequence[jax.Array]) -> jax.Array:
+    """The sum of scalars that may differ in dtype."""
+    if not scalars:
+        return jnp.zeros((), jnp.float32)
+    dtype = jnp.result_type(*{scalar.dtype for scalar in scalars})
+    return _add_all([scalar.astype(dtype) for scalar in scalars])
+
+
+@jax.jit
+def _add_all(scalars: Sequence[jax.Array]) -> jax.Array:
+    return sum(scalars[1:], start=scalars[0])

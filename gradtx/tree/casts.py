@@ -1,0 +1,59 @@
+"""Dtypes: what counts as a parameter, and the precision that arithmetic runs in."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@functools.lru_cache(maxsize=256)
+def is_inexact_dtype(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf is optimized: a float or complex array; None, integers, keys are left alone."""
+    if isinstance(leaf, float | complex):
+        return True
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and is_inexact_dtype(dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def compute_dtype(dtype: Any) -> np.dtype:
+    """The dtype of arithmetic on an array: its own, but float32 at least."""
+    return np.dtype(jnp.promote_types(dtype, jnp.float32))
+
+
+@functools.lru_cache(maxsize=256)
+def real_dtype(dtype: Any) -> np.dtype:
+    """The real dtype of arithmetic on an array: `compute_dtype`, without the imaginary part."""
+    return np.finfo(compute_dtype(dtype)).dtype
+
+
+def zeros(like: Any, dtype: Any = None) -> jax.Array:
+    """Zeros shaped and sharded like an array, in its compute dtype unless another is asked for."""
+    return jnp.zeros_like(like, dtype=compute_dtype(like.dtype) if dtype is None else dtype)
+
+
+def real_zeros(like: Any, dtype: Any = None) -> jax.Array:
+    """Zeros for a quantity that is real even where the array is complex, such as a second moment."""
+    return jnp.zeros_like(like, dtype=real_dtype(like.dtype) if dtype is None else dtype)
+
+
+def full(like: Any, value: Any) -> jax.Array:
+    """A real constant, shaped and sharded like an array."""
+    return real_zeros(like) + jnp.asarray(value, real_dtype(like.dtype))
+
+
+def cast_inexact(value: Any, dtype: Any) -> jax.Array:
+    """A float or complex array in `dtype`; anything else as it is.
+
+    Real arrays stay real where `dtype` is complex.
+    """
+    array = jnp.asarray(value)
+    if not is_inexact_dtype(array.dtype):
+        return array
+    return array.astype(dtype if jnp.iscomplexobj(array) else real_dtype(dtype))

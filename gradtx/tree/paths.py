@@ -1,0 +1,66 @@
+"""Leaves and their paths: every array of a tree has one text, `dense/kernel`."""
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.tree_util import GetAttrKey
+
+Treedef = Any
+"""A `jax.tree_util.PyTreeDef`, which has no type that checkers know."""
+
+
+def is_none(node: Any) -> bool:
+    return node is None
+
+
+def flatten(tree: Any) -> tuple[list[Any], Treedef]:
+    """The leaves of a tree, with None counted as a leaf so that positions survive masking."""
+    return jax.tree.flatten(tree, is_leaf=is_none)
+
+
+def path_text(path: Sequence[Any]) -> str:
+    """A key path as `a/b/0`; a trailing `.value` (Flax's variables show it at times) is dropped."""
+    if path and isinstance(path[-1], GetAttrKey) and path[-1].name == "value":
+        path = path[:-1]
+    return "/".join(key_text(key) for key in path)
+
+
+def key_text(key: Any) -> str:
+    """One key of a path, whatever container it comes from."""
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+@functools.lru_cache(maxsize=256)
+def leaf_paths(treedef: Treedef) -> tuple[str, ...]:
+    """The path text of every leaf of a structure, in its order."""
+    numbered = jax.tree.unflatten(treedef, range(treedef.num_leaves))
+    return tuple(path_text(path) for path, _ in jax.tree_util.tree_flatten_with_path(numbered)[0])
+
+
+def tree_paths(tree: Any) -> tuple[str, ...]:
+    """The path text of every leaf of a tree; None counts as a leaf.
+
+    >>> tree_paths({"dense": {"bias": 0, "kernel": 1}, "scale": 2})
+    ('dense/bias', 'dense/kernel', 'scale')
+    """
+    return leaf_paths(flatten(tree)[1])
+
+
+def repeated(paths: Sequence[str]) -> str | None:
+    """A path text that two leaves share, if there is one."""
+    most = Counter(paths).most_common(1)
+    return most[0][0] if most and most[0][1] > 1 else None
+
+
+def first_difference(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str | None, str | None]:
+    """The first path of either sequence that the other lacks, as (only ours, only theirs)."""
+    missing_there, missing_here = set(ours) - set(theirs), set(theirs) - set(ours)
+    mine = next((path for path in ours if path in missing_there), None)
+    other = next((path for path in theirs if path in missing_here), None)
+    return mine, other
