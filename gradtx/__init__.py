@@ -27,6 +27,8 @@ from gradtx.optimizers.adagrad import scale_by_rss as scale_by_rss
 from gradtx.optimizers.adam import adam as adam
 from gradtx.optimizers.adam import scale_by_adam as scale_by_adam
 from gradtx.optimizers.adamw import adamw as adamw
+from gradtx.optimizers.lion import lion as lion
+from gradtx.optimizers.lion import scale_by_lion as scale_by_lion
 from gradtx.optimizers.rmsprop import rmsprop as rmsprop
 from gradtx.optimizers.rmsprop import scale_by_rms as scale_by_rms
 from gradtx.optimizers.rmsprop import scale_by_stddev as scale_by_stddev

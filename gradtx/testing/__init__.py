@@ -1,0 +1,6 @@
+"""The laws that every transformation obeys, and problems to run them on; for tests, also your own."""
+
+from gradtx.testing.laws import LAWS as LAWS
+from gradtx.testing.laws import check_laws as check_laws
+from gradtx.testing.problems import gradients as gradients
+from gradtx.testing.problems import parameters as parameters

@@ -1,0 +1,298 @@
+"""The laws: what holds for every transformation, whatever its equation.
+
+Each law is a function of a definition that raises when it is broken. `check_laws(tx)` runs them all;
+parametrize a test over `LAWS` to see them one by one.
+"""
+
+import functools
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.apply import apply_updates
+from gradtx.core.config import from_config, to_config
+from gradtx.core.errors import ConfigError, MissingParamsError, StateError, StructureError
+from gradtx.core.hyperparams import hyperparams, replace
+from gradtx.core.select import partition
+from gradtx.core.transformation import GradientTransformation
+from gradtx.testing.problems import gradients, parameters
+from gradtx.transforms.scaling import set_to_zero
+from gradtx.tree.casts import is_inexact
+from gradtx.tree.paths import is_none, tree_paths
+
+TX = GradientTransformation
+Law = Callable[[TX], None]
+
+
+def run(tx: TX, params: Any, steps: int = 3, jit: bool = False, **extra: Any) -> tuple[Any, Any, Any]:
+    """Some steps from a fresh state: the last updates, the state and the parameters."""
+    update = jax.jit(tx.update) if jit else tx.update
+    state, updates = tx.init(params), None
+    for step in range(steps):
+        updates, state = update(gradients(params, seed=step + 1), state, params, **extra)
+        params = apply_updates(params, updates)
+    return updates, state, params
+
+
+def close(left: Any, right: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    """Equal up to the rounding of float32 sums in another order."""
+    chex.assert_trees_all_close(left, right, rtol=rtol, atol=atol)
+
+
+def law_pure(tx: TX) -> None:
+    """Same inputs, same outputs; the inputs are left as they were."""
+    params = parameters()
+    grads, state = gradients(params), tx.init(params)
+    before = jax.tree.map(np.array, (params, grads, state))
+    first, second = tx.update(grads, state, params), tx.update(grads, state, params)
+    chex.assert_trees_all_equal(first, second)
+    chex.assert_trees_all_equal(before, jax.tree.map(np.array, (params, grads, state)))
+
+
+def law_jit_equals_eager(tx: TX) -> None:
+    """Compiled as a whole or kernel by kernel, the numbers agree."""
+    close(run(tx, parameters()), run(tx, parameters(), jit=True))
+
+
+def law_scan_carry(tx: TX) -> None:
+    """The state keeps its structure, dtypes and weak types, so it may be carried through scan."""
+    params = parameters()
+    state = tx.init(params)
+    _, new = tx.update(gradients(params), state, params)
+    chex.assert_trees_all_equal_structs(state, new)
+    same = jax.tree.map(lambda old, now: old.aval == now.aval and old.sharding == now.sharding, state, new)
+    assert all(jax.tree.leaves(same)), f"the state changes its types: {state} became {new}"
+
+    def body(carry: Any, _: None) -> tuple[Any, None]:
+        params, state = carry
+        updates, state = tx.update(gradients(params), state, params)
+        return (apply_updates(params, updates), state), None
+
+    (_, last), _ = jax.lax.scan(body, (params, state), None, length=3)
+    assert int(last.count) == 3
+
+
+def law_one_compilation(tx: TX) -> None:
+    """A second step, a new number, and another definition of the same structure do not trace again."""
+    traced = chex.assert_max_traces(lambda tx, *args: tx.update(*args), n=1)
+    chex.clear_trace_counter()
+    update, params = jax.jit(traced), parameters()
+    _, state = update(tx, gradients(params), tx.init(params), params)
+    update(tx, gradients(params), state, params)
+    for name, value in hyperparams(tx).items():
+        if isinstance(value, float):
+            update(replace(tx, **{name: value * 0.5}), gradients(params), state, params)
+
+
+def law_like_gradients(tx: TX) -> None:
+    """Updates have the structure, shapes and dtypes of the gradients."""
+    params = parameters()
+    grads = gradients(params)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    chex.assert_trees_all_equal_structs(grads, updates)
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, updates)
+
+
+def law_leaves_alone(tx: TX) -> None:
+    """Integers and None pass through; trees may be empty, or a single scalar."""
+    params = parameters()
+    grads = {**gradients(params), "step": jnp.asarray(7, jnp.int32)}
+    updates, state = tx.update(grads, tx.init(params), params)
+    assert updates["step"] == 7 and updates["absent"] is None
+    assert not any("step" in path or "absent" in path for path in kept_paths(state))
+    assert tx.update({}, tx.init({}), {})[0] == {}
+    alone = jnp.asarray(2.0)
+    assert tx.update(alone, tx.init(alone), alone)[0].shape == ()
+
+
+def kept_paths(state: Any) -> list[str]:
+    """The paths of the arrays in a state."""
+    leaves = jax.tree.leaves(state, is_leaf=is_none)
+    return [path for path, leaf in zip(tree_paths(state), leaves, strict=True) if leaf is not None]
+
+
+def law_leaf_order(tx: TX) -> None:
+    """Other names, so another order of the leaves: the same numbers."""
+    params, grads = parameters(), gradients(parameters())
+    rename = functools.partial(_rename, dict(zip(sorted(params), reversed([f"k{i}" for i in range(len(params))]), strict=True)))
+    updates, _ = tx.update(grads, tx.init(params), params)
+    renamed, _ = tx.update(rename(grads), tx.init(rename(params)), rename(params))
+    close(rename(updates), renamed)
+
+
+def _rename(names: dict[str, str], tree: dict[str, Any]) -> dict[str, Any]:
+    return {names[name]: leaf for name, leaf in tree.items()}
+
+
+def law_dtypes(tx: TX) -> None:
+    """Low precision in, low precision out, computed in float32: equal to float32 up to one rounding."""
+    for dtype, rtol in ((jnp.bfloat16, 2**-7), (jnp.float16, 2**-9)):  # one rounding of the gradient's dtype, doubled
+        params = parameters(dtype)
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if is_inexact(leaf) else leaf, params)
+        grads = gradients(params)
+        updates, state = tx.update(grads, tx.init(params), params)
+        exact, _ = tx.update(jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if is_inexact(leaf) else leaf, grads), tx.init(wide), wide)
+        chex.assert_trees_all_equal_shapes_and_dtypes(grads, updates)
+        close(jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if is_inexact(leaf) else leaf, updates), exact, rtol=rtol, atol=1e-3)
+        assert all(leaf.dtype != dtype for leaf in jax.tree.leaves(state.slots)), "slots are kept in float32 unless asked otherwise"
+
+
+def law_float64(tx: TX) -> None:
+    """In x64 mode float64 stays float64, and is computed as such."""
+    with jax.enable_x64(True):
+        wide, narrow = (run(tx, parameters(dtype))[2] for dtype in (jnp.float64, jnp.float32))
+        assert wide["dense"]["kernel"].dtype == jnp.float64 and narrow["dense"]["kernel"].dtype == jnp.float32
+        _, state, _ = run(tx, parameters(jnp.float64))
+        assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(state.slots) if is_inexact(leaf) and leaf.ndim)
+        close(jax.tree.map(np.float32, wide), jax.tree.map(np.float32, narrow), rtol=1e-4, atol=1e-4)
+
+
+def law_complex(tx: TX) -> None:
+    """Complex arrays stay complex and finite, or are refused by name."""
+    params = {"z": parameters(jnp.complex64)["dense"]["kernel"]}
+    try:
+        updates, _ = tx.update(gradients(params), tx.init(params), params)
+    except StructureError as error:
+        assert "'z'" in str(error) and "complex" in str(error)
+        return
+    assert updates["z"].dtype == jnp.complex64 and bool(jnp.all(jnp.isfinite(updates["z"])))
+
+
+def law_zero_gradient(tx: TX) -> None:
+    """A gradient of zero on the first step gives a finite update."""
+    params = parameters()
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(updates))
+
+
+def law_contained(tx: TX) -> None:
+    """inf and nan stay where they are and go nowhere else."""
+    params = parameters()
+    for bad in (jnp.nan, jnp.inf):
+        grads = gradients(params)
+        grads["dense"]["kernel"] = grads["dense"]["kernel"].at[1, 2].set(bad)
+        updates, _ = tx.update(grads, tx.init(params), params)
+        for grad, update in zip(jax.tree.leaves(grads), jax.tree.leaves(updates), strict=True):
+            assert bool(jnp.all(jnp.isfinite(update) | ~jnp.isfinite(grad))), f"{bad} spread to other entries"
+        if jnp.isnan(bad) and tx != set_to_zero():
+            assert bool(jnp.isnan(updates["dense"]["kernel"][1, 2])), "nan was hidden"
+
+
+def law_partition(tx: TX) -> None:
+    """As one group of a partition it does on its leaves what it does on a tree of them alone."""
+    params = parameters()
+    grads = gradients(params)
+    split = partition({"here": tx, "zero": set_to_zero()}, [(r"^dense", "here"), (r".*", "zero")])
+    updates, state = split.update(grads, split.init(params), params)
+    part = {"dense": params["dense"]}
+    alone, _ = tx.update({"dense": grads["dense"]}, tx.init(part), part)
+    close(updates["dense"], alone["dense"])
+    assert not any("layers" in path for path in kept_paths(state)), "a masked leaf keeps slots"
+
+
+def law_vmap_definition(tx: TX) -> None:
+    """A batch of hyperparameters runs like one definition after another."""
+    params, values = parameters(), {name: float(value) for name, value in hyperparams(tx).items()}
+    pairs = {name: jnp.asarray([value * 0.5, value * 0.9]) for name, value in values.items()}
+    if not pairs:
+        return
+    train = jax.jit(lambda chosen: run(replace(tx, **chosen), params, steps=2)[2]["dense"])
+    alone = [train({name: pair[index] for name, pair in pairs.items()}) for index in range(2)]
+    close(jax.jit(jax.vmap(train))(pairs), jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone))
+
+
+def law_saved(tx: TX) -> None:
+    """A state through host memory and pickle, and a definition through pickle and JSON, go on alike."""
+    params = parameters()
+    _, state, _ = run(tx, params)
+    loaded = jax.tree.map(jnp.asarray, pickle.loads(pickle.dumps(jax.tree.map(np.asarray, state))))
+    chex.assert_trees_all_equal(tx.update(gradients(params), state, params), tx.update(gradients(params), loaded, params))
+    try:
+        config = json.loads(json.dumps(to_config(tx)))
+    except ConfigError:  # it holds a Python function
+        return
+    assert from_config(config) == tx and pickle.loads(pickle.dumps(tx)) == tx and hash(from_config(config)) == hash(tx)
+
+
+def law_shapes(tx: TX) -> None:
+    """`init` needs shapes and dtypes only."""
+    params = parameters()
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(tx.init(params), tx.init(shapes), jax.eval_shape(tx.init, params))
+
+
+def law_donated(tx: TX) -> None:
+    """A donated step reuses every buffer of the parameters and the state."""
+    params = {"a": jnp.ones((64, 128)), "b": jnp.ones((64, 128)), "c": jnp.ones(256)}
+    step, state = jax.jit(functools.partial(train_step, tx), donate_argnums=(0, 1), keep_unused=True), tx.init(params)
+    memory = step.lower(params, state, gradients(params)).compile().memory_analysis()
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state)))
+    assert memory.alias_size_in_bytes == held, f"{held - memory.alias_size_in_bytes} of {held} bytes are not reused"
+    grads = gradients(params)
+    jax.block_until_ready(step(params, state, grads))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((params, state)))
+
+
+def train_step(tx: TX, params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+    """One step as users write it, arguments in the order that donates without copies on GPU."""
+    updates, state = tx.update(grads, state, params)
+    return apply_updates(params, updates), state
+
+
+def law_scheduled(tx: TX) -> None:
+    """Every hyperparameter may be a schedule."""
+    params = parameters()
+    expected = run(tx, params)[0]
+    for name, value in hyperparams(tx).items():
+        close(run(replace(tx, **{name: functools.partial(_constant, value)}), params)[0], expected)
+
+
+def _constant(value: Any, count: Any) -> jax.Array:
+    return jnp.asarray(value) + 0.0 * count
+
+
+def law_errors(tx: TX) -> None:
+    """Wrong structure, wrong shape and missing parameters are told apart, and named."""
+    params = parameters()
+    grads, state = gradients(params), tx.init(params)
+    lacking = {name: leaf for name, leaf in grads.items() if name != "scalar"}
+    for wrong, kind, text in (
+        (lacking, StructureError, "'scalar'"),
+        ({**grads, "scalar": jnp.ones(5)}, StructureError, "(5,)"),
+    ):
+        error = caught(lambda wrong=wrong: tx.update(wrong, state, params))
+        assert isinstance(error, kind) and text in str(error), f"{error!r} should be a {kind.__name__} with {text}"
+    error = caught(lambda: tx.update(grads, state))
+    assert error is None or (isinstance(error, MissingParamsError) and "update(grads, state, params)" in str(error))
+    error = caught(lambda: tx.update(grads, {"count": 0}, params))
+    assert isinstance(error, StateError)
+
+
+def caught(function: Callable[[], Any]) -> Exception | None:
+    """The exception that a call raises, if any."""
+    try:
+        function()
+    except Exception as error:
+        return error
+    return None
+
+
+LAWS: dict[str, Law] = {name.removeprefix("law_"): law for name, law in list(globals().items()) if name.startswith("law_")}
+"""Every law by its name."""
+
+
+def check_laws(tx: GradientTransformation) -> None:
+    """Run every law on a transformation; raises at the first that is broken.
+
+    >>> import gradtx
+    >>> from gradtx.testing import check_laws
+    >>> check_laws(gradtx.scale(-0.1))
+    """
+    for law in LAWS.values():
+        law(tx)

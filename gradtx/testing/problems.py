@@ -1,0 +1,40 @@
+"""Small trees with every kind of leaf, and gradients for them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.tree.casts import is_inexact
+from gradtx.tree.paths import is_none
+
+
+def parameters(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, Any]:
+    """Nested containers with matrices, vectors, a scalar, an empty array, an integer and None.
+
+    Two leaves are alike, so that kernels are shared; one key sorts before its neighbour under another name.
+    """
+    shapes = {"dense": {"kernel": (3, 4), "bias": (4,)}, "layers": [{"w": (2, 2)}, {"w": (2, 2)}], "scalar": (), "empty": (0, 3)}
+    generator = np.random.default_rng(seed)
+    params = jax.tree.map(lambda shape: _normal(generator, shape, dtype), shapes, is_leaf=lambda node: isinstance(node, tuple))
+    return {**params, "step": jnp.asarray(3, jnp.int32), "absent": None}
+
+
+def gradients(params: Any, seed: int = 1, scale: float = 1.0) -> Any:
+    """Normal random gradients like `params`; zeros for integers, None for None."""
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: _gradient(generator, leaf, scale), params, is_leaf=is_none)
+
+
+def _gradient(generator: np.random.Generator, leaf: Any, scale: float) -> Any:
+    if leaf is None:
+        return None
+    return (scale * _normal(generator, leaf.shape, leaf.dtype)).astype(leaf.dtype) if is_inexact(leaf) else jnp.zeros_like(leaf)
+
+
+def _normal(generator: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    values = generator.normal(size=shape)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        values = values + 1j * generator.normal(size=shape)
+    return jnp.asarray(values, dtype)
