@@ -22,6 +22,7 @@ from gradtx.core.select import partition as partition
 from gradtx.core.transformation import GradientTransformation as GradientTransformation
 from gradtx.core.transformation import definition as definition
 from gradtx.core.types import State as State
+from gradtx.inspect.summary import summary as summary
 from gradtx.optimizers.adagrad import adagrad as adagrad
 from gradtx.optimizers.adagrad import scale_by_rss as scale_by_rss
 from gradtx.optimizers.adam import adam as adam

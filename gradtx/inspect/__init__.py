@@ -1,0 +1,1 @@
+"""Looking at optimizers: what they keep, and what it costs."""
