@@ -156,10 +156,10 @@ def hyperparams_named(tx: GradientTransformation, names: Sequence[str], count: A
 
 
 def _as_state(value: Any) -> Array:
-    """A value that may live in a state: a strongly typed array, float32 whatever the parameters' dtype."""
+    """A value that may live in a state: a strongly typed array, float32 (float64 in x64 mode) unless typed before."""
     array = jnp.asarray(value)
-    inexact = jnp.issubdtype(array.dtype, jnp.inexact) and not array.weak_type
-    return jnp.array(array, dtype=array.dtype if inexact else jnp.float32, copy=True)
+    typed = jnp.issubdtype(array.dtype, jnp.inexact) and not array.weak_type
+    return jnp.array(array, dtype=array.dtype if typed else jnp.result_type(float), copy=True)
 
 
 @definition

@@ -1,0 +1,54 @@
+"""Parameters and gradients as lists of float64 NumPy arrays, for comparisons step by step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gradtx
+
+SHAPES = [(3, 4), (4,), (), (2, 3, 2)]
+STEPS = 20
+
+
+def start(seed: int = 0) -> list[np.ndarray]:
+    """Parameters that float32 holds exactly."""
+    generator = np.random.default_rng(seed)
+    return [generator.normal(size=shape).astype(np.float32).astype(np.float64) for shape in SHAPES]
+
+
+def gradient(step: int) -> list[np.ndarray]:
+    """The gradient of one step, of another scale for every array; float32 holds it exactly."""
+    generator = np.random.default_rng(1000 + step)
+    return [
+        (scale * generator.normal(size=shape)).astype(np.float32).astype(np.float64)
+        for shape, scale in zip(SHAPES, (1, 0.01, 3, 0.3), strict=True)
+    ]
+
+
+def follow_reference(oracle: Any, steps: int = STEPS) -> list[list[np.ndarray]]:
+    """The updates of a float64 reference, step by step, parameters following them."""
+    params, memory, history = start(), {}, []
+    for step in range(1, steps + 1):
+        updates = [np.asarray(u, np.float64) for u in oracle(gradient(step), params, memory, step)]
+        params = [w + u for w, u in zip(params, updates, strict=True)]
+        history.append(updates)
+    return history
+
+
+def follow(tx: Any, dtype: Any, steps: int = STEPS) -> list[list[np.ndarray]]:
+    """The updates of a transformation, gradtx's or Optax's, on the same gradients."""
+    params = [jnp.asarray(w, dtype) for w in start()]
+    state, update, history = tx.init(params), jax.jit(tx.update), []
+    for step in range(1, steps + 1):
+        updates, state = update([jnp.asarray(g, dtype) for g in gradient(step)], state, params)
+        params = gradtx.apply_updates(params, updates)
+        history.append([np.asarray(u, np.float64) for u in updates])
+    return history
+
+
+def deviation(ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]]) -> float:
+    """The largest difference of two histories, relative to the largest entry of its array at its step."""
+    pairs = [(u, v) for left, right in zip(ours, theirs, strict=True) for u, v in zip(left, right, strict=True)]
+    return max(float(np.max(np.abs(u - v), initial=0.0) / max(np.max(np.abs(v), initial=0.0), 1e-30)) for u, v in pairs)
