@@ -30,15 +30,15 @@ def table(tx: object, params: object) -> str:
 def test_text_of_a_small_table() -> None:
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3, mu_dtype=jnp.bfloat16))
     expected = """\
-member               slot   path             array      arrays  bytes  bytes/param
-adamw/scale_by_adam  mu     embed            bf16[7,4]       1     56         0.64
-adamw/scale_by_adam  mu     layers/*/bias    bf16[4]         3     24         0.27
-adamw/scale_by_adam  mu     layers/*/kernel  bf16[4,4]       3     96         1.09
-adamw/scale_by_adam  nu     embed            f32[7,4]        1    112         1.27
-adamw/scale_by_adam  nu     layers/*/bias    f32[4]          3     48         0.55
-adamw/scale_by_adam  nu     layers/*/kernel  f32[4,4]        3    192         2.18
-                     count                   i32[]           1      4         0.05
-total                                                       15    532         6.05"""
+member               slot   path             array          bytes  per param
+adamw/scale_by_adam  mu     embed            bf16[7,4]         56       0.64
+adamw/scale_by_adam  mu     layers/*/bias    bf16[4] × 3       24       0.27
+adamw/scale_by_adam  mu     layers/*/kernel  bf16[4,4] × 3     96       1.09
+adamw/scale_by_adam  nu     embed            f32[7,4]         112       1.27
+adamw/scale_by_adam  nu     layers/*/bias    f32[4] × 3        48       0.55
+adamw/scale_by_adam  nu     layers/*/kernel  f32[4,4] × 3     192       2.18
+                     count                   i32[]              4       0.05
+total                                                         532       6.05"""
     assert table(tx, network()) == expected
 
 

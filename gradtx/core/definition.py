@@ -131,7 +131,7 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, Mapping):
         return "dict", tuple((key, _freeze(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return type(value).__name__, tuple(_freeze(item) for item in value)
+        return "items", tuple(_freeze(item) for item in value)
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
         return array.shape, array.dtype, array.tobytes()

@@ -67,6 +67,27 @@ def replace(tx: GradientTransformation, **values: Any) -> GradientTransformation
     return new
 
 
+def vmap_axes(tx: GradientTransformation, *names: str) -> GradientTransformation:
+    """The `in_axes` of `jax.vmap` for a definition in which some hyperparameters are batched.
+
+    Args:
+      tx: the definition.
+      *names: the batched hyperparameters, by the names that `hyperparams` gives; the others are shared.
+
+    Raises:
+      HyperparamError: a name that is unknown or ambiguous.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> tx = gradtx.replace(gradtx.sgd(0.1, momentum=0.9), learning_rate=jnp.array([0.1, 0.2]))
+    >>> first_step = lambda tx, g: tx.update(g, tx.init(g))[0]
+    >>> jax.vmap(first_step, in_axes=(gradtx.vmap_axes(tx, "learning_rate"), None))(tx, jnp.array(10.0)).tolist()
+    [-1.0, -2.0]
+    """
+    batched = {find(tx, name) for name in names}
+    axes = [0 if any(address[: len(one)] == one for one in batched) else None for address in _values(tx, ())]
+    return jax.tree.unflatten(jax.tree.structure(tx), axes)
+
+
 def find(tx: Definition, name: str) -> Address:
     """Where a hyperparameter is, or a parameter of a schedule; an error lists the names if there is none."""
     addresses = _values(tx, Schedule)

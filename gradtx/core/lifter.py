@@ -38,14 +38,6 @@ class Row(NamedTuple):
     leaf: np.uint32 | None
 
 
-class LeafError(Exception):
-    """A rule does not fit an array; raised inside a kernel, which knows neither member nor path."""
-
-    def __init__(self, number: int, text: str):
-        super().__init__(text)
-        self.number = number
-
-
 def init_leaf(member: Member, param: Any, path: str) -> Any:
     """The slots of one leaf: strongly typed arrays, none of them the parameter itself."""
     init = member.rule.rule.init
@@ -99,16 +91,29 @@ def update_leaves(
         shared = step, tuple(told[n] for n in program)
         try:
             results = call_rows(_kernel(tuple(members[n].rule.rule for n in program)), shared, [rows[index] for index in chosen])
-        except LeafError as error:
-            member = members[program[error.number]].name
-            raise StateError(
-                f"{member} at {paths[chosen[0]]!r}: {error}; this state was made for other parameters, call tx.init(params) again"
-            ) from None
+        except (TypeError, ValueError) as error:
+            raise _located(error, [members[n] for n in program], rows[chosen[0]], paths[chosen[0]]) from None
         for index, (update, kept) in zip(chosen, results, strict=True):
             new_updates[index] = update
             for n, slot in zip(program, kept, strict=True):
                 new_slots[n][index] = slot
     return new_updates, new_slots
+
+
+def _located(error: Exception, members: Sequence[Member], row: Row, path: str) -> Exception:
+    """What a kernel raised, with the leaf it was for: slots of other shapes, or else the rule's own error."""
+    for member, slots in zip(members, row.slots, strict=True):
+        if slots is None:
+            continue
+        fitting = jax.eval_shape(functools.partial(init_leaf, member, path=path), row.grad)
+        for name, kept, fits in zip(slots._fields, slots, fitting, strict=True):
+            if kept.shape != fits.shape:
+                return StateError(
+                    f"slot {name!r} of member {member.name} at {path!r} is {show_array(kept)}, "
+                    f"for a gradient {show_array(row.grad)}: this state was made for other parameters, call tx.init(params) again"
+                )
+    error.add_note(f"raised at {path!r}, a gradient {show_array(row.grad)}, in the rules of {', '.join(member.name for member in members)}")
+    return error
 
 
 def _told(member: Member, updates: Sequence[Any]) -> dict[str, Any]:
@@ -146,23 +151,22 @@ def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array
     dtype, real = compute_dtype(row.grad.dtype), real_dtype(row.grad.dtype)
     update, param = row.grad.astype(dtype), None if row.param is None else cast_inexact(row.param, dtype)
     kept: list[Any] = []
-    for number, (rule, values, slots) in enumerate(zip(rules, told, row.slots, strict=True)):
+    for rule, values, slots in zip(rules, told, row.slots, strict=True):
         named = {name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real) for name, value in values.items()}
         decoded = None if slots is None else type(slots)(*(cast_inexact(slot, dtype) for slot in slots))
         update, new = rule.update(update, decoded, param, step.astype(real), **named, **wanted(rule.update, rule.options.values))
-        kept.append(None if slots is None else _encode(new, slots, number))
-        _check_shape(update, row.grad, number)
+        kept.append(None if slots is None else _encode(new, slots))
+        _check_shape("the update", update, row.grad)
     return update.astype(row.grad.dtype), tuple(kept)
 
 
-def _check_shape(update: Any, grad: jax.Array, number: int) -> None:
-    if update.shape != grad.shape:
-        raise LeafError(number, f"the slots give an update {show_array(update)} for a gradient {show_array(grad)}")
+def _check_shape(what: str, new: Any, old: jax.Array) -> None:
+    if jnp.shape(new) != old.shape:
+        raise ValueError(f"{what} of a rule must keep its shape {old.shape}, and became {jnp.shape(new)}")
 
 
-def _encode(new: Any, old: Any, number: int) -> Any:
+def _encode(new: Any, old: Any) -> Any:
     """New slots in the dtypes, and with the shapes, of the old."""
     for name, mine, theirs in zip(old._fields, new, old, strict=True):
-        if jnp.shape(mine) != theirs.shape:
-            raise LeafError(number, f"slot {name!r} is {show_array(theirs)} in the state and became {show_array(mine)}")
+        _check_shape(f"slot {name!r}", mine, theirs)
     return type(old)(*(jnp.asarray(mine).astype(theirs.dtype) for mine, theirs in zip(new, old, strict=True)))

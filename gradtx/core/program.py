@@ -138,7 +138,7 @@ def _update_tree(
     kept = None if item.slots is None else _get(slots, item.path)
     updates, new = rule.update(_narrow(leaves.tree, leaves, chosen), kept, beside, clock.step, **wanted(rule.update, given))
     values = _match(leaves, updates, f"the update that {item.name} returns")
-    merged = [value if choice else old for value, choice, old in zip(values, chosen, leaves.values, strict=True)]
+    merged = [value if acts else old for value, acts, old in zip(values, _active(chosen, leaves.values), leaves.values, strict=True)]
     return leaves._replace(values=merged), slots if item.slots is None else _put(slots, item.path, new)
 
 

@@ -11,7 +11,7 @@ import jax
 
 from gradtx.core.errors import SelectionError
 from gradtx.core.show import show
-from gradtx.tree.paths import Treedef, is_none
+from gradtx.tree.paths import Treedef, is_none, tree_paths
 
 Where = str | Callable[..., Any] | Any
 """A regex on `a/b/c` paths, a predicate `(path, array) -> bool`, a pytree of bools, or a function of the tree that gives one."""
@@ -132,9 +132,23 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
     answers = where(leaves.tree) if callable(where) and not isinstance(where, Mapping) else where
     try:
         spread = jax.tree.map(_spread, answers, leaves.tree, is_leaf=is_none)
-    except (ValueError, TypeError, KeyError) as error:
-        raise SelectionError(f"{owner}: the tree of answers {show(answers)} does not fit the parameters: {error}") from None
+    except (ValueError, TypeError, KeyError):
+        raise SelectionError(f"{owner}: the tree {show(answers)} does not fit the parameters: {_misfit(answers, leaves.paths)}") from None
     return [answer.value for answer in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Answer))]
+
+
+def _misfit(answers: Any, paths: Sequence[str]) -> str:
+    """Why a tree of answers is no prefix of the parameters."""
+    given = tree_paths(answers)
+    strange = next((path for path in given if not any(f"{leaf}/".startswith(f"{path}/") for leaf in paths)), None)
+    lacking = next((leaf for leaf in paths if not any(f"{leaf}/".startswith(f"{path}/") for path in given)), None)
+    return (
+        f"they have nothing at {strange!r}"
+        if strange
+        else f"it says nothing of {lacking!r}"
+        if lacking
+        else "its containers are of other types"
+    )
 
 
 class _Answer(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import Definition, Factory, register
 from gradtx.core.errors import GradtxError, StateError
-from gradtx.core.program import Item, check_members, init_program, runs, tick, update_program
+from gradtx.core.program import Clock, Item, check_members, init_program, runs, tick, update_program
 from gradtx.core.rules import LeafRule, TreeRule
 from gradtx.core.selector import Selector
 from gradtx.core.types import Params, State, Updates
@@ -77,7 +77,7 @@ class GradientTransformation(Definition):
         self, updates: Updates, slots: Any, params: Params | None, step: Any, *, count: Any = None, **extra: Any
     ) -> tuple[Any, Any]:
         """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... and is handed down to every member."""
-        clock = tick(step - 1 if count is None else count)._replace(step=step)
+        clock = Clock(step - 1 if count is None else count, step)
         check_members(self._items, slots)
         return update_program(self._runs, updates, slots, params, clock, extra)
 
@@ -89,12 +89,9 @@ class GradientTransformation(Definition):
         """What a chain calls this member: its factory's name; a wrapper is called like what it wraps."""
         if self._is_plain:
             return _plain_name(self.arguments["init"])
-        expansion = self.expansion
-        if isinstance(expansion, LeafRule | TreeRule):
-            return expansion.name
-        if isinstance(expansion, list) and len(expansion) == 1 and expansion[0].name is None:
-            return expansion[0].member.name
-        return self.factory.__name__
+        if "inner" in self.factory.dynamic:
+            return self.arguments["inner"].name
+        return self.arguments.get("name") or self.factory.__name__
 
     @property
     def expansion(self) -> Any:

@@ -30,11 +30,12 @@ def gradients(params: Any, seed: int = 1, scale: float = 1.0) -> Any:
 def _gradient(generator: np.random.Generator, leaf: Any, scale: float) -> Any:
     if leaf is None:
         return None
-    return (scale * _normal(generator, leaf.shape, leaf.dtype)).astype(leaf.dtype) if is_inexact(leaf) else jnp.zeros_like(leaf)
+    return _normal(generator, leaf.shape, leaf.dtype, scale) if is_inexact(leaf) else jnp.asarray(np.zeros(leaf.shape, leaf.dtype))
 
 
-def _normal(generator: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    values = generator.normal(size=shape)
+def _normal(generator: np.random.Generator, shape: tuple[int, ...], dtype: Any, scale: float = 1.0) -> jax.Array:
+    """Made by NumPy, so that nothing is compiled."""
+    values = scale * generator.normal(size=shape)
     if jnp.issubdtype(dtype, jnp.complexfloating):
-        values = values + 1j * generator.normal(size=shape)
-    return jnp.asarray(values, dtype)
+        values = values + 1j * scale * generator.normal(size=shape)
+    return jnp.asarray(np.asarray(values).astype(dtype))

@@ -5,6 +5,7 @@ it keeps between steps, empty before the first; t = 1, 2, 3, ... `each` and `aft
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -120,5 +121,9 @@ def descend(method, learning_rate, weight_decay=0.0):
     return after(method, each(decay_weights, weight_decay=weight_decay), each(scale, factor=_minus(learning_rate)))
 
 
-def _minus(rate):
-    return (lambda count: -rate(count)) if callable(rate) else -rate
+def _minus(rate: Any) -> Any:
+    return functools.partial(_minus_at, rate) if callable(rate) else -rate
+
+
+def _minus_at(rate: Any, count: Any) -> Any:
+    return -rate(count)

@@ -7,7 +7,7 @@ are those of tests/trees.py.
 import pathlib
 
 import numpy as np
-import torch
+import torch  # pyright: ignore[reportMissingImports]
 
 SHAPES = [(3, 4), (4,), (), (2, 3, 2)]
 SCALES = (1, 0.01, 3, 0.3)
@@ -48,7 +48,7 @@ def record(make):
 def main():
     traces = {f"{name}/{leaf}": states for name, make in OPTIMIZERS.items() for leaf, states in enumerate(record(make))}
     path = pathlib.Path(__file__).with_name("torch.npz")
-    np.savez_compressed(path, **traces)
+    np.savez_compressed(path, allow_pickle=False, **traces)
     print(f"{len(traces)} traces, torch {torch.__version__}, {path.stat().st_size} bytes")
 
 

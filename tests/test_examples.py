@@ -1,0 +1,83 @@
+"""The demo and the README do what they say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.blocks import run_blocks
+
+ROOT = Path(__file__).parents[1]
+DIGITS = ROOT / "examples" / "digits.py"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+BLOCKED = """
+import runpy, sys
+sys.modules[{name!r}] = None
+sys.path.insert(0, {folder!r})
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, cwd=ROOT, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    out = tmp_path_factory.mktemp("demo")
+    run = python(str(DIGITS), "--quick", "--out", str(out))
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    return run.stdout, out
+
+
+def test_demo_learns_the_digits(demo: tuple[str, Path]) -> None:
+    found = re.search(r"test accuracy ([\d.]+)% \((\d+) of 270 images\)", demo[0])
+    assert found is not None, demo[0]
+    assert float(found[1]) > 90
+    assert float(found[1]) == pytest.approx(100 * int(found[2]) / 270, abs=0.05)
+
+
+def test_demo_shows_the_state_and_the_race(demo: tuple[str, Path]) -> None:
+    for text in ("adamw/scale_by_adam  mu     layers/1/kernel  f32[128,128]", "208,980       8.00", "18 trainings of 60 steps"):
+        assert text in demo[0]
+    for method in ("SGD", "Adam"):
+        row = re.search(rf"│ {method} +│ +([\d.e-]+) │ +([\d.]+) │ +([\d.]+)% │ +\d of 9 │", demo[0])
+        assert row is not None, demo[0]
+        assert float(row[3]) > 80
+
+
+@pytest.mark.parametrize("name", ["demo.png", "race.png"])
+def test_demo_draws(demo: tuple[str, Path], name: str) -> None:
+    image = (demo[1] / name).read_bytes()
+    assert image.startswith(PNG)
+    assert len(image) > 10_000
+
+
+@pytest.mark.parametrize(("module", "package"), [("matplotlib", "matplotlib"), ("sklearn", "scikit-learn"), ("rich", "rich")])
+def test_demo_names_what_is_not_installed(module: str, package: str) -> None:
+    run = python("-c", BLOCKED.format(name=module, folder=str(DIGITS.parent), script=str(DIGITS)))
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr == f"examples/digits.py needs {package}: install it with pip install 'gradtx[examples]'.\n"
+
+
+def test_readme_prints_what_it_shows() -> None:
+    blocks = run_blocks(ROOT / "README.md")
+    assert len(blocks) >= 4
+    for block in blocks:
+        assert block.shown is not None, f"README.md:{block.line} shows no output"
+        assert block.printed == block.shown, f"README.md:{block.line}"
+
+
+def test_readme_pictures_exist() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / picture).read_bytes().startswith(PNG)

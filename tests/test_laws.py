@@ -1,0 +1,69 @@
+"""Every law on every method of the table; and the laws themselves can fail."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradtx
+from gradtx.testing import LAWS, check_laws
+from tests.methods import METHODS
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", METHODS)
+def test_law(name: str, law: str) -> None:
+    LAWS[law](METHODS[name].tx)
+
+
+class Kept(NamedTuple):
+    kept: jax.Array
+
+
+def init_narrow(param: jax.Array) -> Kept:
+    return Kept(jnp.zeros_like(param))
+
+
+def rule(grad: jax.Array, slots: Any, param: Any, step: jax.Array, *, broken: str) -> Any:
+    """A rule that breaks one law."""
+    if broken == "zero_gradient":
+        return grad / jnp.abs(grad), slots
+    if broken == "contained":
+        return grad + jnp.sum(grad) * 0, slots
+    if broken == "dtypes":
+        return grad, slots
+    assert broken == "leaves_alone"
+    return grad.at[0].set(0.0), slots
+
+
+@pytest.mark.parametrize("broken", ["zero_gradient", "contained", "dtypes", "leaves_alone"])
+def test_laws_notice_a_broken_rule(broken: str) -> None:
+    tx = gradtx.leafwise(init_narrow if broken == "dtypes" else None, rule, options={"broken": broken})
+    with pytest.raises((AssertionError, IndexError, ValueError)):
+        LAWS[broken](tx)
+
+
+CALLS = []
+
+
+def impure_init(params: Any) -> dict[str, Any]:
+    return {"calls": jnp.asarray(0)}
+
+
+def impure_update(updates: Any, slots: Any, params: Any, step: Any) -> Any:
+    CALLS.append(1)
+    return jax.tree.map(lambda u: u * len(CALLS), updates), {"calls": slots["calls"] + 1.0}
+
+
+@pytest.mark.parametrize("broken", ["pure", "scan_carry", "jit_equals_eager"])
+def test_laws_notice_an_impure_rule(broken: str) -> None:
+    with pytest.raises((AssertionError, TypeError)):
+        LAWS[broken](gradtx.treewise(impure_init, impure_update))
+
+
+def test_check_laws_runs_them_all() -> None:
+    check_laws(gradtx.scale(-0.1))
+    with pytest.raises(AssertionError):
+        check_laws(gradtx.stateless(functools.partial(jax.tree.map, lambda u, p: u * p + 1e9)))

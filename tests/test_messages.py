@@ -1,0 +1,258 @@
+"""What wrong input is told: what, where, with which values, what to do."""
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradtx
+from gradtx.core.errors import ConfigError, GradtxError, HyperparamError, MissingParamsError, SelectionError, StateError, StructureError
+
+PARAMS = {"dense": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}, "head": {"kernel": jnp.ones((3, 2))}}
+ADAMW = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
+
+
+def update(tx: Any, grads: Any = PARAMS, params: Any = PARAMS, state: Any = None) -> Any:
+    return tx.update(grads, tx.init(PARAMS) if state is None else state, params)
+
+
+def without(path: str) -> dict[str, Any]:
+    return {name: leaf for name, leaf in PARAMS.items() if name != path}
+
+
+def schedule_of(*boundaries: int) -> Any:
+    return gradtx.join_schedules([0.1] * (len(boundaries) + 1), list(boundaries))
+
+
+CASES = {
+    "gradients lack a leaf": (
+        lambda: update(ADAMW, without("head")),
+        StructureError,
+        "the gradients and the parameters differ in structure: 'head/kernel' is only in the parameters",
+    ),
+    "gradients have one more leaf": (
+        lambda: update(ADAMW, {**PARAMS, "extra": jnp.ones(1)}),
+        StructureError,
+        "the gradients and the parameters differ in structure: 'extra' is only in the gradients",
+    ),
+    "gradient of another shape": (
+        lambda: update(ADAMW, {**PARAMS, "dense": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(3)}}),
+        StructureError,
+        "gradient at 'dense/kernel' has shape (3, 4), its parameter (4, 3): pass the parameters",
+    ),
+    "no parameters": (
+        lambda: update(ADAMW, params=None),
+        MissingParamsError,
+        "adamw/add_decayed_weights needs the parameters: call update(grads, state, params)",
+    ),
+    "mask matches nothing": (
+        lambda: gradtx.adamw(1e-3, mask="kernl$").init(PARAMS),
+        SelectionError,
+        "masked(add_decayed_weights): 'kernl$' matches none of the 3 leaves; nearest: 'head/kernel', 'dense/kernel'",
+    ),
+    "mask of another structure": (
+        lambda: gradtx.masked(gradtx.scale(1.0), {"dense": True, "tail": False}).init(PARAMS),
+        SelectionError,
+        "masked(scale): the tree {'dense': True, 'tail': False} does not fit the parameters: they have nothing at 'tail'",
+    ),
+    "mask is no regular expression": (
+        lambda: gradtx.masked(gradtx.scale(1.0), "(bias").init(PARAMS),
+        SelectionError,
+        "'(bias' is not a regular expression: missing ), unterminated subpattern",
+    ),
+    "rule matches nothing": (
+        lambda: gradtx.partition({"a": gradtx.sgd(0.1), "b": gradtx.adam(0.1)}, [("biass", "a"), (".*", "b")]).init(PARAMS),
+        SelectionError,
+        "partition: rule 1, ('biass', 'a'), matches none of the 3 leaves; nearest: 'dense/bias'",
+    ),
+    "rule comes too late": (
+        lambda: gradtx.partition({"a": gradtx.sgd(0.1), "b": gradtx.adam(0.1)}, [(".*", "b"), ("bias", "a"), (".*", "b")]).init(PARAMS),
+        SelectionError,
+        "partition: rule 2, ('bias', 'a'), claims nothing: earlier rules claim every leaf that it matches",
+    ),
+    "leaf that no rule claims": (
+        lambda: gradtx.partition({"a": gradtx.sgd(0.1)}, [("kernel$", "a")]).init(PARAMS),
+        SelectionError,
+        "partition: no rule claims 'dense/bias'; rules are tried in order and the first match wins, so end with ('.*', group)",
+    ),
+    "label of no group": (
+        lambda: gradtx.partition({"a": gradtx.sgd(0.1)}, {"dense": "a", "head": "c"}).init(PARAMS),
+        SelectionError,
+        "partition: 'head/kernel' is labelled 'c', which is not one of the groups 'a'",
+    ),
+    "unknown name in replace": (
+        lambda: gradtx.replace(ADAMW, lr=0.1),
+        HyperparamError,
+        "'lr' is no hyperparameter; chain has the hyperparameters max_norm, learning_rate, b1, b2, eps, eps_root, weight_decay",
+    ),
+    "ambiguous name in replace": (
+        lambda: gradtx.replace(gradtx.chain(gradtx.trace(0.9), gradtx.ema(0.9)), decay=0.1),
+        HyperparamError,
+        "'decay' is ambiguous: it may be trace.decay or ema.decay; chain has the hyperparameters trace.decay, ema.decay",
+    ),
+    "unknown name in tunable": (
+        lambda: gradtx.tunable(gradtx.sgd(0.1), "rate"),
+        HyperparamError,
+        "'rate' is no hyperparameter; sgd has the hyperparameters learning_rate",
+    ),
+    "state of another definition": (
+        lambda: update(ADAMW, state=gradtx.sgd(0.1, momentum=0.9).init(PARAMS)),
+        StateError,
+        "the state holds slots for 'trace', which is no member of this definition; its members with slots are 'adamw/scale_by_adam'",
+    ),
+    "state that lacks a member": (
+        lambda: update(ADAMW, state=gradtx.sgd(0.1).init(PARAMS)),
+        StateError,
+        "the state has nothing for member 'adamw/scale_by_adam'; it holds nothing",
+    ),
+    "state of another rule under the same name": (
+        lambda: update(gradtx.chain(first=gradtx.adam(0.1)), state=gradtx.chain(first=gradtx.rmsprop(0.1)).init(PARAMS)),
+        StateError,
+        "the state holds slots for 'first/scale_by_rms', which is no member of this definition",
+    ),
+    "state for other parameters": (
+        lambda: update(gradtx.sgd(0.1, momentum=0.9), {"w": jnp.ones(2)}, {"w": jnp.ones(2)}),
+        StateError,
+        "slot 'trace' of member trace was made for other parameters: the first path that differs is 'w'",
+    ),
+    "state for other shapes": (
+        lambda: gradtx.sgd(0.1, momentum=0.9).update(jnp.ones(3), gradtx.sgd(0.1, momentum=0.9).init(jnp.ones((2, 3)))),
+        StateError,
+        "slot 'trace' of member trace at '' is f32[2,3], for a gradient f32[3]: this state was made for other parameters",
+    ),
+    "state made with another mask": (
+        lambda: update(gradtx.adam(0.1), state=gradtx.masked(gradtx.adam(0.1), "bias").init(PARAMS)),
+        StateError,
+        "member scale_by_adam acts on 'dense/kernel', for which its state holds nothing: this state was made with another mask",
+    ),
+    "state that is none": (
+        lambda: update(gradtx.adam(0.1), state=(1, 2)),
+        StateError,
+        "the state of adam is a tuple, not a gradtx.State: make it with tx.init(params)",
+    ),
+    "two leaves with one path": (
+        lambda: gradtx.sgd(0.1).init({"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}),
+        StructureError,
+        "two leaves have the same path 'a/b'; rename a key, so that paths tell leaves apart",
+    ),
+    "b1 out of range": (lambda: gradtx.adam(0.1, b1=1.5), HyperparamError, "adam: b1 = 1.5 is outside its range [0, 1)"),
+    "negative learning rate": (lambda: gradtx.sgd(-0.1), HyperparamError, "sgd: learning_rate = -0.1 is outside its range [0, inf]"),
+    "out of range in replace": (
+        lambda: gradtx.replace(ADAMW, b2=1.0),
+        HyperparamError,
+        "adamw: b2 = 1.0 is outside its range [0, 1)",
+    ),
+    "hyperparameter of another kind": (
+        lambda: gradtx.sgd("0.1"),  # pyright: ignore[reportArgumentType]
+        HyperparamError,
+        "sgd: learning_rate = '0.1' is neither a number, an array nor a schedule",
+    ),
+    "boundaries do not increase": (lambda: schedule_of(10, 5), HyperparamError, "boundaries"),
+    "member is no transformation": (
+        lambda: gradtx.chain(gradtx.sgd(0.1), 0.5),  # pyright: ignore[reportArgumentType]
+        GradtxError,
+        "chain: members is 0.5, which has no init and update: pass a gradient transformation",
+    ),
+    "keyword repeats a member": (
+        lambda: gradtx.chain(gradtx.adam(0.1), adam=gradtx.sgd(0.1)),
+        GradtxError,
+        "chain: the keyword 'adam' is already the name of a member given by position; choose another",
+    ),
+    "complex for a rule on reals": (
+        lambda: gradtx.clip(1.0).update({"z": jnp.ones(2, jnp.complex64)}, gradtx.clip(1.0).init({"z": jnp.ones(2, jnp.complex64)})),
+        StructureError,
+        "clip is not defined for complex numbers, and 'z' is c64[2]: leave that leaf out with masked(...)",
+    ),
+    "updates of another structure": (
+        lambda: gradtx.apply_updates(PARAMS, without("head")),
+        StructureError,
+        "parameters and updates differ in structure: the first path that only one has is 'head/kernel'",
+    ),
+    "update of another shape": (
+        lambda: gradtx.apply_updates({"w": jnp.ones(2)}, {"w": jnp.ones(3)}),
+        StructureError,
+        "update at 'w' has shape (3,), its parameter (2,)",
+    ),
+    "a function in a config": (
+        lambda: gradtx.to_config(gradtx.sgd(abs)),
+        ConfigError,
+        "sgd: learning_rate is the Python function <built-in function abs>; write it as a @gradtx.schedule to save it",
+    ),
+    "an unknown config": (
+        lambda: gradtx.from_config({"adamx": {}}),
+        ConfigError,
+        "'adamx' is no known factory; import the module that defines it first, under the name module:function",
+    ),
+    "an unknown argument in a config": (
+        lambda: gradtx.from_config({"scale": {"factor": 1.0}}),
+        ConfigError,
+        "scale has no argument factor; it has step_size",
+    ),
+    "coverage of nothing": (
+        lambda: gradtx.coverage(gradtx.sgd(0.1), PARAMS),
+        SelectionError,
+        "coverage: sgd selects nothing: it holds no masked(...) and no partition(...)",
+    ),
+    "unknown mode": (
+        lambda: gradtx.scale_by_lion(mode="soft"),  # pyright: ignore[reportArgumentType]
+        GradtxError,
+        "scale_by_lion: mode = 'soft' is unknown; choose 'hard', 'smooth' or 'refined'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_message(case: str) -> None:
+    call, kind, text = CASES[case]
+    with pytest.raises(kind, match=re.escape(text)):
+        call()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_message_is_one_sentence(case: str) -> None:
+    with pytest.raises(GradtxError) as caught:
+        CASES[case][0]()
+    text = str(caught.value)
+    assert "\n" not in text and len(text) < 300
+
+
+class Kept(NamedTuple):
+    kept: jax.Array
+
+
+def unannotated(param):
+    return Kept(param)
+
+
+def needs_decay(grad: Any, slots: Any, param: Any, step: Any, *, decay: Any) -> Any:
+    return grad * decay, slots
+
+
+def test_a_rule_that_asks_for_what_it_is_not_given() -> None:
+    with pytest.raises(GradtxError, match="mine: its rule asks for decay, which is in neither hyperparams nor options"):
+        gradtx.leafwise(None, needs_decay, name="mine")
+    with pytest.raises(GradtxError, match="mine: rate is given, but no function of the rule has a keyword-only argument of that name"):
+        gradtx.leafwise(None, needs_decay, hyperparams={"decay": 0.1, "rate": 0.1}, name="mine")
+    with pytest.raises(GradtxError, match="must be annotated with the NamedTuple it returns"):
+        gradtx.leafwise(unannotated, needs_decay, hyperparams={"decay": 0.1}).init(PARAMS)
+
+
+def test_an_error_leaves_the_state_as_it_was() -> None:
+    state = ADAMW.init(PARAMS)
+    before = jax.tree.map(jnp.copy, state)
+    with pytest.raises(StructureError):
+        ADAMW.update(without("head"), state, PARAMS)
+    assert all(bool(jnp.array_equal(old, new)) for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(state), strict=True))
+    assert int(ADAMW.update(PARAMS, state, PARAMS)[1].count) == 1
+
+
+def fails(grad: Any, slots: Any, param: Any, step: Any) -> Any:
+    return jnp.dot(grad, jnp.ones(7)), slots
+
+
+def test_an_error_of_the_rule_itself_says_where() -> None:
+    with pytest.raises(TypeError) as caught:
+        update(gradtx.leafwise(None, fails, name="mine"))
+    assert "raised at 'dense/bias', a gradient f32[3], in the rules of mine" in caught.value.__notes__
