@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple
 
 import jax
 
@@ -14,7 +14,7 @@ from gradtx.tree.paths import path_text, tree_paths
 
 Path = tuple[str, ...]
 
-HEADER = ("member", "slot", "path", "array", "arrays", "bytes", "bytes/param")
+HEADER = ("member", "slot", "path", "array", "bytes", "per param")
 TEXT_COLUMNS = 4
 """How many columns of the table are text, aligned left; the others are numbers, aligned right."""
 
@@ -53,20 +53,19 @@ class Summary(NamedTuple):
         return f"Summary({self.bytes:,} bytes, {self.parameters:,} parameters, {self.bytes_per_parameter:.2f} bytes per parameter)"
 
     def __str__(self) -> str:
-        number = sum(row.arrays for row in self.rows)
-        total = ("total", "", "", "", f"{number:,}", f"{self.bytes:,}", f"{self.bytes_per_parameter:.2f}")
+        total = ("total", "", "", "", f"{self.bytes:,}", f"{self.bytes_per_parameter:.2f}")
         if all((row.member, row.slot, row.path) == ("", "count", "") for row in self.rows):
             what = "only its step count" if self.rows else "nothing at all"
             return f"stateless: it keeps {what}, {self.bytes:,} bytes for {self.parameters:,} parameters"
         return _table([HEADER, *(_cells(row, self.parameters) for row in self.rows), total])
 
 
-def summary(tx: Any, params: Any, *, file: TextIO | None = None) -> Summary:
+def summary(tx: Any, params: Any, *, file: IO[str] | None = None) -> Summary:
     """Print what an optimizer keeps for given parameters, and what that costs in memory.
 
     One line per slot and kind of array; arrays of one shape whose paths differ in numbers only, as in
-    `layers/0/kernel` and `layers/1/kernel`, share a line, `layers/*/kernel`. Bytes per parameter are
-    bytes over all parameters, so that the column adds up. Nothing is allocated: only shapes are worked out.
+    `layers/0/kernel` and `layers/1/kernel`, share a line, `layers/*/kernel`. The last column is
+    bytes over the number of all parameters, so that it adds up. Nothing is allocated: only shapes are worked out.
 
     Args:
       tx: the optimizer; an Optax transformation too, whose own state is then shown by its paths.
@@ -82,13 +81,13 @@ def summary(tx: Any, params: Any, *, file: TextIO | None = None) -> Summary:
     >>> import gradtx, jax.numpy as jnp
     >>> params = {"layers": [{"bias": jnp.zeros(2), "kernel": jnp.zeros((2, 2))} for _ in range(3)]}
     >>> found = gradtx.summary(gradtx.adam(1e-3, mu_dtype="bfloat16"), params)
-    member         slot   path             array      arrays  bytes  bytes/param
-    scale_by_adam  mu     layers/*/bias    bf16[2]         3     12         0.67
-    scale_by_adam  mu     layers/*/kernel  bf16[2,2]       3     24         1.33
-    scale_by_adam  nu     layers/*/bias    f32[2]          3     24         1.33
-    scale_by_adam  nu     layers/*/kernel  f32[2,2]        3     48         2.67
-                   count                   i32[]           1      4         0.22
-    total                                                 13    112         6.22
+    member         slot   path             array          bytes  per param
+    scale_by_adam  mu     layers/*/bias    bf16[2] × 3       12       0.67
+    scale_by_adam  mu     layers/*/kernel  bf16[2,2] × 3     24       1.33
+    scale_by_adam  nu     layers/*/bias    f32[2] × 3        24       1.33
+    scale_by_adam  nu     layers/*/kernel  f32[2,2] × 3      48       2.67
+                   count                   i32[]              4       0.22
+    total                                                   112       6.22
     >>> found
     Summary(112 bytes, 18 parameters, 6.22 bytes per parameter)
     """
@@ -137,7 +136,8 @@ def _ratio(size: int, parameters: int) -> float:
 
 
 def _cells(row: Row, parameters: int) -> tuple[str, ...]:
-    return (*row[:TEXT_COLUMNS], f"{row.arrays:,}", f"{row.bytes:,}", f"{_ratio(row.bytes, parameters):.2f}")
+    array = f"{row.array} × {row.arrays:,}" if row.arrays > 1 else row.array
+    return (row.member, row.slot, row.path, array, f"{row.bytes:,}", f"{_ratio(row.bytes, parameters):.2f}")
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
