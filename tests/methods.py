@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 import gradtx
 from tests.oracles import methods as ref
 from tests.oracles.methods import after, descend, each
+from tests.peer import optax
 
 
 class Method(NamedTuple):

@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from gradtx.core.lifter import run_rules
 from gradtx.tree.kernels import bundle_size, call_rows
 from gradtx.tree.paths import tree_paths
 from tests.methods import rate
+from tests.peer import optax
 
 MANY = {f"w{index}": jnp.full((2, 3), float(index)) for index in range(30)}
 
@@ -50,7 +50,7 @@ def run_rules_traces(tx: gradtx.GradientTransformation, params: Any) -> int:
     from gradtx.tree.kernels import kernel
 
     rules = tuple(item.rule.rule for run in tx._runs for item in run)  # pyright: ignore
-    return kernel(_kernel(rules))._cache_size()
+    return kernel(_kernel(rules))._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def half(shared: Any, row: Any) -> Any:
@@ -141,9 +141,11 @@ def test_one_clock_for_all_members() -> None:
         gradtx.scale_by_schedule(lambda count: count + 1.0), inner=gradtx.chain(gradtx.ema(0.5), gradtx.scale(lambda count: 10.0 * count))
     )
     state = seen.init(jnp.ones(()))
+    updates = None
     for count in range(3):
         updates, state = seen.update(jnp.ones(()), state)
         assert int(state.count) == count + 1
+    assert updates is not None
     average = (1 * 0.25 * 0.5 + 2 * 0.25 + 3 * 0.5) / (1 - 0.5**3)
     assert float(updates) == pytest.approx(10.0 * 2 * average, rel=1e-6)
 
@@ -218,7 +220,7 @@ def test_leaves_on_several_devices_are_not_mixed() -> None:
 
     leaf = jnp.ones(3)
     assert signature(leaf) == signature(jnp.zeros(3)) != signature(jnp.zeros(4))
-    assert signature(leaf)[2] == leaf.sharding
+    assert leaf.sharding in signature(leaf)
 
 
 def test_apply_updates() -> None:

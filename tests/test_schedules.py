@@ -188,7 +188,7 @@ def test_equation_in_float64(item: Case) -> None:
 @cases
 def test_equation_in_float32(item: Case) -> None:
     got = ours(item)(jnp.asarray(COUNTS))
-    assert got.dtype == jnp.float32 and not got.weak_type
+    assert got.dtype == jnp.float32 and got.shape == COUNTS.shape and not got.weak_type
     np.testing.assert_allclose(got, expected(item, COUNTS), rtol=1e-5, atol=1e-15)
 
 
@@ -217,12 +217,12 @@ def test_differences_from_optax_that_have_a_reason() -> None:
     rounded = one_cosine(transition_steps=100, pct_start=0.29)  # 0.29 of 100 steps are 29, though 0.29 * 100 < 29
     assert (float(ours(rounded)(29)), float(theirs(rounded)(28))) == (pytest.approx(0.4), pytest.approx(0.4))
     down = one_line(transition_steps=17, pct_final=1.0)  # a last phase without length leaves the one before it as it was
-    assert (float(ours(down)(11)), float(theirs(down)(11))) == (pytest.approx(0.2226, abs=1e-4), pytest.approx(0.2, abs=1e-4))
+    assert (float(ours(down)(11)), float(theirs(down)(11))) == (pytest.approx(0.208), pytest.approx(0.20002))
     root = poly(power=0.5, transition_begin=7)  # rounding under a root makes no nan at the end
     assert float(jax.jit(ours(root).__call__)(jnp.arange(20))[17]) == pytest.approx(0.02)
     assert np.isnan(jax.jit(jax.vmap(theirs(root)))(jnp.arange(20))[17])
     ramp = line(init_value=0.0, end_value=3, transition_steps=1_000_000)  # the first steps of a long ramp keep their digits
-    assert (float(ours(ramp)(1)), float(theirs(ramp)(1))) == (pytest.approx(3e-6, rel=1e-6), pytest.approx(3.04e-6, rel=1e-3))
+    assert float(ours(ramp)(1)) == pytest.approx(3e-6, rel=1e-6) and float(theirs(ramp)(1)) != pytest.approx(3e-6, rel=1e-2)
 
 
 def test_textbook() -> None:
@@ -311,14 +311,13 @@ def test_equation_at_random(name: str, data: st.DataObject) -> None:
     np.testing.assert_allclose(got, expected(item, counts), rtol=2e-5, atol=1e-6)
 
 
-@cases
+@each
 def test_arrays_of_counts(item: Case) -> None:
     schedule = ours(item)
     many = schedule(jnp.arange(100))
     assert many.shape == (100,) and many.dtype == jnp.float32
     assert all(float(schedule(count)) == pytest.approx(float(many[count]), rel=1e-6) for count in (0, 1, 7, 12, 99))
     assert schedule(0).shape == schedule(jnp.int32(0)).shape == ()
-    assert np.isfinite(schedule(jnp.asarray(COUNTS))).all()
 
 
 @cases
@@ -341,20 +340,20 @@ def test_data(item: Case) -> None:
     assert other != schedule
 
 
-@cases
+@each
 def test_jit_takes_the_schedule_as_an_argument(item: Case) -> None:
-    schedule, traces = ours(item), []
+    """And compiles once for other values of the parameters; closed over, they are constants."""
+    schedule, traces, counts = ours(item), [], jnp.asarray(COUNTS)
 
     @jax.jit
     def evaluate(schedule: Schedule, count: Any) -> Any:
         traces.append(1)
         return schedule(count)
 
-    counts = jnp.asarray(COUNTS)
-    np.testing.assert_array_equal(evaluate(schedule, counts), schedule(counts))
+    np.testing.assert_allclose(evaluate(schedule, counts), schedule(counts), rtol=1e-6)
     evaluate(jax.tree.map(lambda leaf: leaf * 2, schedule), counts)
     assert len(traces) == 1
-    np.testing.assert_allclose(jax.jit(schedule.__call__)(counts), schedule(counts), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda: schedule(counts))(), schedule(counts), rtol=1e-6)
 
 
 @each
@@ -371,43 +370,57 @@ def is_value(path: Any) -> bool:
     return any(str(getattr(key, "name", getattr(key, "key", ""))).endswith("value") for key in path[-1:])
 
 
-@cases
+@jax.jit
+def slopes(schedule: Schedule, counts: jax.Array) -> Schedule:
+    return jax.jacfwd(lambda schedule: schedule(counts))(schedule)
+
+
+@pytest.mark.parametrize(
+    "item", [*EACH, poly(power=0.5), cosine(exponent=0.5), stable(shape="1-sqrt"), exponential(decay_rate=3.0)], ids=str
+)
 def test_gradient(item: Case) -> None:
     """Finite for every real parameter at every count; for the values it is that of finite differences."""
     with jax.enable_x64(True):
-        schedule, counts = ours(item), jnp.asarray(COUNTS)
-        real = jax.tree.map(float, schedule)
-        slopes = jax.jacrev(lambda schedule: schedule(counts))(real)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+        schedule, counts = jax.tree.map(float, ours(item)), jnp.asarray(COUNTS)
+        found = slopes(schedule, counts)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
         def moved(by: float) -> Any:
-            return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf + by if is_value(path) else leaf, real)(counts)
+            return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf + by * is_value(path), schedule)(counts)
 
-        chosen = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf if is_value(path) else 0 * leaf, slopes)
-        total = sum(jax.tree.leaves(chosen), jnp.zeros(counts.shape))
+        chosen = jax.tree_util.tree_map_with_path(lambda path, leaf: np.asarray(leaf) * is_value(path), found)
+        total = sum(jax.tree.leaves(chosen), np.zeros(counts.shape))
         np.testing.assert_allclose(total, (moved(1e-6) - moved(-1e-6)) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
-@cases
+@jax.jit
+def train(tx: gradtx.GradientTransformation, start: jax.Array) -> Any:
+    """Twelve updates on a constant gradient of −1."""
+
+    def step(carry: Any, _: Any) -> Any:
+        updates, state = tx.update(-jnp.ones(()), carry[1], carry[0])
+        return (gradtx.apply_updates(carry[0], updates), state), updates
+
+    return jax.lax.scan(step, (start, tx.init(start)), length=12)
+
+
+@each
 def test_as_a_learning_rate(item: Case) -> None:
-    """In jit and scan, sgd on a constant gradient of −1 adds up the schedule, in the parameters' dtype."""
+    """In jit and scan, sgd follows the schedule; its value is read at a count and at a state; JSON brings it back."""
     schedule, start = ours(item), jnp.zeros(())
     tx = gradtx.sgd(schedule)
-
-    @jax.jit
-    def train(tx: gradtx.GradientTransformation) -> Any:
-        def step(carry: Any, _: Any) -> Any:
-            updates, state = tx.update(-jnp.ones(()), carry[1], carry[0])
-            return (gradtx.apply_updates(carry[0], updates), state), updates
-
-        return jax.lax.scan(step, (start, tx.init(start)), length=12)
-
-    (end, state), updates = train(tx)
+    (end, state), updates = train(tx, start)
     np.testing.assert_allclose(updates, schedule(jnp.arange(12)), rtol=1e-6)
     assert end.dtype == start.dtype and int(state.count) == 12
     assert float(gradtx.hyperparams(tx, at=7)["learning_rate"]) == float(schedule(7))
     assert float(gradtx.hyperparams(tx, at=state)["learning_rate"]) == float(schedule(12))
     assert gradtx.from_config(json.loads(json.dumps(gradtx.to_config(tx)))) == tx == eval(repr(tx), dict(vars(gradtx)))
+
+
+def test_adamw_takes_its_first_steps_by_the_schedule() -> None:
+    tx = gradtx.adamw(gradtx.warmup_cosine_decay_schedule(0.25, 1.0, 3, 12), weight_decay=0.0)
+    _, updates = train(tx, jnp.zeros(()))
+    np.testing.assert_allclose(updates[:4], [0.25, 0.5, 0.75, 1.0], rtol=1e-5)
 
 
 def test_x64_keeps_the_dtype_of_the_parameters() -> None:
@@ -419,7 +432,7 @@ def test_x64_keeps_the_dtype_of_the_parameters() -> None:
 
 def test_strict_promotion() -> None:
     with jax.numpy_dtype_promotion("strict"):
-        for item in CASES:
+        for item in [*EACH, line(transition_steps=12.5), exponential(transition_steps=2.5, staircase=True)]:
             assert np.isfinite(ours(item)(jnp.asarray(COUNTS))).all()
 
 

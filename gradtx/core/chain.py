@@ -1,11 +1,11 @@
 """`chain`: transformations one after another."""
 
 from gradtx.core.errors import GradtxError
-from gradtx.core.transformation import GradientTransformation, Part, definition, member_names
+from gradtx.core.transformation import Part, TransformationLike, as_transformation, definition, member_names
 
 
 @definition
-def chain(*members: GradientTransformation, **named: GradientTransformation) -> list[Part]:
+def chain(*members: TransformationLike, **named: TransformationLike) -> list[Part]:
     """Transformations one after another: each takes the updates of the one before.
 
     Members given by position are named by their factory (`scale_by_adam`, then `scale_by_adam_2`), members
@@ -29,10 +29,9 @@ def chain(*members: GradientTransformation, **named: GradientTransformation) -> 
     >>> sorted(tx.init({"w": jnp.zeros(2)}).slots)
     ['trace']
     """
-    names = member_names(members)
+    given = [as_transformation(member) for member in members]
+    names = member_names(given)
     for name in named:
         if name in names:
             raise GradtxError(f"chain: the keyword {name!r} is already the name of a member given by position; choose another")
-    return [Part(name, member) for name, member in zip(names, members, strict=True)] + [
-        Part(name, member) for name, member in named.items()
-    ]
+    return [Part(name, member) for name, member in zip([*names, *named], [*given, *map(as_transformation, named.values())], strict=True)]

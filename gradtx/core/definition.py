@@ -20,7 +20,7 @@ from jax.core import Tracer
 from jax.tree_util import DictKey, GetAttrKey
 
 from gradtx.core.errors import HyperparamError
-from gradtx.core.show import show
+from gradtx.core.show import is_dtype, show
 from gradtx.core.types import Interval
 
 registry: dict[str, "Factory"] = {}
@@ -135,6 +135,8 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
         return array.shape, array.dtype, array.tobytes()
+    if is_dtype(value):
+        return np.dtype(value)
     try:
         hash(value)
     except TypeError:

@@ -8,7 +8,7 @@ from gradtx.core.chain import chain
 from gradtx.core.leafwise import leafwise
 from gradtx.core.select import masked
 from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import NonNegative
 
 
@@ -73,7 +73,7 @@ def scale_by_learning_rate(learning_rate: NonNegative, *, flip_sign: bool = True
 
 @definition
 def descend(
-    rule: GradientTransformation,
+    rule: TransformationLike,
     learning_rate: NonNegative,
     weight_decay: NonNegative | None = None,
     mask: Where | None = None,

@@ -90,16 +90,15 @@ def vmap_axes(tx: GradientTransformation, *names: str) -> GradientTransformation
 
 def find(tx: Definition, name: str) -> Address:
     """Where a hyperparameter is, or a parameter of a schedule; an error lists the names if there is none."""
-    addresses = _values(tx, Schedule)
-    names = _names(addresses)
-    for known in (names, _names(_values(tx, ()))):
-        if name in known:
-            return known[name]
-    wanted = tuple(name.split("."))
-    several = [".".join(address) for address in addresses if address[-len(wanted) :] == wanted]
+    wanted, names = tuple(name.split(".")), _names(_values(tx, Schedule))
     where = f"{tx.factory.__name__} has the hyperparameters {', '.join(names)}"
-    if several:
-        raise HyperparamError(f"{name!r} is ambiguous: it may be {' or '.join(several)}; {where}")
+    for addresses in (_values(tx, Schedule), _values(tx, ())):
+        matches = [address for address in addresses if address[-len(wanted) :] == wanted]
+        if len(matches) > 1:
+            several = " or ".join(".".join(address) for address in matches)
+            raise HyperparamError(f"{name!r} is ambiguous: it may be {several}; {where}")
+        if matches:
+            return matches[0]
     raise HyperparamError(f"{name!r} is no hyperparameter; {where}")
 
 
@@ -158,7 +157,7 @@ def _init_tunable(params: Any, *, inner: GradientTransformation, names: tuple[st
 def _update_tunable(
     updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, names: tuple[str, ...], extra: Any
 ) -> Any:
-    kept = slots["hyperparams"]
+    kept = {name: _as_state(value) for name, value in slots["hyperparams"].items()}
     if set(kept) != set(names):
         raise HyperparamError(f"the state keeps the hyperparameters {', '.join(sorted(kept))}, the definition {', '.join(sorted(names))}")
     scheduled = {name: value for name, value in hyperparams_named(inner, names, None).items() if isinstance(value, Schedule)}

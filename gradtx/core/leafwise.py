@@ -5,7 +5,7 @@ from typing import Any
 
 from gradtx.core.definition import Static
 from gradtx.core.rules import LeafRule, Rule, TreeRule, check_names
-from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.transformation import TransformationLike, definition
 from gradtx.core.types import Hyperparam
 
 
@@ -69,7 +69,7 @@ def treewise(
     *,
     hyperparams: Mapping[str, Hyperparam] | None = None,
     options: Mapping[str, Any] | None = None,
-    members: Mapping[str, GradientTransformation] | None = None,
+    members: Mapping[str, TransformationLike] | None = None,
     needs_params: bool = False,
     name: str | None = None,
 ) -> TreeRule:

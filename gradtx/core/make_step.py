@@ -7,10 +7,10 @@ from typing import Any
 import jax
 
 from gradtx.core.apply import apply_updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
 
 
-def make_step(loss_fn: Callable[..., Any], tx: GradientTransformation, *, has_aux: bool = False, donate: bool = True) -> Callable[..., Any]:
+def make_step(loss_fn: Callable[..., Any], tx: TransformationLike, *, has_aux: bool = False, donate: bool = True) -> Callable[..., Any]:
     """A jitted `step(params, state, *batch) -> (params, state, value[, aux])`.
 
     The transformation is told `value=`, `grad=` and `value_fn=` (the loss on this batch as a function of
@@ -31,8 +31,7 @@ def make_step(loss_fn: Callable[..., Any], tx: GradientTransformation, *, has_au
     >>> float(w), float(value), int(state.count)
     (3.0, 4.0, 1)
     """
-    tx = tx if isinstance(tx, GradientTransformation) else GradientTransformation.coerce(tx, "make_step: tx")
-    step = functools.partial(_step, loss_fn, tx, has_aux)
+    step = functools.partial(_step, loss_fn, as_transformation(tx), has_aux)
     return jax.jit(step, donate_argnums=(0, 1) if donate else ())
 
 

@@ -7,12 +7,12 @@ import jax
 
 from gradtx.core.errors import SelectionError
 from gradtx.core.selector import Leaves, Selector, Where, labels
-from gradtx.core.transformation import GradientTransformation, Part, definition
+from gradtx.core.transformation import GradientTransformation, Part, TransformationLike, as_transformation, definition
 from gradtx.tree.paths import flatten, leaf_paths
 
 
 @definition
-def masked(inner: GradientTransformation, mask: Where) -> list[Part]:
+def masked(inner: TransformationLike, mask: Where) -> list[Part]:
     r"""`inner` on some leaves; the others pass through unchanged, and keep no slots.
 
     Args:
@@ -32,11 +32,12 @@ def masked(inner: GradientTransformation, mask: Where) -> list[Part]:
     >>> updates["dense"]["bias"].item(), updates["dense"]["kernel"].item()
     (1.0, -1.0)
     """
-    return [Part(None, inner, Selector(mask, True, f"masked({inner.name})"))]
+    member = as_transformation(inner)
+    return [Part(None, member, Selector(mask, True, f"masked({member.name})"))]
 
 
 @definition
-def partition(transforms: Mapping[str, GradientTransformation], param_labels: Any) -> list[Part]:
+def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -> list[Part]:
     r"""Different transformations for different leaves.
 
     Args:
@@ -57,7 +58,7 @@ def partition(transforms: Mapping[str, GradientTransformation], param_labels: An
     dense/kernel  rest
     """
     groups = tuple(transforms)
-    return [Part(name, member, Selector(param_labels, name, "partition", groups)) for name, member in transforms.items()]
+    return [Part(name, as_transformation(one), Selector(param_labels, name, "partition", groups)) for name, one in transforms.items()]
 
 
 class Coverage(dict[str, str]):

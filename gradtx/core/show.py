@@ -35,14 +35,17 @@ def show(value: Any) -> str:
     if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
         left, right = "()" if isinstance(value, tuple) else "[]"
         return f"{left}{', '.join(map(show, value))}{',' if len(value) == 1 and left == '(' else ''}{right}"
-    if isinstance(value, type | np.dtype):
-        return np.dtype(value).name if _is_dtype(value) else value.__name__
+    if is_dtype(value):
+        return np.dtype(value).name
     return getattr(value, "__name__", None) or repr(value)
 
 
-def _is_dtype(value: Any) -> bool:
+def is_dtype(value: Any) -> bool:
+    """Whether a value names a dtype: `jnp.bfloat16` or `np.dtype("int8")`, not `float` or a string."""
+    if not isinstance(value, type | np.dtype):
+        return False
     try:
         np.dtype(value)
     except TypeError:
         return False
-    return value not in (bool, int, float, object) and (not isinstance(value, type) or issubclass(value, np.generic))
+    return value not in (bool, int, float, complex, object, str, bytes)

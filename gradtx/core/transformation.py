@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec, Protocol
 
 import jax.numpy as jnp
 
@@ -15,6 +15,15 @@ from gradtx.core.selector import Selector
 from gradtx.core.types import Params, State, Updates
 
 P = ParamSpec("P")
+
+
+class Pair(Protocol):
+    """Anything with `init` and `update`: transformations of Optax's among them."""
+
+    @property
+    def init(self) -> Callable[..., Any]: ...
+    @property
+    def update(self) -> Callable[..., Any]: ...
 
 
 class Part(NamedTuple):
@@ -136,6 +145,14 @@ class GradientTransformation(Definition):
 
 
 register(GradientTransformation)
+
+TransformationLike = GradientTransformation | Pair
+"""What may stand where a transformation is wanted; it becomes a `GradientTransformation`."""
+
+
+def as_transformation(value: TransformationLike) -> GradientTransformation:
+    """The value as a `GradientTransformation`, wrapped if it is another library's."""
+    return value if isinstance(value, GradientTransformation) else GradientTransformation.coerce(value, "transformation")
 
 
 def member_names(members: Sequence[GradientTransformation], taken: Mapping[str, Any] | None = None) -> list[str]:

@@ -59,10 +59,10 @@ class Interval(NamedTuple):
             raise HyperparamError(f"{where} = {value!r} is outside its range {self}")
 
 
-Schedule = Callable[[ArrayLike], ArrayLike]
+Schedule = Callable[..., Any]
 """Anything that maps the number of updates made so far to a value."""
 
-Numeric = float | Array | np.ndarray | Schedule
+Numeric = float | Array | np.ndarray | np.number | Schedule
 
 Hyperparam = Annotated[Numeric, Interval()]
 """Any real number, an array, or a schedule."""

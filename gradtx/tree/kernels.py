@@ -36,7 +36,7 @@ def bundle_size(count: int) -> int:
     return min(range(1, count + 1), key=lambda size: (size if size > 1 else 0) + count // size + count % size)
 
 
-def signature(array: Any) -> Hashable:
+def signature(array: Any) -> tuple[Hashable, ...]:
     """What must be equal for two arrays to share a kernel call: shape, dtype and placement."""
     sharding = None if isinstance(array, Tracer) else getattr(array, "sharding", None)
     return array.shape, array.dtype, sharding
