@@ -1,0 +1,1 @@
+"""A value for every count: learning rates and other hyperparameters over time."""

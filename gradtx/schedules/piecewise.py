@@ -1,0 +1,196 @@
+r"""Values that change at given counts, in steps or along a way; and the one-cycle policies, which are such ways.
+
+constant       η = η_0 Π_{b_i ≤ count} c_i
+interpolate    from η_{i−1} at b_{i−1} to η_i = c_i η_{i−1} at b_i;  b_0 = 0
+one cycle      interpolate with three or four such points
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.core.errors import HyperparamError
+from gradtx.core.schedule import schedule
+from gradtx.core.types import Array, Fraction, Hyperparam, NonNegative, Positive
+from gradtx.schedules.phases import begun, check_increasing, check_shape, fill, known, real, route
+
+
+def _check_constant(init_value: Any, boundaries_and_scales: Any) -> None:
+    check_increasing("piecewise_constant_schedule: the boundaries", boundaries_and_scales or ())
+
+
+@schedule(check=_check_constant)
+def piecewise_constant_schedule(
+    count: Array, init_value: Hyperparam, boundaries_and_scales: Mapping[int, NonNegative] | None = None
+) -> Array:
+    """A value that is multiplied by a factor at each boundary: η = η_0 Π c_i over the b_i ≤ count.
+
+    When: the classical recipe of convolutional networks, a tenth at a third and two thirds of the run, or any rule
+    given as a table. When not: no such table is known; a cosine needs no tuning of boundaries.
+
+    Args:
+      init_value: η_0, the value before the first boundary.
+      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each on top of those before;
+        the counts are static, the factors are data. None: constant.
+
+    Raises:
+      HyperparamError: boundaries that do not increase or are negative; a negative factor.
+
+    State: 0 bytes.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> gradtx.piecewise_constant_schedule(1.0, {2: 0.5, 4: 0.5})(jnp.arange(6)).tolist()
+    [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+    See also: `piecewise_interpolate_schedule`, `join_schedules`.
+
+    He, Zhang, Ren and Sun 2016, arXiv 1512.03385, section 3.4.
+    """
+    value = fill(count, init_value)
+    for boundary, factor in (boundaries_and_scales or {}).items():
+        value = jnp.where(begun(count, boundary), value * real(factor), value)
+    return value
+
+
+def _check_interpolate(interpolate_type: str, init_value: Any, boundaries_and_scales: Any) -> None:
+    check_shape("piecewise_interpolate_schedule: interpolate_type", interpolate_type)
+    check_increasing("piecewise_interpolate_schedule: the boundaries", boundaries_and_scales or ())
+
+
+@schedule(check=_check_interpolate)
+def piecewise_interpolate_schedule(
+    count: Array, interpolate_type: str, init_value: Hyperparam, boundaries_and_scales: Mapping[int, NonNegative] | None = None
+) -> Array:
+    """A way through given points: at boundary b_i the value is η_i = c_i η_{i−1}; before, between η_{i−1} and η_i.
+
+    With p the share of [b_{i−1}, b_i] that is done: η = (1 − p) η_{i−1} + p η_i ("linear"), with
+    ½ (1 − cos πp) in place of p ("cosine"), or √p ("1-sqrt"). After the last boundary it is constant.
+
+    When: any cycle of ups and downs. When not: jumps; take `piecewise_constant_schedule`.
+
+    Args:
+      interpolate_type: "linear", "cosine" or "1-sqrt".
+      init_value: η_0, the value at count 0.
+      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each on top of those before;
+        the counts are static, the factors are data. None: constant.
+
+    Raises:
+      HyperparamError: an unknown type; boundaries that do not increase or are negative; a negative factor.
+
+    State: 0 bytes.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> gradtx.piecewise_interpolate_schedule("linear", 1.0, {2: 3.0, 5: 0.0})(jnp.arange(7)).tolist()
+    [1.0, 2.0, 3.0, 2.0, 1.0, 0.0, 0.0]
+
+    See also: `cosine_onecycle_schedule`, `linear_onecycle_schedule`.
+    """
+    values = [real(init_value)]
+    for factor in (boundaries_and_scales or {}).values():
+        values.append(values[-1] * real(factor))
+    return route(count, tuple(boundaries_and_scales or ()), values, interpolate_type)
+
+
+def _whole(share: Any, steps: Any) -> Array:
+    """⌊share · steps⌋, where a product that rounding alone put below a whole number counts as that number."""
+    product = real(share) * real(steps)
+    return jnp.floor(product * (1 + 4 * jnp.finfo(product.dtype).eps))
+
+
+def _check_cosine_onecycle(transition_steps: Any, peak_value: Any, pct_start: Any, div_factor: Any, final_div_factor: Any) -> None:
+    if known(transition_steps, pct_start) and int(pct_start * transition_steps) >= transition_steps:
+        raise HyperparamError(
+            f"cosine_onecycle_schedule: with pct_start = {pct_start} all {transition_steps} steps go up and none is left to come down; "
+            "give pct_start < 1"
+        )
+
+
+@schedule(check=_check_cosine_onecycle)
+def cosine_onecycle_schedule(
+    count: Array,
+    transition_steps: Positive,
+    peak_value: Hyperparam,
+    pct_start: Fraction = 0.3,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
+) -> Array:
+    """One cosine up to the peak and one down to nearly nothing: η_max/d at 0, η_max at ⌊aK⌋, η_max/(d f) from K on.
+
+    When: short runs with a large peak, as found by a learning-rate test. When not: transformers on large data, where
+    a warmup of a few thousand updates is enough; take `warmup_cosine_decay_schedule`.
+
+    Args:
+      transition_steps: K > 0, updates in the cycle.
+      peak_value: η_max.
+      pct_start: a in [0, 1), the share of the cycle that goes up; 0.3.
+      div_factor: d > 0: the first value is η_max/d.
+      final_div_factor: f > 0: the last value is η_max/(d f).
+
+    Raises:
+      HyperparamError: K, d or f not positive; a outside its range.
+
+    State: 0 bytes.
+
+    >>> import gradtx
+    >>> cycle = gradtx.cosine_onecycle_schedule(100, peak_value=1.0)
+    >>> [round(float(cycle(count)), 6) for count in (0, 15, 30, 65, 100)]
+    [0.04, 0.52, 1.0, 0.500002, 4e-06]
+
+    See also: `linear_onecycle_schedule`.
+
+    Smith and Topin 2018, arXiv 1708.07120, section 3 (there with straight lines).
+    """
+    first, stops = real(peak_value) / real(div_factor), (_whole(pct_start, transition_steps), transition_steps)
+    return route(count, stops, (first, peak_value, first / real(final_div_factor)), "cosine")
+
+
+def _check_linear_onecycle(
+    transition_steps: Any, peak_value: Any, pct_start: Any, pct_final: Any, div_factor: Any, final_div_factor: Any
+) -> None:
+    if known(pct_start, pct_final) and pct_start >= pct_final:
+        raise HyperparamError(
+            f"linear_onecycle_schedule: pct_start = {pct_start} is not below pct_final = {pct_final}; put the peak before the last phase"
+        )
+
+
+@schedule(check=_check_linear_onecycle)
+def linear_onecycle_schedule(
+    count: Array,
+    transition_steps: Positive,
+    peak_value: Hyperparam,
+    pct_start: Fraction = 0.3,
+    pct_final: Fraction = 0.85,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
+) -> Array:
+    """A line up, a line down by the same amount, and a last line to nearly nothing.
+
+    η_max/d at 0, η_max at ⌊aK⌋, η_max/d at ⌊bK⌋, η_max/(d f) from K on.
+
+    When: the one-cycle policy as published. When not: `cosine_onecycle_schedule` has one phase less to choose.
+
+    Args:
+      transition_steps: K > 0, updates in the cycle.
+      peak_value: η_max.
+      pct_start: a in [0, 1], the share of the cycle at whose end the peak is; 0.3.
+      pct_final: b in (a, 1], the share after which the last line begins; 0.85.
+      div_factor: d > 0: the first value is η_max/d.
+      final_div_factor: f > 0: the last value is η_max/(d f).
+
+    Raises:
+      HyperparamError: K, d or f not positive; a or b outside [0, 1]; a ≥ b.
+
+    State: 0 bytes.
+
+    >>> import gradtx
+    >>> cycle = gradtx.linear_onecycle_schedule(100, peak_value=1.0)
+    >>> [round(float(cycle(count)), 6) for count in (0, 15, 30, 85, 100)]
+    [0.04, 0.52, 1.0, 0.04, 4e-06]
+
+    See also: `cosine_onecycle_schedule`.
+
+    Smith and Topin 2018, arXiv 1708.07120, section 3.
+    """
+    first, stops = real(peak_value) / real(div_factor), (_whole(pct_start, transition_steps), _whole(pct_final, transition_steps))
+    return route(count, (*stops, transition_steps), (first, peak_value, first, first / real(final_div_factor)))
