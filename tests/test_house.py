@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import gradtx
+from gradtx.core.definition import Factory
 from gradtx.core.transformation import GradientTransformation
 from tests.methods import METHODS
 
@@ -86,7 +87,8 @@ def public() -> dict[str, object]:
 
 def makers() -> list[str]:
     """The public functions that make transformations."""
-    return [name for name, value in public().items() if hasattr(value, "factory") and value.factory.result is GradientTransformation]  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
+    factories = {name: getattr(value, "factory", None) for name, value in public().items()}
+    return [name for name, factory in factories.items() if isinstance(factory, Factory) and factory.result is GradientTransformation]
 
 
 def test_every_public_name_is_imported_explicitly_and_documented() -> None:

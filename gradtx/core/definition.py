@@ -31,9 +31,12 @@ class Factory:
     """A function that makes definitions: its signature says which arguments are data."""
 
     def __init__(self, body: Callable[..., Any], result: type["Definition"], skip: int = 0, check: Callable[..., None] | None = None):
-        self.body, self.result, self.check = body, result, check
-        self.module, self.__name__ = body.__module__, body.__name__
-        self.name = body.__name__ if body.__module__.startswith("gradtx.") else f"{body.__module__}:{body.__qualname__}"
+        self.body: Callable[..., Any] = body
+        self.result: type[Definition] = result
+        self.check: Callable[..., None] | None = check
+        self.module: str = body.__module__
+        self.__name__: str = body.__name__
+        self.name: str = body.__name__ if body.__module__.startswith("gradtx.") else f"{body.__module__}:{body.__qualname__}"
         self._skip = skip
         registry[self.name] = self
 
@@ -112,7 +115,7 @@ class Static:
     __slots__ = ("_hash", "_key", "values")
 
     def __init__(self, values: Mapping[str, Any]):
-        self.values = dict(values)
+        self.values: dict[str, Any] = dict(values)
         self._key = tuple((name, _freeze(value)) for name, value in self.values.items())
         self._hash = hash(self._key)
 

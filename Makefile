@@ -1,0 +1,60 @@
+# The two commands are `make demo` and `make test`; the rest is for those who work on gradtx.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ACCELERATORS := .venv-accelerators
+WORKERS ?= auto
+
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: demo test lint types docs accelerators smoke bench clean
+
+demo: $(VENV)/.examples
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes gradtx --ignoreexternal
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+# XLA's compilers for TPU and GPU, which need no device; they live in an environment of their own.
+accelerators: $(ACCELERATORS)/.test
+	$(ACCELERATORS)/bin/python -m pytest tests/accelerators
+
+# A part of the tests under another Python: make smoke PYTHON=python3.13 VENV=.venv-3.13
+smoke: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(WORKERS) tests/test_oracles.py tests/test_definition.py tests/test_select.py tests/test_interop.py tests/test_messages.py
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks.all
+
+$(VENV)/.created:
+	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else f'gradtx needs Python 3.11 or newer, and {sys.executable} is {sys.version.split()[0]}: run make PYTHON=/path/to/python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
+	@touch $@
+
+$(VENV)/.examples $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[$*]'
+	@touch $@
+
+$(ACCELERATORS)/.test: pyproject.toml
+	$(PYTHON) -m venv $(ACCELERATORS)
+	$(ACCELERATORS)/bin/python -m pip install -q --disable-pip-version-check -e '.[accelerators,test]'
+	version=$$($(ACCELERATORS)/bin/python -c "import importlib.metadata as m; print(m.version('jax'))") && \
+	$(ACCELERATORS)/bin/python -m pip install -q --disable-pip-version-check --no-deps \
+		jax-cuda13-pjrt==$$version jax-cuda13-plugin==$$version nvidia-cuda-nvcc nvidia-nvvm
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-* .jax_cache docs/_build build dist
