@@ -1,0 +1,17 @@
+"""Measurements of gradtx against its peers: `python -m benchmarks.<name>`, see README.md.
+
+Set here, before jax is imported: benchmarks run on the CPU, and libtpu compiles without looking for a TPU.
+"""
+
+import os
+
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_LOG_DIR": "disabled",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+os.environ.update(ENVIRONMENT)

@@ -1,0 +1,20 @@
+"""Every benchmark, one process each, one after another; the options are handed to each. The exit status counts those that missed a bar."""
+
+import subprocess
+import sys
+
+BENCHMARKS = ("memory", "accelerators", "import_time", "trace", "eager", "step", "vmap")
+
+
+def run(name: str) -> int:
+    return subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False).returncode
+
+
+def main() -> int:
+    missed = [name for name in BENCHMARKS if run(name)]
+    print(f"missed a bar, or failed: {', '.join(missed) or 'none'}")
+    return len(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""A jitted AdamW step, parameters and state donated: one leaf of 64 Mi float32, GPT-2 small, and 500 leaves of 16x16.
+
+Both sides carry their own buffers from step to step. Torch's fused AdamW on the one leaf runs beside them for orientation, in a process of
+its own: `--torch PYTHON` names an interpreter that has torch, if this one has not.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+from benchmarks.harness import Row, arguments, compared, finish, interleave, seconds
+from benchmarks.steps import LIBRARIES, adamw, jitted_step
+from benchmarks.trees import TREES, Tree, filled, one_large
+
+BAR = 1.03
+STEPS = {"one_leaf": 1, "gpt2_small": 1, "500_leaves": 20}
+"""Steps per run, by tree: more where one takes about a millisecond."""
+
+
+class Side:
+    """A training that goes on from step to step in the same buffers."""
+
+    def __init__(self, library_name: str, tree: Tree, steps: int):
+        library = LIBRARIES[library_name]
+        tx = adamw(library)
+        self.step, self.steps = jitted_step(library, tx), steps
+        self.params, self.grads = filled(tree, 1.0), filled(tree, 0.5)
+        self.state = tx.init(self.params)
+
+    def run(self) -> None:
+        for _ in range(self.steps):
+            self.params, self.state = self.step(self.params, self.state, self.grads)
+        jax.block_until_ready((self.params, self.state))
+
+    def timed(self) -> float:
+        return seconds(self.run) / self.steps
+
+
+@contextmanager
+def torch_side(python: str) -> Iterator[dict[str, Callable[[], float]]]:
+    """Torch as a third side; none, and a line that says so, where the interpreter has no torch."""
+    command = [python, str(Path(__file__).with_name("torch_worker.py")), str(one_large()["leaf"].size)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None and worker.stdout is not None
+        said = worker.stdout.readline().strip()
+        if said in ("absent", ""):
+            print("torch cannot be imported: its fused AdamW is left out")
+            yield {}
+        else:
+            yield {f"torch {said}": lambda: ask(worker)}
+        worker.stdin.close()
+
+
+def ask(worker: "subprocess.Popen[str]") -> float:
+    """One step of torch's, its seconds."""
+    assert worker.stdin is not None and worker.stdout is not None
+    print("step", file=worker.stdin, flush=True)
+    return float(worker.stdout.readline())
+
+
+def rows(tree_name: str, runs: int, others: dict[str, Callable[[], float]]) -> Iterator[Row]:
+    tree = TREES[tree_name]()
+    sides = {library: Side(library, tree, STEPS[tree_name]).timed for library in LIBRARIES}
+    times = interleave({**sides, **others}, runs)
+    yield compared(f"{tree_name}: step", {side: times[side] for side in LIBRARIES}, bar=BAR)
+    for other in others:
+        yield compared(f"{tree_name}: step, against torch", {side: times[side] for side in ("gradtx", other)}, peer=other)
+
+
+def main() -> int:
+    options = arguments(__doc__, torch=sys.executable)
+    with torch_side(options.torch) as others:
+        found = list(rows("one_leaf", options.runs, others))
+    for tree_name in ("gpt2_small", "500_leaves"):
+        found += rows(tree_name, options.runs, {})
+    return finish("step", found, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

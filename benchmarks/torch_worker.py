@@ -1,0 +1,28 @@
+"""Torch's fused AdamW on one leaf, in a process of its own: a line on stdin is a step, its seconds a line on stdout.
+
+Run by benchmarks.step as a file, by any Python that has torch; it imports neither jax nor gradtx.
+"""
+
+import sys
+import time
+
+
+def main() -> int:
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        print("absent", flush=True)
+        return 0
+    leaf = torch.ones(int(sys.argv[1]), requires_grad=True)
+    leaf.grad = torch.full_like(leaf, 0.5)
+    optimizer = torch.optim.AdamW([leaf], lr=1e-3, weight_decay=1e-4, fused=True)
+    print(torch.__version__, flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        optimizer.step()
+        print(time.perf_counter() - start, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
