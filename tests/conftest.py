@@ -1,8 +1,9 @@
-"""Strict where it can be: CPU only, rank promotion raises, warnings are errors, compilations are shared."""
+"""Strict where it can be: CPU only, four devices of it, rank promotion raises, warnings are errors, compilations are shared."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 
 import jax
 

@@ -10,7 +10,6 @@ from gradtx.core.definition import Definition
 from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import treewise
 from gradtx.core.schedule import Schedule, value_at
-from gradtx.core.show import show
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import Array, State
 from gradtx.tree.paths import key_text
@@ -240,8 +239,3 @@ def inject_hyperparams(
         return tunable(inner, *values)
 
     return make
-
-
-def describe(tx: GradientTransformation, at: int | State = 0) -> str:
-    """The hyperparameters as one line, `learning_rate=0.001, b1=0.9`."""
-    return ", ".join(f"{name}={show(value)}" for name, value in hyperparams(tx, at).items())

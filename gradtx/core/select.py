@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
 from gradtx.core.errors import SelectionError
 from gradtx.core.selector import Leaves, Selector, Where, labels
 from gradtx.core.transformation import GradientTransformation, Part, TransformationLike, as_transformation, definition
@@ -109,10 +107,3 @@ def _selecting(tx: GradientTransformation) -> Any:
         below = [part.member for part in expansion]
     for member in below:
         yield from _selecting(member)
-
-
-def mask_tree(where: Where, params: Any) -> Any:
-    """The pytree of bools that `where` stands for, shaped like the parameters."""
-    values, treedef = flatten(params)
-    leaves = Leaves(treedef, leaf_paths(treedef), values)
-    return jax.tree.unflatten(treedef, Selector(where, True, "mask")(leaves))
