@@ -109,3 +109,18 @@ def test_config_is_json_and_says_every_argument() -> None:
     assert json.loads(text)["chain"]["members"][0]["call"]["adamw"]["b2"] == 0.999
     np.testing.assert_allclose(back.update(PARAMS, back.init(PARAMS), PARAMS)[0]["w"], tx.update(PARAMS, tx.init(PARAMS), PARAMS)[0]["w"])
     assert gradtx.from_config(gradtx.to_config(SCHEDULE)) == SCHEDULE
+
+
+def test_items_of_containers_have_addresses_of_their_own() -> None:
+    joined = gradtx.sgd(gradtx.join_schedules([0.1, gradtx.linear_schedule(1.0, 0.0, 10)], [5]))
+    assert gradtx.replace(joined, **{"schedules[1].init_value": 2.0, "boundaries[0]": 6}) == gradtx.sgd(
+        gradtx.join_schedules([0.1, gradtx.linear_schedule(2.0, 0.0, 10)], [6])
+    )
+    cycles = [{"init_value": 0.0, "peak_value": peak, "warmup_steps": 1, "decay_steps": 5} for peak in (1.0, 0.5)]
+    restarts = gradtx.replace(gradtx.sgd(gradtx.sgdr_schedule(cycles)), **{"cosine_kwargs[1].peak_value": 2.0})
+    assert gradtx.hyperparams(restarts, at=6) == {"learning_rate": 2.0}
+
+
+def test_a_schedule_is_a_function_that_jax_transforms() -> None:
+    assert float(jax.jit(SCHEDULE)(10)) == pytest.approx(1e-2)
+    assert jax.vmap(SCHEDULE)(jnp.arange(4)).shape == (4,)

@@ -56,7 +56,7 @@ class Factory:
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         for name, marks in self.dynamic.items():
-            bound.arguments[name] = _map_items(bound.arguments[name], functools.partial(self.coerce, name, marks))
+            bound.arguments[name] = map_items(bound.arguments[name], functools.partial(self.coerce, name, marks))
         made = self.result.of(self, bound.arguments)
         made.verify()
         return made
@@ -101,7 +101,8 @@ def _marks(annotation: Any) -> list[Any]:
     return found + [mark for part in parts if not isinstance(part, Interval) for mark in _marks(part)]
 
 
-def _map_items(value: Any, function: Callable[[Any], Any]) -> Any:
+def map_items(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A function of an argument, or of every item of one that holds several."""
     if isinstance(value, Mapping):
         return {key: function(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -151,7 +152,7 @@ def _freeze(value: Any) -> Any:
 class Definition:
     """A call as data; `GradientTransformation` and `Schedule` are its two kinds."""
 
-    __slots__ = ("arguments", "cache", "factory")
+    __slots__ = ("__weakref__", "arguments", "cache", "factory")
 
     factory: Factory
     arguments: dict[str, Any]
@@ -247,15 +248,19 @@ def _children(definition: Definition) -> tuple[list[tuple[Any, Any]], tuple[Layo
         value = definition.arguments[name]
         if isinstance(value, Mapping):
             layout.append((name, "dict", tuple(value)))
-            children += [(DictKey(key), item) for key, item in value.items()]
+            children += [(DictKey(_key(name, key)), item) for key, item in value.items()]
         elif isinstance(value, tuple):
-            names = definition.item_names(value)
-            layout.append((name, "tuple", tuple(names)))
-            children += [(DictKey(key), item) for key, item in zip(names, value, strict=True)]
+            layout.append((name, "tuple", tuple(range(len(value)))))
+            children += [(DictKey(_key(name, key)), item) for key, item in zip(definition.item_names(value), value, strict=True)]
         else:
             layout.append((name, "value", (name,)))
             children.append((GetAttrKey(name), value))
     return children, tuple(layout)
+
+
+def _key(name: str, key: Any) -> str:
+    """What an item is called in paths: by its own name if it has one, else by its place in the argument."""
+    return key if isinstance(key, str) else f"{name}[{key}]"
 
 
 def _static(definition: Definition) -> Static:

@@ -1,12 +1,13 @@
 """Hyperparameters by name: read them, replace them, keep them in the state."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.definition import Definition
+from gradtx.core.definition import Definition, map_items
 from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import treewise
 from gradtx.core.schedule import Schedule, value_at
@@ -59,11 +60,10 @@ def replace(tx: GradientTransformation, **values: Any) -> GradientTransformation
     >>> replace(gradtx.adamw(1e-3), learning_rate=3e-4)
     adamw(learning_rate=0.0003)
     """
-    new = tx
+    addresses = {name: find(tx, name) for name in values}
     for name, value in values.items():
-        address = find(tx, name)
-        new = _set(new, address, value)
-    return new
+        tx = _set(tx, addresses[name], value)
+    return tx
 
 
 def vmap_axes(tx: GradientTransformation, *names: str) -> GradientTransformation:
@@ -104,7 +104,7 @@ def find(tx: Definition, name: str) -> Address:
 def _values(tx: Definition, stop: Any) -> dict[Address, Any]:
     """Every leaf of a definition by its address; nodes of the type `stop` count as leaves."""
     found, _ = jax.tree_util.tree_flatten_with_path(tx, is_leaf=lambda node: isinstance(node, stop))
-    return {tuple(key_text(key) for key in path): value for path, value in found}
+    return {tuple(map(key_text, path)): value for path, value in found}
 
 
 def _names(addresses: Mapping[Address, Any]) -> dict[str, Address]:
@@ -118,34 +118,23 @@ def _shortest(address: Address, addresses: Mapping[Address, Any]) -> str:
     return ".".join(next(unique, address))
 
 
-def _set(node: Definition, address: Address, value: Any) -> Any:
+def _set(tx: Definition, address: Address, value: Any) -> Any:
     """The definition with the value at one address replaced, checked like a new call."""
-    for name in node.factory.dynamic:
-        argument = node.arguments[name]
-        for key, item, put in _items(node, name, argument):
-            if key == address[0]:
-                below = value if len(address) == 1 else _set(item, address[1:], value)
-                return _recall(node, name, put(below))
-    raise HyperparamError(f"{node.factory.__name__} has no argument {address[0]!r}")
+    stop = Schedule if address in _values(tx, Schedule) else ()
+    put = functools.partial(_put, address, value)
+    return _call_again(jax.tree_util.tree_map_with_path(put, tx, is_leaf=lambda node: isinstance(node, stop)))
 
 
-def _items(node: Definition, name: str, argument: Any) -> Sequence[tuple[str, Any, Callable[[Any], Any]]]:
-    """What a dynamic argument holds: key, item, and how to put another item in its place."""
-    if isinstance(argument, Mapping):
-        return [(str(key), item, lambda new, key=key: {**argument, key: new}) for key, item in argument.items()]
-    if isinstance(argument, tuple):
-        names = map(str, node.item_names(argument))
-        return [
-            (key, item, lambda new, index=index: (*argument[:index], new, *argument[index + 1 :]))
-            for index, (key, item) in enumerate(zip(names, argument, strict=True))
-        ]
-    return [(name, argument, lambda new: new)]
+def _put(address: Address, value: Any, path: Any, leaf: Any) -> Any:
+    return value if tuple(map(key_text, path)) == address else leaf
 
 
-def _recall(node: Definition, name: str, argument: Any) -> Any:
-    """Make the call again with one argument changed."""
-    args, kwargs = node.factory.arguments({**node.arguments, name: argument})
-    return node.factory(*args, **kwargs)
+def _call_again(value: Any) -> Any:
+    """Make the calls of a definition again, innermost first, so that every argument is checked."""
+    if not isinstance(value, Definition):
+        return value
+    args, kwargs = value.factory.arguments({name: map_items(argument, _call_again) for name, argument in value.arguments.items()})
+    return value.factory(*args, **kwargs)
 
 
 def _init_tunable(params: Any, *, inner: GradientTransformation, names: tuple[str, ...]) -> dict[str, Any]:
@@ -226,7 +215,7 @@ def inject_hyperparams(
     >>> import gradtx, jax.numpy as jnp
     >>> tx = inject_hyperparams(gradtx.sgd)(0.1)
     >>> tx
-    tunable(sgd(learning_rate=0.1), learning_rate)
+    tunable(inner=sgd(learning_rate=0.1), 'learning_rate')
     """
 
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
