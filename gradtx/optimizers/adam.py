@@ -72,7 +72,7 @@ def scale_by_adam(
     >>> [round(x, 5) for x in u.tolist()]
     [1.0, -1.0]
 
-    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1; Nesterov: Dozat 2016, ICLR workshop, Algorithm 8.
+    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1; Nesterov: Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam.
     """
     hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     return leafwise(_init, _update, hyperparams=hyperparams, options={"mu_dtype": mu_dtype, "nesterov": nesterov}, name="scale_by_adam")

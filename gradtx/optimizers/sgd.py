@@ -50,7 +50,7 @@ def sgd(
 
     See also: `adam`, `trace`.
 
-    Robbins and Monro 1951, Annals of Mathematical Statistics 22, equation 6; Sutskever et al. 2013, ICML, equations 1 to 4.
+    Robbins and Monro 1951, Annals of Mathematical Statistics 22; Sutskever et al. 2013, ICML, equations 1 to 4.
     """
     rule = identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
     return descend(rule, learning_rate)

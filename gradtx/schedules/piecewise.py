@@ -139,7 +139,7 @@ def cosine_onecycle_schedule(
 
     See also: `linear_onecycle_schedule`.
 
-    Smith and Topin 2018, arXiv 1708.07120, section 3 (there with straight lines).
+    Smith and Topin 2018, arXiv 1708.07120 (there with straight lines).
     """
     first, stops = real(peak_value) / real(div_factor), (_whole(pct_start, transition_steps), transition_steps)
     return route(count, stops, (first, peak_value, first / real(final_div_factor)), "cosine")
@@ -190,7 +190,7 @@ def linear_onecycle_schedule(
 
     See also: `cosine_onecycle_schedule`.
 
-    Smith and Topin 2018, arXiv 1708.07120, section 3.
+    Smith and Topin 2018, arXiv 1708.07120.
     """
     first, stops = real(peak_value) / real(div_factor), (_whole(pct_start, transition_steps), _whole(pct_final, transition_steps))
     return route(count, (*stops, transition_steps), (first, peak_value, first, first / real(final_div_factor)))

@@ -102,7 +102,7 @@ def polynomial_schedule(
     >>> gradtx.polynomial_schedule(1.0, 0.0, power=2, transition_steps=4)(jnp.arange(6)).tolist()
     [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
 
-    Liu, Rabinovich and Berg 2015, arXiv 1506.04579, section 4 (the "poly" policy).
+    Liu, Rabinovich and Berg 2015, arXiv 1506.04579 (the "poly" policy).
     """
     weights = raised(_way(count, transition_steps, transition_begin), power)
     return _between(weights, init_value, end_value, transition_steps)

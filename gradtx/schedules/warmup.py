@@ -258,7 +258,7 @@ def warmup_stable_decay_schedule(
     >>> [round(x, 3) for x in rate(jnp.arange(10)).tolist()]
     [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.293, 0.134, 0.0]
 
-    Hu et al. 2024, arXiv 2404.06395, section 4; "1-sqrt": Hägele et al. 2024, arXiv 2405.18392, section 3.
+    Hu et al. 2024, arXiv 2404.06395; "1-sqrt": Hägele et al. 2024, arXiv 2405.18392.
     """
     start = later(number(warmup_steps), stable_steps)
     weights = phase(count, start, later(start, decay_steps))

@@ -100,7 +100,7 @@ def stddev(g, w, memory, t, decay=0.9, eps=1e-8, start=0.0, eps_in_sqrt=True, bi
 
 
 def adam(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, nesterov=False):
-    """Kingma and Ba 2015, Algorithm 1; with Nesterov Dozat 2016, Algorithm 8, with a constant decay."""
+    """Kingma and Ba 2015, Algorithm 1; with Nesterov Dozat 2016, with a constant decay."""
     m = memory["m"] = b1 * memory.get("m", np.zeros_like(g)) + (1 - b1) * g
     v = memory["v"] = b2 * memory.get("v", np.zeros_like(g)) + (1 - b2) * g * g
     m_hat = m / (1 - b1**t)
