@@ -259,3 +259,10 @@ def test_paths_ignore_a_trailing_value() -> None:
     params = {"dense": {"kernel": Variable(jnp.ones(2)), "bias": Variable(jnp.ones(2))}}
     updates, _ = where.update(params, where.init(params))
     assert updates["dense"]["kernel"].value.sum() == 0 and updates["dense"]["bias"].value.sum() == 2
+
+
+def test_apply_updates_rounds_once() -> None:
+    """Half a unit in the last place of 1, and a little more, rounds up; the update rounded first would be a tie, and round down."""
+    half = 2.0**-8
+    new = gradtx.apply_updates({"w": jnp.ones(1, jnp.bfloat16)}, {"w": jnp.full(1, half * (1 + 2**-9), jnp.float32)})
+    assert float(new["w"][0]) == 1 + 2 * half
