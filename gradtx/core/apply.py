@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.errors import StructureError
 from gradtx.core.types import Params, Updates
-from gradtx.tree.casts import compute_dtype, is_inexact
+from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.paths import first_difference, flatten, leaf_paths
 
@@ -51,7 +51,7 @@ def _pair(treedef: Any, index: int, param: Any, update: Any) -> tuple[jax.Array,
     if jnp.shape(param) != jnp.shape(update):
         path = leaf_paths(treedef)[index]
         raise StructureError(f"update at {path!r} has shape {jnp.shape(update)}, its parameter {jnp.shape(param)}")
-    return jnp.asarray(param), jnp.asarray(update)
+    return as_array(param), as_array(update)
 
 
 def _add(param: jax.Array, update: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import numpy as np
 from gradtx.core.errors import MissingParamsError, StateError, StructureError
 from gradtx.core.rules import LeafRule, Rule, wanted
 from gradtx.core.show import show_array
-from gradtx.tree.casts import cast_inexact, compute_dtype, real_dtype
+from gradtx.tree.casts import as_array, cast_inexact, compute_dtype, real_dtype
 from gradtx.tree.kernels import call_rows, group, signature
 from gradtx.tree.keys import leaf_key, path_hash
 
@@ -120,20 +120,20 @@ def _told(member: Member, updates: Sequence[Any]) -> dict[str, Any]:
     """What a rule is told by name: its hyperparameters, and what it reduces the whole tree to."""
     rule, told = member.rule.rule, dict(member.hyperparams)
     if rule.reduce is not None and any(member.active):
-        chosen = [jnp.asarray(leaf) for leaf, active in zip(updates, member.active, strict=True) if active]
+        chosen = [as_array(leaf) for leaf, active in zip(updates, member.active, strict=True) if active]
         told |= rule.reduce(chosen, **wanted(rule.reduce, {**told, **rule.options.values}))
     return wanted(rule.update, told)
 
 
 def _row(members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], param: Any) -> Row:
-    grad = grad if isinstance(grad, jax.Array) else jnp.asarray(grad)
+    grad = as_array(grad)
     needing = [member for member in members if member.rule.rule.needs_params]
     if needing and param is None:
         raise missing_params(needing[0].name)
     for member in members:
         _check_real(member, grad, path)
     random = any(member.rule.rule.is_random for member in members)
-    return Row(grad, tuple(slots), jnp.asarray(param) if needing else None, path_hash(path) if random else None)
+    return Row(grad, tuple(slots), as_array(param) if needing else None, path_hash(path) if random else None)
 
 
 def _shapes(row: Row) -> tuple[Any, ...]:

@@ -30,8 +30,14 @@ def debias(moment: jax.Array, decay: jax.Array, step: jax.Array) -> jax.Array:
     Written with expm1 and log1p, which keep full precision for β close to 1, where 1 − β^t in float32
     loses four digits.
     """
+    return moment / _one_minus_power(decay, step)
+
+
+@jax.jit
+def _one_minus_power(decay: jax.Array, step: jax.Array) -> jax.Array:
+    """1 − β^t, which is 1 for β = 0; jitted, so that kernels share its trace."""
     power = jnp.expm1(step * jnp.log1p(jnp.where(decay > 0, decay, 0.5) - 1))
-    return moment / jnp.where(decay > 0, -power, 1.0)
+    return jnp.where(decay > 0, -power, 1.0)
 
 
 def divide_by_root(grad: jax.Array, square: jax.Array, eps: jax.Array, eps_in_sqrt: bool) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.tree.casts import compute_dtype, is_inexact
+from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 
 
@@ -33,7 +33,7 @@ def global_norm(tree: Any) -> jax.Array:
 
 def norm_of(arrays: Sequence[jax.Array]) -> jax.Array:
     """The 2-norm of a list of arrays taken as one vector; 0 for none."""
-    parts = map_arrays(sum_of_squares, [jnp.asarray(array) for array in arrays])
+    parts = map_arrays(sum_of_squares, [as_array(array) for array in arrays])
     return jnp.sqrt(sum_scalars(parts))
 
 

@@ -33,6 +33,11 @@ def real_dtype(dtype: Any) -> np.dtype:
     return np.finfo(compute_dtype(dtype)).dtype
 
 
+def as_array(leaf: Any) -> jax.Array:
+    """A leaf as an array; one that is an array already costs nothing."""
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+
+
 def zeros(like: Any, dtype: Any = None) -> jax.Array:
     """Zeros shaped and sharded like an array, in its compute dtype unless another is asked for."""
     return jnp.zeros_like(like, dtype=compute_dtype(like.dtype) if dtype is None else dtype)
