@@ -1,0 +1,37 @@
+"""Every method of the table on TPU and GPU: a donated step copies nothing and reuses every buffer."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks.compilers import compile_for, counts
+from gradtx.testing.laws import train_step
+from tests.methods import METHODS
+
+SHAPES = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in {"a": (256, 128), "b": (256, 128), "c": (128,)}.items()}
+LARGEST = 256 * 128 * 4
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("name", METHODS)
+def test_donated_step(name: str, platform: str):
+    tx = METHODS[name].tx
+    state = jax.eval_shape(tx.init, SHAPES)
+    step = jax.jit(functools.partial(train_step, tx), donate_argnums=(0, 1), keep_unused=True)
+    compiled = compile_for(platform, step, SHAPES, state, SHAPES)
+    assert counts(platform, compiled).aliased == len(jax.tree.leaves((SHAPES, state)))
+    if platform == "cuda":  # on a TPU small arrays are copied into fast memory on purpose
+        assert not array_copies(compiled.as_text())
+        assert compiled.memory_analysis().temp_size_in_bytes < LARGEST
+
+
+def array_copies(text: str) -> list[str]:
+    """The copies of anything larger than a scalar."""
+    return [line for line in text.splitlines() if re.search(r"= \w+\[\d[^ ]* copy\(", line)]
+
+
+def test_copies_would_be_seen():
+    assert array_copies("  %copy.4 = f32[64,128]{1,0} copy(%x)") and not array_copies("  %copy.4 = s32[] copy(%x)")
