@@ -1,0 +1,53 @@
+"""Sphinx settings: furo, myst-nb, docstrings as the API reference. Nothing is fetched from the network."""
+
+import importlib.metadata
+import os
+import re
+from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+project = "gradtx"
+author = "the gradtx authors"
+copyright = author
+release = importlib.metadata.version("gradtx")
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
+default_role = "py:obj"  # `adam` in a docstring is a link where there is something to link to
+
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "none"  # the ranges of arguments are in the docstrings
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+add_module_names = False
+python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = f"gradtx {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0072B2"},
+    "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#56B4E9"},
+}
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+
+def close_backticks(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """`x`s in a docstring, which reStructuredText wants to be told is two words in one."""
+    lines[:] = [re.sub(r"(`[^`]+`)(\w?)", lambda found: "\\ ".join(filter(None, found.groups())), line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", close_backticks)

@@ -1,0 +1,147 @@
+"""The docs do what they say: pages run and print what they show, no name is missing, links lead somewhere, bytes are measured."""
+
+import contextlib
+import inspect
+import io
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import pytest
+
+import gradtx
+from tests.blocks import BLOCK, Block
+from tests.peer import optax
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+CODE_CELL = re.compile(r"^```\{code-cell\}.*$((?:\n:.*)*)", re.MULTILINE)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+ROW = re.compile(r"^\| \[`(\w+)`\]\(#gradtx\.\1\) \| .* \| (yes|no) \| (\d+) \|.*\|$", re.MULTILINE)
+CALL = re.compile(r"^\| `(\w+\(.*\))` \| (\d+) \|$", re.MULTILINE)
+
+
+def run_page(page: Path, namespace: dict[str, Any]) -> list[Block]:
+    """Run every python block and code cell of a page, in order, in one namespace."""
+    text = CODE_CELL.sub(lambda cell: "```python" + cell[1].replace("\n:", "\n# :"), page.read_text(encoding="utf-8"))
+    blocks = []
+    for match in BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start(1))
+        code = compile("\n" * line + match[1], str(page), "exec")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, namespace)
+        blocks.append(Block(line, printed.getvalue(), match[2]))
+    return blocks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page_prints_what_it_shows(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mpl.use("agg")
+    module = types.ModuleType(page.stem)
+    monkeypatch.setitem(sys.modules, page.stem, module)  # pickle finds the classes that the page defines
+    monkeypatch.syspath_prepend(str(DOCS))
+    with jax.numpy_rank_promotion("allow"):
+        blocks = run_page(page, vars(module))
+    for block in blocks:
+        assert block.shown is None or block.printed == block.shown, f"{page.name}:{block.line}"
+
+
+def test_pages_are_in_the_index() -> None:
+    toctree = re.search(r"^```\{toctree\}\n(.*?)^```$", (DOCS / "index.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert toctree is not None
+    assert {*toctree[1].split()} - {":hidden:"} == {page.stem for page in PAGES} - {"index"}
+
+
+def test_every_block_says_what_it_prints() -> None:
+    """A block that prints is followed by what it prints, but for code cells, whose output the build adds."""
+    for page in PAGES:
+        for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
+            assert match[2] is not None or "print(" not in match[1], f"{page.name}: {match[1]}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if "://" not in link and path:
+            assert (page.parent / path).exists(), f"{page.name}: {link}"
+        if anchor and page.parent == DOCS and not anchor.startswith("gradtx."):
+            assert anchor in headings((page.parent / path) if path else page), f"{page.name}: {link}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def public_names() -> set[str]:
+    return set(re.findall(r"import \w+ as (\w+)$", (ROOT / "gradtx" / "__init__.py").read_text(), re.MULTILINE))
+
+
+def test_every_public_name_is_in_the_api_once() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    public = text.split("## Testing")[0].replace(".. currentmodule:: gradtx.core.errors", "## Kinds\n")
+    listed = re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", public.split("## Kinds")[0], re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == public_names()
+
+
+def test_errors_and_test_helpers_are_in_the_api() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    kinds = re.findall(r"^class (\w+)\(GradtxError\)", (ROOT / "gradtx" / "core" / "errors.py").read_text(), re.MULTILINE)
+    helpers = re.findall(r"import \w+ as (\w+)$", (ROOT / "gradtx" / "testing" / "__init__.py").read_text(), re.MULTILINE)
+    assert kinds and helpers
+    assert all(re.search(rf":: {name}$", text, re.MULTILINE) for name in [*kinds, *helpers])
+
+
+OTHER_SIGNATURES = {"Schedule", "State", "GradientTransformation", "chain", "global_norm", "masked", "partition", "scale_by_learning_rate"}
+"""Classes, and functions whose difference docs/from_optax.md tells, or that name or require what Optax does not."""
+
+
+def arguments(function: Any) -> list[tuple[str, Any]]:
+    return [(parameter.name, parameter.default) for parameter in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in public_names() - OTHER_SIGNATURES if hasattr(optax, name)))
+def test_arguments_and_defaults_are_those_of_optax(name: str) -> None:
+    """In their order; more may follow."""
+    theirs = arguments(getattr(optax, name))
+    assert arguments(getattr(gradtx, name))[: len(theirs)] == theirs
+
+
+def bytes_per_parameter(tx: gradtx.GradientTransformation) -> float:
+    size = 1024
+    slots = jax.eval_shape(tx.init, jax.ShapeDtypeStruct((size,), jnp.float32)).slots
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(slots)) / size
+
+
+def needs_params(tx: gradtx.GradientTransformation) -> bool:
+    grads = jnp.ones(2)
+    try:
+        tx.update(grads, tx.init(grads))
+    except gradtx.GradtxError:
+        return True
+    return False
+
+
+def test_every_optimizer_has_a_row_with_its_measured_bytes() -> None:
+    rows = ROW.findall((DOCS / "optimizers.md").read_text(encoding="utf-8"))
+    names = {path.stem for path in (ROOT / "gradtx" / "optimizers").glob("[a-z]*.py")}
+    assert sorted(name for name, _, _ in rows) == sorted(names)
+    for name, needs, size in rows:
+        tx = getattr(gradtx, name)(0.1)
+        assert (int(size), needs == "yes") == (bytes_per_parameter(tx), needs_params(tx)), f"docs/optimizers.md: the row of {name}"
+
+
+def test_calls_with_other_arguments_keep_what_their_rows_say() -> None:
+    rows = CALL.findall((DOCS / "optimizers.md").read_text(encoding="utf-8"))
+    assert len(rows) >= 5
+    for call, size in rows:
+        assert int(size) == bytes_per_parameter(eval(call, dict(vars(gradtx)))), f"docs/optimizers.md: {call}"
