@@ -37,7 +37,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0072B2"},
+    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0072B2", "code-font-size": "77%"},
     "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#56B4E9"},
 }
 copybutton_prompt_text = r">>> |\.\.\. "
