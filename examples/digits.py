@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 
 import gradtx
-from gradtx.tree.arithmetic import global_norm
 
 try:
     import _network as network
@@ -63,7 +62,7 @@ def train_step(params: Any, state: Any, tx: gradtx.GradientTransformation, image
     """One step; the optimizer is an argument like any other."""
     loss, grads = jax.value_and_grad(network.loss)(params, network.take(images, batch))
     updates, state = tx.update(grads, state, params)
-    return gradtx.apply_updates(params, updates), state, loss, global_norm(grads)
+    return gradtx.apply_updates(params, updates), state, loss, gradtx.global_norm(grads)
 
 
 def train(tx: gradtx.GradientTransformation, data: network.Data, seed: int, steps: int, console: Console) -> tuple[Any, History]:

@@ -149,7 +149,26 @@ CASES = {
         HyperparamError,
         "sgd: learning_rate = '0.1' is neither a number, an array nor a schedule",
     ),
-    "boundaries do not increase": (lambda: schedule_of(10, 5), HyperparamError, "boundaries"),
+    "no learning rate": (
+        lambda: gradtx.sgd(None),  # pyright: ignore[reportArgumentType]
+        HyperparamError,
+        "sgd: learning_rate = None is neither a number, an array nor a schedule",
+    ),
+    "an optimizer as learning rate": (
+        lambda: gradtx.sgd(gradtx.adam(0.1)),  # pyright: ignore[reportArgumentType]
+        HyperparamError,
+        "sgd: learning_rate = adam(learning_rate=0.1) is neither a number, an array nor a schedule",
+    ),
+    "a schedule as member": (
+        lambda: gradtx.chain(gradtx.constant_schedule(0.1)),  # pyright: ignore[reportArgumentType]
+        GradtxError,
+        "chain: members is constant_schedule(value=0.1), which has no init and update: pass a gradient transformation",
+    ),
+    "boundaries do not increase": (
+        lambda: schedule_of(10, 5),
+        HyperparamError,
+        "join_schedules: the boundaries are [10, 5], which do not increase",
+    ),
     "member is no transformation": (
         lambda: gradtx.chain(gradtx.sgd(0.1), 0.5),  # pyright: ignore[reportArgumentType]
         GradtxError,

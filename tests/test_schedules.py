@@ -284,7 +284,7 @@ def test_replace_reaches_into_schedules() -> None:
     with pytest.raises(HyperparamError, match="leave nothing"):
         gradtx.replace(tx, warmup_steps=20)
     table = gradtx.sgd(gradtx.piecewise_constant_schedule(1.0, {3: 0.5}))
-    assert gradtx.replace(table, **{"3": 0.25}) == gradtx.sgd(gradtx.piecewise_constant_schedule(1.0, {3: 0.25}))
+    assert gradtx.replace(table, **{"boundaries_and_scales[3]": 0.25}) == gradtx.sgd(gradtx.piecewise_constant_schedule(1.0, {3: 0.25}))
 
 
 def test_plain_functions_are_schedules() -> None:

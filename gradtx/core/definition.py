@@ -50,7 +50,7 @@ class Factory:
         """The arguments that are data, by name, each with what its annotation says of it."""
         hints = typing.get_type_hints(self.body, include_extras=True)
         marks = {name: _marks(hints.get(name)) for name in self.signature.parameters}
-        return {name: found for name, found in marks.items() if found}
+        return {name: found for name, found in marks.items() if set(found) - {type(None)}}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         bound = self.signature.bind(*args, **kwargs)
@@ -63,19 +63,20 @@ class Factory:
 
     def coerce(self, name: str, marks: Sequence[Any], value: Any) -> Any:
         """One argument as data: numbers are checked, members and functions are wrapped."""
-        if value is None or isinstance(value, Definition):
+        if value is None and type(None) in marks:
             return value
-        kinds = [mark for mark in marks if isinstance(mark, type)]
+        kinds = tuple(mark for mark in marks if isinstance(mark, type) and issubclass(mark, Definition))
         if kinds:
-            return kinds[0].coerce(value, f"{self.__name__}: {name}")
+            return value if isinstance(value, kinds) else kinds[0].coerce(value, f"{self.__name__}: {name}")
         if isinstance(value, Mapping | list | tuple):
             return value
         if callable(value) and not isinstance(value, jax.Array):
-            return Definition.wrap_function(value)
+            return value if isinstance(value, Definition) else Definition.wrap_function(value)
         if not isinstance(value, numbers.Number | np.ndarray | np.generic | jax.Array):
             raise HyperparamError(f"{self.__name__}: {name} = {value!r} is neither a number, an array nor a schedule")
-        for interval in marks:
-            interval.check(value, f"{self.__name__}: {name}")
+        for mark in marks:
+            if isinstance(mark, Interval):
+                mark.check(value, f"{self.__name__}: {name}")
         return value
 
     def arguments(self, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -93,9 +94,9 @@ def _find_factory(module: str, qualname: str) -> Factory:
 
 
 def _marks(annotation: Any) -> list[Any]:
-    """The `Interval`s and `Definition` classes that an annotation mentions."""
+    """The `Interval`s and `Definition` classes that an annotation mentions, and NoneType beside these."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
-        return [annotation] if issubclass(annotation, Definition) else []
+        return [annotation] if issubclass(annotation, Definition | None) else []
     parts = typing.get_args(annotation)
     found = [part for part in parts if isinstance(part, Interval)]
     return found + [mark for part in parts if not isinstance(part, Interval) for mark in _marks(part)]

@@ -152,7 +152,7 @@ def _update_tunable(
     now = {**kept, **{name: _as_state(value(step - 1)) for name, value in scheduled.items()}}
     current = replace(inner, **now)
     inner_slots = {name: slot for name, slot in slots.items() if name != "hyperparams"}
-    updates, inner_slots = current.update_slots(updates, inner_slots, params, step, **extra)
+    updates, inner_slots = current.update_slots(updates, inner_slots, params, step, extra)
     return updates, {"hyperparams": now, **inner_slots}
 
 

@@ -34,9 +34,6 @@ class Part(NamedTuple):
     selector: Selector | None = None
 
 
-Expansion = "GradientTransformation | LeafRule | TreeRule | Sequence[Part]"
-
-
 class GradientTransformation(Definition):
     """A pure pair `init(params) -> state`, `update(updates, state, params) -> (updates, state)`.
 
@@ -75,18 +72,18 @@ class GradientTransformation(Definition):
         if not isinstance(state, State):
             raise StateError(f"the state of {self.name} is a {type(state).__name__}, not a gradtx.State: make it with tx.init(params)")
         clock = tick(state.count)
-        updates, slots = self.update_slots(updates, state.slots, params, clock.step, count=state.count, **extra)
+        updates, slots = self._advance(updates, state.slots, params, clock, extra)
         return updates, State(clock.step, slots)
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
         """The slots alone, without a clock: what a wrapper keeps of its inner transformation."""
         return init_program(self._items, params, count)
 
-    def update_slots(
-        self, updates: Updates, slots: Any, params: Params | None, step: Any, *, count: Any = None, **extra: Any
-    ) -> tuple[Any, Any]:
+    def update_slots(self, updates: Updates, slots: Any, params: Params | None, step: Any, extra: Mapping[str, Any]) -> tuple[Any, Any]:
         """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... and is handed down to every member."""
-        clock = Clock(step - 1 if count is None else count, step)
+        return self._advance(updates, slots, params, Clock(step - 1, step), extra)
+
+    def _advance(self, updates: Updates, slots: Any, params: Params | None, clock: Clock, extra: Mapping[str, Any]) -> tuple[Any, Any]:
         check_members(self._items, slots)
         return update_program(self._runs, updates, slots, params, clock, extra)
 
@@ -155,12 +152,12 @@ def as_transformation(value: TransformationLike) -> GradientTransformation:
     return value if isinstance(value, GradientTransformation) else GradientTransformation.coerce(value, "transformation")
 
 
-def member_names(members: Sequence[GradientTransformation], taken: Mapping[str, Any] | None = None) -> list[str]:
+def member_names(members: Sequence[GradientTransformation]) -> list[str]:
     """A name for every member: its own, numbered from the second of the same name on."""
     names: list[str] = []
     for member in members:
         name, number = member.name, 1
-        while name in names or (taken and name in taken):
+        while name in names:
             number += 1
             name = f"{member.name}_{number}"
         names.append(name)

@@ -52,7 +52,8 @@ def tree_paths(tree: Any) -> tuple[str, ...]:
     return leaf_paths(flatten(tree)[1])
 
 
-def repeated(paths: Sequence[str]) -> str | None:
+@functools.lru_cache(maxsize=256)
+def repeated(paths: tuple[str, ...]) -> str | None:
     """A path text that two leaves share, if there is one."""
     most = Counter(paths).most_common(1)
     return most[0][0] if most and most[0][1] > 1 else None
