@@ -68,7 +68,7 @@ class Factory:
         kinds = tuple(mark for mark in marks if isinstance(mark, type) and issubclass(mark, Definition))
         if kinds:
             return value if isinstance(value, kinds) else kinds[0].coerce(value, f"{self.__name__}: {name}")
-        if isinstance(value, Mapping | list | tuple):
+        if isinstance(value, Mapping | list | tuple) and not hasattr(value, "_fields"):
             return value
         if callable(value) and not isinstance(value, jax.Array):
             return value if isinstance(value, Definition) else Definition.wrap_function(value)
@@ -106,7 +106,7 @@ def map_items(value: Any, function: Callable[[Any], Any]) -> Any:
     """A function of an argument, or of every item of one that holds several."""
     if isinstance(value, Mapping):
         return {key: function(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):  # a named tuple is one thing: Optax's pair is one
         return tuple(function(item) for item in value)
     return function(value)
 
