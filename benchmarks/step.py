@@ -1,9 +1,12 @@
-"""A jitted AdamW step, parameters and state donated: one leaf of 64 Mi float32, GPT-2 small, and 500 leaves of 16x16.
+"""A jitted step, parameters and state donated: AdamW, and AdamW behind a clip of the global norm.
+
+One leaf of 64 Mi float32, GPT-2 small, and 500 leaves of 16x16.
 
 Both sides carry their own buffers from step to step. Torch's fused AdamW on the one leaf runs beside them for orientation, in a process of
 its own: `--torch PYTHON` names an interpreter that has torch, if this one has not.
 """
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +16,7 @@ from pathlib import Path
 import jax
 
 from benchmarks.harness import Row, arguments, compared, finish, interleave, seconds
-from benchmarks.steps import LIBRARIES, adamw, jitted_step
+from benchmarks.steps import LIBRARIES, OPTIMIZERS, jitted_step
 from benchmarks.trees import TREES, Tree, filled, one_large
 
 BAR = 1.03
@@ -24,9 +27,9 @@ STEPS = {"one_leaf": 1, "gpt2_small": 1, "500_leaves": 20}
 class Side:
     """A training that goes on from step to step in the same buffers."""
 
-    def __init__(self, library_name: str, tree: Tree, steps: int):
+    def __init__(self, library_name: str, tree: Tree, optimizer: str, steps: int):
         library = LIBRARIES[library_name]
-        tx = adamw(library)
+        tx = OPTIMIZERS[optimizer](library)
         self.step, self.steps = jitted_step(library, tx), steps
         self.params, self.grads = filled(tree, 1.0), filled(tree, 0.5)
         self.state = tx.init(self.params)
@@ -62,21 +65,22 @@ def ask(worker: "subprocess.Popen[str]") -> float:
     return float(worker.stdout.readline())
 
 
-def rows(tree_name: str, runs: int, others: dict[str, Callable[[], float]]) -> Iterator[Row]:
+def rows(tree_name: str, optimizer: str, runs: int, others: dict[str, Callable[[], float]]) -> Iterator[Row]:
     tree = TREES[tree_name]()
-    sides = {library: Side(library, tree, STEPS[tree_name]).timed for library in LIBRARIES}
+    sides = {library: Side(library, tree, optimizer, STEPS[tree_name]).timed for library in LIBRARIES}
     times = interleave({**sides, **others}, runs)
-    yield compared(f"{tree_name}: step", {side: times[side] for side in LIBRARIES}, bar=BAR)
+    yield compared(f"{tree_name}: {optimizer}", {side: times[side] for side in LIBRARIES}, bar=BAR)
     for other in others:
-        yield compared(f"{tree_name}: step, against torch", {side: times[side] for side in ("gradtx", other)}, peer=other)
+        yield compared(f"{tree_name}: {optimizer}, against torch", {side: times[side] for side in ("gradtx", other)}, peer=other)
 
 
 def main() -> int:
     options = arguments(__doc__, torch=sys.executable)
     with torch_side(options.torch) as others:
-        found = list(rows("one_leaf", options.runs, others))
-    for tree_name in ("gpt2_small", "500_leaves"):
-        found += rows(tree_name, options.runs, {})
+        found = list(rows("one_leaf", "adamw", options.runs, others))
+    for tree_name, optimizer in itertools.product(STEPS, OPTIMIZERS):
+        if (tree_name, optimizer) != ("one_leaf", "adamw"):
+            found += rows(tree_name, optimizer, options.runs, {})
     return finish("step", found, options)
 
 
