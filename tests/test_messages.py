@@ -57,6 +57,11 @@ CASES = {
         SelectionError,
         "masked(scale): the tree {'dense': True, 'tail': False} does not fit the parameters: they have nothing at 'tail'",
     ),
+    "mask is no bool": (
+        lambda: gradtx.masked(gradtx.sgd(0.1), 3).init(PARAMS),
+        SelectionError,
+        "masked(sgd): the answer at 'dense/bias' is 3, which is no bool; give a regex, a predicate or bools",
+    ),
     "mask is no regular expression": (
         lambda: gradtx.masked(gradtx.scale(1.0), "(bias").init(PARAMS),
         SelectionError,
@@ -275,3 +280,10 @@ def test_an_error_of_the_rule_itself_says_where() -> None:
     with pytest.raises(TypeError) as caught:
         update(gradtx.leafwise(None, fails, name="mine"))
     assert "raised at 'dense/bias', a gradient f32[3], in the rules of mine" in caught.value.__notes__
+
+
+def test_arguments_that_do_not_fit_say_which_there_are() -> None:
+    with pytest.raises(TypeError, match=r"sgd: missing a required argument: 'learning_rate'; its arguments are learning_rate, momentum,"):
+        gradtx.sgd()  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match=r"sgd: got an unexpected keyword argument 'lr'; its arguments are learning_rate, momentum,"):
+        gradtx.sgd(0.1, lr=0.1)  # pyright: ignore[reportCallIssue]

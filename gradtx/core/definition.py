@@ -53,7 +53,10 @@ class Factory:
         return {name: found for name, found in marks.items() if set(found) - {type(None)}}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        bound = self.signature.bind(*args, **kwargs)
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.__name__}: {error}; its arguments are {', '.join(self.signature.parameters)}") from None
         bound.apply_defaults()
         for name, marks in self.dynamic.items():
             bound.arguments[name] = map_items(bound.arguments[name], functools.partial(self.coerce, name, marks))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from gradtx.core.errors import SelectionError
 from gradtx.core.show import show
@@ -50,7 +51,11 @@ def mask(where: Where, leaves: Leaves, owner: str) -> Sequence[bool]:
         if leaves.paths and not any(chosen):
             raise SelectionError(f"{owner}: {show(where)} matches none of the {len(leaves.paths)} leaves; {nearest(where, leaves.paths)}")
         return chosen
-    return [bool(answer) for answer in _answers(where, leaves, owner)]
+    answers = _answers(where, leaves, owner)
+    for answer, path in zip(answers, leaves.paths, strict=True):
+        if answer is not None and not isinstance(answer, bool | np.bool_ | np.ndarray | jax.Array):
+            raise SelectionError(f"{owner}: the answer at {path!r} is {show(answer)}, which is no bool; give a regex, a predicate or bools")
+    return [bool(answer) for answer in answers]
 
 
 def labels(where: Any, leaves: Leaves, groups: Sequence[str], owner: str) -> Sequence[str | None]:
