@@ -1,6 +1,7 @@
 """Hyperparameters by name: read, replaced, kept in the state, written as JSON."""
 
 import json
+from collections.abc import Callable
 
 import chex
 import jax
@@ -68,7 +69,7 @@ def test_tunable_values_live_in_the_state() -> None:
     np.testing.assert_allclose(first["w"], -0.1, rtol=1e-6)
     np.testing.assert_allclose(second["w"], -0.5 * 1.9, rtol=1e-6)
     assert float(gradtx.hyperparams(tx, at=state)["learning_rate"]) == 0.5
-    with pytest.raises(AttributeError, match="this state holds no hyperparams: wrap the definition in tunable"):
+    with pytest.raises(AttributeError, match="this state holds no hyperparams at its root: wrap the whole definition in tunable"):
         _ = gradtx.sgd(0.1).init(PARAMS).hyperparams
 
 
@@ -124,3 +125,61 @@ def test_items_of_containers_have_addresses_of_their_own() -> None:
 def test_a_schedule_is_a_function_that_jax_transforms() -> None:
     assert float(jax.jit(SCHEDULE)(10)) == pytest.approx(1e-2)
     assert jax.vmap(SCHEDULE)(jnp.arange(4)).shape == (4,)
+
+
+def test_masks_that_are_lists_survive_replace_tunable_and_json() -> None:
+    params = [jnp.ones(2), jnp.ones(2)]
+    tx = gradtx.adamw(0.1, mask=[True, False])
+    assert gradtx.replace(tx, b1=0.8).init(params).count == 0
+    held = gradtx.tunable(tx, "learning_rate")
+    assert held.update(params, held.init(params), params)[0][0].shape == (2,)
+    back = gradtx.from_config(json.loads(json.dumps(gradtx.to_config(tx))))
+    assert back == tx and back.init(params).count == 0
+    assert gradtx.adamw(0.1, mask=[True, False]) != gradtx.adamw(0.1, mask=(True, False))
+
+
+def test_a_whole_address_wins_over_an_ending() -> None:
+    tx = gradtx.chain(gradtx.adam(0.1), gradtx.chain(gradtx.adam(0.2)))
+    names = gradtx.hyperparams(tx)
+    assert names["adam.learning_rate"] == 0.1 and names["chain.adam.learning_rate"] == 0.2
+    assert gradtx.hyperparams(gradtx.replace(tx, **{"adam.learning_rate": 1.0}))["chain.adam.learning_rate"] == 0.2
+    assert len(gradtx.tunable(tx).init(PARAMS).hyperparams) == len(names)
+
+
+def test_values_kept_by_an_inner_tunable_are_read() -> None:
+    tx = gradtx.chain(gradtx.clip(1.0), gradtx.tunable(gradtx.sgd(0.1), "learning_rate"))
+    state = tx.init(PARAMS)
+    state.slots["sgd"]["hyperparams"]["learning_rate"] = jnp.asarray(0.5, jnp.float32)
+    assert float(gradtx.hyperparams(tx, at=state)["learning_rate"]) == 0.5 == -float(tx.update(PARAMS, state)[0]["w"][0])
+    with pytest.raises(AttributeError, match="holds no hyperparams at its root"):
+        _ = state.hyperparams
+
+
+def test_tunable_within_tunable() -> None:
+    tx = gradtx.tunable(gradtx.tunable(gradtx.sgd(0.1, momentum=0.9), "learning_rate"), "momentum")
+    state = tx.init(PARAMS)
+    assert sorted(state.hyperparams) == ["learning_rate", "momentum"]
+    state.hyperparams.update(learning_rate=jnp.asarray(0.5, jnp.float32), momentum=jnp.asarray(0.0, jnp.float32))
+    for _ in range(2):
+        updates, state = tx.update(PARAMS, state)
+    assert float(updates["w"][0]) == -0.5  # pyright: ignore[reportPossiblyUnboundVariable]
+    assert sorted(state.slots) == ["hyperparams", "trace"]
+
+
+def test_inject_hyperparams_with_nothing_to_inject() -> None:
+    assert gradtx.inject_hyperparams(gradtx.scale, static_args="step_size")(-0.1) == gradtx.scale(-0.1)
+    with pytest.raises(gradtx.GradtxError, match="'rate' is no hyperparameter"):
+        gradtx.inject_hyperparams(gradtx.scale, static_args="rate")(-0.1)
+
+
+def noisy(grad: jax.Array, slots: None, param: None, step: jax.Array, *, key: jax.Array) -> tuple[jax.Array, None]:
+    return grad + jax.random.normal(key, grad.shape), slots
+
+
+@pytest.mark.parametrize("key", [jax.random.key, jax.random.PRNGKey])
+def test_a_random_key_is_a_hyperparameter_like_others(key: Callable[[int], jax.Array]) -> None:
+    tx = gradtx.leafwise(None, noisy, hyperparams={"key": key(0)}, name="noisy")
+    assert tx == gradtx.leafwise(None, noisy, hyperparams={"key": key(0)}, name="noisy")
+    assert tx != gradtx.leafwise(None, noisy, hyperparams={"key": key(1)}, name="noisy")
+    held = gradtx.tunable(tx)
+    np.testing.assert_array_equal(held.update(PARAMS, held.init(PARAMS))[0]["w"], tx.update(PARAMS, tx.init(PARAMS))[0]["w"])

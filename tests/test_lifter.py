@@ -266,3 +266,9 @@ def test_apply_updates_rounds_once() -> None:
     half = 2.0**-8
     new = gradtx.apply_updates({"w": jnp.ones(1, jnp.bfloat16)}, {"w": jnp.full(1, half * (1 + 2**-9), jnp.float32)})
     assert float(new["w"][0]) == 1 + 2 * half
+
+
+def test_parameters_may_be_python_floats() -> None:
+    tx = gradtx.adam(0.1)
+    updates, _ = tx.update({"w": 2.0}, tx.init({"w": 1.0}))
+    assert float(updates["w"]) == pytest.approx(-0.1, rel=1e-4)

@@ -120,7 +120,7 @@ CASES = {
     "state for other parameters": (
         lambda: update(gradtx.sgd(0.1, momentum=0.9), {"w": jnp.ones(2)}, {"w": jnp.ones(2)}),
         StateError,
-        "slot 'trace' of member trace was made for other parameters: the first path that differs is 'w'",
+        "slot 'trace' of member trace was made for other parameters: 'w' is only in the gradients, 'dense/bias' is only in the state",
     ),
     "state for other shapes": (
         lambda: gradtx.sgd(0.1, momentum=0.9).update(jnp.ones(3), gradtx.sgd(0.1, momentum=0.9).init(jnp.ones((2, 3)))),
@@ -192,7 +192,12 @@ CASES = {
     "updates of another structure": (
         lambda: gradtx.apply_updates(PARAMS, without("head")),
         StructureError,
-        "parameters and updates differ in structure: the first path that only one has is 'head/kernel'",
+        "the parameters and the updates differ in structure: 'head/kernel' is only in the parameters",
+    ),
+    "updates in other containers": (
+        lambda: gradtx.apply_updates((jnp.ones(1),), [jnp.ones(1)]),
+        StructureError,
+        "the parameters and the updates differ in structure: the paths are the same, the containers are not",
     ),
     "update of another shape": (
         lambda: gradtx.apply_updates({"w": jnp.ones(2)}, {"w": jnp.ones(3)}),
@@ -261,6 +266,15 @@ def test_a_rule_that_asks_for_what_it_is_not_given() -> None:
         gradtx.leafwise(None, needs_decay, hyperparams={"decay": 0.1, "rate": 0.1}, name="mine")
     with pytest.raises(GradtxError, match="must be annotated with the NamedTuple it returns"):
         gradtx.leafwise(unannotated, needs_decay, hyperparams={"decay": 0.1}).init(PARAMS)
+
+
+def wants_extra(grad: Any, slots: Any, param: Any, step: Any, *, extra: Any) -> Any:
+    return grad, slots
+
+
+def test_a_leaf_rule_has_no_extra() -> None:
+    with pytest.raises(GradtxError, match="mine: its rule asks for extra"):
+        gradtx.leafwise(None, wants_extra, name="mine")
 
 
 def test_an_error_leaves_the_state_as_it_was() -> None:

@@ -128,3 +128,40 @@ def test_coverage_of_masks() -> None:
     table = gradtx.coverage(gradtx.chain(gradtx.adamw(0.1, mask="kernel$"), gradtx.freeze("^embed")), PARAMS)
     assert table["head/kernel"] == "add_decayed_weights" and table["embed/table"] == "set_to_zero" and table["head/scale"] == "-"
     assert str(table).splitlines()[0].split() == ["embed/table", "set_to_zero"]
+
+
+def test_coverage_of_selections_within_selections() -> None:
+    tx = gradtx.partition({"layers": gradtx.adamw(0.1, mask="kernel$"), "rest": gradtx.sgd(0.1)}, [("^layers", "layers"), (".*", "rest")])
+    table = gradtx.coverage(gradtx.tunable(tx, "weight_decay"), PARAMS)
+    assert table["layers/0/kernel"] == "layers + add_decayed_weights" and table["head/kernel"] == "rest"
+
+
+def test_groups_may_be_called_like_their_patterns() -> None:
+    tx = gradtx.partition({"bias": gradtx.scale(0.0), "kernel": gradtx.scale(2.0)}, [("bias", "bias"), ("kernel", "kernel")])
+    params = {"bias": jnp.ones(1), "kernel": jnp.ones(1)}
+    assert float(tx.update(params, tx.init(params))[0]["kernel"][0]) == 2.0
+
+
+@jax.tree_util.register_pytree_node_class
+class Module:
+    """A model that is a tree and can be called, as in Equinox."""
+
+    def __init__(self, w: Any, b: Any) -> None:
+        self.w, self.b = w, b
+
+    def __call__(self, x: Any) -> Any:
+        raise AssertionError("a mask must not be called")
+
+    def tree_flatten(self) -> Any:
+        return (self.w, self.b), None
+
+    @classmethod
+    def tree_unflatten(cls, aux: None, children: Any) -> "Module":
+        return cls(*children)
+
+
+def test_a_mask_may_be_a_callable_tree() -> None:
+    model = Module(jnp.ones(2), jnp.ones(2))
+    tx = gradtx.masked(gradtx.scale(0.0), Module(True, False))
+    updates, _ = tx.update(model, tx.init(model))
+    assert float(updates.w[0]) == 0.0 and float(updates.b[0]) == 1.0

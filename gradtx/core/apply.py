@@ -9,7 +9,7 @@ from gradtx.core.errors import StructureError
 from gradtx.core.types import Params, Updates
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
-from gradtx.tree.paths import first_difference, flatten, leaf_paths
+from gradtx.tree.paths import flatten, leaf_paths, told_apart
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:
@@ -33,10 +33,8 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     try:
         changes = treedef.flatten_up_to(updates)
     except (ValueError, TypeError, KeyError):
-        ours, theirs = first_difference(leaf_paths(treedef), leaf_paths(flatten(updates)[1]))
-        raise StructureError(
-            f"parameters and updates differ in structure: the first path that only one has is {ours or theirs!r}"
-        ) from None
+        difference = told_apart(leaf_paths(treedef), leaf_paths(flatten(updates)[1]), "the parameters", "the updates")
+        raise StructureError(f"the parameters and the updates differ in structure: {difference}") from None
     pairs = {
         index: _pair(treedef, index, value, change)
         for index, (value, change) in enumerate(zip(values, changes, strict=True))

@@ -35,8 +35,8 @@ def from_config(config: Mapping[str, Any]) -> Any:
         `module:function`, and its module is imported.
 
     Raises:
-      ConfigError: a name that no factory has, or a mapping with more than one name.
-      TypeError: an argument that the factory does not have.
+      ConfigError: a name that no factory has, a mapping with more than one name, an argument that the factory does not have.
+      TypeError: an argument without a default is missing.
     """
     if len(config) != 1:
         raise ConfigError(f"a config is one call, {{name: arguments}}; this has the names {', '.join(config) or 'none'}")
@@ -67,9 +67,10 @@ def _encode(value: Any, where: str) -> Any:
         return {"call": to_config(value)}
     if isinstance(value, Mapping):
         return {"dict": [[_encode(key, where), _encode(item, where)] for key, item in value.items()]}
-    if isinstance(value, list | tuple):
-        return [_encode(item, where) for item in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        items = [_encode(item, where) for item in value]
+        return {"list": items} if isinstance(value, list) else items
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and not jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return {"array": np.asarray(value).tolist(), "dtype": np.asarray(value).dtype.name}
     try:
         return {"dtype": jnp.dtype(value).name}
@@ -84,6 +85,8 @@ def _decode(value: Any) -> Any:
         return value
     if "call" in value:
         return from_config(value["call"])
+    if "list" in value:
+        return [_decode(item) for item in value["list"]]
     if "dict" in value:
         return {_decode(key): _decode(item) for key, item in value["dict"]}
     return jnp.asarray(value["array"], value["dtype"]) if "array" in value else jnp.dtype(value["dtype"])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.tree_util import DictKey, GetAttrKey
@@ -137,9 +138,9 @@ class Static:
 def _freeze(value: Any) -> Any:
     """A hashable stand-in that is equal exactly when the value is."""
     if isinstance(value, Mapping):
-        return "dict", tuple((key, _freeze(item)) for key, item in value.items())
+        return type(value), tuple((key, _freeze(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return "items", tuple(_freeze(item) for item in value)
+        return type(value), tuple(_freeze(item) for item in value)
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
         return array.shape, array.dtype, array.tobytes()
@@ -237,8 +238,14 @@ def _same_leaf(mine: Any, other: Any) -> bool:
         return True
     if isinstance(mine, Tracer) or isinstance(other, Tracer):
         return False
-    left, right = np.asarray(mine), np.asarray(other)
+    left, right = _plain(mine), _plain(other)
     return left.shape == right.shape and bool(np.array_equal(left, right))
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """A leaf as NumPy's; a random key as the numbers that it holds."""
+    key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if key else leaf)
 
 
 Layout = tuple[str, str, tuple[Any, ...]]

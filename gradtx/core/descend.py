@@ -28,6 +28,7 @@ def add_decayed_weights(weight_decay: NonNegative = 0.0, mask: Where | None = No
       mask: which leaves decay (see `masked`); biases and norms commonly do not. None: all.
 
     Raises:
+      HyperparamError: a negative number.
       MissingParamsError: `update` is called without parameters.
 
     State: 0 bytes per parameter.
@@ -87,6 +88,9 @@ def descend(
       learning_rate: η ≥ 0.
       weight_decay: λ ≥ 0, decoupled from the rule; None for no such term.
       mask: which leaves decay; None: all.
+
+    Raises:
+      HyperparamError: a number out of its range.
 
     State: that of the rule.
 

@@ -6,12 +6,15 @@ from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.definition import Definition, map_items
 from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import treewise
+from gradtx.core.program import slots_at
+from gradtx.core.rules import TreeRule
 from gradtx.core.schedule import Schedule, value_at
-from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.transformation import GradientTransformation, as_transformation, definition
 from gradtx.core.types import Array, State
 from gradtx.tree.paths import key_text
 
@@ -34,11 +37,25 @@ def hyperparams(tx: GradientTransformation, at: int | Array | State = 0) -> dict
     >>> {name: float(value) for name, value in hyperparams(tx, at=5).items()}
     {'max_norm': 1.0, 'learning_rate': 0.5}
     """
-    count = at.count if isinstance(at, State) else at
-    values = {address: value_at(value, count) for address, value in _values(tx, Schedule).items()}
-    found = {name: values[address] for name, address in _names(values).items()}
-    kept = at.slots.get("hyperparams", {}) if isinstance(at, State) and isinstance(at.slots, Mapping) else {}
-    return {**found, **{name: value for name, value in kept.items() if name in found}}
+    if isinstance(at, State):
+        tx, at = _with_kept(tx, at.slots), at.count
+    values = {address: value_at(value, at) for address, value in _values(tx, Schedule).items()}
+    return {name: values[address] for name, address in _names(values).items()}
+
+
+def _with_kept(tx: GradientTransformation, slots: Any) -> GradientTransformation:
+    """The definition with the values that its `tunable` members keep in a state; what is scheduled stays scheduled."""
+    places: dict[Address, Any] = {}
+    for item in tx.items:
+        if isinstance(item.rule, TreeRule) and item.rule.update is _update_tunable:
+            inner = item.rule.options["inner"]
+            found = jax.tree_util.tree_flatten_with_path(tx, is_leaf=lambda node, inner=inner: node is inner)[0]
+            where = next(tuple(map(key_text, path)) for path, node in found if node is inner)
+            places |= {where + find(inner, name): value for name, value in slots_at(slots, item.path)["hyperparams"].items()}
+    for address, value in places.items():
+        if not isinstance(_values(tx, Schedule).get(address), Schedule):
+            tx = _set(tx, address, value)
+    return tx
 
 
 def replace(tx: GradientTransformation, **values: Any) -> GradientTransformation:
@@ -92,6 +109,8 @@ def find(tx: Definition, name: str) -> Address:
     wanted, names = tuple(name.split(".")), _names(_values(tx, Schedule))
     where = f"{tx.factory.__name__} has the hyperparameters {', '.join(names)}"
     for addresses in (_values(tx, Schedule), _values(tx, ())):
+        if wanted in addresses:
+            return wanted
         matches = [address for address in addresses if address[-len(wanted) :] == wanted]
         if len(matches) > 1:
             several = " or ".join(".".join(address) for address in matches)
@@ -133,27 +152,31 @@ def _call_again(value: Any) -> Any:
     """Make the calls of a definition again, innermost first, so that every argument is checked."""
     if not isinstance(value, Definition):
         return value
-    args, kwargs = value.factory.arguments({name: map_items(argument, _call_again) for name, argument in value.arguments.items()})
+    dynamic = value.factory.dynamic
+    arguments = {name: map_items(given, _call_again) if name in dynamic else given for name, given in value.arguments.items()}
+    args, kwargs = value.factory.arguments(arguments)
     return value.factory(*args, **kwargs)
 
 
 def _init_tunable(params: Any, *, inner: GradientTransformation, names: tuple[str, ...]) -> dict[str, Any]:
     kept = {name: _as_state(value) for name, value in hyperparams_named(inner, names, 0).items()}
-    return {"hyperparams": kept, **inner.init_slots(params)}
+    slots = inner.init_slots(params)
+    return {**slots, "hyperparams": {**slots.get("hyperparams", {}), **kept}}
 
 
 def _update_tunable(
     updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, names: tuple[str, ...], extra: Any
 ) -> Any:
     kept = {name: _as_state(value) for name, value in slots["hyperparams"].items()}
-    if set(kept) != set(names):
-        raise HyperparamError(f"the state keeps the hyperparameters {', '.join(sorted(kept))}, the definition {', '.join(sorted(names))}")
+    missing = sorted(set(names) - set(kept))
+    if missing:
+        raise HyperparamError(f"the state keeps the hyperparameters {', '.join(sorted(kept))}, and lacks {', '.join(missing)}")
+    mine, others = {name: kept[name] for name in names}, {name: value for name, value in kept.items() if name not in names}
     scheduled = {name: value for name, value in hyperparams_named(inner, names, None).items() if isinstance(value, Schedule)}
-    now = {**kept, **{name: _as_state(value(step - 1)) for name, value in scheduled.items()}}
-    current = replace(inner, **now)
-    inner_slots = {name: slot for name, slot in slots.items() if name != "hyperparams"}
-    updates, inner_slots = current.update_slots(updates, inner_slots, params, step, extra)
-    return updates, {"hyperparams": now, **inner_slots}
+    mine |= {name: _as_state(value(step - 1)) for name, value in scheduled.items()}
+    inside = {name: slot for name, slot in slots.items() if name != "hyperparams"} | ({"hyperparams": others} if others else {})
+    updates, inside = replace(inner, **mine).update_slots(updates, inside, params, step, extra)
+    return updates, {**inside, "hyperparams": {**inside.get("hyperparams", {}), **mine}}
 
 
 def hyperparams_named(tx: GradientTransformation, names: Sequence[str], count: Any) -> dict[str, Any]:
@@ -165,14 +188,18 @@ def hyperparams_named(tx: GradientTransformation, names: Sequence[str], count: A
 
 def _as_state(value: Any) -> Array:
     """A value that may live in a state: a strongly typed array, float32 (float64 in x64 mode) unless typed before."""
+    if isinstance(value, jax.Array | np.ndarray) and not jnp.issubdtype(value.dtype, jnp.inexact) and value.dtype != bool:
+        return jnp.asarray(value)  # a random key, or integers that were given as an array
     array = jnp.asarray(value)
-    typed = jnp.issubdtype(array.dtype, jnp.inexact) and not array.weak_type
-    return jnp.array(array, dtype=array.dtype if typed else jnp.result_type(float), copy=True)
+    return jnp.array(array, dtype=jnp.result_type(float) if array.weak_type else array.dtype, copy=True)
 
 
 @definition
 def tunable(inner: GradientTransformation, *names: str) -> GradientTransformation:
-    """`inner` with chosen hyperparameters kept in the state, for frameworks that freeze the definition.
+    """`inner` with chosen hyperparameters kept in the state.
+
+    When: a framework freezes the definition, or numbers are to be saved with the state. When not: you may pass the
+    definition to `jit` as an argument; take `replace`.
 
     `state.hyperparams["learning_rate"]` is then read at every update and may be changed between updates,
     inside jit as well. Its dtype is float32 (an array keeps its own), whatever the dtype of the parameters.
@@ -219,12 +246,14 @@ def inject_hyperparams(
     """
 
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        inner = inner_factory(*args, **kwargs)
+        inner = as_transformation(inner_factory(*args, **kwargs))
         static = {static_args} if isinstance(static_args, str) else set(static_args)
+        for name in static:
+            find(inner, name)
         values = hyperparams_named(inner, [name for name in _names(_values(inner, Schedule)) if name not in static], None)
         if hyperparam_dtype is not None:
             typed = {name: jnp.asarray(value, hyperparam_dtype) for name, value in values.items() if not isinstance(value, Schedule)}
             inner = replace(inner, **typed)
-        return tunable(inner, *values)
+        return tunable(inner, *values) if values else inner
 
     return make

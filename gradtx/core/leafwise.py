@@ -58,7 +58,7 @@ def leafwise(
     ([1.0], {})
     """
     values, chosen = dict(hyperparams or {}), dict(options or {})
-    check_names(name or "leafwise", (init, update, reduce), {**values, **chosen}, open_ended=update if reduce else None)
+    check_names(name or "leafwise", (init, update, reduce), {**values, **chosen}, open_ended=update if reduce else None, told=frozenset())
     return LeafRule(name or "leafwise", Rule(update, init, reduce, Static(chosen), needs_params, real_only), values)
 
 
@@ -107,5 +107,5 @@ def treewise(
     [6.0]
     """
     given = {**(options or {}), **(members or {})}
-    check_names(name or "treewise", (init, update), {**(hyperparams or {}), **given}, open_ended=None)
+    check_names(name or "treewise", (init, update), {**(hyperparams or {}), **given}, open_ended=None, told=frozenset({"extra"}))
     return TreeRule(name or "treewise", init, update, dict(hyperparams or {}), given, needs_params)

@@ -16,8 +16,8 @@ from gradtx.core.lifter import Member, init_leaf, missing_params, update_leaves
 from gradtx.core.rules import LeafRule, TreeRule, wanted
 from gradtx.core.schedule import Schedule, value_at
 from gradtx.core.selector import Leaves, Selector
-from gradtx.tree.casts import is_inexact
-from gradtx.tree.paths import first_difference, flatten, leaf_paths, repeated
+from gradtx.tree.casts import as_array, is_inexact
+from gradtx.tree.paths import flatten, leaf_paths, repeated, told_apart
 
 
 class Item(NamedTuple):
@@ -83,7 +83,7 @@ def _init_leaves(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bo
     assert isinstance(item.rule, LeafRule) and item.slots is not None
     member = Member(item.name, item.rule, hyperparams, _active(chosen, leaves.values))
     rows = [
-        init_leaf(member, value, path) if active else None
+        init_leaf(member, value if hasattr(value, "dtype") else as_array(value), path) if active else None
         for active, value, path in zip(member.active, leaves.values, leaves.paths, strict=True)
     ]
     return _pack(item.slots, rows, leaves)
@@ -135,7 +135,7 @@ def _update_tree(
         **rule.options,
         "extra": {name: _narrow(value, leaves, chosen) for name, value in extra.items()},
     }
-    kept = None if item.slots is None else _get(slots, item.path)
+    kept = None if item.slots is None else slots_at(slots, item.path)
     updates, new = rule.update(_narrow(leaves.tree, leaves, chosen), kept, beside, clock.step, **wanted(rule.update, given))
     values = _match(leaves, updates, f"the update that {item.name} returns")
     merged = [value if acts else old for value, acts, old in zip(values, _active(chosen, leaves.values), leaves.values, strict=True)]
@@ -155,10 +155,8 @@ def _match(leaves: Leaves, tree: Any, what: str) -> Sequence[Any]:
     try:
         return leaves.treedef.flatten_up_to(tree)
     except (ValueError, TypeError, KeyError):
-        theirs = leaf_paths(flatten(tree)[1])
-    ours, other = first_difference(leaves.paths, theirs)
-    where = [f"{ours!r} is only in the gradients"] * (ours is not None) + [f"{other!r} is only in {what}"] * (other is not None)
-    raise StructureError(f"the gradients and {what} differ in structure: {', '.join(where) or 'same paths, other containers'}")
+        difference = told_apart(leaves.paths, leaf_paths(flatten(tree)[1]), "the gradients", what)
+        raise StructureError(f"the gradients and {what} differ in structure: {difference}") from None
 
 
 def _beside(leaves: Leaves, params: Any) -> Leaves:
@@ -206,7 +204,7 @@ def _unpack(item: Item, slots: Any, leaves: Leaves, active: Sequence[bool]) -> l
     kind = item.slots
     if kind is None:
         return [None] * len(leaves.values)
-    kept = _get(slots, item.path)
+    kept = slots_at(slots, item.path)
     if type(kept) is not kind:
         raise StateError(
             f"member {item.name} keeps {kind.__name__}, its state holds {type(kept).__name__}: this state belongs to another definition"
@@ -225,13 +223,11 @@ def _match_slots(leaves: Leaves, tree: Any, member: str, field: str) -> Sequence
     try:
         return leaves.treedef.flatten_up_to(tree)
     except (ValueError, TypeError, KeyError):
-        ours, other = first_difference(leaves.paths, leaf_paths(flatten(tree)[1]))
-        raise StateError(
-            f"slot {field!r} of member {member} was made for other parameters: the first path that differs is {ours or other!r}"
-        ) from None
+        difference = told_apart(leaves.paths, leaf_paths(flatten(tree)[1]), "the gradients", "the state")
+        raise StateError(f"slot {field!r} of member {member} was made for other parameters: {difference}") from None
 
 
-def _get(slots: Any, path: tuple[str, ...]) -> Any:
+def slots_at(slots: Any, path: tuple[str, ...]) -> Any:
     for depth, name in enumerate(path):
         if not isinstance(slots, Mapping) or name not in slots:
             holds = ", ".join(map(repr, slots)) if isinstance(slots, Mapping) else type(slots).__name__

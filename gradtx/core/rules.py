@@ -91,16 +91,18 @@ def wanted(function: Function, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in names}
 
 
-def check_names(name: str, functions: Iterable[Function | None], given: Mapping[str, Any], open_ended: Function | None) -> None:
+def check_names(
+    name: str, functions: Iterable[Function | None], given: Mapping[str, Any], open_ended: Function | None, told: frozenset[str]
+) -> None:
     """Raise when a rule asks for a name it is not given, or is given one that it never uses.
 
-    `open_ended` is a function that is told more than `given`, so nothing is missing from it.
+    `open_ended` is a function that is told more than `given`, so nothing is missing from it; all are told `told`.
     """
     known = [function for function in functions if function is not None]
     unused = sorted(set(given) - frozenset[str]().union(*map(keywords, known)))
     if unused:
         raise GradtxError(f"{name}: {', '.join(unused)} is given, but no function of the rule has a keyword-only argument of that name")
     required = frozenset[str]().union(*(keywords(function, required=True) for function in known if function is not open_ended))
-    missing = sorted(required - set(given) - {"extra"})
+    missing = sorted(required - set(given) - told)
     if missing:
         raise GradtxError(f"{name}: its rule asks for {', '.join(missing)}, which is in neither hyperparams nor options")

@@ -1,9 +1,10 @@
 """Selecting parameters by path: `masked`, `partition`, and the table of who gets what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gradtx.core.errors import SelectionError
+from gradtx.core.rules import TreeRule
 from gradtx.core.selector import Leaves, Selector, Where, labels
 from gradtx.core.transformation import GradientTransformation, Part, TransformationLike, as_transformation, definition
 from gradtx.tree.paths import flatten, leaf_paths
@@ -12,6 +13,9 @@ from gradtx.tree.paths import flatten, leaf_paths
 @definition
 def masked(inner: TransformationLike, mask: Where) -> list[Part]:
     r"""`inner` on some leaves; the others pass through unchanged, and keep no slots.
+
+    When: one transformation is for some leaves only. When not: every leaf is to get one of several; take `partition`. To
+    stop leaves from moving, take `freeze`.
 
     Args:
       inner: the transformation.
@@ -22,6 +26,8 @@ def masked(inner: TransformationLike, mask: Where) -> list[Part]:
     Raises:
       SelectionError: at `init` and `update`, when an expression or predicate chooses no leaf, or a tree of
         bools does not fit. A tree of bools is taken at its word, all False included.
+
+    State: that of `inner`, for the chosen leaves.
 
     >>> import gradtx, jax.numpy as jnp
     >>> params = {"dense": {"bias": jnp.ones(1), "kernel": jnp.ones(1)}}
@@ -38,6 +44,8 @@ def masked(inner: TransformationLike, mask: Where) -> list[Part]:
 def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -> list[Part]:
     r"""Different transformations for different leaves.
 
+    When: groups of parameters need other methods or other numbers. When not: to leave out a few leaves; take `masked`.
+
     Args:
       transforms: group name -> transformation.
       param_labels: rules `[(pattern, group), ...]`, tried in order, the first match wins; a pattern is a
@@ -45,8 +53,10 @@ def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -
         names (a prefix of the parameters suffices), or a function of the parameters that returns one.
 
     Raises:
-      SelectionError: a rule matches no leaf, or only leaves that earlier rules claim; a leaf that no rule
-        claims; a group that does not exist.
+      SelectionError: a rule matches no leaf, or only leaves that earlier rules claim (the last rule may: it is
+        there to catch what is left); a leaf that no rule claims; a group that does not exist.
+
+    State: that of every group, for its leaves.
 
     >>> import gradtx, jax.numpy as jnp
     >>> params = {"dense": {"bias": jnp.ones(1), "kernel": jnp.ones(1)}}
@@ -91,19 +101,25 @@ def coverage(tx: GradientTransformation | Sequence[Any], params: Any) -> Coverag
     if not parts:
         raise SelectionError(f"coverage: {tx.name} selects nothing: it holds no masked(...) and no partition(...)")
     table: dict[str, list[str]] = {path: [] for path, value in zip(leaves.paths, values, strict=True) if value is not None}
-    for part in parts:
-        for path, choice in zip(leaves.paths, part.selector(leaves), strict=True):
-            if choice and path in table:
+    for part, selectors in parts:
+        answers = [selector(leaves) for selector in selectors]
+        for path, *chosen in zip(leaves.paths, *answers, strict=True):
+            if all(chosen) and path in table:
                 table[path].append(part.name or part.member.name)
     return Coverage({path: " + ".join(names) or "-" for path, names in table.items()})
 
 
-def _selecting(tx: GradientTransformation) -> Any:
-    """The parts of a definition that have a selector."""
+def _selecting(tx: GradientTransformation, outer: tuple[Selector, ...] = ()) -> Iterator[tuple[Part, tuple[Selector, ...]]]:
+    """The parts of a definition that have a selector, each with those around it."""
     expansion = tx.expansion
-    below = [expansion] if isinstance(expansion, GradientTransformation) else []
     if isinstance(expansion, list):
-        yield from (part for part in expansion if part.selector is not None)
-        below = [part.member for part in expansion]
+        for part in expansion:
+            selectors = outer if part.selector is None else (*outer, part.selector)
+            if part.selector is not None:
+                yield part, selectors
+            yield from _selecting(part.member, selectors)
+        return
+    below = expansion.options.values() if isinstance(expansion, TreeRule) else (expansion,)
     for member in below:
-        yield from _selecting(member)
+        if isinstance(member, GradientTransformation):
+            yield from _selecting(member, outer)

@@ -4,7 +4,7 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -60,7 +60,7 @@ def mask(where: Where, leaves: Leaves, owner: str) -> Sequence[bool]:
 
 def labels(where: Any, leaves: Leaves, groups: Sequence[str], owner: str) -> Sequence[str | None]:
     """For every leaf its group, by rules tried in order or by a tree of labels; None for None leaves."""
-    if not is_rules(where, groups):
+    if not is_rules(where, groups, leaves):
         return _checked_labels(_answers(where, leaves, owner), leaves, groups, owner)
     if all(isinstance(pattern, str) for pattern, _ in where):
         found = _labels_by_text(tuple(tuple(rule) for rule in where), leaves.paths, owner)
@@ -98,16 +98,27 @@ def _checked_labels(found: Sequence[Any], leaves: Leaves, groups: Sequence[str],
     return found
 
 
-def is_rules(where: Any, groups: Sequence[str]) -> bool:
-    """Whether `where` is a list of (pattern, group) rules rather than a tree of labels."""
+def is_rules(where: Any, groups: Sequence[str], leaves: Leaves) -> bool:
+    """Whether `where` is a list of (pattern, group) rules rather than a tree of labels.
+
+    A list of pairs of group names is a tree of labels where the parameters are a list as long.
+    """
     if not isinstance(where, list | tuple) or not where or not all(isinstance(rule, list | tuple) and len(rule) == 2 for rule in where):
         return False
-    return all(is_matcher(pattern) and isinstance(label, str) for pattern, label in where) and not all(rule[0] in groups for rule in where)
+    like_params = (
+        isinstance(leaves.tree, list | tuple) and len(leaves.tree) == len(where) and all(pattern in groups for pattern, _ in where)
+    )
+    return not like_params and all(is_matcher(pattern) and isinstance(label, str) for pattern, label in where)
 
 
 def is_matcher(where: Any) -> bool:
     """A regex or a predicate `(path, array)`: something that looks at one leaf at a time."""
-    return isinstance(where, str) or (callable(where) and _positional(where) == 2)
+    return isinstance(where, str) or (is_function(where) and _positional(where) == 2)
+
+
+def is_function(where: Any) -> bool:
+    """Whether `where` is to be called; a tree of answers that is itself callable, such as a module of bools, is not."""
+    return callable(where) and jax.tree_util.all_leaves([where])
 
 
 @functools.lru_cache(maxsize=1024)
@@ -134,7 +145,7 @@ def _matches_text(pattern: str, paths: tuple[str, ...]) -> tuple[bool, ...]:
 
 def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
     """A tree of answers, or a function of the tree that gives one, spread over the leaves it covers."""
-    answers = where(leaves.tree) if callable(where) and not isinstance(where, Mapping) else where
+    answers = where(leaves.tree) if is_function(where) else where
     try:
         spread = jax.tree.map(_spread, answers, leaves.tree, is_leaf=is_none)
     except (ValueError, TypeError, KeyError):

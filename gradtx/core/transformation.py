@@ -77,14 +77,14 @@ class GradientTransformation(Definition):
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
         """The slots alone, without a clock: what a wrapper keeps of its inner transformation."""
-        return init_program(self._items, params, count)
+        return init_program(self.items, params, count)
 
     def update_slots(self, updates: Updates, slots: Any, params: Params | None, step: Any, extra: Mapping[str, Any]) -> tuple[Any, Any]:
         """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... and is handed down to every member."""
         return self._advance(updates, slots, params, Clock(step - 1, step), extra)
 
     def _advance(self, updates: Updates, slots: Any, params: Params | None, clock: Clock, extra: Mapping[str, Any]) -> tuple[Any, Any]:
-        check_members(self._items, slots)
+        check_members(self.items, slots)
         return update_program(self._runs, updates, slots, params, clock, extra)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
@@ -109,12 +109,13 @@ class GradientTransformation(Definition):
         return self.factory is PLAIN
 
     @property
-    def _items(self) -> tuple[Item, ...]:
+    def items(self) -> tuple[Item, ...]:
+        """The rules that this definition comes down to, in the order in which they act."""
         return self._cached("items", lambda: tuple(_rooted(self, list(_items(self)))))
 
     @property
     def _runs(self) -> tuple[tuple[Item, ...], ...]:
-        return self._cached("runs", lambda: runs(self._items))
+        return self._cached("runs", lambda: runs(self.items))
 
     def _cached(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self.cache:

@@ -28,11 +28,11 @@ class State(NamedTuple):
 
     @property
     def hyperparams(self) -> dict[str, Any]:
-        """The hyperparameters that `tunable` (or `inject_hyperparams`) keeps in this state."""
+        """The hyperparameters that `tunable` (or `inject_hyperparams`) keeps in this state, where it is the outermost part."""
         try:
             return self.slots["hyperparams"]
         except (KeyError, TypeError):
-            raise AttributeError("this state holds no hyperparams: wrap the definition in tunable(...)") from None
+            raise AttributeError("this state holds no hyperparams at its root: wrap the whole definition in tunable(...)") from None
 
 
 class Interval(NamedTuple):

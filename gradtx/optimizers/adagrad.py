@@ -44,6 +44,9 @@ def scale_by_rss(
       eps: ε ≥ 0.
       eps_in_sqrt: False for u = g / (√r + ε).
 
+    Raises:
+      HyperparamError: a number out of its range.
+
     State: 4 bytes per parameter.
 
     >>> import gradtx, jax.numpy as jnp

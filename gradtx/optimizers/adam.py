@@ -64,6 +64,9 @@ def scale_by_adam(
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: NAdam's m̂.
 
+    Raises:
+      HyperparamError: a number out of its range.
+
     State: 8 bytes per parameter; 6 with `mu_dtype=bfloat16`.
 
     >>> import gradtx, jax.numpy as jnp

@@ -4,7 +4,7 @@ r"""Lion: the sign of an average of gradients.
     m ← β2 m + (1 − β2) g
     θ ← θ − η (sign(c) + λ θ)
 
-Two softer forms in place of the sign: tanh(k c), and c clipped to [−1, 1].
+`scale_by_lion` has two softer forms in place of the sign: tanh(k c), and c clipped to [−1, 1].
 """
 
 from typing import Any, Literal, NamedTuple
@@ -92,7 +92,7 @@ def lion(
     AdamW's, and λ as much larger. When not: small batches, where the sign is mostly noise.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step: every coordinate moves by exactly η; 1e-5 to 3e-4.
+      learning_rate: η ≥ 0, parameter units per step: the sign moves every coordinate by η, decay adds η λ θ; 1e-5 to 3e-4.
       b1: β1 in [0, 1), weight of the past in the direction; typically 0.9.
       b2: β2 in [0, 1), decay of m; typically 0.99.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.

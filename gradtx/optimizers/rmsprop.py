@@ -75,6 +75,9 @@ def scale_by_rms(
       eps_in_sqrt: False for u = g / (√r + ε).
       bias_correction: r / (1 − β^t) in place of r.
 
+    Raises:
+      HyperparamError: a number out of its range.
+
     State: 4 bytes per parameter.
 
     >>> import gradtx, jax.numpy as jnp
@@ -102,6 +105,9 @@ def scale_by_stddev(
       initial_scale: r before the first update, ≥ 0.
       eps_in_sqrt: False for u = g / (√(r − m²) + ε).
       bias_correction: m and r divided by 1 − β^t.
+
+    Raises:
+      HyperparamError: a number out of its range.
 
     State: 8 bytes per parameter.
 

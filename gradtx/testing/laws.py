@@ -206,7 +206,7 @@ def law_partition(tx: TX) -> None:
 
 def law_vmap_definition(tx: TX) -> None:
     """A batch of hyperparameters runs like one definition after another."""
-    params, values = parameters(), {name: float(value) for name, value in hyperparams(tx).items()}
+    params, values = parameters(), numbers(tx)
     pairs = {name: jnp.asarray([value * 0.5, value * 0.9]) for name, value in values.items()}
     if not pairs:
         return

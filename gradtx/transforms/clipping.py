@@ -20,7 +20,8 @@ def _clip(grad: jax.Array, slots: None, param: None, step: jax.Array, *, max_del
 def clip(max_delta: NonNegative) -> GradientTransformation:
     """Clip every entry to an interval: u ← min(max(g, −c), c).
 
-    It changes the direction of the gradient; `clip_by_global_norm` does not. nan stays nan.
+    When: single entries spike, and the direction may change. When not: to bound the length of a step; take
+    `clip_by_global_norm`, which keeps the direction. nan stays nan.
 
     Args:
       max_delta: c ≥ 0, in units of the gradient.
@@ -59,11 +60,17 @@ def _shrink_to_norm(grad: jax.Array, slots: None, param: None, step: jax.Array, 
 def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
     """Shrink all updates together to a norm: u ← g min(1, c / ‖g‖), ‖g‖ over all arrays.
 
-    The direction is kept. The norm is summed in float32 at least, whatever the gradients' dtype. When it
-    is not finite, finite entries become 0, and the others stay where they are.
+    When: gradients spike now and then, as in recurrent networks and language models; the direction is kept. When
+    not: layers differ in scale by far, and one of them would shrink all; take `clip_by_block_rms`.
+
+    The norm is summed in float32 at least, whatever the gradients' dtype. When it is not finite, finite entries
+    become 0, and the others stay where they are.
 
     Args:
       max_norm: c ≥ 0, in units of the gradient; typically 1.0 for language models.
+
+    Raises:
+      HyperparamError: a number out of its range.
 
     State: 0 bytes per parameter.
 
@@ -87,8 +94,14 @@ def _shrink_to_rms(grad: jax.Array, slots: None, param: None, step: jax.Array, *
 def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
     """Shrink every array to a root mean square: u ← g min(1, c / rms(g)), rms per array.
 
+    When: arrays differ in scale, behind a preconditioner. When not: the relative sizes of the arrays' steps matter; take
+    `clip_by_global_norm`.
+
     Args:
       threshold: c > 0; 1.0 in Adafactor.
+
+    Raises:
+      HyperparamError: a number out of its range.
 
     State: 0 bytes per parameter.
 

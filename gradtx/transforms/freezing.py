@@ -16,6 +16,9 @@ def freeze(mask: Where) -> GradientTransformation:
     Args:
       mask: which leaves to freeze (see `masked`).
 
+    Raises:
+      SelectionError: as `masked` does.
+
     State: 0 bytes per parameter.
 
     >>> import gradtx, jax.numpy as jnp

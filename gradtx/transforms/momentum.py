@@ -30,13 +30,17 @@ def _update_trace(grad: jax.Array, slots: Trace, param: None, step: jax.Array, *
 def trace(decay: Fraction, nesterov: bool = False, accumulator_dtype: DTypeLike | None = None) -> GradientTransformation:
     """Momentum: a decaying sum of updates, t ← g + μ t; u = t, or u = g + μ t with Nesterov.
 
-    Behind a learning rate this is the classical velocity: `chain(scale_by_learning_rate(eta), trace(mu))`
-    gives Δw ← μ Δw − η g exactly, also while η changes. For an average instead of a sum use `ema`.
+    When: a method without momentum of its own. Behind a learning rate this is the classical velocity: `chain(scale_by_learning_rate(eta), trace(mu))`
+    gives Δw ← μ Δw − η g exactly, also while η changes.
+    When not: for an average instead of a sum; take `ema`.
 
     Args:
       decay: μ in [0, 1]; typically 0.9.
       nesterov: look ahead by one more step of momentum.
       accumulator_dtype: dtype of t; None: the parameter's, float32 at least.
+
+    Raises:
+      HyperparamError: a number out of its range.
 
     State: 4 bytes per parameter (float32).
 
@@ -72,10 +76,15 @@ def _update_ema(grad: jax.Array, slots: Average, param: None, step: jax.Array, *
 def ema(decay: Decay, debias: bool = True, accumulator_dtype: DTypeLike | None = None) -> GradientTransformation:
     """An exponential average of updates: m ← β m + (1 − β) g; u = m / (1 − β^t), or u = m.
 
+    When: to smooth gradients or updates at their own scale. When not: for the classical momentum, a sum; take `trace`.
+
     Args:
       decay: β in [0, 1); the average reaches back about 1/(1 − β) steps. Typically 0.9 to 0.999.
       debias: divide by 1 − β^t, so that the start at zero does not show.
       accumulator_dtype: dtype of m; None: the parameter's, float32 at least.
+
+    Raises:
+      HyperparamError: a number out of its range.
 
     State: 4 bytes per parameter (float32).
 

@@ -59,9 +59,9 @@ def repeated(paths: tuple[str, ...]) -> str | None:
     return most[0][0] if most and most[0][1] > 1 else None
 
 
-def first_difference(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str | None, str | None]:
-    """The first path of either sequence that the other lacks, as (only ours, only theirs)."""
-    missing_there, missing_here = set(ours) - set(theirs), set(theirs) - set(ours)
-    mine = next((path for path in ours if path in missing_there), None)
-    other = next((path for path in theirs if path in missing_here), None)
-    return mine, other
+def told_apart(ours: Sequence[str], theirs: Sequence[str], here: str, there: str) -> str:
+    """How two trees differ: the first path of either that the other lacks."""
+    mine = next((path for path in ours if path not in set(theirs)), None)
+    other = next((path for path in theirs if path not in set(ours)), None)
+    only = [f"{mine!r} is only in {here}"] * (mine is not None) + [f"{other!r} is only in {there}"] * (other is not None)
+    return ", ".join(only) or "the paths are the same, the containers are not"
