@@ -30,8 +30,8 @@ def _update_trace(grad: jax.Array, slots: Trace, param: None, step: jax.Array, *
 def trace(decay: Fraction, nesterov: bool = False, accumulator_dtype: DTypeLike | None = None) -> GradientTransformation:
     """Momentum: a decaying sum of updates, t ← g + μ t; u = t, or u = g + μ t with Nesterov.
 
-    When: a method without momentum of its own. Behind a learning rate this is the classical velocity: `chain(scale_by_learning_rate(eta), trace(mu))`
-    gives Δw ← μ Δw − η g exactly, also while η changes.
+    When: a method without momentum of its own. Behind a learning rate this is the classical velocity:
+    `chain(scale_by_learning_rate(eta), trace(mu))` gives Δw ← μ Δw − η g exactly, also while η changes.
     When not: for an average instead of a sum; take `ema`.
 
     Args:
