@@ -94,9 +94,9 @@ MUTATIONS = [
     ),
     Mutation(
         "clock: schedules one update late",
-        "core/transformation.py",
-        "count=state.count, **extra",
-        "count=clock.step, **extra",
+        "core/program.py",
+        "return Clock(count, jnp.where(",
+        "return Clock(count + 1, jnp.where(",
         ORACLES.format("schedule"),
     ),
     Mutation(
