@@ -1,11 +1,7 @@
 """The docs do what they say: pages run and print what they show, no name is missing, links lead somewhere, bytes are measured."""
 
-import contextlib
 import inspect
-import io
 import re
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +11,22 @@ import matplotlib as mpl
 import pytest
 
 import gradtx
-from tests.blocks import BLOCK, Block
+from tests.blocks import BLOCK, run_blocks
 from tests.peer import optax
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-CODE_CELL = re.compile(r"^```\{code-cell\}.*$((?:\n:.*)*)", re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 ROW = re.compile(r"^\| \[`(\w+)`\]\(#gradtx\.\1\) \| .* \| (yes|no) \| (\d+) \|.*\|$", re.MULTILINE)
 CALL = re.compile(r"^\| `(\w+\(.*\))` \| (\d+) \|$", re.MULTILINE)
 
 
-def run_page(page: Path, namespace: dict[str, Any]) -> list[Block]:
-    """Run every python block and code cell of a page, in order, in one namespace."""
-    text = CODE_CELL.sub(lambda cell: "```python" + cell[1].replace("\n:", "\n# :"), page.read_text(encoding="utf-8"))
-    blocks = []
-    for match in BLOCK.finditer(text):
-        line = text.count("\n", 0, match.start(1))
-        code = compile("\n" * line + match[1], str(page), "exec")
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            exec(code, namespace)
-        blocks.append(Block(line, printed.getvalue(), match[2]))
-    return blocks
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page_prints_what_it_shows(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpl.use("agg")
-    module = types.ModuleType(page.stem)
-    monkeypatch.setitem(sys.modules, page.stem, module)  # pickle finds the classes that the page defines
     monkeypatch.syspath_prepend(str(DOCS))
-    with jax.numpy_rank_promotion("allow"):
-        blocks = run_page(page, vars(module))
-    for block in blocks:
+    for block in run_blocks(page):
         assert block.shown is None or block.printed == block.shown, f"{page.name}:{block.line}"
 
 

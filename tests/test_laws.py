@@ -45,6 +45,15 @@ def test_laws_notice_a_broken_rule(broken: str) -> None:
         LAWS[broken](tx)
 
 
+def hide_nan(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
+    return jnp.where(jnp.isnan(grad), 0.0, grad), slots
+
+
+def test_laws_notice_a_nan_that_is_hidden() -> None:
+    with pytest.raises(AssertionError, match=r"nan became the number 0\.0"):
+        LAWS["contained"](gradtx.leafwise(None, hide_nan))
+
+
 CALLS = []
 
 
