@@ -1,6 +1,7 @@
 """gradtx: gradient transformations for JAX, as data."""
 
 from gradtx.core.apply import apply_updates as apply_updates
+from gradtx.core.cautious import cautious_mask as cautious_mask
 from gradtx.core.chain import chain as chain
 from gradtx.core.config import from_config as from_config
 from gradtx.core.config import to_config as to_config

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import gradtx
 from gradtx.tree.kernels import bundle_size, call_rows
 from gradtx.tree.paths import tree_paths
-from tests.methods import rate
+from tests.methods.row import rate
 from tests.peer import optax
 
 MANY = {f"w{index}": jnp.full((2, 3), float(index)) for index in range(30)}

@@ -27,22 +27,24 @@ def gradient(step: int) -> list[np.ndarray]:
     ]
 
 
-def follow_reference(oracle: Any, steps: int = STEPS) -> list[list[np.ndarray]]:
+def follow_reference(oracle: Any, steps: int = STEPS, extra: Any = None) -> list[list[np.ndarray]]:
     """The updates of a float64 reference, step by step, parameters following them."""
     params, memory, history = start(), {}, []
     for step in range(1, steps + 1):
-        updates = [np.asarray(u, np.float64) for u in oracle(gradient(step), params, memory, step)]
+        told = extra(step, params, gradient(step)) if extra else {}
+        updates = [np.asarray(u, np.float64) for u in oracle(gradient(step), params, memory, step, **told)]
         params = [w + u for w, u in zip(params, updates, strict=True)]
         history.append(updates)
     return history
 
 
-def follow(tx: Any, dtype: Any, steps: int = STEPS) -> list[list[np.ndarray]]:
+def follow(tx: Any, dtype: Any, steps: int = STEPS, extra: Any = None) -> list[list[np.ndarray]]:
     """The updates of a transformation, gradtx's or Optax's, on the same gradients."""
     params = [jnp.asarray(w, dtype) for w in start()]
     state, update, history = tx.init(params), jax.jit(tx.update), []
     for step in range(1, steps + 1):
-        updates, state = update([jnp.asarray(g, dtype) for g in gradient(step)], state, params)
+        grads = [jnp.asarray(g, dtype) for g in gradient(step)]
+        updates, state = update(grads, state, params, **(extra(step, params, grads) if extra else {}))
         params = gradtx.apply_updates(params, updates)
         history.append([np.asarray(u, np.float64) for u in updates])
     return history

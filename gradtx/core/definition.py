@@ -44,12 +44,30 @@ class Factory:
     @functools.cached_property
     def signature(self) -> inspect.Signature:
         full = inspect.signature(self.body)
-        return full.replace(parameters=list(full.parameters.values())[self._skip :], return_annotation=self.result)
+        parameters = [one for one in list(full.parameters.values())[self._skip :] if one.name not in self.flags]
+        known = {parameter.name for parameter in parameters}
+        flags = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in self._flag_hints if name not in known]
+        return full.replace(parameters=parameters + flags, return_annotation=self.result)
+
+    @functools.cached_property
+    def _hints(self) -> dict[str, Any]:
+        return typing.get_type_hints(self.body, include_extras=True)
+
+    @functools.cached_property
+    def flags(self) -> dict[str, Any]:
+        """The argument written `**flags: Unpack[SomeTypedDict]`, if there is one: its name, and the TypedDict."""
+        found = {name: typing.get_args(hint) for name, hint in self._hints.items() if typing.get_origin(hint) is typing.Unpack}
+        return {name: kinds[0] for name, kinds in found.items()}
+
+    @functools.cached_property
+    def _flag_hints(self) -> dict[str, Any]:
+        """Every argument that such a TypedDict stands for; all are keywords, None when they are not given."""
+        return {name: hint for kind in self.flags.values() for name, hint in typing.get_type_hints(kind, include_extras=True).items()}
 
     @functools.cached_property
     def dynamic(self) -> dict[str, Any]:
         """The arguments that are data, by name, each with what its annotation says of it."""
-        hints = typing.get_type_hints(self.body, include_extras=True)
+        hints = {**self._flag_hints, **self._hints}
         marks = {name: _marks(hints.get(name)) for name in self.signature.parameters}
         return {name: found for name, found in marks.items() if set(found) - {type(None)}}
 

@@ -1,11 +1,15 @@
 """`descend`: from a direction to a step down; the one home of the arguments that optimizers share."""
 
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import jax
+import jax.numpy as jnp
 
+from gradtx.core.cautious import cautious_mask
 from gradtx.core.chain import chain
+from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import leafwise
+from gradtx.core.schedule import Schedule
 from gradtx.core.select import masked
 from gradtx.core.selector import Where
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
@@ -72,33 +76,107 @@ def scale_by_learning_rate(learning_rate: NonNegative, *, flip_sign: bool = True
     )
 
 
+DecayForm = Literal["decoupled", "l2", "independent", "corrected", "cautious"]
+
+
+class StepFlags(TypedDict, total=False):
+    """How the step is taken: what every optimizer of the Adam family accepts besides, by keyword. None: as Optax does."""
+
+    decay_form: DecayForm | None
+    peak_learning_rate: NonNegative | None
+    cautious: bool | None
+
+
+class DecayFlags(StepFlags, total=False):
+    """The same, for optimizers that have no weight decay of their own."""
+
+    weight_decay: NonNegative | None
+    mask: Where | None
+
+
+def _form(
+    grad: jax.Array,
+    slots: None,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    weight_decay: jax.Array,
+    learning_rate: jax.Array,
+    peak_learning_rate: jax.Array,
+    decay_form: DecayForm,
+) -> Any:
+    inverse = jnp.where(peak_learning_rate > 0, 1 / jnp.where(peak_learning_rate > 0, peak_learning_rate, 1.0), 0.0)
+    factors = {"independent": inverse, "corrected": learning_rate * inverse, "cautious": (grad * param.conj()).real >= 0}
+    return grad + weight_decay * factors[decay_form] * param, slots
+
+
+def _decay_by_form(weight_decay: Any, mask: Where | None, learning_rate: Any, flags: StepFlags) -> TransformationLike:
+    """Weight decay behind a rule and before the learning rate, in one of its forms."""
+    form = flags.get("decay_form") or "decoupled"
+    if form in ("decoupled", "l2"):
+        return add_decayed_weights(weight_decay, mask)
+    peak = flags.get("peak_learning_rate")
+    if peak is None and form != "cautious" and isinstance(learning_rate, Schedule):
+        raise HyperparamError(
+            f"decay_form={form!r} divides by the largest learning rate, and {learning_rate!r} does not say which that is: "
+            "give it as peak_learning_rate=..."
+        )
+    hyperparams = {
+        "weight_decay": weight_decay,
+        "learning_rate": learning_rate,
+        "peak_learning_rate": learning_rate if peak is None else peak,
+    }
+    decay = leafwise(None, _form, hyperparams=hyperparams, options={"decay_form": form}, needs_params=True, name="add_decayed_weights")
+    return decay if mask is None else masked(decay, mask)
+
+
 @definition
 def descend(
     rule: TransformationLike,
     learning_rate: NonNegative,
     weight_decay: NonNegative | None = None,
     mask: Where | None = None,
+    **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    """A direction, weight decay, and the step down: θ ← θ − η (u + λ θ).
+    r"""A direction, weight decay, and the step down: θ ← θ − η (u + λ θ).
 
-    Every optimizer whose step has this form is `descend` of its rule.
+    Every optimizer whose step has this form is `descend` of its rule, and takes the same flags.
 
     Args:
       rule: gives the direction u.
       learning_rate: η ≥ 0.
-      weight_decay: λ ≥ 0, decoupled from the rule; None for no such term.
+      weight_decay: λ ≥ 0; None for no such term.
       mask: which leaves decay; None: all.
+      decay_form: how λ acts. "decoupled" (the default): θ ← θ − η λ θ (AdamW). "l2": g ← g + λ θ before the rule.
+        "independent": θ ← θ − (η/η_max) λ θ, so that tuning η leaves the decay alone. "corrected": θ ← θ − η (η/η_max) λ θ,
+        which keeps the norms of normalised layers level while η falls. "cautious": as decoupled, only where u θ ≥ 0.
+      peak_learning_rate: η_max > 0, for "independent" and "corrected"; None: η itself, which must then be no schedule.
+      cautious: pass u through `cautious_mask` before it decays and descends.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number out of its range; a schedule without its peak; a form of another name, or one without weight decay.
 
     State: that of the rule.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> w = jnp.array([1.0])
-    >>> tx = gradtx.descend(gradtx.identity(), 0.1, weight_decay=1.0)
-    >>> round(tx.update(jnp.array([1.0]), tx.init(w), w)[0].item(), 6)
-    -0.2
+    >>> w = jnp.array([1.0, -1.0])
+    >>> def step(form):
+    ...     tx = gradtx.descend(gradtx.identity(), 0.5, weight_decay=1.0, decay_form=form)
+    ...     return tx.update(jnp.array([1.0, 1.0]), tx.init(w), w)[0].tolist()
+    >>> step("decoupled"), step("independent"), step("cautious")
+    ([-1.0, -0.0], [-1.5, 0.5], [-1.0, -0.5])
+
+    Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2, with the schedule multiplier alone on the decay for "independent";
+    Defazio 2025, arXiv 2506.02285, for "corrected"; Chen et al. 2025, arXiv 2510.12402, for "cautious".
     """
+    form = flags.get("decay_form") or "decoupled"
+    if form not in get_args(DecayForm):
+        raise HyperparamError(f"decay_form = {form!r} is unknown; choose one of {', '.join(map(repr, get_args(DecayForm)))}")
+    direction = chain(rule, cautious_mask()) if flags.get("cautious") else rule
     scale = scale_by_learning_rate(learning_rate)
-    return chain(rule, scale) if weight_decay is None else chain(rule, add_decayed_weights(weight_decay, mask), scale)
+    if weight_decay is None:
+        if flags.get("decay_form"):
+            raise HyperparamError(f"decay_form={form!r} says how weight decay acts, and there is none: give weight_decay=... too")
+        return chain(direction, scale)
+    decay = _decay_by_form(weight_decay, mask, learning_rate, flags)
+    return chain(decay, direction, scale) if form == "l2" else chain(direction, decay, scale)

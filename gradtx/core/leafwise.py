@@ -32,7 +32,8 @@ def leafwise(
     What they want to be told they name as keyword-only arguments, out of `hyperparams` and `options`.
     Arithmetic runs in float32 at least; slots come back in the dtypes that `init` gave them; `step` is
     1, 2, 3, ... as a float. None and integer leaves are never shown to the rule. A hyperparameter
-    called `key` arrives as a random key of this leaf at this step.
+    called `key` arrives as a random key of this leaf at this step; `raw`, which every rule may ask for,
+    is the gradient of this leaf before any member of the chain.
 
     Args:
       init: makes the slots of one array, or None.
@@ -58,7 +59,9 @@ def leafwise(
     ([1.0], {})
     """
     values, chosen = dict(hyperparams or {}), dict(options or {})
-    check_names(name or "leafwise", (init, update, reduce), {**values, **chosen}, open_ended=update if reduce else None, told=frozenset())
+    check_names(
+        name or "leafwise", (init, update, reduce), {**values, **chosen}, open_ended=update if reduce else None, told=frozenset({"raw"})
+    )
     return LeafRule(name or "leafwise", Rule(update, init, reduce, Static(chosen), needs_params, real_only), values)
 
 

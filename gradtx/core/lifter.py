@@ -36,6 +36,7 @@ class Row(NamedTuple):
     slots: tuple[Any, ...]
     param: jax.Array | None
     leaf: np.uint32 | None
+    raw: jax.Array | None
 
 
 def init_leaf(member: Member, param: Any, path: str) -> Any:
@@ -72,6 +73,7 @@ def update_leaves(
     updates: Sequence[Any],
     slots: Sequence[Sequence[Any]],
     params: Sequence[Any] | None,
+    raw: Sequence[Any],
     step: Any,
 ) -> tuple[list[Any], list[list[Any]]]:
     """Run neighbouring rules: the new updates, and for every member its new slots by leaf."""
@@ -79,7 +81,12 @@ def update_leaves(
     told = [_told(member, updates) for member in members]
     rows = {
         index: _row(
-            [members[n] for n in program], paths[index], updates[index], [slots[n][index] for n in program], params and params[index]
+            [members[n] for n in program],
+            paths[index],
+            updates[index],
+            [slots[n][index] for n in program],
+            params and params[index],
+            raw[index],
         )
         for index, program in enumerate(programs)
         if program
@@ -125,15 +132,16 @@ def _told(member: Member, updates: Sequence[Any]) -> dict[str, Any]:
     return wanted(rule.update, told)
 
 
-def _row(members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], param: Any) -> Row:
+def _row(members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], param: Any, raw: Any) -> Row:
     grad = as_array(grad)
     needing = [member for member in members if member.rule.rule.needs_params]
     if needing and param is None:
         raise missing_params(needing[0].name)
     for member in members:
         _check_real(member, grad, path)
-    random = any(member.rule.rule.is_random for member in members)
-    return Row(grad, tuple(slots), as_array(param) if needing else None, path_hash(path) if random else None)
+    random, wants_raw = (any(getattr(member.rule.rule, ask) for member in members) for ask in ("is_random", "wants_raw"))
+    beside = as_array(param) if needing else None
+    return Row(grad, tuple(slots), beside, path_hash(path) if random else None, as_array(raw) if wants_raw else None)
 
 
 def _shapes(row: Row) -> tuple[Any, ...]:
@@ -153,6 +161,8 @@ def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array
     kept: list[Any] = []
     for rule, values, slots in zip(rules, told, row.slots, strict=True):
         named = {name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real) for name, value in values.items()}
+        if rule.wants_raw and row.raw is not None:
+            named["raw"] = row.raw.astype(dtype)
         decoded = None if slots is None else type(slots)(*(cast_inexact(slot, dtype) for slot in slots))
         update, new = rule.update(update, decoded, param, step.astype(real), **named, **wanted(rule.update, rule.options.values))
         kept.append(None if slots is None else _encode(new, slots))

@@ -98,23 +98,25 @@ def update_program(program: Iterable[Sequence[Item]], updates: Any, slots: Any, 
     """Every run in turn: the new updates and slots."""
     leaves = _leaves(updates)
     beside = None if params is None else _beside(leaves, params)
-    known: dict[int, Any] = {}
+    known, raw = dict[int, Any](), leaves.values
     for run in program:
         if isinstance(run[0].rule, LeafRule):
-            leaves, slots = _update_leaves(run, leaves, slots, beside, clock, known)
+            leaves, slots = _update_leaves(run, leaves, slots, beside, raw, clock, known)
         else:
             leaves, slots = _update_tree(run[0], leaves, slots, beside, clock, known, extra)
     return leaves.tree, slots
 
 
-def _update_leaves(run: Sequence[Item], leaves: Leaves, slots: Any, params: Leaves | None, clock: Clock, known: dict[int, Any]) -> Any:
+def _update_leaves(
+    run: Sequence[Item], leaves: Leaves, slots: Any, params: Leaves | None, raw: Sequence[Any], clock: Clock, known: dict[int, Any]
+) -> Any:
     members, columns = [], []
     for item in run:
         assert isinstance(item.rule, LeafRule)
         active = _active(_chosen(item, params or leaves), leaves.values)
         members.append(Member(item.name, item.rule, clock.resolve(item.rule.hyperparams, known), active))
         columns.append(_unpack(item, slots, leaves, active))
-    new, kept = update_leaves(members, leaves.paths, leaves.values, columns, None if params is None else params.values, clock.step)
+    new, kept = update_leaves(members, leaves.paths, leaves.values, columns, None if params is None else params.values, raw, clock.step)
     for item, rows in zip(run, kept, strict=True):
         if item.slots is not None:
             slots = _put(slots, item.path, _pack(item.slots, rows, leaves))

@@ -33,6 +33,11 @@ class Rule:
     def is_random(self) -> bool:
         return "key" in keywords(self.update)
 
+    @functools.cached_property
+    def wants_raw(self) -> bool:
+        """Whether it asks for the gradient as the caller gave it."""
+        return "raw" in keywords(self.update)
+
     def __hash__(self) -> int:
         return self._hash
 

@@ -8,12 +8,12 @@ r"""Adam: an average of gradients over the root of an average of squared gradien
 With Nesterov (NAdam) m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t).
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import descend
+from gradtx.core.descend import DecayFlags, descend
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import Decay, DTypeLike, NonNegative
@@ -91,6 +91,7 @@ def adam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
+    **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""Momentum and a step size per coordinate, both corrected for their start at zero.
 
@@ -108,9 +109,11 @@ def adam(
       eps_root: ε_root ≥ 0, under the root; 1e-15 or so to differentiate through the step.
       mu_dtype: dtype of m; None: the parameter's, float32 at least; bfloat16 saves 2 bytes per parameter.
       nesterov: NAdam's m̂.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
+      MissingParamsError: with weight decay, `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).
 
@@ -125,4 +128,4 @@ def adam(
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1.
     """
-    return descend(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate)
+    return descend(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, **flags)

@@ -4,7 +4,9 @@ u = m̂ / (√(r̂ + ε_root) + ε)       (Adam's direction)
 θ ← θ − η (u + λ θ)
 """
 
-from gradtx.core.descend import descend
+from typing import Unpack
+
+from gradtx.core.descend import StepFlags, descend
 from gradtx.core.selector import Where
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import Decay, DTypeLike, NonNegative
@@ -23,6 +25,7 @@ def adamw(
     mask: Where | None = None,
     *,
     nesterov: bool = False,
+    **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""Adam, and a pull of every parameter towards zero at its own rate.
 
@@ -41,6 +44,7 @@ def adamw(
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to 0.1 (language models).
       mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
       nesterov: NAdam's m̂.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -59,4 +63,4 @@ def adamw(
 
     Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2.
     """
-    return descend(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, weight_decay, mask)
+    return descend(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, weight_decay, mask, **flags)

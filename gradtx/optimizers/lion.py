@@ -7,12 +7,12 @@ r"""Lion: the sign of an average of gradients.
 `scale_by_lion` has two softer forms in place of the sign: tanh(k c), and c clipped to [−1, 1].
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import descend
+from gradtx.core.descend import StepFlags, descend
 from gradtx.core.errors import GradtxError
 from gradtx.core.leafwise import leafwise
 from gradtx.core.selector import Where
@@ -83,6 +83,7 @@ def lion(
     mu_dtype: DTypeLike | None = None,
     weight_decay: NonNegative = 1e-3,
     mask: Where | None = None,
+    **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""Steps of one size for every coordinate, in the direction of an averaged gradient's sign.
 
@@ -98,6 +99,7 @@ def lion(
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-3 (here) to 1.
       mask: which leaves decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -116,4 +118,4 @@ def lion(
 
     Chen et al. 2023, arXiv 2302.06675, Algorithm 2.
     """
-    return descend(scale_by_lion(b1, b2, mu_dtype), learning_rate, weight_decay, mask)
+    return descend(scale_by_lion(b1, b2, mu_dtype), learning_rate, weight_decay, mask, **flags)

@@ -1,34 +1,6 @@
-"""Float64 references for every method, written from the papers; nothing of gradtx is imported.
-
-A reference is `rule(g, w, memory, t, **hyperparameters) -> update` on one array; `memory` is a dict that
-it keeps between steps, empty before the first; t = 1, 2, 3, ... `each` and `after` build whole methods.
-"""
-
-import functools
-from typing import Any
+"""Float64 references of the building blocks and the textbook methods, written from the papers; nothing of gradtx is imported."""
 
 import numpy as np
-
-
-def each(rule, **hyperparams):
-    """A rule on every array of a list, each with a memory of its own."""
-    return functools.partial(_each, rule, hyperparams)
-
-
-def _each(rule, hyperparams, grads, params, memory, t):
-    return [rule(g, w, memory.setdefault(i, {}), t, **hyperparams) for i, (g, w) in enumerate(zip(grads, params, strict=True))]
-
-
-def after(*methods):
-    """Methods one after another."""
-    return functools.partial(_after, methods)
-
-
-def _after(methods, grads, params, memory, t):
-    for number, method in enumerate(methods):
-        grads = method(grads, params, memory.setdefault(("method", number), {}), t)
-    return grads
-
 
 # transforms
 
@@ -41,10 +13,6 @@ def zero(g, w, memory, t):
     return np.zeros_like(g)
 
 
-def scale(g, w, memory, t, factor):
-    return (factor(t - 1) if callable(factor) else factor) * g
-
-
 def trace(g, w, memory, t, decay, nesterov=False):
     memory["t"] = g + decay * memory.get("t", 0.0)
     return g + decay * memory["t"] if nesterov else memory["t"]
@@ -53,10 +21,6 @@ def trace(g, w, memory, t, decay, nesterov=False):
 def ema(g, w, memory, t, decay, debias=True):
     memory["m"] = decay * memory.get("m", 0.0) + (1 - decay) * g
     return memory["m"] / (1 - decay**t) if debias else memory["m"]
-
-
-def decay_weights(g, w, memory, t, weight_decay):
-    return g + weight_decay * w
 
 
 def clip(g, w, memory, t, c):
@@ -114,16 +78,3 @@ def lion(g, w, memory, t, b1=0.9, b2=0.99, soften=np.sign):
     m = memory.get("m", np.zeros_like(g))
     memory["m"] = b2 * m + (1 - b2) * g
     return soften(b1 * m + (1 - b1) * g)
-
-
-def descend(method, learning_rate, weight_decay=0.0):
-    """theta <- theta - eta (u + lambda theta)."""
-    return after(method, each(decay_weights, weight_decay=weight_decay), each(scale, factor=_minus(learning_rate)))
-
-
-def _minus(rate: Any) -> Any:
-    return functools.partial(_minus_at, rate) if callable(rate) else -rate
-
-
-def _minus_at(rate: Any, count: Any) -> Any:
-    return -rate(count)

@@ -1,58 +1,28 @@
-"""The table of methods: every transformation, its float64 reference, and Optax's form where it has one.
+"""The building blocks and the textbook methods."""
 
-A new method is one row here. `test_house.py` fails when a public method has none.
-"""
-
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import jax
 import numpy as np
 
 import gradtx
-from tests.oracles import methods as ref
-from tests.oracles.methods import after, descend, each
+from tests.methods.row import Method, double, everywhere, rate
+from tests.oracles import core as ref
+from tests.oracles.compose import after, cautious, decay_by_form, decay_weights, descend, each, scale
 from tests.peer import optax
-
-
-class Method(NamedTuple):
-    """One row."""
-
-    tx: gradtx.GradientTransformation
-    oracle: Callable[..., Any]
-    optax: Any = None
-
-
-def rate(count: Any) -> Any:
-    """A schedule that NumPy, gradtx and Optax all understand."""
-    return 0.1 / (1.0 + count)
-
-
-def double(updates: Any, params: Any) -> Any:
-    return jax.tree.map(lambda u: 2 * u, updates)
-
-
-def everywhere(path: str, leaf: Any) -> bool:
-    return True
-
 
 METHODS: dict[str, Method] = {
     # transforms
     "identity": Method(gradtx.identity(), each(ref.identity), optax.identity()),
     "set_to_zero": Method(gradtx.set_to_zero(), each(ref.zero), optax.set_to_zero()),
-    "scale": Method(gradtx.scale(-0.3), each(ref.scale, factor=-0.3), optax.scale(-0.3)),
-    "scale_by_schedule": Method(gradtx.scale_by_schedule(rate), each(ref.scale, factor=rate), optax.scale_by_schedule(rate)),
+    "scale": Method(gradtx.scale(-0.3), each(scale, factor=-0.3), optax.scale(-0.3)),
+    "scale_by_schedule": Method(gradtx.scale_by_schedule(rate), each(scale, factor=rate), optax.scale_by_schedule(rate)),
     "scale_by_learning_rate": Method(
-        gradtx.scale_by_learning_rate(rate), each(ref.scale, factor=lambda count: -rate(count)), optax.scale_by_learning_rate(rate)
+        gradtx.scale_by_learning_rate(rate), each(scale, factor=lambda count: -rate(count)), optax.scale_by_learning_rate(rate)
     ),
     "scale_by_learning_rate/ascend": Method(
         gradtx.scale_by_learning_rate(0.2, flip_sign=False),
-        each(ref.scale, factor=0.2),
+        each(scale, factor=0.2),
         optax.scale_by_learning_rate(0.2, flip_sign=False),
     ),
-    "add_decayed_weights": Method(
-        gradtx.add_decayed_weights(0.1), each(ref.decay_weights, weight_decay=0.1), optax.add_decayed_weights(0.1)
-    ),
+    "add_decayed_weights": Method(gradtx.add_decayed_weights(0.1), each(decay_weights, weight_decay=0.1), optax.add_decayed_weights(0.1)),
     "trace": Method(gradtx.trace(0.9), each(ref.trace, decay=0.9), optax.trace(0.9)),
     "trace/nesterov": Method(gradtx.trace(0.9, nesterov=True), each(ref.trace, decay=0.9, nesterov=True), optax.trace(0.9, nesterov=True)),
     "ema": Method(gradtx.ema(0.99), each(ref.ema, decay=0.99), optax.ema(0.99)),
@@ -123,6 +93,25 @@ METHODS: dict[str, Method] = {
     ),
     "adamw": Method(gradtx.adamw(rate, weight_decay=0.1), descend(each(ref.adam), rate, 0.1), optax.adamw(rate, weight_decay=0.1)),
     "lion": Method(gradtx.lion(0.05, weight_decay=0.1), descend(each(ref.lion), 0.05, 0.1), optax.lion(0.05, weight_decay=0.1)),
+    # flags of the Adam family
+    "adam/l2": Method(
+        gradtx.adam(0.1, weight_decay=0.1, decay_form="l2"), after(each(decay_weights, weight_decay=0.1), descend(each(ref.adam), 0.1))
+    ),
+    "adamw/independent": Method(
+        gradtx.adamw(rate, weight_decay=0.01, decay_form="independent", peak_learning_rate=0.1),
+        descend(after(each(ref.adam), each(decay_by_form, weight_decay=0.01, form="independent", eta=rate, peak=0.1)), rate),
+    ),
+    "adamw/corrected": Method(
+        gradtx.adamw(rate, weight_decay=0.1, decay_form="corrected", peak_learning_rate=0.1),
+        descend(after(each(ref.adam), each(decay_by_form, weight_decay=0.1, form="corrected", eta=rate, peak=0.1)), rate),
+    ),
+    "lion/cautious": Method(
+        gradtx.lion(0.05, weight_decay=0.1, decay_form="cautious", cautious=True),
+        descend(after(cautious(each(ref.lion)), each(decay_by_form, weight_decay=0.1, form="cautious", eta=0.05, peak=0.05)), 0.05),
+    ),
+    "cautious_mask": Method(
+        gradtx.chain(gradtx.scale_by_adam(), gradtx.cautious_mask(), gradtx.scale(-0.1)), descend(cautious(each(ref.adam)), 0.1)
+    ),
     # combinators and wrappers
     "descend": Method(gradtx.descend(gradtx.scale_by_rms(), 0.1, 0.2), descend(each(ref.rms), 0.1, 0.2)),
     "chain": Method(
@@ -136,7 +125,7 @@ METHODS: dict[str, Method] = {
         descend(each(ref.trace, decay=0.9), rate),
         optax.inject_hyperparams(optax.sgd)(rate, momentum=0.9),
     ),
-    "stateless": Method(gradtx.stateless(double), each(ref.scale, factor=2.0)),
+    "stateless": Method(gradtx.stateless(double), each(scale, factor=2.0)),
     "masked": Method(gradtx.masked(gradtx.sgd(0.5), everywhere), descend(each(ref.identity), 0.5)),
     "freeze": Method(gradtx.freeze(everywhere), each(ref.zero)),
     "partition": Method(gradtx.partition({"all": gradtx.adam(0.1)}, [(r".*", "all")]), descend(each(ref.adam), 0.1)),

@@ -1,0 +1,39 @@
+"""What a row of the table says, and the functions that several rows share."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+import gradtx
+
+
+class Method(NamedTuple):
+    """One row.
+
+    The tolerances are relative to the largest entry of an array's update at that step; one that is wider
+    than its default has its reason beside it.
+    """
+
+    tx: gradtx.GradientTransformation
+    oracle: Callable[..., Any]
+    optax: Any = None
+    float64: float = 1e-12
+    """In x64 against the oracle, and against Optax."""
+    float32: float = 1e-5
+    """In float32 against the oracle."""
+    extra: Callable[..., dict[str, Any]] | None = None
+    """`extra(step, params, gradients)`: what `update` and the oracle are told besides, by name; params as a list of arrays."""
+
+
+def rate(count: Any) -> Any:
+    """A schedule that NumPy, gradtx and Optax all understand."""
+    return 0.1 / (1.0 + count)
+
+
+def double(updates: Any, params: Any) -> Any:
+    return jax.tree.map(lambda u: 2 * u, updates)
+
+
+def everywhere(path: str, leaf: Any) -> bool:
+    return True
