@@ -17,6 +17,10 @@ class MissingParamsError(GradtxError):
     """A member needs the parameters and `update` was called without them."""
 
 
+class MissingExtraError(GradtxError):
+    """A member needs the loss, or another extra argument, and `update` was called without it."""
+
+
 class SelectionError(GradtxError):
     """A mask or a partition rule selects nothing, or leaves something unclaimed."""
 

@@ -1,9 +1,10 @@
 """The two ways to write a method: a rule on one array, and a rule on a whole tree."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gradtx.core.definition import Static
+from gradtx.core.errors import GradtxError
 from gradtx.core.rules import LeafRule, Rule, TreeRule, check_names
 from gradtx.core.transformation import TransformationLike, definition
 from gradtx.core.types import Hyperparam
@@ -16,9 +17,13 @@ def leafwise(
     *,
     hyperparams: Mapping[str, Hyperparam] | None = None,
     options: Mapping[str, Any] | None = None,
-    reduce: Callable[..., Any] | None = None,
+    measure: Callable[..., Any] | None = None,
+    conclude: Callable[..., Any] | None = None,
+    init_shared: Callable[..., Any] | None = None,
+    extra: Sequence[str] = (),
     needs_params: bool = False,
     real_only: bool = False,
+    absorbs: bool = False,
     name: str | None = None,
 ) -> LeafRule:
     r"""A transformation from a rule on one array, lifted to trees.
@@ -28,6 +33,14 @@ def leafwise(
     - `init(param, *, ...) -> Slots`: what one array keeps, a NamedTuple; the return annotation says
       which. None for a rule that keeps nothing.
     - `update(grad, slots, param, step, *, ...) -> (update, slots)`: one step on one array.
+
+    A method that needs to know something of all arrays together has up to three more,
+
+    - `measure(grad, slots, param, step, *, ...) -> NamedTuple`: a few scalars of one array;
+    - `conclude(found, shared, step, *, ...) -> (told, shared)`: what follows for the whole tree. `found` holds for every
+      field of the measures a tuple with one scalar per array; the dict `told` is what `measure` and `update` of no
+      array could know, and `update` is told it by name;
+    - `init_shared(*, ...) -> Shared`: scalars kept for the whole tree, a NamedTuple; `measure` is told them by name.
 
     What they want to be told they name as keyword-only arguments, out of `hyperparams` and `options`.
     Arithmetic runs in float32 at least; slots come back in the dtypes that `init` gave them; `step` is
@@ -40,10 +53,14 @@ def leafwise(
       update: one step on one array.
       hyperparams: numbers, arrays or schedules; leaves of the definition, resolved at this step.
       options: static values (bool, str, dtype) that choose the program.
-      reduce: `reduce(updates, *, ...) -> dict`: scalars taken from all arrays before the rule runs on
-        each; the rule is told them by name.
+      measure: scalars of one array, taken before the rule runs on any.
+      conclude: what the scalars of all arrays come to.
+      init_shared: makes the scalars that are kept for the whole tree.
+      extra: what the caller must pass to `update` besides, such as "value"; `conclude` is told it by name.
       needs_params: whether the rule reads `param`; otherwise it is None.
       real_only: whether complex arrays are refused.
+      absorbs: whether the update does not depend on what the rule is given (`set_to_zero`): rules before it then keep and
+        do nothing for its leaves.
       name: what a chain calls this member; the name of the decorated builder if there is one.
 
     Raises:
@@ -58,11 +75,14 @@ def leafwise(
     >>> updates["w"].tolist(), state.slots
     ([1.0], {})
     """
-    values, chosen = dict(hyperparams or {}), dict(options or {})
-    check_names(
-        name or "leafwise", (init, update, reduce), {**values, **chosen}, open_ended=update if reduce else None, told=frozenset({"raw"})
-    )
-    return LeafRule(name or "leafwise", Rule(update, init, reduce, Static(chosen), needs_params, real_only), values)
+    values, chosen, called = dict(hyperparams or {}), dict(options or {}), name or "leafwise"
+    if measure is not None and conclude is None:
+        raise GradtxError(f"{called}: measure without conclude: say what the scalars of all arrays come to")
+    rule = Rule(update, init, measure, conclude, init_shared, Static(chosen), tuple(extra), needs_params, real_only, absorbs)
+    kept = dict.fromkeys(rule.shared._fields if rule.shared else ())
+    functions = init, update, measure, conclude, init_shared
+    check_names(called, functions, {**values, **chosen}, update if conclude else None, told=frozenset({"raw", *kept, *extra}))
+    return LeafRule(called, rule, values)
 
 
 @definition
@@ -73,7 +93,9 @@ def treewise(
     hyperparams: Mapping[str, Hyperparam] | None = None,
     options: Mapping[str, Any] | None = None,
     members: Mapping[str, TransformationLike] | None = None,
+    extra: Sequence[str] = (),
     needs_params: bool = False,
+    reshapes: bool = False,
     name: str | None = None,
 ) -> TreeRule:
     """A transformation from a rule on whole trees: for what one array cannot know.
@@ -87,7 +109,7 @@ def treewise(
     run them with `member.init_slots` and `member.update_slots`, which take this rule's `step`), and `extra`:
     a dict of what the caller passed to `update` besides (`value`, `grad`, `value_fn`, ...). Under a mask
     the trees hold None where the mask does not apply. A scalar taken over the tree and then used per
-    array is better written as `leafwise(..., reduce=...)`, which keeps one kernel per leaf.
+    array is better written as `leafwise(..., measure=..., conclude=...)`, which keeps one kernel per leaf.
 
     Args:
       init: makes the slots of a tree, or None.
@@ -95,7 +117,9 @@ def treewise(
       hyperparams: numbers, arrays or schedules; leaves of the definition, resolved at this step.
       options: static values that choose the program.
       members: transformations that this one wraps, by the name the rule knows them by.
+      extra: what the caller must pass to `update` besides, such as "value"; the rule may ask for it by name, too.
       needs_params: whether a call without parameters is an error.
+      reshapes: whether the gradients may have other shapes than the parameters, as gradients per example have.
       name: what a chain calls this member; the name of the decorated builder if there is one.
 
     Raises:
@@ -110,5 +134,5 @@ def treewise(
     [6.0]
     """
     given = {**(options or {}), **(members or {})}
-    check_names(name or "treewise", (init, update), {**(hyperparams or {}), **given}, open_ended=None, told=frozenset({"extra"}))
-    return TreeRule(name or "treewise", init, update, dict(hyperparams or {}), given, needs_params)
+    check_names(name or "treewise", (init, update), {**(hyperparams or {}), **given}, None, told=frozenset({"extra", *extra}))
+    return TreeRule(name or "treewise", init, update, dict(hyperparams or {}), given, needs_params, tuple(extra), reshapes)

@@ -6,27 +6,30 @@ leaf for a whole run of neighbouring rules, and the messages: all of it is writt
 
 import functools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.errors import MissingParamsError, StateError, StructureError
+from gradtx.core.errors import MissingExtraError, MissingParamsError, StateError, StructureError
 from gradtx.core.rules import LeafRule, Rule, wanted
 from gradtx.core.show import show_array
 from gradtx.tree.casts import as_array, cast_inexact, compute_dtype, real_dtype
-from gradtx.tree.kernels import call_rows, group, signature
+from gradtx.tree.kernels import call_rows, group, kernel, signature
 from gradtx.tree.keys import leaf_key, path_hash
 
 
 class Member(NamedTuple):
-    """One leaf rule of a run: its name, its values at this step, and the leaves it acts on."""
+    """One leaf rule of a run: its name, its values at this step, the leaves it acts on, and what it shares between them."""
 
     name: str
     rule: LeafRule
     hyperparams: Mapping[str, Any]
     active: Sequence[bool]
+    shared: Any = None
+    extra: Mapping[str, Any] = MappingProxyType({})
 
 
 class Row(NamedTuple):
@@ -44,8 +47,26 @@ def init_leaf(member: Member, param: Any, path: str) -> Any:
     init = member.rule.rule.init
     assert init is not None
     _check_real(member, param, path)
-    slots = init(param, **wanted(init, {**member.hyperparams, **member.rule.rule.options.values}))
+    slots = init(param, **wanted(init, _given(member)))
     return type(slots)(*(_own(slot, param) for slot in slots))
+
+
+def init_shared(member: Member, values: Sequence[Any]) -> Any:
+    """The scalars kept for the whole tree, in the widest precision that any of its leaves is computed in."""
+    init = member.rule.rule.init_shared
+    assert init is not None
+    dtype = _widest([value for value, active in zip(values, member.active, strict=True) if active])
+    shared = init(**wanted(init, _given(member)))
+    return type(shared)(*(_own(cast_inexact(value, dtype), None) for value in shared))
+
+
+def _given(member: Member) -> dict[str, Any]:
+    return {**member.hyperparams, **member.rule.rule.options.values}
+
+
+def _widest(arrays: Sequence[Any]) -> Any:
+    """The real dtype that computes with all of some arrays."""
+    return functools.reduce(jnp.promote_types, {real_dtype(jnp.result_type(array)) for array in arrays}, jnp.float32)
 
 
 def _own(slot: Any, param: Any) -> jax.Array:
@@ -59,6 +80,12 @@ def _check_real(member: Member, array: Any, path: str) -> None:
         raise StructureError(
             f"{member.name} is not defined for complex numbers, and {path!r} is {show_array(array)}: leave that leaf out with masked(...)"
         )
+
+
+def missing_extra(name: str, wanted: Sequence[str], given: Mapping[str, Any]) -> MissingExtraError:
+    lacking = [one for one in wanted if one not in given]
+    call = ", ".join(f"{one}=..." for one in wanted)
+    return MissingExtraError(f"{name} needs {', '.join(lacking)}: call update(grads, state, params, {call}); make_step passes what it can")
 
 
 def missing_params(name: str) -> MissingParamsError:
@@ -75,10 +102,9 @@ def update_leaves(
     params: Sequence[Any] | None,
     raw: Sequence[Any],
     step: Any,
-) -> tuple[list[Any], list[list[Any]]]:
-    """Run neighbouring rules: the new updates, and for every member its new slots by leaf."""
+) -> tuple[list[Any], list[list[Any]], list[Any]]:
+    """Run neighbouring rules: the new updates, for every member its new slots by leaf, and its new shared scalars."""
     programs = [tuple(n for n, member in enumerate(members) if member.active[index]) for index in range(len(updates))]
-    told = [_told(member, updates) for member in members]
     rows = {
         index: _row(
             [members[n] for n in program],
@@ -91,20 +117,90 @@ def update_leaves(
         for index, program in enumerate(programs)
         if program
     }
+    concluded = [_conclude(n, member, programs, rows, paths, step) for n, member in enumerate(members)]
+    told, shared = (
+        [wanted(member.rule.rule.update, one[0]) for member, one in zip(members, concluded, strict=True)],
+        [one[1] for one in concluded],
+    )
     new_updates, new_slots = list(updates), [list(column) for column in slots]
-    order = list(rows)
-    for (program, *_), places in group((programs[index], *_shapes(rows[index])) for index in order).items():
-        chosen = [order[place] for place in places]
-        shared = step, tuple(told[n] for n in program)
-        try:
-            results = call_rows(_kernel(tuple(members[n].rule.rule for n in program)), shared, [rows[index] for index in chosen])
-        except (TypeError, ValueError) as error:
-            raise _located(error, [members[n] for n in program], rows[chosen[0]], paths[chosen[0]]) from None
+    rules = [member.rule.rule for member in members]
+    for program, chosen in _alike(programs, rows).items():
+        function = _kernel(tuple(rules[n] for n in program[0]))
+        results = _call(function, (step, tuple(told[n] for n in program[0])), chosen, rows, paths, [members[n] for n in program[0]])
         for index, (update, kept) in zip(chosen, results, strict=True):
             new_updates[index] = update
-            for n, slot in zip(program, kept, strict=True):
+            for n, slot in zip(program[0], kept, strict=True):
                 new_slots[n][index] = slot
-    return new_updates, new_slots
+    return new_updates, new_slots, shared
+
+
+def _alike(programs: Sequence[tuple[int, ...]], rows: Mapping[int, Row]) -> dict[Any, list[int]]:
+    """The leaves whose rows may share kernel calls, by program and shapes."""
+    order = list(rows)
+    kinds = group((programs[index], *_shapes(rows[index])) for index in order)
+    return {kind: [order[place] for place in places] for kind, places in kinds.items()}
+
+
+def _call(
+    function: Any, shared: Any, chosen: Sequence[int], rows: Mapping[int, Row], paths: Sequence[str], members: Sequence[Member]
+) -> Any:
+    try:
+        return call_rows(function, shared, [rows[index] for index in chosen])
+    except (TypeError, ValueError) as error:
+        raise _located(error, members, rows[chosen[0]], paths[chosen[0]]) from None
+
+
+def _conclude(
+    n: int, member: Member, programs: Sequence[tuple[int, ...]], rows: Mapping[int, Row], paths: Sequence[str], step: Any
+) -> tuple[dict[str, Any], Any]:
+    """What a rule is told by name, and its shared scalars: its hyperparameters, and what it makes of the whole tree."""
+    rule, told = member.rule.rule, dict(member.hyperparams)
+    if rule.conclude is None:
+        return told, member.shared
+    mine = {index: row._replace(slots=(row.slots[programs[index].index(n)],)) for index, row in rows.items() if n in programs[index]}
+    if not mine:
+        return told, member.shared
+    if rule.extra and not set(rule.extra) <= set(member.extra):
+        raise missing_extra(member.name, rule.extra, member.extra)
+    found: dict[int, Any] = {}
+    if rule.measure is not None:
+        asked = wanted(rule.measure, {**told, **(member.shared._asdict() if member.shared else {})})
+        for chosen in _alike(programs, mine).values():
+            results = _call(_measuring(rule), (step, asked), chosen, mine, paths, [member])
+            found |= dict(zip(chosen, results, strict=True))
+    measures = [found[index] for index in sorted(found)]
+    together = type(measures[0])(*zip(*measures, strict=True)) if measures else None
+    dtype = np.dtype(_widest([row.grad for row in mine.values()]))
+    given = wanted(rule.conclude, {**told, **{name: member.extra[name] for name in rule.extra}})
+    more, shared = kernel(_concluding(rule, dtype))((step, given), (together, member.shared))
+    return {**told, **more}, shared
+
+
+@functools.lru_cache(maxsize=4096)
+def _measuring(rule: Rule) -> Any:
+    return functools.partial(measure_row, rule)
+
+
+def measure_row(rule: Rule, shared: Any, row: Row) -> Any:
+    """The kernel of one leaf that comes before: its scalars."""
+    assert rule.measure is not None
+    step, values = shared
+    grad, param, slots, named = _in_compute(rule, row, row.grad.astype(compute_dtype(row.grad.dtype)), row.slots[0], values, step)
+    return rule.measure(grad, slots, param, step.astype(real_dtype(row.grad.dtype)), **named, **wanted(rule.measure, rule.options.values))
+
+
+@functools.lru_cache(maxsize=4096)
+def _concluding(rule: Rule, dtype: Any) -> Any:
+    return functools.partial(conclude_tree, rule, dtype)
+
+
+def conclude_tree(rule: Rule, dtype: Any, given: Any, kept: Any) -> tuple[dict[str, Any], Any]:
+    """The kernel of the whole tree: what the scalars of its leaves come to, in the widest precision among them."""
+    assert rule.conclude is not None
+    (step, values), (found, shared) = given, kept
+    found, values = jax.tree.map(lambda value: cast_inexact(value, dtype), (found, values))
+    told, new = rule.conclude(found, shared, step.astype(dtype), **values, **wanted(rule.conclude, rule.options.values))
+    return told, None if shared is None else _encode(new, shared)
 
 
 def _located(error: Exception, members: Sequence[Member], row: Row, path: str) -> Exception:
@@ -121,15 +217,6 @@ def _located(error: Exception, members: Sequence[Member], row: Row, path: str) -
                 )
     error.add_note(f"raised at {path!r}, a gradient {show_array(row.grad)}, in the rules of {', '.join(member.name for member in members)}")
     return error
-
-
-def _told(member: Member, updates: Sequence[Any]) -> dict[str, Any]:
-    """What a rule is told by name: its hyperparameters, and what it reduces the whole tree to."""
-    rule, told = member.rule.rule, dict(member.hyperparams)
-    if rule.reduce is not None and any(member.active):
-        chosen = [as_array(leaf) for leaf, active in zip(updates, member.active, strict=True) if active]
-        told |= rule.reduce(chosen, **wanted(rule.reduce, {**told, **rule.options.values}))
-    return wanted(rule.update, told)
 
 
 def _row(members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], param: Any, raw: Any) -> Row:
@@ -156,18 +243,26 @@ def _kernel(rules: tuple[Rule, ...]) -> Any:
 def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array, tuple[Any, ...]]:
     """The kernel of one leaf: every rule in turn in compute precision, then back to the dtypes given."""
     step, told = shared
-    dtype, real = compute_dtype(row.grad.dtype), real_dtype(row.grad.dtype)
-    update, param = row.grad.astype(dtype), None if row.param is None else cast_inexact(row.param, dtype)
+    update = row.grad.astype(compute_dtype(row.grad.dtype))
     kept: list[Any] = []
     for rule, values, slots in zip(rules, told, row.slots, strict=True):
-        named = {name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real) for name, value in values.items()}
-        if rule.wants_raw and row.raw is not None:
-            named["raw"] = row.raw.astype(dtype)
-        decoded = None if slots is None else type(slots)(*(cast_inexact(slot, dtype) for slot in slots))
-        update, new = rule.update(update, decoded, param, step.astype(real), **named, **wanted(rule.update, rule.options.values))
+        grad, param, decoded, named = _in_compute(rule, row, update, slots, values, step)
+        update, new = rule.update(grad, decoded, param, step.astype(grad.real.dtype), **named, **wanted(rule.update, rule.options.values))
         kept.append(None if slots is None else _encode(new, slots))
         _check_shape("the update", update, row.grad)
     return update.astype(row.grad.dtype), tuple(kept)
+
+
+def _in_compute(
+    rule: Rule, row: Row, grad: jax.Array, slots: Any, values: Mapping[str, Any], step: Any
+) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """What a rule's function is given, in compute precision: gradient, parameter, slots, and values by name."""
+    dtype, real = compute_dtype(row.grad.dtype), real_dtype(row.grad.dtype)
+    named = {name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real) for name, value in values.items()}
+    if rule.wants_raw and row.raw is not None:
+        named["raw"] = row.raw.astype(dtype)
+    decoded = None if slots is None else type(slots)(*(cast_inexact(slot, dtype) for slot in slots))
+    return grad, None if row.param is None else cast_inexact(row.param, dtype), decoded, named
 
 
 def _check_shape(what: str, new: Any, old: jax.Array) -> None:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.errors import StateError, StructureError
-from gradtx.core.lifter import Member, init_leaf, missing_params, update_leaves
-from gradtx.core.rules import LeafRule, TreeRule, wanted
+from gradtx.core.lifter import Member, init_leaf, init_shared, missing_extra, missing_params, update_leaves
+from gradtx.core.rules import LeafRule, Rule, TreeRule, wanted
 from gradtx.core.schedule import Schedule, value_at
 from gradtx.core.selector import Leaves, Selector
 from gradtx.tree.casts import as_array, is_inexact
@@ -26,14 +26,25 @@ class Item(NamedTuple):
     path: tuple[str, ...]
     rule: LeafRule | TreeRule
     selectors: tuple[Selector, ...]
+    idle: tuple[tuple[Selector, ...], ...] = ()
+    """Leaves for which a later rule absorbs what this one would do, each set as the selectors that all choose it."""
 
     @property
     def name(self) -> str:
         return "/".join(self.path) or self.rule.name
 
-    @property
-    def slots(self) -> type[Any] | None:
-        return self.rule.rule.slots if isinstance(self.rule, LeafRule) else self.rule.slots
+
+def without_idle(items: Sequence[Item]) -> tuple[Item, ...]:
+    """Every leaf rule told of the leaves that a later rule absorbs, with nothing between that looks at the tree."""
+    found: list[Item] = []
+    absorbed: tuple[tuple[Selector, ...], ...] = ()
+    for item in reversed(items):
+        if isinstance(item.rule, TreeRule) or item.rule.rule.begins_a_run:
+            absorbed = ()
+        found.append(item._replace(idle=absorbed))
+        if isinstance(item.rule, LeafRule) and item.rule.rule.absorbs:
+            absorbed = (*absorbed, item.selectors)
+    return tuple(reversed(found))
 
 
 class Clock(NamedTuple):
@@ -57,10 +68,10 @@ def tick(count: Any) -> Clock:
 
 
 def runs(items: Sequence[Item]) -> tuple[tuple[Item, ...], ...]:
-    """Neighbouring leaf rules together; one that first reduces the whole tree begins a run, a tree rule is one."""
+    """Neighbouring leaf rules together; one that first looks at the whole tree begins a run, a tree rule is one."""
     found: list[list[Item]] = []
     for item in items:
-        if found and isinstance(item.rule, LeafRule) and item.rule.rule.reduce is None and isinstance(found[-1][-1].rule, LeafRule):
+        if found and isinstance(item.rule, LeafRule) and not item.rule.rule.begins_a_run and isinstance(found[-1][-1].rule, LeafRule):
             found[-1].append(item)
         else:
             found.append([item])
@@ -73,20 +84,33 @@ def init_program(items: Iterable[Item], params: Any, count: Any) -> dict[str, An
     for item in items:
         hyperparams = Clock(count, None).resolve(item.rule.hyperparams, known)
         chosen = _chosen(item, leaves)
-        if item.slots is not None:
+        if item.rule.keeps:
             init = _init_leaves if isinstance(item.rule, LeafRule) else _init_tree
             slots = _put(slots, item.path, init(item, hyperparams, chosen, leaves))
     return slots
 
 
 def _init_leaves(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bool], leaves: Leaves) -> Any:
-    assert isinstance(item.rule, LeafRule) and item.slots is not None
-    member = Member(item.name, item.rule, hyperparams, _active(chosen, leaves.values))
-    rows = [
-        init_leaf(member, value if hasattr(value, "dtype") else as_array(value), path) if active else None
-        for active, value, path in zip(member.active, leaves.values, leaves.paths, strict=True)
+    assert isinstance(item.rule, LeafRule)
+    rule, member = item.rule.rule, Member(item.name, item.rule, hyperparams, _active(chosen, leaves.values))
+    values = [
+        value if hasattr(value, "dtype") else as_array(value) if active else value
+        for value, active in zip(leaves.values, member.active, strict=True)
     ]
-    return _pack(item.slots, rows, leaves)
+    shared = None if rule.shared is None else init_shared(member, values)
+    if rule.slots is None:
+        return shared
+    rows = [
+        init_leaf(member, value, path) if active else None for active, value, path in zip(member.active, values, leaves.paths, strict=True)
+    ]
+    return _merge(_pack(rule.slots, rows, leaves), shared)
+
+
+def _merge(slots: Any, shared: Any) -> Any:
+    """What one rule keeps, as it stands in the state: slots by array, shared scalars, or a dict of both."""
+    if slots is None or shared is None:
+        return shared if slots is None else slots
+    return {**slots._asdict(), **shared._asdict()}
 
 
 def _init_tree(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bool], leaves: Leaves) -> Any:
@@ -94,32 +118,49 @@ def _init_tree(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bool
     return item.rule.init(_narrow(leaves.tree, leaves, chosen), **wanted(item.rule.init, {**hyperparams, **item.rule.options}))
 
 
-def update_program(program: Iterable[Sequence[Item]], updates: Any, slots: Any, params: Any, clock: Clock, extra: Mapping[str, Any]) -> Any:
+def _reshapes(program: Sequence[Sequence[Item]]) -> bool:
+    """Whether the first rule takes gradients of other shapes than the parameters'."""
+    rule = program[0][0].rule if program else None
+    return isinstance(rule, TreeRule) and rule.reshapes
+
+
+def update_program(program: Sequence[Sequence[Item]], updates: Any, slots: Any, params: Any, clock: Clock, extra: Mapping[str, Any]) -> Any:
     """Every run in turn: the new updates and slots."""
     leaves = _leaves(updates)
-    beside = None if params is None else _beside(leaves, params)
+    beside = None if params is None else _beside(leaves, params, reshapes=_reshapes(program))
     known, raw = dict[int, Any](), leaves.values
     for run in program:
         if isinstance(run[0].rule, LeafRule):
-            leaves, slots = _update_leaves(run, leaves, slots, beside, raw, clock, known)
+            leaves, slots = _update_leaves(run, leaves, slots, beside, raw, clock, known, extra)
         else:
             leaves, slots = _update_tree(run[0], leaves, slots, beside, clock, known, extra)
     return leaves.tree, slots
 
 
 def _update_leaves(
-    run: Sequence[Item], leaves: Leaves, slots: Any, params: Leaves | None, raw: Sequence[Any], clock: Clock, known: dict[int, Any]
+    run: Sequence[Item],
+    leaves: Leaves,
+    slots: Any,
+    params: Leaves | None,
+    raw: Sequence[Any],
+    clock: Clock,
+    known: dict[int, Any],
+    extra: Mapping[str, Any],
 ) -> Any:
     members, columns = [], []
     for item in run:
         assert isinstance(item.rule, LeafRule)
         active = _active(_chosen(item, params or leaves), leaves.values)
-        members.append(Member(item.name, item.rule, clock.resolve(item.rule.hyperparams, known), active))
-        columns.append(_unpack(item, slots, leaves, active))
-    new, kept = update_leaves(members, leaves.paths, leaves.values, columns, None if params is None else params.values, raw, clock.step)
-    for item, rows in zip(run, kept, strict=True):
-        if item.slots is not None:
-            slots = _put(slots, item.path, _pack(item.slots, rows, leaves))
+        column, shared = _unpack(item, item.rule.rule, slots, leaves, active)
+        members.append(Member(item.name, item.rule, clock.resolve(item.rule.hyperparams, known), active, shared, extra))
+        columns.append(column)
+    new, kept, concluded = update_leaves(
+        members, leaves.paths, leaves.values, columns, None if params is None else params.values, raw, clock.step
+    )
+    for item, rows, shared in zip(run, kept, concluded, strict=True):
+        if item.rule.keeps:
+            kind = item.rule.rule.slots if isinstance(item.rule, LeafRule) else None
+            slots = _put(slots, item.path, _merge(None if kind is None else _pack(kind, rows, leaves), shared))
     return leaves._replace(values=new), slots
 
 
@@ -130,18 +171,21 @@ def _update_tree(
     assert isinstance(rule, TreeRule)
     if rule.needs_params and params is None:
         raise missing_params(item.name)
+    if not set(rule.extra) <= set(extra):
+        raise missing_extra(item.name, rule.extra, extra)
     chosen = _chosen(item, params or leaves)
     beside = None if params is None else _narrow(params.tree, leaves, chosen)
     given = {
         **clock.resolve(rule.hyperparams, known),
         **rule.options,
-        "extra": {name: _narrow(value, leaves, chosen) for name, value in extra.items()},
+        **(told := {name: _narrow(value, leaves, chosen) for name, value in extra.items()}),
+        "extra": told,
     }
-    kept = None if item.slots is None else slots_at(slots, item.path)
+    kept = slots_at(slots, item.path) if rule.keeps else None
     updates, new = rule.update(_narrow(leaves.tree, leaves, chosen), kept, beside, clock.step, **wanted(rule.update, given))
     values = _match(leaves, updates, f"the update that {item.name} returns")
     merged = [value if acts else old for value, acts, old in zip(values, _active(chosen, leaves.values), leaves.values, strict=True)]
-    return leaves._replace(values=merged), slots if item.slots is None else _put(slots, item.path, new)
+    return leaves._replace(values=merged), _put(slots, item.path, new) if rule.keeps else slots
 
 
 def _leaves(tree: Any) -> Leaves:
@@ -161,9 +205,11 @@ def _match(leaves: Leaves, tree: Any, what: str) -> Sequence[Any]:
         raise StructureError(f"the gradients and {what} differ in structure: {difference}") from None
 
 
-def _beside(leaves: Leaves, params: Any) -> Leaves:
+def _beside(leaves: Leaves, params: Any, reshapes: bool) -> Leaves:
     """The parameters, leaf by leaf beside the gradients, with equal shapes."""
     values = _match(leaves, params, "the parameters")
+    if reshapes:
+        return leaves._replace(values=values)
     for path, grad, param in zip(leaves.paths, leaves.values, values, strict=True):
         if is_inexact(grad) and jnp.shape(grad) != getattr(param, "shape", () if isinstance(param, float | complex) else None):
             found = getattr(param, "shape", None)
@@ -176,7 +222,14 @@ def _beside(leaves: Leaves, params: Any) -> Leaves:
 
 
 def _chosen(item: Item, leaves: Leaves) -> Sequence[bool]:
-    masks = [selector(leaves) for selector in item.selectors]
+    chosen = _all(item.selectors, leaves)
+    for selectors in item.idle:
+        chosen = [mine and not absorbed for mine, absorbed in zip(chosen, _all(selectors, leaves), strict=True)]
+    return chosen
+
+
+def _all(selectors: Sequence[Selector], leaves: Leaves) -> Sequence[bool]:
+    masks = [selector(leaves) for selector in selectors]
     return [all(answers) for answers in zip(*masks, strict=True)] if masks else [True] * len(leaves.values)
 
 
@@ -201,16 +254,32 @@ def _pack(kind: type[Any], rows: Sequence[Any], leaves: Leaves) -> Any:
     return kind(*(jax.tree.unflatten(leaves.treedef, [None if row is None else row[field] for row in rows]) for field in fields))
 
 
-def _unpack(item: Item, slots: Any, leaves: Leaves, active: Sequence[bool]) -> list[Any]:
-    """One tree per field as slots by leaf."""
-    kind = item.slots
-    if kind is None:
-        return [None] * len(leaves.values)
+def _unpack(item: Item, rule: Rule, slots: Any, leaves: Leaves, active: Sequence[bool]) -> tuple[list[Any], Any]:
+    """What a rule keeps, out of a state: one tree per field as slots by leaf, and its shared scalars."""
+    if not rule.keeps:
+        return [None] * len(leaves.values), None
     kept = slots_at(slots, item.path)
+    kind, shared = rule.slots, None
+    if rule.shared is not None:
+        fields = kept if isinstance(kept, Mapping) else kept._asdict() if isinstance(kept, rule.shared) else {}
+        if set(fields) != {*rule.shared._fields, *(kind._fields if kind else ())}:
+            raise _not_ours(item, rule.shared, kept)
+        shared = rule.shared(*(fields[name] for name in rule.shared._fields))
+        kept = None if kind is None else kind(*(fields[name] for name in kind._fields))
+    if kind is None:
+        return [None] * len(leaves.values), shared
     if type(kept) is not kind:
-        raise StateError(
-            f"member {item.name} keeps {kind.__name__}, its state holds {type(kept).__name__}: this state belongs to another definition"
-        )
+        raise _not_ours(item, kind, kept)
+    return _unpack_leaves(item, kind, kept, leaves, active), shared
+
+
+def _not_ours(item: Item, kind: type[Any], kept: Any) -> StateError:
+    return StateError(
+        f"member {item.name} keeps {kind.__name__}, its state holds {type(kept).__name__}: this state belongs to another definition"
+    )
+
+
+def _unpack_leaves(item: Item, kind: type[Any], kept: Any, leaves: Leaves, active: Sequence[bool]) -> list[Any]:
     columns = [_match_slots(leaves, tree, item.name, name) for name, tree in zip(kind._fields, kept, strict=True)]
     rows = list(zip(*columns, strict=True)) if columns else []
     for row, path, acts in zip(rows, leaves.paths, active, strict=True):
@@ -249,7 +318,7 @@ def _put(slots: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[st
 
 def check_members(items: Iterable[Item], slots: Any) -> None:
     """Raise when a state holds members that the program does not have."""
-    known = [item.path for item in items if item.slots is not None]
+    known = [item.path for item in items if item.rule.keeps]
     if () in known or not isinstance(slots, Mapping):
         return
     for path in _member_paths(slots, known):

@@ -18,16 +18,34 @@ class Rule:
     """The static part of a leaf rule: its functions and options. Equal rules share kernels."""
 
     update: Function
-    init: Function | None
-    reduce: Function | None
-    options: Static
-    needs_params: bool
-    real_only: bool
+    init: Function | None = None
+    measure: Function | None = None
+    conclude: Function | None = None
+    init_shared: Function | None = None
+    options: Static = Static({})  # noqa: RUF009  (immutable)
+    extra: tuple[str, ...] = ()
+    needs_params: bool = False
+    real_only: bool = False
+    absorbs: bool = False
 
     @functools.cached_property
     def slots(self) -> type[Any] | None:
-        """The NamedTuple that `init` returns, by its annotation; None when nothing is kept."""
+        """The NamedTuple that `init` returns, by its annotation; None when nothing is kept per array."""
         return None if self.init is None else returned_type(self.init)
+
+    @functools.cached_property
+    def shared(self) -> type[Any] | None:
+        """The NamedTuple of scalars that `init_shared` returns; None when nothing is kept for the whole tree."""
+        return None if self.init_shared is None else returned_type(self.init_shared)
+
+    @property
+    def keeps(self) -> bool:
+        return self.init is not None or self.init_shared is not None
+
+    @property
+    def begins_a_run(self) -> bool:
+        """Whether it looks at the whole tree before it runs on each array."""
+        return self.conclude is not None
 
     @functools.cached_property
     def is_random(self) -> bool:
@@ -43,7 +61,8 @@ class Rule:
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((self.update, self.init, self.reduce, self.options, self.needs_params, self.real_only))
+        functions = self.update, self.init, self.measure, self.conclude, self.init_shared
+        return hash((functions, self.options, self.extra, self.needs_params, self.real_only, self.absorbs))
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,22 @@ class LeafRule:
     name: str
     rule: Rule
     hyperparams: Mapping[str, Any]
+
+    @property
+    def keeps(self) -> bool:
+        return self.rule.keeps
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        return self.rule.extra
+
+    @property
+    def needs_params(self) -> bool:
+        return self.rule.needs_params
+
+    @property
+    def keeps_at_root(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
@@ -64,11 +99,18 @@ class TreeRule:
     update: Function
     hyperparams: Mapping[str, Any]
     options: Mapping[str, Any]
-    needs_params: bool
+    needs_params: bool = False
+    extra: tuple[str, ...] = ()
+    reshapes: bool = False
 
     @property
-    def slots(self) -> type[Any] | None:
-        return None if self.init is None else returned_type(self.init)
+    def keeps(self) -> bool:
+        return self.init is not None
+
+    @property
+    def keeps_at_root(self) -> bool:
+        """Whether its slots are a dict of members, which stand where a wrapper's own name would."""
+        return self.init is not None and issubclass(returned_type(self.init), dict)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import Definition, Factory, register
 from gradtx.core.errors import GradtxError, StateError
-from gradtx.core.program import Clock, Item, check_members, init_program, runs, tick, update_program
+from gradtx.core.program import Clock, Item, check_members, init_program, runs, tick, update_program, without_idle
 from gradtx.core.rules import LeafRule, TreeRule
 from gradtx.core.selector import Selector
 from gradtx.core.types import Params, State, Updates
@@ -111,7 +111,15 @@ class GradientTransformation(Definition):
     @property
     def items(self) -> tuple[Item, ...]:
         """The rules that this definition comes down to, in the order in which they act."""
-        return self._cached("items", lambda: tuple(_rooted(self, list(_items(self)))))
+        return self._cached("items", lambda: without_idle(list(_rooted(self, list(_items(self))))))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What `update` must be given beside the gradients and the state: "params", and extra arguments by name."""
+        members = (one for item in self.items if isinstance(item.rule, TreeRule) for one in item.rule.options.values())
+        inside = (one.needs for one in members if isinstance(one, GradientTransformation))
+        own = ({*item.rule.extra, *(["params"] if item.rule.needs_params else [])} for item in self.items)
+        return frozenset[str]().union(*inside, *own)
 
     @property
     def _runs(self) -> tuple[tuple[Item, ...], ...]:
@@ -197,7 +205,7 @@ def _items(tx: GradientTransformation, path: tuple[str, ...] = (), selectors: tu
 def _rooted(tx: GradientTransformation, items: list[Item]) -> Iterator[Item]:
     """A rule at the root keeps its slots under its own name, unless they are a dict of members already."""
     for item in items:
-        yield item if item.path or (item.slots is not None and issubclass(item.slots, dict)) else item._replace(path=(tx.name,))
+        yield item if item.path or item.rule.keeps_at_root else item._replace(path=(tx.name,))
 
 
 def accepted(function: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +236,7 @@ def _plain_update(updates: Any, state: Any, params: Any, step: Any, *, update: C
 
 def _expand_plain(init: Callable[..., Any], update: Callable[..., Any]) -> TreeRule:
     """A plain pair as a member: a rule on trees whose slots are the pair's own state."""
-    return TreeRule(_plain_name(init), _plain_init, _plain_update, {}, {"init": init, "update": update}, needs_params=False)
+    return TreeRule(_plain_name(init), _plain_init, _plain_update, {}, {"init": init, "update": update})
 
 
 PLAIN = Factory(_expand_plain, GradientTransformation)

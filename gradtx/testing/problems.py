@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.transformation import GradientTransformation
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import is_none
 
@@ -25,6 +26,23 @@ def gradients(params: Any, seed: int = 1, scale: float = 1.0) -> Any:
     """Normal random gradients like `params`; zeros for integers, None for None."""
     generator = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: _gradient(generator, leaf, scale), params, is_leaf=is_none)
+
+
+def extras(tx: GradientTransformation, params: Any, grads: Any) -> dict[str, Any]:
+    """The extra arguments that a definition needs, by name: a loss of 1.5, the gradients, a quadratic as the function."""
+    known: dict[str, Any] = {"value": jnp.asarray(1.5), "grad": grads, "value_fn": quadratic, "obj_fn": quadratic, "grad_fn": slope}
+    return {name: known[name] for name in sorted(tx.needs - {"params"})}
+
+
+def quadratic(params: Any) -> jax.Array:
+    """Half the squared norm of the parameters, a loss that every tree has."""
+    arrays = [leaf for leaf in jax.tree.leaves(params) if is_inexact(leaf)]
+    return sum((0.5 * jnp.sum(jnp.abs(leaf.astype(jnp.float32)) ** 2) for leaf in arrays), start=jnp.zeros(()))
+
+
+def slope(params: Any, step: Any = 0) -> Any:
+    """The gradient of `quadratic`."""
+    return jax.tree.map(lambda leaf: leaf if is_inexact(leaf) else jnp.zeros_like(leaf), params)
 
 
 def _gradient(generator: np.random.Generator, leaf: Any, scale: float) -> Any:

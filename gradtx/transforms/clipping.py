@@ -1,7 +1,6 @@
 """Bound updates: entry by entry, array by array, or all together."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import NonNegative, Positive
-from gradtx.tree.arithmetic import abs_sq, norm_of
+from gradtx.tree.arithmetic import abs_sq, total
 
 
 def _clip(grad: jax.Array, slots: None, param: None, step: jax.Array, *, max_delta: jax.Array) -> Any:
@@ -48,12 +47,23 @@ def shrink(size: jax.Array, limit: jax.Array) -> jax.Array:
     return jnp.where(within, 1.0, jnp.where(jnp.isfinite(size), limit / jnp.where(within, 1.0, size), 0.0))
 
 
-def _global_norm(updates: Sequence[jax.Array]) -> dict[str, jax.Array]:
-    return {"norm": norm_of(updates)}
+class Square(NamedTuple):
+    """The squared norm of one array."""
+
+    square: jax.Array
 
 
-def _shrink_to_norm(grad: jax.Array, slots: None, param: None, step: jax.Array, *, norm: jax.Array, max_norm: jax.Array) -> Any:
-    return shrink(norm, max_norm) * grad, slots
+def measure_square(grad: jax.Array, slots: Any, param: Any, step: jax.Array) -> Square:
+    """For rules that need the global norm of the updates."""
+    return Square(jnp.sum(abs_sq(grad)))
+
+
+def _shrinkage(found: Any, shared: None, step: jax.Array, *, max_norm: jax.Array) -> Any:
+    return {"factor": shrink(jnp.sqrt(total(found.square)), max_norm)}, None
+
+
+def _shrink_to_norm(grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array) -> Any:
+    return factor * grad, slots
 
 
 @definition
@@ -82,7 +92,8 @@ def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
 
     Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063, Algorithm 1.
     """
-    return leafwise(None, _shrink_to_norm, hyperparams={"max_norm": max_norm}, reduce=_global_norm, name="clip_by_global_norm")
+    hyperparams = {"max_norm": max_norm}
+    return leafwise(None, _shrink_to_norm, hyperparams=hyperparams, measure=measure_square, conclude=_shrinkage, name="clip_by_global_norm")
 
 
 def _shrink_to_rms(grad: jax.Array, slots: None, param: None, step: jax.Array, *, threshold: jax.Array) -> Any:

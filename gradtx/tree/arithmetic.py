@@ -45,6 +45,9 @@ def sum_scalars(scalars: Sequence[jax.Array]) -> jax.Array:
     return _add_all([scalar.astype(dtype) for scalar in scalars])
 
 
-@jax.jit
-def _add_all(scalars: Sequence[jax.Array]) -> jax.Array:
+def total(scalars: Sequence[jax.Array]) -> jax.Array:
+    """The sum of one scalar for each array of a tree."""
     return sum(scalars[1:], start=scalars[0])
+
+
+_add_all = jax.jit(total)

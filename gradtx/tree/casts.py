@@ -48,6 +48,11 @@ def real_zeros(like: Any, dtype: Any = None) -> jax.Array:
     return jnp.zeros_like(like, dtype=real_dtype(like.dtype) if dtype is None else dtype)
 
 
+def copied(like: Any) -> jax.Array:
+    """An array of its own, in the compute dtype; zeros where only the shape is known."""
+    return zeros(like) if isinstance(like, jax.ShapeDtypeStruct) else jnp.array(like, dtype=compute_dtype(as_array(like).dtype), copy=True)
+
+
 def full(like: Any, value: Any) -> jax.Array:
     """A real constant, shaped and sharded like an array."""
     return real_zeros(like) + jnp.asarray(value, real_dtype(like.dtype))
