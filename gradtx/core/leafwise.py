@@ -31,7 +31,7 @@ def leafwise(
     The rule is two pure functions at module level,
 
     - `init(param, *, ...) -> Slots`: what one array keeps, a NamedTuple; the return annotation says
-      which. None for a rule that keeps nothing.
+      which; a field is None where this array does without it. None for a rule that keeps nothing.
     - `update(grad, slots, param, step, *, ...) -> (update, slots)`: one step on one array.
 
     A method that needs to know something of all arrays together has up to three more,

@@ -43,12 +43,12 @@ class Row(NamedTuple):
 
 
 def init_leaf(member: Member, param: Any, path: str) -> Any:
-    """The slots of one leaf: strongly typed arrays, none of them the parameter itself."""
+    """The slots of one leaf: strongly typed arrays, none of them the parameter itself; None for what this leaf does without."""
     init = member.rule.rule.init
     assert init is not None
     _check_real(member, param, path)
     slots = init(param, **wanted(init, _given(member)))
-    return type(slots)(*(_own(slot, param) for slot in slots))
+    return type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
 
 
 def init_shared(member: Member, values: Sequence[Any]) -> Any:
@@ -210,9 +210,9 @@ def _located(error: Exception, members: Sequence[Member], row: Row, path: str) -
             continue
         fitting = jax.eval_shape(functools.partial(init_leaf, member, path=path), row.grad)
         for name, kept, fits in zip(slots._fields, slots, fitting, strict=True):
-            if kept.shape != fits.shape:
+            if getattr(kept, "shape", None) != getattr(fits, "shape", None):
                 return StateError(
-                    f"slot {name!r} of member {member.name} at {path!r} is {show_array(kept)}, "
+                    f"slot {name!r} of member {member.name} at {path!r} is {None if kept is None else show_array(kept)}, "
                     f"for a gradient {show_array(row.grad)}: this state was made for other parameters, call tx.init(params) again"
                 )
     error.add_note(f"raised at {path!r}, a gradient {show_array(row.grad)}, in the rules of {', '.join(member.name for member in members)}")
@@ -261,7 +261,7 @@ def _in_compute(
     named = {name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real) for name, value in values.items()}
     if rule.wants_raw and row.raw is not None:
         named["raw"] = row.raw.astype(dtype)
-    decoded = None if slots is None else type(slots)(*(cast_inexact(slot, dtype) for slot in slots))
+    decoded = None if slots is None else type(slots)(*(None if slot is None else cast_inexact(slot, dtype) for slot in slots))
     return grad, None if row.param is None else cast_inexact(row.param, dtype), decoded, named
 
 
@@ -271,7 +271,10 @@ def _check_shape(what: str, new: Any, old: jax.Array) -> None:
 
 
 def _encode(new: Any, old: Any) -> Any:
-    """New slots in the dtypes, and with the shapes, of the old."""
+    """New slots in the dtypes, and with the shapes, of the old; None where the old is."""
     for name, mine, theirs in zip(old._fields, new, old, strict=True):
-        _check_shape(f"slot {name!r}", mine, theirs)
-    return type(old)(*(jnp.asarray(mine).astype(theirs.dtype) for mine, theirs in zip(new, old, strict=True)))
+        if (mine is None) != (theirs is None):
+            raise ValueError(f"slot {name!r} of a rule is kept or not as `init` says, and became {'None' if mine is None else 'an array'}")
+        if theirs is not None:
+            _check_shape(f"slot {name!r}", mine, theirs)
+    return type(old)(*(None if theirs is None else jnp.asarray(mine).astype(theirs.dtype) for mine, theirs in zip(new, old, strict=True)))

@@ -283,7 +283,7 @@ def _unpack_leaves(item: Item, kind: type[Any], kept: Any, leaves: Leaves, activ
     columns = [_match_slots(leaves, tree, item.name, name) for name, tree in zip(kind._fields, kept, strict=True)]
     rows = list(zip(*columns, strict=True)) if columns else []
     for row, path, acts in zip(rows, leaves.paths, active, strict=True):
-        if acts and row[0] is None:
+        if acts and all(slot is None for slot in row):
             raise StateError(
                 f"member {item.name} acts on {path!r}, for which its state holds nothing: this state was made with another mask"
             )
