@@ -1,12 +1,13 @@
 """Record how torch's optimizers move float64 parameters: python tests/traces/record_torch.py
 
-Needs torch 2.13 and NumPy; the tests need the recorded torch.npz alone. The parameters and gradients
-are those of tests/trees.py.
+Needs torch 2.13, pytorch_optimizer 4.1 and NumPy; the tests need the recorded torch.npz alone. The parameters
+and gradients are those of tests/trees.py.
 """
 
 import pathlib
 
 import numpy as np
+import pytorch_optimizer as third  # pyright: ignore[reportMissingImports]
 import torch  # pyright: ignore[reportMissingImports]
 
 SHAPES = [(3, 4), (4,), (), (2, 3, 2)]
@@ -23,6 +24,28 @@ OPTIMIZERS = {
     "adam": lambda params: torch.optim.Adam(params, lr=0.01),
     "adam/l2": lambda params: torch.optim.Adam(params, lr=0.01, weight_decay=0.1),
     "adamw": lambda params: torch.optim.AdamW(params, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1),
+    "amsgrad": lambda params: torch.optim.Adam(params, lr=0.01, betas=(0.9, 0.9), amsgrad=True),
+    "adamax": lambda params: torch.optim.Adamax(params, lr=0.01),
+    "nadam": lambda params: torch.optim.NAdam(params, lr=0.01),
+    "radam": lambda params: torch.optim.RAdam(params, lr=0.01, betas=(0.9, 0.99)),
+    "adadelta": lambda params: torch.optim.Adadelta(params, lr=1.0),
+    "rprop": lambda params: torch.optim.Rprop(params, lr=0.01),
+    "adafactor": lambda params: torch.optim.Adafactor(params, lr=0.01),
+    "laprop": lambda params: third.LaProp(params, lr=0.01, weight_decay=0.1, eps=1e-8),
+    "grams": lambda params: third.Grams(params, lr=0.01, weight_decay=0.1, eps=1e-6),
+    "stable_adamw": lambda params: third.StableAdamW(params, lr=0.01, kahan_sum=False, weight_decay=0.1),
+    "tiger": lambda params: third.Tiger(params, lr=0.01, weight_decay=0.1),
+    "came": lambda params: third.CAME(params, lr=0.01, weight_decay=0.1),
+    "mars": lambda params: third.MARS(params, lr=0.01, weight_decay=0.1),
+    "lion": lambda params: third.Lion(params, lr=0.01, weight_decay=0.1),
+    "adan": lambda params: third.Adan(params, lr=0.01),
+    "ademamix": lambda params: third.AdEMAMix(params, lr=0.01),
+    "yogi": lambda params: third.Yogi(params, lr=0.01),
+    "adabelief": lambda params: third.AdaBelief(params, lr=0.01),
+    "madgrad": lambda params: third.MADGRAD(params, lr=0.01),
+    "fromage": lambda params: third.Fromage(params, lr=0.01),
+    "prodigy": lambda params: third.Prodigy(params, lr=1.0),
+    "schedule_free_sgd": lambda params: third.ScheduleFreeSGD(params, lr=0.1),
 }
 
 
