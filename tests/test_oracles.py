@@ -1,7 +1,6 @@
 """Every method against its float64 reference, and beside Optax and torch where they have it."""
 
 import functools
-import pathlib
 from typing import Any
 
 import jax
@@ -9,23 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import gradtx
 from tests.methods import METHODS
-from tests.trees import deviation, follow, follow_reference, start
-
-TRACES = np.load(pathlib.Path(__file__).parent / "traces" / "torch.npz")
-
-TORCH = {
-    "sgd": gradtx.sgd(0.1),
-    "sgd/momentum": gradtx.sgd(0.1, momentum=0.9),
-    "sgd/nesterov": gradtx.sgd(0.1, momentum=0.9, nesterov=True),
-    "adagrad": gradtx.adagrad(0.1, initial_accumulator_value=0.0, eps=1e-10, eps_in_sqrt=False),
-    "rmsprop": gradtx.rmsprop(0.01, decay=0.99, eps=1e-8, eps_in_sqrt=False),
-    "rmsprop/centered": gradtx.rmsprop(0.01, decay=0.9, eps=1e-2, eps_in_sqrt=False, centered=True, momentum=0.9),
-    "adam": gradtx.adam(0.01),
-    "adam/l2": gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.adam(0.01)),
-    "adamw": gradtx.adamw(0.01, b2=0.99, weight_decay=0.1),
-}
+from tests.parity import positions
+from tests.torch_rows import TORCH, torch_trace
+from tests.trees import deviation, follow, follow_reference
 
 
 @functools.cache
@@ -64,12 +50,10 @@ def test_beside_optax(name: str) -> None:
 def test_beside_torch(name: str) -> None:
     """Torch's numbers, from recorded traces; it multiplies and divides in another order."""
     with jax.enable_x64(True):
-        ours = follow(TORCH[name], jnp.float64)
-    params = start()
-    for step, updates in enumerate(ours):
-        params = [w + u for w, u in zip(params, updates, strict=True)]
-        for leaf, w in enumerate(params):
-            np.testing.assert_allclose(w, TRACES[f"{name}/{leaf}"][step], rtol=1e-11, atol=1e-13)
+        ours = positions(follow(TORCH[name], jnp.float64))
+    for mine, theirs in zip(ours, torch_trace(name), strict=True):
+        for w, trace in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(w, trace, rtol=1e-11, atol=1e-13)
 
 
 def test_adam_in_float32_is_closer_than_optax() -> None:
