@@ -79,7 +79,10 @@ def test_errors_and_test_helpers_are_in_the_api() -> None:
     assert all(re.search(rf":: {name}$", text, re.MULTILINE) for name in [*kinds, *helpers])
 
 
-OTHER_SIGNATURES = {"Schedule", "State", "GradientTransformation", "chain", "global_norm", "masked", "partition", "scale_by_learning_rate"}
+OTHER_SIGNATURES = {
+    *("Schedule", "State", "GradientTransformation", "EmptyState"),
+    *("chain", "global_norm", "masked", "multi_transform", "partition", "scale_by_learning_rate"),
+}
 """Classes, and functions whose difference docs/from_optax.md tells, or that name or require what Optax does not."""
 
 

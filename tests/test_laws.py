@@ -1,5 +1,6 @@
 """Every law on every method of the table; and the laws themselves can fail."""
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from tests.methods import METHODS
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", METHODS)
 def test_law(name: str, law: str) -> None:
-    LAWS[law](METHODS[name].tx)
+    with pytest.raises(AssertionError) if law in METHODS[name].breaks else contextlib.nullcontext():
+        LAWS[law](METHODS[name].tx)
 
 
 class Kept(NamedTuple):

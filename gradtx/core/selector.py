@@ -41,7 +41,7 @@ class Selector(NamedTuple):
     def __call__(self, leaves: Leaves) -> Sequence[bool]:
         if self.groups:
             return [label == self.answer for label in labels(self.where, leaves, self.groups, self.owner)]
-        return mask(self.where, leaves, self.owner)
+        return [choice == self.answer for choice in mask(self.where, leaves, self.owner)]
 
 
 def mask(where: Where, leaves: Leaves, owner: str) -> Sequence[bool]:

@@ -92,7 +92,7 @@ def law_one_compilation(tx: TX) -> None:
     _, state = update(tx, gradients(params), tx.init(params), params)
     update(tx, gradients(params), state, params)
     for name, value in numbers(tx).items():
-        update(replace(tx, **{name: value * 0.5}), gradients(params), state, params)
+        update(replace(tx, **{name: type(value)(value * 0.5)}), gradients(params), state, params)
 
 
 def numbers(tx: TX) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Leave parameters as they are."""
 
 from gradtx.core.select import masked
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.selector import Selector, Where
+from gradtx.core.transformation import GradientTransformation, Part, TransformationLike, as_transformation, definition
 from gradtx.transforms.scaling import set_to_zero
 
 
@@ -28,3 +28,31 @@ def freeze(mask: Where) -> GradientTransformation:
     {'head': 1.0, 'trunk': 0.0}
     """
     return masked(set_to_zero(), mask)
+
+
+@definition
+def selective_transform(optimizer: TransformationLike, *, freeze_mask: Where) -> list[Part]:
+    """`optimizer` where the mask is False; zero updates, and no slots, where it is True.
+
+    When: some parameters are to stay as they are. When not: they need another optimizer; take `partition`.
+
+    Args:
+      optimizer: the transformation for the leaves that move.
+      freeze_mask: which leaves stay (see `masked`).
+
+    Raises:
+      SelectionError: as `masked` does.
+
+    State: that of `optimizer`, for the leaves that move.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> params = {"head": jnp.ones(1), "trunk": jnp.ones(1)}
+    >>> tx = gradtx.selective_transform(gradtx.sgd(1.0, momentum=0.9), freeze_mask="trunk")
+    >>> {path: u.item() for path, u in tx.update(params, tx.init(params))[0].items()}
+    {'head': -1.0, 'trunk': 0.0}
+    >>> tx.init(params).slots["trace"].trace["trunk"] is None
+    True
+    """
+    member = as_transformation(optimizer)
+    chosen = {frozen: Selector(freeze_mask, frozen, f"selective_transform({member.name})") for frozen in (False, True)}
+    return [Part(None, member, chosen[False]), Part(None, set_to_zero(), chosen[True])]

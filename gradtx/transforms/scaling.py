@@ -8,6 +8,7 @@ import jax
 from gradtx.core.leafwise import leafwise, treewise
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import Hyperparam
+from gradtx.tree.maps import map_leaves
 
 
 def _scale(grad: jax.Array, slots: None, param: None, step: jax.Array, *, step_size: jax.Array) -> Any:
@@ -106,3 +107,29 @@ def stateless(f: Callable[[Any, Any], Any]) -> GradientTransformation:
     [-1.0]
     """
     return treewise(None, _apply_tree, options={"f": f}, name="stateless")
+
+
+def _apply_leaves(updates: Any, slots: None, params: Any, step: Any, *, f: Callable[..., Any]) -> Any:
+    if params is None:
+        params = jax.tree.map(lambda _: None, updates)
+    return map_leaves(f, updates, params), slots
+
+
+@definition
+def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> GradientTransformation:
+    """A transformation from a function of one array: u ← f(u, θ), array by array.
+
+    The function is given at least float32, and its result is rounded to the dtype of the gradient; None and integers it is not shown.
+
+    Args:
+      f: `f(update, param) -> update`; `param` is None when the caller gives no parameters. Static: two definitions are equal
+        when they hold the same function.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.stateless_with_tree_map(lambda update, param: jnp.sign(update))
+    >>> tx.update({"a": jnp.array([-4.0])}, tx.init({"a": jnp.zeros(1)}))[0]["a"].tolist()
+    [-1.0]
+    """
+    return treewise(None, _apply_leaves, options={"f": f}, name="stateless_with_tree_map")

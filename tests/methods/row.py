@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 import gradtx
 
@@ -24,6 +25,8 @@ class Method(NamedTuple):
     """In float32 against the oracle."""
     extra: Callable[..., dict[str, Any]] | None = None
     """`extra(step, params, gradients)`: what `update` and the oracle are told besides, by name; params as a list of arrays."""
+    breaks: tuple[str, ...] = ()
+    """The laws that it breaks because that is what it is for; a comment beside it says why."""
 
 
 def rate(count: Any) -> Any:
@@ -37,3 +40,13 @@ def double(updates: Any, params: Any) -> Any:
 
 def everywhere(path: str, leaf: Any) -> bool:
     return True
+
+
+def uphill(update: Any, param: Any) -> Any:
+    """A function of one array, and of its parameter where that is given."""
+    return update if param is None else update * param
+
+
+def flat(params: Any) -> Any:
+    """A mask as a function of the parameters: the arrays of one axis, if there are any."""
+    return jax.tree.map(lambda param: jnp.ndim(param) == 1, params)

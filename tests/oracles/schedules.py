@@ -199,3 +199,10 @@ def warmup_stable_decay_schedule(
         return end_value
     share = way(shape, max(decayed, 0) / decay_steps) if decay_steps else 0.0
     return (1 - share) * peak_value + share * end_value
+
+
+def half_life_schedule(count: float, init_value: float, end_value: float, transition_steps: float) -> float:
+    """Pagliardini et al. 2024, section 3: half-lives in a straight line."""
+    done = min(count / transition_steps, 1.0)
+    half_life = (1 - done) * math.log(0.5) / math.log(init_value) + done * math.log(0.5) / math.log(end_value)
+    return 0.5 ** (1 / half_life)

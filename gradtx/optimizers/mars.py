@@ -1,0 +1,174 @@
+r"""MARS: a correction that reduces the variance of the gradient, and Adam behind it.
+
+c = g + γ β1/(1 − β1) (g − g_prev)        the correction; g_prev is the gradient of the step before, g − g_prev = 0 at t = 1
+c ← c / max(1, ‖c‖)                       per array
+u = Adam's direction of c                 matrices;  vectors take Adam's direction of g, with decays of their own
+θ ← θ − η (u + λ θ)
+
+The two parts are independent: `mars_correction` may stand before any rule. Before the sign of an average it makes the
+paper's MARS-Lion, `chain(mars_correction(), ema(0.95), scale_by_sign())`.
+"""
+
+from typing import Any, NamedTuple, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.chain import chain
+from gradtx.core.descend import StepFlags, descend
+from gradtx.core.leafwise import leafwise
+from gradtx.core.select import partition
+from gradtx.core.selector import Where
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, NonNegative
+from gradtx.optimizers.adam import scale_by_adam
+from gradtx.transforms.clipping import shrink
+from gradtx.tree.arithmetic import norm
+from gradtx.tree.casts import zeros
+
+
+class Previous(NamedTuple):
+    """The gradient of the step before."""
+
+    grad: jax.Array
+
+
+def _init(param: jax.Array) -> Previous:
+    return Previous(zeros(param))
+
+
+def _correct(
+    grad: jax.Array, slots: Previous, param: None, step: jax.Array, *, b1: jax.Array, gamma: jax.Array, max_norm: jax.Array
+) -> Any:
+    change = jnp.where(step > 1, grad - slots.grad, 0 * grad)
+    corrected = grad + gamma * b1 / (1 - b1) * change
+    return shrink(norm(corrected), max_norm) * corrected, Previous(grad)
+
+
+@definition
+def mars_correction(b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: NonNegative = 1.0) -> GradientTransformation:
+    """Add a multiple of the gradient's change, and bound every array: c = g + γ β1/(1 − β1) (g − g_prev), c ← c min(1, k/‖c‖).
+
+    g, c and g_prev have one shape. g_prev is the gradient of the step before, of another batch: the paper's cheap form.
+
+    Args:
+      b1: β1 in [0, 1), decay of the momentum behind.
+      gamma: γ ≥ 0; 0 leaves only the bound.
+      max_norm: k ≥ 0, the largest norm of an array of c.
+
+    Raises:
+      HyperparamError: a number out of its range.
+
+    State: 4 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.mars_correction(b1=0.5, gamma=0.5)
+    >>> _, state = tx.update(jnp.array([0.1]), tx.init(jnp.zeros(1)))
+    >>> c, _ = tx.update(jnp.array([0.3]), state)  # 0.3 + 0.5 (0.3 − 0.1)
+    >>> round(c.item(), 4)
+    0.4
+
+    Yuan et al. 2024, arXiv 2411.10438, Algorithm 1.
+    """
+    return leafwise(_init, _correct, hyperparams={"b1": b1, "gamma": gamma, "max_norm": max_norm}, name="mars_correction")
+
+
+def _by_rank(params: Any) -> Any:
+    return jax.tree.map(lambda param: "matrices" if jnp.ndim(param) >= 2 else "vectors", params)
+
+
+@definition
+def scale_by_mars(
+    b1: Decay = 0.95,
+    b2: Decay = 0.99,
+    gamma: NonNegative = 0.025,
+    eps: NonNegative = 1e-8,
+    max_norm: NonNegative = 1.0,
+    *,
+    vector_b1: Decay = 0.9,
+    vector_b2: Decay = 0.95,
+) -> GradientTransformation:
+    """MARS's direction: for arrays of two axes and more Adam's of the corrected gradient, for the others Adam's.
+
+    Args:
+      b1: β1 in [0, 1), decay of the mean, and in the correction.
+      b2: β2 in [0, 1), decay of the mean square.
+      gamma: γ ≥ 0, the strength of the correction.
+      eps: ε ≥ 0, beside the root.
+      max_norm: the largest norm of an array of corrected gradients.
+      vector_b1: β1 for arrays of one axis or none.
+      vector_b2: β2 for these.
+
+    Raises:
+      HyperparamError: a number out of its range.
+
+    State: 12 bytes per parameter of a matrix, 8 of a vector.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> params = {"bias": jnp.zeros(2), "kernel": jnp.zeros((2, 2))}
+    >>> slots = gradtx.scale_by_mars().init(params).slots
+    >>> list(slots), slots["matrices"]["mars_correction"].grad["bias"]
+    (['matrices', 'vectors'], None)
+
+    Yuan et al. 2024, arXiv 2411.10438, Algorithm 2.
+    """
+    matrices = chain(mars_correction(b1, gamma, max_norm), scale_by_adam(b1, b2, eps))
+    return partition({"matrices": matrices, "vectors": scale_by_adam(vector_b1, vector_b2, eps)}, _by_rank)
+
+
+@definition
+def mars(
+    learning_rate: NonNegative,
+    b1: Decay = 0.95,
+    b2: Decay = 0.99,
+    gamma: NonNegative = 0.025,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    mask: Where | None = None,
+    *,
+    max_norm: NonNegative = 1.0,
+    vector_b1: Decay = 0.9,
+    vector_b2: Decay = 0.95,
+    **flags: Unpack[StepFlags],
+) -> GradientTransformation:
+    r"""AdamW on gradients whose noise is reduced by their change from step to step.
+
+    For every matrix, all of one shape: c = g + γ β1/(1 − β1) (g − g_prev), c ← c min(1, k/‖c‖), m ← β1 m + (1 − β1) c,
+    r ← β2 r + (1 − β2) c², θ ← θ − η (m̂ / (√r̂ + ε) + λ θ), with m̂ = m/(1 − β1^t) and r̂ = r/(1 − β2^t). Arrays of
+    fewer than two axes take AdamW's step, c = g, with decays of their own.
+
+    When: pretraining of language models, in AdamW's place. When not: memory is short, g_prev is one more array; embeddings are
+    matrices here, and may be given to `adamw` with `partition`.
+
+    Args:
+      learning_rate: η ≥ 0, parameter units per step; 1e-3 to 6e-3.
+      b1: β1 in [0, 1), decay of m, and in the correction; typically 0.95.
+      b2: β2 in [0, 1), decay of r; typically 0.99.
+      gamma: γ ≥ 0, the strength of the correction; 0.01 to 0.05; 0: AdamW with a bound on the gradient.
+      eps: ε ≥ 0, beside the root; 1e-8.
+      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 (here) to 0.1.
+      mask: which leaves decay (see `masked`); None: all.
+      max_norm: k ≥ 0, the largest norm of an array of c; 1.
+      vector_b1: β1 for arrays of fewer than two axes; 0.9.
+      vector_b2: β2 for these; 0.95.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 12 bytes per parameter of a matrix (g_prev, m and r), 8 of a vector.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.zeros((1, 2))
+    >>> tx = gradtx.mars(0.1)
+    >>> updates, _ = tx.update(jnp.array([[0.01, -0.5]]), tx.init(w), w)  # a first step of 0.1, whatever the gradient
+    >>> [round(u, 4) for u in updates[0].tolist()]
+    [-0.1, 0.1]
+
+    See also: `adamw`, `mars_correction`.
+
+    Yuan et al. 2024, arXiv 2411.10438, Algorithm 2.
+    """
+    rule = scale_by_mars(b1, b2, gamma, eps, max_norm, vector_b1=vector_b1, vector_b2=vector_b2)
+    return descend(rule, learning_rate, weight_decay, mask, **flags)

@@ -1,0 +1,70 @@
+"""Optax's names for what has another form here: named chains, empty states, extra arguments."""
+
+from typing import NamedTuple
+
+from gradtx.core.chain import chain
+from gradtx.core.errors import GradtxError
+from gradtx.core.select import partition
+from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
+from gradtx.core.types import Params
+
+
+def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation:
+    """Optax's spelling of `chain(first=..., second=...)`: members as pairs of a name and a transformation.
+
+    Args:
+      *args: (name, transformation), in the order in which they act.
+
+    Raises:
+      GradtxError: what is given is no such pair, or two have one name.
+
+    >>> import gradtx
+    >>> gradtx.named_chain(("clip", gradtx.clip(1.0)), ("down", gradtx.scale(-0.1)))
+    chain(clip=clip(max_delta=1.0), down=scale(step_size=-0.1))
+    """
+    members: dict[str, TransformationLike] = {}
+    for number, pair in enumerate(args):
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise GradtxError(f"named_chain: argument {number} is {pair!r}; give pairs of a name and a transformation: ('clip', clip(1.0))")
+        if pair[0] in members:
+            raise GradtxError(f"named_chain: two members are named {pair[0]!r}; give every member a name of its own")
+        members[pair[0]] = pair[1]
+    return chain(**members)
+
+
+multi_transform = partition
+"""Optax's older name for `partition`."""
+
+
+class EmptyState(NamedTuple):
+    """The state of a plain `(init, update)` pair that keeps nothing."""
+
+
+def init_empty_state(params: Params) -> EmptyState:
+    """An `init` for a plain pair that keeps nothing; a rule of gradtx has `init=None` instead.
+
+    >>> import gradtx, jax
+    >>> def double(updates, state, params=None):
+    ...     return jax.tree.map(lambda u: 2 * u, updates), state
+    >>> tx = gradtx.GradientTransformation(gradtx.init_empty_state, double)
+    >>> tx.update(3.0, tx.init(3.0))
+    (6.0, EmptyState())
+    """
+    return EmptyState()
+
+
+def with_extra_args_support(tx: TransformationLike) -> GradientTransformation:
+    """The same transformation, which takes extra arguments as every one of gradtx does: it hands on those that `tx` knows.
+
+    Args:
+      tx: a transformation, of gradtx, of Optax, or a plain pair.
+
+    Raises:
+      GradtxError: it has no `init` and `update`.
+
+    >>> import gradtx
+    >>> tx = gradtx.with_extra_args_support(gradtx.sgd(0.5))
+    >>> float(tx.update(4.0, tx.init(1.0), value=9.0)[0])
+    -2.0
+    """
+    return as_transformation(tx)

@@ -1,0 +1,1 @@
+"""A transformation in, a transformation out."""
