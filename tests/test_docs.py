@@ -81,7 +81,7 @@ def test_errors_and_test_helpers_are_in_the_api() -> None:
 
 OTHER_SIGNATURES = {
     *("Schedule", "State", "GradientTransformation", "EmptyState"),
-    *("chain", "global_norm", "masked", "multi_transform", "partition", "scale_by_learning_rate"),
+    *("chain", "global_norm", "masked", "multi_transform", "partition", "scale_by_factored_rms", "scale_by_learning_rate"),
 }
 """Classes, and functions whose difference docs/from_optax.md tells, or that name or require what Optax does not."""
 

@@ -76,7 +76,7 @@ def scale_by_learning_rate(learning_rate: NonNegative, *, flip_sign: bool = True
     )
 
 
-DecayForm = Literal["decoupled", "l2", "independent", "corrected", "cautious"]
+DecayForm = Literal["decoupled", "l2", "independent", "corrected", "cautious", "proximal"]
 
 
 class StepFlags(TypedDict, total=False):
@@ -105,6 +105,8 @@ def _form(
     peak_learning_rate: jax.Array,
     decay_form: DecayForm,
 ) -> Any:
+    if decay_form == "proximal":
+        return (grad + weight_decay * param) / (1 + learning_rate * weight_decay), slots
     inverse = jnp.where(peak_learning_rate > 0, 1 / jnp.where(peak_learning_rate > 0, peak_learning_rate, 1.0), 0.0)
     factors = {"independent": inverse, "corrected": learning_rate * inverse, "cautious": (grad * param.conj()).real >= 0}
     return grad + weight_decay * factors[decay_form] * param, slots
@@ -116,7 +118,7 @@ def _decay_by_form(weight_decay: Any, mask: Where | None, learning_rate: Any, fl
     if form in ("decoupled", "l2"):
         return add_decayed_weights(weight_decay, mask)
     peak = flags.get("peak_learning_rate")
-    if peak is None and form != "cautious" and isinstance(learning_rate, Schedule):
+    if peak is None and form in ("independent", "corrected") and isinstance(learning_rate, Schedule):
         raise HyperparamError(
             f"decay_form={form!r} divides by the largest learning rate, and {learning_rate!r} does not say which that is: "
             "give it as peak_learning_rate=..."
@@ -136,6 +138,8 @@ def descend(
     learning_rate: NonNegative,
     weight_decay: NonNegative | None = None,
     mask: Where | None = None,
+    *,
+    last: TransformationLike | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""A direction, weight decay, and the step down: θ ← θ − η (u + λ θ).
@@ -147,9 +151,11 @@ def descend(
       learning_rate: η ≥ 0.
       weight_decay: λ ≥ 0; None for no such term.
       mask: which leaves decay; None: all.
+      last: what the direction passes through behind the decay, before the learning rate, such as LAMB's trust ratio; None: nothing.
       decay_form: how λ acts. "decoupled" (the default): θ ← θ − η λ θ (AdamW). "l2": g ← g + λ θ before the rule.
         "independent": θ ← θ − (η/η_max) λ θ, so that tuning η leaves the decay alone. "corrected": θ ← θ − η (η/η_max) λ θ,
         which keeps the norms of normalised layers level while η falls. "cautious": as decoupled, only where u θ ≥ 0.
+        "proximal": θ ← (θ − η u) / (1 + η λ), which never overshoots zero however large η λ is.
       peak_learning_rate: η_max > 0, for "independent" and "corrected"; None: η itself, which must then be no schedule.
       cautious: pass u through `cautious_mask` before it decays and descends.
 
@@ -167,16 +173,17 @@ def descend(
     ([-1.0, -0.0], [-1.5, 0.5], [-1.0, -0.5])
 
     Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2, with the schedule multiplier alone on the decay for "independent";
-    Defazio 2025, arXiv 2506.02285, for "corrected"; Chen et al. 2025, arXiv 2510.12402, for "cautious".
+    Defazio 2025, arXiv 2506.02285, for "corrected"; Chen et al. 2025, arXiv 2510.12402, for "cautious";
+    Xie et al. 2022, arXiv 2208.06677, Algorithm 1, for "proximal".
     """
     form = flags.get("decay_form") or "decoupled"
     if form not in get_args(DecayForm):
         raise HyperparamError(f"decay_form = {form!r} is unknown; choose one of {', '.join(map(repr, get_args(DecayForm)))}")
     direction = chain(rule, cautious_mask()) if flags.get("cautious") else rule
-    scale = scale_by_learning_rate(learning_rate)
+    scale = [scale_by_learning_rate(learning_rate)] if last is None else [last, scale_by_learning_rate(learning_rate)]
     if weight_decay is None:
         if flags.get("decay_form"):
             raise HyperparamError(f"decay_form={form!r} says how weight decay acts, and there is none: give weight_decay=... too")
-        return chain(direction, scale)
+        return chain(direction, *scale)
     decay = _decay_by_form(weight_decay, mask, learning_rate, flags)
-    return chain(decay, direction, scale) if form == "l2" else chain(direction, decay, scale)
+    return chain(decay, direction, *scale) if form == "l2" else chain(direction, decay, *scale)

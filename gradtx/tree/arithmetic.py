@@ -15,6 +15,32 @@ def abs_sq(array: jax.Array) -> jax.Array:
     return array.real**2 + array.imag**2 if jnp.iscomplexobj(array) else array * array
 
 
+def finite(array: jax.Array) -> jax.Array:
+    """The array with 0 in place of inf and nan: for sums and means that one bad entry must not ruin."""
+    return jnp.where(jnp.isfinite(array), array, 0)
+
+
+def finite_or(new: jax.Array, old: jax.Array) -> jax.Array:
+    """`new` where it is finite, else `old`: for scalars of a tree that one overflow must not ruin."""
+    return jnp.where(jnp.isfinite(new), new, old)
+
+
+def dot(left: jax.Array, right: jax.Array) -> jax.Array:
+    """The inner product of two arrays as vectors of real numbers; entries that are not finite do not count."""
+    product = finite(left).conj() * finite(right) if jnp.iscomplexobj(left) else finite(left) * finite(right)
+    return jnp.sum(product.real)
+
+
+def norm(array: jax.Array) -> jax.Array:
+    """The 2-norm of one array, in its own precision."""
+    return jnp.sqrt(jnp.sum(abs_sq(array)))
+
+
+def root_mean_square(array: jax.Array) -> jax.Array:
+    """The root mean square of one array, in its own precision; 0 for an empty one."""
+    return jnp.sqrt(jnp.sum(abs_sq(array)) / max(array.size, 1))
+
+
 def sum_of_squares(array: jax.Array) -> jax.Array:
     """The squared 2-norm of one array, summed in float32 at least."""
     return jnp.sum(abs_sq(array.astype(compute_dtype(array.dtype))))

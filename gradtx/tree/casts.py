@@ -1,11 +1,14 @@
 """Dtypes: what counts as a parameter, and the precision that arithmetic runs in."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 @functools.lru_cache(maxsize=256)
@@ -51,6 +54,16 @@ def real_zeros(like: Any, dtype: Any = None) -> jax.Array:
 def copied(like: Any) -> jax.Array:
     """An array of its own, in the compute dtype; zeros where only the shape is known."""
     return zeros(like) if isinstance(like, jax.ShapeDtypeStruct) else jnp.array(like, dtype=compute_dtype(as_array(like).dtype), copy=True)
+
+
+def real_zeros_along(like: Any, axes: Sequence[int]) -> jax.Array:
+    """Real zeros with some axes of an array alone, sharded as the array is along them: for what is kept per row or per column."""
+    shape, dtype = tuple(like.shape[axis] for axis in axes), real_dtype(like.dtype)
+    sharding = None if isinstance(like, Tracer) else getattr(like, "sharding", None)
+    if not isinstance(sharding, NamedSharding):
+        return jnp.zeros(shape, dtype)
+    spec = (*sharding.spec, *(None for _ in like.shape))
+    return jnp.zeros(shape, dtype, device=NamedSharding(sharding.mesh, PartitionSpec(*(spec[axis] for axis in axes))))
 
 
 def full(like: Any, value: Any) -> jax.Array:

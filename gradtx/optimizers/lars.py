@@ -1,0 +1,67 @@
+r"""LARS: momentum on gradients that have been given the norm of their array.
+
+d = g + λ θ
+u = c ‖θ‖ / (‖d‖ + ε) d           norms per array
+Δ ← μ Δ − η u,  θ ← θ + Δ
+"""
+
+from gradtx.core.chain import chain
+from gradtx.core.descend import add_decayed_weights, scale_by_learning_rate
+from gradtx.core.select import masked
+from gradtx.core.selector import Where
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Fraction, NonNegative
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.trust import scale_by_trust_ratio
+
+
+@definition
+def lars(
+    learning_rate: NonNegative,
+    weight_decay: NonNegative = 0.0,
+    weight_decay_mask: Where | None = True,
+    trust_coefficient: NonNegative = 0.001,
+    eps: NonNegative = 0.0,
+    trust_ratio_mask: Where | None = True,
+    momentum: Fraction = 0.9,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    r"""Momentum with a learning rate per array, in proportion to the norm of the array over that of its gradient.
+
+    For every array, all of one shape: d = g + λ θ, Δ ← μ Δ − η c ‖θ‖ / (‖d‖ + ε) d, θ ← θ + Δ.
+
+    When: convolutional networks with batches of 4096 and more. When not: small batches, and for biases and norms, which the
+    masks should leave out; attention, for which `lamb` is made.
+
+    Args:
+      learning_rate: η ≥ 0, without unit; 1 to 30 with c = 1e-3, after a warmup.
+      weight_decay: λ ≥ 0, in the gradient, so before the norms are taken; 1e-4.
+      weight_decay_mask: which leaves decay (see `masked`); True or None: all.
+      trust_coefficient: c ≥ 0; 1e-3.
+      eps: ε ≥ 0, beside ‖d‖.
+      trust_ratio_mask: which leaves are scaled by c ‖θ‖ / (‖d‖ + ε); True or None: all.
+      momentum: μ in [0, 1]; 0.9.
+      nesterov: look ahead by one more step of momentum.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 4 bytes per parameter (Δ).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w, tx = jnp.array([3.0, 4.0]), gradtx.lars(1.0, trust_coefficient=0.5)
+    >>> tx.update(jnp.array([1e9, 0.0]), tx.init(w), w)[0].tolist()  # half of ‖w‖ = 5, whatever the gradient
+    [-2.5, 0.0]
+
+    See also: `lamb`, `scale_by_trust_ratio`.
+
+    You, Gitman and Ginsburg 2017, arXiv 1708.03888, Algorithm 1.
+    """
+    trust = scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps)
+    return chain(
+        add_decayed_weights(weight_decay, None if weight_decay_mask is True else weight_decay_mask),
+        trust if trust_ratio_mask is None or trust_ratio_mask is True else masked(trust, trust_ratio_mask),
+        scale_by_learning_rate(learning_rate),
+        trace(momentum, nesterov),
+    )

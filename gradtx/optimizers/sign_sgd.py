@@ -1,0 +1,36 @@
+r"""Sign descent: every coordinate steps by the learning rate, against the sign of its gradient.
+
+θ ← θ − η sign(g)
+"""
+
+from gradtx.core.descend import descend
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import NonNegative
+from gradtx.transforms.signs import scale_by_sign
+
+
+@definition
+def sign_sgd(learning_rate: NonNegative) -> GradientTransformation:
+    r"""Steps of one size for every coordinate, against the sign of the gradient: θ ← θ − η sign(g).
+
+    When: one bit per coordinate is to be sent between workers, and batches are large. When not: small batches, where the
+    sign is mostly noise; take `signum` or `lion`, which average first.
+
+    Args:
+      learning_rate: η ≥ 0, parameter units per step; 1e-5 to 1e-3.
+
+    Raises:
+      HyperparamError: a negative learning rate.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.sign_sgd(0.25)
+    >>> tx.update(jnp.array([1e-6, -1e6]), tx.init(jnp.zeros(2)))[0].tolist()  # the size of the gradient does not matter
+    [-0.25, 0.25]
+
+    See also: `signum`, `scale_by_sign`.
+
+    Bernstein, Wang, Azizzadenesheli and Anandkumar 2018, arXiv 1802.04434, Algorithm 1.
+    """
+    return descend(scale_by_sign(), learning_rate)

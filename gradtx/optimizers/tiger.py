@@ -1,0 +1,81 @@
+r"""Tiger: Lion with one average in place of two.
+
+m ← β m + (1 − β) g
+θ ← θ − η (sign(m) + λ θ)
+"""
+
+from typing import Unpack
+
+from gradtx.core.chain import chain
+from gradtx.core.descend import StepFlags, descend
+from gradtx.core.selector import Where
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.transforms.momentum import ema
+from gradtx.transforms.signs import scale_by_sign
+
+
+@definition
+def scale_by_tiger(b1: Decay = 0.965, mu_dtype: DTypeLike | None = None) -> GradientTransformation:
+    """Tiger's direction: m ← β m + (1 − β) g, u = sign(m).
+
+    Args:
+      b1: β in [0, 1), decay of m.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+
+    Raises:
+      HyperparamError: a number out of its range.
+
+    State: 4 bytes per parameter; 2 with `mu_dtype=bfloat16`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_tiger()
+    >>> tx.update(jnp.array([-1e-9, 0.0, 1e9]), tx.init(jnp.zeros(3)))[0].tolist()
+    [-1.0, 0.0, 1.0]
+
+    Su 2023, Tiger: A Tight-fisted Optimizer, github.com/bojone/tiger.
+    """
+    return chain(ema(b1, debias=False, accumulator_dtype=mu_dtype), scale_by_sign())
+
+
+@definition
+def tiger(
+    learning_rate: NonNegative,
+    b1: Decay = 0.965,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: NonNegative = 0.01,
+    mask: Where | None = None,
+    **flags: Unpack[StepFlags],
+) -> GradientTransformation:
+    r"""Steps of one size for every coordinate, against the sign of an average of gradients, and weight decay.
+
+    For every array, all of one shape: m ← β m + (1 − β) g, θ ← θ − η (sign(m) + λ θ). It is Lion with β1 = β2 = β.
+
+    When: as `lion`, with one number less to tune; gradients may be accumulated into m itself. When not: small batches,
+    where the sign is mostly noise.
+
+    Args:
+      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3.
+      b1: β in [0, 1), decay of m; 0.945 to 0.965.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate.
+      mask: which leaves decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 4 bytes per parameter (m).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w, g = jnp.array([1.0, -2.0]), jnp.array([1e-6, 1e6])
+    >>> tiger, lion = gradtx.tiger(0.25, b1=0.9), gradtx.lion(0.25, b1=0.9, b2=0.9, weight_decay=0.01)
+    >>> tiger.update(g, tiger.init(w), w)[0].tolist() == lion.update(g, lion.init(w), w)[0].tolist()
+    True
+
+    See also: `lion`, `signum`.
+
+    Su 2023, Tiger: A Tight-fisted Optimizer, github.com/bojone/tiger.
+    """
+    return descend(scale_by_tiger(b1, mu_dtype), learning_rate, weight_decay, mask, **flags)

@@ -1,0 +1,44 @@
+"""Subtract means from updates."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.tree.arithmetic import finite
+
+Axes = int | tuple[int, ...]
+
+
+def _centralize(grad: jax.Array, slots: None, param: None, step: jax.Array, *, axis: Axes | None) -> Any:
+    if grad.ndim < 2:
+        return grad, slots
+    axes = tuple(range(1, grad.ndim)) if axis is None else axis
+    return grad - jnp.mean(finite(grad), axis=axes, keepdims=True), slots
+
+
+@definition
+def centralize(axis: Axes | None = None) -> GradientTransformation:
+    """Subtract from every matrix's update its mean over some axes: u ← g − mean(g); vectors and scalars are left as they are.
+
+    The paper takes the mean over the inputs of every output. JAX layers mostly store (inputs, outputs), for which that is
+    `axis=0`; the default, every axis but the first, is that of (outputs, inputs). inf and nan count as 0 in the mean.
+
+    When: convolutional networks with batch norm, at no cost in memory. When not: embeddings, whose rows are not the inputs
+    of one unit.
+
+    Args:
+      axis: the axes of the mean, in arrays of two axes and more; None: all but the first.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx, g = gradtx.centralize(), jnp.array([[1.0, 3.0], [5.0, 9.0]])
+    >>> tx.update(g, tx.init(g))[0].tolist()
+    [[-1.0, 1.0], [-2.0, 2.0]]
+
+    Yong, Huang, Hua and Zhang 2020, arXiv 2004.01461, equation 1.
+    """
+    return leafwise(None, _centralize, options={"axis": axis}, name="centralize")

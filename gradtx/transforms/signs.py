@@ -1,0 +1,32 @@
+"""The sign of updates."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+
+
+def _sign(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
+    return jnp.sign(grad), slots
+
+
+@definition
+def scale_by_sign() -> GradientTransformation:
+    """Replace every entry by its sign: u ← sign(g), which is g / |g| for complex numbers; 0 stays 0.
+
+    When: the size of the gradient carries no meaning, or too many bits. When not: without an average before it and on
+    small batches, where signs are mostly noise.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_sign()
+    >>> tx.update(jnp.array([-1e-9, 0.0, 7.0]), tx.init(jnp.zeros(3)))[0].tolist()
+    [-1.0, 0.0, 1.0]
+
+    Bernstein, Wang, Azizzadenesheli and Anandkumar 2018, arXiv 1802.04434, Algorithm 1.
+    """
+    return leafwise(None, _sign, name="scale_by_sign")
