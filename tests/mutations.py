@@ -40,7 +40,11 @@ MUTATIONS = [
     ),
     Mutation("adam: eps inside the root", "optimizers/adam.py", "+ eps_root) + eps)", "+ eps_root + eps))", ORACLES.format("adam")),
     Mutation(
-        "adam: Nesterov's look-ahead at t", "optimizers/adam.py", "debias(mu, b1, step + 1)", "debias(mu, b1, step)", ORACLES.format("adam")
+        "adam: Nesterov's look-ahead at t",
+        "transforms/moments.py",
+        "debias(mu, b1, step + 1)",
+        "debias(mu, b1, step)",
+        ORACLES.format("adam"),
     ),
     Mutation(
         "adamw: decay before the preconditioner",

@@ -17,7 +17,7 @@ from gradtx.core.descend import DecayFlags, descend
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import Decay, DTypeLike, NonNegative
-from gradtx.transforms.moments import Moments, average, debias
+from gradtx.transforms.moments import Moments, average, corrected_mean, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
 
@@ -40,8 +40,7 @@ def _update(
 ) -> Any:
     mu = average(slots.mu, grad, b1)
     nu = average(slots.nu, abs_sq(grad), b2)
-    mu_hat = b1 * debias(mu, b1, step + 1) + (1 - b1) * debias(grad, b1, step) if nesterov else debias(mu, b1, step)
-    return mu_hat / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
+    return corrected_mean(mu, grad, b1, step, nesterov) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
 
 
 @definition

@@ -33,6 +33,16 @@ def debias(moment: jax.Array, decay: jax.Array, step: jax.Array) -> jax.Array:
     return moment / _one_minus_power(decay, step)
 
 
+def corrected_mean(mu: jax.Array, grad: jax.Array, b1: jax.Array, step: jax.Array, nesterov: bool) -> jax.Array:
+    """An average of gradients without its start at zero; with Nesterov (NAdam) that of a step ahead, g counted once more."""
+    return b1 * debias(mu, b1, step + 1) + (1 - b1) * debias(grad, b1, step) if nesterov else debias(mu, b1, step)
+
+
+def corrected_rate(rate: jax.Array, b1: jax.Array, b2: jax.Array, step: jax.Array) -> jax.Array:
+    """The bias correction of both moments as a factor of the rate: η √(1 − β2^t) / (1 − β1^t)."""
+    return debias(rate, b1, step) * jnp.sqrt(_one_minus_power(b2, step))
+
+
 @jax.jit
 def _one_minus_power(decay: jax.Array, step: jax.Array) -> jax.Array:
     """1 − β^t, which is 1 for β = 0; jitted, so that kernels share its trace."""

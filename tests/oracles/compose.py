@@ -55,6 +55,12 @@ def decay_by_form(u, w, memory, t, weight_decay, form, eta, peak):
     return u + weight_decay * factor * w
 
 
+def proximal(u, w, memory, t, weight_decay, learning_rate):
+    """The update that takes theta to (theta - eta u) / (1 + eta lambda)."""
+    eta = learning_rate(t - 1) if callable(learning_rate) else learning_rate
+    return (w - eta * u) / (1 + eta * weight_decay) - w
+
+
 def descend(method, learning_rate, weight_decay=0.0):
     """theta <- theta - eta (u + lambda theta)."""
     return after(method, each(decay_weights, weight_decay=weight_decay), each(scale, factor=_minus(learning_rate)))

@@ -1,0 +1,92 @@
+r"""AdaMax: Adam with a decaying maximum of gradients in place of the root of an average of squares.
+
+m ← β1 m + (1 − β1) g             m̂ = m / (1 − β1^t)
+r ← max(β2 r, |g| + ε)
+u = m̂ / r
+θ ← θ − η u
+"""
+
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.descend import DecayFlags, descend
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, NonNegative
+from gradtx.transforms.moments import Moments, average, debias
+from gradtx.tree.casts import real_zeros, zeros
+
+
+def _init(param: jax.Array) -> Moments:
+    return Moments(mu=zeros(param), nu=real_zeros(param))
+
+
+def _update(grad: jax.Array, slots: Moments, param: None, step: jax.Array, *, b1: jax.Array, b2: jax.Array, eps: jax.Array) -> Any:
+    mu = average(slots.mu, grad, b1)
+    nu = jnp.maximum(b2 * slots.nu, jnp.abs(grad) + eps)
+    return debias(mu, b1, step) / nu, Moments(mu, nu)
+
+
+@definition
+def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> GradientTransformation:
+    """AdaMax's direction: u = m̂ / r, with r ← max(β2 r, |g| + ε).
+
+    Args:
+      b1: β1 in [0, 1), decay of m.
+      b2: β2 in [0, 1), decay of r; the maximum needs no correction for its start.
+      eps: ε ≥ 0, joined to every |g|; with 0 a gradient that was always zero divides by zero.
+
+    Raises:
+      HyperparamError: a number out of its range.
+
+    State: 8 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx, g = gradtx.scale_by_adamax(b1=0.0, b2=0.5, eps=0.0), jnp.array([1.0])
+    >>> _, state = tx.update(8 * g, tx.init(g))
+    >>> tx.update(g, state)[0].item()  # 1 over half of 8
+    0.25
+
+    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2.
+    """
+    return leafwise(_init, _update, hyperparams={"b1": b1, "b2": b2, "eps": eps}, name="scale_by_adamax")
+
+
+@definition
+def adamax(
+    learning_rate: NonNegative, b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8, **flags: Unpack[DecayFlags]
+) -> GradientTransformation:
+    r"""Adam, whose steps are bounded by η: each is divided by the largest gradient of late.
+
+    For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← max(β2 r, |g| + ε), θ ← θ − η m̂ / r, with m̂ = m/(1 − β1^t).
+
+    When: sparse gradients, such as those of embeddings: r falls slowly where the gradient is zero, and noise below
+    the maximum leaves it alone. When not: one outlier slows a coordinate down for 1/(1 − β2) steps; take `adam`.
+
+    Args:
+      learning_rate: η ≥ 0, parameter units per step, and the bound of a step; typically 2e-3.
+      b1: β1 in [0, 1), decay of m; typically 0.9.
+      b2: β2 in [0, 1), decay of r; typically 0.999.
+      eps: ε ≥ 0, joined to every |g|; 1e-8.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: with weight decay, `update` is called without parameters.
+
+    State: 8 bytes per parameter (m and r).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array([0.0, 0.0])
+    >>> tx = gradtx.adamax(0.5)
+    >>> updates, _ = tx.update(jnp.array([1.0, -1e3]), tx.init(w))  # a first step of 0.5, whatever the gradient
+    >>> [round(u, 4) for u in updates.tolist()]
+    [-0.5, 0.5]
+
+    See also: `adamaxw`, `adam`.
+
+    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2.
+    """
+    return descend(scale_by_adamax(b1, b2, eps), learning_rate, **flags)

@@ -1,0 +1,161 @@
+r"""AMSGrad: Adam whose divisor never falls.
+
+m ← β1 m + (1 − β1) g             m̂ = m / (1 − β1^t)
+r ← β2 r + (1 − β2) g²            r̂ = r / (1 − β2^t)
+s ← max(s, r̂)                                               or, in torch's order, s ← max(s, r), ŝ = s / (1 − β2^t)
+u = m̂ / (√(s + ε_root) + ε)                                 u = m̂ / (√(ŝ + ε_root) + ε)
+θ ← θ − η u
+"""
+
+from typing import Any, NamedTuple, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.descend import DecayFlags, descend
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.transforms.moments import average, debias
+from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.casts import real_zeros, zeros
+
+
+class MaxMoments(NamedTuple):
+    """Averages of gradients (mu) and of squared gradients (nu), and the largest of the latter so far."""
+
+    mu: jax.Array
+    nu: jax.Array
+    nu_max: jax.Array
+
+
+def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> MaxMoments:
+    return MaxMoments(mu=zeros(param, mu_dtype), nu=real_zeros(param), nu_max=real_zeros(param))
+
+
+def _update(
+    grad: jax.Array,
+    slots: MaxMoments,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+    eps_root: jax.Array,
+    bias_correction_mu: bool,
+    bias_correction_nu: bool,
+    max_after_bias_correction: bool,
+) -> Any:
+    mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
+    corrected = debias(nu, b2, step) if bias_correction_nu and max_after_bias_correction else nu
+    nu_max = jnp.maximum(slots.nu_max, corrected)
+    top = debias(nu_max, b2, step) if bias_correction_nu and not max_after_bias_correction else nu_max
+    mean = debias(mu, b1, step) if bias_correction_mu else mu
+    return mean / (jnp.sqrt(top + eps_root) + eps), MaxMoments(mu, nu, nu_max)
+
+
+@definition
+def scale_by_amsgrad(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+    *,
+    max_after_bias_correction: bool = True,
+) -> GradientTransformation:
+    """AMSGrad's direction: u = m̂ / (√(s + ε_root) + ε), where s is the largest r̂ so far.
+
+    Args:
+      b1: β1 in [0, 1), decay of m.
+      b2: β2 in [0, 1), decay of r.
+      eps: ε ≥ 0, beside the root.
+      eps_root: ε_root ≥ 0, under the root.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      bias_correction_mu: m / (1 − β1^t) in place of m.
+      bias_correction_nu: r / (1 − β2^t) in place of r.
+      max_after_bias_correction: whether the maximum is taken of corrected averages; False: of r, and then it is corrected, as in torch.
+
+    Raises:
+      HyperparamError: a number out of its range.
+
+    State: 12 bytes per parameter; 10 with `mu_dtype=bfloat16`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx, g = gradtx.scale_by_amsgrad(b1=0.0, b2=0.0), jnp.array([1.0])
+    >>> _, state = tx.update(8 * g, tx.init(g))
+    >>> round(tx.update(g, state)[0].item(), 4)  # 8 is not forgotten
+    0.125
+
+    Reddi, Kale and Kumar 2018, arXiv 1904.09237, Algorithm 2.
+    """
+    options = {
+        "mu_dtype": mu_dtype,
+        "bias_correction_mu": bias_correction_mu,
+        "bias_correction_nu": bias_correction_nu,
+        "max_after_bias_correction": max_after_bias_correction,
+    }
+    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    return leafwise(_init, _update, hyperparams=hyperparams, options=options, name="scale_by_amsgrad")
+
+
+@definition
+def amsgrad(
+    learning_rate: NonNegative,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+    *,
+    max_after_bias_correction: bool = True,
+    **flags: Unpack[DecayFlags],
+) -> GradientTransformation:
+    r"""Adam that never forgets how large gradients were, so that its steps only shrink.
+
+    For every array, all of one shape: Adam's m̂ and r̂, s ← max(s, r̂), θ ← θ − η m̂ / (√(s + ε_root) + ε).
+
+    When: rare, large and telling gradients, which Adam forgets: there it may fail to converge, and AMSGrad does. When not:
+    one outlier slows a coordinate down for good; take `adam` with a larger `b2`.
+
+    torch's rule, with its order of maximum and correction, is `amsgrad(eta, max_after_bias_correction=False)`.
+
+    Args:
+      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
+      b1: β1 in [0, 1), decay of m; typically 0.9.
+      b2: β2 in [0, 1), decay of r; 0.99 to 0.999.
+      eps: ε ≥ 0, beside the root; 1e-8.
+      eps_root: ε_root ≥ 0, under the root.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      bias_correction_mu: m / (1 − β1^t) in place of m.
+      bias_correction_nu: r / (1 − β2^t) in place of r.
+      max_after_bias_correction: whether the maximum is taken of corrected averages; False: of r, and then it is corrected, as in torch.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: with weight decay, `update` is called without parameters.
+
+    State: 12 bytes per parameter (m, r and s).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w, spike = jnp.zeros(1), jnp.array([100.0])
+    >>> def after_a_spike(tx):
+    ...     _, state = tx.update(spike, tx.init(w))
+    ...     for _ in range(100): u, state = tx.update(spike / 100, state)
+    ...     return round(u.item(), 3)
+    >>> after_a_spike(gradtx.amsgrad(1.0, b2=0.9)), after_a_spike(gradtx.adam(1.0, b2=0.9))
+    (-0.01, -0.987)
+
+    See also: `adam`, `yogi`.
+
+    Reddi, Kale and Kumar 2018, arXiv 1904.09237, Algorithm 2.
+    """
+    correct = {"bias_correction_mu": bias_correction_mu, "bias_correction_nu": bias_correction_nu}
+    rule = scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, **correct, max_after_bias_correction=max_after_bias_correction)
+    return descend(rule, learning_rate, **flags)

@@ -1,0 +1,130 @@
+r"""NovoGrad: one second moment for every array, and momentum of gradients that it has normalised.
+
+v ← β2 v + (1 − β2) ‖g‖²,   v = ‖g‖² at t = 1         one number for the array
+m ← β1 m + g / (√(v + ε_root) + ε) + λ θ
+θ ← θ − η m
+"""
+
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.descend import StepFlags, descend
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.transforms.moments import Moments, average
+from gradtx.tree.arithmetic import abs_sq, finite
+from gradtx.tree.casts import real_zeros_along, zeros
+
+
+def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Moments:
+    return Moments(mu=zeros(param, mu_dtype), nu=real_zeros_along(param, ()))
+
+
+def _update(
+    grad: jax.Array,
+    slots: Moments,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+    eps_root: jax.Array,
+    weight_decay: jax.Array,
+) -> Any:
+    square = jnp.sum(abs_sq(finite(grad)))  # an entry that is inf or nan spoils itself alone
+    nu = jnp.where(step > 1, average(slots.nu, square, b2), square)
+    mu = b1 * slots.mu + grad / (jnp.sqrt(nu + eps_root) + eps) + weight_decay * param
+    return mu, Moments(mu, nu)
+
+
+@definition
+def scale_by_novograd(
+    b1: Decay = 0.9,
+    b2: Decay = 0.25,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    weight_decay: NonNegative = 0.0,
+    mu_dtype: DTypeLike | None = None,
+) -> GradientTransformation:
+    """NovoGrad's direction: u = m, m ← β1 m + g / (√(v + ε_root) + ε) + λ θ, with v an average of ‖g‖² by array.
+
+    Args:
+      b1: β1 in [0, 1), momentum of normalised gradients; a sum, not an average: steps grow up to 1/(1 − β1) times longer.
+      b2: β2 in [0, 1), decay of v, which starts at its first value.
+      eps: ε ≥ 0, beside the root; with 0 an array whose gradient is zero at the first step divides by zero.
+      eps_root: ε_root ≥ 0, under the root.
+      weight_decay: λ ≥ 0; it joins the momentum.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 4 bytes per parameter, and 4 for every array; 2 with `mu_dtype=bfloat16`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx, w = gradtx.scale_by_novograd(), jnp.zeros(2)
+    >>> u, _ = tx.update(jnp.array([30.0, -40.0]), tx.init(w), w)  # the first step has length 1
+    >>> [round(x, 4) for x in u.tolist()]
+    [0.6, -0.8]
+
+    Ginsburg et al. 2019, arXiv 1905.11286, Algorithm 1.
+    """
+    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "weight_decay": weight_decay}
+    return leafwise(_init, _update, hyperparams=hyperparams, options={"mu_dtype": mu_dtype}, needs_params=True, name="scale_by_novograd")
+
+
+@definition
+def novograd(
+    learning_rate: NonNegative,
+    b1: Decay = 0.9,
+    b2: Decay = 0.25,
+    eps: NonNegative = 1e-6,
+    eps_root: NonNegative = 0.0,
+    weight_decay: NonNegative = 0.0,
+    **flags: Unpack[StepFlags],
+) -> GradientTransformation:
+    r"""SGD with momentum on gradients of length one, array by array, and decay inside the momentum.
+
+    For every array, g, m and θ of one shape and v a number: v ← β2 v + (1 − β2) ‖g‖² from its first value on,
+    m ← β1 m + g / (√(v + ε_root) + ε) + λ θ, θ ← θ − η m.
+
+    When: large batches, convolutional and speech networks, at half of Adam's memory and with little warmup. When not: coordinates
+    of one array differ in scale by far, as in embeddings; take `adamw`.
+
+    An entry that is inf or nan is left out of ‖g‖, so that the others go on.
+
+    Args:
+      learning_rate: η ≥ 0, the length of an array's step without momentum; 1e-3 to 1e-2.
+      b1: β1 in [0, 1), momentum; 0.9 to 0.95.
+      b2: β2 in [0, 1), decay of v; 0.25 to 0.98.
+      eps: ε ≥ 0, beside the root; 1e-6.
+      eps_root: ε_root ≥ 0, under the root.
+      weight_decay: λ ≥ 0, per unit of learning rate and of momentum; 1e-4 to 1e-2. With a `decay_form` it acts as `descend`
+        explains that form, and not inside the momentum.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 4 bytes per parameter (m), and 4 for every array (v).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = {"small": jnp.zeros(1), "large": jnp.zeros(1)}
+    >>> tx = gradtx.novograd(0.5)
+    >>> updates, _ = tx.update({"small": jnp.array([0.01]), "large": jnp.array([-100.0])}, tx.init(w), w)
+    >>> round(updates["small"].item(), 3), round(updates["large"].item(), 3)
+    (-0.5, 0.5)
+
+    See also: `adamw`, `sgd`, `scale_by_novograd`.
+
+    Ginsburg et al. 2019, arXiv 1905.11286, Algorithm 1.
+    """
+    if flags.get("decay_form"):
+        return descend(scale_by_novograd(b1, b2, eps, eps_root), learning_rate, weight_decay, **flags)
+    return descend(scale_by_novograd(b1, b2, eps, eps_root, weight_decay), learning_rate, **flags)

@@ -1,0 +1,88 @@
+r"""Optimistic Adam: Adam's direction, and its change at a rate of its own.
+
+u = m̂ / (√(r̂ + ε_root) + ε)       Adam's direction
+θ ← θ − η u − ω (u − u_before)       no change at the first step
+
+ω is the optimism; where η = 0 nothing moves.
+"""
+
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.chain import chain
+from gradtx.core.descend import DecayFlags, descend
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.optimizers.adam import scale_by_adam
+from gradtx.optimizers.optimistic_gradient_descent import Previous, scale_by_optimistic_gradient
+from gradtx.tree.casts import zeros
+
+
+def _init(param: jax.Array) -> Previous:
+    return Previous(zeros(param))
+
+
+def _update(grad: jax.Array, slots: Previous, param: None, step: jax.Array, *, learning_rate: jax.Array, optimism: jax.Array) -> Any:
+    """u + (ω/η) (u − u_before), which descends by η."""
+    moves = learning_rate > 0
+    ratio = jnp.where(moves, optimism / jnp.where(moves, learning_rate, 1), 0)
+    return grad + ratio * jnp.where(step > 1, grad - slots.previous, 0), Previous(grad)
+
+
+@definition
+def optimistic_adam(
+    learning_rate: NonNegative,
+    optimism: NonNegative | None = None,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = True,
+    **flags: Unpack[DecayFlags],
+) -> GradientTransformation:
+    r"""Adam for games: it steps along its direction, and along what that direction changed by.
+
+    For every array, all of one shape: θ ← θ − η u − ω (u − u_before), with Adam's u.
+
+    When: GANs and other min-max problems, where Adam circles. When not: a plain minimum; take `adam`. A schedule for η leaves ω
+    as it is; where both are to follow it, take `optimistic_adam_v2`.
+
+    Args:
+      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-2.
+      optimism: ω ≥ 0, in the same units; None: η.
+      b1: β1 in [0, 1), decay of Adam's m; 0.5 to 0.9.
+      b2: β2 in [0, 1), decay of Adam's r; 0.9 to 0.999.
+      eps: ε ≥ 0, beside the root; 1e-8.
+      eps_root: ε_root ≥ 0, under the root.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      nesterov: NAdam's m̂, as Optax; the paper has Adam's.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: with weight decay, `update` is called without parameters.
+
+    State: 12 bytes per parameter (m, r and the direction before).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx, g = gradtx.optimistic_adam(0.5, optimism=2.0, b1=0.0, b2=0.0), jnp.array([1.0])
+    >>> _, state = tx.update(g, tx.init(g))
+    >>> updates, _ = tx.update(-g, state)  # the direction turns from 1 to -1: 0.5 back, and 2 times 2
+    >>> round(updates.item(), 4)
+    4.5
+
+    See also: `optimistic_adam_v2`, `optimistic_gradient_descent`.
+
+    Daskalakis et al. 2018, arXiv 1711.00141, Algorithm 1, where ω = η.
+    """
+    if optimism is None:
+        ahead = scale_by_optimistic_gradient()
+    else:
+        rates = {"learning_rate": learning_rate, "optimism": optimism}
+        ahead = leafwise(_init, _update, hyperparams=rates, name="scale_by_optimistic_gradient")
+    return descend(chain(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), ahead), learning_rate, **flags)

@@ -1,0 +1,87 @@
+r"""Optimistic gradient descent: this step's gradient, and once more what it changed by.
+
+θ ← θ − η ((α + β) g − β g_before)       g_before = g at the first step
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.descend import descend
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Hyperparam, NonNegative
+from gradtx.tree.casts import zeros
+
+
+class Previous(NamedTuple):
+    """The update of the step before."""
+
+    previous: jax.Array
+
+
+def _init(param: jax.Array) -> Previous:
+    return Previous(zeros(param))
+
+
+def _update(grad: jax.Array, slots: Previous, param: None, step: jax.Array, *, alpha: jax.Array, beta: jax.Array) -> Any:
+    change = jnp.where(step > 1, grad - slots.previous, 0)
+    return alpha * grad + beta * change, Previous(grad)
+
+
+@definition
+def scale_by_optimistic_gradient(alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0) -> GradientTransformation:
+    """Extrapolate from the update before: u ← α u + β (u − u_before).
+
+    Args:
+      alpha: α, weight of the update.
+      beta: β, weight of its change; 0 for no optimism, 1 to foretell the next update in a straight line.
+
+    State: 4 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_optimistic_gradient()
+    >>> _, state = tx.update(jnp.array([1.0]), tx.init(jnp.zeros(1)))
+    >>> tx.update(jnp.array([4.0]), state)[0].item()  # 1, 4, and so 7
+    7.0
+
+    Mokhtari, Ozdaglar and Pattathil 2020, arXiv 1901.08511.
+    """
+    return leafwise(_init, _update, hyperparams={"alpha": alpha, "beta": beta}, name="scale_by_optimistic_gradient")
+
+
+@definition
+def optimistic_gradient_descent(learning_rate: NonNegative, alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0) -> GradientTransformation:
+    r"""Gradient descent with a correction that makes games converge where plain descent circles.
+
+    For every array, all of one shape: θ ← θ − η (α g + β (g − g_before)).
+
+    When: min-max problems, each player running it on its own loss, as GANs do. When not: a plain minimum; take `sgd`.
+
+    Args:
+      learning_rate: η ≥ 0, parameter units per unit of gradient; 1e-3 to 1.
+      alpha: α, weight of the gradient; 1.
+      beta: β, weight of its change; 1.
+
+    Raises:
+      HyperparamError: a negative learning rate.
+
+    State: 4 bytes per parameter (the gradient before).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> def distance(tx):  # of min over x, max over y of x y from its solution (0, 0)
+    ...     point = jnp.array([1.0, 1.0])
+    ...     state = tx.init(point)
+    ...     for _ in range(200):
+    ...         updates, state = tx.update(jnp.array([1.0, -1.0]) * point[::-1], state)
+    ...         point = gradtx.apply_updates(point, updates)
+    ...     return round(gradtx.global_norm(point).item(), 2)
+    >>> distance(gradtx.sgd(0.2)), distance(gradtx.optimistic_gradient_descent(0.2))
+    (71.42, 0.02)
+
+    See also: `optimistic_adam_v2`, `scale_by_optimistic_gradient`.
+
+    Daskalakis et al. 2018, arXiv 1711.00141; Mokhtari, Ozdaglar and Pattathil 2020, arXiv 1901.08511, for α and β.
+    """
+    return descend(scale_by_optimistic_gradient(alpha, beta), learning_rate)
