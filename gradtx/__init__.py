@@ -33,6 +33,9 @@ from gradtx.core.types import NonNegative as NonNegative
 from gradtx.core.types import Positive as Positive
 from gradtx.core.types import State as State
 from gradtx.inspect.summary import summary as summary
+from gradtx.linesearch.backtracking import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
+from gradtx.linesearch.reuse import value_and_grad_from_state as value_and_grad_from_state
+from gradtx.linesearch.zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch
 from gradtx.optimizers.acprop import acprop as acprop
 from gradtx.optimizers.acprop import scale_by_acprop as scale_by_acprop
 from gradtx.optimizers.adabelief import adabelief as adabelief
@@ -61,6 +64,12 @@ from gradtx.optimizers.amsgrad import amsgrad as amsgrad
 from gradtx.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
 from gradtx.optimizers.came import came as came
 from gradtx.optimizers.came import scale_by_came as scale_by_came
+from gradtx.optimizers.cocob import cocob as cocob
+from gradtx.optimizers.cocob import scale_by_cocob as scale_by_cocob
+from gradtx.optimizers.dadapt_adamw import dadapt_adamw as dadapt_adamw
+from gradtx.optimizers.dog import dog as dog
+from gradtx.optimizers.dog import scale_by_distance_over_gradients as scale_by_distance_over_gradients
+from gradtx.optimizers.dowg import dowg as dowg
 from gradtx.optimizers.dpsgd import dpsgd as dpsgd
 from gradtx.optimizers.fromage import fromage as fromage
 from gradtx.optimizers.grams import grams as grams
@@ -69,6 +78,8 @@ from gradtx.optimizers.lamb import lamb as lamb
 from gradtx.optimizers.laprop import laprop as laprop
 from gradtx.optimizers.laprop import scale_by_laprop as scale_by_laprop
 from gradtx.optimizers.lars import lars as lars
+from gradtx.optimizers.lbfgs import lbfgs as lbfgs
+from gradtx.optimizers.lbfgs import scale_by_lbfgs as scale_by_lbfgs
 from gradtx.optimizers.lion import lion as lion
 from gradtx.optimizers.lion import scale_by_lion as scale_by_lion
 from gradtx.optimizers.madgrad import madgrad as madgrad
@@ -76,6 +87,8 @@ from gradtx.optimizers.madgrad import scale_by_madgrad as scale_by_madgrad
 from gradtx.optimizers.mars import mars as mars
 from gradtx.optimizers.mars import mars_correction as mars_correction
 from gradtx.optimizers.mars import scale_by_mars as scale_by_mars
+from gradtx.optimizers.momo import momo as momo
+from gradtx.optimizers.momo_adam import momo_adam as momo_adam
 from gradtx.optimizers.nadam import nadam as nadam
 from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
 from gradtx.optimizers.nadamw import nadamw as nadamw
@@ -86,6 +99,9 @@ from gradtx.optimizers.optimistic_adam import optimistic_adam as optimistic_adam
 from gradtx.optimizers.optimistic_adam_v2 import optimistic_adam_v2 as optimistic_adam_v2
 from gradtx.optimizers.optimistic_gradient_descent import optimistic_gradient_descent as optimistic_gradient_descent
 from gradtx.optimizers.optimistic_gradient_descent import scale_by_optimistic_gradient as scale_by_optimistic_gradient
+from gradtx.optimizers.polyak_sgd import polyak_sgd as polyak_sgd
+from gradtx.optimizers.polyak_sgd import scale_by_polyak as scale_by_polyak
+from gradtx.optimizers.prodigy import prodigy as prodigy
 from gradtx.optimizers.radam import radam as radam
 from gradtx.optimizers.radam import scale_by_radam as scale_by_radam
 from gradtx.optimizers.rmsprop import rmsprop as rmsprop
@@ -175,6 +191,7 @@ from gradtx.wrappers.conditional import conditionally_transform as conditionally
 from gradtx.wrappers.flatten import flatten as flatten
 from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
 from gradtx.wrappers.lookahead import lookahead as lookahead
+from gradtx.wrappers.mechanize import mechanize as mechanize
 from gradtx.wrappers.params_ema import params_ema as params_ema
 from gradtx.wrappers.sam import sam as sam
 from gradtx.wrappers.sam import scale_by_asam as scale_by_asam

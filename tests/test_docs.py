@@ -103,6 +103,11 @@ def bytes_per_parameter(tx: gradtx.GradientTransformation) -> float:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(slots)) / size
 
 
+def assert_bytes(tx: gradtx.GradientTransformation, said: int, where: str) -> None:
+    """The page rounds: a number kept once for an array, of 1024 here, is 0.004 bytes per parameter."""
+    assert 0 <= bytes_per_parameter(tx) - said < 0.01, where
+
+
 def needs_params(tx: gradtx.GradientTransformation) -> bool:
     grads = jnp.ones(2)
     try:
@@ -118,11 +123,12 @@ def test_every_optimizer_has_a_row_with_its_measured_bytes() -> None:
     assert sorted(name for name, _, _ in rows) == sorted(names)
     for name, needs, size in rows:
         tx = getattr(gradtx, name)(0.1)
-        assert (int(size), needs == "yes") == (bytes_per_parameter(tx), needs_params(tx)), f"docs/optimizers.md: the row of {name}"
+        assert needs_params(tx) == (needs == "yes"), f"docs/optimizers.md: the row of {name}"
+        assert_bytes(tx, int(size), f"docs/optimizers.md: the row of {name}")
 
 
 def test_calls_with_other_arguments_keep_what_their_rows_say() -> None:
     rows = CALL.findall((DOCS / "optimizers.md").read_text(encoding="utf-8"))
     assert len(rows) >= 5
     for call, size in rows:
-        assert int(size) == bytes_per_parameter(eval(call, dict(vars(gradtx)))), f"docs/optimizers.md: {call}"
+        assert_bytes(eval(call, dict(vars(gradtx))), int(size), f"docs/optimizers.md: {call}")

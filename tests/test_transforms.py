@@ -12,6 +12,8 @@ import pytest
 import gradtx
 from gradtx.core.errors import GradtxError, HyperparamError, StructureError
 from tests.peer import optax
+from tests.torch_rows import torch_trace
+from tests.trees import follow, start
 
 W = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([[3.0, 4.0]])}
 
@@ -337,6 +339,19 @@ def test_mars_corrects_matrices_alone_and_starts_without_a_change() -> None:
     slots = tx.init(params).slots
     assert slots["matrices"]["mars_correction"].grad == {"bias": None, "kernel": pytest.approx(np.zeros((2, 2)))}
     assert slots["vectors"].mu["kernel"] is None
+
+
+def test_mars_beside_pytorch_optimizer() -> None:
+    """Its trace: a change from 0 at first, a learning rate of 3e-3 for vectors, and ε/√(1 − β2^t) in place of ε, which costs 1e-6 here."""
+    parts = {name: gradtx.mars(eta, weight_decay=0.1, from_zero=True) for name, eta in (("matrix", 0.01), ("vector", 3e-3))}
+    tx = gradtx.partition(parts, functools.partial(jax.tree.map, lambda param: "matrix" if param.ndim > 1 else "vector"))
+    with jax.enable_x64(True):
+        updates = follow(tx, jnp.float64)
+    params = start()
+    for found, recorded in zip(updates, torch_trace("mars"), strict=True):
+        params = [w + u for w, u in zip(params, found, strict=True)]
+        for w, theirs in zip(params, recorded, strict=True):
+            np.testing.assert_allclose(w, theirs, rtol=1e-6, atol=1e-6)
 
 
 def test_mars_correction_bounds_every_array_and_keeps_nan_where_it_is() -> None:

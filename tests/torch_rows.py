@@ -20,6 +20,14 @@ TORCH: dict[str, Any] = {
     "adam/l2": gradtx.adam(0.01, weight_decay=0.1, decay_form="l2"),
     "adamw": gradtx.adamw(0.01, b2=0.99, weight_decay=0.1),
     "lion": gradtx.lion(0.01, weight_decay=0.1),
+    "amsgrad": gradtx.amsgrad(0.01, b2=0.9, max_after_bias_correction=False),
+    "adamax": gradtx.adamax(0.01),
+    "grams": gradtx.grams(0.01, eps=1e-6, weight_decay=0.1),
+    "stable_adamw": gradtx.stable_adamw(0.01, weight_decay=0.1),
+    "adan": gradtx.adan(0.01, eps_root=0.0, difference_weight=0.92),
+    "yogi": gradtx.yogi(0.01),
+    "adabelief": gradtx.adabelief(0.01),
+    "ademamix": gradtx.ademamix(0.01),
 }
 """By the name of the trace: `optimizer`, or `optimizer/variant`."""
 

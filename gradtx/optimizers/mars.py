@@ -38,15 +38,25 @@ def _init(param: jax.Array) -> Previous:
 
 
 def _correct(
-    grad: jax.Array, slots: Previous, param: None, step: jax.Array, *, b1: jax.Array, gamma: jax.Array, max_norm: jax.Array
+    grad: jax.Array,
+    slots: Previous,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    gamma: jax.Array,
+    max_norm: jax.Array,
+    from_zero: bool,
 ) -> Any:
-    change = jnp.where(step > 1, grad - slots.grad, 0 * grad)
+    change = grad - slots.grad if from_zero else jnp.where(step > 1, grad - slots.grad, 0 * grad)
     corrected = grad + gamma * b1 / (1 - b1) * change
     return shrink(norm(corrected), max_norm) * corrected, Previous(grad)
 
 
 @definition
-def mars_correction(b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: NonNegative = 1.0) -> GradientTransformation:
+def mars_correction(
+    b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: NonNegative = 1.0, *, from_zero: bool = False
+) -> GradientTransformation:
     """Add a multiple of the gradient's change, and bound every array: c = g + γ β1/(1 − β1) (g − g_prev), c ← c min(1, k/‖c‖).
 
     g, c and g_prev have one shape. g_prev is the gradient of the step before, of another batch: the paper's cheap form.
@@ -55,6 +65,7 @@ def mars_correction(b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: NonN
       b1: β1 in [0, 1), decay of the momentum behind.
       gamma: γ ≥ 0; 0 leaves only the bound.
       max_norm: k ≥ 0, the largest norm of an array of c.
+      from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise as none, as in the paper.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -70,7 +81,8 @@ def mars_correction(b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: NonN
 
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 1.
     """
-    return leafwise(_init, _correct, hyperparams={"b1": b1, "gamma": gamma, "max_norm": max_norm}, name="mars_correction")
+    hyperparams = {"b1": b1, "gamma": gamma, "max_norm": max_norm}
+    return leafwise(_init, _correct, hyperparams=hyperparams, options={"from_zero": from_zero}, name="mars_correction")
 
 
 def _by_rank(params: Any) -> Any:
@@ -87,6 +99,7 @@ def scale_by_mars(
     *,
     vector_b1: Decay = 0.9,
     vector_b2: Decay = 0.95,
+    from_zero: bool = False,
 ) -> GradientTransformation:
     """MARS's direction: for arrays of two axes and more Adam's of the corrected gradient, for the others Adam's.
 
@@ -98,6 +111,7 @@ def scale_by_mars(
       max_norm: the largest norm of an array of corrected gradients.
       vector_b1: β1 for arrays of one axis or none.
       vector_b2: β2 for these.
+      from_zero: whether the first gradient counts as a change from 0.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -112,7 +126,7 @@ def scale_by_mars(
 
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 2.
     """
-    matrices = chain(mars_correction(b1, gamma, max_norm), scale_by_adam(b1, b2, eps))
+    matrices = chain(mars_correction(b1, gamma, max_norm, from_zero=from_zero), scale_by_adam(b1, b2, eps))
     return partition({"matrices": matrices, "vectors": scale_by_adam(vector_b1, vector_b2, eps)}, _by_rank)
 
 
@@ -129,6 +143,7 @@ def mars(
     max_norm: NonNegative = 1.0,
     vector_b1: Decay = 0.9,
     vector_b2: Decay = 0.95,
+    from_zero: bool = False,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""AdamW on gradients whose noise is reduced by their change from step to step.
@@ -151,6 +166,7 @@ def mars(
       max_norm: k ≥ 0, the largest norm of an array of c; 1.
       vector_b1: β1 for arrays of fewer than two axes; 0.9.
       vector_b2: β2 for these; 0.95.
+      from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise as none, as in the paper.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
     Raises:
@@ -170,5 +186,5 @@ def mars(
 
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 2.
     """
-    rule = scale_by_mars(b1, b2, gamma, eps, max_norm, vector_b1=vector_b1, vector_b2=vector_b2)
+    rule = scale_by_mars(b1, b2, gamma, eps, max_norm, vector_b1=vector_b1, vector_b2=vector_b2, from_zero=from_zero)
     return descend(rule, learning_rate, weight_decay, mask, **flags)

@@ -66,6 +66,11 @@ METHODS: dict[str, Method] = {
         each(ref.mars_correction, b1=0.9, gamma=0.1, k=2.0),
         float32=1e-4,  # at step 8 gradient and change of the scalar cancel: 5e-5
     ),
+    "mars_correction/from_zero": Method(
+        gradtx.mars_correction(from_zero=True),
+        each(ref.mars_correction, before=0.0),
+        float32=1e-4,  # the same
+    ),
     "scale_by_mars": Method(
         gradtx.scale_by_mars(0.9, 0.95, 0.1, 1e-3, 2.0, vector_b1=0.8, vector_b2=0.9),
         each(ref.mars, b1=0.9, b2=0.95, gamma=0.1, eps=1e-3, k=2.0, vector_b1=0.8, vector_b2=0.9),

@@ -51,9 +51,9 @@ def simplified_ademamix(g, w, memory, t, b1=0.99, b2=0.95, alpha=0.0, eps=1e-8, 
     return (m + alpha * g) / (np.sqrt(v / (1 - b2**t) + eps_root) + eps)
 
 
-def mars_correction(g, w, memory, t, b1=0.95, gamma=0.025, k=1.0):
+def mars_correction(g, w, memory, t, b1=0.95, gamma=0.025, k=1.0, before=None):
     """Yuan et al. 2024, Algorithm 1, with the last gradient in place of a second one."""
-    c = g + gamma * b1 / (1 - b1) * (g - memory.get("g", g))
+    c = g + gamma * b1 / (1 - b1) * (g - memory.get("g", g if before is None else before))
     memory["g"] = g
     return c / max(1.0, np.sqrt(np.sum(c * c)) / k)
 
