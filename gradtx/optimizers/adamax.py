@@ -58,7 +58,7 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
 def adamax(
     learning_rate: NonNegative, b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8, **flags: Unpack[DecayFlags]
 ) -> GradientTransformation:
-    r"""Adam, whose steps are bounded by η: each is divided by the largest gradient of late.
+    r"""Adam with steps hardly above η: each is divided by the largest gradient of late.
 
     For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← max(β2 r, |g| + ε), θ ← θ − η m̂ / r, with m̂ = m/(1 − β1^t).
 
@@ -66,7 +66,7 @@ def adamax(
     the maximum leaves it alone. When not: one outlier slows a coordinate down for 1/(1 − β2) steps; take `adam`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step, and the bound of a step; typically 2e-3.
+      learning_rate: η ≥ 0, parameter units per step; typically 2e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; typically 0.999.
       eps: ε ≥ 0, joined to every |g|; 1e-8.

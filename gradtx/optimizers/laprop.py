@@ -89,7 +89,7 @@ def laprop(
     The paper has η inside m; with η constant that is the same.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; no |m̂| is above 1/√(1 − β2) by much; 1e-4 to 1e-3.
+      learning_rate: η ≥ 0, parameter units per step; |m̂| ≤ 1/√(1 − β2) always; 1e-4 to 1e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.9 to 0.999.
       eps: ε ≥ 0, beside the root; 1e-15.
