@@ -29,7 +29,7 @@ docs: $(VENV)/.docs
 
 # XLA's compilers for TPU and GPU, which need no device; they live in an environment of their own.
 accelerators: $(ACCELERATORS)/.test
-	$(ACCELERATORS)/bin/python -m pytest tests/accelerators
+	$(ACCELERATORS)/bin/python -m pytest -n 2 --dist loadgroup tests/accelerators
 
 # A part of the tests under another Python: make smoke PYTHON=python3.13 VENV=.venv-3.13
 smoke: $(VENV)/.test

@@ -127,10 +127,14 @@ def finish(name: str, rows: Sequence[Row], options: argparse.Namespace, exact: b
 
 
 def write_record(name: str, rows: Sequence[Row]) -> Path:
+    return write_table(name, [{**row._asdict(), "verdict": row.verdict} for row in rows])
+
+
+def write_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """The dated record of any rows."""
     path = RECORDS / f"{datetime.date.today().isoformat()}-{name}.json"
     path.parent.mkdir(exist_ok=True)
-    described = [{**row._asdict(), "verdict": row.verdict} for row in rows]
-    path.write_text(json.dumps({**circumstances(name), "rows": described}, indent=1) + "\n")
+    path.write_text(json.dumps({**circumstances(name), "rows": rows}, indent=1) + "\n")
     return path
 
 
