@@ -69,7 +69,6 @@ METHODS: dict[str, Method] = {
     "mars_correction/from_zero": Method(
         gradtx.mars_correction(from_zero=True),
         each(ref.mars_correction, before=0.0),
-        float32=1e-4,  # the same
     ),
     "scale_by_mars": Method(
         gradtx.scale_by_mars(0.9, 0.95, 0.1, 1e-3, 2.0, vector_b1=0.8, vector_b2=0.9),
