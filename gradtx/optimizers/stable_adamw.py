@@ -107,8 +107,8 @@ def stable_adamw(
     For every array, all of one shape but for the number ρ: ρ² = mean of g² / max(r̂, ε²),
     θ ← θ − η / max(1, ρ) (m̂ / (√r̂ + ε) + λ θ).
 
-    When: large transformers, in low precision too, whose loss spikes when r̂ lags behind; in place of clipping gradients. When
-    not: ρ is taken of whole arrays, so a model kept in one flat vector is better off with `clip_by_global_norm` and `adamw`.
+    When: large transformers, in low precision too, whose loss spikes when r̂ lags behind; in place of clipping gradients.
+    When not: ρ is taken of whole arrays, so a model kept in one flat vector is better off with `clip_by_global_norm` and `adamw`.
 
     An entry that is inf or nan is left out of ρ, so that the others go on.
 
