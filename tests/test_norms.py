@@ -216,6 +216,13 @@ def test_the_units_of_adaptive_grad_clip_are_those_of_optax(shape: tuple[int, ..
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
+def test_weights_at_zero_can_leave_it_under_adaptive_grad_clip() -> None:
+    w = jnp.zeros((2, 2))
+    ours, theirs = (updates_of(library.adaptive_grad_clip(0.5, eps=0.1), [jnp.ones((2, 2))], w)[0] for library in (gradtx, optax))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    np.testing.assert_allclose(ours, 0.05 / np.sqrt(2), rtol=1e-6)
+
+
 def test_an_axis_that_an_array_does_not_have_is_told_with_its_path() -> None:
     tx, w = gradtx.adaptive_grad_clip(0.1, axis=1), {"bias": jnp.ones(3)}
     with pytest.raises(ValueError, match="axis 1 is out of bounds") as caught:
