@@ -1,0 +1,72 @@
+"""Every optimizer, transform, wrapper and schedule of Optax has its name in gradtx, or a reason why not."""
+
+import importlib
+import types
+import warnings
+from typing import Any
+
+import pytest
+
+import gradtx
+from tests.peer import optax
+
+MODULES = ("optax", "optax.contrib", "optax.transforms", "optax.schedules")
+ELSEWHERE = ("losses", "tree_utils", "perturbations", "projections", "second_order", "assignment", "microbatching", "experimental")
+ELSEWHERE += ("numerics", "linear_algebra", "utils")
+"""Modules of Optax that are no gradient transformations."""
+
+WITHOUT = {
+    "MultiSteps": "accumulation, which is to come",
+    "ShouldSkipUpdateFunction": "accumulation, which is to come",
+    "skip_large_updates": "accumulation, which is to come",
+    "skip_not_finite": "accumulation, which is to come",
+    "muon": "matrix optimizers, which are to come",
+    "scale_by_muon": "matrix optimizers, which are to come",
+    "galore": "matrix optimizers, which are to come",
+    "scale_by_galore": "matrix optimizers, which are to come",
+    "inject_stateful_hyperparams": "a schedule is a function of the count; what follows other values is a transformation, as reduce_on_plateau",
+    "WrappedSchedule": "the same",
+    "TransformInitFn": "a type of Optax's for its closures",
+    "TransformUpdateFn": "a type of Optax's for its closures",
+    "TransformUpdateExtraArgsFn": "a type of Optax's for its closures",
+    "ConditionFn": "a type of Optax's for its closures",
+    "unitwise_norm": "a part of Optax's adaptive_grad_clip",
+    "unitwise_clip": "a part of Optax's adaptive_grad_clip",
+}
+
+
+def names() -> dict[str, Any]:
+    """What Optax's modules give that makes, or belongs to, gradient transformations and schedules."""
+    found: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in map(importlib.import_module, MODULES):
+            for name in dir(module):
+                value = getattr(module, name)
+                home = getattr(value, "__module__", "") or ""
+                is_own = home.startswith("optax") and not any(part in home for part in ELSEWHERE)
+                if is_own and not name.startswith("_") and not isinstance(value, types.ModuleType):
+                    found[name] = value
+    return found
+
+
+def is_state(value: Any) -> bool:
+    """The state of one of Optax's, which in gradtx is slots by name."""
+    return isinstance(value, type) and issubclass(value, tuple) and value.__name__ not in ("GradientTransformation",)
+
+
+NAMES = names()
+
+
+def test_the_inventory_is_not_empty() -> None:
+    assert len([name for name, value in NAMES.items() if callable(value) and not is_state(value)]) > 130
+
+
+@pytest.mark.parametrize("name", sorted(name for name, value in NAMES.items() if callable(value) and not is_state(value)))
+def test_a_name_of_optax_is_a_name_of_gradtx(name: str) -> None:
+    assert hasattr(gradtx, name) != (name in WITHOUT), f"optax has {name}: build it, or say in WITHOUT why not"
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT))
+def test_what_is_left_out_is_still_a_name_of_optax(name: str) -> None:
+    assert name in NAMES
