@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import gradtx
-from tests.peer import optax
 
 MODULES = ("optax", "optax.contrib", "optax.transforms", "optax.schedules")
 ELSEWHERE = ("losses", "tree_utils", "perturbations", "projections", "second_order", "assignment", "microbatching", "experimental")
@@ -24,8 +23,9 @@ WITHOUT = {
     "scale_by_muon": "matrix optimizers, which are to come",
     "galore": "matrix optimizers, which are to come",
     "scale_by_galore": "matrix optimizers, which are to come",
-    "inject_stateful_hyperparams": "a schedule is a function of the count; what follows other values is a transformation, as reduce_on_plateau",
+    "inject_stateful_hyperparams": "a schedule is a function of the count; what follows other values is a transformation",
     "WrappedSchedule": "the same",
+    "StatefulSchedule": "the same",
     "TransformInitFn": "a type of Optax's for its closures",
     "TransformUpdateFn": "a type of Optax's for its closures",
     "TransformUpdateExtraArgsFn": "a type of Optax's for its closures",
