@@ -83,8 +83,8 @@ def laprop(
 
     For every array, all of one shape: r ← β2 r + (1 − β2) g², m ← β1 m + (1 − β1) g / (√r̂ + ε), θ ← θ − η (m̂ + λ θ).
 
-    When: noisy or shifting gradients that ask for a small β2: Adam becomes unstable with β2 below β1, LaProp does not. When
-    not: at the usual β2 = 0.999 it goes much as `adamw` does.
+    When: noisy or shifting gradients that ask for a small β2: Adam becomes unstable with β2 below β1, LaProp does not.
+    When not: at the usual β2 = 0.999 it goes much as `adamw` does.
 
     The paper has η inside m; with η constant that is the same.
 

@@ -88,8 +88,8 @@ METHODS: dict[str, Method] = {
         optax.adan(rate, weight_decay=0.1),
     ),
     "adan/paper": Method(
-        gradtx.adan(0.1, eps_root=0.0, weight_decay=0.5, difference_weight=0.92, decay_form="proximal"),
-        after(each(ref.adan), each(proximal, weight_decay=0.5, learning_rate=0.1)),
+        gradtx.adan(0.3, eps_root=0.0, weight_decay=0.5, difference_weight=0.92, decay_form="proximal"),
+        after(each(ref.adan), each(proximal, weight_decay=0.5, learning_rate=0.3)),
     ),
     "scale_by_optimistic_gradient": Method(
         gradtx.scale_by_optimistic_gradient(0.3, 0.4),
