@@ -85,6 +85,25 @@ def test_scalars_of_all_arrays_reach_every_array() -> None:
     np.testing.assert_allclose(kept["seen"]["a"], [6.0, 8.0])
 
 
+def measure_raw(grad: jax.Array, slots: None, param: None, step: jax.Array, *, raw: jax.Array) -> Norms:
+    return Norms(jnp.sum(raw**2), jnp.sum(grad * raw))
+
+
+def conclude_raw(found: Any, shared: None, step: jax.Array) -> Any:
+    return {"norm": jnp.sqrt(sum(found.square)), "value": sum(found.inner)}, shared
+
+
+def update_by_raw(grad: jax.Array, slots: None, param: None, step: jax.Array, *, norm: jax.Array, value: jax.Array) -> Any:
+    return grad * value / norm, slots
+
+
+def test_the_gradient_as_it_was_given_may_be_measured() -> None:
+    """Also by a rule whose update does not ask for it."""
+    tx = gradtx.chain(gradtx.scale(2.0), gradtx.leafwise(None, update_by_raw, measure=measure_raw, conclude=conclude_raw))
+    updates, _ = jax.jit(tx.update)(PARAMS, tx.init(PARAMS))  # 2 g times <2 g, g> / |g|, where |g| is 13
+    np.testing.assert_allclose(updates["a"], 2 * 2 * 13 * np.array([3.0, 4.0]), rtol=1e-6)
+
+
 def test_a_mask_narrows_what_is_measured() -> None:
     tx = gradtx.masked(measured(), "a")
     _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=1.0)

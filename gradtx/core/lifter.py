@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.errors import MissingExtraError, MissingParamsError, StateError, StructureError
-from gradtx.core.rules import LeafRule, Rule, wanted
+from gradtx.core.rules import Function, LeafRule, Rule, keywords, wanted
 from gradtx.core.show import show_array
 from gradtx.tree.casts import as_array, cast_inexact, compute_dtype, real_dtype
 from gradtx.tree.kernels import call_rows, group, kernel, signature
@@ -185,7 +185,8 @@ def measure_row(rule: Rule, shared: Any, row: Row) -> Any:
     """The kernel of one leaf that comes before: its scalars."""
     assert rule.measure is not None
     step, values = shared
-    grad, param, slots, named = _in_compute(rule, row, row.grad.astype(compute_dtype(row.grad.dtype)), row.slots[0], values, step)
+    grad = row.grad.astype(compute_dtype(row.grad.dtype))
+    grad, param, slots, named = _in_compute(rule.measure, row, grad, row.slots[0], values, step)
     return rule.measure(grad, slots, param, step.astype(real_dtype(row.grad.dtype)), **named, **wanted(rule.measure, rule.options.values))
 
 
@@ -246,7 +247,7 @@ def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array
     update = row.grad.astype(compute_dtype(row.grad.dtype))
     kept: list[Any] = []
     for rule, values, slots in zip(rules, told, row.slots, strict=True):
-        grad, param, decoded, named = _in_compute(rule, row, update, slots, values, step)
+        grad, param, decoded, named = _in_compute(rule.update, row, update, slots, values, step)
         update, new = rule.update(grad, decoded, param, step.astype(grad.real.dtype), **named, **wanted(rule.update, rule.options.values))
         kept.append(None if slots is None else _encode(new, slots))
         _check_shape("the update", update, row.grad)
@@ -254,12 +255,12 @@ def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array
 
 
 def _in_compute(
-    rule: Rule, row: Row, grad: jax.Array, slots: Any, values: Mapping[str, Any], step: Any
+    function: Function, row: Row, grad: jax.Array, slots: Any, values: Mapping[str, Any], step: Any
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     """What a rule's function is given, in compute precision: gradient, parameter, slots, and values by name."""
     dtype, real = compute_dtype(row.grad.dtype), real_dtype(row.grad.dtype)
     named = {name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real) for name, value in values.items()}
-    if rule.wants_raw and row.raw is not None:
+    if row.raw is not None and "raw" in keywords(function):
         named["raw"] = row.raw.astype(dtype)
     decoded = None if slots is None else type(slots)(*(None if slot is None else cast_inexact(slot, dtype) for slot in slots))
     return grad, None if row.param is None else cast_inexact(row.param, dtype), decoded, named

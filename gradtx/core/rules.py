@@ -54,7 +54,7 @@ class Rule:
     @functools.cached_property
     def wants_raw(self) -> bool:
         """Whether it asks for the gradient as the caller gave it."""
-        return "raw" in keywords(self.update)
+        return any("raw" in keywords(function) for function in (self.update, self.measure) if function is not None)
 
     def __hash__(self) -> int:
         return self._hash

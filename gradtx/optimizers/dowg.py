@@ -1,0 +1,95 @@
+r"""DoWG: DoG with squared gradients weighted by the squared distance at their time.
+
+    D ← max(D, ‖θ − θ0‖²)
+    V ← V + D ‖g‖²
+    θ ← θ − η D / (√V + ε) g
+
+Norms run over all arrays.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.leafwise import leafwise
+from gradtx.core.selector import Where
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import NonNegative
+from gradtx.optimizers.dog import descend_with_penalty, init_start, measure_way, ratio, scale_by_rate
+from gradtx.tree.arithmetic import finite_or, total
+
+
+class Travelled(NamedTuple):
+    """The largest squared distance from the first parameters, and the sum of squared gradients that it weights."""
+
+    estim_sq_dist: jax.Array
+    weighted_sq_norm_grads: jax.Array
+
+
+def _init_shared(*, init_estim_sq_dist: jax.Array) -> Travelled:
+    return Travelled(jnp.asarray(init_estim_sq_dist), jnp.zeros(()))
+
+
+def _conclude(found: Any, shared: Travelled, step: jax.Array, *, eps: jax.Array) -> tuple[dict[str, Any], Travelled]:
+    far = jnp.maximum(shared.estim_sq_dist, finite_or(total(found.way), shared.estim_sq_dist))
+    # A norm that overflows makes a step of zero, and is not added: the sum would stay infinite.
+    squares = shared.weighted_sq_norm_grads + far * total(found.grad)
+    return {"rate": ratio(far, jnp.sqrt(squares) + eps)}, Travelled(far, finite_or(squares, shared.weighted_sq_norm_grads))
+
+
+@definition
+def dowg(
+    learning_rate: NonNegative = 1.0,
+    init_estim_sq_dist: NonNegative | None = None,
+    eps: NonNegative = 1e-4,
+    weight_decay: NonNegative | None = None,
+    mask: Where | None = None,
+) -> GradientTransformation:
+    r"""SGD whose learning rate is how far it came, over the root of a sum of squared gradients that counts late ones more.
+
+    For arrays of any shapes, with norms over all of them: D ← max(D, ‖θ − θ0‖²), V ← V + D ‖g‖², θ ← θ − η D/(√V + ε) g.
+
+    When: as `dog`, which it outpaces, since early gradients are soon outweighed. When not: arrays differ in scale by far; take
+    `prodigy`. Larger steps may diverge on networks where those of `dog` do not.
+
+    Entries that are not finite do not count in the norms; a norm that overflows makes a step of zero.
+
+    Args:
+      learning_rate: η ≥ 0, a factor without unit; 1, or a schedule.
+      init_estim_sq_dist: D before the first step, ≥ 0, in parameter units squared; None: ε.
+      eps: ε ≥ 0, beside the root, in units of √V; 1e-4.
+      weight_decay: λ ≥ 0, an L2 penalty: g ← g + λ θ before all this; None for no such term.
+      mask: which leaves decay (see `masked`); None: all.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 4 bytes per parameter (θ0), and two scalars.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> tx = gradtx.dowg()
+    >>> w = jnp.array([3.0, -1.0])
+    >>> state, step = tx.init(w), jax.jit(tx.update)
+    >>> for _ in range(30):  # half the squared distance to 0; nobody says how far that is
+    ...     updates, state = step(w, state, w)
+    ...     w = gradtx.apply_updates(w, updates)
+    >>> bool(jnp.linalg.norm(w) < 0.1), bool(1.0 < state.slots["scale_by_dowg"]["estim_sq_dist"] < 40.0)
+    (True, True)
+
+    See also: `dog`.
+
+    Khaled, Mishchenko and Jin 2023, arXiv 2305.16284, Algorithm 1.
+    """
+    rule = leafwise(
+        init_start,
+        scale_by_rate,
+        hyperparams={"init_estim_sq_dist": eps if init_estim_sq_dist is None else init_estim_sq_dist, "eps": eps},
+        measure=measure_way,
+        conclude=_conclude,
+        init_shared=_init_shared,
+        needs_params=True,
+        name="scale_by_dowg",
+    )
+    return descend_with_penalty(rule, learning_rate, weight_decay, mask)

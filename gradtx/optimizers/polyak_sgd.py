@@ -1,0 +1,143 @@
+r"""Polyak's step: as far as a linear model of the loss takes to reach its minimum.
+
+θ ← θ − min((f − f_min) / (‖g‖² + ε), η_max) g        (‖g‖ over all arrays)
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.chain import chain
+from gradtx.core.descend import scale_by_learning_rate
+from gradtx.core.errors import GradtxError
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Hyperparam, NonNegative
+from gradtx.transforms.clipping import Square
+from gradtx.tree.arithmetic import abs_sq, finite, finite_or, total
+
+Variant = Literal["sps", "sps+"]
+
+
+def _measure(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Square:
+    return Square(jnp.sum(abs_sq(finite(grad))))
+
+
+def _conclude(
+    found: Any,
+    shared: None,
+    step: jax.Array,
+    *,
+    value: jax.Array,
+    f_min: jax.Array,
+    max_learning_rate: jax.Array,
+    eps: jax.Array,
+    variant: Variant,
+) -> Any:
+    gap, divisor = value - f_min, total(found.square) + eps
+    gap = jnp.maximum(gap, 0.0) if variant == "sps+" else gap
+    # Without a gradient there is no step to take, and none with a loss of nan.
+    rate = jnp.where(divisor > 0, jnp.minimum(gap / jnp.where(divisor > 0, divisor, 1.0), max_learning_rate), 0.0)
+    return {"rate": finite_or(rate, jnp.zeros_like(rate))}, None
+
+
+def _update(grad: jax.Array, slots: None, param: None, step: jax.Array, *, rate: jax.Array) -> Any:
+    return rate * grad, slots
+
+
+@definition
+def scale_by_polyak(
+    f_min: Hyperparam = 0.0, max_learning_rate: NonNegative = 1.0, eps: NonNegative = 0.0, variant: Variant = "sps"
+) -> GradientTransformation:
+    """Scale by Polyak's rate: u ← min((f − f_min) / (‖g‖² + ε), η_max) g, ‖g‖ over all arrays.
+
+    `update` must be told the loss: `update(grads, state, value=loss)`.
+
+    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step of zero.
+
+    Args:
+      f_min: the least value of the loss, or a lower bound of it; 0 where the data can be fitted.
+      max_learning_rate: η_max ≥ 0.
+      eps: ε ≥ 0, beside the square.
+      variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0).
+
+    Raises:
+      GradtxError: a variant of another name.
+      HyperparamError: a number out of its range.
+      MissingExtraError: `update` is not told the loss.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_polyak(max_learning_rate=10.0)
+    >>> w = jnp.array([2.0])
+    >>> u, _ = tx.update(2 * w, tx.init(w), value=w[0] ** 2)  # the loss is w², its gradient 2 w
+    >>> u.tolist()
+    [1.0]
+
+    Loizou et al. 2020, arXiv 2002.10542, SPS with its bound; Garrigos, Gower and Schaipp 2023, arXiv 2307.14528, for SPS+.
+    """
+    if variant not in ("sps", "sps+"):
+        raise GradtxError(f"scale_by_polyak: variant = {variant!r} is unknown; choose 'sps' or 'sps+'")
+    hyperparams = {"f_min": f_min, "max_learning_rate": max_learning_rate, "eps": eps}
+    return leafwise(
+        None,
+        _update,
+        hyperparams=hyperparams,
+        options={"variant": variant},
+        measure=_measure,
+        conclude=_conclude,
+        extra=("value",),
+        name="scale_by_polyak",
+    )
+
+
+@definition
+def polyak_sgd(
+    max_learning_rate: NonNegative = 1.0,
+    scaling: NonNegative = 1.0,
+    f_min: Hyperparam = 0.0,
+    eps: NonNegative = 0.0,
+    variant: Variant = "sps",
+) -> GradientTransformation:
+    r"""SGD whose learning rate follows from the value of the loss.
+
+    For arrays of any shapes, with ‖g‖ over all of them: θ ← θ − min((f − f_min) / (‖g‖² + ε), η_max) g, where g is the
+    gradient times the factor s.
+
+    `update` must be told the loss: `update(grads, state, value=loss)`.
+
+    When: the least value of the loss is known, as in networks that fit their data (0). When not: it is not; too low a guess
+    makes steps too long, up to the bound; take `momo`, which can adapt it.
+
+    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step of zero.
+
+    Args:
+      max_learning_rate: η_max ≥ 0, parameter units per unit of gradient; 1.
+      scaling: s ≥ 0, a factor of the gradient before all this, as in Optax: where the bound holds the step grows with s,
+        elsewhere it shrinks as 1/s. To scale the step itself, chain `scale` behind.
+      f_min: the least value of the loss, or a lower bound of it; 0 where the data can be fitted.
+      eps: ε ≥ 0, beside the square; 0.
+      variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0), which then stands still.
+
+    Raises:
+      GradtxError: a variant of another name.
+      HyperparamError: a number out of its range.
+      MissingExtraError: `update` is not told the loss.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array([3.0, 4.0])
+    >>> tx = gradtx.polyak_sgd(max_learning_rate=10.0)
+    >>> norm = jnp.linalg.norm(w)
+    >>> updates, _ = tx.update(w / norm, tx.init(w), value=norm)  # the loss is ‖w‖: one step to its minimum
+    >>> [round(x, 5) for x in (w + updates).tolist()]
+    [0.0, 0.0]
+
+    See also: `scale_by_polyak`, `momo`.
+
+    Loizou et al. 2020, arXiv 2002.10542, SPS with its bound; Garrigos, Gower and Schaipp 2023, arXiv 2307.14528, for SPS+.
+    """
+    return chain(scale_by_learning_rate(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant))
