@@ -119,7 +119,8 @@ def treewise(
       members: transformations that this one wraps, by the name the rule knows them by.
       extra: what the caller must pass to `update` besides, such as "value"; the rule may ask for it by name, too.
       needs_params: whether a call without parameters is an error.
-      reshapes: whether the gradients may have other shapes than the parameters, as gradients per example have.
+      reshapes: whether the gradients may have other shapes than the parameters, as gradients per example have, or another
+        structure, as where each parameter is a pair; the updates are then like the parameters.
       name: what a chain calls this member; the name of the decorated builder if there is one.
 
     Raises:

@@ -5,6 +5,7 @@ the leaves of what is inside it, a partition is its groups one after another, si
 the same leaf. What is left is a list of rules, and neighbouring leaf rules run as one kernel per leaf.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ from gradtx.core.schedule import Schedule, value_at
 from gradtx.core.selector import Leaves, Selector
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.paths import flatten, leaf_paths, repeated, told_apart
+
+FUNCTIONS_OF_PARAMS = frozenset({"value_fn", "obj_fn", "grad_fn"})
+"""The extra arguments that are functions whose first argument is the whole tree of parameters."""
 
 
 class Item(NamedTuple):
@@ -118,22 +122,25 @@ def _init_tree(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bool
     return item.rule.init(_narrow(leaves.tree, leaves, chosen), **wanted(item.rule.init, {**hyperparams, **item.rule.options}))
 
 
-def _reshapes(program: Sequence[Sequence[Item]]) -> bool:
-    """Whether the first rule takes gradients of other shapes than the parameters'."""
-    rule = program[0][0].rule if program else None
-    return isinstance(rule, TreeRule) and rule.reshapes
+def _reshapes(run: Sequence[Item]) -> bool:
+    """Whether a rule takes gradients that are not like the parameters."""
+    return isinstance(run[0].rule, TreeRule) and run[0].rule.reshapes
 
 
 def update_program(program: Sequence[Sequence[Item]], updates: Any, slots: Any, params: Any, clock: Clock, extra: Mapping[str, Any]) -> Any:
     """Every run in turn: the new updates and slots."""
     leaves = _leaves(updates)
-    beside = None if params is None else _beside(leaves, params, reshapes=_reshapes(program))
+    beside = None if params is None else _leaves(params) if program and _reshapes(program[0]) else _beside(leaves, params)
     known, raw = dict[int, Any](), leaves.values
     for run in program:
+        if beside is not None and beside.treedef != leaves.treedef and not _reshapes(run):
+            _match(leaves, beside.tree, "the parameters")
         if isinstance(run[0].rule, LeafRule):
             leaves, slots = _update_leaves(run, leaves, slots, beside, raw, clock, known, extra)
         else:
+            before = leaves.treedef
             leaves, slots = _update_tree(run[0], leaves, slots, beside, clock, known, extra)
+            raw = raw if leaves.treedef == before else leaves.values
     return leaves.tree, slots
 
 
@@ -173,16 +180,20 @@ def _update_tree(
         raise missing_params(item.name)
     if not set(rule.extra) <= set(extra):
         raise missing_extra(item.name, rule.extra, extra)
+    if params is not None and params.treedef != leaves.treedef and item.selectors:
+        _match(leaves, params.tree, "the parameters")
     chosen = _chosen(item, params or leaves)
     beside = None if params is None else _narrow(params.tree, leaves, chosen)
     given = {
         **clock.resolve(rule.hyperparams, known),
         **rule.options,
-        **(told := {name: _narrow(value, leaves, chosen) for name, value in extra.items()}),
+        **(told := {name: _told(name, value, leaves, params, chosen) for name, value in extra.items()}),
         "extra": told,
     }
     kept = slots_at(slots, item.path) if rule.keeps else None
     updates, new = rule.update(_narrow(leaves.tree, leaves, chosen), kept, beside, clock.step, **wanted(rule.update, given))
+    if rule.reshapes and params is not None and params.treedef != leaves.treedef:
+        return _leaves(updates), _put(slots, item.path, new) if rule.keeps else slots
     values = _match(leaves, updates, f"the update that {item.name} returns")
     merged = [value if acts else old for value, acts, old in zip(values, _active(chosen, leaves.values), leaves.values, strict=True)]
     return leaves._replace(values=merged), _put(slots, item.path, new) if rule.keeps else slots
@@ -205,11 +216,9 @@ def _match(leaves: Leaves, tree: Any, what: str) -> Sequence[Any]:
         raise StructureError(f"the gradients and {what} differ in structure: {difference}") from None
 
 
-def _beside(leaves: Leaves, params: Any, reshapes: bool) -> Leaves:
+def _beside(leaves: Leaves, params: Any) -> Leaves:
     """The parameters, leaf by leaf beside the gradients, with equal shapes."""
     values = _match(leaves, params, "the parameters")
-    if reshapes:
-        return leaves._replace(values=values)
     for path, grad, param in zip(leaves.paths, leaves.values, values, strict=True):
         if is_inexact(grad) and jnp.shape(grad) != getattr(param, "shape", () if isinstance(param, float | complex) else None):
             found = getattr(param, "shape", None)
@@ -246,6 +255,20 @@ def _narrow(tree: Any, leaves: Leaves, chosen: Sequence[bool]) -> Any:
     if treedef != leaves.treedef:
         return tree
     return jax.tree.unflatten(treedef, [value if choice else None for value, choice in zip(values, chosen, strict=True)])
+
+
+def _told(name: str, value: Any, leaves: Leaves, params: Leaves | None, chosen: Sequence[bool]) -> Any:
+    """An extra argument as a rule under a mask sees it."""
+    if name in FUNCTIONS_OF_PARAMS and params is not None and not all(chosen):
+        return functools.partial(_on_whole, value, leaves, params.values, chosen)
+    return _narrow(value, leaves, chosen)
+
+
+def _on_whole(function: Any, leaves: Leaves, values: Sequence[Any], chosen: Sequence[bool], params: Any, *args: Any) -> Any:
+    """A function of the parameters, of those under a mask: the others stand as they are."""
+    moved = leaves.treedef.flatten_up_to(params)
+    whole = [new if choice else old for new, old, choice in zip(moved, values, chosen, strict=True)]
+    return _narrow(function(jax.tree.unflatten(leaves.treedef, whole), *args), leaves, chosen)
 
 
 def _pack(kind: type[Any], rows: Sequence[Any], leaves: Leaves) -> Any:

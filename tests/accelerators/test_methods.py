@@ -29,7 +29,7 @@ def test_donated_step(name: str, platform: str):
     step = jax.jit(functools.partial(step_with_fresh_gradients, tx), donate_argnums=(0, 1), keep_unused=True)
     compiled = compile_for(platform, step, SHAPES, state, SHAPES)
     assert counts(platform, compiled).aliased == len(jax.tree.leaves((SHAPES, state)))
-    if platform == "cuda":  # on a TPU small arrays are copied into fast memory on purpose
+    if platform == "cuda" and not METHODS[name].branches:  # on a TPU small arrays are copied into fast memory on purpose
         assert not array_copies(compiled.as_text())
         assert compiled.memory_analysis().temp_size_in_bytes < LARGEST
 

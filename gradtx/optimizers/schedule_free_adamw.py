@@ -1,0 +1,71 @@
+r"""Schedule-Free AdamW: Adam's step sizes, with an average of the iterates in the place of its momentum.
+
+r ← β2 r + (1 − β2) g²,  r̂ = r / (1 − β2^t)
+z ← z − η (g / (√r̂ + ε) + λ y),   x ← (1 − c) x + c z,   y ← β1 x + (1 − β1) z,   g taken at the parameters y
+"""
+
+from typing import Unpack
+
+from gradtx.core.descend import StepFlags, descend
+from gradtx.core.selector import Where
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.optimizers.rmsprop import scale_by_rms
+from gradtx.schedules.join import with_warmup
+from gradtx.wrappers.schedule_free import Mixing, schedule_free
+
+
+@definition
+def schedule_free_adamw(
+    learning_rate: NonNegative = 0.0025,
+    warmup_steps: int | None = None,
+    b1: Mixing = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    weight_lr_power: NonNegative = 2.0,
+    state_dtype: DTypeLike | None = None,
+    mask: Where | None = None,
+    **flags: Unpack[StepFlags],
+) -> GradientTransformation:
+    r"""AdamW without a schedule: no learning rate has to decay, whatever the length of the run.
+
+    For every array, all of one shape, with the parameters y: r ← β2 r + (1 − β2) g², z ← z − η (g / (√r̂ + ε) + λ y),
+    x ← (1 − c) x + c z, y ← β1 x + (1 − β1) z; r̂ = r/(1 − β2^t), c as in `schedule_free`. Evaluate at x, which
+    `schedule_free_eval_params(state, params)` gives.
+
+    When: as `adamw`, for runs of open length. When not: the very last bit of loss at a known length counts; `adamw` with a tuned
+    schedule is a match for it.
+
+    Args:
+      learning_rate: η ≥ 0; 1 to 10 times that of AdamW with a schedule.
+      warmup_steps: updates of a warmup from 0; None: no warmup; about 5 % of a run.
+      b1: β1 in (0, 1], takes the place of momentum; 0.9, longer runs 0.95 to 0.98.
+      b2: β2 in [0, 1), decay of r; 0.95 to 0.999.
+      eps: ε ≥ 0, beside the root.
+      weight_decay: λ ≥ 0, at y.
+      weight_lr_power: p ≥ 0, the weights' power of the learning rate; 2.
+      state_dtype: dtype of z; None: the parameter's, float32 at least.
+      mask: which leaves decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 8 bytes per parameter (z and r).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> y = jnp.array([1.0, 1.0])
+    >>> tx = gradtx.schedule_free_adamw(0.25)
+    >>> updates, state = tx.update(jnp.array([1e-3, -1e3]), tx.init(y), y)  # a first step of 0.25, whatever the gradient
+    >>> [round(x, 4) for x in gradtx.schedule_free_eval_params(state, y + updates).tolist()]
+    [0.75, 1.25]
+
+    See also: `schedule_free`, `adamw`.
+
+    Defazio et al. 2024, arXiv 2405.15682, Algorithm 1.
+    """
+    eta = learning_rate if warmup_steps is None else with_warmup(learning_rate, warmup_steps)
+    rule = scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
+    return schedule_free(descend(rule, eta, weight_decay, mask, **flags), eta, b1, weight_lr_power, state_dtype)

@@ -1,0 +1,71 @@
+"""One of two outcomes: chosen entry by entry after both were worked out, or only one of them run."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from gradtx.core.errors import GradtxError
+from gradtx.tree.casts import as_array
+from gradtx.tree.kernels import call_rows, group, signature
+from gradtx.tree.maps import map_leaves
+from gradtx.tree.paths import flatten
+
+
+def choose(condition: Any, new: Any, old: Any) -> Any:
+    """`new` where a condition holds, else `old`; both are worked out.
+
+    For what is cheap, or for a condition that nearly always holds: XLA fuses the choice into the kernels that make `new`.
+    The trees hold arrays of any dtype, and None.
+    """
+    ours, treedef = flatten(old)
+    rows = {
+        index: (as_array(mine), as_array(theirs))
+        for index, (mine, theirs) in enumerate(zip(treedef.flatten_up_to(new), ours, strict=True))
+        if theirs is not None
+    }
+    order, chosen = list(rows), list(ours)
+    for places in group((signature(one), signature(other)) for one, other in rows.values()).values():
+        indices = [order[place] for place in places]
+        for index, made in zip(indices, call_rows(_pick, condition, [rows[index] for index in indices]), strict=True):
+            chosen[index] = made
+    return jax.tree.unflatten(treedef, chosen)
+
+
+def _pick(condition: jax.Array, row: tuple[jax.Array, jax.Array]) -> jax.Array:
+    return jnp.where(condition, row[0], row[1])
+
+
+def run_if(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    """The outcome of one of two functions, which is the only one that runs: for what is expensive and seldom wanted.
+
+    Both give arrays of the same shapes and dtypes. Outside of jit, where the condition is a value, nothing is compiled for it.
+    """
+    if isinstance(condition, Tracer):
+        return jax.lax.cond(condition, then, otherwise)
+    return then() if condition else otherwise()
+
+
+def keep_if(condition: Any, updates: Any) -> Any:
+    """The updates where a condition holds, else zeros, whatever the updates are."""
+    return map_leaves(_or_zero, updates, keep=condition)
+
+
+def _or_zero(update: jax.Array, *, keep: jax.Array) -> jax.Array:
+    return jnp.where(keep, update, jnp.zeros_like(update))
+
+
+def beside(slots: Mapping[str, Any], name: str, own: Any) -> dict[str, Any]:
+    """The slots of a member, and under a name of its own what its wrapper keeps."""
+    if name in slots:
+        raise GradtxError(
+            f"{name} directly around another {name}: both would keep their slots under one name; put the inner one in a chain"
+        )
+    return {**slots, name: own}
+
+
+def parted(slots: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
+    """What `beside` put together: the slots of the member, and those of its wrapper."""
+    return {key: kept for key, kept in slots.items() if key != name}, slots[name]

@@ -1,0 +1,207 @@
+"""Transformations that act at some steps only: while gradients are finite, or where a function of the step says so."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.leafwise import treewise
+from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.core.types import NonNegative
+from gradtx.tree.casts import as_array, is_inexact
+from gradtx.tree.kernels import map_arrays
+from gradtx.tree.maps import map_leaves
+from gradtx.wrappers.choosing import beside, choose, keep_if, parted, run_if
+
+
+class FiniteCounts(NamedTuple):
+    """What `apply_if_finite` counts."""
+
+    notfinite_count: Any
+    """Steps in a row, up to the last one, whose gradients were not finite."""
+    last_finite: Any
+    """Whether those of the last step were."""
+    total_notfinite: Any
+    """All steps so far whose gradients were not."""
+    skipped: Any
+    """Steps left out: those that the clock of `inner` has not seen."""
+
+
+def _all_finite(array: jax.Array) -> jax.Array:
+    return jnp.all(jnp.isfinite(array))
+
+
+def is_finite(tree: Any) -> jax.Array:
+    """Whether every entry of every float or complex array of a tree is finite."""
+    arrays = [as_array(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
+    return jnp.stack(map_arrays(_all_finite, arrays)).all() if arrays else jnp.asarray(True)
+
+
+def _init_finite(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
+    row, all_of_them, skipped = (jnp.zeros((), jnp.int32) for _ in range(3))
+    return beside(inner.init_slots(params), "apply_if_finite", FiniteCounts(row, jnp.asarray(True), all_of_them, skipped))
+
+
+def _update_finite(
+    updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, max_consecutive_errors: Any, extra: Any
+) -> Any:
+    old, counts = parted(slots, "apply_if_finite")
+    finite = is_finite(updates)
+    in_a_row = jnp.where(finite, 0, counts.notfinite_count + 1)
+    acts = finite | (in_a_row > max_consecutive_errors)
+    updates, new = inner.update_slots(updates, old, params, step - counts.skipped, extra)
+    counts = FiniteCounts(in_a_row, finite, counts.total_notfinite + ~finite, counts.skipped + ~acts)
+    return keep_if(acts, updates), beside(choose(acts, new, old), "apply_if_finite", counts)
+
+
+@definition
+def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegative) -> GradientTransformation:
+    r"""Leave out the steps whose gradients hold inf or nan: updates of zero, and the slots of `inner` as they were.
+
+    A step left out does not count for `inner`: its schedules and bias corrections go on where they were. After more than
+    `max_consecutive_errors` such steps in a row `inner` acts on what there is, so that a run that is lost shows it.
+
+    When: training in low precision, where a batch now and then overflows. When not: gradients are never finite again once they were
+    not; find the cause.
+
+    Args:
+      inner: the transformation; put the whole chain here.
+      max_consecutive_errors: how many steps in a row may be left out, ≥ 0; 5 to 100.
+
+    Raises:
+      HyperparamError: a negative number.
+
+    State: that of `inner`, and beside it under "apply_if_finite" the counts `notfinite_count` (steps in a row up to now), `last_finite`,
+    `total_notfinite` and `skipped`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.apply_if_finite(gradtx.sgd(0.5, momentum=0.9), max_consecutive_errors=2)
+    >>> w = jnp.array([1.0, 1.0])
+    >>> _, state = tx.update(w, tx.init(w))
+    >>> updates, state = tx.update(jnp.array([jnp.nan, 1.0]), state)
+    >>> updates.tolist(), state.slots["trace"].trace.tolist(), int(state.slots["apply_if_finite"].total_notfinite)
+    ([0.0, 0.0], [1.0, 1.0], 1)
+
+    See also: `zero_nans`, `conditionally_transform`.
+    """
+    hyperparams = {"max_consecutive_errors": max_consecutive_errors}
+    return treewise(_init_finite, _update_finite, hyperparams=hyperparams, members={"inner": inner})
+
+
+class Applied(NamedTuple):
+    """What the conditional wrappers count."""
+
+    applied: Any
+    """Steps at which `inner` acted: what its clock says."""
+
+
+def _init_conditional(params: Any, *, inner: GradientTransformation, name: str) -> dict[str, Any]:
+    return beside(inner.init_slots(params), name, Applied(jnp.zeros((), jnp.int32)))
+
+
+def _update_conditional(
+    updates: Any,
+    slots: Any,
+    params: Any,
+    step: Any,
+    *,
+    inner: GradientTransformation,
+    name: str,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool,
+    otherwise: Callable[[Any], Any],
+    extra: Any,
+) -> Any:
+    old, (applied,) = parted(slots, name)
+    acts = jnp.asarray(should_transform_fn(jnp.asarray(step) - 1, **(extra if forward_extra_args else {})), bool)
+
+    def act() -> Any:
+        return inner.update_slots(updates, old, params, applied + 1, extra)
+
+    updates, new = run_if(acts, act, lambda: (otherwise(updates), old))
+    return updates, beside(new, name, Applied(applied + acts))
+
+
+def _conditional(
+    name: str, inner: TransformationLike, should_transform_fn: Callable[..., Any], forward_extra_args: bool, otherwise: Callable[[Any], Any]
+) -> GradientTransformation:
+    options = {
+        "name": name,
+        "should_transform_fn": should_transform_fn,
+        "forward_extra_args": forward_extra_args,
+        "otherwise": otherwise,
+    }
+    return treewise(_init_conditional, _update_conditional, options=options, members={"inner": inner})
+
+
+def _as_they_are(updates: Any) -> Any:
+    return updates
+
+
+def _zeros(updates: Any) -> Any:
+    return map_leaves(jnp.zeros_like, updates)
+
+
+@definition
+def conditionally_transform(
+    inner: TransformationLike, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+) -> GradientTransformation:
+    r"""`inner` at the steps that a function chooses; at the others updates pass through, and `inner` does not run.
+
+    Its clock counts the steps at which it acted. What is left out costs nothing: the choice is a branch of the program.
+
+    When: something costly or rough is for every k-th step only, or for those of a phase. When not: updates are to be zero at the other
+    steps; take `conditionally_mask`.
+
+    Args:
+      inner: the transformation.
+      should_transform_fn: `should_transform_fn(count) -> bool`, count = 0, 1, 2, ...: updates made so far. Static.
+      forward_extra_args: call it with the extra arguments of `update` by name, too: `should_transform_fn(count, **extra)`.
+
+    State: that of `inner`, and beside it under "conditionally_transform" the count `applied`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.conditionally_transform(gradtx.clip(1.0), lambda count: count < 2)
+    >>> state, g, seen = tx.init(jnp.zeros(())), jnp.array(5.0), []
+    >>> for _ in range(4):
+    ...     u, state = tx.update(g, state)
+    ...     seen.append(u.item())
+    >>> seen, int(state.slots["conditionally_transform"].applied)
+    ([1.0, 1.0, 5.0, 5.0], 2)
+
+    See also: `conditionally_mask`.
+    """
+    return _conditional("conditionally_transform", inner, should_transform_fn, forward_extra_args, _as_they_are)
+
+
+@definition
+def conditionally_mask(
+    inner: TransformationLike, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+) -> GradientTransformation:
+    r"""`inner` at the steps that a function chooses; at the others updates are zero, and `inner` does not run.
+
+    Its clock counts the steps at which it acted. What is left out costs nothing: the choice is a branch of the program.
+
+    When: parameters are to stand still at some steps, such as those of one of two players. When not: updates are to pass through at the
+    other steps; take `conditionally_transform`.
+
+    Args:
+      inner: the transformation.
+      should_transform_fn: `should_transform_fn(count) -> bool`, count = 0, 1, 2, ...: updates made so far. Static.
+      forward_extra_args: call it with the extra arguments of `update` by name, too: `should_transform_fn(count, **extra)`.
+
+    State: that of `inner`, and beside it under "conditionally_mask" the count `applied`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.conditionally_mask(gradtx.trace(1.0), lambda count: count % 2 == 1)
+    >>> state, g, seen = tx.init(jnp.zeros(())), jnp.array(1.0), []
+    >>> for _ in range(4):
+    ...     u, state = tx.update(g, state)
+    ...     seen.append(u.item())
+    >>> seen
+    [0.0, 1.0, 0.0, 2.0]
+
+    See also: `conditionally_transform`, `freeze`.
+    """
+    return _conditional("conditionally_mask", inner, should_transform_fn, forward_extra_args, _zeros)

@@ -1,0 +1,69 @@
+"""An exponential average of the parameters, beside their training."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.leafwise import leafwise
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import DTypeLike, Fraction
+from gradtx.transforms.moments import average
+from gradtx.tree.casts import copied
+
+
+class ParamsAverage(NamedTuple):
+    """An exponential average of parameters."""
+
+    ema: jax.Array
+
+
+def _init(param: jax.Array, *, accumulator_dtype: DTypeLike | None) -> ParamsAverage:
+    start = copied(param)
+    return ParamsAverage(start if accumulator_dtype is None else start.astype(accumulator_dtype))
+
+
+def _update(grad: jax.Array, slots: ParamsAverage, param: jax.Array, step: jax.Array, *, decay: jax.Array, warmup: bool) -> Any:
+    decay = jnp.minimum(decay, (1 + step) / (10 + step)) if warmup else decay
+    return grad, ParamsAverage(average(slots.ema, param + grad, decay))
+
+
+@definition
+def params_ema(decay: Fraction, warmup: bool = False, accumulator_dtype: DTypeLike | None = None) -> GradientTransformation:
+    r"""Keep an average of the parameters, a ← β a + (1 − β) (θ + u), and leave the updates alone.
+
+    a and θ have one shape; a starts at θ. Put it last in a chain, so that θ + u are the parameters of the next step;
+    read it from the state by name, `state.slots["params_ema"].ema`, a tree like the parameters.
+
+    When: evaluating, as the average of the last steps does better than the last one while the learning rate is high. When not:
+    the learning rate decays to 0 anyway; gradients are to be smoothed (`ema`); or inf and nan occur, which an
+    average never forgets: put `apply_if_finite` around the whole chain.
+
+    Args:
+      decay: β in [0, 1]; the average reaches back about 1/(1 − β) steps; 0.99 to 0.9999.
+      warmup: β_t = min(β, (1 + t)/(10 + t)), t = 1, 2, 3, ...: a short reach at first, so that the start is soon forgotten.
+      accumulator_dtype: dtype of a; None: the parameter's, float32 at least. In bfloat16 a decay above 0.99 stands still.
+
+    Raises:
+      HyperparamError: a number out of its range.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 4 bytes per parameter (a).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array(8.0)
+    >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.params_ema(0.5))
+    >>> state = tx.init(w)
+    >>> for g in (4.0, 2.0):  # w = 4, then 2; the average 6, then 4
+    ...     updates, state = tx.update(jnp.array(g), state, w)
+    ...     w = gradtx.apply_updates(w, updates)
+    >>> float(w), float(state.slots["params_ema"].ema)
+    (2.0, 4.0)
+
+    See also: `schedule_free`, `ema`.
+
+    Polyak and Juditsky 1992, SIAM Journal on Control and Optimization 30, for averaging; the warmup is that of TensorFlow's
+    ExponentialMovingAverage.
+    """
+    options = {"warmup": warmup, "accumulator_dtype": accumulator_dtype}
+    return leafwise(_init, _update, hyperparams={"decay": decay}, options=options, needs_params=True, name="params_ema")
