@@ -1,5 +1,6 @@
 """Small trees with every kind of leaf, and gradients for them."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.transformation import GradientTransformation
+from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import is_none
 
@@ -29,9 +31,22 @@ def gradients(params: Any, seed: int = 1, scale: float = 1.0) -> Any:
 
 
 def extras(tx: GradientTransformation, params: Any, grads: Any) -> dict[str, Any]:
-    """The extra arguments that a definition needs, by name: a loss of 1.5, the gradients, a quadratic as the function."""
-    known: dict[str, Any] = {"value": jnp.asarray(1.5), "grad": grads, "value_fn": quadratic, "obj_fn": quadratic, "grad_fn": slope}
+    """The extra arguments that a definition needs, by name: a loss of 1.5, the gradients, and a function that has both there."""
+    around = functools.partial(bowl, params, grads)
+    known: dict[str, Any] = {"value": jnp.asarray(1.5), "grad": grads, "value_fn": around, "obj_fn": quadratic, "grad_fn": slope}
     return {name: known[name] for name in sorted(tx.needs - {"params"})}
+
+
+def bowl(center: Any, grads: Any, params: Any) -> jax.Array:
+    """A parabola that is 1.5 at some parameters, with gradients of choice there: 1.5 + ⟨g, x⟩ + 2 ‖x‖² at a distance x."""
+    leaves = zip(*(jax.tree.leaves(tree, is_leaf=is_none) for tree in (params, center, grads)), strict=True)
+    parts = [_rise(*leaf) for leaf in leaves if is_inexact(leaf[0])]
+    return sum(parts, start=jnp.full((), 1.5))
+
+
+def _rise(param: jax.Array, center: jax.Array, grad: jax.Array) -> jax.Array:
+    here, there, g = (leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in (param, center, grad))
+    return jnp.sum((g * (here - there)).real) + 2 * jnp.sum(abs_sq(here - there))
 
 
 def quadratic(params: Any) -> jax.Array:

@@ -58,12 +58,22 @@ def copied(like: Any) -> jax.Array:
 
 def real_zeros_along(like: Any, axes: Sequence[int]) -> jax.Array:
     """Real zeros with some axes of an array alone, sharded as the array is along them: for what is kept per row or per column."""
-    shape, dtype = tuple(like.shape[axis] for axis in axes), real_dtype(like.dtype)
+    return _zeros_along(like, tuple(like.shape[axis] for axis in axes), real_dtype(like.dtype), axes)
+
+
+def zeros_stacked(like: Any, count: int) -> jax.Array:
+    """Zeros for a number of arrays like one, along a new first axis, each sharded as that is."""
+    return _zeros_along(like, (count, *like.shape), compute_dtype(like.dtype), (None, *range(like.ndim)))
+
+
+def _zeros_along(like: Any, shape: tuple[int, ...], dtype: Any, axes: Sequence[int | None]) -> jax.Array:
+    """Zeros of which each axis is sharded as one of an array, or not at all."""
     sharding = None if isinstance(like, Tracer) else getattr(like, "sharding", None)
     if not isinstance(sharding, NamedSharding):
         return jnp.zeros(shape, dtype)
     spec = (*sharding.spec, *(None for _ in like.shape))
-    return jnp.zeros(shape, dtype, device=NamedSharding(sharding.mesh, PartitionSpec(*(spec[axis] for axis in axes))))
+    placed = PartitionSpec(*(None if axis is None else spec[axis] for axis in axes))
+    return jnp.zeros(shape, dtype, device=NamedSharding(sharding.mesh, placed))
 
 
 def full(like: Any, value: Any) -> jax.Array:
