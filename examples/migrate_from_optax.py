@@ -31,7 +31,7 @@ except ImportError as error:
 SIZES = (64, 64, 10)
 BATCH = 128
 SHOWN = (1, 10, 50, 100, 200)
-"""The steps whose losses are printed."""
+"""The steps whose losses are printed; beside them stands the largest difference of any step, relative to its loss."""
 
 
 def adamw(library: ModuleType, steps: int) -> Any:
@@ -50,7 +50,7 @@ def two_groups(library: ModuleType, steps: int) -> Any:
     return library.partition(groups, lambda params: {"layers": [{"bias": "bias", "kernel": "kernel"} for _ in params["layers"]]})
 
 
-def lookahead_free(library: ModuleType, steps: int) -> Any:
+def schedule_free(library: ModuleType, steps: int) -> Any:
     """No schedule at all; the loss is taken at the parameters that are trained."""
     maker = library.schedule_free_adamw if library is gradtx else optax.contrib.schedule_free_adamw
     return maker(5e-3, warmup_steps=steps // 10)
@@ -58,14 +58,14 @@ def lookahead_free(library: ModuleType, steps: int) -> Any:
 
 def rate_in_the_state(library: ModuleType, steps: int) -> Any:
     """Hyperparameters that may be changed between steps."""
-    return library.inject_hyperparams(library.lamb)(learning_rate=library.linear_schedule(0.02, 0.002, steps))
+    return library.inject_hyperparams(library.lamb)(learning_rate=library.linear_schedule(0.005, 0.0005, steps))
 
 
 SCRIPTS: dict[str, Callable[[ModuleType, int], Any]] = {
     "clip + adamw": adamw,
     "partition": two_groups,
-    "schedule_free_adamw": lookahead_free,
-    "inject_hyperparams(lamb)": rate_in_the_state,
+    "schedule-free": schedule_free,
+    "injected lamb": rate_in_the_state,
 }
 
 
@@ -102,10 +102,14 @@ def train(library: ModuleType, make: Callable[[ModuleType, int], Any], images: n
 
 def table(found: dict[str, Losses], shown: Sequence[int]) -> Table:
     """Two lines per optimizer: Optax's losses, gradtx's losses."""
-    result = Table(title="Cross-entropy on the batch of a step, nats per image", title_justify="left", title_style="bold")
+    result = Table(
+        title="Cross-entropy of a step's batch, nats per image; the largest relative difference",
+        title_justify="left",
+        title_style="bold",
+    )
     for name in ("optimizer", "library"):
         result.add_column(name)
-    for name in (*(f"step {step}" for step in shown), "largest difference"):
+    for name in (*(f"step {step}" for step in shown), "difference"):
         result.add_column(name, justify="right")
     for name, losses in found.items():
         result.add_row(name, "optax", *(f"{losses.optax[step - 1]:.5f}" for step in shown))

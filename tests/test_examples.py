@@ -68,6 +68,19 @@ def test_demo_names_what_is_not_installed(module: str, package: str) -> None:
     assert run.stderr == f"examples/digits.py needs {package}: install it with pip install 'gradtx[examples]'.\n"
 
 
+def test_scripts_that_migrate_have_equal_losses() -> None:
+    run = python(str(ROOT / "examples" / "migrate_from_optax.py"), "--steps", "60")
+    assert run.returncode == 0, run.stderr
+    rows = re.findall(r"│ ([\w +-]*?) +│ (optax|gradtx) +│([ \d.│]+)│ +([\de.-]*) +│", run.stdout)
+    assert [library for _, library, _, _ in rows] == ["optax", "gradtx"] * 4, run.stdout
+    for theirs, ours in zip(rows[::2], rows[1::2], strict=True):
+        losses = [[float(cell) for cell in row[2].split("│")] for row in (theirs, ours)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0][-1] < 0.5 * losses[0][0]
+        assert float(ours[3]) < 1e-3  # two libraries' roundings, 60 steps on
+    refused = python(str(ROOT / "examples" / "migrate_from_optax.py"), "--steps", "3")
+    assert refused.returncode == 2 and "--steps 3: at least 10 steps are needed" in refused.stderr
+
+
 def test_readme_prints_what_it_shows() -> None:
     blocks = run_blocks(ROOT / "README.md")
     assert len(blocks) >= 4
