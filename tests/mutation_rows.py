@@ -246,6 +246,59 @@ MUTATIONS = [
         "start + size].reshape(shape), start",
         ORACLES.format("flatten"),
     ),
+    Mutation(
+        "adamax: eps outside the maximum", "optimizers/adamax.py", "jnp.abs(grad) + eps)", "jnp.abs(grad)) + eps", ORACLES.format("adamax")
+    ),
+    Mutation(
+        "adabelief: against the mean before",
+        "optimizers/adabelief.py",
+        "abs_sq(grad - mu)",
+        "abs_sq(grad - slots.mu)",
+        ORACLES.format("belief"),
+    ),
+    Mutation(
+        "amsgrad: torch's order not corrected",
+        "optimizers/amsgrad.py",
+        "top = debias(nu_max, b2, step) if",
+        "top = nu_max if",
+        ORACLES.format("amsgrad"),
+    ),
+    Mutation(
+        "nadam: product without the next weight",
+        "optimizers/nadam.py",
+        "(later / (1 - product * later))",
+        "(later / (1 - product))",
+        ORACLES.format("nadam"),
+    ),
+    Mutation(
+        "radam: rho one step late",
+        "optimizers/radam.py",
+        "effective_length(b2, step, longest)",
+        "effective_length(b2, step + 1, longest)",
+        ORACLES.format("radam"),
+    ),
+    Mutation(
+        "yogi: as Adam",
+        "optimizers/yogi.py",
+        "slots.nu - (1 - b2) * jnp.sign(slots.nu - square) * square",
+        "slots.nu - (1 - b2) * (slots.nu - square)",
+        ORACLES.format("yogi"),
+    ),
+    Mutation(
+        "adan: the first difference is the gradient",
+        "optimizers/adan.py",
+        "jnp.where(step > 1, grad - slots.previous, 0)",
+        "grad - slots.previous",
+        ORACLES.format("adan"),
+    ),
+    Mutation(
+        "laprop: r not corrected",
+        "optimizers/laprop.py",
+        "jnp.sqrt(debias(nu, b2, step) + eps_root)",
+        "jnp.sqrt(nu + eps_root)",
+        ORACLES.format("laprop"),
+    ),
+    Mutation("grams: sign of the momentum", "optimizers/grams.py", "jnp.sign(grad) * size", "jnp.sign(mu) * size", ORACLES.format("grams")),
     # weight decay, the cautious mask, and rules that look at the whole tree
     Mutation(
         "independent decay: times the learning rate once more",

@@ -28,6 +28,17 @@ TORCH: dict[str, Any] = {
     "yogi": gradtx.yogi(0.01),
     "adabelief": gradtx.adabelief(0.01),
     "ademamix": gradtx.ademamix(0.01),
+    "nadam": gradtx.nadam(0.01, momentum_decay=0.004),
+    "radam": gradtx.radam(0.01, b2=0.99, eps=0.0),
+    "adadelta": gradtx.adadelta(1.0),
+    "rprop": gradtx.rprop(0.01),
+    "adafactor": gradtx.adafactor(0.01, min_dim_size_to_factor=1, eps=0.0),
+    "came": gradtx.came(0.01, weight_decay=0.1),
+    "tiger": gradtx.tiger(0.01, weight_decay=0.1),
+    "madgrad": gradtx.madgrad(0.01),
+    "fromage": gradtx.fromage(0.01),
+    "prodigy": gradtx.prodigy(1.0, eps=0.0),
+    "schedule_free_sgd": gradtx.schedule_free_sgd(0.1),
 }
 """By the name of the trace: `optimizer`, or `optimizer/variant`."""
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytorch_optimizer as third  # pyright: ignore[reportMissingImports]
 import torch  # pyright: ignore[reportMissingImports]
 
+torch.set_default_dtype(torch.float64)  # NAdam keeps a product in it
+
 SHAPES = [(3, 4), (4,), (), (2, 3, 2)]
 SCALES = (1, 0.01, 3, 0.3)
 STEPS = 20
@@ -27,16 +29,14 @@ OPTIMIZERS = {
     "amsgrad": lambda params: torch.optim.Adam(params, lr=0.01, betas=(0.9, 0.9), amsgrad=True),
     "adamax": lambda params: torch.optim.Adamax(params, lr=0.01),
     "nadam": lambda params: torch.optim.NAdam(params, lr=0.01),
-    "radam": lambda params: torch.optim.RAdam(params, lr=0.01, betas=(0.9, 0.99)),
+    "radam": lambda params: torch.optim.RAdam(params, lr=0.01, betas=(0.9, 0.99), eps=0.0),
     "adadelta": lambda params: torch.optim.Adadelta(params, lr=1.0),
     "rprop": lambda params: torch.optim.Rprop(params, lr=0.01),
     "adafactor": lambda params: torch.optim.Adafactor(params, lr=0.01),
-    "laprop": lambda params: third.LaProp(params, lr=0.01, weight_decay=0.1, eps=1e-8),
     "grams": lambda params: third.Grams(params, lr=0.01, weight_decay=0.1, eps=1e-6),
     "stable_adamw": lambda params: third.StableAdamW(params, lr=0.01, kahan_sum=False, weight_decay=0.1),
     "tiger": lambda params: third.Tiger(params, lr=0.01, weight_decay=0.1),
     "came": lambda params: third.CAME(params, lr=0.01, weight_decay=0.1),
-    "mars": lambda params: third.MARS(params, lr=0.01, weight_decay=0.1),
     "lion": lambda params: third.Lion(params, lr=0.01, weight_decay=0.1),
     "adan": lambda params: third.Adan(params, lr=0.01),
     "ademamix": lambda params: third.AdEMAMix(params, lr=0.01),
@@ -44,7 +44,7 @@ OPTIMIZERS = {
     "adabelief": lambda params: third.AdaBelief(params, lr=0.01),
     "madgrad": lambda params: third.MADGRAD(params, lr=0.01),
     "fromage": lambda params: third.Fromage(params, lr=0.01),
-    "prodigy": lambda params: third.Prodigy(params, lr=1.0),
+    "prodigy": lambda params: third.Prodigy(params, lr=1.0, eps=0.0, bias_correction=True),
     "schedule_free_sgd": lambda params: third.ScheduleFreeSGD(params, lr=0.1),
 }
 
