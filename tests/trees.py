@@ -51,6 +51,18 @@ def follow(tx: Any, dtype: Any, steps: int = STEPS, extra: Any = None) -> list[l
 
 
 def deviation(ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]]) -> float:
-    """The largest difference of two histories, relative to the largest entry of its array at its step."""
-    pairs = [(u, v) for left, right in zip(ours, theirs, strict=True) for u, v in zip(left, right, strict=True)]
-    return max(float(np.max(np.abs(u - v), initial=0.0) / max(np.max(np.abs(v), initial=0.0), 1e-30)) for u, v in pairs)
+    """The largest difference of two histories, relative to the largest entry of its array at its step.
+
+    Where that is zero up to rounding, relative to the largest of all steps.
+    """
+    overall = [max(largest(step[leaf]) for step in theirs) for leaf in range(len(theirs[0]))]
+    found = 0.0
+    for left, right in zip(ours, theirs, strict=True):
+        for u, v, most in zip(left, right, overall, strict=True):
+            here = largest(v)
+            found = max(found, largest(u - v) / max(here if here > 1e-12 * most else most, 1e-30))
+    return found
+
+
+def largest(array: np.ndarray) -> float:
+    return float(np.max(np.abs(array), initial=0.0))

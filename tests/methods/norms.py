@@ -94,7 +94,12 @@ METHODS: dict[str, Method] = {
         each(norms.madgrad, learning_rate=0.1, momentum=0.0, eps=0.05),
         float32=2e-5,  # the step is a difference of points, and that of the array of small gradients is small
     ),  # Optax takes the root of t in float32: test_norms.py
-    "madgrad": Method(gradtx.madgrad(rate, weight_decay=0.1), each(norms.madgrad, learning_rate=rate, decay=0.1)),
+    "madgrad": Method(
+        gradtx.madgrad(rate, weight_decay=0.1),
+        each(norms.madgrad, learning_rate=rate, decay=0.1),
+        optax.contrib.madgrad(rate, weight_decay=0.1),
+        optax64=1e-6,  # its root of t is computed in float32
+    ),
     # steps in proportion to the parameters
     "fromage": Method(gradtx.fromage(rate), each(norms.fromage, eta=rate), optax.fromage(rate)),
     "lars": Method(
@@ -134,7 +139,12 @@ METHODS: dict[str, Method] = {
         gradtx.scale_by_factored_rms(step_offset=5, min_dim_size_to_factor=2),
         each(norms.factored_rms, offset=5, least=2),
     ),
-    "adafactor": Method(gradtx.adafactor(0.1), each(norms.adafactor, eta=0.1)),
+    "adafactor": Method(
+        gradtx.adafactor(0.1),
+        each(norms.adafactor, eta=0.1),
+        optax.adafactor(0.1),
+        optax64=1e-6,  # its decay is computed in float32
+    ),
     "adafactor/factored": Method(
         gradtx.adafactor(rate, 2, clipping_threshold=0.7, momentum=0.9, dtype_momentum=None, weight_decay_rate=0.01),
         each(norms.adafactor, eta=rate, least=2, threshold=0.7, momentum=0.9, decay=0.01),

@@ -23,6 +23,8 @@ class Method(NamedTuple):
     """In x64 against the oracle, and against Optax."""
     float32: float = 1e-5
     """In float32 against the oracle."""
+    optax64: float = 1e-12
+    """In x64 against Optax, where it computes a part in float32."""
     extra: Callable[..., dict[str, Any]] | None = None
     """`extra(step, params, gradients)`: what `update` and the oracle are told besides, by name; params as a list of arrays."""
     breaks: tuple[str, ...] = ()
