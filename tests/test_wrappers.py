@@ -113,7 +113,13 @@ def test_lookahead_on_pairs_keeps_no_slow_parameters_and_is_first() -> None:
         tx.update({"v": jnp.ones(2)}, tx.init(params), params)
 
 
-def test_lookahead_in_eval_form_and_pairs_agree() -> None:
+def test_pairs_may_be_donated() -> None:
+    pair = gradtx.LookaheadParams.init_synced(jnp.array(1.0))
+    double = jax.jit(lambda pair: jax.tree.map(lambda leaf: 2 * leaf, pair), donate_argnums=0)
+    assert double(pair) == (2.0, 2.0)
+
+
+def test_lookahead_on_plain_parameters_and_on_pairs_agree() -> None:
     plain, tx = jnp.array(8.0), gradtx.lookahead(gradtx.sgd(1.0), 2, 0.25)
     pair = gradtx.LookaheadParams.init_synced(plain)
     states = [tx.init(plain), tx.init(pair)]
@@ -165,6 +171,22 @@ def test_values_below_zero_come_to_a_plateau_too() -> None:
             updates, state = tx.update(ONE, state, value=-1.0)
         found[lib] = float(updates)
     assert found == {gradtx: 0.125, contrib: 1.0}
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_plateaus_are_those_of_optax(patience: int) -> None:
+    values = np.abs(np.random.default_rng(patience).normal(size=60)) + np.linspace(2, 1, 60)
+    with jax.enable_x64(True):
+        ours, theirs = (lib.reduce_on_plateau(0.9, patience=patience, rtol=0.05, cooldown=2) for lib in (gradtx, contrib))
+        state, other = ours.init(ONE), theirs.init(ONE)
+        step, expect = jax.jit(ours.update), jax.jit(theirs.update)
+        for value in values:
+            updates, state = step(ONE, state, value=value)
+            expected, other = expect(ONE, other, value=value)
+            close(updates, expected, 1e-6)
+            kept = state.slots["reduce_on_plateau"]
+            close([getattr(kept, name) for name in kept._fields], [getattr(other, name) for name in kept._fields], 1e-6)
+        assert 0 < float(state.slots["reduce_on_plateau"].scale) < 1
 
 
 def test_a_better_negative_value_is_better() -> None:

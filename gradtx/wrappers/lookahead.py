@@ -24,8 +24,8 @@ class LookaheadParams(NamedTuple):
 
     @classmethod
     def init_synced(cls, params: Params) -> "LookaheadParams":
-        """Fast and slow parameters that start alike."""
-        return cls(params, params)
+        """Fast and slow parameters that start alike; the slow ones are copies, so that both may be donated."""
+        return cls(params, jax.tree.map(jnp.array, params))
 
 
 class Lookahead(NamedTuple):
