@@ -75,6 +75,7 @@ def test_scalars_of_all_arrays_reach_every_array() -> None:
         "largest": 0.0,
         "sum": 0.0,
     }
+    updates = PARAMS
     for _ in range(2):
         updates, state = jax.jit(tx.update)(PARAMS, state, PARAMS, value=26.0)
     np.testing.assert_allclose(updates["a"], [6.0, 8.0])
