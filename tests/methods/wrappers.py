@@ -35,10 +35,6 @@ def even(count: Any, **extra: Any) -> Any:
     return count % 2 == 0
 
 
-def even_and_below(count: Any, **extra: Any) -> Any:
-    return (count % 2 == 0) & (extra.get("value", 0.0) < 2.0)
-
-
 def with_slopes(step: int, params: Any, grads: Any) -> dict[str, Any]:
     return {"grad_fn": jax.tree_util.Partial(own.slopes)}
 
