@@ -299,6 +299,52 @@ MUTATIONS = [
         ORACLES.format("laprop"),
     ),
     Mutation("grams: sign of the momentum", "optimizers/grams.py", "jnp.sign(grad) * size", "jnp.sign(mu) * size", ORACLES.format("grams")),
+    # wrappers and what asks for the loss
+    Mutation(
+        "schedule-free: weights read late",
+        "wrappers/schedule_free.py",
+        "shift_schedule(learning_rate, 1)",
+        "shift_schedule(learning_rate, 0)",
+        ORACLES.format("schedule_free"),
+    ),
+    Mutation(
+        "lookahead: slow step to the old fast",
+        "wrappers/lookahead.py",
+        "slow_step_size * (fast + update - slow)",
+        "slow_step_size * (fast - slow)",
+        ORACLES.format("lookahead"),
+    ),
+    Mutation(
+        "asam: T once", "wrappers/sam.py", "(jnp.abs(param) + eps) ** 2 * grad", "(jnp.abs(param) + eps) * grad", ORACLES.format("asam")
+    ),
+    Mutation(
+        "plateau: relative to v itself",
+        "transforms/plateau.py",
+        "best - rtol * jnp.abs(best) - atol",
+        "best - rtol * best - atol",
+        "tests/test_wrappers.py -k plateau",
+    ),
+    Mutation(
+        "params_ema: before the step",
+        "wrappers/params_ema.py",
+        "average(slots.ema, param + grad, decay)",
+        "average(slots.ema, param, decay)",
+        "tests/test_wrappers.py -k average",
+    ),
+    Mutation(
+        "hutchinson: one stream for all arrays",
+        "transforms/hutchinson.py",
+        "path_hash(paths[index]))",
+        "path_hash(''))",
+        "tests/test_extras.py -k signs",
+    ),
+    Mutation(
+        "dpsgd: noise not over the batch",
+        "transforms/privacy.py",
+        "noise_multiplier / batch",
+        "noise_multiplier",
+        "tests/test_extras.py -k variance",
+    ),
     # weight decay, the cautious mask, and rules that look at the whole tree
     Mutation(
         "independent decay: times the learning rate once more",
