@@ -44,7 +44,7 @@ class Line(NamedTuple):
     start: Point
     """φ at α = 0, as the caller told."""
     grads: list[jax.Array]
-    """The gradient there, array by array, of the loss as `jax.grad` gives it."""
+    """The gradient there, array by array, as `jax.grad` gives it: of complex arrays the conjugate of the steepest ascent."""
 
     def along(self, step: jax.Array) -> Any:
         """θ + α u."""
@@ -60,7 +60,7 @@ class Line(NamedTuple):
         return lambda arrays: jnp.asarray(self.value_fn(point.fill(arrays))).astype(self.dtype), point.arrays
 
     def slope(self, grads: Sequence[jax.Array]) -> jax.Array:
-        """The derivative along u; JAX's gradient of a complex array is the conjugate of the steepest ascent."""
+        """The derivative along u, of a gradient as `jax.grad` gives it."""
         changes = vector(self.updates, self.updates).arrays
         return sum_scalars(map_arrays(_slope, changes, grads) if changes else []).astype(self.dtype)
 
@@ -71,10 +71,10 @@ class Line(NamedTuple):
 
 
 def line(params: Any, updates: Any, value: Any, grad: Any, value_fn: Callable[[Any], Any]) -> Line:
-    """The line from where the caller stands, with the loss and the gradient there."""
+    """The line from where the caller stands, with the loss there and the steepest ascent."""
     dtype = scalar_dtype(params)
     arrays, given = vector(updates, params).arrays, vector(updates, grad).arrays
-    grads = [one.astype(array.dtype) for one, array in zip(given, arrays, strict=True)]
+    grads = [one.astype(array.dtype).conj() for one, array in zip(given, arrays, strict=True)]
     found = Line(params, updates, value_fn, dtype, Point(jnp.zeros((), dtype), jnp.asarray(value, dtype), None), grads)
     return found._replace(start=found.start._replace(slope=found.slope(grads)))
 

@@ -18,7 +18,8 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
     """`jax.value_and_grad(value_fn)`, which takes both from the state where the last line search found them.
 
     The result is called `value_and_grad(params, *args, state=state, **kwargs)`. It computes at the first step, where the last
-    loss was not finite, and where the state holds the gradient of some parameters only (a line search under a mask).
+    loss was not finite, and where the state holds the gradient of some parameters only (a line search under a mask). Of complex
+    parameters the gradient is the conjugate of the steepest ascent, as `jax.grad` has it.
 
     When: every step descends the same function, and the line search is last in its chain, so that the parameters are those
     which it evaluated last. When not: the loss depends on a batch; then the state holds the loss of the batch before.

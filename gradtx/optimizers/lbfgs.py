@@ -190,8 +190,7 @@ def lbfgs(
 
     `update` takes the loss too: `value`, its gradient `grad`, and `value_fn`, the loss as a function of the parameters; `make_step`
     passes them, and `value_and_grad_from_state` spares the evaluation that the line search has done already.
-    Complex parameters: `jax.grad` gives the conjugate of the steepest ascent, so pass its conjugate as the gradients, and
-    as `grad` what `jax.grad` gives.
+    For complex parameters `jax.grad` gives the conjugate of the steepest ascent: pass its conjugate, as gradients and as `grad`.
 
     Args:
       learning_rate: η ≥ 0, before the line search; None: 1.

@@ -46,7 +46,7 @@ def bowl(center: Any, grads: Any, params: Any) -> jax.Array:
 
 def _rise(param: jax.Array, center: jax.Array, grad: jax.Array) -> jax.Array:
     here, there, g = (leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in (param, center, grad))
-    return jnp.sum((g * (here - there)).real) + 2 * jnp.sum(abs_sq(here - there))
+    return jnp.sum((g.conj() * (here - there)).real) + 2 * jnp.sum(abs_sq(here - there))
 
 
 def quadratic(params: Any) -> jax.Array:

@@ -97,31 +97,34 @@ def zoom(phi, f0, slope, memory, steps, c1=1e-4, c2=0.9, eps=1e-6, grow=2.0, mos
         enough = decreases(a, f, g)
         if enough and abs(g) <= c2 * abs(slope):
             return end(a)
+        best = (a, f) if enough else before[:2]  # should the search fail
         if not enough or (f >= before[1] and len(tried) > 1):
-            return end(narrow(phi, decreases, c2 * abs(slope), before, (a, f, g), steps, tried))
+            return end(narrow(phi, decreases, c2 * abs(slope), before, (a, f, g), best, steps, tried))
         if g >= 0:
-            return end(narrow(phi, decreases, c2 * abs(slope), (a, f, g), before, steps, tried))
+            return end(narrow(phi, decreases, c2 * abs(slope), (a, f, g), before, best, steps, tried))
         if len(tried) == steps or a >= most:
             return end(a)
         before, a = (a, f, g), min(grow * a, most)
 
 
-def narrow(phi, decreases, flat_enough, low, high, steps, tried):
-    """Algorithm 3.6: high is the end of the higher value, or behind a minimum."""
-    third, best = None, None
+def narrow(phi, decreases, flat_enough, low, high, best, steps, tried):
+    """Algorithm 3.6: high is the end of the higher value, or behind a minimum. If it fails, the best that decreases enough, or the last."""
+    third = None
     while len(tried) < steps:
         a = inside(low, high, third)
         tried.append(a)
         f, g = phi(a)
-        if not decreases(a, f, g) or f >= low[1]:
+        enough = decreases(a, f, g)
+        if enough and f < best[1]:
+            best = a, f
+        if enough and abs(g) <= flat_enough:
+            return a
+        if not enough or f >= low[1]:
             third, high = high, (a, f, g)
             continue
-        best = a
-        if abs(g) <= flat_enough:
-            break
         third, high = (high, low) if g * (high[0] - low[0]) >= 0 else (low, high)
         low = (a, f, g)
-    return best if best is not None else low[0] or tried[-1]
+    return best[0] or tried[-1]
 
 
 def inside(low, high, third):
