@@ -11,7 +11,7 @@ class Mutation(NamedTuple):
     tests: str
 
 
-ORACLES = "tests/test_oracles.py -k {}"
+ORACLES = "tests/test_oracles.py tests/test_parity.py -k {}"
 
 MUTATIONS = [
     Mutation(

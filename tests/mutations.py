@@ -27,10 +27,16 @@ def outcome(mutation: Mutation, folder: pathlib.Path) -> str:
     if text.count(mutation.old) != 1:
         raise SystemExit(f"{mutation.what}: {mutation.old!r} stands {text.count(mutation.old)} times in {mutation.file}; mend the row")
     path.write_text(text.replace(mutation.old, mutation.new))
-    command = [sys.executable, "-m", "pytest", "-x", "--no-header", "-rf", *mutation.tests.split(maxsplit=2)]
+    command = [sys.executable, "-m", "pytest", "-x", "--no-header", "-rf", *selection(mutation.tests)]
     out = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment(folder))
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", out.stdout, flags=re.MULTILINE)
     return failed.group(1) if failed and out.returncode == 1 else "SURVIVED"
+
+
+def selection(tests: str) -> list[str]:
+    """Files, and after -k one expression."""
+    files, found, expression = tests.partition(" -k ")
+    return [*files.split(), *(["-k", expression] if found else [])]
 
 
 def environment(folder: pathlib.Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.methods import METHODS
-from tests.parity import positions
+from tests.parity import optimizers, positions
 from tests.torch_rows import TORCH, torch_trace
 from tests.trees import deviation, follow, follow_reference
 
@@ -25,20 +25,24 @@ def in_float64(name: str) -> Any:
         return follow(METHODS[name].tx, jnp.float64, extra=METHODS[name].extra)
 
 
-@pytest.mark.parametrize("name", METHODS)
+OTHERS = [name for name in METHODS if name not in optimizers()]
+"""Those that tests/test_parity.py does not compare already."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_float64(name: str) -> None:
     """Step by step, to the rounding of float64."""
     assert deviation(in_float64(name), reference(name)) <= METHODS[name].float64
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_float32(name: str) -> None:
     """Step by step; 1e-5 leaves room for 1 - beta in float32, 1e-6 relative at beta = 0.99, and for sums that cancel."""
     method = METHODS[name]
     assert deviation(follow(method.tx, jnp.float32, extra=method.extra), reference(name)) <= method.float32
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.optax is not None])
+@pytest.mark.parametrize("name", [name for name in OTHERS if METHODS[name].optax is not None])
 def test_beside_optax(name: str) -> None:
     """Optax's numbers, to the rounding of float64."""
     with jax.enable_x64(True):

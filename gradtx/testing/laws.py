@@ -144,7 +144,7 @@ def _rename(names: dict[str, str], tree: dict[str, Any]) -> dict[str, Any]:
 def law_dtypes(tx: TX) -> None:
     """Low precision in, low precision out, computed in float32: equal to float32 up to one rounding."""
     for dtype, rtol in ((jnp.bfloat16, 2**-7), (jnp.float16, 2**-9)):  # one rounding of the gradient's dtype, doubled
-        params = parameters(dtype)
+        params = {"dense": parameters(dtype)["dense"]}
         grads, wide = gradients(params), to_float32(params)
         updates, state = advance(tx, grads, tx.init(params), params)
         exact, _ = advance(tx, to_float32(grads), tx.init(wide), wide)
@@ -161,7 +161,8 @@ def to_float32(tree: Any) -> Any:
 def law_float64(tx: TX) -> None:
     """In x64 mode float64 stays float64, and is computed as such."""
     with jax.enable_x64(True):
-        (_, state, wide), (_, _, narrow) = (run(tx, parameters(dtype), steps=1, jit=True) for dtype in (jnp.float64, jnp.float32))
+        starts = ({"dense": parameters(dtype)["dense"]} for dtype in (jnp.float64, jnp.float32))
+        (_, state, wide), (_, _, narrow) = (run(tx, params, steps=1, jit=True) for params in starts)
         assert wide["dense"]["kernel"].dtype == jnp.float64 and narrow["dense"]["kernel"].dtype == jnp.float32
         assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(state.slots) if is_inexact(leaf) and leaf.ndim)
         close(jax.tree.map(np.float32, wide), jax.tree.map(np.float32, narrow), rtol=1e-4, atol=1e-4)
@@ -214,7 +215,7 @@ def law_partition(tx: TX) -> None:
 
 def law_vmap_definition(tx: TX) -> None:
     """A batch of hyperparameters runs like one definition after another."""
-    params, values = parameters(), numbers(tx)
+    params, values = {"dense": parameters()["dense"]}, numbers(tx)
     pairs = {name: jnp.asarray([value * 0.5, value * 0.9]) for name, value in values.items()}
     if not pairs:
         return

@@ -15,3 +15,6 @@ for _found in sorted(pkgutil.iter_modules(__path__), key=lambda found: found.nam
     _twice = METHODS.keys() & _rows.keys()
     assert not _twice, f"two rows for {_twice}"
     METHODS |= _rows
+
+FIRST = sorted({name.split("/")[0]: name for name in reversed(METHODS)}.values())
+"""One row for every maker, at its plainest; the others are variants by other arguments."""

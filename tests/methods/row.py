@@ -29,8 +29,8 @@ class Method(NamedTuple):
     """`extra(step, params, gradients)`: what `update` and the oracle are told besides, by name; params as a list of arrays."""
     breaks: tuple[str, ...] = ()
     """The laws that it breaks because that is what it is for; a comment beside it says why."""
-    branches: bool = False
-    """Whether a part of it is a branch of the program: a GPU's compiler then keeps its outcome, and copies what passes through."""
+    copies: str = ""
+    """Why XLA copies arrays of a donated step for a GPU, as it does for no other method."""
 
 
 def rate(count: Any) -> Any:

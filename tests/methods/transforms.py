@@ -10,6 +10,8 @@ from tests.peer import optax
 beta3 = gradtx.half_life_schedule(0.8, 0.99, 10)
 groups = [(r".*", "all")]
 
+WRITES_FIRST = "the first of two kernels, for the norm, writes the gradient that is kept, and the second still needs the one before"
+
 METHODS: dict[str, Method] = {
     # optimizers
     "scale_by_acprop": Method(
@@ -59,7 +61,9 @@ METHODS: dict[str, Method] = {
         descend(each(ref.simplified_ademamix), rate, 0.1),
         optax.contrib.simplified_ademamix(rate, weight_decay=0.1),
     ),
-    "mars_correction": Method(gradtx.mars_correction(0.7, 0.1, 2.0), each(ref.mars_correction, b1=0.7, gamma=0.1, k=2.0)),
+    "mars_correction": Method(
+        gradtx.mars_correction(0.7, 0.1, 2.0), each(ref.mars_correction, b1=0.7, gamma=0.1, k=2.0), copies=WRITES_FIRST
+    ),
     "mars_correction/from_zero": Method(
         gradtx.mars_correction(from_zero=True),
         each(ref.mars_correction, before=0.0),
@@ -67,8 +71,9 @@ METHODS: dict[str, Method] = {
     "scale_by_mars": Method(
         gradtx.scale_by_mars(0.9, 0.95, 0.1, 1e-3, 2.0, vector_b1=0.8, vector_b2=0.9),
         each(ref.mars, b1=0.9, b2=0.95, gamma=0.1, eps=1e-3, k=2.0, vector_b1=0.8, vector_b2=0.9),
+        copies=WRITES_FIRST,
     ),
-    "mars": Method(gradtx.mars(rate, weight_decay=0.1), descend(each(ref.mars), rate, 0.1)),
+    "mars": Method(gradtx.mars(rate, weight_decay=0.1), descend(each(ref.mars), rate, 0.1), copies=WRITES_FIRST),
     # noise; a variance of 0 leaves what is certain, tests/test_transforms.py looks at the rest
     "add_noise": Method(gradtx.add_noise(0.0, 0.55, key=3), each(core.identity), optax.add_noise(0.0, 0.55, key=3)),
     "noisy_sgd": Method(gradtx.noisy_sgd(rate, eta=0.0, seed=3), descend(each(core.identity), rate), optax.noisy_sgd(rate, eta=0.0, key=3)),
@@ -104,6 +109,7 @@ METHODS: dict[str, Method] = {
         gradtx.flatten(gradtx.chain(gradtx.clip_by_block_rms(0.9), gradtx.adamw(0.1, weight_decay=0.1))),
         ref.as_one_vector(after(each(core.clip_by_block_rms, c=0.9), descend(each(core.adam), 0.1, 0.1))),
         optax.flatten(optax.chain(optax.clip_by_block_rms(0.9), optax.adamw(0.1, weight_decay=0.1))),
+        copies="arrays go into one vector and out of it",
     ),
     "split_real_and_imaginary": Method(
         gradtx.split_real_and_imaginary(gradtx.adamw(0.1, weight_decay=0.1)),

@@ -117,7 +117,7 @@ METHODS: dict[str, Method] = {
         gradtx.conditionally_transform(gradtx.sgd(rate, momentum=0.9), even),
         own.sometimes(descend(each(ref.trace, decay=0.9), rate), even, 1.0),
         optax.conditionally_transform(optax.sgd(rate, momentum=0.9), even),
-        branches=True,
+        copies="a branch keeps its outcome, and what passes through it is copied",
     ),
     "conditionally_mask": Method(
         gradtx.conditionally_mask(gradtx.adam(rate), even),
@@ -152,14 +152,14 @@ METHODS: dict[str, Method] = {
         gradtx.scale_by_sophia(eps=0.1, gamma=20.0, clip_threshold=0.8, update_interval=3, bias_correction=False, delay_hessian=False),
         functools.partial(own.sophia, eps=0.1, gamma=20.0, rho=0.8, k=3, corrected=False, late=False),
         extra=with_loss,
-        branches=True,
+        copies="a branch keeps its outcome, and what passes through it is copied",
     ),
     "sophia": Method(
         gradtx.sophia(rate, b1=0.9, b2=0.8, eps=0.05, weight_decay=0.1, gamma=2.0, clip_threshold=0.9, update_interval=4),
         lambda *a, **told: descend(functools.partial(own.sophia, b1=0.9, b2=0.8, eps=0.05, gamma=2.0, rho=0.9, k=4, **told), rate, 0.1)(*a),
         contrib.sophia(rate, b1=0.9, b2=0.8, eps=0.05, weight_decay=0.1, gamma=2.0, clip_threshold=0.9, update_interval=4),
         extra=with_loss,
-        branches=True,
+        copies="a branch keeps its outcome, and what passes through it is copied",
     ),
     # their gradients are per example, which those of the laws are not; so each gradient is made into three
     "differentially_private_aggregate": Method(
