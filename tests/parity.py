@@ -59,7 +59,7 @@ def measured(name: str) -> dict[str, float]:
         found += [None] * 3
     else:
         rounded = both(method.optax, jnp.float32)
-        found += [deviation(wide, theirs), deviation(narrow, rounded), deviation(rounded, exact)]
+        found += [deviation(wide, theirs), deviation(narrow, rounded, exact), deviation(rounded, exact)]
     found += [traced, None if torch is None else deviation(positions(follow(torch, jnp.float32)), torch_trace(name))]
     return {column: value for column, value in zip(COLUMNS, found, strict=True) if value is not None}
 

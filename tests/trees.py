@@ -50,16 +50,17 @@ def follow(tx: Any, dtype: Any, steps: int = STEPS, extra: Any = None) -> list[l
     return history
 
 
-def deviation(ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]]) -> float:
-    """The largest difference of two histories, relative to the largest entry of its array at its step.
+def deviation(ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]], exact: list[list[np.ndarray]] | None = None) -> float:
+    """The largest difference of two histories, relative to the largest entry of its array at its step, in theirs or in a third.
 
     Where that is zero up to rounding, relative to the largest of all steps.
     """
-    overall = [max(largest(step[leaf]) for step in theirs) for leaf in range(len(theirs[0]))]
+    scale = theirs if exact is None else exact
+    overall = [max(largest(step[leaf]) for step in scale) for leaf in range(len(scale[0]))]
     found = 0.0
-    for left, right in zip(ours, theirs, strict=True):
-        for u, v, most in zip(left, right, overall, strict=True):
-            here = largest(v)
+    for left, right, size in zip(ours, theirs, scale, strict=True):
+        for u, v, w, most in zip(left, right, size, overall, strict=True):
+            here = largest(w)
             found = max(found, largest(u - v) / max(here if here > 1e-12 * most else most, 1e-30))
     return found
 

@@ -20,35 +20,43 @@ def loss(step: int, params: Any, grads: Any) -> dict[str, Any]:
     return {"value": 2.0 + np.sin(step)}
 
 
+def slow(count: Any) -> Any:
+    """A schedule that leaves time for the estimate to grow."""
+    return 1.0 / (1.0 + 0.1 * count)
+
+
 def penalized(method: Any, **hyperparams: Any) -> Any:
     """A reference behind an L2 penalty of 0.1."""
     return after(each(decay_weights, weight_decay=0.1), functools.partial(method, **hyperparams))
 
 
-# The first distances are large, 0.01 to 0.1: a way of 1e-6 from parameters of size 1 is the rounding of float32.
+# The first distances are large, 0.01 to 0.1: a way of 1e-6 from parameters of size 1 is the rounding of float32. The estimates
+# grow within the steps compared.
 PRODIGY: dict[str, Any] = {
-    "beta3": 0.9,
+    "beta3": 0.7,
     "eps": 1e-2,
     "estim_lr0": 0.02,
-    "estim_lr_coef": 2.0,
+    "estim_lr_coef": 4.0,
     "weight_decay": 0.1,
     "safeguard_warmup": True,
 }
-DADAPT: dict[str, Any] = {"betas": (0.8, 0.95), "eps": 1e-3, "estim_lr0": 0.02, "weight_decay": 0.1}
-MOMO: dict[str, Any] = {"learning_rate": 0.05, "lower_bound": 0.5, "weight_decay": 0.1}
-ADAPTS: dict[str, Any] = {"learning_rate": 0.05, "lower_bound": 1.5, "weight_decay": 0.1, "adapt_lower_bound": True}
+DADAPT: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-3, "estim_lr0": 0.02, "weight_decay": 0.1}
+# Steps that reach the longest and steps that do not.
+MOMO: dict[str, Any] = {"learning_rate": 0.1, "lower_bound": -1.0, "weight_decay": 0.1}
+MOMO_ADAM: dict[str, Any] = {"learning_rate": 0.2, "b1": 0.8, "b2": 0.95, "lower_bound": -0.5, "weight_decay": 0.1}
+ADAPTS: dict[str, Any] = {"learning_rate": 0.1, "lower_bound": 1.5, "weight_decay": 0.1, "adapt_lower_bound": True}
 MECHANIC: dict[str, Any] = {"weight_decay": 0.5, "eps": 1e-3, "s_init": 1.0, "num_betas": 3}
 
 METHODS: dict[str, Method] = {
     "prodigy": Method(gradtx.prodigy(estim_lr0=0.01), functools.partial(ref.prodigy, d0=0.01), contrib.prodigy(estim_lr0=0.01)),
     "prodigy/safeguard": Method(
-        gradtx.prodigy(rate, (0.8, 0.95), **PRODIGY),
-        functools.partial(ref.prodigy, eta=rate, b1=0.8, b2=0.95, b3=0.9, eps=1e-2, d0=0.02, coef=2.0, weight_decay=0.1, safeguard=True),
-        contrib.prodigy(rate, (0.8, 0.95), **PRODIGY),
+        gradtx.prodigy(slow, (0.8, 0.95), **PRODIGY),
+        functools.partial(ref.prodigy, eta=slow, b1=0.8, b2=0.95, b3=0.7, eps=1e-2, d0=0.02, coef=4.0, weight_decay=0.1, safeguard=True),
+        contrib.prodigy(slow, (0.8, 0.95), **PRODIGY),
     ),
     "dadapt_adamw": Method(
         gradtx.dadapt_adamw(**DADAPT),
-        functools.partial(ref.dadapt_adamw, b1=0.8, b2=0.95, eps=1e-3, d0=0.02, weight_decay=0.1),
+        functools.partial(ref.dadapt_adamw, b1=0.9, b2=0.99, eps=1e-3, d0=0.02, weight_decay=0.1),
         contrib.dadapt_adamw(**DADAPT),
     ),
     "dog": Method(
@@ -88,33 +96,33 @@ METHODS: dict[str, Method] = {
         extra=loss,
     ),
     "momo": Method(
-        gradtx.momo(**MOMO), functools.partial(ref.momo, eta=0.05, bound=0.5, weight_decay=0.1), contrib.momo(**MOMO), extra=loss
+        gradtx.momo(**MOMO), functools.partial(ref.momo, eta=0.1, bound=-1.0, weight_decay=0.1), contrib.momo(**MOMO), extra=loss
     ),
     "momo/adapt": Method(
         gradtx.momo(**ADAPTS),
-        functools.partial(ref.momo, eta=0.05, bound=1.5, weight_decay=0.1, adapt=True),
+        functools.partial(ref.momo, eta=0.1, bound=1.5, weight_decay=0.1, adapt=True),
         contrib.momo(**ADAPTS),
         float32=1e-4,  # the model less its lower bound, which follows the model: the step is a difference of near equals
         extra=loss,
     ),
     "momo_adam": Method(
-        gradtx.momo_adam(**MOMO, b1=0.8, b2=0.95),
-        functools.partial(ref.momo_adam, eta=0.05, b1=0.8, b2=0.95, bound=0.5, weight_decay=0.1),
-        contrib.momo_adam(**MOMO, b1=0.8, b2=0.95),
+        gradtx.momo_adam(**MOMO_ADAM),
+        functools.partial(ref.momo_adam, eta=0.2, b1=0.8, b2=0.95, bound=-0.5, weight_decay=0.1),
+        contrib.momo_adam(**MOMO_ADAM),
         extra=loss,
     ),
     "momo_adam/adapt": Method(
         gradtx.momo_adam(**ADAPTS, b1=0.8, b2=0.95),
-        functools.partial(ref.momo_adam, eta=0.05, b1=0.8, b2=0.95, bound=1.5, weight_decay=0.1, adapt=True),
+        functools.partial(ref.momo_adam, eta=0.1, b1=0.8, b2=0.95, bound=1.5, weight_decay=0.1, adapt=True),
         contrib.momo_adam(**ADAPTS, b1=0.8, b2=0.95),
-        float32=1e-4,  # as momo/adapt
+        float32=5e-5,  # as momo/adapt
         extra=loss,
     ),
     "scale_by_cocob": Method(
         gradtx.scale_by_cocob(10.0, 0.5),
         each(ref.cocob, alpha=10.0, eps=0.5),
         contrib.scale_by_cocob(10.0, 0.5),
-        float32=1e-3,  # the way between two positions, which is short where a bet hardly changes
+        float32=5e-4,  # the way between two positions, which is short where a bet hardly changes
     ),
     "cocob": Method(
         gradtx.cocob(rate, weight_decay=0.1),
@@ -126,11 +134,6 @@ METHODS: dict[str, Method] = {
         gradtx.mechanize(gradtx.adamw(rate, weight_decay=0.1), **MECHANIC),
         ref.mechanic(descend(each(core.adam), rate, 0.1), weight_decay=0.5, eps=1e-3, s_init=1.0, betas=3),
         contrib.mechanize(optax.adamw(rate, weight_decay=0.1), **MECHANIC),
-        float32=1e-3,  # gains are inner products that cancel, of ways that are differences of parameters
-    ),
-    "mechanize/sgd": Method(
-        gradtx.mechanize(gradtx.sgd(0.1), s_init=10.0),
-        ref.mechanic(descend(each(core.identity), 0.1), s_init=10.0),
-        contrib.mechanize(optax.sgd(0.1), s_init=10.0),
+        float32=3e-4,  # gains are inner products that cancel, of ways that are differences of parameters
     ),
 }
