@@ -90,6 +90,7 @@ ZOOMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "exact": ({"curv_rtol": 0.01, "approx_dec_rtol": None}, {"c2": 0.01, "eps": -np.inf}),
     "bounded": ({"max_learning_rate": 3.0, "increase_factor": 1.5, "slope_rtol": 0.3}, {"most": 3.0, "grow": 1.5, "c1": 0.3}),
     "loose": ({"approx_dec_rtol": 0.1, "initial_guess_strategy": "one"}, {"eps": 0.1, "keep": False}),
+    "coarse": ({"curv_rtol": 0.01, "stepsize_precision": 0.3}, {"c2": 0.01, "precision": 0.3}),
 }
 
 

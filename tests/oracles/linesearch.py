@@ -78,7 +78,7 @@ def cubic(a, fa, ga, b, fb, c, fc):
     return next((a + root for root in real if 6 * q * root + 2 * p > 0), np.nan)
 
 
-def zoom(phi, f0, slope, memory, steps, c1=1e-4, c2=0.9, eps=1e-6, grow=2.0, most=np.inf, keep=True):
+def zoom(phi, f0, slope, memory, steps, c1=1e-4, c2=0.9, eps=1e-6, grow=2.0, most=np.inf, keep=True, precision=1e-5):
     """Algorithm 3.5, and from the bracket on Algorithm 3.6."""
     tried = []
 
@@ -99,19 +99,19 @@ def zoom(phi, f0, slope, memory, steps, c1=1e-4, c2=0.9, eps=1e-6, grow=2.0, mos
             return end(a)
         best = (a, f) if enough else before[:2]  # should the search fail
         if not enough or (f >= before[1] and len(tried) > 1):
-            return end(narrow(phi, decreases, c2 * abs(slope), before, (a, f, g), best, steps, tried))
+            return end(narrow(phi, decreases, c2 * abs(slope), before, (a, f, g), best, steps, tried, precision))
         if g >= 0:
-            return end(narrow(phi, decreases, c2 * abs(slope), (a, f, g), before, best, steps, tried))
+            return end(narrow(phi, decreases, c2 * abs(slope), (a, f, g), before, best, steps, tried, precision))
         if len(tried) == steps or a >= most:
             return end(a)
         before, a = (a, f, g), min(grow * a, most)
 
 
-def narrow(phi, decreases, flat_enough, low, high, best, steps, tried):
+def narrow(phi, decreases, flat_enough, low, high, best, steps, tried, precision):
     """Algorithm 3.6: high is the end of the higher value, or behind a minimum. If it fails, the best that decreases enough, or the last."""
     third = None
     while len(tried) < steps:
-        a = inside(low, high, third)
+        a, small = inside(low, high, third), abs(high[0] - low[0]) <= precision
         tried.append(a)
         f, g = phi(a)
         enough = decreases(a, f, g)
@@ -119,6 +119,8 @@ def narrow(phi, decreases, flat_enough, low, high, best, steps, tried):
             best = a, f
         if enough and abs(g) <= flat_enough:
             return a
+        if small and best[0]:
+            break
         if not enough or f >= low[1]:
             third, high = high, (a, f, g)
             continue
