@@ -40,7 +40,7 @@ def test_donated_step(name: str, platform: str):
     compiled = compile_for(platform, step, SHAPES, state, SHAPES)
     assert counts(platform, compiled).aliased == len(jax.tree.leaves((SHAPES, state)))
     if (
-        platform == "cuda" and not METHODS[name].copies and name.split("/")[0] not in SEVERAL_KERNELS
+        platform == "cuda" and not METHODS[name].copies and name.split("/", maxsplit=1)[0] not in SEVERAL_KERNELS
     ):  # on a TPU small arrays are copied into fast memory on purpose
         assert not array_copies(compiled.as_text())
         assert compiled.memory_analysis().temp_size_in_bytes < LARGEST
