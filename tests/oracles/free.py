@@ -24,7 +24,7 @@ def _at(rate: Any, t: int) -> Any:
 def prodigy(
     grads, params, memory, t, eta: Any = 1.0, b1=0.9, b2=0.999, b3=None, eps=1e-8, d0=1e-6, coef=1.0, weight_decay=0.0, safeguard=False
 ):
-    """Mishchenko and Defazio 2023, Algorithm 4 (Adam), with bias correction."""
+    """Mishchenko and Defazio 2023, the algorithm for Adam, with bias correction."""
     b3 = np.sqrt(b2) if b3 is None else b3
     if t == 1:
         zeros = [np.zeros_like(g) for g in grads]
@@ -42,7 +42,7 @@ def prodigy(
 
 
 def dadapt_adamw(grads, params, memory, t, eta: Any = 1.0, b1=0.9, b2=0.999, eps=1e-8, d0=1e-6, weight_decay=0.0):
-    """Defazio and Mishchenko 2023, Algorithm 5 (Adam with D-Adaptation), with bias correction."""
+    """Defazio and Mishchenko 2023, the algorithm for Adam, with bias correction."""
     b3 = np.sqrt(b2)
     if t == 1:
         zeros = [np.zeros_like(g) for g in grads]
@@ -63,7 +63,7 @@ def _distance(params, start):
 
 
 def dog(grads, params, memory, t, eta: Any = 1.0, form="heuristic", first=1e-6, eps=1e-8):
-    """Ivgi, Hinder and Carmon 2023, Algorithm 1, with the first step of its section 4."""
+    """Ivgi, Hinder and Carmon 2023, equation DoG."""
     norm = np.sqrt(_dot(grads, grads))
     if t == 1:
         far = {"distance": first, "learning_rate": 0.0, "heuristic": first * (1 + np.sqrt(_dot(params, params)))}[form]
@@ -85,7 +85,7 @@ def dowg(grads, params, memory, t, eta: Any = 1.0, first=None, eps=1e-4):
 
 
 def distance_over_gradients(grads, params, memory, t, reps_rel=1e-6, eps=1e-8, scale=1.0):
-    """The same for every array by itself (layer-wise DoG, section 4.4)."""
+    """The same for every array by itself (layer-wise DoG)."""
     updates = []
     for i, (g, w) in enumerate(zip(grads, params, strict=True)):
         mine = memory.setdefault(i, {})
@@ -121,7 +121,7 @@ def polyak(grads, params, memory, t, value, f_min=0.0, cap=1.0, eps=0.0, plus=Fa
 
 
 def momo(grads, params, memory, t, value, eta: Any = 1.0, b=0.9, bound=0.0, weight_decay=0.0, adapt=False):
-    """Schaipp et al. 2023, Algorithm 1, averages beginning at their first values; the bound adapts as in section 4."""
+    """Schaipp et al. 2023, Algorithm 1, averages beginning at their first values; the bound adapts as its section on that says."""
     ones = [np.ones_like(g) for g in grads]
     keep = 0.0 if t == 1 else b
     return _momo(grads, params, memory, ones, keep, 1.0, value, _at(eta, t), bound, weight_decay, adapt)
