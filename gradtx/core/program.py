@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.errors import StateError, StructureError
-from gradtx.core.lifter import Member, init_leaf, init_shared, missing_extra, missing_params, update_leaves
+from gradtx.core.lifter import Member, check_extra, init_leaf, init_shared, missing_params, update_leaves
 from gradtx.core.rules import LeafRule, Rule, TreeRule, keywords, wanted
 from gradtx.core.schedule import Schedule, value_at
 from gradtx.core.selector import Leaves, Selector
@@ -186,8 +186,7 @@ def _update_tree(item: Item, leaves: Leaves, slots: Any, params: Leaves | None, 
     assert isinstance(rule, TreeRule)
     if rule.needs_params and params is None:
         raise missing_params(item.name)
-    if not set(rule.extra) <= set(extra):
-        raise missing_extra(item.name, rule.extra, extra)
+    check_extra(item.name, rule.extra, extra)
     if params is not None and params.treedef != leaves.treedef and item.selectors:
         _match(leaves, params.tree, "the parameters")
     chosen = _chosen(item, params or leaves)
