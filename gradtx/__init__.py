@@ -189,10 +189,12 @@ from gradtx.tree.arithmetic import global_norm as global_norm
 from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite
 from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
 from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
+from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
 from gradtx.wrappers.flatten import flatten as flatten
 from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
 from gradtx.wrappers.lookahead import lookahead as lookahead
 from gradtx.wrappers.mechanize import mechanize as mechanize
+from gradtx.wrappers.params_average import params_average as params_average
 from gradtx.wrappers.params_ema import params_ema as params_ema
 from gradtx.wrappers.sam import sam as sam
 from gradtx.wrappers.sam import scale_by_asam as scale_by_asam
