@@ -16,8 +16,8 @@ def turning(count: Any) -> Any:
 
 METHODS: dict[str, Method] = {
     "params_average": Method(
-        gradtx.chain(gradtx.sgd(0.1), gradtx.params_average()),
-        after(descend(each(ref.identity), 0.1), own.swa(0, 1)),
+        gradtx.chain(gradtx.sgd(0.1), gradtx.params_average(every=2)),
+        after(descend(each(ref.identity), 0.1), own.swa(0, 2)),
     ),
     "params_average/cycles": Method(
         gradtx.chain(gradtx.sgd(rate), gradtx.params_average(start=5, every=3)),
