@@ -1,4 +1,4 @@
-"""The parameters to evaluate at: of every method that has some, wherever it stands; and hyperparameters at the clocks of wrappers."""
+"""The parameters to evaluate at: of every method that has some, wherever it stands."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import HyperparamError, StateError
+from gradtx.core.errors import StateError
+from tests.evaluating import EMA, GRADS, PARAMS, READERS, SGD, W, close, evaluated, train
 from tests.methods.averages import turning
 from tests.methods.row import rate
 from tests.oracles import averages as own
@@ -19,40 +20,6 @@ from tests.peer import optax
 from tests.trees import gradient, start
 
 contrib = optax.contrib
-W = jnp.array(8.0)
-PARAMS = {"a": jnp.array([2.0, -1.0]), "b": {"c": jnp.array(3.0)}}
-GRADS = {"a": jnp.array([1.0, 2.0]), "b": {"c": jnp.array(-1.0)}}
-
-
-def close(left: Any, right: Any, rtol: float = 1e-6) -> None:
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    for mine, theirs in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_allclose(np.asarray(mine, np.float64), np.asarray(theirs, np.float64), rtol=rtol, atol=1e-12)
-
-
-def train(tx: Any, params: Any = PARAMS, grads: Any = GRADS, steps: int = 3) -> tuple[Any, Any]:
-    """The state and the parameters after a few steps, each with a gradient of another size."""
-    state = tx.init(params)
-    for step in range(1, steps + 1):
-        updates, state = tx.update(jax.tree.map(lambda g, s=step: g * s, grads), state, params)
-        params = gradtx.apply_updates(params, updates)
-    return state, params
-
-
-def evaluated(tx: Any, params: Any = PARAMS, grads: Any = GRADS, steps: int = 3) -> Any:
-    return gradtx.eval_params(tx, *train(tx, params, grads, steps))
-
-
-SGD, EMA = gradtx.sgd(0.5), gradtx.params_ema(0.5)
-READERS: dict[str, Any] = {
-    "params_ema": gradtx.chain(SGD, EMA),
-    "params_average": gradtx.chain(SGD, gradtx.params_average(start=2)),
-    "ema_nesterov": gradtx.ema_nesterov(SGD, 0.5, 0.5),
-    "schedule_free": gradtx.schedule_free_sgd(0.5, b1=0.75),
-    "lookahead": gradtx.lookahead(SGD, 2, 0.5),
-    "sam": gradtx.sam(SGD, gradtx.sgd(0.25), 2),
-}
-"""Everything that is evaluated at other parameters than it trains."""
 BEHIND = {
     # θ after each of three steps of −1/2, −2/2, −3/2 for a gradient of 1, its parameter being 2
     "params_ema": ((2 / 2 + 1.5 / 2) / 2 + 0.5 / 2) / 2 - 1.0 / 2,
@@ -283,188 +250,6 @@ def test_a_member_inside_a_chain_of_optax_is_not_passed_over_in_silence() -> Non
             StateError, match=r"holds one of gradtx's, whose definition eval_params cannot see .* put the members in gradtx"
         ):
             gradtx.eval_params(tx, state, params)
-
-
-# What the average is
-
-
-def test_before_its_start_the_average_follows_the_parameters() -> None:
-    tx = gradtx.chain(SGD, gradtx.params_average(start=3, every=2))
-    w, state, seen = W, tx.init(W), []
-    for _ in range(6):  # w = 7.5, 7, 6.5, 6, 5.5, 5
-        updates, state = tx.update(jnp.array(1.0), state, w)
-        w = gradtx.apply_updates(w, updates)
-        seen.append((float(gradtx.eval_params(tx, state, w)), int(state.slots["params_average"]["n"])))
-    assert seen == [(7.5, 0), (7.0, 0), (6.5, 1), (6.5, 1), (6.0, 2), (6.0, 2)]
-
-
-def test_what_was_not_finite_before_the_start_or_between_is_forgotten() -> None:
-    tx = gradtx.chain(gradtx.scale(-1.0), gradtx.params_average(start=2, every=2))
-    state = tx.init(W)
-    for step, w in enumerate((jnp.inf, 4.0, jnp.nan, 2.0), start=1):
-        _, state = tx.update(jnp.array(0.0), state, jnp.array(w))
-        assert bool(jnp.isfinite(state.slots["params_average"]["mean"])) == (step > 1)
-    assert float(state.slots["params_average"]["mean"]) == 3.0
-
-
-def test_a_start_that_is_moved_begins_a_new_mean() -> None:
-    tx = gradtx.chain(SGD, gradtx.params_average(start=1))
-    state, w = train(tx, W, jnp.array(1.0))
-    later = gradtx.replace(tx, start=5)
-    for n in (0, 1, 2):
-        updates, state = later.update(jnp.array(1.0), state, w)
-        w = gradtx.apply_updates(w, updates)
-        assert int(state.slots["params_average"]["n"]) == n
-    assert float(gradtx.eval_params(later, state, w)) == float(w) + 0.25
-
-
-def test_the_mean_of_parameters_in_bfloat16_is_taken_in_float32() -> None:
-    half, tx = jnp.array(1.0, jnp.bfloat16), gradtx.chain(gradtx.scale(1.0), gradtx.params_average())
-    state = tx.init(half)
-    for step in range(256):
-        _, state = tx.update(jnp.array(0.0, jnp.bfloat16), state, jnp.array(1.0 + (step % 2) / 128, jnp.bfloat16))
-    kept = state.slots["params_average"]["mean"]
-    assert kept.dtype == jnp.float32 and abs(float(kept) - (1 + 1 / 256)) < 1e-6
-    narrow = gradtx.params_average(accumulator_dtype=jnp.bfloat16).init(half)
-    assert narrow.slots["params_average"]["mean"].dtype == jnp.bfloat16
-
-
-def test_numbers_of_steps_are_whole() -> None:
-    for arguments, said in (
-        ({"start": 2.5}, r"params_average: start = 2\.5 is no number of updates; give a whole number"),
-        ({"every": True}, r"params_average: every = True is no number of updates; give a whole number"),
-        ({"every": 0}, r"params_average: every = 0 is outside its range \[1, inf\]"),
-        ({"start": -1}, r"params_average: start = -1 is outside its range \[0, inf\]"),
-        ({"horizon": 0.5}, r"params_average: horizon = 0\.5 is outside its range \[1, inf\]"),
-    ):
-        with pytest.raises(HyperparamError, match=said):
-            gradtx.params_average(**arguments)
-    assert gradtx.params_average(start=float("inf"), every=4.0)
-
-
-def test_numbers_of_steps_may_be_arrays_and_schedules() -> None:
-    tx = gradtx.chain(SGD, gradtx.params_average(start=jnp.array(2), every=lambda count: 1 + count // 4, horizon=lambda count: 2.0 + count))
-    plain = gradtx.chain(SGD, gradtx.params_average(start=2))
-    close(evaluated(tx), evaluated(plain))
-    starts = gradtx.replace(plain, start=jnp.array([1.0, 2.0, 9.0]))
-    axes = gradtx.vmap_axes(starts, "start")
-    found = jax.vmap(lambda tx: evaluated(tx, W, jnp.array(1.0)), in_axes=(axes,))(starts)
-    close(found, jnp.array([(7.5 + 6.5 + 5.0) / 3, (6.5 + 5.0) / 2, 5.0]))
-
-
-def test_a_warmup_of_the_decay_is_a_schedule_too() -> None:
-    """The ready-made one, and one of the caller's own: count 0 is the first update."""
-    ready, made = (
-        gradtx.chain(SGD, gradtx.params_ema(decay, warmup=warmup))
-        for decay, warmup in ((0.9, True), (lambda count: jnp.minimum(0.9, (2.0 + count) / (11.0 + count)), False))
-    )
-    for steps in (1, 7):
-        close(evaluated(ready, steps=steps), evaluated(made, steps=steps))
-    assert float(evaluated(ready, W, jnp.array(1.0), 1)) == pytest.approx(2 / 11 * 8.0 + 9 / 11 * 7.5)
-
-
-# EMA-Nesterov
-
-
-def test_without_a_look_ahead_it_is_the_inner_transformation() -> None:
-    inner, tx = gradtx.adam(0.1), gradtx.ema_nesterov(gradtx.adam(0.1), beta=0.0)
-    close(train(tx)[1], train(inner)[1], 0.0)
-    close(evaluated(tx), train(inner)[1], 0.0)
-
-
-def test_the_look_ahead_may_be_changed_between_steps() -> None:
-    """θ is found with the b that y was made with, whatever b is now."""
-    tx = gradtx.ema_nesterov(SGD, 0.5, 0.5)
-    state, y = train(tx)
-    close(gradtx.eval_params(gradtx.replace(tx, beta=0.0), state, y), gradtx.eval_params(tx, state, y), 0.0)
-    theta = gradtx.eval_params(tx, state, y)
-    updates, after_off = gradtx.replace(tx, beta=0.0).update(GRADS, state, y)
-    moved = gradtx.apply_updates(y, updates)
-    close(moved, jax.tree.map(lambda y, g: y - 0.5 * g, y, GRADS))
-    way = jax.tree.map(lambda m, new, old: 0.5 * m + 0.5 * (new - old), state.slots["ema_nesterov"]["m"], moved, theta)
-    close(after_off.slots["ema_nesterov"]["m"], way)
-
-
-# Hyperparameters at the clocks of wrappers
-
-LINE = gradtx.linear_schedule(1.0, 0.0, 100)
-"""1 − count / 100."""
-
-
-def rates(tx: Any, steps: int, bad: tuple[int, ...] = ()) -> dict[str, float]:
-    """The hyperparameters at the state after some steps, as counts: how far each schedule has come."""
-    state = tx.init(W)
-    for step in range(1, steps + 1):
-        _, state = tx.update(jnp.array(jnp.nan if step in bad else 1.0), state, W)
-    return {name: round(100 * (1 - float(value))) for name, value in gradtx.hyperparams(tx, at=state).items() if "rate" in name}
-
-
-def even(count: Any) -> Any:
-    return count % 2 == 0
-
-
-def test_a_schedule_is_read_at_the_clock_of_its_member() -> None:
-    assert rates(gradtx.conditionally_mask(gradtx.sgd(LINE), even), 5) == {"learning_rate": 3}
-    assert rates(gradtx.conditionally_transform(gradtx.sgd(LINE), even), 4) == {"learning_rate": 2}
-    assert rates(gradtx.apply_if_finite(gradtx.sgd(LINE), 9), 5, bad=(2, 3)) == {"learning_rate": 3}
-    assert rates(gradtx.chain(gradtx.apply_if_finite(gradtx.sgd(LINE), 9), gradtx.scale(1.0)), 5, bad=(2,)) == {"learning_rate": 4}
-    assert rates(gradtx.lookahead(gradtx.sgd(LINE), 3, 0.5, reset_state=True), 5) == {"learning_rate": 2}
-    assert rates(gradtx.lookahead(gradtx.sgd(LINE), 3, 0.5), 5) == {"learning_rate": 5}
-    assert rates(gradtx.sam(gradtx.sgd(LINE), gradtx.scale(-1.0), 2), 5) == {"learning_rate": 2}
-    assert rates(gradtx.ema_nesterov(gradtx.apply_if_finite(gradtx.sgd(LINE), 9)), 5, bad=(2,)) == {"learning_rate": 4}
-    assert rates(gradtx.mechanize(gradtx.conditionally_mask(gradtx.sgd(LINE), even)), 5) == {"learning_rate": 3}
-
-
-def test_the_read_rate_is_the_one_of_the_next_step() -> None:
-    for tx in (
-        gradtx.conditionally_mask(gradtx.sgd(LINE), even),
-        gradtx.tunable(gradtx.conditionally_mask(gradtx.sgd(LINE), even)),
-        gradtx.apply_if_finite(gradtx.tunable(gradtx.sgd(LINE)), 9),
-        gradtx.lookahead(gradtx.tunable(gradtx.sgd(LINE)), 4, 0.5, reset_state=True),
-    ):
-        state = tx.init(W)
-        for step in range(6):
-            _, state = tx.update(jnp.array(jnp.nan if step == 1 and "finite" in repr(tx) else 1.0), state, W)
-        expected = float(gradtx.hyperparams(tx, at=state)["learning_rate"])
-        assert expected != 1.0
-        assert float(tx.update(jnp.array(1.0), state, W)[0]) == -expected
-
-
-def test_one_transformation_in_several_places_has_the_clock_of_each() -> None:
-    one = gradtx.sgd(LINE)
-    tx = gradtx.chain(one, finite=gradtx.apply_if_finite(one, 9), at_times=gradtx.conditionally_mask(one, even))
-    assert rates(tx, 5, bad=(2,)) == {"sgd.learning_rate": 5, "finite.inner.learning_rate": 4, "at_times.inner.learning_rate": 3}
-    masked = gradtx.conditionally_mask(one, even)
-    twice = gradtx.chain(a=masked, b=masked)
-    assert rates(twice, 5) == {"a.inner.learning_rate": 3, "b.inner.learning_rate": 3}
-
-
-def test_a_wrapper_that_counts_for_itself_reads_its_own_hyperparameters_there() -> None:
-    tx = gradtx.chain(gradtx.apply_if_finite(gradtx.sgd(0.1), max_consecutive_errors=lambda count: count), gradtx.scale(1.0))
-    state = tx.init(W)
-    for step in range(4):
-        _, state = tx.update(jnp.array(jnp.nan if step == 3 else 1.0), state, W)
-    assert int(gradtx.hyperparams(tx, at=state)["max_consecutive_errors"]) == 3 and int(state.count) == 4
-
-
-def test_tunable_keeps_a_schedule_at_the_clock_of_its_member() -> None:
-    plain = gradtx.conditionally_mask(gradtx.sgd(LINE), even)
-    held = gradtx.tunable(plain)
-    state, other = plain.init(W), held.init(W)
-    for _ in range(5):
-        updates, state = plain.update(jnp.array(1.0), state, W)
-        mine, other = held.update(jnp.array(1.0), other, W)
-        assert float(mine) == float(updates)
-    assert float(other.hyperparams["learning_rate"]) == pytest.approx(0.98)
-
-
-def test_a_value_that_is_kept_inside_a_skipping_wrapper_is_read() -> None:
-    tx = gradtx.apply_if_finite(gradtx.tunable(gradtx.sgd(0.1), "learning_rate"), 9)
-    state = tx.init(W)
-    _, state = tx.update(jnp.array(jnp.nan), state, W)
-    state.hyperparams["learning_rate"] = jnp.array(0.5)
-    assert float(gradtx.hyperparams(tx, at=state)["learning_rate"]) == 0.5 and int(state.count) == 0
-    assert float(tx.update(jnp.array(1.0), state, W)[0]) == -0.5
 
 
 def halfway(param: jax.Array, slots: None, *, share: jax.Array) -> jax.Array:
