@@ -50,6 +50,8 @@ def test_the_mean_of_parameters_in_bfloat16_is_taken_in_float32() -> None:
         _, state = tx.update(jnp.array(0.0, jnp.bfloat16), state, jnp.array(1.0 + (step % 2) / 128, jnp.bfloat16))
     kept = state.slots["params_average"]["mean"]
     assert kept.dtype == jnp.float32 and abs(float(kept) - (1 + 1 / 256)) < 1e-6
+    _, state = tx.update(jnp.array(2.0**-10, jnp.bfloat16), tx.init(half), half)
+    assert float(state.slots["params_average"]["mean"]) == 1 + 2.0**-10, "which bfloat16 does not hold"
     narrow = gradtx.params_average(accumulator_dtype=jnp.bfloat16).init(half)
     assert narrow.slots["params_average"]["mean"].dtype == jnp.bfloat16
 
@@ -76,6 +78,11 @@ def test_numbers_of_steps_may_be_arrays_and_schedules() -> None:
     axes = gradtx.vmap_axes(starts, "start")
     found = jax.vmap(lambda tx: evaluated(tx, W, jnp.array(1.0)), in_axes=(axes,))(starts)
     close(found, jnp.array([(7.5 + 6.5 + 5.0) / 3, (6.5 + 5.0) / 2, 5.0]))
+
+
+def test_a_decay_of_zero_at_first_follows_the_parameters() -> None:
+    tx = gradtx.chain(SGD, gradtx.params_ema(lambda count: jnp.where(count < 2, 0.0, 0.5)))
+    assert [float(evaluated(tx, W, jnp.array(1.0), steps)) for steps in (1, 2, 3)] == [7.5, 6.5, (6.5 + 5.0) / 2]
 
 
 def test_a_warmup_of_the_decay_is_a_schedule_too() -> None:
