@@ -6,7 +6,7 @@ from typing import Any
 from gradtx.core.program import Item, slots_at
 from gradtx.core.rules import LeafRule, TreeRule, wanted
 from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation, members_inside
-from gradtx.core.types import ArrayLike, State
+from gradtx.core.types import Array, State
 
 Address = tuple[str, ...]
 
@@ -35,7 +35,7 @@ def _own_report(item: Item, slots: Any) -> dict[Address, Any]:
     return {(*item.path, rule.name, name): value for name, value in said.items()}
 
 
-def loss_scale(tx: TransformationLike, state: Any) -> ArrayLike:
+def loss_scale(tx: TransformationLike, state: Any) -> Array | float:
     """By what to multiply the loss before its gradient is taken: the scale of `dynamic_loss_scale`, 1 where a definition has none.
 
     `make_step` does so by itself.
