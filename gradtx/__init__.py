@@ -32,6 +32,8 @@ from gradtx.core.types import Hyperparam as Hyperparam
 from gradtx.core.types import NonNegative as NonNegative
 from gradtx.core.types import Positive as Positive
 from gradtx.core.types import State as State
+from gradtx.inspect.find_learning_rate import LearningRateCurve as LearningRateCurve
+from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
 from gradtx.inspect.summary import summary as summary
 from gradtx.linesearch.backtracking import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
 from gradtx.linesearch.reuse import value_and_grad_from_state as value_and_grad_from_state
