@@ -9,6 +9,7 @@ from gradtx.core.descend import add_decayed_weights as add_decayed_weights
 from gradtx.core.descend import descend as descend
 from gradtx.core.descend import scale_by_learning_rate as scale_by_learning_rate
 from gradtx.core.errors import GradtxError as GradtxError
+from gradtx.core.eval_params import eval_params as eval_params
 from gradtx.core.hyperparams import hyperparams as hyperparams
 from gradtx.core.hyperparams import inject_hyperparams as inject_hyperparams
 from gradtx.core.hyperparams import replace as replace

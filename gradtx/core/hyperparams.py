@@ -1,8 +1,8 @@
 """Hyperparameters by name: read them, replace them, keep them in the state."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ import numpy as np
 from gradtx.core.definition import Definition, map_items
 from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import treewise
-from gradtx.core.program import slots_at
-from gradtx.core.rules import TreeRule
+from gradtx.core.program import Item, slots_at
+from gradtx.core.rules import Inside, TreeRule
 from gradtx.core.schedule import Schedule, value_at
-from gradtx.core.transformation import GradientTransformation, as_transformation, definition
+from gradtx.core.transformation import GradientTransformation, as_transformation, definition, members_inside
 from gradtx.core.types import Array, State
 from gradtx.tree.paths import key_text
 
@@ -37,25 +37,59 @@ def hyperparams(tx: GradientTransformation, at: int | Array | State = 0) -> dict
     >>> {name: float(value) for name, value in hyperparams(tx, at=5).items()}
     {'max_norm': 1.0, 'learning_rate': 0.5}
     """
-    if isinstance(at, State):
-        tx, at = _with_kept(tx, at.slots), at.count
-    values = {address: value_at(value, at) for address, value in _values(tx, Schedule).items()}
+    if not isinstance(at, State):
+        values = {address: value_at(value, at) for address, value in _values(tx, Schedule).items()}
+    else:
+        places = list(_members_in_state(tx, at.slots, at.count))
+        tx = _with_kept(tx, places)
+        values = {address: value_at(value, _count_at(address, places, at.count)) for address, value in _values(tx, Schedule).items()}
     return {name: values[address] for name, address in _names(values).items()}
 
 
-def _with_kept(tx: GradientTransformation, slots: Any) -> GradientTransformation:
-    """The definition with the values that its `tunable` members keep in a state; what is scheduled stays scheduled."""
-    places: dict[Address, Any] = {}
+class Place(NamedTuple):
+    """A member of a wrapper: its address in the definition, its count, and the values that a state keeps in place of its own."""
+
+    address: Address
+    count: Any
+    kept: Mapping[Address, Any]
+
+
+def _members_in_state(tx: GradientTransformation, slots: Any, count: Any, prefix: Address = ()) -> Iterator[Place]:
+    """The members of wrappers, each behind the one that it is inside of."""
     for item in tx.items:
-        if isinstance(item.rule, TreeRule) and item.rule.update is _update_tunable:
-            inner = item.rule.options["inner"]
-            found = jax.tree_util.tree_flatten_with_path(tx, is_leaf=lambda node, inner=inner: node is inner)[0]
-            where = next(tuple(map(key_text, path)) for path, node in found if node is inner)
-            places |= {where + find(inner, name): value for name, value in slots_at(slots, item.path)["hyperparams"].items()}
-    for address, value in places.items():
+        for inside in members_inside(item, slots, count):
+            where = _place(tx, inside.member)
+            if where is not None:
+                yield Place(prefix + where, inside.count, _kept(item, slots, prefix + where))
+                yield from _members_in_state(inside.member, inside.slots, inside.count, prefix + where)
+
+
+def _place(tx: GradientTransformation, member: GradientTransformation) -> Address | None:
+    """The address of a member; None where a builder made it, so that it is no part of the definition's data."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tx, is_leaf=lambda node: node is member)
+    return next((tuple(map(key_text, path)) for path, node in found if node is member), None)
+
+
+def _kept(item: Item, slots: Any, where: Address) -> dict[Address, Any]:
+    """What `tunable` keeps, by address in the whole definition."""
+    if not (isinstance(item.rule, TreeRule) and item.rule.update is _update_tunable):
+        return {}
+    inner, names = item.rule.options["inner"], item.rule.options["names"]
+    values = slots_at(slots, item.path)["hyperparams"]
+    return {where + find(inner, name): values[name] for name in names}
+
+
+def _with_kept(tx: GradientTransformation, places: Sequence[Place]) -> GradientTransformation:
+    """The definition with the values that a state keeps; what is scheduled stays scheduled."""
+    for address, value in ((address, value) for place in places for address, value in place.kept.items()):
         if not isinstance(_values(tx, Schedule).get(address), Schedule):
             tx = _set(tx, address, value)
     return tx
+
+
+def _count_at(address: Address, places: Sequence[Place], count: Any) -> Any:
+    """The count of the innermost member that an address lies in."""
+    return next((place.count for place in reversed(places) if address[: len(place.address)] == place.address), count)
 
 
 def replace(tx: GradientTransformation, **values: Any) -> GradientTransformation:
@@ -171,12 +205,21 @@ def _update_tunable(
     missing = sorted(set(names) - set(kept))
     if missing:
         raise HyperparamError(f"the state keeps the hyperparameters {', '.join(sorted(kept))}, and lacks {', '.join(missing)}")
-    mine, others = {name: kept[name] for name in names}, {name: value for name, value in kept.items() if name not in names}
+    mine, inside = {name: kept[name] for name in names}, _without(slots, names)
     scheduled = {name: value for name, value in hyperparams_named(inner, names, None).items() if isinstance(value, Schedule)}
     mine |= {name: _as_state(value(step - 1)) for name, value in scheduled.items()}
-    inside = {name: slot for name, slot in slots.items() if name != "hyperparams"} | ({"hyperparams": others} if others else {})
     updates, inside = replace(inner, **mine).update_slots(updates, inside, params, step, extra)
     return updates, {**inside, "hyperparams": {**inside.get("hyperparams", {}), **mine}}
+
+
+def _inside_tunable(slots: Any, count: Any, *, inner: GradientTransformation, names: tuple[str, ...]) -> list[Inside]:
+    return [Inside(inner, _without(slots, names), count)]
+
+
+def _without(slots: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The slots of the inner transformation: all but what is kept under these names."""
+    others = {name: value for name, value in slots["hyperparams"].items() if name not in names}
+    return {name: slot for name, slot in slots.items() if name != "hyperparams"} | ({"hyperparams": others} if others else {})
 
 
 def hyperparams_named(tx: GradientTransformation, names: Sequence[str], count: Any) -> dict[str, Any]:
@@ -226,7 +269,8 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
     for name in chosen:
         find(inner, name)
     members, options = {"inner": inner}, {"names": chosen}
-    return treewise(_init_tunable, _update_tunable, members=members, options=options, name=inner.name)
+    functions = {"inside": _inside_tunable, "own_clock": inner.own_clock}
+    return treewise(_init_tunable, _update_tunable, members=members, options=options, name=inner.name, **functions)
 
 
 def inject_hyperparams(

@@ -20,6 +20,7 @@ def leafwise(
     measure: Callable[..., Any] | None = None,
     conclude: Callable[..., Any] | None = None,
     init_shared: Callable[..., Any] | None = None,
+    evaluate: Callable[..., Any] | None = None,
     extra: Sequence[str] = (),
     needs_params: bool = False,
     real_only: bool = False,
@@ -42,6 +43,9 @@ def leafwise(
       array could know, and `update` is told it by name;
     - `init_shared(*, ...) -> Shared`: scalars kept for the whole tree, a NamedTuple; `measure` is told them by name.
 
+    A method that is to be evaluated at other parameters than it trains says which: `evaluate(param, slots, *, ...) -> param`, told
+    its shared scalars by name; see `eval_params`.
+
     What they want to be told they name as keyword-only arguments, out of `hyperparams` and `options`.
     Arithmetic runs in float32 at least; slots come back in the dtypes that `init` gave them; `step` is
     1, 2, 3, ... as a float. None and integer leaves are never shown to the rule. A hyperparameter
@@ -56,6 +60,7 @@ def leafwise(
       measure: scalars of one array, taken before the rule runs on any.
       conclude: what the scalars of all arrays come to.
       init_shared: makes the scalars that are kept for the whole tree.
+      evaluate: what one array is evaluated at.
       extra: what the caller must pass to `update` besides, such as "value"; `conclude` is told it by name.
       needs_params: whether the rule reads `param`; otherwise it is None.
       real_only: whether complex arrays are refused.
@@ -78,9 +83,9 @@ def leafwise(
     values, chosen, called = dict(hyperparams or {}), dict(options or {}), name or "leafwise"
     if measure is not None and conclude is None:
         raise GradtxError(f"{called}: measure without conclude: say what the scalars of all arrays come to")
-    rule = Rule(update, init, measure, conclude, init_shared, Static(chosen), tuple(extra), needs_params, real_only, absorbs)
+    rule = Rule(update, init, measure, conclude, init_shared, evaluate, Static(chosen), tuple(extra), needs_params, real_only, absorbs)
     kept = dict.fromkeys(rule.shared._fields if rule.shared else ())
-    functions = init, update, measure, conclude, init_shared
+    functions = init, update, measure, conclude, init_shared, evaluate
     check_names(called, functions, {**values, **chosen}, update if conclude else None, told=frozenset({"raw", *kept, *extra}))
     return LeafRule(called, rule, values)
 
@@ -96,6 +101,10 @@ def treewise(
     extra: Sequence[str] = (),
     needs_params: bool = False,
     reshapes: bool = False,
+    inside: Callable[..., Any] | None = None,
+    evaluate: Callable[..., Any] | None = None,
+    report: Callable[..., Any] | None = None,
+    own_clock: bool = False,
     name: str | None = None,
 ) -> TreeRule:
     """A transformation from a rule on whole trees: for what one array cannot know.
@@ -121,6 +130,11 @@ def treewise(
       needs_params: whether a call without parameters is an error.
       reshapes: whether the gradients may have other shapes than the parameters, as gradients per example have, or another
         structure, as where each parameter is a pair; the updates are then like the parameters.
+      inside: where its members stand in its slots.
+      evaluate: the parameters to evaluate at.
+      report: what `metrics` shows of it.
+      own_clock: whether not every call is an update of its one member, so that the member has a count of its own (`inside` says which).
+        The hyperparameters of the rule are then read at that count; and where the rule is the whole definition, it is the state's.
       name: what a chain calls this member; the name of the decorated builder if there is one.
 
     Raises:
@@ -135,5 +149,7 @@ def treewise(
     [6.0]
     """
     given = {**(options or {}), **(members or {})}
-    check_names(name or "treewise", (init, update), {**(hyperparams or {}), **given}, None, told=frozenset({"extra", *extra}))
-    return TreeRule(name or "treewise", init, update, dict(hyperparams or {}), given, needs_params, tuple(extra), reshapes)
+    functions = init, update, inside, evaluate, report
+    check_names(name or "treewise", functions, {**(hyperparams or {}), **given}, None, told=frozenset({"extra", *extra}))
+    values, asked = dict(hyperparams or {}), tuple(extra)
+    return TreeRule(name or "treewise", init, update, values, given, needs_params, asked, reshapes, inside, evaluate, report, own_clock)

@@ -102,8 +102,8 @@ def update_leaves(
     params: Sequence[Any] | None,
     raw: Sequence[Any],
     step: Any,
-) -> tuple[list[Any], list[list[Any]], list[Any]]:
-    """Run neighbouring rules: the new updates, for every member its new slots by leaf, and its new shared scalars."""
+) -> tuple[list[Any], list[list[Any]], list[Any], list[Mapping[str, Any]]]:
+    """Run neighbouring rules: the new updates; for every member its new slots by leaf, its new shared scalars, and what it concluded."""
     programs = [tuple(n for n, member in enumerate(members) if member.active[index]) for index in range(len(updates))]
     rows = {
         index: _row(
@@ -118,10 +118,7 @@ def update_leaves(
         if program
     }
     concluded = [_conclude(n, member, programs, rows, paths, step) for n, member in enumerate(members)]
-    told, shared = (
-        [wanted(member.rule.rule.update, one[0]) for member, one in zip(members, concluded, strict=True)],
-        [one[1] for one in concluded],
-    )
+    told = [wanted(member.rule.rule.update, {**member.hyperparams, **more}) for member, (more, _) in zip(members, concluded, strict=True)]
     new_updates, new_slots = list(updates), [list(column) for column in slots]
     rules = [member.rule.rule for member in members]
     for program, chosen in _alike(programs, rows).items():
@@ -131,7 +128,7 @@ def update_leaves(
             new_updates[index] = update
             for n, slot in zip(program[0], kept, strict=True):
                 new_slots[n][index] = slot
-    return new_updates, new_slots, shared
+    return new_updates, new_slots, [shared for _, shared in concluded], [more for more, _ in concluded]
 
 
 def _alike(programs: Sequence[tuple[int, ...]], rows: Mapping[int, Row]) -> dict[Any, list[int]]:
@@ -153,13 +150,13 @@ def _call(
 def _conclude(
     n: int, member: Member, programs: Sequence[tuple[int, ...]], rows: Mapping[int, Row], paths: Sequence[str], step: Any
 ) -> tuple[dict[str, Any], Any]:
-    """What a rule is told by name, and its shared scalars: its hyperparameters, and what it makes of the whole tree."""
-    rule, told = member.rule.rule, dict(member.hyperparams)
+    """What a rule makes of the whole tree, by name, and its shared scalars."""
+    rule, told = member.rule.rule, member.hyperparams
     if rule.conclude is None:
-        return told, member.shared
+        return {}, member.shared
     mine = {index: row._replace(slots=(row.slots[programs[index].index(n)],)) for index, row in rows.items() if n in programs[index]}
     if not mine:
-        return told, member.shared
+        return {}, member.shared
     if rule.extra and not set(rule.extra) <= set(member.extra):
         raise missing_extra(member.name, rule.extra, member.extra)
     found: dict[int, Any] = {}
@@ -172,8 +169,7 @@ def _conclude(
     together = type(measures[0])(*zip(*measures, strict=True)) if measures else None
     dtype = np.dtype(_widest([row.grad for row in mine.values()]))
     given = wanted(rule.conclude, {**told, **{name: member.extra[name] for name in rule.extra}})
-    more, shared = kernel(_concluding(rule, dtype))((step, given), (together, member.shared))
-    return {**told, **more}, shared
+    return kernel(_concluding(rule, dtype))((step, given), (together, member.shared))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -71,6 +71,11 @@ def tick(count: Any) -> Clock:
     return Clock(count, jnp.where(count < limit, count + 1, limit))
 
 
+def own_clock(rule: TreeRule, slots: Any, clock: Clock) -> Clock:
+    """The clock of the one member of a rule that does not update it at every call."""
+    return tick(rule.members(slots, clock.count)[0].count)
+
+
 def runs(items: Sequence[Item]) -> tuple[tuple[Item, ...], ...]:
     """Neighbouring leaf rules together; one that first looks at the whole tree begins a run, a tree rule is one."""
     found: list[list[Item]] = []
@@ -84,7 +89,7 @@ def runs(items: Sequence[Item]) -> tuple[tuple[Item, ...], ...]:
 
 def init_program(items: Iterable[Item], params: Any, count: Any) -> dict[str, Any]:
     """The slots of every member, by name."""
-    leaves, known, slots = _leaves(params), {}, {}
+    leaves, known, slots = leaves_of(params), {}, {}
     for item in items:
         hyperparams = Clock(count, None).resolve(item.rule.hyperparams, known)
         chosen = _chosen(item, leaves)
@@ -128,20 +133,21 @@ def _reshapes(run: Sequence[Item]) -> bool:
 
 
 def update_program(program: Sequence[Sequence[Item]], updates: Any, slots: Any, params: Any, clock: Clock, extra: Mapping[str, Any]) -> Any:
-    """Every run in turn: the new updates and slots."""
-    leaves = _leaves(updates)
-    beside = None if params is None else _leaves(params) if program and _reshapes(program[0]) else _beside(leaves, params)
-    known, raw = dict[int, Any](), leaves.values
+    """Every run in turn: the new updates and slots, and what leaf rules concluded of the whole tree, by member."""
+    leaves = leaves_of(updates)
+    beside = None if params is None else leaves_of(params) if program and _reshapes(program[0]) else _beside(leaves, params)
+    known, raw, seen = dict[int, Any](), leaves.values, dict[str, Any]()
     for run in program:
         if beside is not None and beside.treedef != leaves.treedef and not _reshapes(run):
             _match(leaves, beside.tree, "the parameters")
         if isinstance(run[0].rule, LeafRule):
-            leaves, slots = _update_leaves(run, leaves, slots, beside, raw, clock, known, extra)
+            leaves, slots, concluded = _update_leaves(run, leaves, slots, beside, raw, clock, known, extra)
+            seen |= concluded
         else:
             before = leaves.treedef
             leaves, slots = _update_tree(run[0], leaves, slots, beside, clock, known, extra)
             raw = raw if leaves.treedef == before else leaves.values
-    return leaves.tree, slots
+    return leaves.tree, slots, seen
 
 
 def _update_leaves(
@@ -158,17 +164,17 @@ def _update_leaves(
     for item in run:
         assert isinstance(item.rule, LeafRule)
         active = _active(_chosen(item, params or leaves), leaves.values)
-        column, shared = _unpack(item, item.rule.rule, slots, leaves, active)
+        column, shared = columns_of(item, item.rule.rule, slots, leaves, active)
         members.append(Member(item.name, item.rule, clock.resolve(item.rule.hyperparams, known), active, shared, extra))
         columns.append(column)
-    new, kept, concluded = update_leaves(
+    new, kept, totals, concluded = update_leaves(
         members, leaves.paths, leaves.values, columns, None if params is None else params.values, raw, clock.step
     )
-    for item, rows, shared in zip(run, kept, concluded, strict=True):
+    for item, rows, shared in zip(run, kept, totals, strict=True):
         if item.rule.keeps:
             kind = item.rule.rule.slots if isinstance(item.rule, LeafRule) else None
             slots = _put(slots, item.path, _merge(None if kind is None else _pack(kind, rows, leaves), shared))
-    return leaves._replace(values=new), slots
+    return leaves._replace(values=new), slots, {item.name: more for item, more in zip(run, concluded, strict=True) if more}
 
 
 def _update_tree(
@@ -184,22 +190,22 @@ def _update_tree(
         _match(leaves, params.tree, "the parameters")
     chosen = _chosen(item, params or leaves)
     beside = None if params is None else _narrow(params.tree, leaves, chosen)
+    kept = slots_at(slots, item.path) if rule.keeps else None
     given = {
-        **clock.resolve(rule.hyperparams, known),
+        **(own_clock(rule, kept, clock).resolve(rule.hyperparams, {}) if rule.own_clock else clock.resolve(rule.hyperparams, known)),
         **rule.options,
         **(told := {name: _told(name, value, leaves, params, chosen) for name, value in extra.items()}),
         "extra": told,
     }
-    kept = slots_at(slots, item.path) if rule.keeps else None
     updates, new = rule.update(_narrow(leaves.tree, leaves, chosen), kept, beside, clock.step, **wanted(rule.update, given))
     if rule.reshapes and params is not None and params.treedef != leaves.treedef:
-        return _leaves(updates), _put(slots, item.path, new) if rule.keeps else slots
+        return leaves_of(updates), _put(slots, item.path, new) if rule.keeps else slots
     values = _match(leaves, updates, f"the update that {item.name} returns")
     merged = [value if acts else old for value, acts, old in zip(values, _active(chosen, leaves.values), leaves.values, strict=True)]
     return leaves._replace(values=merged), _put(slots, item.path, new) if rule.keeps else slots
 
 
-def _leaves(tree: Any) -> Leaves:
+def leaves_of(tree: Any) -> Leaves:
     values, treedef = flatten(tree)
     paths = leaf_paths(treedef)
     if (twice := repeated(paths)) is not None:
@@ -235,6 +241,11 @@ def _chosen(item: Item, leaves: Leaves) -> Sequence[bool]:
     for selectors in item.idle:
         chosen = [mine and not absorbed for mine, absorbed in zip(chosen, _all(selectors, leaves), strict=True)]
     return chosen
+
+
+def chosen_leaves(item: Item, leaves: Leaves) -> list[bool]:
+    """The leaves that the rule of an item acts on."""
+    return _active(_chosen(item, leaves), leaves.values)
 
 
 def _all(selectors: Sequence[Selector], leaves: Leaves) -> Sequence[bool]:
@@ -277,7 +288,7 @@ def _pack(kind: type[Any], rows: Sequence[Any], leaves: Leaves) -> Any:
     return kind(*(jax.tree.unflatten(leaves.treedef, [None if row is None else row[field] for row in rows]) for field in fields))
 
 
-def _unpack(item: Item, rule: Rule, slots: Any, leaves: Leaves, active: Sequence[bool]) -> tuple[list[Any], Any]:
+def columns_of(item: Item, rule: Rule, slots: Any, leaves: Leaves, active: Sequence[bool]) -> tuple[list[Any], Any]:
     """What a rule keeps, out of a state: one tree per field as slots by leaf, and its shared scalars."""
     if not rule.keeps:
         return [None] * len(leaves.values), None

@@ -5,7 +5,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradtx.core.definition import Static
 from gradtx.core.errors import GradtxError
@@ -22,6 +22,7 @@ class Rule:
     measure: Function | None = None
     conclude: Function | None = None
     init_shared: Function | None = None
+    evaluate: Function | None = None
     options: Static = Static({})  # noqa: RUF009  (immutable)
     extra: tuple[str, ...] = ()
     needs_params: bool = False
@@ -61,7 +62,7 @@ class Rule:
 
     @functools.cached_property
     def _hash(self) -> int:
-        functions = self.update, self.init, self.measure, self.conclude, self.init_shared
+        functions = self.update, self.init, self.measure, self.conclude, self.init_shared, self.evaluate
         return hash((functions, self.options, self.extra, self.needs_params, self.real_only, self.absorbs))
 
 
@@ -90,6 +91,14 @@ class LeafRule:
         return False
 
 
+class Inside(NamedTuple):
+    """A transformation that a rule wraps, as it stands in a state: its own slots, and what its clock says."""
+
+    member: Any
+    slots: Any
+    count: Any
+
+
 @dataclass(frozen=True)
 class TreeRule:
     """A rule on whole trees, its hyperparameters, and the members it wraps."""
@@ -102,10 +111,18 @@ class TreeRule:
     needs_params: bool = False
     extra: tuple[str, ...] = ()
     reshapes: bool = False
+    inside: Function | None = None
+    evaluate: Function | None = None
+    report: Function | None = None
+    own_clock: bool = False
 
     @property
     def keeps(self) -> bool:
         return self.init is not None
+
+    def members(self, slots: Any, count: Any) -> "list[Inside]":
+        """The transformations that it wraps, each with its slots and its count as they stand in a state."""
+        return [] if self.inside is None else list(self.inside(slots, count, **wanted(self.inside, self.options)))
 
     @property
     def keeps_at_root(self) -> bool:

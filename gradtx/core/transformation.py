@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import Definition, Factory, register
 from gradtx.core.errors import GradtxError, StateError
-from gradtx.core.program import Clock, Item, check_members, init_program, runs, tick, update_program, without_idle
-from gradtx.core.rules import LeafRule, TreeRule
+from gradtx.core.program import Clock, Item, check_members, init_program, runs, slots_at, tick, update_program, without_idle
+from gradtx.core.rules import Inside, LeafRule, TreeRule
 from gradtx.core.selector import Selector
 from gradtx.core.types import Params, State, Updates
 
@@ -72,8 +72,8 @@ class GradientTransformation(Definition):
         if not isinstance(state, State):
             raise StateError(f"the state of {self.name} is a {type(state).__name__}, not a gradtx.State: make it with tx.init(params)")
         clock = tick(state.count)
-        updates, slots = self._advance(updates, state.slots, params, clock, extra)
-        return updates, State(clock.step, slots)
+        updates, slots, _ = self._advance(updates, state.slots, params, clock, extra)
+        return updates, State(self.count_after(slots, clock.step), slots)
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
         """The slots alone, without a clock: what a wrapper keeps of its inner transformation."""
@@ -81,9 +81,26 @@ class GradientTransformation(Definition):
 
     def update_slots(self, updates: Updates, slots: Any, params: Params | None, step: Any, extra: Mapping[str, Any]) -> tuple[Any, Any]:
         """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... and is handed down to every member."""
+        return self.watch_slots(updates, slots, params, step, extra)[:2]
+
+    def watch_slots(self, updates: Updates, slots: Any, params: Params | None, step: Any, extra: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """`update_slots`, and what the leaf rules concluded of the whole tree, such as a norm: name -> scalar, by member."""
         return self._advance(updates, slots, params, Clock(step - 1, step), extra)
 
-    def _advance(self, updates: Updates, slots: Any, params: Params | None, clock: Clock, extra: Mapping[str, Any]) -> tuple[Any, Any]:
+    def count_after(self, slots: Any, step: Any) -> Any:
+        """The count of a state whose new slots these are: `step`, unless the whole definition goes by a member's own clock."""
+        if not self.own_clock:
+            return step
+        found = members_inside(self.items[0], slots, step)[0]
+        return found.member.count_after(found.slots, found.count)
+
+    @property
+    def own_clock(self) -> bool:
+        """Whether all of this definition is a rule whose member has a clock of its own, which is then that of the state."""
+        rule = self.items[0].rule if len(self.items) == 1 and not self.items[0].selectors else None
+        return isinstance(rule, TreeRule) and rule.own_clock
+
+    def _advance(self, updates: Updates, slots: Any, params: Params | None, clock: Clock, extra: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         check_members(self.items, slots)
         return update_program(self._runs, updates, slots, params, clock, extra)
 
@@ -206,6 +223,11 @@ def _rooted(tx: GradientTransformation, items: list[Item]) -> Iterator[Item]:
     """A rule at the root keeps its slots under its own name, unless they are a dict of members already."""
     for item in items:
         yield item if item.path or item.rule.keeps_at_root else item._replace(path=(tx.name,))
+
+
+def members_inside(item: Item, slots: Any, count: Any) -> list[Inside]:
+    """What the rule of an item wraps, as it stands in the slots of the whole program."""
+    return item.rule.members(slots_at(slots, item.path), count) if isinstance(item.rule, TreeRule) and item.rule.keeps else []
 
 
 def accepted(function: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:

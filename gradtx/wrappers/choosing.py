@@ -49,12 +49,12 @@ def run_if(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]
 
 
 def keep_if(condition: Any, updates: Any) -> Any:
-    """The updates where a condition holds, else zeros, whatever the updates are."""
+    """The updates where a condition holds, else zeros, whatever the updates are: −0, which added to any number gives that number."""
     return map_leaves(_or_zero, updates, keep=condition)
 
 
 def _or_zero(update: jax.Array, *, keep: jax.Array) -> jax.Array:
-    return jnp.where(keep, update, jnp.zeros_like(update))
+    return jnp.where(keep, update, -jnp.zeros_like(update))
 
 
 def beside(slots: Mapping[str, Any], name: str, own: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.leafwise import treewise
+from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import NonNegative
 from gradtx.tree.casts import as_array, is_inexact
@@ -24,8 +25,8 @@ class FiniteCounts(NamedTuple):
     """Whether those of the last step were."""
     total_notfinite: Any
     """All steps so far whose gradients were not."""
-    skipped: Any
-    """Steps left out: those that the clock of `inner` has not seen."""
+    applied: Any
+    """Steps at which `inner` acted: what its clock says."""
 
 
 def _all_finite(array: jax.Array) -> jax.Array:
@@ -39,8 +40,8 @@ def is_finite(tree: Any) -> jax.Array:
 
 
 def _init_finite(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
-    row, all_of_them, skipped = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return beside(inner.init_slots(params), "apply_if_finite", FiniteCounts(row, jnp.asarray(True), all_of_them, skipped))
+    row, all_of_them, applied = (jnp.zeros((), jnp.int32) for _ in range(3))
+    return beside(inner.init_slots(params), "apply_if_finite", FiniteCounts(row, jnp.asarray(True), all_of_them, applied))
 
 
 def _update_finite(
@@ -50,16 +51,22 @@ def _update_finite(
     finite = is_finite(updates)
     in_a_row = jnp.where(finite, 0, counts.notfinite_count + 1)
     acts = finite | (in_a_row > max_consecutive_errors)
-    updates, new = inner.update_slots(updates, old, params, step - counts.skipped, extra)
-    counts = FiniteCounts(in_a_row, finite, counts.total_notfinite + ~finite, counts.skipped + ~acts)
+    updates, new = inner.update_slots(updates, old, params, counts.applied + 1, extra)
+    counts = FiniteCounts(in_a_row, finite, counts.total_notfinite + ~finite, counts.applied + acts)
     return keep_if(acts, updates), beside(choose(acts, new, old), "apply_if_finite", counts)
+
+
+def _inside_finite(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
+    kept, counts = parted(slots, "apply_if_finite")
+    return [Inside(inner, kept, counts.applied)]
 
 
 @definition
 def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegative) -> GradientTransformation:
     r"""Leave out the steps whose gradients hold inf or nan: updates of zero, and the slots of `inner` as they were.
 
-    A step left out does not count for `inner`: its schedules and bias corrections go on where they were. After more than
+    A step left out does not count: schedules and bias corrections go on where they were, and so does the state's own count where this is
+    the whole definition. After more than
     `max_consecutive_errors` such steps in a row `inner` acts on what there is, so that a run that is lost shows it.
 
     When: training in low precision, where a batch now and then overflows. When not: gradients are never finite again once they were
@@ -73,7 +80,7 @@ def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegati
       HyperparamError: a negative number.
 
     State: that of `inner`, and beside it under "apply_if_finite" the counts `notfinite_count` (steps in a row up to now), `last_finite`,
-    `total_notfinite` and `skipped`.
+    `total_notfinite` and `applied`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.apply_if_finite(gradtx.sgd(0.5, momentum=0.9), max_consecutive_errors=2)
@@ -81,12 +88,13 @@ def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegati
     >>> _, state = tx.update(w, tx.init(w))
     >>> updates, state = tx.update(jnp.array([jnp.nan, 1.0]), state)
     >>> updates.tolist(), state.slots["trace"].trace.tolist(), int(state.slots["apply_if_finite"].total_notfinite)
-    ([0.0, 0.0], [1.0, 1.0], 1)
+    ([-0.0, -0.0], [1.0, 1.0], 1)
 
-    See also: `zero_nans`, `conditionally_transform`.
+    See also: `guard`, `zero_nans`, `conditionally_transform`.
     """
     hyperparams = {"max_consecutive_errors": max_consecutive_errors}
-    return treewise(_init_finite, _update_finite, hyperparams=hyperparams, members={"inner": inner})
+    members = {"inner": inner}
+    return treewise(_init_finite, _update_finite, hyperparams=hyperparams, members=members, inside=_inside_finite, own_clock=True)
 
 
 class Applied(NamedTuple):
@@ -123,6 +131,11 @@ def _update_conditional(
     return updates, beside(new, name, Applied(applied + acts))
 
 
+def _inside_conditional(slots: Any, count: Any, *, inner: GradientTransformation, name: str) -> list[Inside]:
+    kept, (applied,) = parted(slots, name)
+    return [Inside(inner, kept, applied)]
+
+
 def _conditional(
     name: str, inner: TransformationLike, should_transform_fn: Callable[..., Any], forward_extra_args: bool, otherwise: Callable[[Any], Any]
 ) -> GradientTransformation:
@@ -132,7 +145,7 @@ def _conditional(
         "forward_extra_args": forward_extra_args,
         "otherwise": otherwise,
     }
-    return treewise(_init_conditional, _update_conditional, options=options, members={"inner": inner})
+    return treewise(_init_conditional, _update_conditional, options=options, members={"inner": inner}, inside=_inside_conditional)
 
 
 def _as_they_are(updates: Any) -> Any:

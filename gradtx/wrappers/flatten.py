@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.eval_params import evaluate_slots
 from gradtx.core.leafwise import treewise
+from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.paths import Treedef
@@ -67,6 +69,15 @@ def _update(updates: Any, slots: Any, params: Any, step: Any, *, inner: Gradient
     return _unravel(layout, vectors), slots
 
 
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
+    return [Inside(inner, slots, count)]
+
+
+def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformation) -> Any:
+    layout = _layout(params)
+    return _unravel(layout, evaluate_slots(inner, slots, _ravel(layout, params), count))
+
+
 @definition
 def flatten(inner: GradientTransformation) -> GradientTransformation:
     """`inner` on all arrays as one vector, one for each dtype.
@@ -89,4 +100,5 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
     >>> [round(u.item(), 4) for u in updates.values()], state.slots["trace"].trace["float32"].shape
     ([0.8485, 1.1314], (2,))
     """
-    return treewise(_init, _update, members={"inner": inner}, name=inner.name)
+    members = {"inner": inner}
+    return treewise(_init, _update, members=members, inside=_inside, evaluate=_evaluate, own_clock=inner.own_clock, name=inner.name)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import treewise
+from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import Fraction, Params
 from gradtx.tree.casts import copied
@@ -63,6 +64,18 @@ def _update(
     return (LookaheadParams(updates, move), Lookahead(None, kept)) if paired else (updates, Lookahead(slow, kept))
 
 
+def _inside(slots: Lookahead, count: Any, *, fast_optimizer: GradientTransformation, sync_period: int, reset_state: bool) -> list[Inside]:
+    return [Inside(fast_optimizer, slots.fast_optimizer, count % sync_period if reset_state else count)]
+
+
+def _slow(params: Any, slots: Lookahead, count: Any) -> Any:
+    return map_leaves(_as_slow, params, slots.slow) if slots.slow is not None else params.slow
+
+
+def _as_slow(fast: jax.Array, slow: jax.Array) -> jax.Array:
+    return slow
+
+
 def _synced(update: jax.Array, fast: jax.Array, slow: jax.Array, *, due: jax.Array, slow_step_size: jax.Array) -> Any:
     """The update of the fast parameters, that of the slow ones, and the new slow ones."""
     move = jnp.where(due, slow_step_size * (fast + update - slow), jnp.zeros_like(slow))
@@ -77,8 +90,8 @@ def lookahead(
 
     For every array, fast φ, slow θ and u of one shape: φ ← φ + u at every step; at every k-th then θ ← θ + α (φ − θ), φ ← θ.
 
-    Plain parameters are the fast ones; the slow ones stand in the state, `state.slots["lookahead"].slow`. Right after a k-th
-    step both are the same, so evaluate then, or at the slow ones. Optax's form works too: with `LookaheadParams(fast, slow)` in the
+    Plain parameters are the fast ones; the slow ones stand in the state: evaluate at `eval_params(tx, state, params)`. Right after
+    a k-th step both are the same. Optax's form works too: with `LookaheadParams(fast, slow)` in the
     place of the parameters, gradients are those of `fast`, and the updates are a pair as well; `lookahead` must then be the first of
     its chain.
 
@@ -121,6 +134,8 @@ def lookahead(
         members={"fast_optimizer": fast_optimizer},
         needs_params=True,
         reshapes=True,
+        inside=_inside,
+        evaluate=_slow,
         name="lookahead",
     )
 

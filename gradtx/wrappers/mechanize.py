@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from gradtx.core.chain import chain
 from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import leafwise, treewise
+from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import NonNegative
 from gradtx.tree.arithmetic import dot, total
@@ -102,6 +103,10 @@ def _update_both(updates: Any, slots: Any, params: Any, step: Any, *, both: Grad
     return both.update_slots(updates, slots, params, step, extra)
 
 
+def _inside(slots: Any, count: Any, *, both: GradientTransformation) -> list[Inside]:
+    return [Inside(both, slots, count)]
+
+
 @definition
 def mechanize(
     base_optimizer: GradientTransformation,
@@ -165,4 +170,4 @@ def mechanize(
         name="mechanic",
     )
     both = chain(base_optimizer=base_optimizer, mechanic=bet)  # a program of its own, whose raw gradient is what `mechanize` is given
-    return treewise(_init_both, _update_both, members={"both": both}, name="mechanize")
+    return treewise(_init_both, _update_both, members={"both": both}, inside=_inside, name="mechanize")

@@ -28,16 +28,20 @@ def _update(grad: jax.Array, slots: ParamsAverage, param: jax.Array, step: jax.A
     return grad, ParamsAverage(average(slots.ema, param + grad, decay))
 
 
+def _average_of(param: jax.Array, slots: ParamsAverage) -> jax.Array:
+    return slots.ema
+
+
 @definition
 def params_ema(decay: Fraction, warmup: bool = False, accumulator_dtype: DTypeLike | None = None) -> GradientTransformation:
     r"""Keep an average of the parameters, a ← β a + (1 − β) (θ + u), and leave the updates alone.
 
     a and θ have one shape; a starts at θ. Put it last in a chain, so that θ + u are the parameters of the next step;
-    read it from the state by name, `state.slots["params_ema"].ema`, a tree like the parameters.
+    read it by `eval_params(tx, state, params)`, or from the state by name, `state.slots["params_ema"].ema`.
 
     When: evaluating, as the average of the last steps does better than the last one while the learning rate is high. When not:
     the learning rate decays to 0 anyway; gradients are to be smoothed (`ema`); or inf and nan occur, which an
-    average never forgets: put `apply_if_finite` around the whole chain.
+    average never forgets: put `guard` around the whole chain.
 
     Args:
       decay: β in [0, 1]; the average reaches back about 1/(1 − β) steps; 0.99 to 0.9999.
@@ -57,7 +61,7 @@ def params_ema(decay: Fraction, warmup: bool = False, accumulator_dtype: DTypeLi
     >>> for g in (4.0, 2.0):  # w = 4, then 2; the average 6, then 4
     ...     updates, state = tx.update(jnp.array(g), state, w)
     ...     w = gradtx.apply_updates(w, updates)
-    >>> float(w), float(state.slots["params_ema"].ema)
+    >>> float(w), float(gradtx.eval_params(tx, state, w))
     (2.0, 4.0)
 
     See also: `schedule_free`, `ema`.
@@ -66,4 +70,6 @@ def params_ema(decay: Fraction, warmup: bool = False, accumulator_dtype: DTypeLi
     ExponentialMovingAverage.
     """
     options = {"warmup": warmup, "accumulator_dtype": accumulator_dtype}
-    return leafwise(_init, _update, hyperparams={"decay": decay}, options=options, needs_params=True, name="params_ema")
+    return leafwise(
+        _init, _update, hyperparams={"decay": decay}, options=options, evaluate=_average_of, needs_params=True, name="params_ema"
+    )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import leafwise, treewise
+from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import NonNegative
 from gradtx.transforms.clipping import Square
@@ -70,6 +71,18 @@ def _minus(move: jax.Array) -> jax.Array:
 
 def _from_cache(move: jax.Array, cache: jax.Array, param: jax.Array) -> jax.Array:
     return cache - param + move
+
+
+def _inside(
+    slots: SAM, count: Any, *, optimizer: GradientTransformation, adv_optimizer: GradientTransformation, sync_period: int, reset_state: bool
+) -> list[Inside]:
+    done = count // sync_period
+    up = count % sync_period if reset_state else count - done
+    return [Inside(optimizer, slots.optimizer, done), Inside(adv_optimizer, slots.adv_optimizer, up)]
+
+
+def _inside_opaque(slots: SAM, count: Any, *, optimizer: GradientTransformation) -> list[Inside]:
+    return [Inside(optimizer, slots.optimizer, count)]
 
 
 def _init_opaque(params: Any, *, optimizer: GradientTransformation, adv_optimizer: GradientTransformation, reset_state: bool) -> SAM:
@@ -169,9 +182,18 @@ def sam(
     members = {"optimizer": optimizer, "adv_optimizer": adv_optimizer}
     options: dict[str, Any] = {"sync_period": sync_period, "reset_state": reset_state}
     if not opaque_mode:
-        return treewise(_init, _update, options=options, members=members, needs_params=True, name="sam")
+        return treewise(_init, _update, options=options, members=members, needs_params=True, inside=_inside, name="sam")
     options["batch_axis_name"] = batch_axis_name
-    return treewise(_init_opaque, _update_opaque, options=options, members=members, extra=("grad_fn",), needs_params=True, name="sam")
+    return treewise(
+        _init_opaque,
+        _update_opaque,
+        options=options,
+        members=members,
+        extra=("grad_fn",),
+        needs_params=True,
+        inside=_inside_opaque,
+        name="sam",
+    )
 
 
 def _measure(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, eps: jax.Array) -> Square:

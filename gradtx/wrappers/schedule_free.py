@@ -122,6 +122,7 @@ def schedule_free(
         options={"state_dtype": state_dtype},
         conclude=_weigh,
         init_shared=_init_shared,
+        evaluate=_average_of,
         needs_params=True,
         name="schedule_free",
     )
@@ -130,6 +131,8 @@ def schedule_free(
 
 def schedule_free_eval_params(state: Any, params: Params) -> Params:
     """The parameters to evaluate and to save, x = z + (y − z)/β, from those that are trained, y.
+
+    For states whose definition is not at hand; `eval_params(tx, state, params)` does the same for every method that has such parameters.
 
     Args:
       state: the state of `schedule_free`, or of anything that holds it: a chain, a partition, an Optax chain.
@@ -146,9 +149,13 @@ def schedule_free_eval_params(state: Any, params: Params) -> Params:
     {'w': Array([0.5], dtype=float32)}
     """
     for kept in find_slots(state, "schedule_free", frozenset({*Iterate._fields, *Weights._fields})):
-        params = map_leaves(_average_of, params, kept["z"], b1=kept["b1"])
+        params = map_leaves(_average, params, kept["z"], b1=kept["b1"])
     return params
 
 
-def _average_of(y: jax.Array, z: jax.Array | None, *, b1: jax.Array) -> jax.Array:
-    return y if z is None else z + (y - z) / b1
+def _average(y: jax.Array, z: jax.Array | None, *, b1: jax.Array) -> jax.Array:
+    return y if z is None else _average_of(y, Iterate(z), b1=b1)
+
+
+def _average_of(y: jax.Array, slots: Iterate, *, b1: jax.Array) -> jax.Array:
+    return slots.z + (y - slots.z) / b1

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.eval_params import evaluate_slots
 from gradtx.core.leafwise import treewise
+from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.tree.casts import as_array, is_inexact, real_dtype
 from gradtx.tree.paths import flatten
@@ -42,12 +44,26 @@ def _init(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
 
 
 def _update(updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, extra: Any) -> Any:
-    leaves, treedef = flatten(updates)
+    treedef = flatten(updates)[1]
     told = {name: _split(value) if flatten(value)[1] == treedef else value for name, value in extra.items()}
     parts, slots = inner.update_slots(_split(updates), slots, None if params is None else _split(params), step, told)
+    return _merge(updates, parts), slots
+
+
+def _merge(tree: Any, parts: Any) -> Any:
+    """The parts of a tree's arrays as arrays like those."""
+    leaves, treedef = flatten(tree)
     columns = treedef.flatten_up_to(parts)
     merged = [jax.lax.complex(*part) if _is_complex(leaf) else part for leaf, part in zip(leaves, columns, strict=True)]
-    return jax.tree.unflatten(treedef, merged), slots
+    return jax.tree.unflatten(treedef, merged)
+
+
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
+    return [Inside(inner, slots, count)]
+
+
+def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformation) -> Any:
+    return _merge(params, evaluate_slots(inner, slots, _split(params), count))
 
 
 @definition
@@ -70,4 +86,5 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
     >>> tx.update({"w": jnp.array([3 - 0.5j])}, tx.init(params))[0]["w"].tolist()
     [(1-0.5j)]
     """
-    return treewise(_init, _update, members={"inner": inner}, name=inner.name)
+    members = {"inner": inner}
+    return treewise(_init, _update, members=members, inside=_inside, evaluate=_evaluate, own_clock=inner.own_clock, name=inner.name)
