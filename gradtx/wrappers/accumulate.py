@@ -1,0 +1,220 @@
+r"""Accumulate: one update from the mean gradient of several micro-batches.
+
+With micro-steps i = 1, …, k of one update, gradients g_i and weights w_i (1 each, unless given):
+
+    G ← w_1 g_1 at i = 1,  G ← G + w_i g_i after that      in float32 at least
+    i = k:  u from the inner transformation at G / Σ w;    i < k:  u = 0
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from gradtx.core.errors import HyperparamError
+from gradtx.core.leafwise import treewise
+from gradtx.core.rules import Inside
+from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.core.types import DTypeLike
+from gradtx.tree.casts import zeros
+from gradtx.tree.maps import make_leaves, map_leaves
+from gradtx.wrappers.choosing import beside, choose, parted, run_if
+from gradtx.wrappers.guard import Steps
+
+
+class Accumulated(NamedTuple):
+    """What the micro-steps of the update to come have gathered."""
+
+    total: Any
+    """Σ w g, a tree like the parameters; what it holds counts only while `micro_step` is not 0."""
+    weight: Any
+    """Σ w."""
+    value: Any
+    """Σ w L, where the inner transformation asks for the loss L, else None."""
+    micro_step: Any
+    """How many micro-steps have been gathered."""
+    applied: Any
+    """Updates that the inner transformation has made: what its clock says."""
+
+
+def _init(params: Any, *, inner: GradientTransformation, accumulator_dtype: DTypeLike | None) -> dict[str, Any]:
+    total = make_leaves(zeros, params)
+    if accumulator_dtype is not None:
+        total = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(accumulator_dtype, _kind(leaf))), total)
+    real = jnp.result_type(float)
+    value = jnp.zeros((), real) if "value" in inner.needs else None
+    micro_step, applied = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    return beside(inner.init_slots(params), "accumulate", Accumulated(total, jnp.zeros((), real), value, micro_step, applied))
+
+
+def _kind(leaf: jax.Array) -> Any:
+    return jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.bfloat16
+
+
+def _add(total: jax.Array, grad: jax.Array, *, weight: jax.Array, first: jax.Array) -> jax.Array:
+    return jnp.where(first, weight * grad, total + weight * grad)
+
+
+def _gather(kept: Accumulated, updates: Any, weight: Any, value: Any) -> Accumulated:
+    """One micro-step more; the first one starts anew, whatever the last update left."""
+    first = kept.micro_step == 0
+    total = map_leaves(_add, kept.total, updates, weight=weight, first=first)
+    sums = {"weight": weight, "value": None if kept.value is None else weight * jnp.asarray(value)}
+    new = {
+        name: jnp.where(first, mine, getattr(kept, name) + mine).astype(getattr(kept, name).dtype)
+        for name, mine in sums.items()
+        if mine is not None
+    }
+    return kept._replace(total=total, micro_step=kept.micro_step + 1, **new)
+
+
+def _share(total: jax.Array, *, divisor: jax.Array) -> jax.Array:
+    return total / divisor
+
+
+def _as(like: jax.Array, update: jax.Array) -> jax.Array:
+    return update
+
+
+def _nothing(update: jax.Array) -> jax.Array:
+    """−0, which added to a parameter leaves its bits; made from the update, so that it lies on the same devices."""
+    return jnp.where(jnp.zeros_like(update, bool), update, -jnp.zeros_like(update))
+
+
+def _update(
+    updates: Any,
+    slots: Any,
+    params: Any,
+    step: Any,
+    *,
+    inner: GradientTransformation,
+    every: Any,
+    use_grad_mean: bool,
+    should_skip_update_fn: Callable[..., Any] | None,
+    extra: Mapping[str, Any],
+) -> Any:
+    old, before = parted(slots, "accumulate")
+    weight = checked_weight(extra.get("weight", 1.0))
+    kept = _gather(before, updates, weight, extra.get("value"))
+    due, usable = kept.micro_step >= every, kept.weight > 0
+    if should_skip_update_fn is not None:
+        skip = jnp.asarray(should_skip_update_fn(updates, before.applied, params)[0], bool)
+        kept, due = choose(skip, before, kept), due & ~skip
+    check_weights(due, usable, kept.micro_step)
+    divisor = jnp.where(usable, kept.weight, 1.0) if use_grad_mean else jnp.ones_like(kept.weight)
+
+    def act() -> Any:
+        mean = map_leaves(_share, kept.total, divisor=divisor)
+        grads = jax.tree.map(lambda grad, found: grad if found is None else found, updates, mean, is_leaf=lambda node: node is None)
+        told = _told(extra, grads, None if kept.value is None else kept.value / divisor)
+        made, new = inner.update_slots(grads, old, params, kept.applied + 1, told)
+        return map_leaves(_as, updates, made), new
+
+    updates, new = run_if(due & usable, act, lambda: (map_leaves(_nothing, updates), old))
+    kept = kept._replace(micro_step=jnp.where(due, 0, kept.micro_step), applied=kept.applied + (due & usable))
+    return updates, beside(new, "accumulate", kept)
+
+
+def _told(extra: Mapping[str, Any], grads: Any, value: Any) -> dict[str, Any]:
+    """The extra arguments as the inner transformation sees them: loss and gradient are means too, weights are done with."""
+    told = {name: given for name, given in extra.items() if name != "weight"}
+    means = {"grad": grads, "value": value}
+    return {**told, **{name: mean for name, mean in means.items() if name in told and mean is not None}}
+
+
+def check_weights(due: jax.Array, usable: jax.Array, micro_step: jax.Array) -> None:
+    """Raise, outside of jit, when an update is due from nothing."""
+    if not isinstance(due & usable, Tracer) and due and not usable:
+        raise HyperparamError(
+            f"accumulate: the weights of the last {int(micro_step)} micro-batches sum to 0, so they have no mean: give each micro-batch "
+            "a weight > 0, or leave those out that hold nothing"
+        )
+
+
+def checked_weight(weight: Any) -> jax.Array:
+    """The weight of a micro-batch; an error where a number is known that is none."""
+    found = jnp.asarray(weight, jnp.result_type(float))
+    if found.ndim:
+        raise HyperparamError(f"accumulate: weight= has shape {found.shape}: give one number for the micro-batch, such as its tokens")
+    if not isinstance(found, Tracer) and not (float(found) >= 0 and jnp.isfinite(found)):
+        raise HyperparamError(f"accumulate: weight = {float(found)!r} is outside its range [0, inf): give how much the micro-batch counts")
+    return found
+
+
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
+    old, kept = parted(slots, "accumulate")
+    return [Inside(inner, old, kept.applied)]
+
+
+def _report(slots: Any) -> dict[str, Any]:
+    return {"micro_step": slots["accumulate"].micro_step}
+
+
+@definition
+def accumulate(
+    inner: TransformationLike,
+    every: Steps,
+    *,
+    use_grad_mean: bool = True,
+    should_skip_update_fn: Callable[..., Any] | None = None,
+    accumulator_dtype: DTypeLike | None = None,
+) -> GradientTransformation:
+    r"""One update of `inner` from the mean gradient of k micro-batches; the updates of the micro-steps between are zero.
+
+    For every array G and g of one shape: G ← G + w g, and at the k-th micro-step u from `inner` at G / Σ w. A micro-step that is not due
+    costs that sum, and no run of `inner`; clips, schedules and statistics see each mean once, so the result is that of the large
+    batch, to float32 rounding. Updates in between are −0, so that parameters keep their bits, whatever was gathered: an inf
+    acts when its mean is due, not before.
+
+    The clock of `inner` counts its own updates. Where `accumulate` is the whole definition, `state.count` is that clock, and schedules
+    and `hyperparams(tx, at=state)` go by it; `every` as a schedule is read there too.
+
+    Micro-batches of different size are weighed by `update(..., weight=tokens)`. When `inner` asks for `value=`, it is told the mean loss.
+
+    When: the batch that is wanted does not fit into memory, or arrives in pieces. When not: all micro-batches are at hand at once;
+    `make_step(..., microbatches=k)` runs them in one step, and keeps no sum between steps.
+
+    Args:
+      inner: the transformation; put the whole chain here. `guard(accumulate(...))` drops bad micro-batches, `accumulate(guard(...))`
+        bad means.
+      every: k ≥ 1, micro-steps to an update; a schedule is read at the number of updates made.
+      use_grad_mean: False: u from `inner` at G itself, the sum.
+      should_skip_update_fn: `(updates, count, params) -> (skip, anything)`, as for Optax's `MultiSteps`: whether a micro-step is to
+        count for nothing. Static.
+      accumulator_dtype: dtype of G; None: the gradient's, float32 at least.
+
+    Raises:
+      HyperparamError: k below 1; a weight that is negative, not finite, or no scalar; outside of jit, weights that sum to 0. Within
+        jit such a sum makes no update, and the next one begins.
+
+    State: 4 bytes per parameter (G), and that of `inner`; beside it, under "accumulate", also the numbers `weight`, `value`,
+    `micro_step` and `applied`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.accumulate(gradtx.sgd(1.0), every=2)
+    >>> state, seen = tx.init(jnp.zeros(())), []
+    >>> for g in (1.0, 3.0, 5.0, 5.0):
+    ...     u, state = tx.update(jnp.array(g), state)
+    ...     seen.append(u.item())
+    >>> seen, int(state.count)
+    ([-0.0, -2.0, -0.0, -5.0], 2)
+
+    See also: `make_step`, `guard`, `MultiSteps`.
+    """
+    return treewise(
+        _init,
+        _update,
+        hyperparams={"every": every},
+        options={
+            "use_grad_mean": use_grad_mean,
+            "should_skip_update_fn": should_skip_update_fn,
+            "accumulator_dtype": accumulator_dtype,
+        },
+        members={"inner": inner},
+        inside=_inside,
+        report=_report,
+        own_clock=True,
+        name="accumulate",
+    )

@@ -1,0 +1,103 @@
+"""Optax's spelling of `accumulate`: `MultiSteps`, and the functions that tell it which micro-steps to skip."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
+from gradtx.core.types import Array, DTypeLike, Numeric, Params, State, Updates
+from gradtx.tree.arithmetic import global_norm
+from gradtx.wrappers.accumulate import accumulate
+from gradtx.wrappers.conditional import is_finite
+
+
+class MultiSteps:
+    """Optax's spelling of `accumulate(opt, every_k_schedule)`.
+
+    Its `init` and `update` are those of `gradient_transformation()`; the state is that of `accumulate`, where
+    `state.slots["accumulate"].micro_step` is Optax's `mini_step`, and `state.count` its `gradient_step`.
+
+    Args:
+      opt: the transformation.
+      every_k_schedule: micro-steps to an update, or a function of the updates made that gives it.
+      use_grad_mean: whether `opt` sees the mean of the gradients or their sum.
+      should_skip_update_fn: `(updates, count, params) -> (skip, anything)`; `skip_not_finite`, or `skip_large_updates` with its limit.
+      accumulator_dtype: dtype of the sum; None: the gradient's, float32 at least.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> steps = MultiSteps(gradtx.sgd(1.0), every_k_schedule=2)
+    >>> state, seen = steps.init(jnp.zeros(())), []
+    >>> for g in (1.0, 3.0):
+    ...     u, state = steps.update(jnp.array(g), state)
+    ...     seen.append((u.item(), bool(steps.has_updated(state))))
+    >>> seen
+    [(-0.0, False), (-2.0, True)]
+    """
+
+    def __init__(
+        self,
+        opt: TransformationLike,
+        every_k_schedule: Numeric,
+        use_grad_mean: bool = True,
+        should_skip_update_fn: Callable[..., Any] | None = None,
+        accumulator_dtype: DTypeLike | None = jnp.float32,
+    ):
+        self._tx = accumulate(
+            opt,
+            every_k_schedule,
+            use_grad_mean=use_grad_mean,
+            should_skip_update_fn=should_skip_update_fn,
+            accumulator_dtype=accumulator_dtype,
+        )
+
+    @property
+    def inner_opt(self) -> GradientTransformation:
+        """The transformation that acts once in a while."""
+        return as_transformation(self._tx.arguments["inner"])
+
+    def init(self, params: Params) -> State:
+        """The state before the first micro-step."""
+        return self._tx.init(params)
+
+    def update(self, updates: Updates, state: State, params: Params | None = None, **extra: Any) -> tuple[Any, Any]:
+        """One micro-step."""
+        return self._tx.update(updates, state, params, **extra)
+
+    def has_updated(self, state: State) -> Array:
+        """Whether the last micro-step made an update."""
+        kept = state.slots["accumulate"]
+        return (kept.micro_step == 0) & (kept.applied > 0)
+
+    def gradient_transformation(self) -> GradientTransformation:
+        """The definition: data, as any other."""
+        return self._tx
+
+
+def skip_not_finite(updates: Updates, gradient_step: Any, params: Params | None) -> tuple[Array, dict[str, Array]]:
+    """For `should_skip_update_fn`: skip a micro-step whose gradients hold inf or nan.
+
+    >>> import jax.numpy as jnp
+    >>> bool(skip_not_finite({"w": jnp.array([1.0, jnp.nan])}, 0, None)[0])
+    True
+    """
+    skip = ~is_finite(updates)
+    return skip, {"should_skip": skip}
+
+
+def skip_large_updates(
+    updates: Updates, gradient_step: Any, params: Params | None, max_squared_norm: float | jax.Array
+) -> tuple[Array, dict[str, Array]]:
+    """For `should_skip_update_fn`, its limit bound by `functools.partial`: skip a micro-step whose squared global norm is not below it.
+
+    nan is below nothing, so it is skipped too.
+
+    >>> import functools, jax.numpy as jnp
+    >>> skip = functools.partial(skip_large_updates, max_squared_norm=20.0)
+    >>> bool(skip({"w": jnp.array([3.0, 4.0])}, 0, None)[0])
+    True
+    """
+    squared = global_norm(updates) ** 2
+    skip = ~(squared < max_squared_norm)
+    return skip, {"should_skip": skip, "norm_squared": squared}
