@@ -116,8 +116,9 @@ def treewise(
 
     Keyword-only arguments are filled from `hyperparams`, `options` and `members` (other transformations;
     run them with `member.init_slots` and `member.update_slots`, which take this rule's `step`), and `extra`:
-    a dict of what the caller passed to `update` besides (`value`, `grad`, `value_fn`, ...). Under a mask
-    the trees hold None where the mask does not apply. A scalar taken over the tree and then used per
+    a dict of what the caller passed to `update` besides (`value`, `grad`, `value_fn`, ...). A rule that asks for `acts`, a bool or
+    None, sees to it that its slots stay as they are where that is False, by handing it on to `update_slots`; for others it is
+    seen to. Under a mask the trees hold None where the mask does not apply. A scalar taken over the tree and then used per
     array is better written as `leafwise(..., measure=..., conclude=...)`, which keeps one kernel per leaf.
 
     Args:
@@ -150,6 +151,6 @@ def treewise(
     """
     given = {**(options or {}), **(members or {})}
     functions = init, update, inside, evaluate, report
-    check_names(name or "treewise", functions, {**(hyperparams or {}), **given}, None, told=frozenset({"extra", *extra}))
+    check_names(name or "treewise", functions, {**(hyperparams or {}), **given}, None, told=frozenset({"extra", "acts", *extra}))
     values, asked = dict(hyperparams or {}), tuple(extra)
     return TreeRule(name or "treewise", init, update, values, given, needs_params, asked, reshapes, inside, evaluate, report, own_clock)

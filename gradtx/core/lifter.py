@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.errors import MissingExtraError, MissingParamsError, StateError, StructureError
+from gradtx.core.leaving_out import update_if
 from gradtx.core.rules import Function, LeafRule, Rule, keywords, wanted
 from gradtx.core.show import show_array
 from gradtx.tree.casts import as_array, cast_inexact, compute_dtype, real_dtype
 from gradtx.tree.kernels import call_rows, group, kernel, signature
 from gradtx.tree.keys import leaf_key, path_hash
+from gradtx.tree.maps import choose
 
 
 class Member(NamedTuple):
@@ -102,8 +104,12 @@ def update_leaves(
     params: Sequence[Any] | None,
     raw: Sequence[Any],
     step: Any,
+    acts: jax.Array | None = None,
 ) -> tuple[list[Any], list[list[Any]], list[Any], list[Mapping[str, Any]]]:
-    """Run neighbouring rules: the new updates; for every member its new slots by leaf, its new shared scalars, and what it concluded."""
+    """Run neighbouring rules: the new updates; for every member its new slots by leaf, its new shared scalars, and what it concluded.
+
+    Where `acts` is False slots and shared scalars stay as they were, and the updates mean nothing.
+    """
     programs = [tuple(n for n, member in enumerate(members) if member.active[index]) for index in range(len(updates))]
     rows = {
         index: _row(
@@ -117,13 +123,13 @@ def update_leaves(
         for index, program in enumerate(programs)
         if program
     }
-    concluded = [_conclude(n, member, programs, rows, paths, step) for n, member in enumerate(members)]
+    concluded = [_conclude(n, member, programs, rows, paths, step, acts) for n, member in enumerate(members)]
     told = [wanted(member.rule.rule.update, {**member.hyperparams, **more}) for member, (more, _) in zip(members, concluded, strict=True)]
     new_updates, new_slots = list(updates), [list(column) for column in slots]
     rules = [member.rule.rule for member in members]
     for program, chosen in _alike(programs, rows).items():
         function = _kernel(tuple(rules[n] for n in program[0]))
-        results = _call(function, (step, tuple(told[n] for n in program[0])), chosen, rows, paths, [members[n] for n in program[0]])
+        results = _call(function, (step, acts, tuple(told[n] for n in program[0])), chosen, rows, paths, [members[n] for n in program[0]])
         for index, (update, kept) in zip(chosen, results, strict=True):
             new_updates[index] = update
             for n, slot in zip(program[0], kept, strict=True):
@@ -148,7 +154,13 @@ def _call(
 
 
 def _conclude(
-    n: int, member: Member, programs: Sequence[tuple[int, ...]], rows: Mapping[int, Row], paths: Sequence[str], step: Any
+    n: int,
+    member: Member,
+    programs: Sequence[tuple[int, ...]],
+    rows: Mapping[int, Row],
+    paths: Sequence[str],
+    step: Any,
+    acts: jax.Array | None,
 ) -> tuple[dict[str, Any], Any]:
     """What a rule makes of the whole tree, by name, and its shared scalars."""
     rule, told = member.rule.rule, member.hyperparams
@@ -169,7 +181,7 @@ def _conclude(
     together = type(measures[0])(*zip(*measures, strict=True)) if measures else None
     dtype = np.dtype(_widest([row.grad for row in mine.values()]))
     given = wanted(rule.conclude, {**told, **{name: member.extra[name] for name in rule.extra}})
-    return kernel(_concluding(rule, dtype))((step, given), (together, member.shared))
+    return kernel(_concluding(rule, dtype))((step, acts, given), (together, member.shared))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -194,10 +206,11 @@ def _concluding(rule: Rule, dtype: Any) -> Any:
 def conclude_tree(rule: Rule, dtype: Any, given: Any, kept: Any) -> tuple[dict[str, Any], Any]:
     """The kernel of the whole tree: what the scalars of its leaves come to, in the widest precision among them."""
     assert rule.conclude is not None
-    (step, values), (found, shared) = given, kept
+    (step, acts, values), (found, shared) = given, kept
     found, values = jax.tree.map(lambda value: cast_inexact(value, dtype), (found, values))
     told, new = rule.conclude(found, shared, step.astype(dtype), **values, **wanted(rule.conclude, rule.options.values))
-    return told, None if shared is None else _encode(new, shared)
+    new = None if shared is None else _encode(new, shared)
+    return told, new if acts is None else choose(acts, new, shared)
 
 
 def _located(error: Exception, members: Sequence[Member], row: Row, path: str) -> Exception:
@@ -239,12 +252,13 @@ def _kernel(rules: tuple[Rule, ...]) -> Any:
 
 def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array, tuple[Any, ...]]:
     """The kernel of one leaf: every rule in turn in compute precision, then back to the dtypes given."""
-    step, told = shared
+    step, acts, told = shared
     update = row.grad.astype(compute_dtype(row.grad.dtype))
     kept: list[Any] = []
     for rule, values, slots in zip(rules, told, row.slots, strict=True):
         grad, param, decoded, named = _in_compute(rule.update, row, update, slots, values, step)
-        update, new = rule.update(grad, decoded, param, step.astype(grad.real.dtype), **named, **wanted(rule.update, rule.options.values))
+        rule_update = functools.partial(rule.update, **named, **wanted(rule.update, rule.options.values))
+        update, new = update_if(acts, rule_update, grad, decoded, param, step.astype(grad.real.dtype))
         kept.append(None if slots is None else _encode(new, slots))
         _check_shape("the update", update, row.grad)
     return update.astype(row.grad.dtype), tuple(kept)

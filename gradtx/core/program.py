@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from gradtx.core.errors import StateError, StructureError
 from gradtx.core.lifter import Member, init_leaf, init_shared, missing_extra, missing_params, update_leaves
-from gradtx.core.rules import LeafRule, Rule, TreeRule, wanted
+from gradtx.core.rules import LeafRule, Rule, TreeRule, keywords, wanted
 from gradtx.core.schedule import Schedule, value_at
 from gradtx.core.selector import Leaves, Selector
 from gradtx.tree.casts import as_array, is_inexact
+from gradtx.tree.maps import choose
 from gradtx.tree.paths import flatten, leaf_paths, repeated, told_apart
 
 FUNCTIONS_OF_PARAMS = frozenset({"value_fn", "obj_fn", "grad_fn"})
@@ -69,11 +70,6 @@ def tick(count: Any) -> Clock:
     """The clock of the update after `count`; it saturates at the largest integer, it never wraps."""
     limit = jnp.iinfo(jnp.asarray(count).dtype).max
     return Clock(count, jnp.where(count < limit, count + 1, limit))
-
-
-def own_clock(rule: TreeRule, slots: Any, clock: Clock) -> Clock:
-    """The clock of the one member of a rule that does not update it at every call."""
-    return tick(rule.members(slots, clock.count)[0].count)
 
 
 def runs(items: Sequence[Item]) -> tuple[tuple[Item, ...], ...]:
@@ -132,20 +128,29 @@ def _reshapes(run: Sequence[Item]) -> bool:
     return isinstance(run[0].rule, TreeRule) and run[0].rule.reshapes
 
 
-def update_program(program: Sequence[Sequence[Item]], updates: Any, slots: Any, params: Any, clock: Clock, extra: Mapping[str, Any]) -> Any:
+class Call(NamedTuple):
+    """What every run of one update is told: the time, the extra arguments, and whether slots may change (None: they may)."""
+
+    clock: Clock
+    extra: Mapping[str, Any]
+    acts: Any
+    known: dict[int, Any]
+
+
+def update_program(program: Sequence[Sequence[Item]], updates: Any, slots: Any, params: Any, call: Call) -> Any:
     """Every run in turn: the new updates and slots, and what leaf rules concluded of the whole tree, by member."""
     leaves = leaves_of(updates)
     beside = None if params is None else leaves_of(params) if program and _reshapes(program[0]) else _beside(leaves, params)
-    known, raw, seen = dict[int, Any](), leaves.values, dict[str, Any]()
+    raw, seen = leaves.values, dict[str, Any]()
     for run in program:
         if beside is not None and beside.treedef != leaves.treedef and not _reshapes(run):
             _match(leaves, beside.tree, "the parameters")
         if isinstance(run[0].rule, LeafRule):
-            leaves, slots, concluded = _update_leaves(run, leaves, slots, beside, raw, clock, known, extra)
+            leaves, slots, concluded = _update_leaves(run, leaves, slots, beside, raw, call)
             seen |= concluded
         else:
             before = leaves.treedef
-            leaves, slots = _update_tree(run[0], leaves, slots, beside, clock, known, extra)
+            leaves, slots = _update_tree(run[0], leaves, slots, beside, call)
             raw = raw if leaves.treedef == before else leaves.values
     return leaves.tree, slots, seen
 
@@ -156,19 +161,18 @@ def _update_leaves(
     slots: Any,
     params: Leaves | None,
     raw: Sequence[Any],
-    clock: Clock,
-    known: dict[int, Any],
-    extra: Mapping[str, Any],
+    call: Call,
 ) -> Any:
     members, columns = [], []
     for item in run:
         assert isinstance(item.rule, LeafRule)
         active = _active(_chosen(item, params or leaves), leaves.values)
         column, shared = columns_of(item, item.rule.rule, slots, leaves, active)
-        members.append(Member(item.name, item.rule, clock.resolve(item.rule.hyperparams, known), active, shared, extra))
+        values = call.clock.resolve(item.rule.hyperparams, call.known)
+        members.append(Member(item.name, item.rule, values, active, shared, call.extra))
         columns.append(column)
     new, kept, totals, concluded = update_leaves(
-        members, leaves.paths, leaves.values, columns, None if params is None else params.values, raw, clock.step
+        members, leaves.paths, leaves.values, columns, None if params is None else params.values, raw, call.clock.step, call.acts
     )
     for item, rows, shared in zip(run, kept, totals, strict=True):
         if item.rule.keeps:
@@ -177,10 +181,8 @@ def _update_leaves(
     return leaves._replace(values=new), slots, {item.name: more for item, more in zip(run, concluded, strict=True) if more}
 
 
-def _update_tree(
-    item: Item, leaves: Leaves, slots: Any, params: Leaves | None, clock: Clock, known: dict[int, Any], extra: Mapping[str, Any]
-) -> Any:
-    rule = item.rule
+def _update_tree(item: Item, leaves: Leaves, slots: Any, params: Leaves | None, call: Call) -> Any:
+    rule, extra = item.rule, call.extra
     assert isinstance(rule, TreeRule)
     if rule.needs_params and params is None:
         raise missing_params(item.name)
@@ -192,17 +194,27 @@ def _update_tree(
     beside = None if params is None else _narrow(params.tree, leaves, chosen)
     kept = slots_at(slots, item.path) if rule.keeps else None
     given = {
-        **(own_clock(rule, kept, clock).resolve(rule.hyperparams, {}) if rule.own_clock else clock.resolve(rule.hyperparams, known)),
+        **_values(rule, kept, call),
         **rule.options,
         **(told := {name: _told(name, value, leaves, params, chosen) for name, value in extra.items()}),
         "extra": told,
+        "acts": call.acts,
     }
-    updates, new = rule.update(_narrow(leaves.tree, leaves, chosen), kept, beside, clock.step, **wanted(rule.update, given))
+    updates, new = rule.update(_narrow(leaves.tree, leaves, chosen), kept, beside, call.clock.step, **wanted(rule.update, given))
+    if call.acts is not None and rule.keeps and "acts" not in keywords(rule.update):
+        new = choose(call.acts, new, kept)
     if rule.reshapes and params is not None and params.treedef != leaves.treedef:
         return leaves_of(updates), _put(slots, item.path, new) if rule.keeps else slots
     values = _match(leaves, updates, f"the update that {item.name} returns")
     merged = [value if acts else old for value, acts, old in zip(values, _active(chosen, leaves.values), leaves.values, strict=True)]
     return leaves._replace(values=merged), _put(slots, item.path, new) if rule.keeps else slots
+
+
+def _values(rule: TreeRule, slots: Any, call: Call) -> dict[str, Any]:
+    """The hyperparameters of a rule on trees, at the clock of its one member if that has one of its own."""
+    if not rule.own_clock:
+        return call.clock.resolve(rule.hyperparams, call.known)
+    return tick(rule.members(slots, call.clock.count)[0].count).resolve(rule.hyperparams, {})
 
 
 def leaves_of(tree: Any) -> Leaves:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import Definition, Factory, register
 from gradtx.core.errors import GradtxError, StateError
-from gradtx.core.program import Clock, Item, check_members, init_program, runs, slots_at, tick, update_program, without_idle
+from gradtx.core.program import Call, Clock, Item, check_members, init_program, runs, slots_at, tick, update_program, without_idle
 from gradtx.core.rules import Inside, LeafRule, TreeRule
 from gradtx.core.selector import Selector
 from gradtx.core.types import Params, State, Updates
@@ -72,20 +72,27 @@ class GradientTransformation(Definition):
         if not isinstance(state, State):
             raise StateError(f"the state of {self.name} is a {type(state).__name__}, not a gradtx.State: make it with tx.init(params)")
         clock = tick(state.count)
-        updates, slots, _ = self._advance(updates, state.slots, params, clock, extra)
+        updates, slots, _ = self._advance(updates, state.slots, params, Call(clock, extra, None, {}))
         return updates, State(self.count_after(slots, clock.step), slots)
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
         """The slots alone, without a clock: what a wrapper keeps of its inner transformation."""
         return init_program(self.items, params, count)
 
-    def update_slots(self, updates: Updates, slots: Any, params: Params | None, step: Any, extra: Mapping[str, Any]) -> tuple[Any, Any]:
-        """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... and is handed down to every member."""
-        return self.watch_slots(updates, slots, params, step, extra)[:2]
+    def update_slots(
+        self, updates: Updates, slots: Any, params: Params | None, step: Any, extra: Mapping[str, Any], acts: Any = None
+    ) -> tuple[Any, Any]:
+        """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... and is handed down to every member.
 
-    def watch_slots(self, updates: Updates, slots: Any, params: Params | None, step: Any, extra: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        With `acts`, a bool, slots change only where it is True; where it is False the updates mean nothing.
+        """
+        return self.watch_slots(updates, slots, params, step, extra, acts)[:2]
+
+    def watch_slots(
+        self, updates: Updates, slots: Any, params: Params | None, step: Any, extra: Mapping[str, Any], acts: Any = None
+    ) -> tuple[Any, Any, Any]:
         """`update_slots`, and what the leaf rules concluded of the whole tree, such as a norm: name -> scalar, by member."""
-        return self._advance(updates, slots, params, Clock(step - 1, step), extra)
+        return self._advance(updates, slots, params, Call(Clock(step - 1, step), extra, acts, {}))
 
     def count_after(self, slots: Any, step: Any) -> Any:
         """The count of a state whose new slots these are: `step`, unless the whole definition goes by a member's own clock."""
@@ -100,9 +107,9 @@ class GradientTransformation(Definition):
         rule = self.items[0].rule if len(self.items) == 1 and not self.items[0].selectors else None
         return isinstance(rule, TreeRule) and rule.own_clock
 
-    def _advance(self, updates: Updates, slots: Any, params: Params | None, clock: Clock, extra: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    def _advance(self, updates: Updates, slots: Any, params: Params | None, call: Call) -> tuple[Any, Any, Any]:
         check_members(self.items, slots)
-        return update_program(self._runs, updates, slots, params, clock, extra)
+        return update_program(self._runs, updates, slots, params, call)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import NonNegative, Positive
-from gradtx.tree.arithmetic import abs_sq, total
+from gradtx.tree.arithmetic import abs_sq, squared_norm, total
 
 
 def _clip(grad: jax.Array, slots: None, param: None, step: jax.Array, *, max_delta: jax.Array) -> Any:
@@ -55,7 +55,7 @@ class Square(NamedTuple):
 
 def measure_square(grad: jax.Array, slots: Any, param: Any, step: jax.Array) -> Square:
     """For rules that need the global norm of the updates."""
-    return Square(jnp.sum(abs_sq(grad)))
+    return Square(squared_norm(grad))
 
 
 def _shrinkage(found: Any, shared: None, step: jax.Array, *, max_norm: jax.Array) -> Any:

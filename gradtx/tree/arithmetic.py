@@ -15,6 +15,15 @@ def abs_sq(array: jax.Array) -> jax.Array:
     return array.real**2 + array.imag**2 if jnp.iscomplexobj(array) else array * array
 
 
+def squared_norm(array: jax.Array) -> jax.Array:
+    """‖x‖² of one array, in its own precision.
+
+    It squares |x|, written as max(x, −x). Where a rule squares x as well, XLA:CPU would else find the two alike, and keep
+    all squares of an array in memory for both.
+    """
+    return jnp.sum(abs_sq(array) if jnp.iscomplexobj(array) else jnp.maximum(array, -array) ** 2)
+
+
 def finite(array: jax.Array) -> jax.Array:
     """The array with 0 in place of inf and nan: for sums and means that one bad entry must not ruin."""
     return jnp.where(jnp.isfinite(array), array, 0)
@@ -33,7 +42,7 @@ def dot(left: jax.Array, right: jax.Array) -> jax.Array:
 
 def norm(array: jax.Array) -> jax.Array:
     """The 2-norm of one array, in its own precision."""
-    return jnp.sqrt(jnp.sum(abs_sq(array)))
+    return jnp.sqrt(squared_norm(array))
 
 
 def root_mean_square(array: jax.Array) -> jax.Array:
@@ -43,7 +52,7 @@ def root_mean_square(array: jax.Array) -> jax.Array:
 
 def sum_of_squares(array: jax.Array) -> jax.Array:
     """The squared 2-norm of one array, summed in float32 at least."""
-    return jnp.sum(abs_sq(array.astype(compute_dtype(array.dtype))))
+    return squared_norm(array.astype(compute_dtype(array.dtype)))
 
 
 def global_norm(tree: Any) -> jax.Array:

@@ -20,7 +20,7 @@ from gradtx.core.transformation import GradientTransformation, TransformationLik
 from gradtx.core.types import DTypeLike
 from gradtx.tree.casts import zeros
 from gradtx.tree.maps import make_leaves, map_leaves
-from gradtx.wrappers.choosing import beside, choose, parted, run_if
+from gradtx.wrappers.choosing import beside, parted, run_if
 from gradtx.wrappers.guard import Steps
 
 
@@ -53,21 +53,18 @@ def _kind(leaf: jax.Array) -> Any:
     return jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.bfloat16
 
 
-def _add(total: jax.Array, grad: jax.Array, *, weight: jax.Array, first: jax.Array) -> jax.Array:
-    return jnp.where(first, weight * grad, total + weight * grad)
+def _add(total: jax.Array, grad: jax.Array, *, weight: jax.Array, first: jax.Array, counts: jax.Array) -> jax.Array:
+    return jnp.where(counts, jnp.where(first, weight * grad, total + weight * grad), total)
 
 
-def _gather(kept: Accumulated, updates: Any, weight: Any, value: Any) -> Accumulated:
-    """One micro-step more; the first one starts anew, whatever the last update left."""
-    first = kept.micro_step == 0
-    total = map_leaves(_add, kept.total, updates, weight=weight, first=first)
-    sums = {"weight": weight, "value": None if kept.value is None else weight * jnp.asarray(value)}
-    new = {
-        name: jnp.where(first, mine, getattr(kept, name) + mine).astype(getattr(kept, name).dtype)
-        for name, mine in sums.items()
-        if mine is not None
-    }
-    return kept._replace(total=total, micro_step=kept.micro_step + 1, **new)
+def _gather(kept: Accumulated, updates: Any, weight: Any, value: Any, counts: Any) -> Accumulated:
+    """One micro-step more, if it counts; the first one starts anew, whatever the last update left."""
+    told = {"weight": weight, "first": kept.micro_step == 0, "counts": jnp.asarray(counts)}
+    total = map_leaves(_add, kept.total, updates, **told)
+    ours = (kept.weight, kept.value)
+    ones = (jnp.ones_like(kept.weight), None if kept.value is None else jnp.asarray(value, kept.value.dtype))
+    of_weight, of_value = map_leaves(_add, ours, ones, **told)
+    return kept._replace(total=total, weight=of_weight, value=of_value, micro_step=kept.micro_step + counts)
 
 
 def _share(total: jax.Array, *, divisor: jax.Array) -> jax.Array:
@@ -94,14 +91,14 @@ def _update(
     use_grad_mean: bool,
     should_skip_update_fn: Callable[..., Any] | None,
     extra: Mapping[str, Any],
+    acts: Any,
 ) -> Any:
     old, before = parted(slots, "accumulate")
-    weight = checked_weight(extra.get("weight", 1.0))
-    kept = _gather(before, updates, weight, extra.get("value"))
-    due, usable = kept.micro_step >= every, kept.weight > 0
+    counts = jnp.asarray(True if acts is None else acts)
     if should_skip_update_fn is not None:
-        skip = jnp.asarray(should_skip_update_fn(updates, before.applied, params)[0], bool)
-        kept, due = choose(skip, before, kept), due & ~skip
+        counts &= ~jnp.asarray(should_skip_update_fn(updates, before.applied, params)[0], bool)
+    kept = _gather(before, updates, checked_weight(extra.get("weight", 1.0)), extra.get("value"), counts)
+    due, usable = (kept.micro_step >= every) & counts, kept.weight > 0
     check_weights(due, usable, kept.micro_step)
     divisor = jnp.where(usable, kept.weight, 1.0) if use_grad_mean else jnp.ones_like(kept.weight)
 

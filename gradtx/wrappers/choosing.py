@@ -8,34 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradtx.core.errors import GradtxError
-from gradtx.tree.casts import as_array
-from gradtx.tree.kernels import call_rows, group, signature
 from gradtx.tree.maps import map_leaves
-from gradtx.tree.paths import flatten
-
-
-def choose(condition: Any, new: Any, old: Any) -> Any:
-    """`new` where a condition holds, else `old`; both are worked out.
-
-    For what is cheap, or for a condition that nearly always holds: XLA fuses the choice into the kernels that make `new`.
-    The trees hold arrays of any dtype, and None.
-    """
-    ours, treedef = flatten(old)
-    rows = {
-        index: (as_array(mine), as_array(theirs))
-        for index, (mine, theirs) in enumerate(zip(treedef.flatten_up_to(new), ours, strict=True))
-        if theirs is not None
-    }
-    order, chosen = list(rows), list(ours)
-    for places in group((signature(one), signature(other)) for one, other in rows.values()).values():
-        indices = [order[place] for place in places]
-        for index, made in zip(indices, call_rows(_pick, condition, [rows[index] for index in indices]), strict=True):
-            chosen[index] = made
-    return jax.tree.unflatten(treedef, chosen)
-
-
-def _pick(condition: jax.Array, row: tuple[jax.Array, jax.Array]) -> jax.Array:
-    return jnp.where(condition, row[0], row[1])
 
 
 def run_if(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:

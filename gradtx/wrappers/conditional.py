@@ -12,8 +12,8 @@ from gradtx.core.transformation import GradientTransformation, TransformationLik
 from gradtx.core.types import NonNegative
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
-from gradtx.tree.maps import map_leaves
-from gradtx.wrappers.choosing import beside, choose, keep_if, parted, run_if
+from gradtx.tree.maps import choose, map_leaves
+from gradtx.wrappers.choosing import beside, keep_if, parted, run_if
 
 
 class FiniteCounts(NamedTuple):
@@ -45,15 +45,16 @@ def _init_finite(params: Any, *, inner: GradientTransformation) -> dict[str, Any
 
 
 def _update_finite(
-    updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, max_consecutive_errors: Any, extra: Any
+    updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, max_consecutive_errors: Any, extra: Any, acts: Any
 ) -> Any:
     old, counts = parted(slots, "apply_if_finite")
     finite = is_finite(updates)
     in_a_row = jnp.where(finite, 0, counts.notfinite_count + 1)
-    acts = finite | (in_a_row > max_consecutive_errors)
-    updates, new = inner.update_slots(updates, old, params, counts.applied + 1, extra)
-    counts = FiniteCounts(in_a_row, finite, counts.total_notfinite + ~finite, counts.applied + acts)
-    return keep_if(acts, updates), beside(choose(acts, new, old), "apply_if_finite", counts)
+    usable = finite | (in_a_row > max_consecutive_errors)
+    now = FiniteCounts(in_a_row, finite, counts.total_notfinite + ~finite, counts.applied + usable)
+    asked = usable if acts is None else acts & usable
+    updates, new = inner.update_slots(updates, old, params, counts.applied + 1, extra, asked)
+    return keep_if(asked, updates), beside(new, "apply_if_finite", now if acts is None else choose(acts, now, counts))
 
 
 def _inside_finite(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:

@@ -21,7 +21,8 @@ from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import Decay, Interval, NonNegative, Numeric, Positive
 from gradtx.tree.arithmetic import global_norm
-from gradtx.wrappers.choosing import beside, choose, keep_if, parted
+from gradtx.tree.maps import choose
+from gradtx.wrappers.choosing import beside, keep_if, parted
 
 Steps = Annotated[Numeric, Interval(1.0)]
 """A number of steps, 1 at least."""
@@ -119,13 +120,15 @@ def _update(
     decay: Any = None,
     warmup_steps: Any = None,
     extra: Any,
+    acts: Any,
 ) -> Any:
     old, kept = parted(slots, "guard")
     norm = global_norm(updates).astype(kept.norm.dtype)
     verdict = _judge(norm, kept, finite, max_norm, zscore, warmup_steps)
     counts = _count(kept, norm, verdict, _learn(norm, kept, verdict, zscore, decay))
-    updates, new = inner.update_slots(updates, old, params, kept.applied + 1, extra)
-    return keep_if(verdict.acts, updates), beside(choose(verdict.acts, new, old), "guard", counts)
+    asked = verdict.acts if acts is None else acts & verdict.acts
+    updates, new = inner.update_slots(updates, old, params, kept.applied + 1, extra, asked)
+    return keep_if(asked, updates), beside(new, "guard", counts if acts is None else choose(acts, counts, kept))
 
 
 def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:

@@ -11,8 +11,7 @@ from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import Fraction, Params
 from gradtx.tree.casts import copied
-from gradtx.tree.maps import make_leaves, map_leaves
-from gradtx.wrappers.choosing import choose
+from gradtx.tree.maps import choose, make_leaves, map_leaves
 
 
 class LookaheadParams(NamedTuple):

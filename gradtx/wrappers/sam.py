@@ -14,8 +14,8 @@ from gradtx.core.types import NonNegative
 from gradtx.transforms.clipping import Square
 from gradtx.tree.arithmetic import abs_sq, total
 from gradtx.tree.casts import copied
-from gradtx.tree.maps import make_leaves, map_leaves
-from gradtx.wrappers.choosing import choose, run_if
+from gradtx.tree.maps import choose, make_leaves, map_leaves
+from gradtx.wrappers.choosing import run_if
 from gradtx.wrappers.lookahead import check_period
 
 

@@ -1,0 +1,55 @@
+"""Rules whose step may be left out: each slot becomes the new one or stays the old, in the kernel that writes it.
+
+Choosing between new and old slots behind a rule would make XLA:CPU copy them: an update that is worked out from a new slot,
+beside a chosen slot that takes the old one's place, needs both at once. So a slot is chosen inside the rule, where it is made,
+and the update follows from what was chosen. Where the step is left out the update means nothing, and is not used.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Literal
+
+
+def update_if(acts: jax.Array | None, update: Callable[..., Any], grad: Any, slots: Any, *args: Any) -> tuple[Any, Any]:
+    """`update(grad, slots, *args)`, its new slots chosen by `acts` from the moment they are made; None: they always are."""
+    if acts is None or slots is None:
+        return update(grad, slots, *args)
+    closed, shape = jax.make_jaxpr(functools.partial(_in_order, update), return_shape=True)(grad, slots, *args)
+    flat, before = jax.tree.leaves((grad, slots, *args)), jax.tree.leaves(slots)
+    made = _variables(closed, len(jax.tree.leaves(shape[0])))
+    old = {variable: was for variable, was in zip(made, before, strict=True) if variable is not None} if len(made) == len(before) else {}
+    found = _evaluate(closed, flat, functools.partial(_choose, acts, old))
+    return jax.tree.unflatten(jax.tree.structure(shape), found)
+
+
+def _in_order(update: Callable[..., Any], grad: Any, slots: Any, *args: Any) -> tuple[Any, Any]:
+    made, new = update(grad, slots, *args)
+    return made, new
+
+
+def _variables(closed: ClosedJaxpr, skip: int) -> Sequence[Any]:
+    """The variables of a program that hold its new slots; None for one that is a constant."""
+    return [None if isinstance(variable, Literal) else variable for variable in closed.jaxpr.outvars[skip:]]
+
+
+def _choose(acts: jax.Array, old: dict[Any, Any], variable: Any, value: Any) -> Any:
+    was = old.get(variable)
+    return value if was is None or was.shape != value.shape else jnp.where(acts, value, was)
+
+
+def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], settle: Callable[[Any, Any], Any]) -> list[Any]:
+    """Run a program operation by operation; `settle(variable, value)` has the last word on every value it makes."""
+    known: dict[Any, Any] = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *args], strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else known[atom]
+
+    for equation in closed.jaxpr.eqns:
+        made = equation.primitive.bind(*map(read, equation.invars), **equation.primitive.get_bind_params(equation.params))
+        values = made if equation.primitive.multiple_results else [made]
+        known |= {variable: settle(variable, value) for variable, value in zip(equation.outvars, values, strict=True)}
+    return list(map(read, closed.jaxpr.outvars))
