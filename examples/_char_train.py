@@ -79,11 +79,11 @@ def train(plan: Plan, text: texts.Text) -> Iterator[dict[str, Any]]:
         run = gradtx.load(plan.checkpoint, run)
     with plan.log(run["step"]).open("w", encoding="utf-8") as log:
         while run["step"] < plan.steps:
-            began, number = time.perf_counter(), run["step"]
+            began, number, count = time.perf_counter(), run["step"], int(run["state"].count)
             batch = jnp.asarray(texts.windows(text.train, plan.context + 1, plan.batch, (plan.seed, number)))
             params, state, value = step(run["params"], run["state"], batch)
             run = {"params": params, "state": state, "step": number + 1}
-            row = {"step": run["step"], "loss": float(value)} | measured(tx, state, number)
+            row = {"step": run["step"], "loss": float(value)} | measured(tx, state, count)
             if run["step"] % plan.check_every == 0 or run["step"] == plan.steps:
                 row |= {name: float(found) for name, found in check(params, state, valid).items()}
             print(json.dumps(row | {"seconds": time.perf_counter() - began}), file=log, flush=True)
@@ -92,10 +92,10 @@ def train(plan: Plan, text: texts.Text) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def measured(tx: gradtx.GradientTransformation, state: Any, number: int) -> dict[str, float]:
-    """What the state knows of the step that was made."""
+def measured(tx: gradtx.GradientTransformation, state: Any, count: int) -> dict[str, float]:
+    """What the state knows of the step that was made, and the rate before which so many steps were made and not left out."""
     guard = state.slots["guard"]
-    rate = gradtx.hyperparams(tx, at=number)["learning_rate"]
+    rate = gradtx.hyperparams(tx, at=count)["learning_rate"]
     return {"learning_rate": float(rate), "grad_norm": float(guard.norm), "skipped_steps": int(guard.skipped)}
 
 

@@ -97,7 +97,7 @@ def _draw_rate(axes: Any, values: Sequence[float], plan: Plan) -> None:
     for left, width, name in ((0, warmup, "warmup"), (warmup, stable, "stable"), (warmup + stable, decay, "decay")):
         axes.annotate(name, (left + width / 2, 0.92), xycoords=("data", "axes fraction"), color=GREEN, ha="center")
     for edge in (warmup, warmup + stable):
-        axes.axvline(edge, color=GREEN, alpha=0.4, lw=1)
+        axes.axvline(edge, ymax=0.8, color=GREEN, alpha=0.4, lw=1)
     axes.set(title="Learning rate (per step)", xlabel="step", ylim=(0, 1.25 * max(values)))
 
 

@@ -9,6 +9,7 @@ trains to the end. The steps between the checkpoint and the kill are done by bot
 """
 
 import argparse
+import contextlib
 import math
 import subprocess
 import sys
@@ -134,7 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
     if len(text.valid) <= plan.context:
         sys.exit(f"{text.name} is too short: a tenth of it is {len(text.valid)} characters, and more than {plan.context} are needed")
     if chosen.only_train:
-        show(train(plan, text), plan, console)
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C reaches both processes; the other one speaks
+            show(train(plan, text), plan, console)
         return
     plan.folder.mkdir(parents=True, exist_ok=True)
     killed = None if chosen.resume else kill(plan, text, sys.argv[1:] if arguments is None else arguments, console)
@@ -147,4 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; --resume goes on from the last checkpoint")
