@@ -40,13 +40,12 @@ def numpy_curve(w: np.ndarray, low: float, high: float, beta: float) -> tuple[np
 
 
 def numpy_suggestion(rates: np.ndarray, smoothed: np.ndarray, beta: float) -> float:
-    """The rate of the largest fall of the smoothed loss over its reach, up to its smallest value."""
+    """The rate of the largest fall of the smoothed loss over its reach, up to its smallest value; nan where there is none."""
     whole = next((i for i, value in enumerate(smoothed) if not np.isfinite(value)), len(smoothed))
-    best, reach = int(np.argmin(smoothed[:whole])), round(1 / (1 - beta))
+    best, reach = int(np.argmin(smoothed[:whole])) if whole else 0, round(1 / (1 - beta))
     falls = {k: smoothed[k] - smoothed[k + reach] for k in range(reach, best - reach + 1)}
-    steepest = max(falls, key=lambda k: falls[k])
-    assert falls[steepest] > 0
-    return rates[steepest]
+    steepest = max(falls, key=lambda k: falls[k], default=None)
+    return rates[steepest] if steepest is not None and falls[steepest] > 0 else np.nan
 
 
 @pytest.mark.parametrize(("low", "high", "beta"), [(1e-4, 0.5, 0.9), (1e-5, 0.3, 0.0), (1e-3, 0.2, 0.75)])
@@ -57,6 +56,20 @@ def test_the_curve_is_that_of_numpy(low: float, high: float, beta: float) -> Non
     np.testing.assert_allclose(curve.losses, losses, rtol=1e-3)
     np.testing.assert_allclose(curve.smoothed, smoothed, rtol=1e-3)
     assert float(curve.suggestion) == pytest.approx(numpy_suggestion(rates, smoothed, beta), rel=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.75, 0.9])
+def test_the_suggestion_for_any_course_of_losses(beta: float) -> None:
+    """The losses are told as batches; they wander, and end in inf, nan or neither."""
+    rng = np.random.default_rng(2)
+    losses = np.cumsum(rng.normal(size=(60, 40)), axis=1) + 10 * rng.normal(size=(60, 1)) * (np.arange(40) == 0)
+    for row, value in zip(losses[::2], np.resize([np.nan, np.inf, -np.inf], 30), strict=True):
+        row[rng.integers(20, 40) :] = value
+    find = functools.partial(gradtx.find_learning_rate, lambda w, loss: loss + 0 * w, jnp.array(1.0), gradtx.sgd(1.0), smoothing=beta)
+    curves = jax.vmap(lambda row: find(row))(jnp.asarray(losses, jnp.float32))
+    expected = [numpy_suggestion(*map(np.asarray, pair), beta) for pair in zip(curves.learning_rates, curves.smoothed, strict=True)]
+    np.testing.assert_array_equal(curves.suggestion, expected)
+    assert 5 < np.isnan(expected).sum() < 55
 
 
 @pytest.mark.parametrize("condition", [1.0, 1e2, 1e4])
