@@ -66,7 +66,7 @@ def test_the_suggestion_for_any_course_of_losses(beta: float) -> None:
     for row, value in zip(losses[::2], np.resize([np.nan, np.inf, -np.inf], 30), strict=True):
         row[rng.integers(20, 40) :] = value
     find = functools.partial(gradtx.find_learning_rate, lambda w, loss: loss + 0 * w, jnp.array(1.0), gradtx.sgd(1.0), smoothing=beta)
-    curves = jax.vmap(lambda row: find(row))(jnp.asarray(losses, jnp.float32))
+    curves = jax.vmap(find)(jnp.asarray(losses, jnp.float32))
     expected = [numpy_suggestion(*map(np.asarray, pair), beta) for pair in zip(curves.learning_rates, curves.smoothed, strict=True)]
     np.testing.assert_array_equal(curves.suggestion, expected)
     assert 5 < np.isnan(expected).sum() < 55
