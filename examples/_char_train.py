@@ -56,7 +56,8 @@ def optimizer(plan: Plan) -> gradtx.GradientTransformation:
     warmup, stable, decay = plan.phases
     rate = gradtx.warmup_stable_decay_schedule(0.0, 4e-3, warmup, stable, decay)
     adamw = gradtx.adamw(rate, b2=0.98, weight_decay=0.1, mask=r"kernel$")
-    return gradtx.guard(gradtx.chain(gradtx.clip_by_global_norm(MAX_NORM), adamw, gradtx.params_ema(0.97, warmup=True)), zscore=6.0)
+    chain = gradtx.chain(gradtx.clip_by_global_norm(MAX_NORM), adamw, gradtx.params_ema(0.97, warmup=True))
+    return gradtx.guard(gradtx.with_metrics(chain), zscore=6.0)
 
 
 def loss(params: Any, windows: jax.Array) -> jax.Array:
@@ -72,18 +73,19 @@ def start(plan: Plan, tx: gradtx.GradientTransformation, text: texts.Text) -> di
 def train(plan: Plan, text: texts.Text) -> Iterator[dict[str, Any]]:
     """Train from the last checkpoint, or from the start where there is none; tells every step, and writes it to a log."""
     tx = optimizer(plan)
-    step, check = gradtx.make_step(loss, tx), jax.jit(functools.partial(_check, tx))
+    step, check = gradtx.make_step(loss, tx, microbatches=plan.microbatches), jax.jit(functools.partial(_check, tx))
     valid = jnp.asarray(texts.held_out(text.valid, plan.context + 1, plan.checked))
     run = start(plan, tx, text)
     if plan.checkpoint.exists():
         run = gradtx.load(plan.checkpoint, run)
     with plan.log(run["step"]).open("w", encoding="utf-8") as log:
         while run["step"] < plan.steps:
-            began, number, count = time.perf_counter(), run["step"], int(run["state"].count)
+            began, number = time.perf_counter(), run["step"]
+            rate = float(gradtx.metrics(tx, run["state"])["learning_rate"])  # before the step, which takes its arguments' place
             batch = jnp.asarray(texts.windows(text.train, plan.context + 1, plan.batch, (plan.seed, number)))
             params, state, value = step(run["params"], run["state"], batch)
             run = {"params": params, "state": state, "step": number + 1}
-            row = {"step": run["step"], "loss": float(value)} | measured(tx, state, count)
+            row = {"step": run["step"], "loss": float(value)} | measured(tx, state) | {"learning_rate": rate}
             if run["step"] % plan.check_every == 0 or run["step"] == plan.steps:
                 row |= {name: float(found) for name, found in check(params, state, valid).items()}
             print(json.dumps(row | {"seconds": time.perf_counter() - began}), file=log, flush=True)
@@ -92,11 +94,9 @@ def train(plan: Plan, text: texts.Text) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def measured(tx: gradtx.GradientTransformation, state: Any, count: int) -> dict[str, float]:
-    """What the state knows of the step that was made, and the rate before which so many steps were made and not left out."""
-    guard = state.slots["guard"]
-    rate = gradtx.hyperparams(tx, at=count)["learning_rate"]
-    return {"learning_rate": float(rate), "grad_norm": float(guard.norm), "skipped_steps": int(guard.skipped)}
+def measured(tx: gradtx.GradientTransformation, state: Any) -> dict[str, float]:
+    """What the state knows of the step that was made; one transfer from the device."""
+    return {name: float(value) for name, value in jax.device_get(gradtx.metrics(tx, state)).items()}
 
 
 def _check(tx: gradtx.GradientTransformation, params: Any, state: Any, windows: jax.Array) -> dict[str, jax.Array]:

@@ -38,12 +38,19 @@ def show(rows: Iterable[Row], plan: Plan, console: Console) -> list[Row]:
 
 def _table(row: Row, plan: Plan, speed: float) -> Table:
     """Two columns of names and numbers."""
-    saved = row["step"] // plan.save_every * plan.save_every
+    saved, parts = row["step"] // plan.save_every * plan.save_every, plan.microbatches
     cells = [
         ("loss", f"{row['loss']:.3f} nats", "validation, as trained", _nats(row.get("valid"))),
         ("learning rate", f"{row['learning_rate']:.2e}", "validation, averaged", _nats(row.get("valid_ema"))),
-        ("gradient norm", f"{row['grad_norm']:.3f}", "skipped steps", f"{row['skipped_steps']:.0f}"),
-        ("characters/s", f"{speed:,.0f}" if speed else "…", "last checkpoint", f"step {saved}" if saved else "none yet"),
+        ("gradient norm", f"{row['guarded_norm']:.3f}", "clip rate", f"{row['clip_rate']:.0%}"),
+        ("update norm", f"{row['update_norm']:.4f}", "skipped steps", f"{row['skipped_steps']:.0f}"),
+        ("parameter norm", f"{row['param_norm']:.2f}", "characters/s", f"{speed:,.0f}" if speed else "…"),
+        (
+            "micro-batches",
+            f"{parts} of {plan.batch // parts}",
+            "last checkpoint",
+            f"step {saved}" if saved else "none yet",
+        ),
     ]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for index in range(4):
@@ -102,7 +109,7 @@ def _draw_rate(axes: Any, values: Sequence[float], plan: Plan) -> None:
 
 
 def _draw_norm(axes: Any, rows: Sequence[Row]) -> None:
-    norms = [row["grad_norm"] for row in rows]
+    norms = [row["guarded_norm"] for row in rows]
     draw_noisy(axes, norms, PURPLE, "Gradient norm, before clipping")
     axes.axhline(MAX_NORM, color=INK, lw=1, ls="--")
     axes.annotate(f"clipped above {MAX_NORM:g}", (1, MAX_NORM), (-2, 4), xycoords=("axes fraction", "data"), **OFFSET, ha="right")
