@@ -18,6 +18,7 @@ from gradtx.core.hyperparams import vmap_axes as vmap_axes
 from gradtx.core.leafwise import leafwise as leafwise
 from gradtx.core.leafwise import treewise as treewise
 from gradtx.core.make_step import make_step as make_step
+from gradtx.core.reports import loss_scale as loss_scale
 from gradtx.core.schedule import Schedule as Schedule
 from gradtx.core.schedule import schedule as schedule
 from gradtx.core.select import coverage as coverage
@@ -35,6 +36,7 @@ from gradtx.core.types import Positive as Positive
 from gradtx.core.types import State as State
 from gradtx.inspect.find_learning_rate import LearningRateCurve as LearningRateCurve
 from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
+from gradtx.inspect.metrics import metrics as metrics
 from gradtx.inspect.summary import summary as summary
 from gradtx.interop.checkpoints import flatten_state as flatten_state
 from gradtx.interop.checkpoints import load as load
@@ -196,6 +198,7 @@ from gradtx.wrappers.accumulate import accumulate as accumulate
 from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite
 from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
 from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
+from gradtx.wrappers.dynamic_loss_scale import dynamic_loss_scale as dynamic_loss_scale
 from gradtx.wrappers.flatten import flatten as flatten
 from gradtx.wrappers.guard import guard as guard
 from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
@@ -210,3 +213,4 @@ from gradtx.wrappers.sam import scale_by_asam as scale_by_asam
 from gradtx.wrappers.schedule_free import schedule_free as schedule_free
 from gradtx.wrappers.schedule_free import schedule_free_eval_params as schedule_free_eval_params
 from gradtx.wrappers.split_real_and_imaginary import split_real_and_imaginary as split_real_and_imaginary
+from gradtx.wrappers.with_metrics import with_metrics as with_metrics

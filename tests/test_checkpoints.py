@@ -286,6 +286,9 @@ RUNS = {
     "averaged": gradtx.chain(gradtx.clip_by_global_norm(0.5), gradtx.adamw(RATE), gradtx.params_ema(0.9, warmup=True)),
     "lookahead": gradtx.lookahead(gradtx.adamw(RATE), sync_period=3, slow_step_size=0.5),
     "noisy": gradtx.chain(gradtx.add_noise(0.1, 0.5, 3), gradtx.schedule_free_adamw(0.01)),
+    "guarded, accumulated": gradtx.guard(
+        gradtx.with_metrics(gradtx.accumulate(gradtx.chain(gradtx.clip_by_global_norm(0.5), gradtx.adamw(RATE)), every=2)), zscore=4.0
+    ),
     "finite": gradtx.apply_if_finite(gradtx.tunable(gradtx.adam(RATE)), 3),
 }
 STEPS, EVERY = 10, 3

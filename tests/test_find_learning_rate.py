@@ -128,6 +128,7 @@ TRANSFORMATIONS = {
     "in the state": gradtx.tunable(gradtx.sgd(0.1), "learning_rate"),
     "scheduled, in the state": gradtx.tunable(gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 10))),
     "partition": gradtx.partition({"all": gradtx.sgd(0.1)}, [(".*", "all")]),
+    "guarded, watched": gradtx.guard(gradtx.with_metrics(gradtx.sgd(0.1))),
     "averaged": gradtx.chain(gradtx.sgd(0.1), gradtx.params_ema(0.9)),
 }
 

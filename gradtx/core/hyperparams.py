@@ -37,13 +37,25 @@ def hyperparams(tx: GradientTransformation, at: int | Array | State = 0) -> dict
     >>> {name: float(value) for name, value in hyperparams(tx, at=5).items()}
     {'max_norm': 1.0, 'learning_rate': 0.5}
     """
-    if not isinstance(at, State):
-        values = {address: value_at(value, at) for address, value in _values(tx, Schedule).items()}
+    if isinstance(at, State):
+        values = _values_in_state(tx, at)
     else:
-        places = list(_members_in_state(tx, at.slots, at.count))
-        tx = _with_kept(tx, places)
-        values = {address: value_at(value, _count_at(address, places, at.count)) for address, value in _values(tx, Schedule).items()}
-    return {name: values[address] for name, address in _names(values).items()}
+        values = {address: value_at(value, at) for address, value in _values(tx, Schedule).items()}
+    return {name: values[address] for name, address in short_names(values).items()}
+
+
+def _values_in_state(tx: GradientTransformation, state: State) -> dict[Address, Any]:
+    """Every hyperparameter at its own member's count, by address."""
+    places = list(_members_in_state(tx, state.slots, state.count))
+    values = _values(_with_kept(tx, places), Schedule)
+    return {address: value_at(value, _count_at(address, places, state.count)) for address, value in values.items()}
+
+
+def moving_values(tx: GradientTransformation, state: State) -> dict[Address, Any]:
+    """The hyperparameters that follow a schedule, and those that the state keeps, by address."""
+    kept = {address for place in _members_in_state(tx, state.slots, state.count) for address in place.kept}
+    scheduled = {address for address, value in _values(tx, Schedule).items() if isinstance(value, Schedule)}
+    return {address: value for address, value in _values_in_state(tx, state).items() if address in kept | scheduled}
 
 
 class Place(NamedTuple):
@@ -140,7 +152,7 @@ def vmap_axes(tx: GradientTransformation, *names: str) -> GradientTransformation
 
 def find(tx: Definition, name: str) -> Address:
     """Where a hyperparameter is, or a parameter of a schedule; an error lists the names if there is none."""
-    wanted, names = tuple(name.split(".")), _names(_values(tx, Schedule))
+    wanted, names = tuple(name.split(".")), short_names(_values(tx, Schedule))
     where = f"{tx.factory.__name__} has the hyperparameters {', '.join(names)}"
     for addresses in (_values(tx, Schedule), _values(tx, ())):
         if wanted in addresses:
@@ -160,7 +172,7 @@ def _values(tx: Definition, stop: Any) -> dict[Address, Any]:
     return {tuple(map(key_text, path)): value for path, value in found}
 
 
-def _names(addresses: Mapping[Address, Any]) -> dict[str, Address]:
+def short_names(addresses: Mapping[Address, Any]) -> dict[str, Address]:
     """For every address its shortest ending that no other address shares."""
     return {_shortest(address, addresses): address for address in addresses}
 
@@ -265,7 +277,7 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
     >>> tx.update(w, state)[0].tolist()
     [-0.5]
     """
-    chosen = names or tuple(_names(_values(inner, Schedule)))
+    chosen = names or tuple(short_names(_values(inner, Schedule)))
     for name in chosen:
         find(inner, name)
     members, options = {"inner": inner}, {"names": chosen}
@@ -294,7 +306,7 @@ def inject_hyperparams(
         static = {static_args} if isinstance(static_args, str) else set(static_args)
         for name in static:
             find(inner, name)
-        values = hyperparams_named(inner, [name for name in _names(_values(inner, Schedule)) if name not in static], None)
+        values = hyperparams_named(inner, [name for name in short_names(_values(inner, Schedule)) if name not in static], None)
         if hyperparam_dtype is not None:
             typed = {name: jnp.asarray(value, hyperparam_dtype) for name, value in values.items() if not isinstance(value, Schedule)}
             inner = replace(inner, **typed)

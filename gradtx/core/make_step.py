@@ -2,47 +2,164 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gradtx.core.apply import apply_updates
+from gradtx.core.errors import GradtxError
+from gradtx.core.reports import loss_scale
 from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
+from gradtx.tree.casts import compute_dtype, is_inexact, zeros
+from gradtx.tree.maps import make_leaves, map_leaves
+from gradtx.tree.paths import tree_paths
 
 
-def make_step(loss_fn: Callable[..., Any], tx: TransformationLike, *, has_aux: bool = False, donate: bool = True) -> Callable[..., Any]:
-    """A jitted `step(params, state, *batch) -> (params, state, value[, aux])`.
+class Loss(NamedTuple):
+    """A loss, and how it is taken over a batch: in how many parts, weighed by what."""
+
+    function: Callable[..., Any]
+    has_aux: bool
+    microbatches: int
+    weigh: Callable[..., Any] | None
+
+
+def make_step(
+    loss_fn: Callable[..., Any],
+    tx: TransformationLike,
+    *,
+    has_aux: bool = False,
+    donate: bool = True,
+    microbatches: int = 1,
+    weigh: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    r"""A jitted `step(params, state, *batch) -> (params, state, value[, aux])`.
 
     The transformation is told `value=`, `grad=` and `value_fn=` (the loss on this batch as a function of
-    the parameters), so line searches and value-driven methods work as they are.
+    the parameters), so line searches and value-driven methods work as they are. Where it holds a `dynamic_loss_scale`, the
+    loss is multiplied by that scale before its gradient is taken; `value` is the loss itself.
+
+    With k = `microbatches` the gradient is taken part by part: g = Σ w_i g_i / Σ w_i in float32 at least, and then one update. It is the
+    step of the whole batch, with the activations of a k-th of it in memory. Part i holds the examples i, i + k, i + 2k, ..., so that a
+    batch that is spread over devices stays where it is. Arrays without axes are the same for every part, random keys are split.
 
     Args:
       loss_fn: `loss_fn(params, *batch)` -> scalar, or `(scalar, aux)` with `has_aux`.
       tx: the transformation; its hyperparameters become constants of the step.
-      has_aux: whether `loss_fn` returns auxiliary output beside the loss.
+      has_aux: whether `loss_fn` returns auxiliary output beside the loss; with microbatches it gets a first axis for the parts.
       donate: whether `params` and `state` are given up to the step, which then updates them in place;
         do not use the arrays that you passed in afterwards.
+      microbatches: k ≥ 1, a divisor of every batch axis.
+      weigh: `weigh(*part)` -> the weight w of a part, such as its number of tokens, where `loss_fn` takes a mean over
+        those; None: all parts weigh the same. Static.
+
+    Raises:
+      GradtxError: k is no whole number from 1 on; it does not divide a first axis; the loss is no scalar.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.sgd(0.25)
-    >>> step = gradtx.make_step(lambda w, x: (w - x) ** 2, tx)
+    >>> step = gradtx.make_step(lambda w, x: jnp.mean((w - x) ** 2), tx, microbatches=2)
     >>> w = jnp.array(4.0)
-    >>> w, state, value = step(w, tx.init(w), 2.0)
+    >>> w, state, value = step(w, tx.init(w), jnp.array([1.0, 2.0, 2.0, 3.0]))
     >>> float(w), float(value), int(state.count)
-    (3.0, 4.0, 1)
+    (3.0, 4.5, 1)
+
+    See also: `accumulate`, where micro-batches arrive one by one.
     """
-    step = functools.partial(_step, loss_fn, as_transformation(tx), has_aux)
+    if isinstance(microbatches, bool) or not isinstance(microbatches, int) or microbatches < 1:
+        raise GradtxError(f"make_step: microbatches = {microbatches!r} is no number of parts; give a whole number from 1 on")
+    step = functools.partial(_step, Loss(loss_fn, has_aux, microbatches, weigh), as_transformation(tx))
     return jax.jit(step, donate_argnums=(0, 1) if donate else ())
 
 
-def _step(loss_fn: Callable[..., Any], tx: GradientTransformation, has_aux: bool, params: Any, state: Any, *batch: Any) -> tuple[Any, ...]:
-    out, grads = jax.value_and_grad(loss_fn, has_aux=has_aux)(params, *batch)
-    value, *aux = out if has_aux else (out,)
-    value_fn = functools.partial(_value, loss_fn, has_aux, batch)
+def _step(loss: Loss, tx: GradientTransformation, params: Any, state: Any, *batch: Any) -> tuple[Any, ...]:
+    scale = loss_scale(tx, state)
+    one = loss.microbatches == 1
+    grads, value, *aux = _gradient(loss, scale, params, batch) if one else _gradient_by_parts(loss, scale, params, batch)
+    value_fn = functools.partial(_value, loss, batch)
     updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
     return apply_updates(params, updates), state, value, *aux
 
 
-def _value(loss_fn: Callable[..., Any], has_aux: bool, batch: tuple[Any, ...], params: Any) -> Any:
-    out = loss_fn(params, *batch)
-    return out[0] if has_aux else out
+def _gradient(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The gradient of the scaled loss, the loss itself, and the auxiliary output if there is any."""
+    scaled = functools.partial(_scaled, loss, scale)
+    (_, (value, aux)), grads = jax.value_and_grad(scaled, has_aux=True)(params, *batch)
+    return (grads, value, aux) if loss.has_aux else (grads, value)
+
+
+def _scaled(loss: Loss, scale: Any, params: Any, *batch: Any) -> tuple[Any, tuple[Any, Any]]:
+    value, aux = _checked(loss, loss.function(params, *batch))
+    return value if isinstance(scale, float) else value.astype(compute_dtype(value.dtype)) * scale, (value, aux)
+
+
+def _checked(loss: Loss, out: Any) -> tuple[jax.Array, Any]:
+    """The loss as a scalar array, and the auxiliary output."""
+    value, aux = out if loss.has_aux else (out, None)
+    if jnp.shape(value) != ():
+        raise GradtxError(f"make_step: the loss has shape {jnp.shape(value)}, and must be a scalar: take its mean over the batch")
+    return jnp.asarray(value), aux
+
+
+def _gradient_by_parts(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The weighted mean of the parts' gradients and losses, taken one part after another."""
+    start = make_leaves(zeros, params), jnp.zeros(()), jnp.zeros(())
+
+    def add(sums: Any, part: tuple[Any, ...]) -> tuple[Any, Any]:
+        total, of_value, of_weight = sums
+        grads, value, *aux = _gradient(loss, scale, params, part)
+        weight = jnp.asarray(1.0 if loss.weigh is None else loss.weigh(*part), of_weight.dtype)
+        total = map_leaves(_add_weighted, total, grads, weight=weight)
+        return (total, of_value + weight * value.astype(of_value.dtype), of_weight + weight), aux
+
+    (total, of_value, of_weight), aux = jax.lax.scan(add, start, _parts(loss.microbatches, batch))
+    weight = jnp.where(of_weight > 0, of_weight, 1.0)
+    grads = jax.tree.map(_fill, params, map_leaves(_divide, total, weight=weight), is_leaf=lambda leaf: leaf is None)
+    return grads, of_value / weight, *aux
+
+
+def _add_weighted(total: jax.Array, grad: jax.Array, *, weight: jax.Array) -> jax.Array:
+    return total + weight * grad
+
+
+def _divide(total: jax.Array, *, weight: jax.Array) -> jax.Array:
+    return total / weight
+
+
+def _fill(param: Any, grad: Any) -> Any:
+    """The gradient of a leaf: zeros, of the type that JAX gives them, where it is no parameter."""
+    return grad if grad is not None or is_inexact(param) or param is None else jnp.zeros(jnp.shape(param), jax.dtypes.float0)
+
+
+def _parts(count: int, batch: tuple[Any, ...]) -> Any:
+    """A batch as parts along a new first axis."""
+    leaves, treedef = jax.tree.flatten(batch)
+    paths = tree_paths(batch)
+    return jax.tree.unflatten(treedef, [_part(count, leaf, path) for leaf, path in zip(leaves, paths, strict=True)])
+
+
+def _part(count: int, leaf: Any, path: str) -> Any:
+    array = jnp.asarray(leaf)
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.ndim == 0:
+        return jax.random.split(array, count)
+    if array.ndim == 0:
+        return jnp.broadcast_to(array, (count,))
+    if array.shape[0] % count:
+        raise GradtxError(f"make_step: microbatches = {count} does not divide the first axis of the batch at {path!r}, {array.shape}")
+    return jnp.moveaxis(array.reshape(array.shape[0] // count, count, *array.shape[1:]), 1, 0)
+
+
+def _value(loss: Loss, batch: tuple[Any, ...], params: Any) -> Any:
+    """The loss on the whole batch, part by part where gradients are taken so."""
+    if loss.microbatches == 1:
+        return _checked(loss, loss.function(params, *batch))[0]
+
+    def add(sums: Any, part: tuple[Any, ...]) -> tuple[Any, None]:
+        of_value, of_weight = sums
+        value, _ = _checked(loss, loss.function(params, *part))
+        weight = jnp.asarray(1.0 if loss.weigh is None else loss.weigh(*part), of_weight.dtype)
+        return (of_value + weight * value.astype(of_value.dtype), of_weight + weight), None
+
+    (of_value, of_weight), _ = jax.lax.scan(add, (jnp.zeros(()), jnp.zeros(())), _parts(loss.microbatches, batch))
+    return of_value / jnp.where(of_weight > 0, of_weight, 1.0)

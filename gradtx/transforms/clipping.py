@@ -62,7 +62,7 @@ def _shrinkage(found: Any, shared: None, step: jax.Array, *, max_norm: jax.Array
     return {"factor": shrink(jnp.sqrt(total(found.square)), max_norm)}, None
 
 
-def _shrink_to_norm(grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array) -> Any:
+def shrink_by_factor(grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array) -> Any:
     return factor * grad, slots
 
 
@@ -92,8 +92,14 @@ def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
 
     Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063, Algorithm 1.
     """
-    hyperparams = {"max_norm": max_norm}
-    return leafwise(None, _shrink_to_norm, hyperparams=hyperparams, measure=measure_square, conclude=_shrinkage, name="clip_by_global_norm")
+    return leafwise(
+        None,
+        shrink_by_factor,
+        hyperparams={"max_norm": max_norm},
+        measure=measure_square,
+        conclude=_shrinkage,
+        name="clip_by_global_norm",
+    )
 
 
 def _shrink_to_rms(grad: jax.Array, slots: None, param: None, step: jax.Array, *, threshold: jax.Array) -> Any:

@@ -1,0 +1,149 @@
+r"""Norms and clip rate, kept in the state while a transformation runs.
+
+‖g‖, ‖u‖ and ‖θ‖ over all arrays and over groups of them, in float32 at least; the clip rate is c ← c + (1 − β)/(1 − β^t) (1[clipped] − c).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.errors import SelectionError
+from gradtx.core.leafwise import treewise
+from gradtx.core.program import leaves_of
+from gradtx.core.rules import Inside, LeafRule
+from gradtx.core.selector import labels
+from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation, definition
+from gradtx.core.types import Decay
+from gradtx.transforms.clipping import shrink_by_factor
+from gradtx.transforms.moments import debias
+from gradtx.tree.arithmetic import sum_of_squares, sum_scalars
+from gradtx.tree.casts import as_array, is_inexact
+from gradtx.tree.kernels import map_arrays
+from gradtx.tree.maps import choose
+from gradtx.wrappers.choosing import beside, parted
+
+Groups = Sequence[tuple[Any, str]] | None
+NORMS = ("grad_norm", "update_norm", "param_norm")
+
+
+def _clips(inner: GradientTransformation) -> list[str]:
+    """The members that shrink all updates together, by name."""
+    return [item.name for item in inner.items if isinstance(item.rule, LeafRule) and item.rule.rule.update is shrink_by_factor]
+
+
+def _group_names(groups: Groups) -> list[str]:
+    return list(dict.fromkeys(name for _, name in groups or ()))
+
+
+def _init(params: Any, *, inner: GradientTransformation, groups: Groups) -> dict[str, Any]:
+    names = [name if group is None else f"{name}/{group}" for name in NORMS for group in (None, *_group_names(groups))]
+    names += ["clip_rate"] if _clips(inner) else []
+    return beside(inner.init_slots(params), "metrics", {name: jnp.zeros((), jnp.result_type(float)) for name in names})
+
+
+def _norms(name: str, tree: Any, groups: Groups) -> dict[str, jax.Array]:
+    """The norm of a tree, and of each group of its arrays."""
+    leaves = leaves_of(tree)
+    chosen = [index for index, value in enumerate(leaves.values) if is_inexact(value)]
+    squares = map_arrays(sum_of_squares, [as_array(leaves.values[index]) for index in chosen]) if chosen else []
+    found = {name: jnp.sqrt(sum_scalars(squares))}
+    if not groups:
+        return found
+    group_of = labels(groups, leaves, _group_names(groups), "with_metrics")
+    for group in _group_names(groups):
+        members = [square for index, square in zip(chosen, squares, strict=True) if group_of[index] == group]
+        found[f"{name}/{group}"] = jnp.sqrt(sum_scalars(members))
+    return found
+
+
+def _clip_rate(rate: jax.Array, factors: Sequence[jax.Array], decay: Any, step: Any) -> jax.Array:
+    """The share of steps at which a clip shrank the updates, as an average that forgets."""
+    clipped = jnp.stack([factor < 1 for factor in factors]).any()
+    decay = jnp.asarray(decay, rate.dtype)
+    return rate + debias(1 - decay, decay, jnp.asarray(step, rate.dtype)) * (clipped - rate)
+
+
+def _update(
+    updates: Any,
+    slots: Any,
+    params: Any,
+    step: Any,
+    *,
+    inner: GradientTransformation,
+    groups: Groups,
+    decay: Any,
+    extra: Mapping[str, Any],
+    acts: Any,
+) -> Any:
+    old, kept = parted(slots, "metrics")
+    made, new, seen = inner.watch_slots(updates, old, params, step, extra, acts)
+    trees = dict(zip(NORMS, (updates, made, params), strict=True))
+    found = {key: value for name, tree in trees.items() for key, value in _norms(name, tree, groups).items()}
+    factors = [seen[name]["factor"] for name in _clips(inner) if name in seen]
+    if factors:
+        found["clip_rate"] = _clip_rate(kept["clip_rate"], factors, decay, step)
+    now = {name: found[name].astype(was.dtype) if name in found else was for name, was in kept.items()}
+    return made, beside(new, "metrics", now if acts is None else choose(acts, now, kept))
+
+
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
+    return [Inside(inner, parted(slots, "metrics")[0], count)]
+
+
+def _report(slots: Any) -> dict[str, Any]:
+    return slots["metrics"]
+
+
+@definition
+def with_metrics(inner: TransformationLike, groups: Groups = None, decay: Decay = 0.99) -> GradientTransformation:
+    r"""`inner`, with the norms of gradients, updates and parameters, and the clip rate, kept in the state for `metrics` to show.
+
+    Norms are 2-norms over all arrays, ‖g‖ as it comes in (before a clip inside), ‖u‖ as it goes out, ‖θ‖ before the step; and over
+    each group. The clip rate is the share of steps at which `clip_by_global_norm` or `zclip` shrank the updates, averaged over about
+    1/(1 − β) steps. A norm that a clip or a guard needs as well is computed once.
+
+    When: always, in a training that is watched: it costs one pass over gradients, updates and parameters. When not: steps that are
+    nothing but the update, over more parameters than a batch has tokens; that pass then shows.
+
+    Put it directly around the chain that has the clip, and `guard` and `accumulate` around it: then the gradients are those of
+    whole batches, and what was skipped does not show.
+
+    Args:
+      inner: the transformation.
+      groups: rules `[(pattern, group), ...]` as for `partition`: norms of each group as well, under `grad_norm/group`; None: none.
+      decay: β in [0, 1), of the clip rate; 0.99.
+
+    Raises:
+      MissingParamsError: `update` is called without parameters.
+      SelectionError: a rule of `groups` matches no leaf, or a leaf is claimed by none.
+
+    State: that of `inner`, and beside it under "metrics" the numbers `grad_norm`, `update_norm`, `param_norm`, three for each group, and
+    with a clip inside `clip_rate`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)))
+    >>> w = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+    >>> _, state = tx.update(w, tx.init(w), w)
+    >>> {name: round(float(value), 3) for name, value in gradtx.metrics(tx, state).items()}
+    {'grad_norm': 5.0, 'update_norm': 0.1, 'param_norm': 5.0, 'clip_rate': 1.0}
+
+    See also: `metrics`, `monitor`.
+    """
+    if groups is not None and not all(isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[1], str) for rule in groups):
+        raise SelectionError(
+            f"with_metrics: groups = {groups!r} are no rules; give [(pattern, group), ...], such as [('bias$', 'biases'), ('.*', 'rest')]"
+        )
+    return treewise(
+        _init,
+        _update,
+        hyperparams={"decay": decay},
+        options={"groups": groups},
+        members={"inner": inner},
+        needs_params=True,
+        inside=_inside,
+        report=_report,
+        own_clock=as_transformation(inner).own_clock,
+        name="with_metrics",
+    )
