@@ -62,12 +62,15 @@ def test_demo_draws(demo: tuple[str, Path], name: str) -> None:
     assert len(image) > 10_000
 
 
-@pytest.mark.parametrize(("module", "package"), [("matplotlib", "matplotlib"), ("sklearn", "scikit-learn"), ("rich", "rich")])
-def test_demo_names_what_is_not_installed(module: str, package: str) -> None:
-    run = python("-c", BLOCKED.format(name=module, folder=str(DIGITS.parent), script=str(DIGITS)))
+@pytest.mark.parametrize(
+    ("script", "module", "package"),
+    [(DIGITS, "matplotlib", "matplotlib"), (DIGITS, "sklearn", "scikit-learn"), (DIGITS, "rich", "rich"), (CHAR_LM, "rich", "rich")],
+)
+def test_demo_names_what_is_not_installed(script: Path, module: str, package: str) -> None:
+    run = python("-c", BLOCKED.format(name=module, folder=str(script.parent), script=str(script)))
     assert run.returncode == 1
     assert run.stdout == ""
-    assert run.stderr == f"examples/digits.py needs {package}: install it with pip install 'gradtx[examples]'.\n"
+    assert run.stderr == f"examples/{script.name} needs {package}: install it with pip install 'gradtx[examples]'.\n"
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,10 @@ def test_the_suggestion_for_any_course_of_losses(beta: float) -> None:
     losses = np.cumsum(rng.normal(size=(60, 40)), axis=1) + 10 * rng.normal(size=(60, 1)) * (np.arange(40) == 0)
     for row, value in zip(losses[::2], np.resize([np.nan, np.inf, -np.inf], 30), strict=True):
         row[rng.integers(20, 40) :] = value
-    find = functools.partial(gradtx.find_learning_rate, lambda w, loss: loss + 0 * w, jnp.array(1.0), gradtx.sgd(1.0), smoothing=beta)
+
+    def find(row: jax.Array) -> Any:
+        return gradtx.find_learning_rate(lambda w, loss: loss + 0 * w, jnp.array(1.0), gradtx.sgd(1.0), row, smoothing=beta)
+
     curves = jax.vmap(find)(jnp.asarray(losses, jnp.float32))
     expected = [numpy_suggestion(*map(np.asarray, pair), beta) for pair in zip(curves.learning_rates, curves.smoothed, strict=True)]
     np.testing.assert_array_equal(curves.suggestion, expected)
