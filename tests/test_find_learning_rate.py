@@ -70,7 +70,8 @@ def test_the_suggestion_for_any_course_of_losses(beta: float) -> None:
         return gradtx.find_learning_rate(lambda w, loss: loss + 0 * w, jnp.array(1.0), gradtx.sgd(1.0), row, smoothing=beta)
 
     curves = jax.vmap(find)(jnp.asarray(losses, jnp.float32))
-    expected = [numpy_suggestion(*map(np.asarray, pair), beta) for pair in zip(curves.learning_rates, curves.smoothed, strict=True)]
+    rates, smoothed = np.asarray(curves.learning_rates), np.asarray(curves.smoothed)
+    expected = [numpy_suggestion(*pair, beta) for pair in zip(rates, smoothed, strict=True)]
     np.testing.assert_array_equal(curves.suggestion, expected)
     assert 5 < np.isnan(expected).sum() < 55
 
