@@ -22,7 +22,7 @@ def show(rows: Iterable[Row], plan: Plan, console: Console) -> list[Row]:
     """Follow a training: a bar, and below it what is measured."""
     columns = TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn()
     bar, seen = Progress(*columns, console=console), list[Row]()
-    task = bar.add_task("training", total=plan.steps)
+    task = bar.add_task("compiling", total=plan.steps)
     latest, began = Row(), time.perf_counter()
     with Live(bar, console=console, refresh_per_second=5) as live:
         for row in rows:
@@ -30,7 +30,7 @@ def show(rows: Iterable[Row], plan: Plan, console: Console) -> list[Row]:
             if len(seen) == 1:
                 began = time.perf_counter()  # the first step compiles
             latest = latest | row
-            bar.update(task, completed=row["step"])
+            bar.update(task, completed=row["step"], description="training")
             speed = (len(seen) - 1) * plan.batch * plan.context / max(time.perf_counter() - began, 1e-9)
             live.update(Group(bar, _table(latest, plan, speed)))
     return seen

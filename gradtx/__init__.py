@@ -199,6 +199,7 @@ from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite
 from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
 from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
 from gradtx.wrappers.dynamic_loss_scale import dynamic_loss_scale as dynamic_loss_scale
+from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
 from gradtx.wrappers.flatten import flatten as flatten
 from gradtx.wrappers.guard import guard as guard
 from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
@@ -207,6 +208,7 @@ from gradtx.wrappers.mechanize import mechanize as mechanize
 from gradtx.wrappers.multi_steps import MultiSteps as MultiSteps
 from gradtx.wrappers.multi_steps import skip_large_updates as skip_large_updates
 from gradtx.wrappers.multi_steps import skip_not_finite as skip_not_finite
+from gradtx.wrappers.params_average import params_average as params_average
 from gradtx.wrappers.params_ema import params_ema as params_ema
 from gradtx.wrappers.sam import sam as sam
 from gradtx.wrappers.sam import scale_by_asam as scale_by_asam

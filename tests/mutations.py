@@ -1,6 +1,6 @@
 """Break an equation by hand, one after another, and see a test fail: python -m tests.mutations
 
-Each row of tests/mutation_rows.py changes one place of the source in a copy of the tree and runs tests there; a change that no test
+Each row of tests/mutation_rows*.py changes one place of the source in a copy of the tree and runs tests there; a change that no test
 notices is printed as SURVIVED, and the exit status is 1.
 """
 
@@ -13,13 +13,14 @@ import sys
 import tempfile
 
 from tests.mutation_rows import MUTATIONS, Mutation
+from tests.mutation_rows_averages import AVERAGES
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def outcome(mutation: Mutation, folder: pathlib.Path) -> str:
     """The test that notices a change, made in a copy of the tree."""
-    for name in ("gradtx", "tests"):
+    for name in ("docs", "gradtx", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     path = folder / "gradtx" / mutation.file
@@ -29,6 +30,8 @@ def outcome(mutation: Mutation, folder: pathlib.Path) -> str:
     path.write_text(text.replace(mutation.old, mutation.new))
     command = [sys.executable, "-m", "pytest", "-x", "--no-header", "-rf", *selection(mutation.tests)]
     out = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment(folder))
+    if out.returncode > 1:
+        raise SystemExit(f"{mutation.what}: the tests could not be run; mend the row\n{out.stdout}")
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", out.stdout, flags=re.MULTILINE)
     return failed.group(1) if failed and out.returncode == 1 else "SURVIVED"
 
@@ -44,13 +47,13 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
 
 
 def main() -> int:
-    survived = 0
-    for mutation in MUTATIONS:
+    survived, rows = 0, [*MUTATIONS, *AVERAGES]
+    for mutation in rows:
         with tempfile.TemporaryDirectory() as folder:
             result = outcome(mutation, pathlib.Path(folder))
         survived += result == "SURVIVED"
         print(f"{mutation.what:45} {result}", flush=True)
-    print(f"{len(MUTATIONS) - survived} of {len(MUTATIONS)} mutations are caught")
+    print(f"{len(rows) - survived} of {len(rows)} mutations are caught")
     return int(survived > 0)
 
 

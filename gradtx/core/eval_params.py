@@ -6,26 +6,33 @@ from typing import Any
 
 import jax
 
-from gradtx.core.program import Clock, Item, chosen_leaves, columns_of, leaves_of, slots_at
+from gradtx.core.errors import StateError
+from gradtx.core.program import Clock, Item, check_members, chosen_leaves, columns_of, leaves_of, shown, slots_at
 from gradtx.core.rules import LeafRule, Rule, TreeRule, wanted
 from gradtx.core.selector import Leaves
-from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation, members_inside
+from gradtx.core.show import show_array
+from gradtx.core.transformation import PLAIN, GradientTransformation, TransformationLike, as_transformation, members_inside
 from gradtx.core.types import Params, State
 from gradtx.tree.casts import as_array, cast_inexact, compute_dtype
 from gradtx.tree.kernels import call_rows, group, signature
+from gradtx.tree.paths import flatten
 
 
 def eval_params(tx: TransformationLike, state: Any, params: Params) -> Params:
     """The parameters to evaluate, and to save for use: the average or the slow copy that a method keeps beside those it trains.
 
-    One read-out for `schedule_free`, `params_ema`, `params_average`, `lookahead` and whatever holds them: chains, masks, partitions and
-    wrappers. Where several members of a chain have such parameters, the last one counts. A definition that has none gives
-    `params` back. Each array has the dtype of its parameter.
+    One read-out for `schedule_free`, `params_ema`, `params_average`, `ema_nesterov`, `lookahead`, `sam` and whatever holds them: chains,
+    masks, partitions and wrappers. Where several members of a chain have such parameters, the last one counts. A definition that
+    has none gives `params` back. Each array has the dtype of its parameter.
 
     Args:
-      tx: the definition; a transformation of Optax's has nothing to read out.
+      tx: the definition. What a transformation of Optax's keeps is not seen; Optax has functions of its own for that.
       state: its state.
-      params: the parameters as trained.
+      params: the parameters as trained. Where they are `LookaheadParams`, those of `lookahead` are its slow ones.
+
+    Raises:
+      StateError: the state belongs to another definition or to other parameters; or one of gradtx's members stands inside a chain of
+        Optax's, where its definition cannot be seen.
 
     >>> import gradtx, jax.numpy as jnp
     >>> w = jnp.array(8.0)
@@ -35,46 +42,110 @@ def eval_params(tx: TransformationLike, state: Any, params: Params) -> Params:
     >>> float(w), float(gradtx.eval_params(tx, state, w))
     (4.0, 6.0)
     """
-    return evaluate_slots(as_transformation(tx), state.slots, params, state.count) if isinstance(state, State) else params
+    tx = as_transformation(tx)
+    if tx.factory is PLAIN:
+        _check_foreign(tx.name, state)
+        return params
+    if not isinstance(state, State):
+        raise StateError(f"the state of {tx.name} is a {type(state).__name__}, not a gradtx.State: pass the state that tx.update gave")
+    return evaluate_slots(tx, state.slots, params, state.count)
 
 
 def evaluate_slots(tx: GradientTransformation, slots: Any, params: Params, count: Any) -> Params:
-    """`eval_params` without a clock, for wrappers."""
+    """`eval_params` without a clock, for wrappers. Every member is shown the parameters as trained."""
+    check_members(tx.items, slots)
+    leaves, found = leaves_of(params), params
     for item in tx.items:
-        if isinstance(item.rule, LeafRule) and item.rule.rule.evaluate is not None:
-            params = _evaluate_leaves(item, slots, params, count)
-        elif isinstance(item.rule, TreeRule):
-            params = _evaluate_tree(item, item.rule, slots, params, count)
-    return params
+        if _reads(item.rule):
+            evaluate = _evaluate_leaves if isinstance(item.rule, LeafRule) else _evaluate_tree
+            found = _laid_over(leaves, found, evaluate(item, slots, leaves, count), chosen_leaves(item, leaves))
+        elif isinstance(item.rule, TreeRule) and item.rule.keeps and item.rule.inside is None:
+            _check_foreign(item.name, slots_at(slots, item.path))
+    return found
 
 
-def _evaluate_tree(item: Item, rule: TreeRule, slots: Any, params: Params, count: Any) -> Params:
+def reads_out(tx: GradientTransformation) -> bool:
+    """Whether a definition has parameters to evaluate at that are not those it trains."""
+    return any(_reads(item.rule) for item in tx.items)
+
+
+def _reads(rule: LeafRule | TreeRule) -> bool:
+    if isinstance(rule, LeafRule):
+        return rule.rule.evaluate is not None
+    return rule.evaluate is not None or any(reads_out(one) for one in rule.options.values() if isinstance(one, GradientTransformation))
+
+
+def _check_foreign(name: str, kept: Any) -> None:
+    """Raise when another library's transformation holds one of ours, which cannot be seen inside it."""
+    nodes = jax.tree.leaves(kept, is_leaf=_is_state)
+    if any(map(_is_state, nodes)):
+        raise StateError(
+            f"the state of {name} holds one of gradtx's, whose definition eval_params cannot see inside another library's: "
+            "put the members in gradtx.chain, or call eval_params with that member and its own state"
+        )
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, State)
+
+
+def _laid_over(leaves: Leaves, found: Params, new: Params, chosen: Sequence[bool]) -> Params:
+    """`new` at the chosen leaves and `found` at the others; all of `new` where it has another structure than the parameters have."""
+    values, treedef = flatten(new)
+    others, below = flatten(found)
+    if treedef != leaves.treedef:
+        return new
+    base = others if below == treedef else leaves.values
+    return jax.tree.unflatten(treedef, [one if acts else other for one, other, acts in zip(values, base, chosen, strict=True)])
+
+
+def _evaluate_tree(item: Item, slots: Any, leaves: Leaves, count: Any) -> Params:
+    rule, params = item.rule, shown(item, leaves)
+    assert isinstance(rule, TreeRule)
     if rule.evaluate is not None:
         kept = slots_at(slots, item.path) if rule.keeps else None
         given = {**Clock(count, None).resolve(rule.hyperparams, {}), **rule.options}
         return rule.evaluate(params, kept, count, **wanted(rule.evaluate, given))
+    found = params
     for inside in members_inside(item, slots, count):
-        params = evaluate_slots(inside.member, inside.slots, params, inside.count)
-    return params
+        if reads_out(inside.member):
+            found = evaluate_slots(inside.member, inside.slots, params, inside.count)
+    return found
 
 
-def _evaluate_leaves(item: Item, slots: Any, params: Params, count: Any) -> Params:
-    leaves = leaves_of(params)
-    chosen = chosen_leaves(item, leaves)
-    rows, told = _rows(item, slots, leaves, chosen, count)
-    values = list(leaves.values)
+def _evaluate_leaves(item: Item, slots: Any, leaves: Leaves, count: Any) -> Params:
     assert isinstance(item.rule, LeafRule)
+    rows, told = _rows(item, slots, leaves, count)
+    values = list(leaves.values)
     for places in group((signature(row[0]), _kinds(row[1])) for row in rows.values()).values():
         indices = [list(rows)[place] for place in places]
+        _check_shape(item, told, rows[indices[0]], leaves.paths[indices[0]])
         for index, value in zip(indices, call_rows(_evaluating(item.rule.rule), told, [rows[index] for index in indices]), strict=True):
             values[index] = value
     return leaves._replace(values=values).tree
 
 
-def _rows(item: Item, slots: Any, leaves: Leaves, chosen: Sequence[bool], count: Any) -> tuple[dict[int, Any], dict[str, Any]]:
+def _check_shape(item: Item, told: Any, row: Any, path: str) -> None:
+    """Raise unless what a leaf is evaluated at has its shape: a state made for others may not."""
+    assert isinstance(item.rule, LeafRule)
+    try:
+        shape = jax.eval_shape(_evaluating(item.rule.rule), told, row).shape
+    except (TypeError, ValueError):
+        shape = None
+    if shape != row[0].shape:
+        fields = row[1]._asdict() if row[1] is not None else {}
+        kept = ", ".join(f"{name} {show_array(slot)}" for name, slot in fields.items() if slot is not None)
+        raise StateError(
+            f"member {item.name} keeps {kept or 'nothing'} at {path!r}, and the parameter is {show_array(row[0])}: "
+            "this state was made for other parameters"
+        )
+
+
+def _rows(item: Item, slots: Any, leaves: Leaves, count: Any) -> tuple[dict[int, Any], dict[str, Any]]:
     """For every leaf that the rule acts on its parameter and its slots; and what the rule is told by name."""
     assert isinstance(item.rule, LeafRule) and item.rule.rule.evaluate is not None
-    columns, shared = columns_of(item, item.rule.rule, slots, leaves, chosen)
+    chosen = chosen_leaves(item, leaves)
+    columns, shared = columns_of(item, item.rule.rule, slots, leaves, chosen, "the parameters")
     rows = {index: (as_array(leaves.values[index]), columns[index]) for index, acts in enumerate(chosen) if acts}
     given: Mapping[str, Any] = {
         **Clock(count, None).resolve(item.rule.hyperparams, {}),

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradtx.core.definition import Definition, map_items
 from gradtx.core.errors import HyperparamError
+from gradtx.core.eval_params import evaluate_slots, reads_out
 from gradtx.core.leafwise import treewise
 from gradtx.core.program import Item, slots_at
 from gradtx.core.rules import Inside, TreeRule
@@ -46,7 +47,7 @@ def hyperparams(tx: GradientTransformation, at: int | Array | State = 0) -> dict
 
 def _values_in_state(tx: GradientTransformation, state: State) -> dict[Address, Any]:
     """Every hyperparameter at its own member's count, by address."""
-    places = list(_members_in_state(tx, state.slots, state.count))
+    places = _members_in_state(tx, state.slots, state.count)
     values = _values(_with_kept(tx, places), Schedule)
     return {address: value_at(value, _count_at(address, places, state.count)) for address, value in values.items()}
 
@@ -59,27 +60,61 @@ def moving_values(tx: GradientTransformation, state: State) -> dict[Address, Any
 
 
 class Place(NamedTuple):
-    """A member of a wrapper: its address in the definition, its count, and the values that a state keeps in place of its own."""
+    """A part of a definition with a clock of its own, and the values that a state keeps in place of its own."""
 
     address: Address
     count: Any
     kept: Mapping[Address, Any]
 
 
-def _members_in_state(tx: GradientTransformation, slots: Any, count: Any, prefix: Address = ()) -> Iterator[Place]:
+def _members_in_state(tx: GradientTransformation, slots: Any, count: Any) -> list[Place]:
     """The members of wrappers, each behind the one that it is inside of."""
-    for item in tx.items:
+    places: list[Place] = []
+    _find_places(list(_parts(tx)), tx, slots, count, places)
+    return places
+
+
+def _find_places(parts: Sequence["Part"], program: GradientTransformation, slots: Any, count: Any, places: list[Place]) -> None:
+    for item in program.items:
         for inside in members_inside(item, slots, count):
-            where = _place(tx, inside.member)
+            wrapper, where = _place(parts, item, inside.member, [place.address for place in places])
+            if isinstance(item.rule, TreeRule) and item.rule.own_clock and wrapper is not None:
+                places.append(Place(wrapper, inside.count, {}))
+            within = parts
             if where is not None:
-                yield Place(prefix + where, inside.count, _kept(item, slots, prefix + where))
-                yield from _members_in_state(inside.member, inside.slots, inside.count, prefix + where)
+                places.append(Place(where, inside.count, _kept(item, slots, where)))
+                within = [part for part in parts if part.address[: len(where)] == where]
+            _find_places(within, inside.member, inside.slots, inside.count, places)
 
 
-def _place(tx: GradientTransformation, member: GradientTransformation) -> Address | None:
-    """The address of a member; None where a builder made it, so that it is no part of the definition's data."""
-    found, _ = jax.tree_util.tree_flatten_with_path(tx, is_leaf=lambda node: node is member)
-    return next((tuple(map(key_text, path)) for path, node in found if node is member), None)
+class Part(NamedTuple):
+    """A transformation within a definition: its address, and the members that it was called with by their addresses."""
+
+    address: Address
+    member: GradientTransformation
+    below: Mapping[Address, Any]
+
+
+def _parts(tx: GradientTransformation, address: Address = ()) -> Iterator[Part]:
+    """All transformations of which a definition is made, the definition itself first."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tx, is_leaf=lambda node: node is not tx and isinstance(node, GradientTransformation))
+    below = {(*address, *map(key_text, path)): one for path, one in found if isinstance(one, GradientTransformation)}
+    yield Part(address, tx, below)
+    for where, one in below.items():
+        yield from _parts(one, where)
+
+
+def _place(parts: Sequence[Part], item: Item, member: Any, taken: Sequence[Address]) -> tuple[Address | None, Address | None]:
+    """The addresses of a wrapper and of its member; None where a builder made the member, so that it is no part of the definition's data.
+
+    The same transformation may be a member in several places: the wrapper is the smallest part that has the rule, the first of such.
+    """
+    having = [part for part in parts if any(one.rule is item.rule for one in part.member.items)]
+    for part in sorted(having, key=lambda part: len(part.member.items)):
+        for where, one in part.below.items():
+            if one is member and where not in taken:
+                return part.address, where
+    return None, None
 
 
 def _kept(item: Item, slots: Any, where: Address) -> dict[Address, Any]:
@@ -218,14 +253,26 @@ def _update_tunable(
     if missing:
         raise HyperparamError(f"the state keeps the hyperparameters {', '.join(sorted(kept))}, and lacks {', '.join(missing)}")
     mine, inside = {name: kept[name] for name in names}, _without(slots, names)
-    scheduled = {name: value for name, value in hyperparams_named(inner, names, None).items() if isinstance(value, Schedule)}
-    mine |= {name: _as_state(value(step - 1)) for name, value in scheduled.items()}
+    mine |= {name: _as_state(value) for name, value in _scheduled(inner, names, inside, step - 1).items()}
     updates, inside = replace(inner, **mine).update_slots(updates, inside, params, step, extra)
     return updates, {**inside, "hyperparams": {**inside.get("hyperparams", {}), **mine}}
 
 
+def _scheduled(inner: GradientTransformation, names: Sequence[str], slots: Any, count: Any) -> dict[str, Any]:
+    """The values of those hyperparameters that are schedules, each at the count of the member that it belongs to."""
+    schedules = {name: value for name, value in hyperparams_named(inner, names, None).items() if isinstance(value, Schedule)}
+    places = _members_in_state(inner, slots, count) if schedules else []
+    return {name: value(_count_at(find(inner, name), places, count)) for name, value in schedules.items()}
+
+
 def _inside_tunable(slots: Any, count: Any, *, inner: GradientTransformation, names: tuple[str, ...]) -> list[Inside]:
     return [Inside(inner, _without(slots, names), count)]
+
+
+def _evaluate_tunable(params: Any, slots: Any, count: Any, *, inner: GradientTransformation, names: tuple[str, ...]) -> Any:
+    numbers = {name for name, value in hyperparams_named(inner, names, None).items() if not isinstance(value, Schedule)}
+    mine = {name: slots["hyperparams"][name] for name in numbers}
+    return evaluate_slots(replace(inner, **mine), _without(slots, names), params, count)
 
 
 def _without(slots: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -281,7 +328,8 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
     for name in chosen:
         find(inner, name)
     members, options = {"inner": inner}, {"names": chosen}
-    functions = {"inside": _inside_tunable, "own_clock": inner.own_clock}
+    evaluate = _evaluate_tunable if reads_out(inner) else None
+    functions = {"inside": _inside_tunable, "evaluate": evaluate, "own_clock": inner.own_clock}
     return treewise(_init_tunable, _update_tunable, members=members, options=options, name=inner.name, **functions)
 
 

@@ -84,10 +84,16 @@ def _check_real(member: Member, array: Any, path: str) -> None:
         )
 
 
-def missing_extra(name: str, wanted: Sequence[str], given: Mapping[str, Any]) -> MissingExtraError:
+def check_extra(name: str, wanted: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Raise when an extra argument is missing, or when a loss is no scalar."""
     lacking = [one for one in wanted if one not in given]
-    call = ", ".join(f"{one}=..." for one in wanted)
-    return MissingExtraError(f"{name} needs {', '.join(lacking)}: call update(grads, state, params, {call}); make_step passes what it can")
+    if lacking:
+        call = ", ".join(f"{one}=..." for one in wanted)
+        raise MissingExtraError(
+            f"{name} needs {', '.join(lacking)}: call update(grads, state, params, {call}); make_step passes what it can"
+        )
+    if "value" in wanted and jnp.shape(given["value"]) != ():
+        raise StructureError(f"{name} needs value= as a scalar, and it has shape {jnp.shape(given['value'])}: pass the mean loss")
 
 
 def missing_params(name: str) -> MissingParamsError:
@@ -169,8 +175,7 @@ def _conclude(
     mine = {index: row._replace(slots=(row.slots[programs[index].index(n)],)) for index, row in rows.items() if n in programs[index]}
     if not mine:
         return {}, member.shared
-    if rule.extra and not set(rule.extra) <= set(member.extra):
-        raise missing_extra(member.name, rule.extra, member.extra)
+    check_extra(member.name, rule.extra, member.extra)
     found: dict[int, Any] = {}
     if rule.measure is not None:
         asked = wanted(rule.measure, {**told, **(member.shared._asdict() if member.shared else {})})

@@ -11,7 +11,7 @@ from gradtx.core.apply import apply_updates
 from gradtx.core.errors import GradtxError
 from gradtx.core.reports import loss_scale
 from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
-from gradtx.tree.casts import compute_dtype, is_inexact, zeros
+from gradtx.tree.casts import compute_dtype, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import tree_paths
 
@@ -115,8 +115,7 @@ def _gradient_by_parts(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ..
 
     (total, of_value, of_weight), aux = jax.lax.scan(add, start, _parts(loss.microbatches, batch))
     weight = jnp.where(of_weight > 0, of_weight, 1.0)
-    grads = jax.tree.map(_fill, params, map_leaves(_divide, total, weight=weight), is_leaf=lambda leaf: leaf is None)
-    return grads, of_value / weight, *aux
+    return map_leaves(_divide, total, weight=weight), of_value / weight, *aux
 
 
 def _add_weighted(total: jax.Array, grad: jax.Array, *, weight: jax.Array) -> jax.Array:
@@ -125,11 +124,6 @@ def _add_weighted(total: jax.Array, grad: jax.Array, *, weight: jax.Array) -> ja
 
 def _divide(total: jax.Array, *, weight: jax.Array) -> jax.Array:
     return total / weight
-
-
-def _fill(param: Any, grad: Any) -> Any:
-    """The gradient of a leaf: zeros, of the type that JAX gives them, where it is no parameter."""
-    return grad if grad is not None or is_inexact(param) or param is None else jnp.zeros(jnp.shape(param), jax.dtypes.float0)
 
 
 def _parts(count: int, batch: tuple[Any, ...]) -> Any:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.errors import StateError, StructureError
-from gradtx.core.lifter import Member, init_leaf, init_shared, missing_extra, missing_params, update_leaves
+from gradtx.core.lifter import Member, check_extra, init_leaf, init_shared, missing_params, update_leaves
 from gradtx.core.rules import LeafRule, Rule, TreeRule, keywords, wanted
 from gradtx.core.schedule import Schedule, value_at
 from gradtx.core.selector import Leaves, Selector
@@ -186,8 +186,7 @@ def _update_tree(item: Item, leaves: Leaves, slots: Any, params: Leaves | None, 
     assert isinstance(rule, TreeRule)
     if rule.needs_params and params is None:
         raise missing_params(item.name)
-    if not set(rule.extra) <= set(extra):
-        raise missing_extra(item.name, rule.extra, extra)
+    check_extra(item.name, rule.extra, extra)
     if params is not None and params.treedef != leaves.treedef and item.selectors:
         _match(leaves, params.tree, "the parameters")
     chosen = _chosen(item, params or leaves)
@@ -260,6 +259,11 @@ def chosen_leaves(item: Item, leaves: Leaves) -> list[bool]:
     return _active(_chosen(item, leaves), leaves.values)
 
 
+def shown(item: Item, leaves: Leaves) -> Any:
+    """A tree as the rule of an item sees it: None at the leaves that it is not for."""
+    return _narrow(leaves.tree, leaves, _chosen(item, leaves))
+
+
 def _all(selectors: Sequence[Selector], leaves: Leaves) -> Sequence[bool]:
     masks = [selector(leaves) for selector in selectors]
     return [all(answers) for answers in zip(*masks, strict=True)] if masks else [True] * len(leaves.values)
@@ -300,8 +304,10 @@ def _pack(kind: type[Any], rows: Sequence[Any], leaves: Leaves) -> Any:
     return kind(*(jax.tree.unflatten(leaves.treedef, [None if row is None else row[field] for row in rows]) for field in fields))
 
 
-def columns_of(item: Item, rule: Rule, slots: Any, leaves: Leaves, active: Sequence[bool]) -> tuple[list[Any], Any]:
-    """What a rule keeps, out of a state: one tree per field as slots by leaf, and its shared scalars."""
+def columns_of(
+    item: Item, rule: Rule, slots: Any, leaves: Leaves, active: Sequence[bool], what: str = "the gradients"
+) -> tuple[list[Any], Any]:
+    """What a rule keeps, out of a state: one tree per field as slots by leaf, and its shared scalars. `what` says what the leaves are."""
     if not rule.keeps:
         return [None] * len(leaves.values), None
     kept = slots_at(slots, item.path)
@@ -316,7 +322,7 @@ def columns_of(item: Item, rule: Rule, slots: Any, leaves: Leaves, active: Seque
         return [None] * len(leaves.values), shared
     if type(kept) is not kind:
         raise _not_ours(item, kind, kept)
-    return _unpack_leaves(item, kind, kept, leaves, active), shared
+    return _unpack_leaves(item, kind, kept, leaves, active, what), shared
 
 
 def _not_ours(item: Item, kind: type[Any], kept: Any) -> StateError:
@@ -325,8 +331,8 @@ def _not_ours(item: Item, kind: type[Any], kept: Any) -> StateError:
     )
 
 
-def _unpack_leaves(item: Item, kind: type[Any], kept: Any, leaves: Leaves, active: Sequence[bool]) -> list[Any]:
-    columns = [_match_slots(leaves, tree, item.name, name) for name, tree in zip(kind._fields, kept, strict=True)]
+def _unpack_leaves(item: Item, kind: type[Any], kept: Any, leaves: Leaves, active: Sequence[bool], what: str) -> list[Any]:
+    columns = [_match_slots(leaves, tree, item.name, name, what) for name, tree in zip(kind._fields, kept, strict=True)]
     rows = list(zip(*columns, strict=True)) if columns else []
     for row, path, acts in zip(rows, leaves.paths, active, strict=True):
         if acts and all(slot is None for slot in row):
@@ -336,11 +342,11 @@ def _unpack_leaves(item: Item, kind: type[Any], kept: Any, leaves: Leaves, activ
     return [kind(*row) if acts else row for row, acts in zip(rows, active, strict=True)]
 
 
-def _match_slots(leaves: Leaves, tree: Any, member: str, field: str) -> Sequence[Any]:
+def _match_slots(leaves: Leaves, tree: Any, member: str, field: str, what: str) -> Sequence[Any]:
     try:
         return leaves.treedef.flatten_up_to(tree)
     except (ValueError, TypeError, KeyError):
-        difference = told_apart(leaves.paths, leaf_paths(flatten(tree)[1]), "the gradients", "the state")
+        difference = told_apart(leaves.paths, leaf_paths(flatten(tree)[1]), what, "the state")
         raise StateError(f"slot {field!r} of member {member} was made for other parameters: {difference}") from None
 
 

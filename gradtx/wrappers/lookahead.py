@@ -120,7 +120,7 @@ def lookahead(
     >>> seen
     [7.0, 7.0, 6.0, 6.0]
 
-    See also: `params_ema`, `schedule_free`.
+    See also: `params_ema`, `params_average`, `schedule_free`, `ema_nesterov`.
 
     Zhang, Lucas, Hinton and Ba 2019, arXiv 1907.08610, Algorithm 1.
     """

@@ -44,8 +44,10 @@ def params_ema(decay: Fraction, warmup: bool = False, accumulator_dtype: DTypeLi
     average never forgets: put `guard` around the whole chain.
 
     Args:
-      decay: β in [0, 1]; the average reaches back about 1/(1 − β) steps; 0.99 to 0.9999.
-      warmup: β_t = min(β, (1 + t)/(10 + t)), t = 1, 2, 3, ...: a short reach at first, so that the start is soon forgotten.
+      decay: β in [0, 1]; the average reaches back about 1/(1 − β) steps; 0.99 to 0.9999. Any other warmup is a schedule:
+        `lambda k: 1 - 1 / (1 + k) ** 0.75` at count k = t − 1, or one that is 0 at first, while a is to follow the parameters.
+      warmup: β_t = min(β, (1 + t)/(10 + t)), t = 1, 2, 3, ...: a short reach at first, so that the start is soon forgotten. Without it
+        the first parameters have the weight β^t after t steps.
       accumulator_dtype: dtype of a; None: the parameter's, float32 at least. In bfloat16 a decay above 0.99 stands still.
 
     Raises:
@@ -64,7 +66,7 @@ def params_ema(decay: Fraction, warmup: bool = False, accumulator_dtype: DTypeLi
     >>> float(w), float(gradtx.eval_params(tx, state, w))
     (2.0, 4.0)
 
-    See also: `schedule_free`, `ema`.
+    See also: `params_average`, `schedule_free`, `ema`.
 
     Polyak and Juditsky 1992, SIAM Journal on Control and Optimization 30, for averaging; the warmup is that of TensorFlow's
     ExponentialMovingAverage.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.errors import HyperparamError
+from gradtx.core.eval_params import evaluate_slots
 from gradtx.core.leafwise import leafwise, treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
@@ -81,6 +82,16 @@ def _inside(
     return [Inside(optimizer, slots.optimizer, done), Inside(adv_optimizer, slots.adv_optimizer, up)]
 
 
+def _evaluate(params: Any, slots: SAM, count: Any, *, optimizer: GradientTransformation, sync_period: int) -> Any:
+    """What the step down has come to: θ, where the ascent began, while one is under way."""
+    below = map_leaves(_where_it_began, params, slots.cache, is_down=count % sync_period == 0)
+    return evaluate_slots(optimizer, slots.optimizer, below, count // sync_period)
+
+
+def _where_it_began(param: jax.Array, cache: jax.Array, *, is_down: jax.Array) -> jax.Array:
+    return jnp.where(is_down, param, cache)
+
+
 def _inside_opaque(slots: SAM, count: Any, *, optimizer: GradientTransformation) -> list[Inside]:
     return [Inside(optimizer, slots.optimizer, count)]
 
@@ -138,9 +149,10 @@ def sam(
     `normalize` it is the adaptive form.
 
     Without `opaque_mode` every update is one of these steps: gradients are those of the parameters as they are, k − 1 of k updates
-    lead up, and every k-th back and down. So training loops stay as they are, and k updates make one step; evaluate after a k-th. The
-    clock of `optimizer` counts its own steps. With `opaque_mode` one update does them all, and is given the gradient as a function:
-    `update(grads, state, params, grad_fn=...)`, with `grad_fn(params, i)` for the i-th gradient after the first, i = 0, 1, ...
+    lead up, and every k-th back and down. So training loops stay as they are, and k updates make one step; evaluate after a k-th, or at
+    `eval_params(tx, state, params)`, which is θ at any time. The clock of `optimizer` counts its own steps. With `opaque_mode` one update
+    does them all, and is given the gradient as a function: `update(grads, state, params, grad_fn=...)`, with `grad_fn(params, i)` for the
+    i-th gradient after the first, i = 0, 1, ...
 
     When: generalisation counts more than time; a step costs k gradients. When not: language models in one epoch, where it brings little
     for twice the time.
@@ -182,7 +194,7 @@ def sam(
     members = {"optimizer": optimizer, "adv_optimizer": adv_optimizer}
     options: dict[str, Any] = {"sync_period": sync_period, "reset_state": reset_state}
     if not opaque_mode:
-        return treewise(_init, _update, options=options, members=members, needs_params=True, inside=_inside, name="sam")
+        return treewise(_init, _update, options=options, members=members, needs_params=True, inside=_inside, evaluate=_evaluate, name="sam")
     options["batch_axis_name"] = batch_axis_name
     return treewise(
         _init_opaque,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.eval_params import evaluate_slots
+from gradtx.core.eval_params import evaluate_slots, reads_out
 from gradtx.core.leafwise import treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, definition
@@ -87,4 +87,5 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
     [(1-0.5j)]
     """
     members = {"inner": inner}
-    return treewise(_init, _update, members=members, inside=_inside, evaluate=_evaluate, own_clock=inner.own_clock, name=inner.name)
+    evaluate = _evaluate if reads_out(inner) else None
+    return treewise(_init, _update, members=members, inside=_inside, evaluate=evaluate, own_clock=inner.own_clock, name=inner.name)
