@@ -8,10 +8,14 @@ WORKERS ?= auto
 
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test lint types docs accelerators smoke bench clean
+.PHONY: demo char-lm test lint types docs accelerators smoke bench clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/digits.py
+
+# A transformer that is killed half-way and goes on: under three minutes
+char-lm: $(VENV)/.examples
+	$(BIN)/python examples/char_lm.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS)

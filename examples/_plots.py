@@ -1,39 +1,14 @@
-"""The two pictures of examples/digits.py; colours are those of Okabe and Ito, safe for colour-blind readers."""
+"""The two pictures of examples/digits.py."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-
-mpl.use("agg")  # draws into files, needs no screen
-
 import matplotlib.pyplot as plt
 import numpy as np
 from _race import Result
-
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#BBBBBB"
-INK = "#222222"
-
-STYLE: Any = {
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E6E6",
-    "axes.edgecolor": "#888888",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "figure.dpi": 100,
-    "savefig.dpi": 150,
-}
+from _style import BLUE, GREEN, GREY, INK, OFFSET, ORANGE, PURPLE, STYLE, draw_noisy
 
 
 class History(NamedTuple):
@@ -63,30 +38,18 @@ def draw_training(history: History, *, max_norm: float, warmup: int, title: str,
     with mpl.rc_context(STYLE):
         figure, ((loss, accuracy), (rate, norm)) = plt.subplots(2, 2, figsize=(10, 6.2), sharex=True, layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=13)
-        _draw_noisy(loss, history.loss, BLUE, "Training loss (nats per image)")
+        draw_noisy(loss, history.loss, BLUE, "Training loss (nats per image)")
         _draw_accuracy(accuracy, history)
         rate.plot(history.learning_rate, color=GREEN, lw=2)
         rate.axvspan(0, warmup, color=GREEN, alpha=0.12, lw=0)
         rate.annotate("warmup", (warmup, 0), (6, 6), textcoords="offset points", color=GREEN)
         rate.set(title="Learning rate (per step)", xlabel="step", ylim=(0, None))
-        _draw_noisy(norm, history.grad_norm, PURPLE, "Gradient norm, before clipping (nats per unit)")
+        draw_noisy(norm, history.grad_norm, PURPLE, "Gradient norm, before clipping (nats per unit)")
         norm.axhline(max_norm, color=INK, lw=1, ls="--")
-        norm.annotate(f"clipped above {max_norm:g}", (1, max_norm), (-2, 4), xycoords=("axes fraction", "data"), **_OFFSET, ha="right")
+        norm.annotate(f"clipped above {max_norm:g}", (1, max_norm), (-2, 4), xycoords=("axes fraction", "data"), **OFFSET, ha="right")
         norm.set_xlabel("step")
         figure.savefig(file)
         plt.close(figure)
-
-
-_OFFSET: dict[str, Any] = {"textcoords": "offset points"}
-
-
-def _draw_noisy(axes: Any, values: Sequence[float], color: str, title: str) -> None:
-    """Every value in pale, their running median in full."""
-    half = max(len(values) // 60, 1)
-    smooth = [np.median(values[max(i - half, 0) : i + half + 1]) for i in range(len(values))]
-    axes.plot(values, color=color, lw=0.8, alpha=0.35)
-    axes.plot(smooth, color=color, lw=2)
-    axes.set(title=title, yscale="log")
 
 
 def _draw_accuracy(axes: Any, history: History) -> None:
@@ -94,7 +57,7 @@ def _draw_accuracy(axes: Any, history: History) -> None:
     for name, values, color, offset in lines:
         axes.plot(history.checked, 100 * np.asarray(values), color=color, lw=2)
         last = history.checked[-1], 100 * values[-1]
-        axes.annotate(f"{name} {values[-1]:.1%}", last, (0, offset), **_OFFSET, color=color, ha="right")
+        axes.annotate(f"{name} {values[-1]:.1%}", last, (0, offset), **OFFSET, color=color, ha="right")
     axes.set(title="Accuracy (% of images)", ylim=(80, 103), yticks=(80, 85, 90, 95, 100))
 
 
@@ -124,7 +87,7 @@ def _draw_method(axes: Any, name: str, result: Result, top: float) -> None:
     lost = result.rates[result.diverged]
     axes.plot(lost, np.full(len(lost), top), ls="", marker="x", ms=5, color=ORANGE)
     if len(lost):
-        axes.annotate("diverged", (lost[0], top), (-4, 0), **_OFFSET, color=ORANGE, ha="right", va="center", fontsize=9)
+        axes.annotate("diverged", (lost[0], top), (-4, 0), **OFFSET, color=ORANGE, ha="right", va="center", fontsize=9)
     best = result.best
     axes.plot(result.rates[best], result.loss[best], marker="o", ms=8, color=BLUE, mec="white", mew=1.5)
     axes.set_title(f"best at {result.rates[best]:.2g}", loc="right", color=BLUE, fontsize=10.5, fontweight="normal")

@@ -34,8 +34,14 @@ from gradtx.core.types import Hyperparam as Hyperparam
 from gradtx.core.types import NonNegative as NonNegative
 from gradtx.core.types import Positive as Positive
 from gradtx.core.types import State as State
+from gradtx.inspect.find_learning_rate import LearningRateCurve as LearningRateCurve
+from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
 from gradtx.inspect.metrics import metrics as metrics
 from gradtx.inspect.summary import summary as summary
+from gradtx.interop.checkpoints import flatten_state as flatten_state
+from gradtx.interop.checkpoints import load as load
+from gradtx.interop.checkpoints import restore_state as restore_state
+from gradtx.interop.checkpoints import save as save
 from gradtx.linesearch.backtracking import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
 from gradtx.linesearch.reuse import value_and_grad_from_state as value_and_grad_from_state
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch

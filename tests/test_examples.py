@@ -1,5 +1,6 @@
 """The demo and the README do what they say."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from tests.blocks import run_blocks
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "digits.py"
+CHAR_LM = ROOT / "examples" / "char_lm.py"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 BLOCKED = """
@@ -60,12 +62,63 @@ def test_demo_draws(demo: tuple[str, Path], name: str) -> None:
     assert len(image) > 10_000
 
 
-@pytest.mark.parametrize(("module", "package"), [("matplotlib", "matplotlib"), ("sklearn", "scikit-learn"), ("rich", "rich")])
-def test_demo_names_what_is_not_installed(module: str, package: str) -> None:
-    run = python("-c", BLOCKED.format(name=module, folder=str(DIGITS.parent), script=str(DIGITS)))
+@pytest.mark.parametrize(
+    ("script", "module", "package"),
+    [(DIGITS, "matplotlib", "matplotlib"), (DIGITS, "sklearn", "scikit-learn"), (DIGITS, "rich", "rich"), (CHAR_LM, "rich", "rich")],
+)
+def test_demo_names_what_is_not_installed(script: Path, module: str, package: str) -> None:
+    run = python("-c", BLOCKED.format(name=module, folder=str(script.parent), script=str(script)))
     assert run.returncode == 1
     assert run.stdout == ""
-    assert run.stderr == f"examples/digits.py needs {package}: install it with pip install 'gradtx[examples]'.\n"
+    assert run.stderr == f"examples/{script.name} needs {package}: install it with pip install 'gradtx[examples]'.\n"
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A tiny training that was killed and resumed."""
+    out = tmp_path_factory.mktemp("char_lm")
+    run = python(str(CHAR_LM), "--quick", "--out", str(out))
+    assert run.returncode == 0, run.stderr + run.stdout
+    assert run.stderr == ""
+    return run.stdout, out
+
+
+def test_a_killed_training_goes_on_to_the_bit(killed: tuple[str, Path]) -> None:
+    told = re.search(r"killed after step (\d+); going on from the checkpoint of step (\d+)", killed[0])
+    assert told is not None, killed[0]
+    done, saved = map(int, told.groups())
+    assert saved % 40 == 0 and 60 <= done < 120 and saved <= done
+    logs = {first: [json.loads(line) for line in read_lines(killed[1], first)] for first in (0, saved)}
+    assert [row["step"] for row in logs[0][:done]] == list(range(1, done + 1))
+    assert [row["step"] for row in logs[saved]] == list(range(saved + 1, 121))
+    for before, after in zip(logs[0][saved:done], logs[saved], strict=False):
+        assert before | {"seconds": 0} == after | {"seconds": 0}
+    assert f"steps {saved + 1} to {done} were done twice" in killed[0] or saved == done
+
+
+def read_lines(out: Path, first: int) -> list[str]:
+    """The whole lines of a log."""
+    return (out / "char_lm" / f"from-step-{first}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def test_the_language_model_learns_and_draws(killed: tuple[str, Path]) -> None:
+    found = re.search(r"nats per character: ([\d.]+) as trained, ([\d.]+) averaged .* nothing else, has ([\d.]+)", killed[0], re.DOTALL)
+    assert found is not None, killed[0]
+    trained, averaged, unigram = map(float, found.groups())
+    assert trained < unigram < 4 and averaged < 4
+    assert (killed[1] / "char_lm.png").read_bytes().startswith(PNG)
+
+
+def test_a_training_is_resumed_by_hand_and_not_with_another_text(killed: tuple[str, Path], tmp_path: Path) -> None:
+    run = python(str(CHAR_LM), "--quick", "--resume", "--out", str(killed[1]))
+    assert run.returncode == 0 and "killed" not in run.stdout and "validation loss" in run.stdout, run.stderr
+    text = tmp_path / "text.txt"
+    text.write_text("to be, or not to be. " * 20, encoding="utf-8")
+    other = python(str(CHAR_LM), "--quick", "--resume", "--out", str(killed[1]), "--text", str(text))
+    assert other.returncode == 1 and "entry 'params/head/kernel' has shape" in other.stderr
+    text.write_text("short", encoding="utf-8")
+    short = python(str(CHAR_LM), "--quick", "--out", str(tmp_path), "--text", str(text))
+    assert short.returncode == 1 and short.stderr == "text.txt is too short: a tenth of it is 1 characters, and more than 16 are needed\n"
 
 
 def test_scripts_that_migrate_have_equal_losses() -> None:

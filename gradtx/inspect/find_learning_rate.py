@@ -1,0 +1,246 @@
+"""`find_learning_rate`: the learning rate range test, as one scan."""
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.errors import GradtxError, HyperparamError, StructureError
+from gradtx.core.hyperparams import find, replace
+from gradtx.core.make_step import make_step
+from gradtx.core.schedule import schedule
+from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
+from gradtx.core.types import Array, Hyperparam
+from gradtx.tree.casts import is_inexact, is_inexact_dtype, real_dtype
+from gradtx.tree.paths import path_text
+
+
+class LearningRateCurve(NamedTuple):
+    """What `find_learning_rate` measured at n learning rates; a pytree, so it leaves `jit` and `vmap` as it is."""
+
+    learning_rates: Array
+    """η_i, shape (n,): growing geometrically."""
+    losses: Array
+    """ℓ_i, shape (n,): the loss on batch i, just before the step with η_i."""
+    smoothed: Array
+    """s_i, shape (n,): the average of ℓ_0, ..., ℓ_i, later ones weighing more."""
+    suggestion: Array
+    """The rate at which the smoothed loss fell fastest, a scalar; nan where it never fell."""
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw losses against learning rates, the suggestion marked; matplotlib is needed.
+
+        Args:
+          path: a file to draw into, such as `rates.png`; None: none.
+
+        Returns:
+          The `matplotlib.figure.Figure`, which a notebook shows.
+
+        Raises:
+          GradtxError: the curve is a batch of curves, or matplotlib is not installed.
+        """
+        return _plot(self, path)
+
+
+def find_learning_rate(
+    loss_fn: Callable[..., Any],
+    params: Any,
+    tx: TransformationLike,
+    batches: Any,
+    *,
+    min_rate: float = 1e-7,
+    max_rate: float = 10.0,
+    smoothing: float = 0.9,
+    name: str = "learning_rate",
+    has_aux: bool = False,
+) -> LearningRateCurve:
+    r"""Train once while the learning rate grows from tiny to too large, and see where the loss falls fastest.
+
+    For batches i = 0, ..., n − 1: η_i = η_min (η_max/η_min)^(i/(n − 1)); ℓ_i is the loss on batch i before the step with η_i, and
+    s_i = (1 − β) Σ_{j ≤ i} β^(i−j) ℓ_j / (1 − β^(i+1)) its bias-corrected average, which reaches back r = ⌈1/(1 − β)⌉ batches.
+    The suggestion is η_k for the k with the largest s_k − s_{k+r} > 0, the steepest slope over log η, where k ≥ r, and k + r ≤ m:
+    up to the smallest s, s_m, of those before the first that is not finite. What comes later, inf and nan too, has no part in it.
+
+    The whole run is one `jax.lax.scan` of the steps that `make_step` makes: it may stand inside `jit`, and `vmap` over
+    definitions or starts gives a batch of curves. `params` are left as they are.
+
+    When: a new network, loss or optimizer, for the order of magnitude: take the suggestion, or up to ten times it with warmup. With the
+    defaults and 100 batches it is 1/26 to 1/11 of the stable limit 2/L on quadratics of condition numbers 1 to 10⁴. When not: methods
+    that need no learning rate, where it is a factor of 1; line searches; the last factor of 2, for which whole trainings have to be
+    compared. Losses of single examples want more batches: noise of a batch that is larger than the fall finds a slope anywhere.
+
+    Args:
+      loss_fn: `loss_fn(params, *batch)` -> scalar, or `(scalar, aux)` with `has_aux`.
+      params: where to start.
+      tx: the transformation; its learning rate, a schedule too, is replaced at every step.
+      batches: arrays with a first axis of n ≥ 3r batches; about 100. A tuple holds the arguments of `loss_fn` after the
+        parameters, any other tree is one argument.
+      min_rate: η_min > 0, a Python number; where nothing is learned.
+      max_rate: η_max > η_min, a Python number; where the loss grows.
+      smoothing: β in [0, 1), a Python number; 0: none.
+      name: the hyperparameter that grows, by a name that `hyperparams` gives.
+      has_aux: whether `loss_fn` returns auxiliary output beside the loss.
+
+    Raises:
+      HyperparamError: rates or smoothing out of range, or no hyperparameter of that name.
+      StructureError: too few batches, or first axes that differ.
+      GradtxError: the loss is no real scalar.
+
+    State: none remains; during the scan that of `tx`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> loss = lambda w, x: jnp.mean((x @ w) ** 2) / 2  # curvature 1: gradient descent is stable below a rate of 2
+    >>> x = jnp.tile(2 * jnp.eye(4), (100, 1, 1))
+    >>> curve = gradtx.find_learning_rate(loss, jnp.ones(4), gradtx.sgd(1.0), (x,), max_rate=100.0)
+    >>> round(float(curve.suggestion), 2), bool(curve.losses[-1] > curve.losses[0])  # it fell, and diverged
+    (0.08, True)
+
+    See also: `replace`, which puts the suggestion into a definition, `hyperparams`.
+
+    Smith 2015, arXiv 1506.01186, section 3.3, there with a rate that grows linearly.
+    """
+    tx = as_transformation(tx)
+    _check_rates(min_rate, max_rate, smoothing)
+    _check_name(tx, name)
+    batch = batches if type(batches) is tuple else (batches,)
+    count = _count(batch, 3 * _reach(smoothing))
+    _check_loss(loss_fn, params, batch, has_aux)
+    step = functools.partial(_step, loss_fn, tx, name, has_aux, smoothing)
+    rates = min_rate * (max_rate / min_rate) ** (jnp.arange(count) / (count - 1))
+    params = jax.tree.map(_strong, params)
+    start = params, replace(tx, **{name: held(rates[0])}).init(params), jnp.zeros_like(rates)[0]
+    _, (losses, smoothed) = jax.lax.scan(step, start, (rates, jnp.arange(count), batch))
+    return LearningRateCurve(rates, losses, smoothed, _suggestion(rates, smoothed, smoothing))
+
+
+@schedule
+def held(count: Array, value: Hyperparam) -> Any:
+    """A value at every count: what is scheduled is followed by a transformation that keeps its numbers in the state, too."""
+    return value
+
+
+def _step(loss_fn: Any, tx: GradientTransformation, name: str, has_aux: bool, smoothing: float, carry: Any, row: Any) -> Any:
+    (params, state, average), (rate, index, batch) = carry, row
+    step = make_step(loss_fn, replace(tx, **{name: held(rate)}), has_aux=has_aux, donate=False)
+    params, state, loss, *_ = step(params, state, *batch)
+    loss = loss.astype(real_dtype(loss.dtype)).astype(average.dtype)
+    average = smoothing * average + (1 - smoothing) * loss
+    return (params, state, average), (loss, average / (1 - smoothing ** (index + 1)))
+
+
+def _suggestion(rates: Array, smoothed: Array, smoothing: float) -> Array:
+    """The rate from which the average falls most while it is renewed, up to its smallest value."""
+    index, reach = jnp.arange(len(rates)), _reach(smoothing)
+    finite = jnp.cumprod(jnp.isfinite(smoothed)).astype(bool)
+    best = jnp.argmin(jnp.where(finite, smoothed, jnp.inf))
+    inside = (index >= reach) & (index + reach <= best)
+    fall = jnp.where(inside, smoothed - jnp.roll(smoothed, -reach), -jnp.inf)
+    steepest = jnp.argmax(fall)
+    return jnp.where(fall[steepest] > 0, rates[steepest], jnp.nan)
+
+
+def _reach(smoothing: float) -> int:
+    """How many losses the average is about: after as many more it is another."""
+    return math.ceil(1 / (1 - smoothing) - 1e-9)
+
+
+def _strong(leaf: Any) -> Any:
+    """A parameter with the dtype that it has after a step, so that it may be carried."""
+    return jnp.asarray(leaf, jnp.result_type(leaf)) if is_inexact(leaf) else leaf
+
+
+def _check_rates(min_rate: float, max_rate: float, smoothing: float) -> None:
+    if not 0 < min_rate < max_rate < math.inf:
+        raise HyperparamError(
+            f"find_learning_rate: min_rate = {min_rate!r} and max_rate = {max_rate!r} span no range; give 0 < min_rate < max_rate"
+        )
+    if not 0 <= smoothing < 1:
+        raise HyperparamError(f"find_learning_rate: smoothing = {smoothing!r} is outside its range [0, 1)")
+
+
+def _check_name(tx: GradientTransformation, name: str) -> None:
+    find(tx, name)
+    try:
+        find(replace(tx, **{name: held(1.0)}), name)
+    except HyperparamError:
+        raise HyperparamError(
+            f"find_learning_rate: {name!r} is a parameter of a schedule; name the hyperparameter itself, which then follows no schedule"
+        ) from None
+
+
+def _count(batch: Any, least: int) -> int:
+    """How many batches there are."""
+    found = [(path_text(path), jnp.shape(leaf)) for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]]
+    scalar = next((path for path, shape in found if not shape), None)
+    if not found or scalar is not None:
+        what = "batches hold no array" if scalar is None else f"batches at {scalar!r} is a scalar"
+        raise StructureError(f"find_learning_rate: {what}; stack the batches along a first axis, one entry per step")
+    (first, (count, *_)), *others = found
+    for path, shape in others:
+        if shape[0] != count:
+            raise StructureError(
+                f"find_learning_rate: batches at {path!r} has {shape[0]} entries along its first axis, at {first!r} {count}; "
+                "every array needs one entry per step"
+            )
+    if count < least:
+        raise StructureError(
+            f"find_learning_rate: {count} batches are too few to see a slope; give {least} or more, about 100, or less smoothing"
+        )
+    return count
+
+
+def _check_loss(loss_fn: Any, params: Any, batch: Any, has_aux: bool) -> None:
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), batch)
+    out = jax.eval_shape(loss_fn, params, *one)
+    if has_aux:
+        out = out[0]
+    if not hasattr(out, "dtype") or out.shape != () or not is_inexact_dtype(out.dtype) or jnp.issubdtype(out.dtype, jnp.complexfloating):
+        raise GradtxError(f"find_learning_rate: loss_fn returns {_shown(out)}; return a real scalar, such as the mean over a batch")
+
+
+def _shown(out: Any) -> str:
+    return f"an array {out.dtype}{list(out.shape)}" if hasattr(out, "dtype") else f"a {type(out).__name__}, not an array"
+
+
+def _plot(curve: LearningRateCurve, path: str | os.PathLike[str] | None) -> Any:
+    if jnp.ndim(curve.suggestion):
+        shape = jnp.shape(curve.suggestion)
+        raise GradtxError(f"this is a batch of curves, of shape {shape}: take one, jax.tree.map(lambda leaf: leaf[0], curve), and plot it")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise GradtxError("plot needs matplotlib: install it with pip install matplotlib") from None
+    rates, losses, smoothed = jax.device_get(curve[:3])
+    suggestion = float(curve.suggestion)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color="#0072B2", lw=0.8, alpha=0.4, label="loss of each batch")
+    axes.plot(rates, smoothed, color="#0072B2", lw=2, label="smoothed")
+    if math.isfinite(suggestion):
+        axes.axvline(suggestion, color="#D55E00", lw=1.5, ls="--", label=f"suggestion: {suggestion:.2g}")
+    axes.set(
+        xscale="log",
+        xlabel="learning rate",
+        ylabel="loss before the step",
+        title="Learning rate range test",
+        ylim=_limits(losses, smoothed),
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _limits(losses: Any, smoothed: Any) -> tuple[float, float] | None:
+    """Room for what is not yet diverged: from the smallest loss to half of the fall above the largest smooth one before."""
+    finite = smoothed[jnp.isfinite(smoothed)]
+    if not len(finite):
+        return None
+    low, high = float(losses[: finite.argmin() + 1].min()), float(finite[: finite.argmin() + 1].max())
+    fall = high - low or max(abs(low), 1.0)
+    return low - fall / 10, high + fall / 2

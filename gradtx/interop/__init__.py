@@ -1,0 +1,1 @@
+"""What leaves gradtx and comes back: checkpoints."""
