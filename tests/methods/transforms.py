@@ -73,7 +73,7 @@ METHODS: dict[str, Method] = {
         each(ref.mars, b1=0.9, b2=0.95, gamma=0.1, eps=1e-3, k=2.0, vector_b1=0.8, vector_b2=0.9),
         copies=WRITES_FIRST,
     ),
-    "mars": Method(gradtx.mars(rate, weight_decay=0.1), descend(each(ref.mars), rate, 0.1), copies=WRITES_FIRST),
+    "mars": Method(gradtx.mars(rate, weight_decay=0.05), descend(each(ref.mars), rate, 0.05), copies=WRITES_FIRST),
     # noise; a variance of 0 leaves what is certain, tests/test_transforms.py looks at the rest
     "add_noise": Method(gradtx.add_noise(0.0, 0.55, key=3), each(core.identity), optax.add_noise(0.0, 0.55, key=3)),
     "noisy_sgd": Method(gradtx.noisy_sgd(rate, eta=0.0, seed=3), descend(each(core.identity), rate), optax.noisy_sgd(rate, eta=0.0, key=3)),
