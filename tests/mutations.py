@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def outcome(mutation: Mutation, folder: pathlib.Path) -> str:
     """The test that notices a change, made in a copy of the tree."""
-    for name in ("gradtx", "tests"):
+    for name in ("gradtx", "tests", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     path = folder / "gradtx" / mutation.file
@@ -29,6 +29,8 @@ def outcome(mutation: Mutation, folder: pathlib.Path) -> str:
     path.write_text(text.replace(mutation.old, mutation.new))
     command = [sys.executable, "-m", "pytest", "-x", "--no-header", "-rf", *selection(mutation.tests)]
     out = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment(folder))
+    if out.returncode not in (0, 1):
+        raise SystemExit(f"{mutation.what}: {mutation.tests} did not run\n{out.stdout}{out.stderr}")
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", out.stdout, flags=re.MULTILINE)
     return failed.group(1) if failed and out.returncode == 1 else "SURVIVED"
 
