@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import Decay, NonNegative, Positive
-from gradtx.transforms.clipping import Square, measure_square, shrink
+from gradtx.transforms.clipping import measure_square, shrink
 from gradtx.transforms.moments import average
 from gradtx.tree.arithmetic import total
 
@@ -58,7 +58,7 @@ def _usual(kept: NormStatistics, size: jax.Array, threshold: jax.Array, eps: jax
 
 
 def _conclude(
-    found: Square,
+    found: Any,
     shared: NormStatistics,
     step: jax.Array,
     *,
