@@ -322,7 +322,7 @@ MUTATIONS = [
         "transforms/plateau.py",
         "best - rtol * jnp.abs(best) - atol",
         "best - rtol * best - atol",
-        "tests/test_wrappers.py -k plateau",
+        "tests/test_corner_cases.py -k plateau",
     ),
     Mutation(
         "params_ema: before the step",
