@@ -35,9 +35,9 @@ docs: $(VENV)/.docs
 accelerators: $(ACCELERATORS)/.test
 	$(ACCELERATORS)/bin/python -m pytest -n 2 --dist loadgroup tests/accelerators
 
-# A part of the tests under another Python: make smoke PYTHON=python3.13 VENV=.venv-3.13
+# A part of the tests under another Python, compiled as users do: make smoke PYTHON=python3.13 VENV=.venv-3.13
 smoke: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) tests/test_oracles.py tests/test_definition.py tests/test_select.py tests/test_interop.py tests/test_messages.py
+	XLA_FLAGS=--xla_force_host_platform_device_count=4 $(BIN)/python -m pytest -n $(WORKERS) tests/test_oracles.py tests/test_definition.py tests/test_select.py tests/test_interop.py tests/test_messages.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.all

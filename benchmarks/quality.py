@@ -3,11 +3,12 @@
 Not a time but a quality: all learning rates and seeds of one optimizer run in one vmapped program, at its default arguments. Reported are
 the best learning rate (by the mean validation loss over seeds), its validation loss and test accuracy, and the valley: by which factor
 the learning rate may vary while the validation loss stays below 1.25 of the best. The task is small, so the table shows how far a
-method can be trusted untuned, not which one wins on large models.
+method can be trusted untuned, not which one wins on large models. The table goes into docs/choose.md.
 """
 
 import functools
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ import _network as network
 SIZES, BATCH, STEPS, SEEDS = (64, 32, 10), 64, 300, 3
 RATES = np.geomspace(1e-5, 10, 37)
 VALLEY = 1.25
+PAGE = Path(ROOT, "docs", "choose.md")
 ARGUMENTS: dict[str, dict[str, Any]] = {"noisy_sgd": {"learning_rate": 1.0, "key": 0}}
 """The calls that are not `name(1.0)`."""
 LEFT_OUT = ("dpsgd", "lbfgs", "sophia")
@@ -89,6 +91,22 @@ def measure(name: str, starts: Any, orders: jax.Array, data: network.Data) -> Re
     return Result(name, float(RATES[best]), float(mean[best]), float(accuracy[:, best].mean()), float(RATES[high] / RATES[low]))
 
 
+def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of docs/choose.md, by validation loss."""
+    cells = "| `{optimizer}` | {rate:.2g} | {loss:.3f} | {accuracy:.1%} | {wide} |"
+    wide = (f"{row['valley']:.2g}" if row["valley"] < 100 else f"{row['valley']:,.0f}" for row in rows)
+    return [cells.format(**row, wide=one) for row, one in sorted(zip(rows, wide, strict=True), key=lambda pair: pair[0]["loss"])]
+
+
+def publish(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put the table in its place on the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text.split("<!-- quality -->\n")
+    head, rest = after.split("\n\n", maxsplit=1)
+    table = [*head.splitlines()[:2], *lines(rows)]
+    PAGE.write_text(f"{before}<!-- quality -->\n" + "\n".join(table) + f"\n\n{rest}", encoding="utf-8")
+
+
 def main() -> int:
     options = arguments(__doc__, only="")
     data = network.load(0)
@@ -100,7 +118,9 @@ def main() -> int:
         results.append(measure(name, starts, orders, data))
         print("{:28} rate {:8.2g}  loss {:.4f}  accuracy {:.2%}  valley {:8.3g}".format(*results[-1]), flush=True)
     if not options.dry and not options.only:
-        print(f"record: {write_table('quality', [result._asdict() for result in results]).relative_to(ROOT)}")
+        rows = [result._asdict() for result in results]
+        print(f"record: {write_table('quality', rows).relative_to(ROOT)}")
+        publish(rows)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Trace and lower the step of every optimizer that Optax has too, cold, on the 148 leaves of GPT-2 small.
 
 As `benchmarks.trace` does for AdamW: all caches are emptied before every run. The last row is the median of the ratios.
-Five runs a side make a record: it is the ratio of the medians over many optimizers that counts.
+Five runs a side make a record, and no more are made: it is the median over many optimizers that counts. `--only TEXT` takes those
+with TEXT in their name, and writes no record.
 """
 
 import functools
@@ -73,10 +74,11 @@ def row(name: str, tree: Tree, runs: int) -> Row:
 
 
 def main() -> int:
-    options = arguments(__doc__)
+    options = arguments(__doc__, only="")
+    options.dry = options.dry or bool(options.only)
     check_cold()
-    tree = gpt2_small()
-    rows = [row(name, tree, options.runs) for name in names()]
+    tree, runs = gpt2_small(), min(options.runs, ENOUGH)
+    rows = [row(name, tree, runs) for name in names() if options.only in name]
     ratios = [found.ratio["median"] for found in rows]
     rows.append(Row(f"median of {len(ratios)} optimizers", {}, statistics.median(ratios), MEDIAN_BAR))
     return finish("trace_each", rows, options, exact=options.runs >= ENOUGH)

@@ -193,6 +193,7 @@ from gradtx.transforms.spellings import with_extra_args_support as with_extra_ar
 from gradtx.transforms.trust import scale_by_param_block_norm as scale_by_param_block_norm
 from gradtx.transforms.trust import scale_by_param_block_rms as scale_by_param_block_rms
 from gradtx.transforms.trust import scale_by_trust_ratio as scale_by_trust_ratio
+from gradtx.transforms.zclip import zclip as zclip
 from gradtx.tree.arithmetic import global_norm as global_norm
 from gradtx.wrappers.accumulate import accumulate as accumulate
 from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite

@@ -322,7 +322,7 @@ MUTATIONS = [
         "transforms/plateau.py",
         "best - rtol * jnp.abs(best) - atol",
         "best - rtol * best - atol",
-        "tests/test_wrappers.py -k plateau",
+        "tests/test_corner_cases.py -k plateau",
     ),
     Mutation(
         "params_ema: before the step",
@@ -360,5 +360,39 @@ MUTATIONS = [
         "            absorbed = ()\n",
         "            pass\n",
         "tests/test_measure.py",
+    ),
+    Mutation(
+        "zclip: gathers for ever", "transforms/zclip.py", "shared.count < warmup_steps", "shared.count < 1000", ORACLES.format("zclip")
+    ),
+    Mutation(
+        "zclip: the average follows what is not cut",
+        "transforms/zclip.py",
+        "_followed(shared, usual, decay)",
+        "_followed(shared, size, decay)",
+        ORACLES.format("zclip"),
+    ),
+    Mutation(
+        "zclip: variance about the old mean",
+        "transforms/zclip.py",
+        "(size - mean) ** 2, decay",
+        "(size - kept.mean) ** 2, decay",
+        ORACLES.format("zclip"),
+    ),
+    Mutation(
+        "zclip: cut to the threshold", "transforms/zclip.py", "threshold**2 * sigma", "threshold * sigma * excess", ORACLES.format("zclip")
+    ),
+    Mutation(
+        "zclip: max_norm enters the average",
+        "transforms/zclip.py",
+        "_usual(shared, size, z_threshold, eps))",
+        "jnp.minimum(_usual(shared, size, z_threshold, eps), max_norm))",
+        ORACLES.format("zclip"),
+    ),
+    Mutation(
+        "zclip: a norm that is not finite counts",
+        "transforms/zclip.py",
+        "good = jnp.isfinite(size)",
+        "good = size == size",
+        "tests/test_zclip.py",
     ),
 ]

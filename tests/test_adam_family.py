@@ -1,7 +1,7 @@
 """Corner cases of Adam's relatives."""
 
 import warnings
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.core.descend import DecayForm
 from gradtx.core.errors import HyperparamError, StructureError
 from gradtx.optimizers.radam import effective_length
 from tests.oracles import adam_family as ref
@@ -152,3 +153,21 @@ def test_the_proximal_form_never_overshoots_and_takes_a_schedule_without_its_pea
     masked = gradtx.adamw(2.0, weight_decay=10.0, decay_form="proximal", mask={"a": True, "b": False})
     params = {"a": w, "b": w}
     assert run(masked, [{"a": zero, "b": zero}], params)[0]["b"] == 0.0
+
+
+FAMILY = (
+    *("acprop", "adabelief", "adam", "adam_mini", "adamax", "adamaxw", "adamw", "adan", "ademamix", "adopt", "amsgrad", "came", "grams"),
+    *("lamb", "laprop", "lion", "mars", "nadam", "nadamw", "novograd", "optimistic_adam", "optimistic_adam_v2", "radam"),
+    *("schedule_free_adamw", "simplified_ademamix", "sophia", "stable_adamw", "tiger", "yogi"),
+)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_every_member_hands_the_flags_to_descend(name: str) -> None:
+    """What they do there is compared with references, once, in the rows of `adam`, `adamw`, `lion` and `adan`."""
+    for decay_form in get_args(DecayForm):
+        flags = {"decay_form": decay_form, "cautious": True, "peak_learning_rate": 0.5}
+        one = getattr(gradtx, name)(0.1, weight_decay=0.25, **flags)
+        while one.factory.__name__ != "descend":
+            one = one.arguments.get("base_optimizer") or one.expansion
+        assert {flag: one.arguments.get(flag) for flag in (*flags, "weight_decay")} == {**flags, "weight_decay": 0.25}

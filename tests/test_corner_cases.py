@@ -20,6 +20,15 @@ def after_steps(tx: Any, grads: Any, params: Any, steps: int = 1) -> Any:
     return params
 
 
+def updates_of(tx: Any, grads: list[Any], params: Any) -> list[Any]:
+    """The updates of some steps, parameters held fast."""
+    state, seen = tx.init(params), []
+    for grad in grads:
+        updates, state = tx.update(grad, state, params)
+        seen.append(updates)
+    return seen
+
+
 @pytest.mark.parametrize("method", ["clip_by_global_norm", "clip_by_block_rms", "adaptive_grad_clip"])
 def test_clipping_a_zero_gradient_to_zero_is_zero(method: str) -> None:
     w, zero = jnp.ones((2, 2)), jnp.zeros((2, 2))
@@ -79,3 +88,43 @@ def test_a_chain_of_adam_and_freeze_keeps_nothing_for_frozen_leaves() -> None:
     expected = after_steps(optax.chain(optax.adam(0.1), optax.freeze(mask)), params, params, steps=3)
     np.testing.assert_allclose(moved["head"], expected["head"], rtol=1e-5)
     assert moved["trunk"].tolist() == [1, 1, 1]
+
+
+def test_sam_of_the_paper_is_finite_where_the_gradient_is_zero() -> None:
+    """As at the start of a layer of zeros; Optax divides 0 by 0."""
+    found = []
+    for lib, sam in ((gradtx, gradtx.sam), (optax, optax.contrib.sam)):
+        ascent = lib.chain((gradtx if lib is gradtx else optax.contrib).normalize(), lib.sgd(0.1))
+        tx, w = sam(lib.sgd(0.1), ascent, opaque_mode=True), jnp.zeros(3)
+        found.append(tx.update(w, tx.init(w), w, grad_fn=lambda w, i: w)[0].tolist())
+    assert found[0] == [0.0, 0.0, 0.0] and np.isnan(found[1]).all()
+    w = jnp.zeros(2)
+    asam = gradtx.scale_by_asam(0.0)
+    assert asam.update(w + 1.0, asam.init(w), w)[0].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("offset", [1, 4])
+def test_adafactor_with_a_decay_offset_starts_its_averages_anew(offset: int) -> None:
+    """1 − (t − t0)^−p has no meaning before t0 + 1, where Optax gives nan for ever; here nothing is remembered until then."""
+    generator = np.random.default_rng(0)
+    weight, *grads = (jnp.asarray(generator.normal(size=(3, 4)), jnp.float32) for _ in range(9))
+    theirs = updates_of(optax.adafactor(0.1, 2, decay_offset=offset), grads, weight)
+    assert all(bool(jnp.isnan(update).all()) for update in theirs)
+    ours = updates_of(gradtx.adafactor(0.1, 2, decay_offset=offset), grads, weight)
+    anew = updates_of(gradtx.adafactor(0.1, 2), grads[offset:], weight)
+    np.testing.assert_allclose(ours[offset:], anew, rtol=1e-6)
+    for grad, update in zip(grads[:offset], ours, strict=False):
+        np.testing.assert_allclose(update, updates_of(gradtx.adafactor(0.1, 2), [grad], weight)[0], rtol=1e-6)
+
+
+def test_values_below_zero_come_to_a_plateau_too() -> None:
+    """Optax's bound is (1 - rtol) v*: for v* < 0 that is above v*, so no loss is ever no better."""
+    found = {}
+    for lib in (gradtx, optax.contrib):
+        tx = lib.reduce_on_plateau(0.5, patience=3, rtol=1e-2)
+        one = jnp.array(1.0)
+        updates, state = one, tx.init(one)
+        for _ in range(10):
+            updates, state = tx.update(one, state, value=-1.0)
+        found[lib] = float(updates)
+    assert found == {gradtx: 0.125, optax.contrib: 1.0}

@@ -1,6 +1,7 @@
 """The docs do what they say: pages run and print what they show, no name is missing, links lead somewhere, bytes are measured."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,16 @@ def test_calls_with_other_arguments_keep_what_their_rows_say() -> None:
     assert len(rows) >= 5
     for call, size in rows:
         assert_bytes(eval(call, dict(vars(gradtx))), int(size), f"docs/optimizers.md: {call}")
+
+
+def test_the_table_of_what_was_measured_is_that_of_the_last_record() -> None:
+    last = max((ROOT / "benchmarks" / "records").glob("*-quality.json"))
+    rows = json.loads(last.read_text(encoding="utf-8"))["rows"]
+    table = re.findall(
+        r"^\| `(\w+)` \| ([\d.e+-]+) \| ([\d.]+) \| ([\d.]+)% \| ([\d.,]+) \|$", (DOCS / "choose.md").read_text(), re.MULTILINE
+    )
+    assert [name for name, *_ in table] == [row["optimizer"] for row in sorted(rows, key=lambda row: row["loss"])]
+    measured = {row["optimizer"]: row for row in rows}
+    for name, rate, loss, accuracy, valley in table:
+        row, said = measured[name], (float(rate), float(loss), float(accuracy) / 100, float(valley.replace(",", "")))
+        assert said == pytest.approx((row["rate"], row["loss"], row["accuracy"], row["valley"]), rel=0.05), name

@@ -30,19 +30,6 @@ def updates_of(tx: Any, grads: list[Any], params: Any) -> list[Any]:
 # adafactor
 
 
-@pytest.mark.parametrize("offset", [1, 4])
-def test_adafactor_with_a_decay_offset_starts_its_averages_anew(offset: int) -> None:
-    """1 − (t − t0)^−p has no meaning before t0 + 1, where Optax gives nan for ever; here nothing is remembered until then."""
-    grads = [jnp.asarray(GENERATOR.normal(size=(3, 4)), jnp.float32) for _ in range(8)]
-    theirs = updates_of(optax.adafactor(0.1, 2, decay_offset=offset), grads, WEIGHT)
-    assert all(bool(jnp.isnan(update).all()) for update in theirs)
-    ours = updates_of(gradtx.adafactor(0.1, 2, decay_offset=offset), grads, WEIGHT)
-    anew = updates_of(gradtx.adafactor(0.1, 2), grads[offset:], WEIGHT)
-    np.testing.assert_allclose(ours[offset:], anew, rtol=1e-6)
-    for grad, update in zip(grads[:offset], ours, strict=False):
-        np.testing.assert_allclose(update, updates_of(gradtx.adafactor(0.1, 2), [grad], WEIGHT)[0], rtol=1e-6)
-
-
 def test_adafactor_beside_optax_whose_decay_is_computed_in_float32() -> None:
     """The whole of it; its parts are compared to 1e-12 in test_oracles.py, with a decay in float64."""
     arguments = {"learning_rate": 0.1, "min_dim_size_to_factor": 2, "momentum": 0.9, "weight_decay_rate": 0.01, "dtype_momentum": "float64"}

@@ -95,9 +95,8 @@ def test_differences_from_optax_that_have_a_reason() -> None:
     assert (float(ours(rounded)(29)), float(theirs(rounded)(28))) == (pytest.approx(0.4), pytest.approx(0.4))
     down = one_line(transition_steps=17, pct_final=1.0)  # a last phase without length leaves the one before it as it was
     assert (float(ours(down)(11)), float(theirs(down)(11))) == (pytest.approx(0.208), pytest.approx(0.20002))
-    root = poly(power=0.5, transition_begin=7)  # rounding under a root makes no nan at the end
+    root = poly(power=0.5, transition_begin=7)  # rounding under a root makes no nan at the end; Optax's number there is the compiler's
     assert float(jax.jit(ours(root).__call__)(jnp.arange(20))[17]) == pytest.approx(0.02)
-    assert np.isnan(jax.jit(jax.vmap(theirs(root)))(jnp.arange(20))[17])
     ramp = line(init_value=0.0, end_value=3, transition_steps=1_000_000)  # the first steps of a long ramp keep their digits
     assert float(ours(ramp)(1)) == pytest.approx(3e-6, rel=1e-6) and float(theirs(ramp)(1)) != pytest.approx(3e-6, rel=1e-2)
 

@@ -49,7 +49,7 @@ METHODS: dict[str, Method] = {
         gradtx.amsgrad(0.1, **COMMON, **MAX_FIRST), descend(each(ref.amsgrad, **COMMON, correct_mu=False, max_first=True), 0.1)
     ),
     "scale_by_nadam": Method(gradtx.scale_by_nadam(**COMMON, momentum_decay=0.5), each(ref.nadam, **COMMON, psi=0.5)),
-    "nadam": Method(gradtx.nadam(rate), descend(each(adam, nesterov=True), rate), optax.nadam(rate)),
+    "nadam": Method(gradtx.nadam(rate, 0.8), descend(each(adam, b1=0.8, nesterov=True), rate), optax.nadam(rate, 0.8)),
     "nadam/momentum_decay": Method(gradtx.nadam(0.1, momentum_decay=0.004), descend(each(ref.nadam), 0.1)),
     "nadamw": Method(
         gradtx.nadamw(0.1, **COMMON, weight_decay=0.1), descend(NADAM, 0.1, 0.1), optax.nadamw(0.1, **COMMON, weight_decay=0.1)
@@ -80,7 +80,9 @@ METHODS: dict[str, Method] = {
         gradtx.novograd(0.1, weight_decay=0.1, decay_form="decoupled"), descend(each(ref.novograd, eps=1e-6), 0.1, 0.1)
     ),
     "scale_by_adan": Method(
-        gradtx.scale_by_adan(**COMMON, b3=0.9), each(ref.adan, **COMMON, b3=0.9, c=0.05), optax.scale_by_adan(**COMMON, b3=0.9)
+        gradtx.scale_by_adan(0.6, 0.9, 0.8, 0.01, 0.02),
+        each(ref.adan, b1=0.6, b2=0.9, b3=0.8, eps=0.01, eps_root=0.02, c=0.1),
+        optax.scale_by_adan(0.6, 0.9, 0.8, 0.01, 0.02),
     ),
     "adan": Method(
         gradtx.adan(rate, weight_decay=0.1),
@@ -119,7 +121,7 @@ METHODS: dict[str, Method] = {
     "scale_by_stable_adamw": Method(
         gradtx.scale_by_stable_adamw(**PLAIN, weight_decay=0.1, mask=everywhere), each(ref.stable_adamw, **PLAIN, weight_decay=0.1)
     ),
-    "stable_adamw": Method(gradtx.stable_adamw(rate, weight_decay=0.1), descend(each(ref.stable_adamw, weight_decay=0.1), rate)),
+    "stable_adamw": Method(gradtx.stable_adamw(rate, weight_decay=0.05), descend(each(ref.stable_adamw, weight_decay=0.05), rate)),
     "stable_adamw/decoupled": Method(
         gradtx.stable_adamw(0.1, weight_decay=0.1, decay_form="decoupled"),
         descend(after(each(ref.stable_adamw), each(decay_weights, weight_decay=0.1)), 0.1),
@@ -127,5 +129,5 @@ METHODS: dict[str, Method] = {
     "scale_by_grams": Method(gradtx.scale_by_grams(**COMMON), each(ref.grams, **COMMON)),
     "grams": Method(gradtx.grams(rate, weight_decay=0.1), descend(each(ref.grams), rate, 0.1)),
     "scale_by_adam_mini": Method(gradtx.scale_by_adam_mini(**PLAIN, output_axis=0), each(ref.adam_mini, **PLAIN, block=columns)),
-    "adam_mini": Method(gradtx.adam_mini(rate, weight_decay=0.1), descend(each(ref.adam_mini), rate, 0.1)),
+    "adam_mini": Method(gradtx.adam_mini(rate, weight_decay=0.05), descend(each(ref.adam_mini), rate, 0.05)),
 }

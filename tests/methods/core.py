@@ -22,9 +22,11 @@ METHODS: dict[str, Method] = {
         each(scale, factor=0.2),
         optax.scale_by_learning_rate(0.2, flip_sign=False),
     ),
-    "add_decayed_weights": Method(gradtx.add_decayed_weights(0.1), each(decay_weights, weight_decay=0.1), optax.add_decayed_weights(0.1)),
+    "add_decayed_weights": Method(
+        gradtx.add_decayed_weights(0.05), each(decay_weights, weight_decay=0.05), optax.add_decayed_weights(0.05)
+    ),
     "trace": Method(gradtx.trace(0.9), each(ref.trace, decay=0.9), optax.trace(0.9)),
-    "trace/nesterov": Method(gradtx.trace(0.9, nesterov=True), each(ref.trace, decay=0.9, nesterov=True), optax.trace(0.9, nesterov=True)),
+    "trace/nesterov": Method(gradtx.trace(0.8, nesterov=True), each(ref.trace, decay=0.8, nesterov=True), optax.trace(0.8, nesterov=True)),
     "ema": Method(gradtx.ema(0.99), each(ref.ema, decay=0.99), optax.ema(0.99)),
     "ema/raw": Method(gradtx.ema(0.9, debias=False), each(ref.ema, decay=0.9, debias=False), optax.ema(0.9, debias=False)),
     "clip": Method(gradtx.clip(0.5), each(ref.clip, c=0.5), optax.clip(0.5)),
@@ -61,9 +63,9 @@ METHODS: dict[str, Method] = {
     "sgd": Method(gradtx.sgd(0.1), descend(each(ref.identity), 0.1), optax.sgd(0.1)),
     "sgd/momentum": Method(gradtx.sgd(rate, momentum=0.9), descend(each(ref.trace, decay=0.9), rate), optax.sgd(rate, momentum=0.9)),
     "sgd/nesterov": Method(
-        gradtx.sgd(0.1, momentum=0.9, nesterov=True),
-        descend(each(ref.trace, decay=0.9, nesterov=True), 0.1),
-        optax.sgd(0.1, momentum=0.9, nesterov=True),
+        gradtx.sgd(0.1, momentum=0.8, nesterov=True),
+        descend(each(ref.trace, decay=0.8, nesterov=True), 0.1),
+        optax.sgd(0.1, momentum=0.8, nesterov=True),
     ),
     "adagrad": Method(gradtx.adagrad(0.1), descend(each(ref.rss), 0.1), optax.adagrad(0.1)),
     "adagrad/textbook": Method(
@@ -87,19 +89,21 @@ METHODS: dict[str, Method] = {
         optax.rmsprop(rate, momentum=0.9, nesterov=True),
     ),
     "adam": Method(gradtx.adam(rate), descend(each(ref.adam), rate), optax.adam(rate)),
-    "adam/nesterov": Method(gradtx.adam(0.1, nesterov=True), descend(each(ref.adam, nesterov=True), 0.1), optax.adam(0.1, nesterov=True)),
+    "adam/nesterov": Method(
+        gradtx.adam(0.1, 0.8, nesterov=True), descend(each(ref.adam, b1=0.8, nesterov=True), 0.1), optax.adam(0.1, 0.8, nesterov=True)
+    ),
     "adam/eps_root": Method(
         gradtx.adam(0.1, b1=0.0, eps_root=1e-3), descend(each(ref.adam, b1=0.0, eps_root=1e-3), 0.1), optax.adam(0.1, b1=0.0, eps_root=1e-3)
     ),
-    "adamw": Method(gradtx.adamw(rate, weight_decay=0.1), descend(each(ref.adam), rate, 0.1), optax.adamw(rate, weight_decay=0.1)),
+    "adamw": Method(gradtx.adamw(rate, weight_decay=0.05), descend(each(ref.adam), rate, 0.05), optax.adamw(rate, weight_decay=0.05)),
     "lion": Method(gradtx.lion(0.05, weight_decay=0.1), descend(each(ref.lion), 0.05, 0.1), optax.lion(0.05, weight_decay=0.1)),
     # flags of the Adam family
     "adam/l2": Method(
         gradtx.adam(0.1, weight_decay=0.1, decay_form="l2"), after(each(decay_weights, weight_decay=0.1), descend(each(ref.adam), 0.1))
     ),
     "adamw/independent": Method(
-        gradtx.adamw(rate, weight_decay=0.01, decay_form="independent", peak_learning_rate=0.1),
-        descend(after(each(ref.adam), each(decay_by_form, weight_decay=0.01, form="independent", eta=rate, peak=0.1)), rate),
+        gradtx.adamw(rate, weight_decay=0.005, decay_form="independent", peak_learning_rate=0.1),
+        descend(after(each(ref.adam), each(decay_by_form, weight_decay=0.005, form="independent", eta=rate, peak=0.1)), rate),
     ),
     "adamw/corrected": Method(
         gradtx.adamw(rate, weight_decay=0.1, decay_form="corrected", peak_learning_rate=0.1),

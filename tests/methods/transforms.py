@@ -1,5 +1,7 @@
 """ADOPT's and AdEMAMix's families, MARS, noise, and the small transformations and wrappers."""
 
+import functools
+
 import gradtx
 from tests.methods.row import Method, flat, rate, uphill
 from tests.oracles import core
@@ -73,7 +75,11 @@ METHODS: dict[str, Method] = {
         each(ref.mars, b1=0.9, b2=0.95, gamma=0.1, eps=1e-3, k=2.0, vector_b1=0.8, vector_b2=0.9),
         copies=WRITES_FIRST,
     ),
-    "mars": Method(gradtx.mars(rate, weight_decay=0.1), descend(each(ref.mars), rate, 0.1), copies=WRITES_FIRST),
+    "zclip": Method(gradtx.zclip(), ref.zclip),
+    "zclip/soon": Method(
+        gradtx.zclip(0.8, 0.7, 4, 4.4, 0.2), functools.partial(ref.zclip, threshold=0.8, decay=0.7, warmup=4, k=4.4, eps=0.2)
+    ),
+    "mars": Method(gradtx.mars(rate, weight_decay=0.05), descend(each(ref.mars), rate, 0.05), copies=WRITES_FIRST),
     # noise; a variance of 0 leaves what is certain, tests/test_transforms.py looks at the rest
     "add_noise": Method(gradtx.add_noise(0.0, 0.55, key=3), each(core.identity), optax.add_noise(0.0, 0.55, key=3)),
     "noisy_sgd": Method(gradtx.noisy_sgd(rate, eta=0.0, seed=3), descend(each(core.identity), rate), optax.noisy_sgd(rate, eta=0.0, key=3)),

@@ -65,6 +65,24 @@ def mars(g, w, memory, t, b1=0.95, b2=0.99, gamma=0.025, eps=1e-8, k=1.0, vector
     return adam(mars_correction(g, w, memory.setdefault("c", {}), t, b1, gamma, k), w, memory, t, b1, b2, eps)
 
 
+def zclip(grads, params, memory, t, threshold=2.5, decay=0.97, warmup=25, k=1.0, eps=1e-6):
+    """Kumar et al. 2025: all arrays together, by the norms of before."""
+    n = bound = np.sqrt(sum(float(np.sum(g * g)) for g in grads))
+    norms = memory.setdefault("norms", [])
+    if len(norms) < warmup:
+        norms.append(n)
+        memory["mean"], memory["square"] = np.mean(norms), np.var(norms)
+    else:
+        sigma = np.sqrt(memory["square"])
+        z = (n - memory["mean"]) / (sigma + eps)
+        if z > threshold:
+            bound = memory["mean"] + threshold * sigma / (z / threshold)
+        memory["mean"] = decay * memory["mean"] + (1 - decay) * bound
+        memory["square"] = decay * memory["square"] + (1 - decay) * (bound - memory["mean"]) ** 2
+    bound = min(bound, k)
+    return [g * (bound / n) if n > bound else g for g in grads]
+
+
 def nonnegative(u, w, memory, t):
     return np.maximum(u, -w)
 

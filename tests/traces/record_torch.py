@@ -37,6 +37,7 @@ OPTIMIZERS = {
     "stable_adamw": lambda params: third.StableAdamW(params, lr=0.01, kahan_sum=False, weight_decay=0.1),
     "tiger": lambda params: third.Tiger(params, lr=0.01, weight_decay=0.1),
     "came": lambda params: third.CAME(params, lr=0.01, weight_decay=0.1),
+    "mars": lambda params: third.MARS(params, lr=0.01, weight_decay=0.1),
     "lion": lambda params: third.Lion(params, lr=0.01, weight_decay=0.1),
     "adan": lambda params: third.Adan(params, lr=0.01),
     "ademamix": lambda params: third.AdEMAMix(params, lr=0.01),
