@@ -59,6 +59,9 @@ def test_clips_in_the_groups_of_a_partition_count_too() -> None:
     tx = gradtx.with_metrics(gradtx.partition({"biases": gradtx.sgd(0.1), "rest": clipped}, GROUPS))
     _, state = tx.update(grads(10.0), tx.init(PARAMS), PARAMS)
     assert float(gradtx.metrics(tx, state)["clip_rate"]) == pytest.approx(1.0)
+    tx = gradtx.with_metrics(gradtx.chain(gradtx.zclip(max_norm=1.0), gradtx.sgd(0.1)))
+    _, state = tx.update(grads(10.0), tx.init(PARAMS), PARAMS)
+    assert float(gradtx.metrics(tx, state)["clip_rate"]) == pytest.approx(1.0)
     assert "clip_rate" not in gradtx.metrics(*both(gradtx.with_metrics(gradtx.sgd(0.1))))
 
 

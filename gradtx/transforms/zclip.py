@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import Decay, NonNegative, Positive
-from gradtx.transforms.clipping import measure_square, shrink
+from gradtx.transforms.clipping import measure_square, shrink, shrink_by_factor
 from gradtx.transforms.moments import average
 from gradtx.tree.arithmetic import total
 
@@ -77,10 +77,6 @@ def _conclude(
     return {"factor": jnp.where(good, shrink(size, jnp.minimum(usual, max_norm)), 0.0)}, kept
 
 
-def _shrink(grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array) -> Any:
-    return factor * grad, slots
-
-
 @definition
 def zclip(
     z_threshold: Positive = 2.5,
@@ -127,4 +123,6 @@ def zclip(
     Kumar, Owen, Roy Chowdhury and Güra 2025, arXiv 2504.02507.
     """
     hyperparams = {"z_threshold": z_threshold, "decay": decay, "warmup_steps": warmup_steps, "max_norm": max_norm, "eps": eps}
-    return leafwise(None, _shrink, hyperparams=hyperparams, measure=measure_square, conclude=_conclude, init_shared=_init, name="zclip")
+    return leafwise(
+        None, shrink_by_factor, hyperparams=hyperparams, measure=measure_square, conclude=_conclude, init_shared=_init, name="zclip"
+    )
