@@ -18,8 +18,9 @@ from gradtx.core.leafwise import treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import DTypeLike
-from gradtx.tree.casts import zeros
+from gradtx.tree.casts import is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
+from gradtx.tree.paths import is_none
 from gradtx.wrappers.choosing import beside, parted, run_if
 from gradtx.wrappers.guard import Steps
 
@@ -28,7 +29,7 @@ class Accumulated(NamedTuple):
     """What the micro-steps of the update to come have gathered."""
 
     total: Any
-    """Σ w g, a tree like the parameters; what it holds counts only while `micro_step` is not 0."""
+    """Σ w g, a tree like the parameters. It counts only while `micro_step` is not 0; just after an update it holds that update."""
     weight: Any
     """Σ w."""
     value: Any
@@ -53,8 +54,12 @@ def _kind(leaf: jax.Array) -> Any:
     return jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.bfloat16
 
 
-def _add(total: jax.Array, grad: jax.Array, *, weight: jax.Array, first: jax.Array, counts: jax.Array) -> jax.Array:
-    return jnp.where(counts, jnp.where(first, weight * grad, total + weight * grad), total)
+def _add(total: jax.Array, grad: jax.Array | None, *, weight: jax.Array, first: jax.Array, counts: jax.Array) -> jax.Array:
+    """What weighs nothing adds nothing, be it nan, as the mean over no tokens is."""
+    if grad is None:
+        return total
+    part = jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))
+    return jnp.where(counts, jnp.where(first, part, total + part), total)
 
 
 def _gather(kept: Accumulated, updates: Any, weight: Any, value: Any, counts: Any) -> Accumulated:
@@ -67,17 +72,29 @@ def _gather(kept: Accumulated, updates: Any, weight: Any, value: Any, counts: An
     return kept._replace(total=total, weight=of_weight, value=of_value, micro_step=kept.micro_step + counts)
 
 
-def _share(total: jax.Array, *, divisor: jax.Array) -> jax.Array:
-    return total / divisor
+def _share(total: jax.Array, *, share: jax.Array) -> jax.Array:
+    """A product, which XLA takes into every kernel that reads it; a quotient it would keep in memory for all of them."""
+    return total * share
 
 
-def _as(like: jax.Array, update: jax.Array) -> jax.Array:
-    return update
+def _as(held: jax.Array, update: jax.Array | None) -> jax.Array:
+    return held if update is None else update
 
 
 def _nothing(update: jax.Array) -> jax.Array:
     """−0, which added to a parameter leaves its bits; made from the update, so that it lies on the same devices."""
     return jnp.where(jnp.zeros_like(update, bool), update, -jnp.zeros_like(update))
+
+
+def _release(update: jax.Array, held: jax.Array, *, due: jax.Array) -> jax.Array:
+    return jnp.where(due, held, -jnp.zeros_like(held))
+
+
+def _holds(total: Any, updates: Any) -> bool:
+    """Whether the arrays of the sum are wide enough for the updates, too."""
+    pairs = zip(jax.tree.leaves(total, is_leaf=is_none), jax.tree.leaves(updates, is_leaf=is_none), strict=True)
+    wide = (jnp.result_type(sum_, update) == sum_.dtype for sum_, update in pairs if sum_ is not None and update is not None)
+    return all(wide)
 
 
 def _update(
@@ -100,18 +117,26 @@ def _update(
     kept = _gather(before, updates, checked_weight(extra.get("weight", 1.0)), extra.get("value"), counts)
     due, usable = (kept.micro_step >= every) & counts, kept.weight > 0
     check_weights(due, usable, kept.micro_step)
-    divisor = jnp.where(usable, kept.weight, 1.0) if use_grad_mean else jnp.ones_like(kept.weight)
+    share = 1 / jnp.where(usable, kept.weight, 1.0) if use_grad_mean else jnp.ones_like(kept.weight)
+    in_place = _holds(kept.total, updates)
+    held = kept.total if in_place else map_leaves(_nothing, updates)
 
     def act() -> Any:
-        mean = map_leaves(_share, kept.total, divisor=divisor)
-        grads = jax.tree.map(lambda grad, found: grad if found is None else found, updates, mean, is_leaf=lambda node: node is None)
-        told = _told(extra, grads, None if kept.value is None else kept.value / divisor)
+        grads = _means(updates, kept.total, share)
+        told = _told(extra, grads, None if kept.value is None else kept.value * share)
         made, new = inner.update_slots(grads, old, params, kept.applied + 1, told)
-        return map_leaves(_as, updates, made), new
+        return map_leaves(_as, held, made), new
 
-    updates, new = run_if(due & usable, act, lambda: (map_leaves(_nothing, updates), old))
+    held, new = run_if(due & usable, act, lambda: (held, old))
     kept = kept._replace(micro_step=jnp.where(due, 0, kept.micro_step), applied=kept.applied + (due & usable))
-    return updates, beside(new, "accumulate", kept)
+    kept = kept._replace(total=held) if in_place else kept
+    return map_leaves(_release, updates, held, due=due & usable), beside(new, "accumulate", kept)
+
+
+def _means(updates: Any, total: Any, share: Any) -> Any:
+    """The means of the gradients; None and integers as they are."""
+    means = map_leaves(_share, total, share=share)
+    return jax.tree.map(lambda grad, mean: mean if is_inexact(grad) else grad, updates, means, is_leaf=is_none)
 
 
 def _told(extra: Mapping[str, Any], grads: Any, value: Any) -> dict[str, Any]:
@@ -168,7 +193,8 @@ def accumulate(
     The clock of `inner` counts its own updates. Where `accumulate` is the whole definition, `state.count` is that clock, and schedules
     and `hyperparams(tx, at=state)` go by it; `every` as a schedule is read there too.
 
-    Micro-batches of different size are weighed by `update(..., weight=tokens)`. When `inner` asks for `value=`, it is told the mean loss.
+    Micro-batches of different size are weighed by `update(..., weight=tokens)`; one that weighs 0 counts as a micro-step and adds
+    nothing, not even a nan. When `inner` asks for `value=`, it is told the mean loss.
 
     When: the batch that is wanted does not fit into memory, or arrives in pieces. When not: all micro-batches are at hand at once;
     `make_step(..., microbatches=k)` runs them in one step, and keeps no sum between steps.
