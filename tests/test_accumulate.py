@@ -16,7 +16,7 @@ from tests.peer import optax
 from tests.test_leaving_out import bits
 
 ONE, INF = jnp.array(1.0), jnp.array(jnp.inf)
-TINY = {"w": jnp.array([[1.0, -0.0], [1e-40, 3.0]]), "b": jnp.array([0.5, -0.0])}
+TINY = {"w": jnp.array([[1.0, -0.0], [2e-38, 3.0]]), "b": jnp.array([0.5, -0.0])}
 
 
 def network(dtype: Any) -> Any:
@@ -28,12 +28,16 @@ def network(dtype: Any) -> Any:
 
 
 def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.mean((jnp.tanh(x @ params["u"] + params["c"]) @ params["v"] - y) ** 2)
+    return jnp.mean((jnp.tanh(x @ params["u"] + params["c"][None]) @ params["v"] - y) ** 2)
 
 
 def ramp(count: Any) -> Any:
     """k = 1, 1, 2, 2, 3, 3, ... up to 7."""
     return jnp.minimum(1 + count // 2, 7)
+
+
+def constant(k: int, count: Any) -> Any:
+    return k
 
 
 def optimizer() -> gradtx.GradientTransformation:
@@ -52,7 +56,7 @@ def pieces(k: int, number: int, x: jax.Array, y: jax.Array) -> list[tuple[jax.Ar
 @pytest.mark.parametrize("every", [1, 4, 7, ramp])
 def test_the_large_batch(every: Any) -> None:
     """20 updates, to 1e-6 of the largest entry of each array; the large batch in float64, whose order of sums does not matter."""
-    updates, k_of = 20, every if callable(every) else lambda count: every
+    updates, k_of = 20, every if callable(every) else functools.partial(constant, every)
     params, x, y = network(jnp.float32)
     tx = gradtx.accumulate(optimizer(), every)
     slope, advance = jax.jit(jax.grad(loss)), jax.jit(functools.partial(step, tx))
@@ -216,10 +220,11 @@ def test_it_is_told_the_mean_loss_and_the_mean_gradient() -> None:
 
     asks = gradtx.treewise(None, told, extra=("grad",))
     tx = gradtx.accumulate(asks, 2)
-    state = tx.init(ONE)
+    state, seen = tx.init(ONE), []
     for grad in (2.0, 4.0):
         updates, state = tx.update(jnp.asarray(grad), state, grad=jnp.asarray(99.0), weight=1.0, other=0)
-    assert updates == 3.0
+        seen.append(float(updates))
+    assert seen == [0.0, 3.0]
 
 
 def test_a_sum_and_not_a_mean() -> None:
@@ -285,8 +290,8 @@ def test_in_a_chain_each_has_its_clock() -> None:
     chained = gradtx.chain(gradtx.accumulate(gradtx.scale(lambda count: 1.0 + count), 2), gradtx.scale(lambda count: 10.0**count))
     seen, state = run(chained, [1.0] * 4)
     assert seen == [0.0, 10.0, 0.0, 2000.0] and int(state.count) == 4
-    tx = gradtx.chain(gradtx.accumulate(gradtx.scale(ramp_up), 2), gradtx.scale(1.0))
-    assert gradtx.hyperparams(tx, at=run(tx, [1.0, 1.0])[1])["accumulate.step_size"] == 1.0
+    tx = gradtx.chain(gradtx.accumulate(gradtx.sgd(ramp_up), 2), gradtx.scale(1.0))
+    assert gradtx.hyperparams(tx, at=run(tx, [1.0, 1.0])[1])["learning_rate"] == 1.0
 
 
 def test_under_a_mask_and_in_a_group() -> None:
@@ -307,3 +312,112 @@ def test_twice_around_is_refused_and_apart_is_not() -> None:
         gradtx.accumulate(gradtx.accumulate(gradtx.sgd(0.1), 2), 3).init(ONE)
     tx = gradtx.accumulate(gradtx.chain(gradtx.accumulate(gradtx.scale(1.0), 2), gradtx.scale(1.0)), 2)
     assert run(tx, [1.0, 3.0, 5.0, 7.0])[0] == [0.0, 0.0, 0.0, 4.0]
+
+
+# Wherever a step may run
+
+
+SHARDED = {"w": jnp.arange(32.0).reshape(8, 4) / 10, "v": jnp.arange(8.0)}
+
+
+def train(tx: Any, params: Any, steps: int = 5) -> Any:
+    """Micro-steps in a scan whose gradients are the parameters."""
+
+    def body(carry: Any, _: None) -> Any:
+        params, state = carry
+        return step(tx, params, state, params), None
+
+    return jax.lax.scan(body, (params, tx.init(params)), None, length=steps)[0]
+
+
+def test_a_scan_is_the_steps_one_by_one() -> None:
+    tx = gradtx.accumulate(optimizer(), ramp)
+    params, state = SHARDED, tx.init(SHARDED)
+    for _ in range(5):
+        params, state = step(tx, params, state, params)
+    chex.assert_trees_all_close(jax.jit(functools.partial(train, tx))(SHARDED), (params, state), rtol=1e-6)
+
+
+def test_many_learning_rates_and_many_k_in_one_program() -> None:
+    rates, ks = jnp.array([0.1, 0.2, 0.3]), jnp.array([1, 2, 3])
+
+    def trained(rate: Any, k: Any) -> Any:
+        return train(gradtx.accumulate(gradtx.adam(rate), k), {"w": jnp.ones(3)})[0]["w"]
+
+    together = jax.jit(jax.vmap(trained))(rates, ks)
+    for row, rate, k in zip(together, (0.1, 0.2, 0.3), (1, 2, 3), strict=True):
+        np.testing.assert_allclose(row, trained(rate, k), rtol=1e-6)
+
+
+@pytest.mark.parametrize("spec", [PartitionSpec(), PartitionSpec("x")], ids=["replicated", "sharded"])
+@pytest.mark.parametrize("checked", [False, True])
+def test_shard_map(checked: bool, spec: Any) -> None:
+    mesh = Mesh(np.array(jax.devices()), ("x",))
+    run = functools.partial(train, gradtx.accumulate(gradtx.adamw(0.1), 2))
+    mapped = jax.shard_map(lambda params: run(params)[0], mesh=mesh, in_specs=spec, out_specs=spec, check_vma=checked)
+    chex.assert_trees_all_close(jax.jit(mapped)(SHARDED), run(SHARDED)[0], rtol=1e-6)
+
+
+def test_shardings_are_kept() -> None:
+    sharding = NamedSharding(Mesh(np.array(jax.devices()), ("x",)), PartitionSpec("x"))
+    params, tx = jax.device_put(SHARDED, sharding), gradtx.accumulate(gradtx.adam(0.1), 2)
+    state = tx.init(params)
+    for update in (tx.update, jax.jit(tx.update)):
+        updates, state = update(params, state, params)
+        for leaf in jax.tree.leaves((updates, state.slots)):
+            assert leaf.ndim == 0 or leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+
+
+def test_what_is_not_due_does_not_run() -> None:
+    costly = gradtx.accumulate(gradtx.stateless(lambda u, p: jnp.sort(u)), 3)
+    text = str(jax.jit(costly.update).lower(jnp.ones(4096), costly.init(jnp.ones(4096))).compile().as_text())
+    assert "sort(" in text and "sort(" not in text[text.index("\nENTRY") :] and "conditional(" in text
+
+
+# Beside Optax's MultiSteps
+
+
+def bad_now_and_then(number: int) -> Any:
+    scale = {3: jnp.nan, 4: 100.0, 9: jnp.inf, 13: 40.0}.get(number, 1.0)
+    return {"w": scale * jnp.cos(number + jnp.arange(3.0)), "b": jnp.sin(1.0 * jnp.asarray(number))}
+
+
+def growing(count: Any) -> Any:
+    return jnp.minimum(1 + count, 4)
+
+
+def skipping(lib: Any, which: str) -> dict[str, Any]:
+    large = functools.partial(lib.skip_large_updates, max_squared_norm=25.0)
+    return {"none": {}, "not finite": {"should_skip_update_fn": lib.skip_not_finite}, "large": {"should_skip_update_fn": large}}[which]
+
+
+@pytest.mark.parametrize("mean", [True, False])
+@pytest.mark.parametrize("skip", ["none", "not finite", "large"])
+@pytest.mark.parametrize("every", [3, growing])
+def test_beside_multi_steps(every: Any, skip: str, mean: bool) -> None:
+    """20 micro-steps: the updates, when they come, and both counts."""
+    params = {"w": jnp.ones(3), "b": jnp.ones(())}
+    ours, theirs = (
+        lib.MultiSteps(lib.sgd(0.1, momentum=0.9), every_k_schedule=every, use_grad_mean=mean, **skipping(lib, skip))
+        for lib in (gradtx, optax)
+    )
+    state, other, update, expect = ours.init(params), theirs.init(params), jax.jit(ours.update), jax.jit(theirs.update)
+    for number in range(20):
+        grads = bad_now_and_then(number) if skip != "none" else bad_now_and_then(1)
+        updates, state = update(grads, state, params)
+        expected, other = expect(grads, other, params)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-5, atol=1e-6)
+        kept = state.slots["accumulate"]
+        assert (kept.micro_step, kept.applied, state.count) == (other.mini_step, other.gradient_step, other.gradient_step)
+        assert ours.has_updated(state) == theirs.has_updated(other)
+    assert 2 < int(state.count) < 8
+
+
+def test_multi_steps_is_accumulate() -> None:
+    steps = gradtx.MultiSteps(gradtx.adam(0.1), 4, use_grad_mean=False)
+    tx = steps.gradient_transformation()
+    assert tx == gradtx.accumulate(gradtx.adam(0.1), 4, use_grad_mean=False, accumulator_dtype=jnp.float32)
+    assert steps.inner_opt == gradtx.adam(0.1) and gradtx.replace(tx, every=8).arguments["every"] == 8
+    assert bits(steps.init(TINY)) == bits(tx.init(TINY)) and not steps.has_updated(steps.init(TINY))
+    skip = functools.partial(gradtx.skip_large_updates, max_squared_norm=25.0)
+    assert [bool(skip({"w": jnp.array([3.0, w])}, 0, None)[0]) for w in (3.9, 4.0, jnp.nan)] == [False, True, True]

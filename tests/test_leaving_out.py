@@ -32,7 +32,7 @@ def helped(grad: jax.Array, slots: Two) -> Any:
 
 
 def constants(grad: jax.Array, slots: Two) -> Any:
-    return grad, Two(np.float32([7.0, 7.0]), jnp.ones(2))
+    return grad, Two(np.full(2, 7, np.float32), jnp.ones(2))
 
 
 def inputs(grad: jax.Array, slots: Two) -> Any:
@@ -122,11 +122,10 @@ def test_every_rule_of_the_table(name: str) -> None:
     """Left out at the first step and at the third, slots are bit for bit the old; else the step is the rule's, to rounding."""
     tx, params = METHODS[name].tx, {key: leaf for key, leaf in parameters().items() if key in ("dense", "scalar")}
     slots = tx.init_slots(params)
-    for step in (1.0, 2.0, 3.0):
-        grads = gradients(params, seed=int(step))
-        told = extras(tx, params, grads)
-        step = jnp.asarray(step)
-        if step != 2:
+    for number in (1, 2, 3):
+        grads = gradients(params, seed=number)
+        told, step = extras(tx, params, grads), jnp.asarray(1.0 * number)
+        if number != 2:
             _, same = tx.update_slots(grads, slots, params, step, told, jnp.asarray(False))
             assert bits(same) == bits(slots)
         updates, new = tx.update_slots(grads, slots, params, step, told, jnp.asarray(True))

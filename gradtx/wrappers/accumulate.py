@@ -18,7 +18,7 @@ from gradtx.core.leafwise import treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import DTypeLike
-from gradtx.tree.casts import is_inexact, zeros
+from gradtx.tree.casts import as_array, is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
 from gradtx.wrappers.choosing import beside, parted, run_if
@@ -93,8 +93,12 @@ def _release(update: jax.Array, held: jax.Array, *, due: jax.Array) -> jax.Array
 def _holds(total: Any, updates: Any) -> bool:
     """Whether the arrays of the sum are wide enough for the updates, too."""
     pairs = zip(jax.tree.leaves(total, is_leaf=is_none), jax.tree.leaves(updates, is_leaf=is_none), strict=True)
-    wide = (jnp.result_type(sum_, update) == sum_.dtype for sum_, update in pairs if sum_ is not None and update is not None)
-    return all(wide)
+    return all(_both(one, other) == one.dtype for one, other in pairs if one is not None and other is not None)
+
+
+def _both(total: jax.Array, update: Any) -> Any:
+    """The dtype that holds what either does."""
+    return jnp.promote_types(total.dtype, as_array(update).dtype)
 
 
 def _update(
@@ -134,9 +138,12 @@ def _update(
 
 
 def _means(updates: Any, total: Any, share: Any) -> Any:
-    """The means of the gradients; None and integers as they are."""
-    means = map_leaves(_share, total, share=share)
-    return jax.tree.map(lambda grad, mean: mean if is_inexact(grad) else grad, updates, means, is_leaf=is_none)
+    """The means of the gradients, as exact as both they and the sums are; None and integers as they are."""
+    return map_leaves(_share, jax.tree.map(_widened, updates, total, is_leaf=is_none), share=share)
+
+
+def _widened(grad: Any, total: Any) -> Any:
+    return total.astype(_both(total, grad)) if is_inexact(grad) else grad
 
 
 def _told(extra: Mapping[str, Any], grads: Any, value: Any) -> dict[str, Any]:

@@ -18,7 +18,9 @@ def _accumulate(method, every, grads, params, memory, t, weight=1.0):
         return [np.zeros_like(g) for g in grads]
     memory["updates"] = updates + 1
     total = sum(w for w, _ in memory.pop("gathered"))
-    mean = [sum(w * g for (w, _), g in zip(gathered, column, strict=True)) / total for column in zip(*(g for _, g in gathered), strict=True)]
+    mean = [
+        sum(w * g for (w, _), g in zip(gathered, column, strict=True)) / total for column in zip(*(g for _, g in gathered), strict=True)
+    ]
     return method(mean, params, memory.setdefault("inner", {}), updates + 1)
 
 
