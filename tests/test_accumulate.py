@@ -262,13 +262,16 @@ def test_the_dtype_of_the_sum_may_be_chosen(jit: bool) -> None:
 
 
 def test_gradients_may_be_missing() -> None:
-    """None is no gradient: its sum waits, its parameter too."""
+    """None is no gradient: it adds nothing to its sum, whatever the last window left there, and its parameter waits."""
     params = {"a": ONE, "b": ONE, "n": jnp.asarray(3)}
     tx = gradtx.accumulate(gradtx.sgd(1.0), 2)
-    state = tx.init(params)
-    for grads in ({"a": ONE, "b": ONE, "n": jnp.asarray(0)}, {"a": 3 * ONE, "b": None, "n": jnp.asarray(0)}):
+    state, seen = tx.init(params), []
+    for a, b in ((1.0, 1.0), (3.0, None), (1.0, 1.0), (1.0, 1.0), (1.0, None), (5.0, 4.0)):
+        grads = {"a": a * ONE, "b": None if b is None else b * ONE, "n": jnp.asarray(0)}
         updates, state = tx.update(grads, state, params)
-    assert updates == {"a": -2.0, "b": None, "n": 0}
+        seen.append((float(updates["a"]), updates["b"] if b is None else float(updates["b"])))
+        assert updates["n"] == 0
+    assert seen == [(0, 0), (-2, None), (0, 0), (-1, -1), (0, None), (-3, -2)]
 
 
 # Clocks, and other wrappers

@@ -4,6 +4,8 @@ With micro-steps i = 1, …, k of one update, gradients g_i and weights w_i (1 e
 
     G ← w_1 g_1 at i = 1,  G ← G + w_i g_i after that      in float32 at least
     i = k:  u from the inner transformation at G / Σ w;    i < k:  u = 0
+
+The update takes the place of the sum, whose time is over: so a step needs no memory beside its arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,27 +56,23 @@ def _kind(leaf: jax.Array) -> Any:
     return jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.bfloat16
 
 
-def _add(total: jax.Array, grad: jax.Array | None, *, weight: jax.Array, first: jax.Array, counts: jax.Array) -> jax.Array:
-    """What weighs nothing adds nothing, be it nan, as the mean over no tokens is."""
-    if grad is None:
-        return total
-    part = jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))
-    return jnp.where(counts, jnp.where(first, part, total + part), total)
+def _add(
+    total: jax.Array, grad: jax.Array | None, *, weight: jax.Array, first: jax.Array, counts: jax.Array, share: jax.Array
+) -> jax.Array:
+    """The sum and one more; at the last one the mean, in the same kernel.
+
+    What weighs nothing adds nothing, be it nan, as the mean over no tokens is. No gradient adds nothing either.
+    """
+    part = jnp.zeros_like(total) if grad is None else jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))
+    return jnp.where(counts, jnp.where(first, part, total + part) * share, total)
 
 
-def _gather(kept: Accumulated, updates: Any, weight: Any, value: Any, counts: Any) -> Accumulated:
-    """One micro-step more, if it counts; the first one starts anew, whatever the last update left."""
-    told = {"weight": weight, "first": kept.micro_step == 0, "counts": jnp.asarray(counts)}
-    total = map_leaves(_add, kept.total, updates, **told)
-    ours = (kept.weight, kept.value)
+def _count(kept: Accumulated, weight: Any, value: Any, counts: Any) -> Accumulated:
+    """One micro-step more, if it counts, in all but the sum; the first one starts anew, whatever the last update left."""
     ones = (jnp.ones_like(kept.weight), None if kept.value is None else jnp.asarray(value, kept.value.dtype))
-    of_weight, of_value = map_leaves(_add, ours, ones, **told)
-    return kept._replace(total=total, weight=of_weight, value=of_value, micro_step=kept.micro_step + counts)
-
-
-def _share(total: jax.Array, *, share: jax.Array) -> jax.Array:
-    """A product, which XLA takes into every kernel that reads it; a quotient it would keep in memory for all of them."""
-    return total * share
+    told = {"weight": weight, "first": kept.micro_step == 0, "counts": counts, "share": 1.0}
+    of_weight, of_value = map_leaves(_add, (kept.weight, kept.value), ones, **told)
+    return kept._replace(weight=of_weight, value=of_value, micro_step=kept.micro_step + counts)
 
 
 def _as(held: jax.Array, update: jax.Array | None) -> jax.Array:
@@ -118,31 +116,29 @@ def _update(
     counts = jnp.asarray(True if acts is None else acts)
     if should_skip_update_fn is not None:
         counts &= ~jnp.asarray(should_skip_update_fn(updates, before.applied, params)[0], bool)
-    kept = _gather(before, updates, checked_weight(extra.get("weight", 1.0)), extra.get("value"), counts)
+    weight, first = checked_weight(extra.get("weight", 1.0)), before.micro_step == 0
+    kept = _count(before, weight, extra.get("value"), counts)
     due, usable = (kept.micro_step >= every) & counts, kept.weight > 0
     check_weights(due, usable, kept.micro_step)
-    share = 1 / jnp.where(usable, kept.weight, 1.0) if use_grad_mean else jnp.ones_like(kept.weight)
-    in_place = _holds(kept.total, updates)
-    held = kept.total if in_place else map_leaves(_nothing, updates)
+    due_now = due & usable
+    share = jnp.where(due_now, 1 / jnp.where(usable, kept.weight, 1.0), 1.0) if use_grad_mean else jnp.ones_like(kept.weight)
+    total = map_leaves(_add, before.total, updates, weight=weight, first=first, counts=counts, share=share)
+    in_place = _holds(total, updates)
+    held = total if in_place else map_leaves(_nothing, updates)
 
     def act() -> Any:
-        grads = _means(updates, kept.total, share)
+        grads = jax.tree.map(_widened, updates, total, is_leaf=is_none)
         told = _told(extra, grads, None if kept.value is None else kept.value * share)
         made, new = inner.update_slots(grads, old, params, kept.applied + 1, told)
         return map_leaves(_as, held, made), new
 
-    held, new = run_if(due & usable, act, lambda: (held, old))
-    kept = kept._replace(micro_step=jnp.where(due, 0, kept.micro_step), applied=kept.applied + (due & usable))
-    kept = kept._replace(total=held) if in_place else kept
-    return map_leaves(_release, updates, held, due=due & usable), beside(new, "accumulate", kept)
-
-
-def _means(updates: Any, total: Any, share: Any) -> Any:
-    """The means of the gradients, as exact as both they and the sums are; None and integers as they are."""
-    return map_leaves(_share, jax.tree.map(_widened, updates, total, is_leaf=is_none), share=share)
+    held, new = run_if(due_now, act, lambda: (held, old))
+    kept = kept._replace(total=held if in_place else total, micro_step=jnp.where(due, 0, kept.micro_step), applied=kept.applied + due_now)
+    return map_leaves(_release, updates, held, due=due_now), beside(new, "accumulate", kept)
 
 
 def _widened(grad: Any, total: Any) -> Any:
+    """A mean, as exact as both it and the gradient are; None and integers as they are."""
     return total.astype(_both(total, grad)) if is_inexact(grad) else grad
 
 
