@@ -35,7 +35,7 @@ def clipped() -> Any:
 
 
 def groups() -> Any:
-    return gradtx.partition({"fast": gradtx.adam(0.1), "slow": gradtx.accumulate(gradtx.lion(0.1), 2)}, {"w": "fast", ".*": "slow"})
+    return gradtx.partition({"fast": gradtx.adam(0.1), "slow": gradtx.accumulate(gradtx.lion(0.1), 2)}, [("w", "fast"), (".*", "slow")])
 
 
 ORDERS = {
