@@ -15,10 +15,7 @@ ELSEWHERE += ("numerics", "linear_algebra", "utils")
 """Modules of Optax that are no gradient transformations."""
 
 WITHOUT = {
-    "MultiSteps": "accumulation, which is to come",
-    "ShouldSkipUpdateFunction": "accumulation, which is to come",
-    "skip_large_updates": "accumulation, which is to come",
-    "skip_not_finite": "accumulation, which is to come",
+    "ShouldSkipUpdateFunction": "a type of Optax's for a function that MultiSteps takes",
     "muon": "matrix optimizers, which are to come",
     "scale_by_muon": "matrix optimizers, which are to come",
     "galore": "matrix optimizers, which are to come",

@@ -17,6 +17,7 @@ from gradtx.core.rules import Inside, TreeRule
 from gradtx.core.schedule import Schedule, value_at
 from gradtx.core.transformation import GradientTransformation, as_transformation, definition, members_inside
 from gradtx.core.types import Array, State
+from gradtx.tree.maps import choose
 from gradtx.tree.paths import key_text
 
 P = ParamSpec("P")
@@ -246,7 +247,7 @@ def _init_tunable(params: Any, *, inner: GradientTransformation, names: tuple[st
 
 
 def _update_tunable(
-    updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, names: tuple[str, ...], extra: Any
+    updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, names: tuple[str, ...], extra: Any, acts: Any
 ) -> Any:
     kept = {name: _as_state(value) for name, value in slots["hyperparams"].items()}
     missing = sorted(set(names) - set(kept))
@@ -254,7 +255,8 @@ def _update_tunable(
         raise HyperparamError(f"the state keeps the hyperparameters {', '.join(sorted(kept))}, and lacks {', '.join(missing)}")
     mine, inside = {name: kept[name] for name in names}, _without(slots, names)
     mine |= {name: _as_state(value) for name, value in _scheduled(inner, names, inside, step - 1).items()}
-    updates, inside = replace(inner, **mine).update_slots(updates, inside, params, step, extra)
+    updates, inside = replace(inner, **mine).update_slots(updates, inside, params, step, extra, acts)
+    mine = mine if acts is None else choose(acts, mine, {name: kept[name] for name in names})
     return updates, {**inside, "hyperparams": {**inside.get("hyperparams", {}), **mine}}
 
 

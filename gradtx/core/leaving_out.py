@@ -19,10 +19,12 @@ def update_if(acts: jax.Array | None, update: Callable[..., Any], grad: Any, slo
     if acts is None or slots is None:
         return update(grad, slots, *args)
     closed, shape = jax.make_jaxpr(functools.partial(_in_order, update), return_shape=True)(grad, slots, *args)
-    flat, before = jax.tree.leaves((grad, slots, *args)), jax.tree.leaves(slots)
-    made = _variables(closed, len(jax.tree.leaves(shape[0])))
-    old = {variable: was for variable, was in zip(made, before, strict=True) if variable is not None} if len(made) == len(before) else {}
-    found = _evaluate(closed, flat, functools.partial(_choose, acts, old))
+    first, before = len(jax.tree.leaves(shape[0])), jax.tree.leaves(slots)
+    old = _olds(closed, first, before)
+    found = _evaluate(closed, jax.tree.leaves((grad, slots, *args)), functools.partial(_settle, acts, old))
+    for place, (variable, was) in enumerate(zip(closed.jaxpr.outvars[first:], before, strict=False), start=first):
+        if isinstance(variable, Literal) or variable not in old:
+            found[place] = _choose(acts, found[place], was)
     return jax.tree.unflatten(jax.tree.structure(shape), found)
 
 
@@ -31,14 +33,21 @@ def _in_order(update: Callable[..., Any], grad: Any, slots: Any, *args: Any) -> 
     return made, new
 
 
-def _variables(closed: ClosedJaxpr, skip: int) -> Sequence[Any]:
-    """The variables of a program that hold its new slots; None for one that is a constant."""
-    return [None if isinstance(variable, Literal) else variable for variable in closed.jaxpr.outvars[skip:]]
+def _olds(closed: ClosedJaxpr, first: int, before: Sequence[Any]) -> dict[Any, Any]:
+    """The old slot of each variable of a program that is made by an operation, and is one new slot: others are chosen at the end."""
+    made = {variable for equation in closed.jaxpr.eqns for variable in equation.outvars}
+    after = [variable for variable in closed.jaxpr.outvars[first:] if not isinstance(variable, Literal)]
+    pairs = zip(closed.jaxpr.outvars[first:], before, strict=False)
+    return {new: was for new, was in pairs if not isinstance(new, Literal) and new in made and after.count(new) == 1}
 
 
-def _choose(acts: jax.Array, old: dict[Any, Any], variable: Any, value: Any) -> Any:
-    was = old.get(variable)
-    return value if was is None or was.shape != value.shape else jnp.where(acts, value, was)
+def _settle(acts: jax.Array, old: dict[Any, Any], variable: Any, value: Any) -> Any:
+    return _choose(acts, value, old[variable]) if variable in old else value
+
+
+def _choose(acts: jax.Array, value: Any, was: Any) -> Any:
+    """One of two arrays, in the dtype of the new one; where their shapes differ, the new one, which the lifter then refuses."""
+    return value if jnp.shape(value) != was.shape else jnp.where(acts, value, was.astype(jnp.result_type(value)))
 
 
 def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], settle: Callable[[Any, Any], Any]) -> list[Any]:

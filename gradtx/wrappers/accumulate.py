@@ -4,6 +4,8 @@ With micro-steps i = 1, …, k of one update, gradients g_i and weights w_i (1 e
 
     G ← w_1 g_1 at i = 1,  G ← G + w_i g_i after that      in float32 at least
     i = k:  u from the inner transformation at G / Σ w;    i < k:  u = 0
+
+The update takes the place of the sum, whose time is over: so a step needs no memory beside its arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,8 +20,9 @@ from gradtx.core.leafwise import treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import DTypeLike
-from gradtx.tree.casts import zeros
+from gradtx.tree.casts import as_array, is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
+from gradtx.tree.paths import is_none
 from gradtx.wrappers.choosing import beside, parted, run_if
 from gradtx.wrappers.guard import Steps
 
@@ -28,7 +31,7 @@ class Accumulated(NamedTuple):
     """What the micro-steps of the update to come have gathered."""
 
     total: Any
-    """Σ w g, a tree like the parameters; what it holds counts only while `micro_step` is not 0."""
+    """Σ w g, a tree like the parameters. It counts only while `micro_step` is not 0; just after an update it holds that update."""
     weight: Any
     """Σ w."""
     value: Any
@@ -53,31 +56,47 @@ def _kind(leaf: jax.Array) -> Any:
     return jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.bfloat16
 
 
-def _add(total: jax.Array, grad: jax.Array, *, weight: jax.Array, first: jax.Array, counts: jax.Array) -> jax.Array:
-    return jnp.where(counts, jnp.where(first, weight * grad, total + weight * grad), total)
+def _add(
+    total: jax.Array, grad: jax.Array | None, *, weight: jax.Array, first: jax.Array, counts: jax.Array, share: jax.Array
+) -> jax.Array:
+    """The sum and one more; at the last one the mean, in the same kernel.
+
+    What weighs nothing adds nothing, be it nan, as the mean over no tokens is. No gradient adds nothing either.
+    """
+    part = jnp.zeros_like(total) if grad is None else jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))
+    return jnp.where(counts, jnp.where(first, part, total + part) * share, total)
 
 
-def _gather(kept: Accumulated, updates: Any, weight: Any, value: Any, counts: Any) -> Accumulated:
-    """One micro-step more, if it counts; the first one starts anew, whatever the last update left."""
-    told = {"weight": weight, "first": kept.micro_step == 0, "counts": jnp.asarray(counts)}
-    total = map_leaves(_add, kept.total, updates, **told)
-    ours = (kept.weight, kept.value)
+def _count(kept: Accumulated, weight: Any, value: Any, counts: Any) -> Accumulated:
+    """One micro-step more, if it counts, in all but the sum; the first one starts anew, whatever the last update left."""
     ones = (jnp.ones_like(kept.weight), None if kept.value is None else jnp.asarray(value, kept.value.dtype))
-    of_weight, of_value = map_leaves(_add, ours, ones, **told)
-    return kept._replace(total=total, weight=of_weight, value=of_value, micro_step=kept.micro_step + counts)
+    told = {"weight": weight, "first": kept.micro_step == 0, "counts": counts, "share": 1.0}
+    of_weight, of_value = map_leaves(_add, (kept.weight, kept.value), ones, **told)
+    return kept._replace(weight=of_weight, value=of_value, micro_step=kept.micro_step + counts)
 
 
-def _share(total: jax.Array, *, divisor: jax.Array) -> jax.Array:
-    return total / divisor
-
-
-def _as(like: jax.Array, update: jax.Array) -> jax.Array:
-    return update
+def _as(held: jax.Array, update: jax.Array | None) -> jax.Array:
+    return held if update is None else update
 
 
 def _nothing(update: jax.Array) -> jax.Array:
     """−0, which added to a parameter leaves its bits; made from the update, so that it lies on the same devices."""
     return jnp.where(jnp.zeros_like(update, bool), update, -jnp.zeros_like(update))
+
+
+def _release(update: jax.Array, held: jax.Array, *, due: jax.Array) -> jax.Array:
+    return jnp.where(due, held, -jnp.zeros_like(held))
+
+
+def _holds(total: Any, updates: Any) -> bool:
+    """Whether the arrays of the sum are wide enough for the updates, too."""
+    pairs = zip(jax.tree.leaves(total, is_leaf=is_none), jax.tree.leaves(updates, is_leaf=is_none), strict=True)
+    return all(_both(one, other) == one.dtype for one, other in pairs if one is not None and other is not None)
+
+
+def _both(total: jax.Array, update: Any) -> Any:
+    """The dtype that holds what either does."""
+    return jnp.promote_types(total.dtype, as_array(update).dtype)
 
 
 def _update(
@@ -97,21 +116,30 @@ def _update(
     counts = jnp.asarray(True if acts is None else acts)
     if should_skip_update_fn is not None:
         counts &= ~jnp.asarray(should_skip_update_fn(updates, before.applied, params)[0], bool)
-    kept = _gather(before, updates, checked_weight(extra.get("weight", 1.0)), extra.get("value"), counts)
+    weight, first = checked_weight(extra.get("weight", 1.0)), before.micro_step == 0
+    kept = _count(before, weight, extra.get("value"), counts)
     due, usable = (kept.micro_step >= every) & counts, kept.weight > 0
     check_weights(due, usable, kept.micro_step)
-    divisor = jnp.where(usable, kept.weight, 1.0) if use_grad_mean else jnp.ones_like(kept.weight)
+    due_now = due & usable
+    share = jnp.where(due_now, 1 / jnp.where(usable, kept.weight, 1.0), 1.0) if use_grad_mean else jnp.ones_like(kept.weight)
+    total = map_leaves(_add, before.total, updates, weight=weight, first=first, counts=counts, share=share)
+    in_place = _holds(total, updates)
+    held = total if in_place else map_leaves(_nothing, updates)
 
     def act() -> Any:
-        mean = map_leaves(_share, kept.total, divisor=divisor)
-        grads = jax.tree.map(lambda grad, found: grad if found is None else found, updates, mean, is_leaf=lambda node: node is None)
-        told = _told(extra, grads, None if kept.value is None else kept.value / divisor)
+        grads = jax.tree.map(_widened, updates, total, is_leaf=is_none)
+        told = _told(extra, grads, None if kept.value is None else kept.value * share)
         made, new = inner.update_slots(grads, old, params, kept.applied + 1, told)
-        return map_leaves(_as, updates, made), new
+        return map_leaves(_as, held, made), new
 
-    updates, new = run_if(due & usable, act, lambda: (map_leaves(_nothing, updates), old))
-    kept = kept._replace(micro_step=jnp.where(due, 0, kept.micro_step), applied=kept.applied + (due & usable))
-    return updates, beside(new, "accumulate", kept)
+    held, new = run_if(due_now, act, lambda: (held, old))
+    kept = kept._replace(total=held if in_place else total, micro_step=jnp.where(due, 0, kept.micro_step), applied=kept.applied + due_now)
+    return map_leaves(_release, updates, held, due=due_now), beside(new, "accumulate", kept)
+
+
+def _widened(grad: Any, total: Any) -> Any:
+    """A mean, as exact as both it and the gradient are; None and integers as they are."""
+    return total.astype(_both(total, grad)) if is_inexact(grad) else grad
 
 
 def _told(extra: Mapping[str, Any], grads: Any, value: Any) -> dict[str, Any]:
@@ -168,7 +196,8 @@ def accumulate(
     The clock of `inner` counts its own updates. Where `accumulate` is the whole definition, `state.count` is that clock, and schedules
     and `hyperparams(tx, at=state)` go by it; `every` as a schedule is read there too.
 
-    Micro-batches of different size are weighed by `update(..., weight=tokens)`. When `inner` asks for `value=`, it is told the mean loss.
+    Micro-batches of different size are weighed by `update(..., weight=tokens)`; one that weighs 0 counts as a micro-step and adds
+    nothing, not even a nan. When `inner` asks for `value=`, it is told the mean loss.
 
     When: the batch that is wanted does not fit into memory, or arrives in pieces. When not: all micro-batches are at hand at once;
     `make_step(..., microbatches=k)` runs them in one step, and keeps no sum between steps.

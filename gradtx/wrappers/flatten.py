@@ -61,11 +61,11 @@ def _init(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
     return inner.init_slots(_ravel(_layout(params), params))
 
 
-def _update(updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, extra: Any) -> Any:
+def _update(updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, extra: Any, acts: Any) -> Any:
     layout = _layout(updates)
     beside = None if params is None else _ravel(layout, params)
     told = {name: _ravel(layout, value) for name, value in extra.items()}
-    vectors, slots = inner.update_slots(_ravel(layout, updates), slots, beside, step, told)
+    vectors, slots = inner.update_slots(_ravel(layout, updates), slots, beside, step, told, acts)
     return _unravel(layout, vectors), slots
 
 

@@ -43,10 +43,10 @@ def _init(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
     return inner.init_slots(_split(params))
 
 
-def _update(updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, extra: Any) -> Any:
+def _update(updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, extra: Any, acts: Any) -> Any:
     treedef = flatten(updates)[1]
     told = {name: _split(value) if flatten(value)[1] == treedef else value for name, value in extra.items()}
-    parts, slots = inner.update_slots(_split(updates), slots, None if params is None else _split(params), step, told)
+    parts, slots = inner.update_slots(_split(updates), slots, None if params is None else _split(params), step, told, acts)
     return _merge(updates, parts), slots
 
 

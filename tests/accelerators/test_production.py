@@ -1,0 +1,69 @@
+"""accumulate and guard as the TPU and GPU compilers see them, on GPT-2 small: donated steps need nothing beside their arguments."""
+
+import functools
+import math
+import re
+from typing import Any
+
+import jax
+import pytest
+
+import gradtx
+from benchmarks.accelerators import BARS, megacycles
+from benchmarks.compilers import Counts, compile_for, counts
+from benchmarks.steps import OPTIMIZERS, jitted_step
+from benchmarks.trees import TREES, parameter_count
+
+TREE = TREES["gpt2_small"]()
+BYTES = 4 * parameter_count(TREE)
+SMALLEST = 768 * 768
+"""The smallest matrix."""
+ADAMW = OPTIMIZERS["adamw"](gradtx)
+STEPS = {
+    "accumulate": gradtx.accumulate(ADAMW, 4),
+    "guard": gradtx.guard(ADAMW),
+    "guard, spikes": gradtx.guard(ADAMW, max_norm=10.0, zscore=4.0),
+}
+SHAPE = re.compile(r" = f32\[([\d,]+)\]\{([^}]*)\} copy\(|\(f32\[([\d,]+)\]\{([^}]*)\}, .* copy-start\(")
+
+
+@functools.cache
+def compiled(platform: str, name: str) -> tuple[Counts, str]:
+    tx = STEPS[name]
+    found = compile_for(platform, jitted_step(gradtx, tx), TREE, jax.eval_shape(tx.init, TREE), TREE)
+    return counts(platform, found), found.as_text()
+
+
+def large_copies(text: str) -> list[str]:
+    """The copies of matrices; those into the fast memory of a TPU, S(1), are made on purpose."""
+    return [line for line in text.splitlines() if (found := SHAPE.search(line)) and is_large(*found.groups())]
+
+
+def is_large(size: str | None, layout: str | None, other: str | None, place: str | None) -> bool:
+    return math.prod(map(int, (size or other or "0").split(","))) >= SMALLEST and "S(1)" not in (layout or place or "")
+
+
+@pytest.mark.parametrize(
+    ("platform", "name"), [("tpu", "accumulate"), ("tpu", "guard"), ("tpu", "guard, spikes"), ("cuda", "accumulate"), ("cuda", "guard")]
+)
+def test_donated_step(platform: str, name: str):
+    found, text = compiled(platform, name)
+    print(f"\n{platform}, {name}: {found}, temporaries {found.temp_bytes / BYTES:.2e} of the parameters")
+    assert not large_copies(text)
+    assert found.temp_bytes <= 0.01 * BYTES
+    tx: Any = STEPS[name]
+    assert found.aliased == len(jax.tree.leaves((TREE, jax.eval_shape(tx.init, TREE))))
+
+
+@pytest.mark.parametrize("name", ["guard", "guard, spikes"])
+def test_a_guard_costs_a_tpu_no_more_than_a_clip(name: str):
+    """Both take one pass over the gradients before the step."""
+    bar = BARS["tpu", "gpt2_small", "clip + adamw"].megacycles
+    assert bar is not None and megacycles(compiled("tpu", name)[0]) <= bar
+
+
+def test_copies_would_be_seen():
+    assert large_copies("  %copy.4 = f32[768,768]{1,0} copy(%x)") and large_copies(
+        "  %c = (f32[768,768]{1,0}, f32[768,768]{1,0}, u32[]) copy-start(%x)"
+    )
+    assert not large_copies("  %copy.4 = f32[768]{0} copy(%x)") and not large_copies("  %copy.4 = f32[768,768]{1,0:T(8,128)S(1)} copy(%x)")
