@@ -1,4 +1,4 @@
-"""Strict where it can be: CPU only, four devices of it, rank promotion raises, warnings are errors, compilations are shared."""
+"""Strict where it can be: CPU only, four devices of it, rank promotion raises, warnings are errors, and quick compiling before quick running."""
 
 import os
 

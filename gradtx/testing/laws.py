@@ -219,7 +219,10 @@ def law_vmap_definition(tx: TX) -> None:
     pairs = {name: jnp.asarray([value * 0.5, value * 0.9]) for name, value in values.items()}
     if not pairs:
         return
-    train = jax.jit(lambda chosen: run(replace(tx, **chosen), params, steps=2)[2]["dense"])
+
+    def train(chosen: dict[str, Any]) -> Any:
+        return run(replace(tx, **chosen), params, steps=2)[2]["dense"]
+
     alone = [train({name: pair[index] for name, pair in pairs.items()}) for index in range(2)]
     close(jax.jit(jax.vmap(train))(pairs), jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone))
 
