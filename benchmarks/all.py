@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("memory", "accelerators", "import_time", "trace", "trace_each", "eager", "step", "production", "vmap")
+BENCHMARKS = ("memory", "accelerators", "import_time", "trace", "trace_each", "eager", "step", "production", "whole_steps", "vmap")
 
 
 def run(name: str) -> int:
