@@ -1,6 +1,7 @@
 """Float64 references of what holds a training together: one update of several gradients, and steps that are left out."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ def accumulate(method, every):
     return functools.partial(_accumulate, method, every)
 
 
-def _accumulate(method, every, grads, params, memory, t, weight=1.0):
+def _accumulate(method, every, grads, params, memory: dict[str, Any], t, weight=1.0):
     gathered = memory.setdefault("gathered", [])
     gathered.append((weight, grads))
     updates = memory.setdefault("updates", 0)
