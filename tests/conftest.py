@@ -1,4 +1,4 @@
-"""Strict where it can be: CPU only, four devices of it, rank promotion raises, warnings are errors, and quick compiling before quick running."""
+"""Strict where it can be: CPU only, four devices of it, rank promotion raises, warnings are errors; quick to compile before quick to run."""
 
 import os
 
