@@ -1,4 +1,4 @@
-"""Strict where it can be: CPU only, four devices of it, rank promotion raises, warnings are errors; quick to compile before quick to run."""
+"""Strict where it can be: CPU only, four devices of it, rank promotion raises, warnings are errors; quick to compile before to run."""
 
 import os
 

@@ -15,7 +15,8 @@ def _accumulate(method, every, grads, params, memory: dict[str, Any], t, weight=
     gathered = memory.setdefault("gathered", [])
     gathered.append((weight, grads))
     updates: int = memory.setdefault("updates", 0)
-    if len(gathered) < (every(updates) if callable(every) else every):
+    k: Any = every(updates) if callable(every) else every
+    if len(gathered) < k:
         return [np.zeros_like(g) for g in grads]
     memory["updates"] = updates + 1
     total = sum(w for w, _ in memory.pop("gathered"))
