@@ -24,7 +24,7 @@ STEPS = {
     "guard": gradtx.guard(ADAMW),
     "guard, spikes": gradtx.guard(ADAMW, max_norm=10.0, zscore=4.0),
 }
-SHAPE = re.compile(r" = f32\[([\d,]+)\]\{([^}]*)\} copy\(|\(f32\[([\d,]+)\]\{([^}]*)\}, .* copy-start\(")
+COPY = re.compile(r" = \(?f32\[([\d,]+)\]\S* .*?copy(?:-start)?\(")
 
 
 @functools.cache
@@ -35,12 +35,9 @@ def compiled(platform: str, name: str) -> tuple[Counts, str]:
 
 
 def large_copies(text: str) -> list[str]:
-    """The copies of matrices; those into the fast memory of a TPU, S(1), are made on purpose."""
-    return [line for line in text.splitlines() if (found := SHAPE.search(line)) and is_large(*found.groups())]
-
-
-def is_large(size: str | None, layout: str | None, other: str | None, place: str | None) -> bool:
-    return math.prod(map(int, (size or other or "0").split(","))) >= SMALLEST and "S(1)" not in (layout or place or "")
+    """The copies of matrices; those into and out of the fast memory of a TPU, S(1), are made on purpose."""
+    found = ((line, COPY.search(line)) for line in text.splitlines() if "S(1)" not in line)
+    return [line for line, shape in found if shape and math.prod(map(int, shape[1].split(","))) >= SMALLEST]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +49,8 @@ def test_donated_step(platform: str, name: str):
     assert not large_copies(text)
     assert found.temp_bytes <= 0.01 * BYTES
     tx: Any = STEPS[name]
-    assert found.aliased == len(jax.tree.leaves((TREE, jax.eval_shape(tx.init, TREE))))
+    arrays = [leaf for leaf in jax.tree.leaves((TREE, jax.eval_shape(tx.init, TREE))) if leaf.ndim]
+    assert found.aliased >= len(arrays), "every array is updated in place"
 
 
 @pytest.mark.parametrize("name", ["guard", "guard, spikes"])
