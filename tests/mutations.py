@@ -1,7 +1,7 @@
 """Break an equation by hand, one after another, and see a test fail: python -m tests.mutations
 
-Each row of tests/mutation_rows.py changes one place of the source in a copy of the tree and runs tests there; a change that no test
-notices is printed as SURVIVED, and the exit status is 1.
+Each row of tests/mutation_rows.py, and of the file beside it, changes one place of the source in a copy of the tree and runs tests
+there; a change that no test notices is printed as SURVIVED, and the exit status is 1.
 """
 
 import os
@@ -12,14 +12,16 @@ import subprocess
 import sys
 import tempfile
 
-from tests.mutation_rows import MUTATIONS, Mutation
+from tests import mutation_rows, mutation_rows_production
+from tests.mutation_rows import Mutation
 
+MUTATIONS = [*mutation_rows.MUTATIONS, *mutation_rows_production.MUTATIONS]
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def outcome(mutation: Mutation, folder: pathlib.Path) -> str:
     """The test that notices a change, made in a copy of the tree."""
-    for name in ("gradtx", "tests"):
+    for name in ("gradtx", "tests", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     path = folder / "gradtx" / mutation.file

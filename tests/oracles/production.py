@@ -14,7 +14,7 @@ def _accumulate(method, every, grads, params, memory, t, weight=1.0):
     gathered = memory.setdefault("gathered", [])
     gathered.append((weight, grads))
     updates = memory.setdefault("updates", 0)
-    if len(gathered) < (every(updates) if callable(every) else every):
+    if len(gathered) < int(every(updates) if callable(every) else every):
         return [np.zeros_like(g) for g in grads]
     memory["updates"] = updates + 1
     total = sum(w for w, _ in memory.pop("gathered"))
