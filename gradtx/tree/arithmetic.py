@@ -18,10 +18,14 @@ def abs_sq(array: jax.Array) -> jax.Array:
 def squared_norm(array: jax.Array) -> jax.Array:
     """‖x‖² of one array, in its own precision.
 
-    It squares |x|, written as max(x, −x). Where a rule squares x as well, XLA:CPU would else find the two alike, and keep
+    On a CPU it squares |x|, written as max(x, −x). Where a rule squares x as well, XLA:CPU would else find the two alike, and keep
     all squares of an array in memory for both.
     """
-    return jnp.sum(abs_sq(array) if jnp.iscomplexobj(array) else jnp.maximum(array, -array) ** 2)
+    return jnp.sum(abs_sq(array) if jnp.iscomplexobj(array) else jax.lax.platform_dependent(array, cpu=_square_apart, default=abs_sq))
+
+
+def _square_apart(array: jax.Array) -> jax.Array:
+    return jnp.maximum(array, -array) ** 2
 
 
 def finite(array: jax.Array) -> jax.Array:

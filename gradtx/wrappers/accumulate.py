@@ -23,7 +23,7 @@ from gradtx.core.types import DTypeLike
 from gradtx.tree.casts import as_array, is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
-from gradtx.wrappers.choosing import beside, parted, run_if
+from gradtx.wrappers.choosing import beside, parted, run_in_place_if
 from gradtx.wrappers.guard import Steps
 
 
@@ -126,15 +126,19 @@ def _update(
     in_place = _holds(total, updates)
     held = total if in_place else map_leaves(_nothing, updates)
 
-    def act() -> Any:
-        grads = jax.tree.map(_widened, updates, total, is_leaf=is_none)
+    def act(held: Any, old: Any) -> Any:
+        grads = jax.tree.map(_widened, updates, held if in_place else total, is_leaf=is_none)
         told = _told(extra, grads, None if kept.value is None else kept.value * share)
         made, new = inner.update_slots(grads, old, params, kept.applied + 1, told)
         return map_leaves(_as, held, made), new
 
-    held, new = run_if(due_now, act, lambda: (held, old))
+    held, new = run_in_place_if(due_now, act, _as_they_are, held, old)
     kept = kept._replace(total=held if in_place else total, micro_step=jnp.where(due, 0, kept.micro_step), applied=kept.applied + due_now)
     return map_leaves(_release, updates, held, due=due_now), beside(new, "accumulate", kept)
+
+
+def _as_they_are(held: Any, old: Any) -> Any:
+    return held, old
 
 
 def _widened(grad: Any, total: Any) -> Any:

@@ -1,5 +1,6 @@
 """One of two outcomes: chosen entry by entry after both were worked out, or only one of them run."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,19 @@ def run_if(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]
     if isinstance(condition, Tracer):
         return jax.lax.cond(condition, then, otherwise)
     return then() if condition else otherwise()
+
+
+def run_in_place_if(condition: Any, then: Callable[..., Any], otherwise: Callable[..., Any], *args: Any) -> Any:
+    """`run_if` of two functions of arrays that are to be overwritten, `otherwise` leaving them as they are.
+
+    Which branch stands first decides whether XLA copies them: for a GPU the one that runs nothing must be last, elsewhere first.
+    """
+    if not isinstance(condition, Tracer):
+        return then(*args) if condition else otherwise(*args)
+    then = jax.jit(then)
+    first = functools.partial(jax.lax.cond, condition, then, otherwise)
+    last = functools.partial(jax.lax.cond, ~condition, otherwise, then)
+    return jax.lax.platform_dependent(*args, cuda=last, rocm=last, default=first)
 
 
 def keep_if(condition: Any, updates: Any) -> Any:

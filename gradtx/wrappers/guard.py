@@ -164,7 +164,11 @@ def guard(
 
     m and v are equal weighted over the first 1/(1 − β) norms, and then forget as averages with decay β do. Until `warmup_steps` norms
     are known no step is a spike. A spike enters them as the largest norm that would have been none, so that a level that has
-    risen for good is accepted after some steps; what is not finite or above `max_norm` never enters.
+    risen for good is accepted: ten times the norm, for good, is left out for 32 steps at z = 4, and 16 at z = 6; for 17 and 8 where norms
+    varied by a tenth before. What is not finite or above `max_norm` never enters.
+
+    Within `shard_map` each device sees the norm of what it holds. Give it gradients that are alike on all of them; with parts of a
+    model on each, use `jit` and shardings.
 
     When: long runs in low precision, or on data with a few bad batches. When not: gradients are never finite again once they were
     not; a guard then skips for ever, and `skipped` says so. To shorten large gradients rather than drop them, `clip_by_global_norm`;
