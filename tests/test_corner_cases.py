@@ -72,6 +72,14 @@ def test_the_global_norm_of_bfloat16_gradients_is_summed_in_float32() -> None:
     assert updates["a"][0] == jnp.bfloat16(1 / np.sqrt(8192.0))
 
 
+def test_curvature_of_a_global_norm_is_that_of_its_square_at_entries_of_zero_too() -> None:
+    """|x| has no derivative at 0, its square has two."""
+    at = jnp.array([0.0, 1.0, -2.0])
+    curvature = jax.hessian(lambda w: gradtx.global_norm({"w": w}) ** 2)(at)
+    np.testing.assert_allclose(curvature, 2 * np.eye(3), atol=1e-6)
+    assert jax.grad(lambda w: gradtx.global_norm({"w": w}) ** 2)(at).tolist() == pytest.approx([0.0, 2.0, -4.0])
+
+
 def test_the_second_moment_of_bfloat16_parameters_is_float32() -> None:
     """In bfloat16 a change of 0.1 % is less than half a unit, so nu would not follow the gradients."""
     params = jnp.ones(2, jnp.bfloat16)

@@ -1,6 +1,6 @@
 """A loss scale for float16: what it saves, what it skips, how it moves; by hand and within make_step."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.core.errors import GradtxError, StateError
 
 ONE, INF = jnp.asarray(1.0), jnp.asarray(jnp.inf)
 
@@ -112,19 +113,61 @@ def test_an_overflow_within_make_step_is_skipped_and_training_goes_on() -> None:
     assert int(gradtx.metrics(tx, state)["overflow_steps"]) == 6 - int(state.count) > 0
 
 
-def test_a_guard_around_or_inside() -> None:
-    for tx in (
-        gradtx.guard(gradtx.dynamic_loss_scale(gradtx.sgd(1.0), 8.0)),
-        gradtx.dynamic_loss_scale(gradtx.guard(gradtx.sgd(1.0), max_norm=10.0), 8.0),
-    ):
-        state = tx.init(ONE)
-        _, state = tx.update(jnp.asarray(16.0), state)
-        before = state
-        updates, state = tx.update(INF, state)
-        assert float(updates) == 0.0 and state.count == before.count == 1
-    assert float(gradtx.loss_scale(tx, state)) == 4.0, "inside or not, the scale hears of what is not finite"
+def test_a_guard_inside() -> None:
+    tx = gradtx.dynamic_loss_scale(gradtx.guard(gradtx.sgd(1.0), max_norm=10.0), 8.0)
+    _, state = tx.update(jnp.asarray(16.0), tx.init(ONE))
+    updates, state = tx.update(INF, state)
+    assert float(updates) == 0.0 and state.count == 1 and float(gradtx.loss_scale(tx, state)) == 4.0
     updates, after = tx.update(jnp.asarray(80.0), state)
     assert float(updates) == 0.0 and int(gradtx.metrics(tx, after)["too_large_steps"]) == 1, "20 without the scale"
+
+
+SCALED = gradtx.dynamic_loss_scale(gradtx.sgd(1.0), 8.0)
+PAIR = {"a": jnp.ones(2), "b": jnp.ones(3)}
+
+
+def optax_chain() -> Any:
+    import optax
+
+    return optax.chain(cast("Any", SCALED))
+
+
+@pytest.mark.parametrize(
+    ("make", "other"),
+    [
+        (lambda: gradtx.guard(SCALED), "guard"),
+        (lambda: gradtx.with_metrics(gradtx.guard(gradtx.accumulate(SCALED, 2))), "accumulate"),
+        (lambda: gradtx.apply_if_finite(SCALED, 3), "apply_if_finite"),
+        (lambda: gradtx.chain(gradtx.clip_by_global_norm(1.0), SCALED), "clip_by_global_norm"),
+        (lambda: gradtx.masked(SCALED, "a"), "the leaves outside of dynamic_loss_scale"),
+        (lambda: gradtx.partition({"one": SCALED, "two": SCALED}, [("a", "one"), (".*", "two")]), "the leaves outside of one"),
+        (optax_chain, "chain"),
+    ],
+)
+def test_a_scale_that_is_not_the_outermost_is_refused(make: Any, other: str) -> None:
+    """An overflow would be left out before the scale hears of it, for ever; others would be given gradients that are 2^15 as large."""
+    tx = make()
+    state = tx.init(PAIR)
+    message = rf"^dynamic_loss_scale is not the outermost: {other} would be given gradients with the scale in them; put the scale around"
+    with pytest.raises(GradtxError, match=message):
+        gradtx.loss_scale(tx, state)
+    with pytest.raises(GradtxError, match=message):
+        gradtx.make_step(lambda params: jnp.sum(params["a"]), tx)(PAIR, state)
+
+
+def test_what_stands_behind_a_scale_or_only_watches_is_no_obstacle() -> None:
+    for tx in (
+        gradtx.chain(SCALED, gradtx.params_ema(0.9)),
+        gradtx.with_metrics(SCALED),
+        gradtx.tunable(SCALED, "learning_rate"),
+        gradtx.lookahead(SCALED, 5, 0.5),
+    ):
+        assert float(gradtx.loss_scale(tx, tx.init(PAIR))) == 8.0
+
+
+def test_gradients_that_are_python_numbers() -> None:
+    updates, _ = SCALED.update({"a": 4.0, "n": 2}, SCALED.init({"a": 1.0, "n": 3}))
+    assert float(updates["a"]) == -0.5 and updates["n"] == 2
 
 
 def test_a_definition_without_a_scale() -> None:
@@ -132,3 +175,9 @@ def test_a_definition_without_a_scale() -> None:
 
     assert gradtx.loss_scale(gradtx.sgd(0.1), gradtx.sgd(0.1).init(ONE)) == 1.0
     assert gradtx.loss_scale(optax.sgd(0.1), optax.sgd(0.1).init(ONE)) == 1.0
+    for state, message in (
+        (None, r"^the state of dynamic_loss_scale is a NoneType, not a gradtx.State: pass the state that tx.update gave$"),
+        (gradtx.sgd(0.1).init(ONE), r"^the state has nothing for dynamic_loss_scale; it holds nothing: it is another definition's$"),
+    ):
+        with pytest.raises(StateError, match=message.replace("of dynamic_loss_scale", "of sgd")):
+            gradtx.loss_scale(SCALED, state)

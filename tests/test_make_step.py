@@ -127,3 +127,55 @@ def test_what_is_refused() -> None:
     plateau = gradtx.reduce_on_plateau()
     with pytest.raises(GradtxError, match=r"reduce_on_plateau needs value= as a scalar, and it has shape \(3,\): pass the mean loss"):
         plateau.update(PARAMS, plateau.init(PARAMS), value=jnp.ones(3))
+
+
+def test_a_part_without_weight_adds_nothing_be_it_nan() -> None:
+    """Examples 0 and 2 make the first part, which has no token, and whose mean is 0/0."""
+
+    def mean(params: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
+        return jnp.sum(mask * (params["w"] - x) ** 2) / jnp.sum(mask)
+
+    params, tx, mask = {"w": jnp.asarray(2.0)}, gradtx.lbfgs(), jnp.array([0.0, 1, 0, 1])
+    batch = jnp.arange(4.0), mask
+    expected, _, whole = gradtx.make_step(mean, tx, donate=False)(params, tx.init(params), *batch)
+    step = gradtx.make_step(mean, tx, donate=False, microbatches=2, weigh=lambda x, mask: jnp.sum(mask))
+    ours, _, value = step(params, tx.init(params), *batch)
+    assert float(value) == float(whole) and float(ours["w"]) == pytest.approx(float(expected["w"]), rel=1e-6)
+    negative = gradtx.make_step(mean, tx, donate=False, microbatches=2, weigh=lambda x, mask: -1.0)
+    assert float(negative(params, tx.init(params), *batch)[0]["w"]) == 2.0, "not uphill"
+
+
+def test_a_batch_may_hold_none_and_may_be_a_key_alone() -> None:
+    def sampled(w: jax.Array, batch: Any) -> jax.Array:
+        return w * (jnp.mean(batch["x"]) if batch["mask"] is None else 0.0)
+
+    step = gradtx.make_step(sampled, gradtx.sgd(1.0), donate=False, microbatches=2)
+    w = jnp.asarray(1.0)
+    assert float(step(w, gradtx.sgd(1.0).init(w), {"x": jnp.arange(4.0), "mask": None})[0]) == -0.5
+    drawn = gradtx.make_step(lambda w, key: w * jax.random.normal(key), gradtx.sgd(1.0), donate=False, microbatches=2)
+    key = jax.random.key(0)
+    expected = 1 - sum(map(jax.random.normal, jax.random.split(key, 2))) / 2
+    assert float(drawn(w, gradtx.sgd(1.0).init(w), key)[0]) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "message"),
+    [
+        (
+            lambda p, x: (p["b"].sum(), x),
+            {},
+            r"has_aux is False, and loss_fn returned 2 values: return the loss alone, or give has_aux",
+        ),
+        (lambda p, x: p["b"].sum(), {"has_aux": True}, r"has_aux is True, and loss_fn returned 1 value: return \(loss, auxiliary output\)"),
+        (
+            lambda p, x: p["b"].sum(),
+            {"microbatches": 2, "weigh": lambda x: x},
+            r"the weight of a part has shape \(6, 2\), .* its number",
+        ),
+        (lambda p: p["b"].sum(), {"microbatches": 3}, r"microbatches = 3, and nothing in the batch has a first axis to be parted along"),
+    ],
+)
+def test_what_is_refused_when_it_is_traced(loss: Any, options: Any, message: str) -> None:
+    batch = () if options.get("microbatches") == 3 else (X,)
+    with pytest.raises(GradtxError, match=r"^make_step: " + message):
+        gradtx.make_step(loss, TX, **options)(PARAMS, TX.init(PARAMS), *batch)

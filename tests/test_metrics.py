@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import MissingParamsError, SelectionError
+from gradtx.core.errors import MissingParamsError, SelectionError, StateError
 
 PARAMS = {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}, "out": jnp.full((2, 2), -2.0), "n": jnp.asarray(3)}
 GROUPS = [(r"bias$", "biases"), (r".*", "rest")]
@@ -146,3 +146,15 @@ def test_what_is_wrong_is_told() -> None:
         tx.update(grads(1.0), tx.init(PARAMS), PARAMS)
     with pytest.raises(MissingParamsError, match="with_metrics needs the parameters"):
         gradtx.with_metrics(gradtx.sgd(0.1)).update(grads(1.0), gradtx.with_metrics(gradtx.sgd(0.1)).init(PARAMS))
+
+
+def test_a_state_of_another_definition() -> None:
+    guarded, watched = gradtx.guard(gradtx.sgd(0.1)), gradtx.with_metrics(gradtx.sgd(0.1))
+    for tx, state, message in (
+        (guarded, PARAMS, r"^the state of sgd is a dict, not a gradtx.State: pass the state that tx.update gave$"),
+        (guarded, watched.init(PARAMS), r"^the state has nothing for guard; it holds 'metrics': it is another definition's$"),
+        (watched, guarded.init(PARAMS), r"^the state has nothing for metrics; it holds 'guard': it is another definition's$"),
+        (gradtx.sgd(0.1), guarded.init(PARAMS), r"^the state holds slots for 'guard', which is no member of this definition; .* are none$"),
+    ):
+        with pytest.raises(StateError, match=message):
+            gradtx.metrics(tx, state)

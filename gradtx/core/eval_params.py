@@ -11,7 +11,14 @@ from gradtx.core.program import Clock, Item, check_members, chosen_leaves, colum
 from gradtx.core.rules import LeafRule, Rule, TreeRule, wanted
 from gradtx.core.selector import Leaves
 from gradtx.core.show import show_array
-from gradtx.core.transformation import PLAIN, GradientTransformation, TransformationLike, as_transformation, members_inside
+from gradtx.core.transformation import (
+    PLAIN,
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+    checked_state,
+    members_inside,
+)
 from gradtx.core.types import Params, State
 from gradtx.tree.casts import as_array, cast_inexact, compute_dtype
 from gradtx.tree.kernels import call_rows, group, signature
@@ -46,8 +53,7 @@ def eval_params(tx: TransformationLike, state: Any, params: Params) -> Params:
     if tx.factory is PLAIN:
         _check_foreign(tx.name, state)
         return params
-    if not isinstance(state, State):
-        raise StateError(f"the state of {tx.name} is a {type(state).__name__}, not a gradtx.State: pass the state that tx.update gave")
+    state = checked_state(tx, state)
     return evaluate_slots(tx, state.slots, params, state.count)
 
 

@@ -13,7 +13,7 @@ from gradtx.core.reports import loss_scale
 from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
 from gradtx.tree.casts import compute_dtype, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
-from gradtx.tree.paths import tree_paths
+from gradtx.tree.paths import path_text
 
 
 class Loss(NamedTuple):
@@ -42,7 +42,9 @@ def make_step(
 
     With k = `microbatches` the gradient is taken part by part: g = Σ w_i g_i / Σ w_i in float32 at least, and then one update. It is the
     step of the whole batch, with the activations of a k-th of it in memory. Part i holds the examples i, i + k, i + 2k, ..., so that a
-    batch that is spread over devices stays where it is. Arrays without axes are the same for every part, random keys are split.
+    batch that is spread over devices stays where it is. Arrays without axes are the same for every part; random keys (of
+    `jax.random.key`, not `PRNGKey`, whose arrays are like any other) are split. A part whose weight is not above 0 adds nothing, be its
+    gradient nan, as that of a mean over no tokens is; where no part has one, value and gradient are 0.
 
     Args:
       loss_fn: `loss_fn(params, *batch)` -> scalar, or `(scalar, aux)` with `has_aux`.
@@ -55,7 +57,8 @@ def make_step(
         those; None: all parts weigh the same. Static.
 
     Raises:
-      GradtxError: k is no whole number from 1 on; it does not divide a first axis; the loss is no scalar.
+      GradtxError: k is no whole number from 1 on; it does not divide a first axis, or there is no array with one; loss or weight are no
+        scalars; a loss with auxiliary output without `has_aux`, or the reverse.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.sgd(0.25)
@@ -96,10 +99,30 @@ def _scaled(loss: Loss, scale: Any, params: Any, *batch: Any) -> tuple[Any, tupl
 
 def _checked(loss: Loss, out: Any) -> tuple[jax.Array, Any]:
     """The loss as a scalar array, and the auxiliary output."""
+    parts = len(out) if isinstance(out, tuple | list) else 1
+    if parts != 1 + loss.has_aux:
+        asked = "(loss, auxiliary output)" if loss.has_aux else "the loss alone, or give has_aux=True for (loss, auxiliary output)"
+        raise GradtxError(f"make_step: has_aux is {loss.has_aux}, and loss_fn returned {parts} value{'s'[: parts != 1]}: return {asked}")
     value, aux = out if loss.has_aux else (out, None)
-    if jnp.shape(value) != ():
-        raise GradtxError(f"make_step: the loss has shape {jnp.shape(value)}, and must be a scalar: take its mean over the batch")
+    _check_scalar("loss", value, "take its mean over the batch")
     return jnp.asarray(value), aux
+
+
+def _check_scalar(what: str, value: Any, advice: str) -> None:
+    if jnp.shape(value) != ():
+        raise GradtxError(f"make_step: the {what} has shape {jnp.shape(value)}, and must be a scalar: {advice}")
+
+
+def _weight(loss: Loss, part: tuple[Any, ...], dtype: Any) -> jax.Array:
+    """How much a part weighs: 0 where that is not above 0."""
+    weight = 1.0 if loss.weigh is None else loss.weigh(*part)
+    _check_scalar("weight of a part", weight, "give its number of tokens, or of examples")
+    return jnp.where(jnp.asarray(weight, dtype) > 0, jnp.asarray(weight, dtype), 0)
+
+
+def _add(total: jax.Array, one: jax.Array, *, weight: jax.Array) -> jax.Array:
+    """A sum and one more: what weighs nothing adds nothing."""
+    return jnp.where(weight > 0, total + weight * one, total)
 
 
 def _gradient_by_parts(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -109,17 +132,13 @@ def _gradient_by_parts(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ..
     def add(sums: Any, part: tuple[Any, ...]) -> tuple[Any, Any]:
         total, of_value, of_weight = sums
         grads, value, *aux = _gradient(loss, scale, params, part)
-        weight = jnp.asarray(1.0 if loss.weigh is None else loss.weigh(*part), of_weight.dtype)
-        total = map_leaves(_add_weighted, total, grads, weight=weight)
-        return (total, of_value + weight * value.astype(of_value.dtype), of_weight + weight), aux
+        weight = _weight(loss, part, of_weight.dtype)
+        total, of_value = map_leaves(_add, (total, of_value), (grads, value), weight=weight)
+        return (total, of_value, of_weight + weight), aux
 
     (total, of_value, of_weight), aux = jax.lax.scan(add, start, _parts(loss.microbatches, batch))
     weight = jnp.where(of_weight > 0, of_weight, 1.0)
     return map_leaves(_divide, total, weight=weight), of_value / weight, *aux
-
-
-def _add_weighted(total: jax.Array, grad: jax.Array, *, weight: jax.Array) -> jax.Array:
-    return total + weight * grad
 
 
 def _divide(total: jax.Array, *, weight: jax.Array) -> jax.Array:
@@ -128,14 +147,19 @@ def _divide(total: jax.Array, *, weight: jax.Array) -> jax.Array:
 
 def _parts(count: int, batch: tuple[Any, ...]) -> Any:
     """A batch as parts along a new first axis."""
-    leaves, treedef = jax.tree.flatten(batch)
-    paths = tree_paths(batch)
-    return jax.tree.unflatten(treedef, [_part(count, leaf, path) for leaf, path in zip(leaves, paths, strict=True)])
+    found = jax.tree_util.tree_flatten_with_path(batch)[0]
+    if not any(jnp.ndim(leaf) or _is_key(leaf) for _, leaf in found):
+        raise GradtxError(f"make_step: microbatches = {count}, and nothing in the batch has a first axis to be parted along")
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _part(count, leaf, path_text(path)), batch)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 
 
 def _part(count: int, leaf: Any, path: str) -> Any:
     array = jnp.asarray(leaf)
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.ndim == 0:
+    if _is_key(array) and array.ndim == 0:
         return jax.random.split(array, count)
     if array.ndim == 0:
         return jnp.broadcast_to(array, (count,))
@@ -152,8 +176,8 @@ def _value(loss: Loss, batch: tuple[Any, ...], params: Any) -> Any:
     def add(sums: Any, part: tuple[Any, ...]) -> tuple[Any, None]:
         of_value, of_weight = sums
         value, _ = _checked(loss, loss.function(params, *part))
-        weight = jnp.asarray(1.0 if loss.weigh is None else loss.weigh(*part), of_weight.dtype)
-        return (of_value + weight * value.astype(of_value.dtype), of_weight + weight), None
+        weight = _weight(loss, part, of_weight.dtype)
+        return (map_leaves(_add, of_value, value, weight=weight), of_weight + weight), None
 
     (of_value, of_weight), _ = jax.lax.scan(add, (jnp.zeros(()), jnp.zeros(())), _parts(loss.microbatches, batch))
     return of_value / jnp.where(of_weight > 0, of_weight, 1.0)

@@ -232,6 +232,13 @@ def _rooted(tx: GradientTransformation, items: list[Item]) -> Iterator[Item]:
         yield item if item.path or item.rule.keeps_at_root else item._replace(path=(tx.name,))
 
 
+def checked_state(tx: GradientTransformation, state: Any) -> State:
+    """The state of a definition that is not another library's, before it is read."""
+    if not isinstance(state, State):
+        raise StateError(f"the state of {tx.name} is a {type(state).__name__}, not a gradtx.State: pass the state that tx.update gave")
+    return state
+
+
 def members_inside(item: Item, slots: Any, count: Any) -> list[Inside]:
     """What the rule of an item wraps, as it stands in the slots of the whole program."""
     return item.rule.members(slots_at(slots, item.path), count) if isinstance(item.rule, TreeRule) and item.rule.keeps else []

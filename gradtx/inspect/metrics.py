@@ -4,8 +4,8 @@ from typing import Any
 
 from gradtx.core.hyperparams import moving_values, short_names
 from gradtx.core.reports import reports
-from gradtx.core.transformation import TransformationLike, as_transformation
-from gradtx.core.types import Array, State
+from gradtx.core.transformation import PLAIN, TransformationLike, as_transformation, checked_state
+from gradtx.core.types import Array
 
 
 def metrics(tx: TransformationLike, state: Any) -> dict[str, Array]:
@@ -22,6 +22,9 @@ def metrics(tx: TransformationLike, state: Any) -> dict[str, Array]:
       tx: the definition; a transformation of Optax's reports nothing.
       state: its state.
 
+    Raises:
+      StateError: the state belongs to another definition.
+
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.guard(gradtx.with_metrics(gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 10))))
     >>> w = jnp.array([3.0, 4.0])
@@ -31,8 +34,9 @@ def metrics(tx: TransformationLike, state: Any) -> dict[str, Array]:
 
     See also: `with_metrics`, `hyperparams`, `summary`.
     """
-    if not isinstance(state, State):
-        return {}
     tx = as_transformation(tx)
+    if tx.factory is PLAIN:
+        return {}
+    state = checked_state(tx, state)
     values = {**reports(tx, state.slots, state.count), **moving_values(tx, state)}
     return {name: values[address] for name, address in short_names(values).items()}

@@ -21,11 +21,23 @@ def squared_norm(array: jax.Array) -> jax.Array:
     On a CPU it squares |x|, written as max(x, −x). Where a rule squares x as well, XLA:CPU would else find the two alike, and keep
     all squares of an array in memory for both.
     """
-    return jnp.sum(abs_sq(array) if jnp.iscomplexobj(array) else jax.lax.platform_dependent(array, cpu=_square_apart, default=abs_sq))
+    return jnp.sum(abs_sq(array) if jnp.iscomplexobj(array) else _square(array))
+
+
+@jax.custom_jvp
+def _square(array: jax.Array) -> jax.Array:
+    return jax.lax.platform_dependent(array, cpu=_square_apart, default=abs_sq)
 
 
 def _square_apart(array: jax.Array) -> jax.Array:
     return jnp.maximum(array, -array) ** 2
+
+
+@_square.defjvp
+def _square_jvp(arrays: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """That of x², also where x = 0: there max(x, −x) has no derivative, and the second one of its square would be lost."""
+    (array,), (tangent,) = arrays, tangents
+    return _square(array), 2 * array * tangent
 
 
 def finite(array: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core.errors import GradtxError
+from gradtx.core.errors import GradtxError, StateError
 from gradtx.tree.maps import map_leaves
 
 
@@ -48,11 +48,15 @@ def beside(slots: Mapping[str, Any], name: str, own: Any) -> dict[str, Any]:
     """The slots of a member, and under a name of its own what its wrapper keeps."""
     if name in slots:
         raise GradtxError(
-            f"{name} directly around another {name}: both would keep their slots under one name; put the inner one in a chain"
+            f"{name} around another {name}, with nothing but wrappers between: both would keep their slots under one name; "
+            f"put the inner one in a chain"
         )
     return {**slots, name: own}
 
 
 def parted(slots: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
     """What `beside` put together: the slots of the member, and those of its wrapper."""
+    if name not in slots:
+        holds = ", ".join(map(repr, slots)) or "nothing"
+        raise StateError(f"the state has nothing for {name}; it holds {holds}: it is another definition's")
     return {key: kept for key, kept in slots.items() if key != name}, slots[name]

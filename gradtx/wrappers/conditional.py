@@ -94,8 +94,15 @@ def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegati
     See also: `guard`, `zero_nans`, `conditionally_transform`.
     """
     hyperparams = {"max_consecutive_errors": max_consecutive_errors}
-    members = {"inner": inner}
-    return treewise(_init_finite, _update_finite, hyperparams=hyperparams, members=members, inside=_inside_finite, own_clock=True)
+    return treewise(
+        _init_finite,
+        _update_finite,
+        hyperparams=hyperparams,
+        members={"inner": inner},
+        inside=_inside_finite,
+        own_clock=True,
+        name="apply_if_finite",
+    )
 
 
 class Applied(NamedTuple):
@@ -146,7 +153,8 @@ def _conditional(
         "forward_extra_args": forward_extra_args,
         "otherwise": otherwise,
     }
-    return treewise(_init_conditional, _update_conditional, options=options, members={"inner": inner}, inside=_inside_conditional)
+    members = {"inner": inner}
+    return treewise(_init_conditional, _update_conditional, options=options, members=members, inside=_inside_conditional, name=name)
 
 
 def _as_they_are(updates: Any) -> Any:

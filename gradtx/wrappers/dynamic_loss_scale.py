@@ -46,7 +46,7 @@ def _init(params: Any, *, inner: GradientTransformation, initial_scale: Any) -> 
 
 def _widen(leaf: Any) -> Any:
     """A gradient of low precision in float32, where its division by the scale loses nothing."""
-    return as_array(leaf).astype(compute_dtype(leaf.dtype)) if is_inexact(leaf) else leaf
+    return as_array(leaf).astype(compute_dtype(as_array(leaf).dtype)) if is_inexact(leaf) else leaf
 
 
 def _divide(grad: jax.Array, *, scale: jax.Array) -> jax.Array:
@@ -122,7 +122,8 @@ def dynamic_loss_scale(
     When: the forward or backward pass is in float16, whose smallest numbers are 6e-8. When not: bfloat16 or float32, which have range
     enough; `guard` leaves out what is not finite.
 
-    A `guard` inside sees gradients as they are without the scale; both go by one norm, which is computed once.
+    It must be the outermost: a `guard` inside sees gradients as they are without the scale, and both go by one norm, which is computed
+    once; a guard around it would leave out every overflow before the scale hears of it. `loss_scale` refuses what is put so.
 
     Args:
       inner: the transformation; put the whole chain here.
