@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -86,3 +87,24 @@ def test_a_value_that_is_kept_inside_a_skipping_wrapper_is_read() -> None:
     state.hyperparams["learning_rate"] = jnp.array(0.5)
     assert float(gradtx.hyperparams(tx, at=state)["learning_rate"]) == 0.5 and int(state.count) == 0
     assert float(tx.update(jnp.array(1.0), state, W)[0]) == -0.5
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.guard(gradtx.adam(0.1)),
+        gradtx.accumulate(gradtx.adam(0.1), 2),
+        gradtx.apply_if_finite(gradtx.adam(0.1), 2),
+        gradtx.dynamic_loss_scale(gradtx.adam(0.1)),
+        gradtx.with_metrics(gradtx.guard(gradtx.adam(0.1))),
+    ],
+    ids=str,
+)
+def test_the_count_of_a_state_is_an_array_of_its_own(tx: Any) -> None:
+    """Where it is that of a member, too: one array in two places of a state could not be donated."""
+    w = jnp.array([0.5, -1.0])
+    _, state = tx.update(w, tx.init(w), w)
+    leaves = jax.tree.leaves(state)
+    assert len({id(leaf) for leaf in leaves}) == len(leaves)
+    count = int(state.count)
+    assert int(jax.jit(lambda state: state, donate_argnums=0)(state).count) == count

@@ -73,7 +73,8 @@ class GradientTransformation(Definition):
             raise StateError(f"the state of {self.name} is a {type(state).__name__}, not a gradtx.State: make it with tx.init(params)")
         clock = tick(state.count)
         updates, slots, _ = self._advance(updates, state.slots, params, Call(clock, extra, None, {}))
-        return updates, State(self.count_after(slots, clock.step), slots)
+        count = self.count_after(slots, clock.step)
+        return updates, State(jnp.array(count, copy=True) if self.own_clock else count, slots)  # one array twice could not be donated
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
         """The slots alone, without a clock: what a wrapper keeps of its inner transformation."""

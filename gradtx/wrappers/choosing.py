@@ -48,8 +48,8 @@ def beside(slots: Mapping[str, Any], name: str, own: Any) -> dict[str, Any]:
     """The slots of a member, and under a name of its own what its wrapper keeps."""
     if name in slots:
         raise GradtxError(
-            f"{name} around another {name}, with nothing but wrappers between: both would keep their slots under one name; "
-            f"put the inner one in a chain"
+            f"{name} directly around another {name}: both would keep their slots under one name, as they would with wrappers between; "
+            "put the inner one in a chain"
         )
     return {**slots, name: own}
 
