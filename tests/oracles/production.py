@@ -1,6 +1,7 @@
 """Float64 references of what holds a training together: one update of several gradients, and steps that are left out."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ def _accumulate(method, every, grads, params, memory, t, weight=1.0):
     gathered = memory.setdefault("gathered", [])
     gathered.append((weight, grads))
     updates = memory.setdefault("updates", 0)
-    if len(gathered) < at(every, updates):
+    k: Any = at(every, updates)
+    if len(gathered) < k:
         return [np.zeros_like(g) for g in grads]
     memory["updates"] = updates + 1
     total = sum(w for w, _ in memory.pop("gathered"))
