@@ -32,7 +32,7 @@ MUTATIONS = [
         ACCUMULATE,
         "inner.update_slots(grads, old, params, kept.applied + 1, told)",
         "inner.update_slots(grads, old, params, step, told)",
-        ORACLES.format("accumulate"),
+        "tests/test_accumulate.py -k in_a_chain",
     ),
     Mutation(
         "accumulate: updates of 0 in between",
@@ -67,7 +67,7 @@ MUTATIONS = [
         GUARD,
         "jnp.where(verdict.spike, _limit(kept, zscore), norm) - kept.mean",
         "norm - kept.mean",
-        ORACLES.format("guard"),
+        "tests/test_guard.py -k spike_enters",
     ),
     Mutation(
         "guard: what is not finite enters",

@@ -349,6 +349,17 @@ def test_many_learning_rates_and_many_k_in_one_program() -> None:
         np.testing.assert_allclose(row, trained(rate, k), rtol=1e-6)
 
 
+def test_a_hypergradient_goes_through() -> None:
+    """Of the end of a run, by the learning rate."""
+
+    def end(rate: Any) -> jax.Array:
+        return jnp.sum(train(gradtx.accumulate(gradtx.sgd(rate), 2), jnp.ones(3), 4)[0])
+
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(end))(0.1), -3 * 2 * (1 - 0.1), rtol=1e-6
+    )  # each update takes the mean, which is w, times the rate
+
+
 @pytest.mark.parametrize("spec", [PartitionSpec(), PartitionSpec("x")], ids=["replicated", "sharded"])
 @pytest.mark.parametrize("checked", [False, True])
 def test_shard_map(checked: bool, spec: Any) -> None:

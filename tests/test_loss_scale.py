@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.core.errors import HyperparamError
 from gradtx.core.errors import GradtxError, StateError
 
 ONE, INF = jnp.asarray(1.0), jnp.asarray(jnp.inf)
@@ -181,3 +182,13 @@ def test_a_definition_without_a_scale() -> None:
     ):
         with pytest.raises(StateError, match=message.replace("of dynamic_loss_scale", "of sgd")):
             gradtx.loss_scale(SCALED, state)
+
+
+def test_numbers_that_make_no_sense() -> None:
+    with pytest.raises(HyperparamError, match=r"dynamic_loss_scale: min_scale = 4.0 is above max_scale = 2.0; turn them round"):
+        gradtx.dynamic_loss_scale(gradtx.sgd(0.1), min_scale=4.0, max_scale=2.0)
+    with pytest.raises(HyperparamError, match=r"growth_factor = 0.5 is outside its range \[1, inf\]"):
+        gradtx.dynamic_loss_scale(gradtx.sgd(0.1), growth_factor=0.5)
+    for wrong in (0.0, 1.0):
+        with pytest.raises(HyperparamError, match=r"backoff_factor = .* is outside its range \(0, 1\)"):
+            gradtx.dynamic_loss_scale(gradtx.sgd(0.1), backoff_factor=wrong)

@@ -1,6 +1,7 @@
 """`make_step`: one jitted training step from a loss and a transformation."""
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ def make_step(
 
     See also: `accumulate`, where micro-batches arrive one by one.
     """
-    if isinstance(microbatches, bool) or not isinstance(microbatches, int) or microbatches < 1:
+    if isinstance(microbatches, bool) or not isinstance(microbatches, numbers.Integral) or microbatches < 1:
         raise GradtxError(f"make_step: microbatches = {microbatches!r} is no number of parts; give a whole number from 1 on")
     step = functools.partial(_step, Loss(loss_fn, has_aux, microbatches, weigh), as_transformation(tx))
     return jax.jit(step, donate_argnums=(0, 1) if donate else ())

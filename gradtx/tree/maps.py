@@ -63,7 +63,12 @@ def make_leaves(function: Callable[[Any], Any], params: Any) -> Any:
     {'n': None, 'w': Array([0., 0.], dtype=float32)}
     """
     values, treedef = flatten(params)
-    return jax.tree.unflatten(treedef, [function(value) if is_inexact(value) else None for value in values])
+    return jax.tree.unflatten(treedef, [function(_typed(value)) if is_inexact(value) else None for value in values])
+
+
+def _typed(leaf: Any) -> Any:
+    """A leaf that has a dtype: an array for a Python number."""
+    return leaf if hasattr(leaf, "dtype") else as_array(leaf)
 
 
 def choose(condition: Any, new: Any, old: Any) -> Any:

@@ -8,21 +8,27 @@ With n = ‖g‖ over all arrays and k good steps in a row:
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import Fraction, Positive
+from gradtx.core.types import Interval, Numeric, Positive
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.maps import choose, map_leaves
 from gradtx.tree.paths import is_none
 from gradtx.wrappers.choosing import beside, keep_if, parted
 from gradtx.wrappers.guard import Steps
+
+Growth = Annotated[Numeric, Interval(1.0)]
+"""A factor that makes nothing smaller."""
+Backoff = Annotated[Numeric, Interval(0.0, 1.0, low_open=True, high_open=True)]
+"""A factor in (0, 1), that makes everything smaller and nothing 0."""
 
 
 class LossScale(NamedTuple):
@@ -106,8 +112,8 @@ def dynamic_loss_scale(
     inner: TransformationLike,
     initial_scale: Positive = 2.0**15,
     growth_interval: Steps = 2000,
-    growth_factor: Positive = 2.0,
-    backoff_factor: Fraction = 0.5,
+    growth_factor: Growth = 2.0,
+    backoff_factor: Backoff = 0.5,
     min_scale: Positive = 1.0,
     max_scale: Positive = 2.0**24,
 ) -> GradientTransformation:
@@ -129,13 +135,13 @@ def dynamic_loss_scale(
       inner: the transformation; put the whole chain here.
       initial_scale: s at first, > 0; 2^15. It must be a power of 2, like the factors, for the division to be exact.
       growth_interval: K ≥ 1, finite steps in a row before s grows; 2000.
-      growth_factor: f > 0; 2.
-      backoff_factor: b in [0, 1]; 0.5.
+      growth_factor: f ≥ 1; 2.
+      backoff_factor: b in (0, 1); 0.5.
       min_scale: s_min > 0; 1.
       max_scale: s_max > 0; 2^24, where even small losses come near the end of float16.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number out of its range; a least scale above the largest.
 
     State: that of `inner`, and beside it under "dynamic_loss_scale" the numbers `scale`, `good_steps`, `applied` and `skipped`.
 
@@ -151,6 +157,8 @@ def dynamic_loss_scale(
 
     Micikevicius et al. 2018, arXiv 1710.03740, section 3.2.
     """
+    if isinstance(min_scale, int | float) and isinstance(max_scale, int | float) and min_scale > max_scale:
+        raise HyperparamError(f"dynamic_loss_scale: min_scale = {min_scale!r} is above max_scale = {max_scale!r}; turn them round")
     given = {
         "initial_scale": initial_scale,
         "growth_interval": growth_interval,
