@@ -383,3 +383,11 @@ def test_what_is_not_due_does_not_run() -> None:
     costly = gradtx.accumulate(gradtx.stateless(lambda u, p: jnp.sort(u)), 3)
     text = str(jax.jit(costly.update).lower(jnp.ones(4096), costly.init(jnp.ones(4096))).compile().as_text())
     assert "sort(" in text and "sort(" not in text[text.index("\nENTRY") :] and "conditional(" in text
+
+
+def test_half_a_micro_step_is_told_and_plain_numbers_are_parameters() -> None:
+    for wrong in (2.5, True):
+        with pytest.raises(HyperparamError, match=rf"accumulate: every = {wrong} is no number of micro-steps; give a whole number"):
+            gradtx.accumulate(gradtx.sgd(1.0), wrong)
+    tx = gradtx.accumulate(gradtx.sgd(1.0), 1)
+    assert float(tx.update(2.0, tx.init(1.0), 1.0)[0]) == -2.0

@@ -385,3 +385,16 @@ def test_the_counts_can_fail() -> None:
         return inner.init_slots(params)
 
     assert compiled(gradtx.treewise(init, branching, members={"inner": FLAT}))[0] > 0.01 * BYTES
+
+
+def test_norms_that_were_all_zero_make_no_spike() -> None:
+    tx = gradtx.guard(gradtx.sgd(1.0), zscore=5.0, warmup_steps=3)
+    state = tx.init(jnp.asarray(0.0))
+    for norm in (0.0,) * 5 + (1.0, 1.0, 1.0):
+        _, state = tx.update(jnp.asarray(norm), state)
+    assert int(state.slots["guard"].spikes) == 0 and float(state.slots["guard"].mean) > 0
+
+
+def test_a_limit_in_the_place_of_finite_is_told() -> None:
+    with pytest.raises(HyperparamError, match=r"guard: finite = 1.0 says whether to look for inf and nan.*; a limit is max_norm=1.0"):
+        gradtx.guard(gradtx.sgd(1.0), 1.0)  # pyright: ignore[reportArgumentType]

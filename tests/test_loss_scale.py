@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import HyperparamError
-from gradtx.core.errors import GradtxError, StateError
+from gradtx.core.errors import GradtxError, HyperparamError, StateError
 
 ONE, INF = jnp.asarray(1.0), jnp.asarray(jnp.inf)
 

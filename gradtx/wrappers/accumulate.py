@@ -233,6 +233,8 @@ def accumulate(
 
     See also: `make_step`, `guard`, `MultiSteps`.
     """
+    if isinstance(every, bool) or (isinstance(every, float) and every != int(every)):
+        raise HyperparamError(f"accumulate: every = {every!r} is no number of micro-steps; give a whole number from 1 on, or a schedule")
     return treewise(
         _init,
         _update,

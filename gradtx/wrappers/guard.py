@@ -2,7 +2,7 @@ r"""Guard: leave out the steps whose gradient is not finite, too large, or a spi
 
 With n = ‖g‖ over all arrays, and m, v the mean and the variance of the norms so far:
 
-    act = n finite  and  n ≤ n_max  and  n ≤ ℓ,    ℓ = m + z max(√v, m/100), once w norms are known
+    act = n finite  and  n ≤ n_max  and  n ≤ ℓ,    ℓ = m + z max(√v, m/100), once w norms are known that are not all 0
     θ, slots, count ← those of the inner transformation if act, else as they were
     ρ = max(1/t, 1 − β),  δ = min(n, ℓ) − m        for the t-th norm that is finite and within n_max
     m ← m + ρ δ,  v ← (1 − ρ)(v + ρ δ²)
@@ -79,7 +79,7 @@ def _judge(norm: jax.Array, kept: Guard, finite: bool, max_norm: Any, zscore: An
     too_large = none if max_norm is None else (norm > max_norm) & ~not_finite
     if zscore is None:
         return Verdict(not_finite, too_large, none)
-    known = kept.applied + kept.spikes >= warmup_steps
+    known = (kept.applied + kept.spikes >= warmup_steps) & (kept.mean > 0)
     return Verdict(not_finite, too_large, known & (norm > _limit(kept, zscore)) & ~not_finite & ~too_large)
 
 
@@ -199,6 +199,10 @@ def guard(
 
     See also: `apply_if_finite`, `dynamic_loss_scale`, `zclip`, `metrics`.
     """
+    if not isinstance(finite, bool):
+        raise HyperparamError(
+            f"guard: finite = {finite!r} says whether to look for inf and nan, True or False; a limit is max_norm={finite!r}"
+        )
     if not finite and max_norm is None and zscore is None:
         raise HyperparamError("guard: finite=False, and neither max_norm nor zscore is given: there is nothing to guard against")
     given = {"max_norm": max_norm, "zscore": zscore}
