@@ -18,8 +18,8 @@ def abs_sq(array: jax.Array) -> jax.Array:
 def squared_norm(array: jax.Array) -> jax.Array:
     """‖x‖² of one array, in its own precision.
 
-    On a CPU it squares |x|, written as max(x, −x). Where a rule squares x as well, XLA:CPU would else find the two alike, and keep
-    all squares of an array in memory for both.
+    On a CPU it squares x behind a barrier. Where a rule squares x as well, XLA:CPU would else find the two alike, and keep all
+    squares of an array in memory for both.
     """
     return jnp.sum(abs_sq(array) if jnp.iscomplexobj(array) else _square(array))
 
@@ -30,12 +30,12 @@ def _square(array: jax.Array) -> jax.Array:
 
 
 def _square_apart(array: jax.Array) -> jax.Array:
-    return jnp.maximum(array, -array) ** 2
+    return jax.lax.optimization_barrier(array) ** 2
 
 
 @_square.defjvp
 def _square_jvp(arrays: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """That of x², also where x = 0: there max(x, −x) has no derivative, and the second one of its square would be lost."""
+    """That of x², with no barrier in its way."""
     (array,), (tangent,) = arrays, tangents
     return _square(array), 2 * array * tangent
 
