@@ -94,8 +94,8 @@ def _draw_valid(axes: Any, checks: Sequence[Row]) -> None:
     for key, name, color, height in (("valid", "as trained", ORANGE, 0.92), ("valid_ema", "averaged", BLUE, 0.82)):
         values = np.array([row[key] for row in checks])
         axes.plot(steps, values, color=color, lw=2, marker="o", ms=3)
-        axes.annotate(f"{name}: {values[-1]:.3f}", (0.98, height), xycoords="axes fraction", color=color, ha="right")
-    axes.set(title="Validation loss (nats per character)")
+        axes.annotate(name, (0.98, height), xycoords="axes fraction", color=color, ha="right")
+    axes.set(title="Validation loss on the way (nats per character)")
 
 
 def _draw_rate(axes: Any, values: Sequence[float], plan: Plan) -> None:
