@@ -44,10 +44,16 @@ copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
 
-def close_backticks(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """`x`s in a docstring, which reStructuredText wants to be told is two words in one."""
-    lines[:] = [re.sub(r"(`[^`]+`)(\w?)", lambda found: "\\ ".join(filter(None, found.groups())), line) for line in lines]
+def plain(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """What reStructuredText must be told of a docstring: `x`s is two words in one, and |g| is no substitution."""
+    example = False
+    for number, line in enumerate(lines):
+        example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
+        if not example:
+            parts = re.split(r"(`[^`]+`)", line)
+            outside = [part if part.startswith("`") else part.replace("|", "\\|") for part in parts]
+            lines[number] = re.sub(r"(`[^`]+`)(\w?)", lambda found: "\\ ".join(filter(None, found.groups())), "".join(outside))
 
 
 def setup(app: Any) -> None:
-    app.connect("autodoc-process-docstring", close_backticks)
+    app.connect("autodoc-process-docstring", plain)

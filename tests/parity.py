@@ -25,7 +25,7 @@ COLUMNS = (
     "torch, float64",
     "torch, float32",
 )
-ROW = re.compile(r"^\| \[`(\w+)`\]\(api\.md#gradtx\.\1\) \| (.*) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| \[`(\w+)`\]\(#gradtx\.\1\) \| (.*) \|$", re.MULTILINE)
 
 
 def optimizers() -> list[str]:
@@ -77,7 +77,7 @@ def shown(value: float | None) -> str:
 
 def line(name: str) -> str:
     cells = [shown(measured(name).get(column)) for column in COLUMNS]
-    return f"| [`{name}`](api.md#gradtx.{name}) | {' | '.join(cells)} |"
+    return f"| [`{name}`](#gradtx.{name}) | {' | '.join(cells)} |"
 
 
 def published() -> dict[str, list[str]]:
