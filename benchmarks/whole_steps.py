@@ -1,7 +1,7 @@
 """Whole training steps of a small transformer on the CPU, gradients included.
 
 `make_step(microbatches=4)` against the sum of its parts, four gradients and one update; `with_metrics` around clip + AdamW against the same
-without it. The last row, for orientation: `with_metrics` where the step is nothing but the update, on GPT-2 small.
+without it. The last rows, for orientation: `with_metrics` where the step is nothing but the update, on GPT-2 small.
 """
 
 import sys
@@ -61,8 +61,9 @@ def rows(runs: int) -> Iterator[Row]:
     sides = {"gradtx": timed(Whole(watched).run), "unwatched": timed(Whole(plain).run)}
     yield compared(f"with_metrics(clip + adamw), {BATCH} x {network.CONTEXT} tokens", interleave(sides, runs), "unwatched", 1.02)
     tree = TREES["gpt2_small"]()
-    alone = {name: Training(gradtx, tx, tree).start().timed for name, tx in (("gradtx", watched), ("unwatched", plain))}
-    yield compared("with_metrics(clip + adamw), the update alone, GPT-2 small", interleave(alone, runs), "unwatched", None)
+    for what, tx in (("", watched), (", no update norm", gradtx.with_metrics(plain, update_norm=False))):
+        alone = {name: Training(gradtx, one, tree).start().timed for name, one in (("gradtx", tx), ("unwatched", plain))}
+        yield compared(f"with_metrics(clip + adamw){what}, the update alone", interleave(alone, runs), "unwatched", None)
 
 
 def main() -> int:

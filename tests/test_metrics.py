@@ -138,6 +138,21 @@ def test_each_norm_is_computed_once() -> None:
     assert reduces(gradtx.dynamic_loss_scale(gradtx.guard(gradtx.with_metrics(chain)))) == 6
 
 
+def test_without_the_update_norm_a_step_needs_no_memory() -> None:
+    """Its temporaries on the CPU: less than a hundredth of the parameters."""
+    params = {name: jnp.ones((256, 256)) for name in "abcd"}
+    tx = gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)), update_norm=False)
+    assert "update_norm" not in gradtx.metrics(tx, tx.init(params))
+
+    def step(params: Any, state: Any, grads: Any) -> Any:
+        updates, state = tx.update(grads, state, params)
+        return gradtx.apply_updates(params, updates), state
+
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params), params).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None and memory.temp_size_in_bytes < 0.01 * 4 * 256 * 256 * 4
+
+
 def test_what_is_wrong_is_told() -> None:
     with pytest.raises(SelectionError, match=r"with_metrics: groups = 'bias' are no rules; give \[\(pattern, group\), ...\]"):
         gradtx.with_metrics(gradtx.sgd(0.1), groups="bias")  # pyright: ignore[reportArgumentType]

@@ -21,11 +21,11 @@ from gradtx.transforms.moments import debias
 from gradtx.tree.arithmetic import sum_of_squares, sum_scalars
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
-from gradtx.tree.maps import choose
+from gradtx.tree.maps import choose, map_leaves
 from gradtx.wrappers.choosing import beside, parted
 
 Groups = Sequence[tuple[Any, str]] | None
-NORMS = ("grad_norm", "update_norm", "param_norm")
+NORMS = ("grad_norm", "param_norm", "update_norm")
 
 
 def _clips(inner: GradientTransformation) -> list[str]:
@@ -37,8 +37,9 @@ def _group_names(groups: Groups) -> list[str]:
     return list(dict.fromkeys(name for _, name in groups or ()))
 
 
-def _init(params: Any, *, inner: GradientTransformation, groups: Groups) -> dict[str, Any]:
-    names = [name if group is None else f"{name}/{group}" for name in NORMS for group in (None, *_group_names(groups))]
+def _init(params: Any, *, inner: GradientTransformation, groups: Groups, update_norm: bool) -> dict[str, Any]:
+    kinds = NORMS if update_norm else NORMS[:2]
+    names = [name if group is None else f"{name}/{group}" for name in kinds for group in (None, *_group_names(groups))]
     names += ["clip_rate"] if _clips(inner) else []
     return beside(inner.init_slots(params), "metrics", {name: jnp.zeros((), jnp.result_type(float)) for name in names})
 
@@ -65,6 +66,11 @@ def _clip_rate(rate: jax.Array, factors: Sequence[jax.Array], decay: Any, step: 
     return rate + debias(1 - decay, decay, jnp.asarray(step, rate.dtype)) * (clipped - rate)
 
 
+def _after(update: jax.Array, *, known: jax.Array) -> jax.Array:
+    """The update, once a norm is known, which is never below 0: XLA would else copy parameters that are summed while they are written."""
+    return jnp.where(known < 0, jnp.zeros_like(update), update)
+
+
 def _update(
     updates: Any,
     slots: Any,
@@ -73,14 +79,17 @@ def _update(
     *,
     inner: GradientTransformation,
     groups: Groups,
+    update_norm: bool,
     decay: Any,
     extra: Mapping[str, Any],
     acts: Any,
 ) -> Any:
     old, kept = parted(slots, "metrics")
     made, new, seen = inner.watch_slots(updates, old, params, step, extra, acts)
-    trees = dict(zip(NORMS, (updates, made, params), strict=True))
-    found = {key: value for name, tree in trees.items() for key, value in _norms(name, tree, groups).items()}
+    found = {**_norms("grad_norm", updates, groups), **_norms("param_norm", params, groups)}
+    made = map_leaves(_after, made, known=found["param_norm"])
+    if update_norm:
+        found |= _norms("update_norm", made, groups)
     factors = [seen[name]["factor"] for name in _clips(inner) if name in seen]
     if factors:
         found["clip_rate"] = _clip_rate(kept["clip_rate"], factors, decay, step)
@@ -97,15 +106,17 @@ def _report(slots: Any) -> dict[str, Any]:
 
 
 @definition
-def with_metrics(inner: TransformationLike, groups: Groups = None, decay: Decay = 0.99) -> GradientTransformation:
+def with_metrics(
+    inner: TransformationLike, groups: Groups = None, decay: Decay = 0.99, *, update_norm: bool = True
+) -> GradientTransformation:
     r"""`inner`, with the norms of gradients, updates and parameters, and the clip rate, kept in the state for `metrics` to show.
 
     Norms are 2-norms over all arrays, ‖g‖ as it comes in (before a clip inside), ‖u‖ as it goes out, ‖θ‖ before the step; and over
     each group. The clip rate is the share of steps at which `clip_by_global_norm` or `zclip` shrank the updates, averaged over about
     1/(1 − β) steps. A norm that a clip or a guard needs as well is computed once.
 
-    When: always, in a training that is watched: it costs one pass over gradients, updates and parameters. When not: steps that are
-    nothing but the update, over more parameters than a batch has tokens; that pass then shows.
+    When: always, in a training that is watched: beside the gradients of a batch its sums do not show. When not: on a CPU, where an update
+    is most of a step; ‖u‖ then needs all updates in memory, which otherwise never are (`update_norm=False` leaves it out).
 
     Put it directly around the chain that has the clip, and `guard` and `accumulate` around it: then the gradients are those of
     whole batches, and what was skipped does not show.
@@ -114,12 +125,13 @@ def with_metrics(inner: TransformationLike, groups: Groups = None, decay: Decay 
       inner: the transformation.
       groups: rules `[(pattern, group), ...]` as for `partition`: norms of each group as well, under `grad_norm/group`; None: none.
       decay: β in [0, 1), of the clip rate; 0.99.
+      update_norm: whether to take ‖u‖.
 
     Raises:
       MissingParamsError: `update` is called without parameters.
       SelectionError: a rule of `groups` matches no leaf, or a leaf is claimed by none.
 
-    State: that of `inner`, and beside it under "metrics" the numbers `grad_norm`, `update_norm`, `param_norm`, three for each group, and
+    State: that of `inner`, and beside it under "metrics" the numbers `grad_norm`, `param_norm`, `update_norm`, as many for each group, and
     with a clip inside `clip_rate`.
 
     >>> import gradtx, jax.numpy as jnp
@@ -127,7 +139,7 @@ def with_metrics(inner: TransformationLike, groups: Groups = None, decay: Decay 
     >>> w = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
     >>> _, state = tx.update(w, tx.init(w), w)
     >>> {name: round(float(value), 3) for name, value in gradtx.metrics(tx, state).items()}
-    {'grad_norm': 5.0, 'update_norm': 0.1, 'param_norm': 5.0, 'clip_rate': 1.0}
+    {'grad_norm': 5.0, 'param_norm': 5.0, 'update_norm': 0.1, 'clip_rate': 1.0}
 
     See also: `metrics`, `monitor`.
     """
@@ -139,7 +151,7 @@ def with_metrics(inner: TransformationLike, groups: Groups = None, decay: Decay 
         _init,
         _update,
         hyperparams={"decay": decay},
-        options={"groups": groups},
+        options={"groups": groups, "update_norm": update_norm},
         members={"inner": inner},
         needs_params=True,
         inside=_inside,

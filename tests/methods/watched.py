@@ -11,7 +11,7 @@ METHODS: dict[str, Method] = {
     "with_metrics": Method(
         gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(rate, weight_decay=0.1)), decay=0.9),
         clipped,
-        copies="the norm of the parameters is read beside the write of their successors",
+        copies="the norm of the updates needs all of them in memory",
     ),
     "dynamic_loss_scale": Method(
         gradtx.dynamic_loss_scale(gradtx.adamw(rate, weight_decay=0.1), initial_scale=4.0),
