@@ -256,7 +256,7 @@ def _update_tunable(
     mine, inside = {name: kept[name] for name in names}, _without(slots, names)
     mine |= {name: _as_state(value) for name, value in _scheduled(inner, names, inside, step - 1).items()}
     updates, inside = replace(inner, **mine).update_slots(updates, inside, params, step, extra, acts)
-    mine = mine if acts is None else choose(acts, mine, {name: kept[name] for name in names})
+    mine = choose(acts, mine, {name: kept[name] for name in names})
     return updates, {**inside, "hyperparams": {**inside.get("hyperparams", {}), **mine}}
 
 

@@ -215,7 +215,7 @@ def conclude_tree(rule: Rule, dtype: Any, given: Any, kept: Any) -> tuple[dict[s
     found, values = jax.tree.map(lambda value: cast_inexact(value, dtype), (found, values))
     told, new = rule.conclude(found, shared, step.astype(dtype), **values, **wanted(rule.conclude, rule.options.values))
     new = None if shared is None else _encode(new, shared)
-    return told, new if acts is None else choose(acts, new, shared)
+    return told, choose(acts, new, shared)
 
 
 def _located(error: Exception, members: Sequence[Member], row: Row, path: str) -> Exception:

@@ -72,11 +72,13 @@ def _typed(leaf: Any) -> Any:
 
 
 def choose(condition: Any, new: Any, old: Any) -> Any:
-    """`new` where a condition holds, else `old`; both are worked out.
+    """`new` where a condition holds, or where there is none (None), else `old`; both are worked out.
 
     For what is cheap, or for a condition that nearly always holds: XLA fuses the choice into the kernels that make `new`.
     The trees hold arrays of any dtype, and None.
     """
+    if condition is None:
+        return new
     ours, treedef = flatten(old)
     rows = {
         index: (as_array(mine), as_array(theirs))

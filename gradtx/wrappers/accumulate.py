@@ -216,8 +216,8 @@ def accumulate(
       accumulator_dtype: dtype of G; None: the gradient's, float32 at least.
 
     Raises:
-      HyperparamError: k below 1; a weight that is negative, not finite, or no scalar; outside of jit, weights that sum to 0. Within
-        jit such a sum makes no update, and the next one begins.
+      HyperparamError: k below 1, or no whole number; a weight that is negative, not finite, or no scalar; outside of jit, weights
+        that sum to 0. Within jit such a sum makes no update, and the next one begins.
 
     State: 4 bytes per parameter (G), and that of `inner`; beside it, under "accumulate", also the numbers `weight`, `value`,
     `micro_step` and `applied`.

@@ -54,7 +54,7 @@ def _update_finite(
     now = FiniteCounts(in_a_row, finite, counts.total_notfinite + ~finite, counts.applied + usable)
     asked = usable if acts is None else acts & usable
     updates, new = inner.update_slots(updates, old, params, counts.applied + 1, extra, asked)
-    return keep_if(asked, updates), beside(new, "apply_if_finite", now if acts is None else choose(acts, now, counts))
+    return keep_if(asked, updates), beside(new, "apply_if_finite", choose(acts, now, counts))
 
 
 def _inside_finite(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:

@@ -93,7 +93,7 @@ def _update(
     told = {**extra, "grad": grads} if "grad" in extra else extra
     made, new = inner.update_slots(grads, old, params, kept.applied + 1, told, asked)
     now = _next(kept, finite, growth_interval, growth_factor, backoff_factor, min_scale, max_scale)
-    now = now if acts is None else choose(acts, now, kept)
+    now = choose(acts, now, kept)
     return keep_if(asked, map_leaves(_like, updates, made)), beside(new, "dynamic_loss_scale", now)
 
 

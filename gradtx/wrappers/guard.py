@@ -128,7 +128,7 @@ def _update(
     counts = _count(kept, norm, verdict, _learn(norm, kept, verdict, zscore, decay))
     asked = verdict.acts if acts is None else acts & verdict.acts
     updates, new = inner.update_slots(updates, old, params, kept.applied + 1, extra, asked)
-    return keep_if(asked, updates), beside(new, "guard", counts if acts is None else choose(acts, counts, kept))
+    return keep_if(asked, updates), beside(new, "guard", choose(acts, counts, kept))
 
 
 def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
@@ -163,9 +163,9 @@ def guard(
     `inner` alone, so put the whole chain inside.
 
     m and v are equal weighted over the first 1/(1 − β) norms, and then forget as averages with decay β do. Until `warmup_steps` norms
-    are known no step is a spike. A spike enters them as the largest norm that would have been none, so that a level that has
-    risen for good is accepted: ten times the norm, for good, is left out for 32 steps at z = 4, and 16 at z = 6; for 17 and 8 where norms
-    varied by a tenth before. What is not finite or above `max_norm` never enters.
+    are known, and while all of them were 0, no step is a spike. A spike enters them as the largest norm that would have been none, so
+    that a level that has risen for good is accepted: ten times the norm, for good, is left out for 32 steps at z = 4, and 16 at z = 6;
+    for 17 and 8 where norms varied by a tenth before. What is not finite or above `max_norm` never enters.
 
     Within `shard_map` each device sees the norm of what it holds. Give it gradients that are alike on all of them; with parts of a
     model on each, use `jit` and shardings.
@@ -183,7 +183,7 @@ def guard(
       warmup_steps: norms to know before any is called a spike, ≥ 1; 25 to 100.
 
     Raises:
-      HyperparamError: a number out of its range; nothing to guard against.
+      HyperparamError: a number out of its range; a number in the place of `finite`; nothing to guard against.
 
     State: that of `inner`, and beside it under "guard" the counters `applied`, `skipped`, `not_finite`, `too_large` and `spikes`, the
     last `norm`, and with `zscore` the `mean` and `variance` of norms.

@@ -94,7 +94,7 @@ def _update(
     if factors:
         found["clip_rate"] = _clip_rate(kept["clip_rate"], factors, decay, step)
     now = {name: found[name].astype(was.dtype) if name in found else was for name, was in kept.items()}
-    return made, beside(new, "metrics", now if acts is None else choose(acts, now, kept))
+    return made, beside(new, "metrics", choose(acts, now, kept))
 
 
 def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
