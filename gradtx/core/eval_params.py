@@ -7,10 +7,13 @@ from typing import Any
 import jax
 
 from gradtx.core.errors import StateError
-from gradtx.core.program import Clock, Item, check_members, chosen_leaves, columns_of, leaves_of, shown, slots_at
+from gradtx.core.lifter import decoded_slots
+from gradtx.core.program import Clock, Item, chosen_leaves, columns_of, leaves_of, shown
 from gradtx.core.rules import LeafRule, Rule, TreeRule, wanted
 from gradtx.core.selector import Leaves
 from gradtx.core.show import show_array
+from gradtx.core.slot_paths import check_members, slots_at
+from gradtx.core.storing import decode_tree
 from gradtx.core.transformation import (
     PLAIN,
     GradientTransformation,
@@ -20,7 +23,7 @@ from gradtx.core.transformation import (
     members_inside,
 )
 from gradtx.core.types import Params, State
-from gradtx.tree.casts import as_array, cast_inexact, compute_dtype
+from gradtx.tree.casts import as_array, compute_dtype
 from gradtx.tree.kernels import call_rows, group, signature
 from gradtx.tree.paths import flatten
 
@@ -109,7 +112,7 @@ def _evaluate_tree(item: Item, slots: Any, leaves: Leaves, count: Any) -> Params
     rule, params = item.rule, shown(item, leaves)
     assert isinstance(rule, TreeRule)
     if rule.evaluate is not None:
-        kept = slots_at(slots, item.path) if rule.keeps else None
+        kept = decode_tree(rule, slots_at(slots, item.path)) if rule.keeps else None
         given = {**Clock(count, None).resolve(rule.hyperparams, {}), **rule.options}
         return rule.evaluate(params, kept, count, **wanted(rule.evaluate, given))
     found = params
@@ -161,7 +164,7 @@ def _rows(item: Item, slots: Any, leaves: Leaves, count: Any) -> tuple[dict[int,
 
 
 def _kinds(slots: Any) -> tuple[Any, ...]:
-    return tuple(None if slot is None else signature(slot) for slot in slots or ())
+    return jax.tree.structure(slots), *map(signature, jax.tree.leaves(slots))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -174,6 +177,6 @@ def _evaluate_row(rule: Rule, told: Mapping[str, Any], row: tuple[jax.Array, Any
     assert rule.evaluate is not None
     param, slots = row
     dtype = compute_dtype(param.dtype)
-    kept = None if slots is None else type(slots)(*(None if slot is None else cast_inexact(slot, dtype) for slot in slots))
+    kept = None if slots is None else decoded_slots(rule, slots, param.shape, dtype)
     found = rule.evaluate(param.astype(dtype), kept, **told, **wanted(rule.evaluate, rule.options.values))
     return found.astype(param.dtype)

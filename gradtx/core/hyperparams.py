@@ -12,9 +12,10 @@ from gradtx.core.definition import Definition, map_items
 from gradtx.core.errors import HyperparamError
 from gradtx.core.eval_params import evaluate_slots, reads_out
 from gradtx.core.leafwise import treewise
-from gradtx.core.program import Item, slots_at
+from gradtx.core.program import Item
 from gradtx.core.rules import Inside, TreeRule
 from gradtx.core.schedule import Schedule, value_at
+from gradtx.core.slot_paths import slots_at
 from gradtx.core.transformation import GradientTransformation, as_transformation, definition, members_inside
 from gradtx.core.types import Array, State
 from gradtx.tree.maps import choose
@@ -76,7 +77,7 @@ def _members_in_state(tx: GradientTransformation, slots: Any, count: Any) -> lis
 
 
 def _find_places(parts: Sequence["Part"], program: GradientTransformation, slots: Any, count: Any, places: list[Place]) -> None:
-    for item in program.items:
+    for item in (item.as_built for item in program.items):
         for inside in members_inside(item, slots, count):
             wrapper, where = _place(parts, item, inside.member, [place.address for place in places])
             if isinstance(item.rule, TreeRule) and item.rule.own_clock and wrapper is not None:
@@ -110,7 +111,7 @@ def _place(parts: Sequence[Part], item: Item, member: Any, taken: Sequence[Addre
 
     The same transformation may be a member in several places: the wrapper is the smallest part that has the rule, the first of such.
     """
-    having = [part for part in parts if any(one.rule is item.rule for one in part.member.items)]
+    having = [part for part in parts if any(one.as_built.rule is item.rule for one in part.member.items)]
     for part in sorted(having, key=lambda part: len(part.member.items)):
         for where, one in part.below.items():
             if one is member and where not in taken:

@@ -49,8 +49,8 @@ def leafwise(
     What they want to be told they name as keyword-only arguments, out of `hyperparams` and `options`.
     Arithmetic runs in float32 at least; slots come back in the dtypes that `init` gave them; `step` is
     1, 2, 3, ... as a float. None and integer leaves are never shown to the rule. A hyperparameter
-    called `key` arrives as a random key of this leaf at this step; `raw`, which every rule may ask for,
-    is the gradient of this leaf before any member of the chain.
+    called `key` arrives as a random key of this leaf at this step. Every rule may ask for `raw`, the gradient of this leaf before any
+    member of the chain, and for `noise`, cheap random bits of this leaf at this step (`gradtx.tree.rounding.Noise`).
 
     Args:
       init: makes the slots of one array, or None.
@@ -86,7 +86,7 @@ def leafwise(
     rule = Rule(update, init, measure, conclude, init_shared, evaluate, Static(chosen), tuple(extra), needs_params, real_only, absorbs)
     kept = dict.fromkeys(rule.shared._fields if rule.shared else ())
     functions = init, update, measure, conclude, init_shared, evaluate
-    check_names(called, functions, {**values, **chosen}, update if conclude else None, told=frozenset({"raw", *kept, *extra}))
+    check_names(called, functions, {**values, **chosen}, update if conclude else None, told=frozenset({"raw", "noise", *kept, *extra}))
     return LeafRule(called, rule, values)
 
 

@@ -6,7 +6,7 @@ and the update follows from what was chosen. Where the step is left out the upda
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -51,14 +51,21 @@ def _choose(acts: jax.Array, value: Any, was: Any) -> Any:
 
 
 def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], settle: Callable[[Any, Any], Any]) -> list[Any]:
-    """Run a program operation by operation; `settle(variable, value)` has the last word on every value it makes."""
     known: dict[Any, Any] = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *args], strict=True))
+    evaluate(closed.jaxpr.eqns, known, settle)
+    return [read(known, atom) for atom in closed.jaxpr.outvars]
 
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else known[atom]
 
-    for equation in closed.jaxpr.eqns:
-        made = equation.primitive.bind(*map(read, equation.invars), **equation.primitive.get_bind_params(equation.params))
+def read(known: Mapping[Any, Any], atom: Any) -> Any:
+    """The value of a variable of a program, or of a number in it."""
+    return atom.val if isinstance(atom, Literal) else known[atom]
+
+
+def evaluate(equations: Sequence[Any], known: dict[Any, Any], settle: Callable[[Any, Any], Any] | None = None) -> None:
+    """Run a program operation by operation, adding what it makes to `known`; `settle(variable, value)` has the last word on each."""
+    for equation in equations:
+        args = [read(known, atom) for atom in equation.invars]
+        made = equation.primitive.bind(*args, **equation.primitive.get_bind_params(equation.params))
         values = made if equation.primitive.multiple_results else [made]
-        known |= {variable: settle(variable, value) for variable, value in zip(equation.outvars, values, strict=True)}
-    return list(map(read, closed.jaxpr.outvars))
+        for variable, value in zip(equation.outvars, values, strict=True):
+            known[variable] = value if settle is None else settle(variable, value)

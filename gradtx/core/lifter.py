@@ -17,10 +17,12 @@ from gradtx.core.errors import MissingExtraError, MissingParamsError, StateError
 from gradtx.core.leaving_out import update_if
 from gradtx.core.rules import Function, LeafRule, Rule, keywords, wanted
 from gradtx.core.show import show_array
+from gradtx.core.storing import Storage, update_seen
 from gradtx.tree.casts import as_array, cast_inexact, compute_dtype, real_dtype
 from gradtx.tree.kernels import call_rows, group, kernel, signature
 from gradtx.tree.keys import leaf_key, path_hash
 from gradtx.tree.maps import choose
+from gradtx.tree.rounding import Noise, noise
 
 
 class Member(NamedTuple):
@@ -44,13 +46,14 @@ class Row(NamedTuple):
     raw: jax.Array | None
 
 
-def init_leaf(member: Member, param: Any, path: str) -> Any:
+def init_leaf(member: Member, param: Any, path: str, stored: Any = None) -> Any:
     """The slots of one leaf: strongly typed arrays, none of them the parameter itself; None for what this leaf does without."""
-    init = member.rule.rule.init
-    assert init is not None
+    rule = member.rule.rule
+    assert rule.init is not None
     _check_real(member, param, path)
-    slots = init(param, **wanted(init, _given(member)))
-    return type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
+    slots = rule.init(param, **wanted(rule.init, _given(member)))
+    slots = type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
+    return slots if rule.storage is None else rule.storage.first(slots, param, stored)
 
 
 def init_shared(member: Member, values: Sequence[Any]) -> Any:
@@ -199,7 +202,7 @@ def measure_row(rule: Rule, shared: Any, row: Row) -> Any:
     assert rule.measure is not None
     step, values = shared
     grad = row.grad.astype(compute_dtype(row.grad.dtype))
-    grad, param, slots, named = _in_compute(rule.measure, row, grad, row.slots[0], values, step)
+    grad, param, slots, named = _in_compute(rule, rule.measure, row, grad, row.slots[0], values, step)
     return rule.measure(grad, slots, param, step.astype(real_dtype(row.grad.dtype)), **named, **wanted(rule.measure, rule.options.values))
 
 
@@ -256,29 +259,63 @@ def _kernel(rules: tuple[Rule, ...]) -> Any:
 
 
 def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array, tuple[Any, ...]]:
-    """The kernel of one leaf: every rule in turn in compute precision, then back to the dtypes given."""
+    """The kernel of one leaf, which a storage may run part by part."""
+    storages = [rule.storage for rule, slots in zip(rules, row.slots, strict=True) if rule.storage is not None and slots is not None]
+    return storages[0].run(run_whole, rules, shared, row) if storages else run_whole(rules, shared, row)
+
+
+def run_whole(rules: tuple[Rule, ...], shared: Any, row: Row, position: Any = None) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Every rule in turn in compute precision, then back to the dtypes given; `position` says where the row's entries are in their leaf."""
     step, acts, told = shared
     update = row.grad.astype(compute_dtype(row.grad.dtype))
+    random = None if row.leaf is None else noise(step, row.leaf)._replace(position=position)
     kept: list[Any] = []
-    for rule, values, slots in zip(rules, told, row.slots, strict=True):
-        grad, param, decoded, named = _in_compute(rule.update, row, update, slots, values, step)
+    for number, (rule, values, slots) in enumerate(zip(rules, told, row.slots, strict=True)):
+        if rule.applies:
+            update = update.astype(row.grad.dtype).astype(update.dtype)
+        grad, param, decoded, named = _in_compute(rule, rule.update, row, update, slots, {**values, "noise": random}, step)
         rule_update = functools.partial(rule.update, **named, **wanted(rule.update, rule.options.values))
-        update, new = update_if(acts, rule_update, grad, decoded, param, step.astype(grad.real.dtype))
-        kept.append(None if slots is None else _encode(new, slots))
+        if rule.storage is None or slots is None:
+            update, new = update_if(acts, rule_update, grad, decoded, param, step.astype(grad.real.dtype))
+            kept.append(None if slots is None else _encode(new, slots))
+        else:
+            settle = functools.partial(_stored, rule.storage, slots, decoded, random, number, acts)
+            update, new = update_seen(settle, rule_update, grad, decoded, param, step.astype(grad.real.dtype))
+            kept.append(new)
         _check_shape("the update", update, row.grad)
-    return update.astype(row.grad.dtype), tuple(kept)
+    dtype = row.param.dtype if rules[-1].applies and row.param is not None else row.grad.dtype
+    return update.astype(dtype), tuple(kept)
+
+
+def _stored(storage: Storage, old: Any, decoded: Any, random: Noise | None, number: int, acts: Any, new: Any) -> tuple[Any, Any]:
+    """What a storage keeps of new slots, or the old where the step is left out, and what the update is to see of it."""
+    kept = storage.encode(_encode(new, decoded), old, random, number)
+    if acts is not None:
+        kept = jax.tree.map(functools.partial(jnp.where, acts), kept, old)
+    seen = storage.seen(kept, decoded)
+    return kept, type(seen)(*(None if one is None else one.astype(was.dtype) for one, was in zip(seen, decoded, strict=True)))
 
 
 def _in_compute(
-    function: Function, row: Row, grad: jax.Array, slots: Any, values: Mapping[str, Any], step: Any
+    rule: Rule, function: Function, row: Row, grad: jax.Array, slots: Any, values: Mapping[str, Any], step: Any
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     """What a rule's function is given, in compute precision: gradient, parameter, slots, and values by name."""
     dtype, real = compute_dtype(row.grad.dtype), real_dtype(row.grad.dtype)
-    named = {name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real) for name, value in values.items()}
+    asked = wanted(function, values)
+    given = {name: asked.pop(name) for name in ("noise",) if name in asked}
+    named = {name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real) for name, value in asked.items()}
     if row.raw is not None and "raw" in keywords(function):
         named["raw"] = row.raw.astype(dtype)
-    decoded = None if slots is None else type(slots)(*(None if slot is None else cast_inexact(slot, dtype) for slot in slots))
-    return grad, None if row.param is None else cast_inexact(row.param, dtype), decoded, named
+    if slots is not None:
+        slots = decoded_slots(rule, slots, row.grad.shape, dtype)
+    return grad, None if row.param is None else cast_inexact(row.param, dtype), slots, {**named, **given}
+
+
+def decoded_slots(rule: Rule, slots: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """The slots of a leaf as its rule knows them, in compute precision."""
+    if rule.storage is not None:
+        slots = rule.storage.decode(slots, shape)
+    return type(slots)(*(None if slot is None else cast_inexact(slot, dtype) for slot in slots))
 
 
 def _check_shape(what: str, new: Any, old: jax.Array) -> None:

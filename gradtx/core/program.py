@@ -17,6 +17,8 @@ from gradtx.core.lifter import Member, check_extra, init_leaf, init_shared, miss
 from gradtx.core.rules import LeafRule, Rule, TreeRule, keywords, wanted
 from gradtx.core.schedule import Schedule, value_at
 from gradtx.core.selector import Leaves, Selector
+from gradtx.core.slot_paths import put_slots, slots_at
+from gradtx.core.storing import decode_tree, encode_tree, first_tree
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.maps import choose
 from gradtx.tree.paths import flatten, leaf_paths, repeated, told_apart
@@ -33,10 +35,17 @@ class Item(NamedTuple):
     selectors: tuple[Selector, ...]
     idle: tuple[tuple[Selector, ...], ...] = ()
     """Leaves for which a later rule absorbs what this one would do, each set as the selectors that all choose it."""
+    origin: LeafRule | TreeRule | None = None
+    """The rule as its builder made it, where a storage was put on it."""
 
     @property
     def name(self) -> str:
         return "/".join(self.path) or self.rule.name
+
+    @property
+    def as_built(self) -> "Item":
+        """The item without a storage on its rule: what the data of a definition says."""
+        return self if self.origin is None else self._replace(rule=self.origin, origin=None)
 
 
 def without_idle(items: Sequence[Item]) -> tuple[Item, ...]:
@@ -91,7 +100,7 @@ def init_program(items: Iterable[Item], params: Any, count: Any) -> dict[str, An
         chosen = _chosen(item, leaves)
         if item.rule.keeps:
             init = _init_leaves if isinstance(item.rule, LeafRule) else _init_tree
-            slots = _put(slots, item.path, init(item, hyperparams, chosen, leaves))
+            slots = put_slots(slots, item.path, init(item, hyperparams, chosen, leaves))
     return slots
 
 
@@ -103,12 +112,12 @@ def _init_leaves(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bo
         for value, active in zip(leaves.values, member.active, strict=True)
     ]
     shared = None if rule.shared is None else init_shared(member, values)
-    if rule.slots is None:
+    if rule.kept is None:
         return shared
-    rows = [
-        init_leaf(member, value, path) if active else None for active, value, path in zip(member.active, values, leaves.paths, strict=True)
-    ]
-    return _merge(_pack(rule.slots, rows, leaves), shared)
+    stored = [None] * len(values) if rule.storage is None else rule.storage.chooses(leaves)
+    each = zip(member.active, values, leaves.paths, stored, strict=True)
+    rows = [init_leaf(member, value, path, chosen) if active else None for active, value, path, chosen in each]
+    return _merge(_pack(rule.kept, rows, leaves), shared)
 
 
 def _merge(slots: Any, shared: Any) -> Any:
@@ -120,7 +129,8 @@ def _merge(slots: Any, shared: Any) -> Any:
 
 def _init_tree(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bool], leaves: Leaves) -> Any:
     assert isinstance(item.rule, TreeRule) and item.rule.init is not None
-    return item.rule.init(_narrow(leaves.tree, leaves, chosen), **wanted(item.rule.init, {**hyperparams, **item.rule.options}))
+    given = wanted(item.rule.init, {**hyperparams, **item.rule.options})
+    return first_tree(item.rule, item.rule.init(_narrow(leaves.tree, leaves, chosen), **given))
 
 
 def _reshapes(run: Sequence[Item]) -> bool:
@@ -176,8 +186,8 @@ def _update_leaves(
     )
     for item, rows, shared in zip(run, kept, totals, strict=True):
         if item.rule.keeps:
-            kind = item.rule.rule.slots if isinstance(item.rule, LeafRule) else None
-            slots = _put(slots, item.path, _merge(None if kind is None else _pack(kind, rows, leaves), shared))
+            kind = item.rule.rule.kept if isinstance(item.rule, LeafRule) else None
+            slots = put_slots(slots, item.path, _merge(None if kind is None else _pack(kind, rows, leaves), shared))
     return leaves._replace(values=new), slots, {item.name: more for item, more in zip(run, concluded, strict=True) if more}
 
 
@@ -191,7 +201,8 @@ def _update_tree(item: Item, leaves: Leaves, slots: Any, params: Leaves | None, 
         _match(leaves, params.tree, "the parameters")
     chosen = _chosen(item, params or leaves)
     beside = None if params is None else _narrow(params.tree, leaves, chosen)
-    kept = slots_at(slots, item.path) if rule.keeps else None
+    held = slots_at(slots, item.path) if rule.keeps else None
+    kept = decode_tree(rule, held)
     given = {
         **_values(rule, kept, call),
         **rule.options,
@@ -202,11 +213,12 @@ def _update_tree(item: Item, leaves: Leaves, slots: Any, params: Leaves | None, 
     updates, new = rule.update(_narrow(leaves.tree, leaves, chosen), kept, beside, call.clock.step, **wanted(rule.update, given))
     if call.acts is not None and rule.keeps and "acts" not in keywords(rule.update):
         new = choose(call.acts, new, kept)
+    new = encode_tree(rule, new, held, call.clock.step, call.acts)
     if rule.reshapes and params is not None and params.treedef != leaves.treedef:
-        return leaves_of(updates), _put(slots, item.path, new) if rule.keeps else slots
+        return leaves_of(updates), put_slots(slots, item.path, new) if rule.keeps else slots
     values = _match(leaves, updates, f"the update that {item.name} returns")
     merged = [value if acts else old for value, acts, old in zip(values, _active(chosen, leaves.values), leaves.values, strict=True)]
-    return leaves._replace(values=merged), _put(slots, item.path, new) if rule.keeps else slots
+    return leaves._replace(values=merged), put_slots(slots, item.path, new) if rule.keeps else slots
 
 
 def _values(rule: TreeRule, slots: Any, call: Call) -> dict[str, Any]:
@@ -311,7 +323,7 @@ def columns_of(
     if not rule.keeps:
         return [None] * len(leaves.values), None
     kept = slots_at(slots, item.path)
-    kind, shared = rule.slots, None
+    kind, shared = rule.kept, None
     if rule.shared is not None:
         fields = kept if isinstance(kept, Mapping) else kept._asdict() if isinstance(kept, rule.shared) else {}
         if set(fields) != {*rule.shared._fields, *(kind._fields if kind else ())}:
@@ -348,45 +360,3 @@ def _match_slots(leaves: Leaves, tree: Any, member: str, field: str, what: str) 
     except (ValueError, TypeError, KeyError):
         difference = told_apart(leaves.paths, leaf_paths(flatten(tree)[1]), what, "the state")
         raise StateError(f"slot {field!r} of member {member} was made for other parameters: {difference}") from None
-
-
-def slots_at(slots: Any, path: tuple[str, ...]) -> Any:
-    for depth, name in enumerate(path):
-        if not isinstance(slots, Mapping) or name not in slots:
-            holds = ", ".join(map(repr, slots)) if isinstance(slots, Mapping) else type(slots).__name__
-            where = f"under {'/'.join(path[:depth])!r} " if depth else ""
-            raise StateError(
-                f"the state has nothing for member {'/'.join(path)!r}; {where}it holds {holds or 'nothing'}: it is another definition's"
-            )
-        slots = slots[name]
-    return slots
-
-
-def _put(slots: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    if not path:
-        return value
-    return {**slots, path[0]: _put(slots.get(path[0], {}), path[1:], value)}
-
-
-def check_members(items: Iterable[Item], slots: Any) -> None:
-    """Raise when a state holds members that the program does not have."""
-    known = [item.path for item in items if item.rule.keeps]
-    if () in known or not isinstance(slots, Mapping):
-        return
-    for path in _member_paths(slots, known):
-        raise StateError(
-            f"the state holds slots for {'/'.join(path)!r}, which is no member of this definition; "
-            f"its members with slots are {', '.join(repr('/'.join(one)) for one in known) or 'none'}"
-        )
-
-
-def _member_paths(slots: Mapping[str, Any], known: Sequence[tuple[str, ...]], prefix: tuple[str, ...] = ()) -> Iterable[tuple[str, ...]]:
-    """The paths in `slots` that lead to no member."""
-    for name, below in slots.items():
-        path = (*prefix, name)
-        if path in known:
-            continue
-        if isinstance(below, Mapping) and any(one[: len(path)] == path for one in known):
-            yield from _member_paths(below, known, path)
-        else:
-            yield path

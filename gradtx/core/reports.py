@@ -6,8 +6,9 @@ from typing import Any
 import jax
 
 from gradtx.core.errors import GradtxError
-from gradtx.core.program import Item, check_members, slots_at
+from gradtx.core.program import Item
 from gradtx.core.rules import LeafRule, TreeRule, wanted
+from gradtx.core.slot_paths import check_members, slots_at
 from gradtx.core.transformation import PLAIN, GradientTransformation, TransformationLike, as_transformation, checked_state, members_inside
 from gradtx.core.types import Array
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gradtx.core.definition import Static
 from gradtx.core.errors import GradtxError
+from gradtx.core.storing import Storage
 
 Function = Callable[..., Any]
 
@@ -28,6 +29,14 @@ class Rule:
     needs_params: bool = False
     real_only: bool = False
     absorbs: bool = False
+    applies: bool = False
+    """Whether its update is the new parameter itself, in the parameter's dtype; its gradient is rounded as the caller would see it."""
+    storage: Storage | None = None
+
+    @functools.cached_property
+    def kept(self) -> type[Any] | None:
+        """The NamedTuple that stands in a state for one array: the slots, unless a storage keeps them in another form."""
+        return self.slots if self.storage is None or self.slots is None else self.storage.kept_type(self.slots)
 
     @functools.cached_property
     def slots(self) -> type[Any] | None:
@@ -50,7 +59,8 @@ class Rule:
 
     @functools.cached_property
     def is_random(self) -> bool:
-        return "key" in keywords(self.update)
+        """Whether it needs to know which leaf it is given."""
+        return not keywords(self.update).isdisjoint({"key", "noise"}) or (self.storage is not None and self.storage.is_random)
 
     @functools.cached_property
     def wants_raw(self) -> bool:
@@ -63,7 +73,8 @@ class Rule:
     @functools.cached_property
     def _hash(self) -> int:
         functions = self.update, self.init, self.measure, self.conclude, self.init_shared, self.evaluate
-        return hash((functions, self.options, self.extra, self.needs_params, self.real_only, self.absorbs))
+        flags = self.needs_params, self.real_only, self.absorbs, self.applies
+        return hash((functions, self.options, self.extra, flags, self.storage))
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ class TreeRule:
     evaluate: Function | None = None
     report: Function | None = None
     own_clock: bool = False
+    storage: Storage | None = None
 
     @property
     def keeps(self) -> bool:

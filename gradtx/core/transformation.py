@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from gradtx.core.definition import Definition, Factory, register
 from gradtx.core.errors import GradtxError, StateError
-from gradtx.core.program import Call, Clock, Item, check_members, init_program, runs, slots_at, tick, update_program, without_idle
+from gradtx.core.program import Call, Clock, Item, init_program, runs, tick, update_program, without_idle
 from gradtx.core.rules import Inside, LeafRule, TreeRule
 from gradtx.core.selector import Selector
+from gradtx.core.slot_paths import check_members, slots_at
 from gradtx.core.types import Params, State, Updates
 
 P = ParamSpec("P")
@@ -32,6 +33,13 @@ class Part(NamedTuple):
     name: str | None
     member: "GradientTransformation"
     selector: Selector | None = None
+
+
+class Rewritten(NamedTuple):
+    """Another definition, every rule of which is first handed to a function: a storage put on it, say."""
+
+    inner: "GradientTransformation"
+    rewrite: Callable[[LeafRule | TreeRule], LeafRule | TreeRule]
 
 
 class GradientTransformation(Definition):
@@ -157,7 +165,7 @@ class GradientTransformation(Definition):
 
     def verify(self) -> None:
         expansion = self.expansion
-        if not isinstance(expansion, GradientTransformation | LeafRule | TreeRule | list):
+        if not isinstance(expansion, GradientTransformation | LeafRule | TreeRule | Rewritten | list):
             raise GradtxError(
                 f"{self.factory.__name__} returned {type(expansion).__name__}: return leafwise(...), treewise(...) or chain(...)"
             )
@@ -222,6 +230,9 @@ def _items(tx: GradientTransformation, path: tuple[str, ...] = (), selectors: tu
         yield from _items(expansion, path, selectors)
     elif isinstance(expansion, LeafRule | TreeRule):
         yield Item(path, expansion, selectors)
+    elif isinstance(expansion, Rewritten):
+        for item in _items(expansion.inner, path, selectors):
+            yield item._replace(rule=expansion.rewrite(item.rule), origin=item.as_built.rule)
     else:
         for name, member, selector in expansion:
             yield from _items(member, path if name is None else (*path, name), selectors if selector is None else (*selectors, selector))
@@ -269,6 +280,11 @@ def _plain_init(params: Any, *, init: Callable[..., Any]) -> object:
 
 def _plain_update(updates: Any, state: Any, params: Any, step: Any, *, update: Callable[..., Any], extra: Mapping[str, Any]) -> Any:
     return update(updates, state, params, **accepted(update, extra))
+
+
+def is_plain(rule: LeafRule | TreeRule) -> bool:
+    """Whether a rule stands for a plain pair, such as another library's transformation."""
+    return rule.update is _plain_update if isinstance(rule, TreeRule) else False
 
 
 def _expand_plain(init: Callable[..., Any], update: Callable[..., Any]) -> TreeRule:

@@ -74,3 +74,9 @@ Decay = Annotated[Numeric, Interval(0.0, 1.0, high_open=True)]
 """A number in [0, 1): decay rates of exponential averages that are bias-corrected."""
 Fraction = Annotated[Numeric, Interval(0.0, 1.0)]
 """A number in [0, 1]: momentum, mixing weights."""
+
+SQUARES, PRECISE = "squares", "precise"
+"""How the annotation of a slot may mark what it holds: squares, never negative, whose root is divided by; or numbers whose small
+differences matter, such as parameters and step sizes."""
+Squares = Annotated[jax.Array, SQUARES]
+Precise = Annotated[jax.Array, PRECISE]

@@ -15,7 +15,7 @@ from gradtx.core.descend import descend
 from gradtx.core.leafwise import leafwise
 from gradtx.core.selector import Where
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.core.types import Decay, NonNegative, Squares
 from gradtx.transforms.moments import average, divide_by_root
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros
@@ -24,8 +24,8 @@ from gradtx.tree.casts import real_zeros
 class SquaredSteps(NamedTuple):
     """Averages of squared gradients (e_g) and of squared steps (e_x)."""
 
-    e_g: jax.Array
-    e_x: jax.Array
+    e_g: Squares
+    e_x: Squares
 
 
 def _init(param: jax.Array) -> SquaredSteps:

@@ -12,7 +12,7 @@ import jax
 from gradtx.core.descend import descend
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative
+from gradtx.core.types import NonNegative, Squares
 from gradtx.transforms.moments import divide_by_root
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import full
@@ -21,7 +21,7 @@ from gradtx.tree.casts import full
 class SumOfSquares(NamedTuple):
     """r: the sum of squared gradients."""
 
-    sum_of_squares: jax.Array
+    sum_of_squares: Squares
 
 
 def _init(param: jax.Array, *, initial_accumulator_value: Any) -> SumOfSquares:

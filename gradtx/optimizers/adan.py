@@ -19,7 +19,7 @@ from gradtx.core.descend import StepFlags, descend
 from gradtx.core.leafwise import leafwise
 from gradtx.core.selector import Where
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, Fraction, NonNegative
+from gradtx.core.types import Decay, Fraction, NonNegative, Squares
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -30,7 +30,7 @@ class NesterovMoments(NamedTuple):
 
     mu: jax.Array
     delta: jax.Array
-    nu: jax.Array
+    nu: Squares
     previous: jax.Array
 
 

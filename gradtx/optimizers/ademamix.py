@@ -16,7 +16,7 @@ from gradtx.core.descend import StepFlags, descend
 from gradtx.core.leafwise import leafwise
 from gradtx.core.selector import Where
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.core.types import Decay, DTypeLike, NonNegative, Squares
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -27,7 +27,7 @@ class MixedMoments(NamedTuple):
 
     m1: jax.Array
     m2: jax.Array
-    nu: jax.Array
+    nu: Squares
 
 
 def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> MixedMoments:

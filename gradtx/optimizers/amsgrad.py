@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gradtx.core.descend import DecayFlags, descend
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.core.types import Decay, DTypeLike, NonNegative, Squares
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -25,8 +25,8 @@ class MaxMoments(NamedTuple):
     """Averages of gradients (mu) and of squared gradients (nu), and the largest of the latter so far."""
 
     mu: jax.Array
-    nu: jax.Array
-    nu_max: jax.Array
+    nu: Squares
+    nu_max: Squares
 
 
 def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> MaxMoments:

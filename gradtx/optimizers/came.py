@@ -16,7 +16,7 @@ import jax
 from gradtx.core.descend import DecayFlags, descend
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Positive
+from gradtx.core.types import Decay, NonNegative, Positive, Squares
 from gradtx.transforms.clipping import shrink
 from gradtx.transforms.factoring import Factored, average_factored, divide_by_factored_root, factored_axes, init_factored
 from gradtx.transforms.moments import average
@@ -30,7 +30,7 @@ class Confidence(NamedTuple):
     mu: jax.Array
     nu_row: Any
     nu_col: Any
-    nu: Any
+    nu: Squares
     distance_row: Any
     distance_col: Any
 

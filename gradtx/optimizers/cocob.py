@@ -17,18 +17,18 @@ from gradtx.core.descend import add_decayed_weights, scale_by_learning_rate
 from gradtx.core.leafwise import leafwise
 from gradtx.core.selector import Where
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative
+from gradtx.core.types import NonNegative, Precise
 from gradtx.tree.casts import copied, full, zeros
 
 
 class Slots(NamedTuple):
     """θ0; the sums of −g and of |g|; the largest |g|; and the reward."""
 
-    init_params: jax.Array
+    init_params: Precise
     grad_sum: jax.Array
-    abs_sum: jax.Array
-    scale: jax.Array
-    reward: jax.Array
+    abs_sum: Precise
+    scale: Precise
+    reward: Precise
 
 
 def _init(param: jax.Array, *, eps: jax.Array) -> Slots:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Positive
+from gradtx.core.types import Decay, NonNegative, Positive, Squares
 from gradtx.transforms.moments import average, corrected_rate
 from gradtx.tree.arithmetic import abs_sq, dot, finite, finite_or, total
 from gradtx.tree.casts import real_zeros, zeros
@@ -26,7 +26,7 @@ class Slots(NamedTuple):
     """Averages of scaled gradients (mu), of squared gradients (nu), and a weighted sum of gradients."""
 
     mu: jax.Array
-    nu: jax.Array
+    nu: Squares
     grad_sum: jax.Array
 
 

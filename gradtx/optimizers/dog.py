@@ -17,7 +17,7 @@ from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import leafwise
 from gradtx.core.selector import Where
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import DTypeLike, Hyperparam, NonNegative
+from gradtx.core.types import DTypeLike, Hyperparam, NonNegative, Precise
 from gradtx.tree.arithmetic import abs_sq, finite, finite_or, total
 from gradtx.tree.casts import copied
 
@@ -27,7 +27,7 @@ FirstStep = Literal["distance", "learning_rate", "heuristic"]
 class Start(NamedTuple):
     """The first parameters."""
 
-    init_params: jax.Array
+    init_params: Precise
 
 
 class Travelled(NamedTuple):
@@ -165,7 +165,7 @@ class LayerTravelled(NamedTuple):
 
     max_dist: jax.Array
     grad_sum_of_squares: jax.Array
-    init_params: jax.Array
+    init_params: Precise
 
 
 def _init_layer(param: jax.Array, *, reps_rel: jax.Array, param_dtype: DTypeLike) -> LayerTravelled:

@@ -17,7 +17,7 @@ from gradtx.core.chain import chain
 from gradtx.core.descend import scale_by_learning_rate
 from gradtx.core.leafwise import treewise
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import NonNegative
+from gradtx.core.types import NonNegative, Precise
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scaling import identity, scale
@@ -33,7 +33,7 @@ ZOOM = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy=
 class Memory(NamedTuple):
     """The parameters and gradients of the last step, and the changes of both over the last m steps, in a ring."""
 
-    params: Any
+    params: Precise
     updates: Any
     diff_params_memory: Any
     diff_updates_memory: Any

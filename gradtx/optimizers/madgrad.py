@@ -15,7 +15,7 @@ from gradtx.core.chain import chain
 from gradtx.core.descend import add_decayed_weights
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.core.types import Decay, NonNegative, Precise, Squares
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import copied, real_zeros, zeros
 
@@ -23,9 +23,9 @@ from gradtx.tree.casts import copied, real_zeros, zeros
 class DualAverages(NamedTuple):
     """Weighted sums of gradients (s) and of their squares, and the parameters at the start."""
 
-    s: jax.Array
-    grad_sum_sq: jax.Array
-    x0: jax.Array
+    s: Precise
+    grad_sum_sq: Squares
+    x0: Precise
 
 
 def _init(param: jax.Array) -> DualAverages:

@@ -19,7 +19,7 @@ from gradtx.core.descend import DecayFlags, descend
 from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.core.types import Decay, DTypeLike, NonNegative, Squares
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
@@ -30,7 +30,7 @@ class RisingMoments(NamedTuple):
     """Averages of gradients (mu) and of squared gradients (nu), and the product of the look ahead's weights so far."""
 
     mu: jax.Array
-    nu: jax.Array
+    nu: Squares
     product: jax.Array
 
 

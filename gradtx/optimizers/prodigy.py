@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Positive
+from gradtx.core.types import Decay, NonNegative, Positive, Precise, Squares
 from gradtx.optimizers.dadapt_adamw import Estimate, Found, grown, init_estimate, norm1
 from gradtx.transforms.moments import average, corrected_rate
 from gradtx.tree.arithmetic import abs_sq, dot, total
@@ -29,9 +29,9 @@ class Slots(NamedTuple):
     """Averages of scaled gradients (mu) and of their squares (nu), a weighted sum of gradients, and the first parameters."""
 
     mu: jax.Array
-    nu: jax.Array
+    nu: Squares
     grad_sum: jax.Array
-    params0: jax.Array
+    params0: Precise
 
 
 def _init(param: jax.Array) -> Slots:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gradtx.core.chain import chain
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative, Positive
+from gradtx.core.types import NonNegative, Positive, Precise
 from gradtx.transforms.scaling import scale
 from gradtx.tree.casts import full, zeros
 
@@ -21,7 +21,7 @@ from gradtx.tree.casts import full, zeros
 class StepSizes(NamedTuple):
     """A step size per coordinate, and the sign that its gradient had."""
 
-    step_sizes: jax.Array
+    step_sizes: Precise
     signs: jax.Array
 
 

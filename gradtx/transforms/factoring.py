@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.types import Squares
 from gradtx.transforms.moments import average, divide_by_root
 from gradtx.tree.arithmetic import finite
 from gradtx.tree.casts import real_zeros, real_zeros_along
@@ -19,7 +20,7 @@ class Factored(NamedTuple):
 
     nu_row: Any
     nu_col: Any
-    nu: Any
+    nu: Squares
 
 
 Pair = tuple[int, int] | None

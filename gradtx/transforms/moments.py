@@ -5,18 +5,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.types import Squares
+
 
 class Moments(NamedTuple):
     """Averages of gradients (mu) and of squared gradients (nu)."""
 
     mu: jax.Array
-    nu: jax.Array
+    nu: Squares
 
 
 class SecondMoment(NamedTuple):
     """An average of squared gradients."""
 
-    nu: jax.Array
+    nu: Squares
 
 
 def average(moment: jax.Array, value: jax.Array, decay: jax.Array) -> jax.Array:

@@ -42,7 +42,7 @@ class Accumulated(NamedTuple):
     """Updates that the inner transformation has made: what its clock says."""
 
 
-def _init(params: Any, *, inner: GradientTransformation, accumulator_dtype: DTypeLike | None) -> dict[str, Any]:
+def _init(params: Any, *, inner: GradientTransformation, accumulator_dtype: DTypeLike | None) -> dict[str, Accumulated]:
     total = make_leaves(zeros, params)
     if accumulator_dtype is not None:
         total = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(accumulator_dtype, _kind(leaf))), total)

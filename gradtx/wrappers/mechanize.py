@@ -25,7 +25,7 @@ from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import leafwise, treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative
+from gradtx.core.types import NonNegative, Precise
 from gradtx.tree.arithmetic import dot, total
 from gradtx.tree.casts import copied
 
@@ -33,7 +33,7 @@ from gradtx.tree.casts import copied
 class Start(NamedTuple):
     """The first parameters."""
 
-    params0: jax.Array
+    params0: Precise
 
 
 class Bets(NamedTuple):

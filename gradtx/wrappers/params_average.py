@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import DTypeLike, Interval, NonNegative, Numeric
+from gradtx.core.types import DTypeLike, Interval, NonNegative, Numeric, Precise
 from gradtx.tree.casts import copied
 
 Steps = Annotated[Numeric, Interval(1.0)]
@@ -20,7 +20,7 @@ Steps = Annotated[Numeric, Interval(1.0)]
 class Mean(NamedTuple):
     """A mean of parameters."""
 
-    mean: jax.Array
+    mean: Precise
 
 
 class Averaged(NamedTuple):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import DTypeLike, Fraction
+from gradtx.core.types import DTypeLike, Fraction, Precise
 from gradtx.transforms.moments import average
 from gradtx.tree.casts import copied
 
@@ -15,7 +15,7 @@ from gradtx.tree.casts import copied
 class ParamsAverage(NamedTuple):
     """An exponential average of parameters."""
 
-    ema: jax.Array
+    ema: Precise
 
 
 def _init(param: jax.Array, *, accumulator_dtype: DTypeLike | None) -> ParamsAverage:

@@ -17,7 +17,7 @@ from gradtx.core.chain import chain
 from gradtx.core.leafwise import leafwise
 from gradtx.core.schedule import Schedule
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import DTypeLike, Hyperparam, Interval, NonNegative, Numeric, Params
+from gradtx.core.types import DTypeLike, Hyperparam, Interval, NonNegative, Numeric, Params, Precise
 from gradtx.schedules.join import shift_schedule
 from gradtx.tree.casts import copied
 from gradtx.tree.maps import map_leaves
@@ -30,7 +30,7 @@ Mixing = Annotated[Numeric, Interval(0.0, 1.0, low_open=True)]
 class Iterate(NamedTuple):
     """The iterate of the base method."""
 
-    z: jax.Array
+    z: Precise
 
 
 class Weights(NamedTuple):
