@@ -9,14 +9,14 @@ r"""CAME: Adafactor with momentum, where steps shrink that the momentum does not
 An array that is not factored keeps v, the average of g² + ε1 entry by entry, and steps by m.
 """
 
-from typing import Any, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
 
 from gradtx.core.descend import DecayFlags, descend
 from gradtx.core.leafwise import leafwise
 from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Positive, Squares
+from gradtx.core.types import SQUARES, Decay, NonNegative, Positive
 from gradtx.transforms.clipping import shrink
 from gradtx.transforms.factoring import Factored, average_factored, divide_by_factored_root, factored_axes, init_factored
 from gradtx.transforms.moments import average
@@ -30,7 +30,7 @@ class Confidence(NamedTuple):
     mu: jax.Array
     nu_row: Any
     nu_col: Any
-    nu: Squares
+    nu: Annotated[Any, SQUARES]
     distance_row: Any
     distance_col: Any
 

@@ -22,8 +22,6 @@ class Codec(NamedTuple):
     """Whether errors are relative to the largest entry of a block, not to each entry; embeddings are then kept in float32 by default."""
     is_seen: bool = False
     """Whether the update of the same step sees what was kept, so that it is the only copy there is in memory."""
-    is_nearest: bool = False
-    """Whether rounding to the nearest is better for it, unless stochastic rounding is asked for."""
 
 
 CODECS: dict[str, Codec] = {}

@@ -31,7 +31,7 @@ class Policy:
 
     default: str | None
     by_slot: tuple[tuple[str, str], ...]
-    stochastic: bool | None
+    stochastic: bool
     block: int
     fused: bool | None
     min_size: int = dataclasses.field(compare=False, default=0)
@@ -39,11 +39,7 @@ class Policy:
 
     @property
     def is_random(self) -> bool:
-        return self.stochastic is not False
-
-    def rounds(self, codec: Codec) -> bool:
-        """Whether a codec rounds stochastically: as it was asked for, else as is best for it."""
-        return not codec.is_nearest if self.stochastic is None else self.stochastic
+        return self.stochastic
 
     def codec(self, kind: type[Any], slot: str) -> Codec | None:
         """The codec of a slot; None: it stays as it is."""
@@ -104,7 +100,7 @@ class Policy:
             return None
         if codec is None or not self.is_encoded(old, codec):
             return new.astype(old.dtype)
-        random = noise.sixteen(new.shape, place) if noise is not None and self.rounds(codec) else None
+        random = noise.sixteen(new.shape, place) if noise is not None and self.stochastic else None
         return codec.encode(new.astype(jnp.float32), random, square=self.marks(kind, name) == SQUARES, block=self.block)
 
     def seen(self, kept: Any, slots: Any) -> Any:

@@ -16,7 +16,7 @@ from gradtx.core.transformation import GradientTransformation, Rewritten, Transf
 from gradtx.storage.codec import codec_named
 from gradtx.storage.policy import Policy
 
-ROUNDING = {None: None, "stochastic": True, "nearest": False}
+ROUNDING = ("stochastic", "nearest")
 
 
 @definition
@@ -24,7 +24,7 @@ def stored(
     inner: TransformationLike,
     default: str | None = None,
     *,
-    rounding: str | None = None,
+    rounding: str = "stochastic",
     min_size: int = 4096,
     where: Where | None = None,
     block: int = 32,
@@ -54,13 +54,14 @@ def stored(
     from the moments before they are encoded.
 
     When: memory or its bandwidth is the limit; packed16 is safe everywhere, and faster than float32. int8 is for GPU and TPU, where it is
-    one kernel; on a CPU it is slower than float32. When not: fewer than a few million parameters, where nothing is gained.
+    one kernel; on a CPU it is slower than float32. When not: fewer than a few million parameters, where nothing is gained; int4 with
+    Lion, which keeps nothing but the moment whose sign it takes.
 
     Args:
       inner: the transformation; slots of members of wrappers are stored, too, and what `params_ema`, `accumulate` and the like keep.
       default: the codec of all slots, or None: only those named. With a codec of 8 or 4 bits per entry, slots whose small
         differences matter (averages of parameters, step sizes) stay float32 unless they are named.
-      rounding: "stochastic" or "nearest"; None: stochastic, but for int4, whose steps are too wide to be taken by chance.
+      rounding: "stochastic" or "nearest".
       min_size: arrays with fewer entries stay as they are; 4096.
       where: which parameters, as for `masked`; None: all, but with 8 and 4 bits embeddings stay float32 (paths with
         "embed", "wte", "wpe" or "lm_head").
@@ -93,7 +94,7 @@ def stored(
     if unknown:
         raise GradtxError(f"stored: no member has a slot {', '.join(map(repr, unknown))}; the slots are {names or 'none'}")
     selector = None if where is None else Selector(where, True, "stored")
-    policy = Policy(default, tuple(sorted(slots.items())), ROUNDING[rounding], block, fused, min_size, selector)
+    policy = Policy(default, tuple(sorted(slots.items())), rounding == "stochastic", block, fused, min_size, selector)
     return Rewritten(inner, functools.partial(_store, policy))
 
 
@@ -104,7 +105,7 @@ def _check(default: str | None, slots: Mapping[str, str], rounding: str | None, 
     if default is None and not slots:
         raise GradtxError('stored: no codec is given; say stored(tx, "packed16") for all slots, or stored(tx, mu="bf16") for one')
     if rounding not in ROUNDING:
-        raise GradtxError(f"stored: rounding = {rounding!r} is none of 'stochastic', 'nearest', and None for what is best for each codec")
+        raise GradtxError(f"stored: rounding = {rounding!r} is neither 'stochastic' nor 'nearest'")
     if block < 2 or block & (block - 1):
         raise GradtxError(f"stored: block = {block!r} is no power of two; take 32, 64 or 128")
 

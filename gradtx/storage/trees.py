@@ -58,7 +58,7 @@ def encoded(policy: Any, codec: Codec, square: bool, step: Any, number: int, pat
     """A new leaf in the form of the old."""
     if not policy.is_encoded(old, codec):
         return new
-    random = noise(step, path_hash(path)).sixteen(new.shape, number) if policy.rounds(codec) else None
+    random = noise(step, path_hash(path)).sixteen(new.shape, number) if policy.stochastic else None
     return codec.encode(new.astype(jnp.float32), random, square=square, block=policy.block)
 
 

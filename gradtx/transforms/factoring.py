@@ -4,12 +4,12 @@ A matrix of averages of squares is replaced by the product of its row means r an
 for n · m. Of an array with more axes the two longest are factored, and the others are kept.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.types import Squares
+from gradtx.core.types import SQUARES
 from gradtx.transforms.moments import average, divide_by_root
 from gradtx.tree.arithmetic import finite
 from gradtx.tree.casts import real_zeros, real_zeros_along
@@ -20,7 +20,7 @@ class Factored(NamedTuple):
 
     nu_row: Any
     nu_col: Any
-    nu: Squares
+    nu: Annotated[Any, SQUARES]
 
 
 Pair = tuple[int, int] | None

@@ -1,6 +1,6 @@
 """Lookahead: k fast steps forward, one slow step back."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from gradtx.core.errors import HyperparamError
 from gradtx.core.leafwise import treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import Fraction, Params, Precise
+from gradtx.core.types import PRECISE, Fraction, Params
 from gradtx.tree.casts import copied
 from gradtx.tree.maps import choose, make_leaves, map_leaves
 
@@ -31,7 +31,7 @@ class LookaheadParams(NamedTuple):
 class Lookahead(NamedTuple):
     """The slow parameters, None where the caller holds them, and the slots of the fast optimizer."""
 
-    slow: Precise
+    slow: Annotated[Any, PRECISE]
     fast_optimizer: Any
 
 

@@ -1,7 +1,7 @@
 """Sharpness-aware minimisation: the gradient is taken at the worst point nearby."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gradtx.core.eval_params import evaluate_slots
 from gradtx.core.leafwise import leafwise, treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import NonNegative, Precise
+from gradtx.core.types import PRECISE, NonNegative
 from gradtx.transforms.clipping import Square
 from gradtx.tree.arithmetic import abs_sq, total
 from gradtx.tree.casts import copied
@@ -23,7 +23,7 @@ from gradtx.wrappers.lookahead import check_period
 class SAM(NamedTuple):
     """The slots of both optimizers, and the parameters that the ascent began at; None where it is not kept."""
 
-    cache: Precise
+    cache: Annotated[Any, PRECISE]
     optimizer: Any
     adv_optimizer: Any
 
