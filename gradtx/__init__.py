@@ -1,6 +1,7 @@
 """gradtx: gradient transformations for JAX, as data."""
 
 from gradtx.core.apply import apply_updates as apply_updates
+from gradtx.core.apply import update_params as update_params
 from gradtx.core.cautious import cautious_mask as cautious_mask
 from gradtx.core.chain import chain as chain
 from gradtx.core.config import from_config as from_config
@@ -155,6 +156,7 @@ from gradtx.schedules.warmup import warmup_constant_schedule as warmup_constant_
 from gradtx.schedules.warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
 from gradtx.schedules.warmup import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 from gradtx.schedules.warmup import warmup_stable_decay_schedule as warmup_stable_decay_schedule
+from gradtx.storage.stored import stored as stored
 from gradtx.transforms.adaptive_clipping import adaptive_grad_clip as adaptive_grad_clip
 from gradtx.transforms.centering import centralize as centralize
 from gradtx.transforms.clipping import clip as clip

@@ -179,7 +179,7 @@ class Definition:
 
     factory: Factory
     arguments: dict[str, Any]
-    cache: dict[str, Any]
+    cache: dict[Any, Any]
 
     wrap_function: Callable[[Callable[..., Any]], "Definition"]
 

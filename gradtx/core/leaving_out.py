@@ -52,7 +52,7 @@ def _choose(acts: jax.Array, value: Any, was: Any) -> Any:
 
 def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], settle: Callable[[Any, Any], Any]) -> list[Any]:
     known: dict[Any, Any] = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *args], strict=True))
-    evaluate(closed.jaxpr.eqns, known, settle)
+    evaluate(closed.jaxpr.eqns, known, settle=settle)
     return [read(known, atom) for atom in closed.jaxpr.outvars]
 
 
@@ -61,11 +61,20 @@ def read(known: Mapping[Any, Any], atom: Any) -> Any:
     return atom.val if isinstance(atom, Literal) else known[atom]
 
 
-def evaluate(equations: Sequence[Any], known: dict[Any, Any], settle: Callable[[Any, Any], Any] | None = None) -> None:
-    """Run a program operation by operation, adding what it makes to `known`; `settle(variable, value)` has the last word on each."""
+def evaluate(
+    equations: Sequence[Any],
+    known: dict[Any, Any],
+    rewritten: Mapping[str, Callable[..., Any]] | None = None,
+    settle: Callable[[Any, Any], Any] | None = None,
+) -> None:
+    """Run a program operation by operation, adding what it makes to `known`.
+
+    `rewritten` has functions to call in place of operations, by name; `settle(variable, value)` has the last word on every value.
+    """
     for equation in equations:
-        args = [read(known, atom) for atom in equation.invars]
-        made = equation.primitive.bind(*args, **equation.primitive.get_bind_params(equation.params))
+        args, bind = [read(known, atom) for atom in equation.invars], equation.primitive.bind
+        other = None if rewritten is None else rewritten.get(equation.primitive.name)
+        made = other(*args) if other else bind(*args, **equation.primitive.get_bind_params(equation.params))
         values = made if equation.primitive.multiple_results else [made]
         for variable, value in zip(equation.outvars, values, strict=True):
             known[variable] = value if settle is None else settle(variable, value)

@@ -22,7 +22,7 @@ from gradtx.tree.casts import as_array, cast_inexact, compute_dtype, real_dtype
 from gradtx.tree.kernels import call_rows, group, kernel, signature
 from gradtx.tree.keys import leaf_key, path_hash
 from gradtx.tree.maps import choose
-from gradtx.tree.rounding import Noise, noise
+from gradtx.tree.rounding import OF_PARAMS, Noise, noise, rounded_to
 
 
 class Member(NamedTuple):
@@ -283,8 +283,10 @@ def run_whole(rules: tuple[Rule, ...], shared: Any, row: Row, position: Any = No
             update, new = update_seen(settle, rule_update, grad, decoded, param, step.astype(grad.real.dtype))
             kept.append(new)
         _check_shape("the update", update, row.grad)
-    dtype = row.param.dtype if rules[-1].applies and row.param is not None else row.grad.dtype
-    return update.astype(dtype), tuple(kept)
+    if not rules[-1].applies or row.param is None:
+        return update.astype(row.grad.dtype), tuple(kept)
+    bits = random.sixteen(update.shape, OF_PARAMS) if random is not None and "noise" in keywords(rules[-1].update) else None
+    return rounded_to(update, row.param.dtype, bits), tuple(kept)
 
 
 def _stored(storage: Storage, old: Any, decoded: Any, random: Noise | None, number: int, acts: Any, new: Any) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.apply import apply_updates
+from gradtx.core.apply import Rounding, update_params
 from gradtx.core.errors import GradtxError
 from gradtx.core.reports import loss_scale
 from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
@@ -24,6 +24,7 @@ class Loss(NamedTuple):
     has_aux: bool
     microbatches: int
     weigh: Callable[..., Any] | None
+    rounding: Rounding
 
 
 def make_step(
@@ -34,6 +35,7 @@ def make_step(
     donate: bool = True,
     microbatches: int = 1,
     weigh: Callable[..., Any] | None = None,
+    rounding: Rounding = "nearest",
 ) -> Callable[..., Any]:
     r"""A jitted `step(params, state, *batch) -> (params, state, value[, aux])`.
 
@@ -56,6 +58,7 @@ def make_step(
       microbatches: k ≥ 1, a divisor of every batch axis.
       weigh: `weigh(*part)` -> the weight w of a part, such as its number of tokens, where `loss_fn` takes a mean over
         those; None: all parts weigh the same. Static.
+      rounding: how new parameters in bfloat16 and float16 are rounded, "nearest" or "stochastic"; see `apply_updates`.
 
     Raises:
       GradtxError: k is no whole number from 1 on; it does not divide a first axis, or there is no array with one; loss or weight are no
@@ -73,7 +76,7 @@ def make_step(
     """
     if isinstance(microbatches, bool) or not isinstance(microbatches, numbers.Integral) or microbatches < 1:
         raise GradtxError(f"make_step: microbatches = {microbatches!r} is no number of parts; give a whole number from 1 on")
-    step = functools.partial(_step, Loss(loss_fn, has_aux, microbatches, weigh), as_transformation(tx))
+    step = functools.partial(_step, Loss(loss_fn, has_aux, microbatches, weigh, rounding), as_transformation(tx))
     return jax.jit(step, donate_argnums=(0, 1) if donate else ())
 
 
@@ -82,8 +85,8 @@ def _step(loss: Loss, tx: GradientTransformation, params: Any, state: Any, *batc
     one = loss.microbatches == 1
     grads, value, *aux = _gradient(loss, scale, params, batch) if one else _gradient_by_parts(loss, scale, params, batch)
     value_fn = functools.partial(_value, loss, batch)
-    updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
-    return apply_updates(params, updates), state, value, *aux
+    params, state = update_params(tx, grads, state, params, loss.rounding, value=value, grad=grads, value_fn=value_fn)
+    return params, state, value, *aux
 
 
 def _gradient(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:

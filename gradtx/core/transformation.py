@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec, Protocol
 
 import jax.numpy as jnp
@@ -77,10 +77,18 @@ class GradientTransformation(Definition):
         """
         if self._is_plain:
             return self.arguments["update"](updates, state, params, **accepted(self.arguments["update"], extra))
+        return self.update_then((), updates, state, params, extra)
+
+    def update_then(
+        self, last: tuple[Item, ...], updates: Updates, state: Any, params: Params | None, extra: Mapping[str, Any]
+    ) -> tuple[Any, Any]:
+        """`update` with further rules behind those of the definition, in the same kernels where these end with leaf rules."""
         if not isinstance(state, State):
             raise StateError(f"the state of {self.name} is a {type(state).__name__}, not a gradtx.State: make it with tx.init(params)")
         clock = tick(state.count)
-        updates, slots, _ = self._advance(updates, state.slots, params, Call(clock, extra, None, {}))
+        program = self._runs(last)
+        check_members(self.items, state.slots)
+        updates, slots, _ = update_program(program, updates, state.slots, params, Call(clock, extra, None, {}))
         count = self.count_after(slots, clock.step)
         return updates, State(jnp.array(count, copy=True) if self.own_clock else count, slots)  # one array twice could not be donated
 
@@ -118,7 +126,7 @@ class GradientTransformation(Definition):
 
     def _advance(self, updates: Updates, slots: Any, params: Params | None, call: Call) -> tuple[Any, Any, Any]:
         check_members(self.items, slots)
-        return update_program(self._runs, updates, slots, params, call)
+        return update_program(self._runs(), updates, slots, params, call)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
@@ -154,11 +162,10 @@ class GradientTransformation(Definition):
         own = ({*item.rule.extra, *(["params"] if item.rule.needs_params else [])} for item in self.items)
         return frozenset[str]().union(*inside, *own)
 
-    @property
-    def _runs(self) -> tuple[tuple[Item, ...], ...]:
-        return self._cached("runs", lambda: runs(self.items))
+    def _runs(self, last: tuple[Item, ...] = ()) -> tuple[tuple[Item, ...], ...]:
+        return self._cached(("runs", *(item.name for item in last)), lambda: runs((*self.items, *last)))
 
-    def _cached(self, name: str, make: Callable[[], Any]) -> Any:
+    def _cached(self, name: Hashable, make: Callable[[], Any]) -> Any:
         if name not in self.cache:
             self.cache[name] = make()
         return self.cache[name]

@@ -65,7 +65,9 @@ class Layout(NamedTuple):
     def joined(self, array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """The inverse of `grouped`."""
         whole = array.reshape(*self.shape[: self.axis], self.groups * self.block, *self.shape[self.axis + 1 :])
-        return jax.lax.slice_in_dim(whole, 0, self.shape[self.axis], axis=self.axis).reshape(shape)
+        if self.padding:
+            whole = jax.lax.slice_in_dim(whole, 0, self.shape[self.axis], axis=self.axis)
+        return whole.reshape(shape)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -132,9 +134,21 @@ def _encode_int4(x: jax.Array, random: jax.Array | None, *, square: bool, block:
     """Two codes in a byte: of the first and the second half of a group."""
     where = layout(x.shape, block)
     kept = _encode(x, random, square=square, block=block, levels=7)
-    first, second = jnp.split(kept.codes.astype(jnp.int32) & 15, 2, axis=where.axis + 1)
-    codes = (first | (second << 4)).astype(jnp.uint8)
+    halves = (kept.codes.astype(jnp.int32) & 15).reshape(_in_halves(where))
+    codes = jnp.sum(halves << _shifts(where), axis=where.axis + 1).astype(jnp.uint8)
     return kept._replace(codes=codes.reshape(_halved(where)))
+
+
+def _in_halves(where: Layout) -> tuple[int, ...]:
+    """The view of an array with the two halves of each group along an axis of their own."""
+    view, axis = where.view, where.axis + 1
+    return (*view[:axis], 2, where.block // 2, *view[axis + 1 :])
+
+
+def _shifts(where: Layout) -> jax.Array:
+    """By how many bits each half stands to the left: 0, 4."""
+    axis, shape = where.axis + 1, _in_halves(where)
+    return 4 * jax.lax.broadcasted_iota(jnp.int32, (*(1 for _ in shape[:axis]), 2, *(1 for _ in shape[axis + 1 :])), axis)
 
 
 def _halved(where: Layout) -> tuple[int, ...]:
@@ -144,10 +158,9 @@ def _halved(where: Layout) -> tuple[int, ...]:
 
 def _decode_int4(kept: Blocks, shape: tuple[int, ...], *, square: bool, block: int) -> jax.Array:
     where = layout(shape, block)
-    view = list(where.view)
-    view[where.axis + 1] //= 2
-    pairs = kept.codes.reshape(view).astype(jnp.int32)
-    both = jnp.concatenate([pairs & 15, pairs >> 4], axis=where.axis + 1)
+    halves, axis = _in_halves(where), where.axis + 1
+    bytes_ = jnp.expand_dims(kept.codes.reshape(*halves[:axis], *halves[axis + 1 :]).astype(jnp.int32), axis)
+    both = ((bytes_ >> _shifts(where)) & 15).reshape(where.view)
     codes = jnp.where(both > 7, both - 16, both)
     return where.joined(_decode(codes, kept.scale, where, square=False, levels=7), shape)
 

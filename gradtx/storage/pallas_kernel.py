@@ -13,10 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu, triton
 from jax.extend.core import Literal
 
 from gradtx.core.leaving_out import evaluate, read
 from gradtx.tree.rounding import positions
+
+
+def _sign(x: jax.Array) -> jax.Array:
+    return jnp.where(x > 0, jnp.ones_like(x), jnp.where(x < 0, -jnp.ones_like(x), x))
+
+
+REWRITTEN = {"sign": _sign}
+"""Operations that not every compiler of kernels has, in others."""
 
 
 class Split(NamedTuple):
@@ -96,6 +105,7 @@ def pallas_run(
         in_specs=[*(_scalar_spec(on_tpu) for _ in crossing), *(pl.BlockSpec(one.shape, _index) for one in tiles)],
         out_specs=[pl.BlockSpec(one.shape, _index) for one in outs],
         input_output_aliases=_aliases(flat, rules, len(crossing)),
+        compiler_params=None if on_tpu else triton.CompilerParams(num_warps=4),
         interpret=interpret,
     )(*crossing, *arrays)
     update, slots = jax.tree.unflatten(jax.tree.structure(traced.made), results)
@@ -118,8 +128,6 @@ def _index(row: Any, column: Any) -> tuple[Any, Any]:
 def _scalar_spec(on_tpu: bool) -> Any:
     if not on_tpu:
         return pl.BlockSpec((1, 1), lambda row, column: (0, 0))
-    from jax.experimental.pallas import tpu
-
     return pl.BlockSpec(memory_space=tpu.SMEM)
 
 
@@ -155,6 +163,6 @@ def _body(traced: Traced, *refs: Any) -> None:
     known |= {variable: _value(ref[0, 0], variable.aval) for variable, ref in zip(traced.parts.crossing, scalars, strict=True)}
     known |= {variable: pl.program_id(axis) * traced.tile[axis] for axis, variable in enumerate(traced.origin)}
     known |= {variable: ref[...] for variable, ref in zip(traced.arrays, inputs, strict=True)}
-    evaluate(traced.parts.within, known)
+    evaluate(traced.parts.within, known, REWRITTEN)
     for ref, atom in zip(outputs, traced.jaxpr.outvars, strict=True):
         ref[...] = read(known, atom)

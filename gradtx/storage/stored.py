@@ -13,6 +13,7 @@ from gradtx.core.errors import GradtxError
 from gradtx.core.rules import LeafRule, TreeRule
 from gradtx.core.selector import Selector, Where
 from gradtx.core.transformation import GradientTransformation, Rewritten, TransformationLike, as_transformation, definition, is_plain
+from gradtx.storage import blockwise, dynamic, sixteen  # noqa: F401  (their codecs become known)
 from gradtx.storage.codec import codec_named
 from gradtx.storage.policy import Policy
 

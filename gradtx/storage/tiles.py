@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from gradtx.storage.blockwise import layout
 from gradtx.storage.elementwise import is_elementwise
-from gradtx.storage.pallas_kernel import pallas_run
 from gradtx.tree.rounding import positions
 
 ENTRIES = 2**20
@@ -75,6 +74,8 @@ def _has_blocks(row: Any) -> bool:
 
 
 def _platform_run(function: Callable[..., Any], rules: Sequence[Any], seen: Plane, shared: Any, row: Any) -> Any:
+    from gradtx.storage.pallas_kernel import pallas_run  # late: Pallas takes long to import
+
     on_tpu = functools.partial(pallas_run, function, rules, seen, (256, 512), True)
     on_gpu = functools.partial(pallas_run, function, rules, seen, (32, 64), False)
     plain = functools.partial(function, rules)

@@ -17,6 +17,10 @@ GOLDEN = np.uint32(0x9E3779B1)
 """2³² over the golden ratio, made odd: its multiples fill the range evenly."""
 
 
+OF_PARAMS = 1022
+"""The number of the random bits that new parameters are rounded with; slots have smaller ones."""
+
+
 class Noise(NamedTuple):
     """Random bits for one array at one step."""
 
@@ -91,6 +95,13 @@ def to_float16(x: jax.Array, random: jax.Array | None = None) -> jax.Array:
     unit = jnp.maximum(power * np.float32(2.0**-10), np.float32(2.0**-24))
     rounded = jnp.round(x / unit) if random is None else jnp.floor(x / unit + fraction(random))
     return jnp.where(jnp.isfinite(x), jnp.clip(rounded * unit, -65504.0, 65504.0), x).astype(jnp.float16)
+
+
+def rounded_to(x: jax.Array, dtype: Any, random: jax.Array | None) -> jax.Array:
+    """x in a dtype; stochastically rounded if it is one of 16 bits and random bits are given."""
+    if random is None or x.dtype != jnp.float32 or dtype not in (jnp.bfloat16, jnp.float16):
+        return x.astype(dtype)
+    return to_bfloat16(x, random) if dtype == jnp.bfloat16 else to_float16(x, random)
 
 
 def fraction(random: jax.Array) -> jax.Array:
