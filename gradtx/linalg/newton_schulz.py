@@ -61,7 +61,7 @@ def cuts(steps: int, size: int) -> list[int]:
 
 def _factor(r: jax.Array, coefficients: Sequence[Triple]) -> jax.Array:
     """Q with Q X = p(X), from R = X Xᵀ."""
-    q = jnp.eye(r.shape[-1], dtype=r.dtype)
+    q = jnp.broadcast_to(jnp.eye(r.shape[-1], dtype=r.dtype), r.shape)
     for step, (a, b, c) in enumerate(coefficients):
         z = _even(r, b, c)
         q = a * q + (q @ z if step else z)

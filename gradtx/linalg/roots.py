@@ -158,7 +158,8 @@ def _largest_eigenvalue(a: jax.Array) -> jax.Array:
         return image / jnp.where(length > 0, length, 1)
 
     vector = jax.lax.fori_loop(0, POWER_STEPS, advance, a[:, jnp.argmax(lengths)])
-    return jnp.sqrt(jnp.sum(jnp.real(_product(a, vector) * _product(a, vector).conj())))
+    image = _product(a, vector)
+    return jnp.sqrt(jnp.sum(jnp.real(image * image.conj())))
 
 
 def eigenbasis(a: ArrayLike) -> jax.Array:

@@ -1,0 +1,415 @@
+"""Matrices: orthogonal factors, roots, bases, Kronecker factors and blocks against float64 NumPy."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import ShapeDtypeStruct
+
+from gradtx import linalg
+from gradtx.core.errors import HyperparamError, StructureError
+from gradtx.linalg.newton_schulz import cuts
+from gradtx.linalg.presets import PRESETS, coefficients_of
+
+RNG = np.random.default_rng(0)
+SHAPES = [(4, 9), (9, 4), (5, 5), (1, 3)]
+RAW = [
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (1.891301407787, -1.267995827195, 0.376804089485),
+    (1.875001480833, -1.250001645358, 0.375000164527),
+]
+SAFE = [
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+]
+
+
+inverse_root = jax.jit(linalg.inverse_root, static_argnames=("p", "method", "relative", "steps", "max_steps", "tolerance"))
+orthogonalize = jax.jit(linalg.orthogonalize, static_argnames=("method", "steps", "form", "compute_dtype"))
+refresh = jax.jit(linalg.refresh_eigenbasis)
+
+
+def reference(x: Any, triples: Any, margin: float = 1.0) -> np.ndarray:
+    """U p(Σ / ‖X‖) Vᵀ, by singular values."""
+    u, s, v = np.linalg.svd(np.asarray(x, np.float64), full_matrices=False)
+    s = s / (margin * np.linalg.norm(s))
+    for a, b, c in triples:
+        s = a * s + b * s**3 + c * s**5
+    return (u * s) @ v
+
+
+def spectrum(values: Any, columns: int) -> np.ndarray:
+    """A matrix of these singular values."""
+    u, v = (np.linalg.qr(RNG.normal(size=(side, side)))[0] for side in (len(values), columns))
+    return (u * values) @ v[: len(values)]
+
+
+def semidefinite(values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A symmetric matrix of these eigenvalues, and its eigenvectors."""
+    q = np.linalg.qr(RNG.normal(size=(len(values), len(values))))[0]
+    return (q * values) @ q.T, q
+
+
+# coefficients
+
+
+@pytest.mark.parametrize(("arguments", "table"), [({"steps": 8}, RAW), ({"steps": 5, "cushion": 0.02, "safety": 0.02}, SAFE)])
+def test_polar_express_gives_the_printed_tables(arguments: dict[str, Any], table: Any) -> None:
+    found = linalg.polar_express_coefficients(**arguments)
+    for triple, printed, digits in zip(found, table, [2e-14] * 5 + [1e-12, 2e-11]):  # on a short interval float64 settles no more
+        assert triple == pytest.approx(printed, rel=digits)
+    assert linalg.polar_express_coefficients(20)[-1] == pytest.approx((15 / 8, -10 / 8, 3 / 8), abs=1e-12)
+
+
+def test_the_table_of_the_presets_is_computed() -> None:
+    rows = re.findall(r'^ +"(\w+)" +(\d+) +([\d.]+)$', linalg.orthogonalize.__doc__ or "", re.MULTILINE)
+    assert {name: int(steps) for name, steps, _ in rows} == PRESETS
+    for name, steps, worst in rows:
+        assert f"{linalg.worst_error(name, int(steps)):.3f}" == worst == f"{linalg.worst_error(name):.3f}", name
+    assert linalg.worst_error() <= 0.15
+    known = {"jordan": 0.52946, "you": 0.52502, "polar_express": 0.14113, "cans": 0.11984, "deepseek": 0.00054}
+    assert {name: round(linalg.worst_error(name), 5) for name in PRESETS} == known
+    assert linalg.worst_error(RAW[:5]) == pytest.approx(0.12356, abs=1e-5)
+    assert linalg.worst_error(margin=1.02) == pytest.approx(0.15335, abs=1e-5)
+
+
+def test_another_number_of_steps() -> None:
+    classic = (15 / 8, -10 / 8, 3 / 8)
+    assert coefficients_of("you", 7) == (*coefficients_of("you"), classic, classic)
+    assert coefficients_of("cans", 2) == coefficients_of("cans")[:2]
+    assert coefficients_of("deepseek", 4) == (coefficients_of("jordan")[0],) * 2 + ((2.0, -1.5, 0.5),) * 2
+    assert coefficients_of("jordan", 3) == coefficients_of("jordan")[:3]
+    assert coefficients_of(RAW, 2) == tuple(RAW[:2])
+    assert linalg.worst_error(steps=8) < 1e-4
+
+
+# orthogonalize
+
+
+@pytest.mark.parametrize("method", [*PRESETS, "custom"])
+def test_each_preset_is_its_polynomial_of_the_singular_values(method: Any) -> None:
+    """In both forms, tall and wide, well and badly conditioned."""
+    method = [(1.5, -0.5, 0.0), *RAW[1:3], (1.2, -0.1, 0.0)] if method == "custom" else method
+    given = [RNG.normal(size=(2, 4, 9)), spectrum(np.geomspace(1e-3, 1, 4), 9), spectrum(np.array([1.0, 0.5, 1e-9, 0]), 9).T]
+    with jax.enable_x64(True):
+        for x in given:
+            expected = np.stack([reference(one, coefficients_of(method)) for one in x.reshape(-1, *x.shape[-2:])]).reshape(x.shape)
+            for form in ("plain", "gram"):
+                found = linalg.orthogonalize(x, method, form=form, eps=0.0)
+                assert found.dtype == np.float64
+                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 if form == "plain" else 1e-10)
+
+
+def test_svd_and_qr() -> None:
+    with jax.enable_x64(True):
+        for shape in SHAPES:
+            x = RNG.normal(size=shape)
+            u, _, v = np.linalg.svd(x, full_matrices=False)
+            np.testing.assert_allclose(linalg.orthogonalize(x, "svd"), u @ v, atol=1e-13)
+            np.testing.assert_allclose(linalg.orthogonalize(x, "polar_express", 12), u @ v, atol=1e-13)
+            q = np.asarray(linalg.orthogonalize(x, "qr"))
+            short, wide = (q, x) if shape[0] <= shape[1] else (q.T, x.T)
+            np.testing.assert_allclose(short @ short.T, np.eye(min(shape)), atol=1e-13)
+            triangle = wide @ short.T
+            np.testing.assert_allclose(triangle, np.tril(triangle), atol=1e-13)
+            assert (np.diagonal(triangle) > 0).all()
+        deficient = spectrum(np.array([3.0, 1.0, 0.0]), 5)
+        found = np.linalg.svd(linalg.orthogonalize(deficient, "svd"))[1]
+        np.testing.assert_allclose(found, [1, 1, 0], atol=1e-13)
+
+
+def test_complex_matrices_have_complex_factors() -> None:
+    with jax.enable_x64(True):
+        x = RNG.normal(size=(3, 5)) + 1j * RNG.normal(size=(3, 5))
+        u, _, v = np.linalg.svd(x, full_matrices=False)
+        for form in ("plain", "gram"):
+            np.testing.assert_allclose(linalg.orthogonalize(x, steps=12, form=form), u @ v, atol=1e-12)
+        assert linalg.orthogonalize(jnp.asarray(x, jnp.complex64), compute_dtype=jnp.float32).dtype == np.complex64
+
+
+@pytest.mark.parametrize("method", ["polar_express", "svd", "qr"])
+@pytest.mark.parametrize("shape", [(3, 8), (8, 3)])
+def test_members_of_a_batch_know_nothing_of_each_other(method: str, shape: tuple[int, int]) -> None:
+    x = RNG.normal(size=(2, 3, *shape)).astype(np.float32)
+    x[0, 1, 0, 2], x[1, 0], x[1, 1] = np.nan, 0, x[1, 1] * 1e25
+    found = np.asarray(orthogonalize(x, method))
+    assert np.isnan(found[0, 1]).any() and not found[1, 0].any()
+    for where in np.ndindex(2, 3):
+        if where != (0, 1):
+            np.testing.assert_allclose(found[where], orthogonalize(x[where], method), atol=1e-4)
+    np.testing.assert_allclose(found[1, 1], orthogonalize(x[1, 1] * 1e-25, method), atol=1e-4)
+
+
+def test_small_matrices_stay_small_and_eps_may_be_zero() -> None:
+    x = RNG.normal(size=(2, 5)).astype(np.float32)
+    assert np.abs(linalg.orthogonalize(x * 1e-14)).max() < 1e-3
+    np.testing.assert_allclose(linalg.orthogonalize(x * 1e-30, eps=0.0), linalg.orthogonalize(x, eps=0.0), atol=1e-5)
+    assert not np.asarray(linalg.orthogonalize(jnp.zeros((2, 5)), eps=0.0)).any()
+    expected = reference(x, coefficients_of("polar_express"), margin=1.02)
+    np.testing.assert_allclose(linalg.orthogonalize(x, margin=1.02), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sixteen_bits(dtype: Any) -> None:
+    """Their norm is a float32, their default form is plain, and nothing overshoots where the spectrum is bad."""
+    x = jnp.asarray(spectrum(np.geomspace(1e-3, 1, 48), 96), jnp.float32)
+    found = orthogonalize(x, compute_dtype=dtype)
+    assert found.dtype == jnp.float32
+    assert np.linalg.svd(found)[1].max() < 1.3
+    exact = orthogonalize(x.astype(dtype))
+    assert exact.dtype == dtype
+    np.testing.assert_allclose(exact.astype(jnp.float32), orthogonalize(x.astype(dtype).astype(jnp.float32)), atol=0.02)
+    assert not jnp.isnan(orthogonalize(100 * jnp.ones((256, 256), dtype))).any()
+
+
+def test_gradients_are_those_of_the_polar_factor() -> None:
+    """d⟨C, O⟩ along a direction E, which differences give; at zero it is finite."""
+    with jax.enable_x64(True):
+        x, c, e = (RNG.normal(size=(3, 4)) for _ in range(3))
+        for form in ("plain", "gram"):
+            slope = jax.jit(jax.grad(lambda x, form=form: (c * linalg.orthogonalize(x, steps=12, form=form)).sum()))
+            ahead, behind = (reference(x + step * e, coefficients_of("polar_express", 12)) for step in (1e-5, -1e-5))
+            difference = (c * (ahead - behind)).sum() / 2e-5
+            assert (np.asarray(slope(x)) * e).sum() == pytest.approx(difference, rel=1e-6)
+        assert np.isfinite(slope(np.zeros((3, 4)))).all()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(32, 32), (32, 96), (96, 32)])
+def test_flops_are_those_of_the_formula_and_the_cheaper_form_is_taken(rows: int, columns: int) -> None:
+    """(20 α + 10) n³ and (8 α + 28) n³ for five steps, and what is not a product: n² a few times."""
+    small, ratio = min(rows, columns), max(rows, columns) / min(rows, columns)
+    flops = {}
+    for form in ("plain", "gram", "auto"):
+        lowered = jax.jit(linalg.orthogonalize, static_argnames="form").lower(ShapeDtypeStruct((rows, columns), jnp.float32), form=form)
+        flops[form] = lowered.as_text().count("dot_general"), lowered.compile().cost_analysis()["flops"] / small**3
+    assert flops["plain"][1] == pytest.approx(20 * ratio + 10, rel=0.06)
+    assert flops["gram"][1] == pytest.approx(8 * ratio + 28, rel=0.06)
+    assert (flops["plain"][0], flops["gram"][0]) == (15, 18)
+    assert flops["auto"] == flops["gram" if ratio > 1.5 else "plain"]
+
+
+def test_segments_of_the_gram_form() -> None:
+    assert [cuts(steps, 3) for steps in (1, 2, 5, 10)] == [[1], [2], [2, 5], [2, 5, 8, 10]]
+    assert cuts(5, 2) == [2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: linalg.orthogonalize(jnp.ones(3)), StructureError, r"shape \(3,\), which is no matrix"),
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3), int)), StructureError, "dtype int32"),
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), "newton"), HyperparamError, "'newton' is unknown.*'polar_express'.*'jordan'.*'qr'"),
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), form="fast"), HyperparamError, "form = 'fast' is unknown.*'auto'"),
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), steps=0), HyperparamError, "steps = 0 is below 1"),
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), "svd", 3), HyperparamError, "takes none"),
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), [(1.0, 2.0)]), HyperparamError, "not a sequence of triples"),  # pyright: ignore
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), compute_dtype=jnp.int32), HyperparamError, "int32 is not a floating"),
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), "cans", compute_dtype=jnp.bfloat16), HyperparamError, "not stable in bfloat16"),
+        (lambda: linalg.worst_error("svd"), HyperparamError, "'svd' has no coefficients.*'deepseek'"),
+        (lambda: linalg.worst_error(interval=(0.0, 1.0)), HyperparamError, "interval"),
+        (lambda: linalg.polar_express_coefficients(0), HyperparamError, "steps = 0"),
+        (lambda: linalg.polar_express_coefficients(lower=1.0), HyperparamError, r"lower = 1.0 is outside \(0, 1\)"),
+        (lambda: linalg.polar_express_coefficients(cushion=1.0), HyperparamError, "cushion = 1.0"),
+        (lambda: linalg.polar_express_coefficients(safety=-0.1), HyperparamError, "safety = -0.1 is negative"),
+        (lambda: linalg.inverse_root(jnp.ones((3, 4)), 2), StructureError, r"\(3, 4\), which is not square"),
+        (lambda: linalg.inverse_root(jnp.eye(3), 2.5, method="newton"), HyperparamError, "p = 2.5.*whole"),
+        (lambda: linalg.inverse_root(jnp.eye(3), 0), HyperparamError, "p = 0"),
+        (lambda: linalg.inverse_root(jnp.eye(3), 2, method="qr"), HyperparamError, "'qr' is unknown.*'newton'"),
+        (lambda: linalg.refresh_eigenbasis(jnp.eye(3), jnp.eye(4)), StructureError, r"\(3, 3\), its basis \(4, 4\)"),
+        (lambda: linalg.factor_sides((3,)), StructureError, "no matrix"),
+        (lambda: linalg.factor_sides((3, 3), 0), HyperparamError, "max_dim = 0"),
+        (lambda: linalg.update_factors(linalg.Factors(jnp.eye(2), None), jnp.ones((3, 4)), 0.9), StructureError, "left factor has shape"),
+        (lambda: linalg.split_blocks(jnp.ones(3), 2), StructureError, "no matrix"),
+        (lambda: linalg.split_blocks(jnp.ones((3, 3)), 0), HyperparamError, "max_dim = 0"),
+        (lambda: linalg.join_blocks(jnp.ones((2, 1, 2, 3)), (5, 3)), StructureError, "not those of a matrix"),
+        (lambda: linalg.join_blocks(jnp.ones((2, 1, 2, 3)), (2, 4, 3)), StructureError, "not those of a matrix"),
+    ],
+)
+def test_bad_input_is_told(call: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+# roots and bases
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 4])
+def test_inverse_roots(p: int) -> None:
+    values = np.geomspace(1e-3, 20, 6)
+    a, q = semidefinite(values)
+    with jax.enable_x64(True):
+        for method in ("eigh", "newton"):
+            expected = (q * values ** (-1 / p)) @ q.T
+            for steps in (None, 40) if method == "newton" else (None,):
+                found = inverse_root(a, p, method=method, ridge=0.0, steps=steps)
+                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+            ridged = (q * (values + 0.5) ** (-1 / p)) @ q.T
+            np.testing.assert_allclose(inverse_root(a, p, method=method, ridge=0.5, relative=False), ridged, rtol=0, atol=1e-12)
+            ridged = (q * (values + 0.01 * 20) ** (-1 / p)) @ q.T
+            tolerance = 1e-12 if method == "eigh" else 1e-3
+            np.testing.assert_allclose(inverse_root(a, p, method=method, ridge=0.01), ridged, rtol=0, atol=tolerance)
+            small = inverse_root(jnp.asarray(a, jnp.float32), p, method=method)
+            assert small.dtype == np.float32
+            np.testing.assert_allclose(small, expected, rtol=0, atol=2e-2 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("method", ["eigh", "newton"])
+def test_roots_of_a_batch_with_singular_and_broken_members(method: str) -> None:
+    """Rank-deficient statistics: finite, and of no effect where they are not told; float32 over 60 orders of magnitude."""
+    half = RNG.normal(size=(5, 2)).astype(np.float32)
+    deficient = half @ half.T
+    given = np.stack([np.eye(5), np.full((5, 5), np.nan), np.zeros((5, 5)), 1e30 * np.eye(5), 1e-30 * deficient, deficient]).astype(
+        np.float32
+    )
+    found = np.asarray(inverse_root(given.reshape(2, 3, 5, 5), 4, method=method)).reshape(6, 5, 5)
+    assert np.isnan(found[1]).any() and not found[2].any() and np.isfinite(np.delete(found, 1, 0)).all()
+    np.testing.assert_allclose(found[0], np.eye(5), atol=1e-5)
+    np.testing.assert_allclose(found[3], 10**-7.5 * np.eye(5), rtol=1e-5)
+    for one in (0, 3, 4, 5):
+        alone = np.asarray(inverse_root(given[one], 4, method=method))
+        np.testing.assert_allclose(found[one], alone, rtol=1e-3, atol=1e-3 * np.abs(alone).max())
+    # what lies in the range meets the range alone: ‖L^(−1/4) X‖ is that of Λ^(1/4)
+    expected = np.sqrt((np.linalg.svd(half, compute_uv=False)).sum())
+    assert np.linalg.norm(found[5] @ half) == pytest.approx(expected, rel=1e-2)
+
+
+def test_without_a_ridge_the_null_space_is_left_out() -> None:
+    values = np.array([4.0, 1.0, 0.0, 0.0])
+    a, q = semidefinite(values)
+    with jax.enable_x64(True):
+        found = inverse_root(a, 2, ridge=0.0)
+        np.testing.assert_allclose(found, (q * [0.5, 1, 0, 0]) @ q.T, atol=1e-13)
+        np.testing.assert_allclose(inverse_root(np.zeros((2, 2)), 2, ridge=0.25, relative=False), 2 * np.eye(2), atol=1e-13)
+
+
+def test_newton_stops_where_rounding_lets_it_get_no_further() -> None:
+    """A condition number that float32 cannot hold: no nan, no blow-up, in a loop of fixed length neither."""
+    a = jnp.asarray(semidefinite(np.geomspace(1e-9, 1, 12))[0], jnp.float32)
+    for steps in (None, 60):
+        found = inverse_root(a, 2, method="newton", ridge=1e-6, steps=steps)
+        expected = inverse_root(a, 2)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0.1 * np.abs(expected).max())
+
+
+def test_an_eigenbasis_is_found_and_refreshed() -> None:
+    """By power iteration from a near basis; columns in order, signs kept, the order told."""
+    values = np.array([5.0, 3.0, 2.0, 0.5])
+    a, q = semidefinite(values)
+    with jax.enable_x64(True):
+        basis = np.asarray(linalg.eigenbasis(np.stack([a, 2 * a])))
+        for one in basis:
+            np.testing.assert_allclose(one.T @ a @ one, np.diag(values), atol=1e-13)
+        near = np.linalg.qr(q[:, [2, 0, 3, 1]] + 0.05 * RNG.normal(size=(4, 4)))[0]
+        new, order = refresh(a, near)
+        assert order.tolist() == [1, 3, 0, 2]
+        u, r = np.linalg.qr(a @ near[:, order])
+        np.testing.assert_allclose(new, u * np.sign(np.diagonal(r)), atol=1e-13)
+        for _ in range(80):
+            new, order = refresh(a, new)
+        assert order.tolist() == [0, 1, 2, 3]
+        np.testing.assert_allclose(new.T @ a @ new, np.diag(values), atol=1e-12)
+        again, _ = refresh(np.stack([a, np.zeros((4, 4)), a]), np.stack([new, near, near]))
+        np.testing.assert_allclose(again[0], new, atol=1e-12)
+        np.testing.assert_array_equal(again[1], near)
+        np.testing.assert_allclose(again[2], refresh(a, near)[0], atol=1e-13)
+
+
+def test_bases_of_what_is_rank_deficient_or_broken() -> None:
+    half = RNG.normal(size=(4, 1)).astype(np.float32)
+    given = np.stack([half @ half.T, np.full((4, 4), np.nan, np.float32)])
+    new, _ = refresh(given, np.stack([np.eye(4, dtype=np.float32)] * 2))
+    np.testing.assert_allclose(new[0].T @ new[0], np.eye(4), atol=1e-5)
+    np.testing.assert_allclose(np.abs(half.T @ new[0])[0, 0], np.linalg.norm(half), rtol=1e-5)
+    assert np.isnan(new[1]).any()
+    assert linalg.refresh_eigenbasis(jnp.eye(2), jnp.eye(2, dtype=jnp.bfloat16))[0].dtype == jnp.bfloat16
+
+
+# Kronecker factors
+
+
+def test_kronecker_factors_and_their_average() -> None:
+    with jax.enable_x64(True):
+        x, y = RNG.normal(size=(2, 3, 4, 6))
+        factors = linalg.kronecker_factors(x)
+        np.testing.assert_allclose(factors.left, np.einsum("bij,bkj->bik", x, x), atol=1e-13)
+        np.testing.assert_allclose(factors.right, np.einsum("bji,bjk->bik", x, x), atol=1e-13)
+        left, right = linalg.update_factors(factors, y, 0.9)
+        np.testing.assert_allclose(left, 0.9 * factors.left + 0.1 * y @ y.swapaxes(1, 2), atol=1e-13)
+        np.testing.assert_allclose(right, 0.9 * factors.right + 0.1 * y.swapaxes(1, 2) @ y, atol=1e-13)
+        total = linalg.update_factors(linalg.Factors(factors.left, None), y, 1, weight=1)
+        np.testing.assert_allclose(total.left, factors.left + y @ y.swapaxes(1, 2), atol=1e-13)
+        assert total.right is None
+        np.testing.assert_allclose(linalg.multiply_sides(factors.left, y, factors.right), factors.left @ y @ factors.right, rtol=1e-12)
+        np.testing.assert_array_equal(linalg.multiply_sides(None, y, None), y)
+    sixteen = linalg.kronecker_factors(jnp.ones((2, 300), jnp.bfloat16), (True, False))
+    assert sixteen.left is not None and sixteen.left.dtype == jnp.float32 and sixteen.left[0, 0] == 300
+    kept = linalg.update_factors(linalg.Factors(jnp.ones((2, 2), jnp.bfloat16), None), jnp.ones((2, 3)), 0.5)
+    assert kept.left is not None and kept.left.dtype == jnp.bfloat16 and kept.left[0, 0] == 2
+
+
+def test_sides_that_get_a_factor() -> None:
+    assert linalg.factor_sides((4, 4), 4) == (True, True)
+    assert linalg.factor_sides((4, 5), 4) == (True, False)
+    assert linalg.factor_sides((9, 5), 4) == (False, False)
+    assert [linalg.factor_sides(shape, 8, one_sided=True) for shape in ((4, 4), (3, 4), (4, 3), (9, 4), (9, 9))] == [
+        (True, False),
+        (True, False),
+        (False, True),
+        (False, True),
+        (False, False),
+    ]
+
+
+# blocks
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (5, 7), (1, 9), (2, 5, 3), (8, 4), (0, 3)])
+@pytest.mark.parametrize("max_dim", [1, 2, 4, 9])
+def test_blocks_hold_every_entry_once(shape: tuple[int, ...], max_dim: int) -> None:
+    x = np.arange(1, 1 + np.prod(shape)).reshape(shape)
+    blocks = np.asarray(linalg.split_blocks(x, max_dim))
+    assert max(blocks.shape[-2:]) <= max_dim
+    np.testing.assert_array_equal(linalg.join_blocks(blocks, shape), x)
+    np.testing.assert_array_equal(np.sort(blocks[blocks != 0]), x.ravel())
+    (rows, columns), (height, width) = linalg.block_grid(shape, max_dim)
+    assert blocks.shape == (*shape[:-2], rows, columns, height, width)
+    piece = x[..., height : 2 * height, :width]
+    if rows > 1:
+        np.testing.assert_array_equal(blocks[..., 1, 0, : piece.shape[-2], : piece.shape[-1]], piece)
+
+
+def test_what_fills_up_blocks_has_no_effect() -> None:
+    """A matrix of odd sides, block by block, is each of its pieces for itself."""
+    with jax.enable_x64(True):
+        x = RNG.normal(size=(5, 3))
+        blocks = linalg.split_blocks(x, 3)
+        left, _ = linalg.kronecker_factors(blocks)
+        done = linalg.multiply_sides(inverse_root(left, 2, ridge=1e-3), linalg.orthogonalize(blocks, eps=0.0), None)
+        joined = np.asarray(linalg.join_blocks(done, x.shape))
+        for piece in (slice(0, 3), slice(3, 5)):
+            alone = inverse_root(x[piece] @ x[piece].T, 2, ridge=1e-3) @ linalg.orthogonalize(x[piece], eps=0.0)
+            np.testing.assert_allclose(joined[piece], alone, atol=1e-9)
+
+
+def test_empty_matrices() -> None:
+    assert linalg.orthogonalize(jnp.zeros((0, 3))).shape == linalg.orthogonalize(jnp.zeros((0, 3)), "svd").shape == (0, 3)
+    assert linalg.inverse_root(jnp.zeros((2, 0, 0)), 2).shape == linalg.eigenbasis(jnp.zeros((2, 0, 0))).shape == (2, 0, 0)
+
+
+def test_every_name_of_linalg_is_in_the_api_and_has_an_example() -> None:
+    names = re.findall(r"import \w+ as (\w+)$", Path(linalg.__file__).read_text(encoding="utf-8"), re.MULTILINE)
+    api = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    section = api.split("## Linear algebra")[1].split("\n## ")[0]
+    assert sorted(re.findall(r":: (\w+)$", section, re.MULTILINE)) == sorted(names)
+    assert all(name == "Factors" or ">>> " in getattr(linalg, name).__doc__ for name in names)
