@@ -1,5 +1,7 @@
 """Inverse roots, eigenbases, Kronecker factors and blocks of matrices against float64 NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
