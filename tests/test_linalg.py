@@ -85,6 +85,7 @@ def test_another_number_of_steps() -> None:
     assert coefficients_of("you", 7) == (*coefficients_of("you"), classic, classic)
     assert coefficients_of("cans", 2) == coefficients_of("cans")[:2]
     assert coefficients_of("deepseek", 4) == (coefficients_of("jordan")[0],) * 2 + ((2.0, -1.5, 0.5),) * 2
+    assert coefficients_of("deepseek", 1) == ((2.0, -1.5, 0.5),)
     assert coefficients_of("jordan", 3) == coefficients_of("jordan")[:3]
     assert coefficients_of(RAW, 2) == tuple(RAW[:2])
     assert linalg.worst_error(steps=8) < 1e-4
@@ -166,6 +167,7 @@ def test_sixteen_bits(dtype: Any) -> None:
     exact = orthogonalize(x.astype(dtype))
     assert exact.dtype == dtype
     np.testing.assert_allclose(exact.astype(jnp.float32), orthogonalize(x.astype(dtype).astype(jnp.float32)), atol=0.02)
+    np.testing.assert_allclose(orthogonalize(1e6 * x, compute_dtype=dtype), found, atol=0.05)
     assert not jnp.isnan(orthogonalize(100 * jnp.ones((256, 256), dtype))).any()
 
 
@@ -198,6 +200,9 @@ def test_flops_are_those_of_the_formula_and_the_cheaper_form_is_taken(rows: int,
 def test_segments_of_the_gram_form() -> None:
     assert [cuts(steps, 3) for steps in (1, 2, 5, 10)] == [[1], [2], [2, 5], [2, 5, 8, 10]]
     assert cuts(5, 2) == [2, 4, 5]
+    for dtype, platform, products in (("float32", "cpu", 18), ("float32", "tpu", 17), ("float32", "cuda", 17), ("bfloat16", "cpu", 17)):
+        traced = orthogonalize.trace(ShapeDtypeStruct((4, 9), jnp.float32), form="gram", compute_dtype=dtype)
+        assert traced.lower(lowering_platforms=(platform,)).as_text().count("dot_general") == products
 
 
 @pytest.mark.parametrize(
@@ -226,6 +231,9 @@ def test_segments_of_the_gram_form() -> None:
         (lambda: linalg.factor_sides((3,)), StructureError, "no matrix"),
         (lambda: linalg.factor_sides((3, 3), 0), HyperparamError, "max_dim = 0"),
         (lambda: linalg.update_factors(linalg.Factors(jnp.eye(2), None), jnp.ones((3, 4)), 0.9), StructureError, "left factor has shape"),
+        (lambda: linalg.apply_triangular(linalg.Factors(jnp.eye(2), None), jnp.ones((3, 4))), StructureError, r"needs \(3, 3\), or \(3,\)"),
+        (lambda: linalg.fit_triangular(linalg.Factors(None, None), jnp.eye(2), jnp.eye(3)), StructureError, r"noise has shape \(3, 3\)"),
+        (lambda: linalg.apply_triangular(linalg.Factors(None, None), 1j * jnp.eye(2)), StructureError, "give real numbers"),
         (lambda: linalg.split_blocks(jnp.ones(3), 2), StructureError, "no matrix"),
         (lambda: linalg.split_blocks(jnp.ones((3, 3)), 0), HyperparamError, "max_dim = 0"),
         (lambda: linalg.join_blocks(jnp.ones((2, 1, 2, 3)), (5, 3)), StructureError, "not those of a matrix"),

@@ -152,6 +152,69 @@ def test_sides_that_get_a_factor() -> None:
     ]
 
 
+# triangular factors
+
+
+def test_the_bound_of_a_norm_is_below_it_and_near() -> None:
+    a = np.stack([semidefinite(values)[0] for values in ([9, 1, -2.0, 1], [1, 1, 1, 1.0], [5, 4.9, 4.8, 1])] + [np.zeros((4, 4))])
+    with jax.enable_x64(True):
+        bounds, norms = np.asarray(linalg.norm_lower_bound(a)), np.linalg.norm(a, 2, axis=(-2, -1))
+        assert (bounds <= norms * (1 + 1e-12)).all() and (bounds >= 0.9 * norms).all()
+        column = a[0][:, np.argmax((a[0] ** 2).sum(0))]
+        power = a[0] @ column / np.linalg.norm(a[0] @ column)
+        assert bounds[0] == pytest.approx(np.linalg.norm(a[0] @ power), rel=1e-12)
+        assert float(linalg.norm_lower_bound(1e30 * jnp.asarray(a[0], jnp.float32))) == pytest.approx(1e30 * bounds[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("kinds", ["tt", "td", "dt", "tn", "nd"])
+def test_one_step_of_the_fit_is_that_of_the_whole_kronecker_product(kinds: str) -> None:
+    """t: triangular, d: diagonal, n: none. A and B by a solve with the whole of Q_L ⊗ Q_R, in a batch of two."""
+    made = {
+        "t": lambda n: np.triu(RNG.normal(size=(2, n, n))) + 3 * np.eye(n),
+        "d": lambda n: RNG.uniform(1, 2, size=(2, n)),
+        "n": lambda _: None,
+    }
+    whole = {"t": lambda q, _: q, "d": lambda q, _: np.diag(q), "n": lambda _, n: np.eye(n)}
+    given = [made[kind](n) for kind, n in zip(kinds, (3, 4))]
+    x, v = RNG.normal(size=(2, 2, 3, 4))
+    with jax.enable_x64(True):
+        factors = linalg.Factors(*(None if q is None else jnp.asarray(q) for q in given))
+        found, applied = linalg.fit_triangular(factors, x, v, 0.3), linalg.apply_triangular(factors, x)
+        for at in range(2):
+            left, right = (whole[kind](None if q is None else q[at], n) for kind, q, n in zip(kinds, given, (3, 4)))
+            q = np.kron(left, right)
+            np.testing.assert_allclose(applied[at].ravel(), q.T @ q @ x[at].ravel(), rtol=1e-11, atol=1e-11)
+            a, b = (q @ x[at].ravel()).reshape(3, 4), np.linalg.solve(q.T, v[at].ravel()).reshape(3, 4)
+            for kind, old, new, moments in zip(kinds, (left, right), found, ((a @ a.T, b @ b.T), (a.T @ a, b.T @ b))):
+                if kind == "t":
+                    step = np.triu(moments[0] - moments[1]) / linalg.norm_lower_bound(sum(moments))
+                    np.testing.assert_allclose(np.asarray(new)[at], old - 0.3 * step @ old, atol=1e-12)
+                elif kind == "d":
+                    first, second = map(np.diagonal, moments)
+                    step = (first - second) / (first + second).max()
+                    np.testing.assert_allclose(np.asarray(new)[at], np.diagonal(old) * (1 - 0.3 * step), atol=1e-12)
+                else:
+                    assert new is None
+
+
+def test_a_fit_whitens() -> None:
+    """Columns of covariance C: Qᵀ Q tends to C^(−1/2), so that preconditioned columns have covariance I."""
+    root = np.linalg.cholesky(semidefinite([4.0, 1.0, 0.25])[0])
+
+    def step(q: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+        x, v = jax.random.normal(key, (2, 3, 256))
+        fitted = linalg.fit_triangular(linalg.Factors(q, None), jnp.asarray(root, jnp.float32) @ x, v).left
+        assert fitted is not None
+        return fitted, None
+
+    q, _ = jax.lax.scan(step, jnp.eye(3), jax.random.split(jax.random.key(0), 200))
+    white = np.asarray(linalg.apply_triangular(linalg.Factors(q, None), root))
+    np.testing.assert_allclose(white @ white.T, np.eye(3), atol=0.15)
+    np.testing.assert_array_equal(q, np.triu(q))
+    none = linalg.fit_triangular(linalg.Factors(q, None), jnp.zeros((3, 2)), jnp.zeros((3, 2)))
+    np.testing.assert_array_equal(np.asarray(none.left), q)
+
+
 # blocks
 
 

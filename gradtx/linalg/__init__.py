@@ -1,4 +1,4 @@
-"""Matrices: orthogonal factors, inverse roots, eigenbases, Kronecker factors, blocks; batched over leading axes, without state."""
+"""Matrices: orthogonal factors, inverse roots, eigenbases, Kronecker and triangular factors, blocks; batched, without state."""
 
 from gradtx.linalg.blocking import block_grid as block_grid
 from gradtx.linalg.blocking import join_blocks as join_blocks
@@ -14,3 +14,6 @@ from gradtx.linalg.presets import worst_error as worst_error
 from gradtx.linalg.roots import eigenbasis as eigenbasis
 from gradtx.linalg.roots import inverse_root as inverse_root
 from gradtx.linalg.roots import refresh_eigenbasis as refresh_eigenbasis
+from gradtx.linalg.triangular import apply_triangular as apply_triangular
+from gradtx.linalg.triangular import fit_triangular as fit_triangular
+from gradtx.linalg.triangular import norm_lower_bound as norm_lower_bound
