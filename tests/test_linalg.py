@@ -237,6 +237,7 @@ def test_segments_of_the_gram_form() -> None:
         (lambda: linalg.split_blocks(jnp.ones(3), 2), StructureError, "no matrix"),
         (lambda: linalg.split_blocks(jnp.ones((3, 3)), 0), HyperparamError, "max_dim = 0"),
         (lambda: linalg.join_blocks(jnp.ones((2, 1, 2, 3)), (5, 3)), StructureError, "not those of a matrix"),
+        (lambda: linalg.join_blocks(jnp.ones((3, 2, 1, 2, 3)), (2, 4, 3)), StructureError, "not those of a matrix"),
         (lambda: linalg.join_blocks(jnp.ones((2, 1, 2, 3)), (2, 4, 3)), StructureError, "not those of a matrix"),
     ],
 )

@@ -73,6 +73,13 @@ def test_without_a_ridge_the_null_space_is_left_out() -> None:
         np.testing.assert_allclose(inverse_root(np.zeros((2, 2)), 2, ridge=0.25, relative=False), 2 * np.eye(2), atol=1e-13)
 
 
+def test_negative_eigenvalues_count_as_zero_and_a_ridge_may_outweigh_all() -> None:
+    found = inverse_root(jnp.diag(jnp.array([1.0, -0.5])), 2, ridge=0.25, relative=False)
+    np.testing.assert_allclose(found, np.diag([1.25**-0.5, 2]), rtol=1e-6)
+    for method in ("eigh", "newton"):
+        np.testing.assert_allclose(inverse_root(1e-30 * jnp.eye(2), 2, method=method, ridge=4.0, relative=False), np.eye(2) / 2, rtol=1e-5)
+
+
 def test_newton_stops_where_rounding_lets_it_get_no_further() -> None:
     """A condition number that float32 cannot hold: no nan, no blow-up, in a loop of fixed length neither."""
     a = jnp.asarray(semidefinite(np.geomspace(1e-9, 1, 12))[0], jnp.float32)
@@ -131,7 +138,8 @@ def test_kronecker_factors_and_their_average() -> None:
         total, absent = linalg.update_factors(linalg.Factors(factors.left, None), y, 1, weight=1)
         np.testing.assert_allclose(np.asarray(total), left + y @ y.swapaxes(1, 2), atol=1e-13)
         assert absent is None
-        np.testing.assert_allclose(linalg.multiply_sides(left, y, right), left @ y @ right, rtol=1e-12)
+        left, right = RNG.normal(size=(3, 4, 4)), RNG.normal(size=(3, 6, 6))
+        np.testing.assert_allclose(linalg.multiply_sides(left, y, right), left @ y @ right, atol=1e-12)
         np.testing.assert_array_equal(linalg.multiply_sides(None, y, None), y)
     sixteen = linalg.kronecker_factors(jnp.ones((2, 300), jnp.bfloat16), (True, False))
     assert sixteen.left is not None and sixteen.left.dtype == jnp.float32 and sixteen.left[0, 0] == 300
