@@ -36,7 +36,7 @@ def orthogonalize(
     X is (..., n, m), each matrix for itself; p composes T odd quintics p_t(x) = a x + b x³ + c x⁵, by matrix products alone. A zero matrix
     gives zero, a direction of singular value 0 stays 0, and nan stays in its matrix.
 
-    The worst |1 − p(σ)| over [10⁻³, 1], the relative singular values that a preset is made for (`worst_error` computes it):
+    The worst |1 − p(σ)| over [10⁻³, 1], the relative singular values that a preset is made for (`worst_error` computes it)::
 
         preset            steps   worst
         "polar_express"   5       0.141
