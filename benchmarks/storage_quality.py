@@ -1,0 +1,178 @@
+"""What is lost when the state of an optimizer, or the parameters, are kept in few bits: the loss at the end, against float32.
+
+Not a time but a quality. Two tasks on real data (`quality_tasks`), AdamW and Lion, three seeds; a seed gives the first parameters and
+all batches, the same in every row. The learning rate, a warmup of a tenth and half a cosine to zero, was chosen for float32 from RATES
+(`--tune`) and is the same for every row; all other arguments are at their defaults. Reported is the validation loss at the end, in
+nats. A row is "within" if the mean of its seeds lies between the best and the worst seed of float32, "better" below, "worse" above. The
+mean difference to float32, seed by seed, is finer; what of it is chance is shown by the row "float32, nudged": the same training from
+parameters larger by a millionth.
+
+Bfloat16 parameters are multiplied in float32, so that nothing differs but how they are kept.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gradtx
+from benchmarks import quality_tasks as tasks
+from benchmarks.harness import ROOT, arguments, write_table
+
+SEEDS, LAST = 3, 100
+"""How many seeds, and over how many last steps the training loss is averaged."""
+TASKS: dict[str, Callable[[Path], tasks.Task]] = {"fashion": tasks.fashion, "text": tasks.text}
+OPTIMIZERS: dict[str, Callable[..., Any]] = {"adamw": gradtx.adamw, "lion": gradtx.lion}
+RATES = {"adamw": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "lion": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}
+CHOSEN = {("fashion", "adamw"): 3e-3, ("fashion", "lion"): 3e-4, ("text", "adamw"): 1e-2, ("text", "lion"): 1e-3}
+"""The best of RATES for float32, by the mean validation loss."""
+
+
+class Config(NamedTuple):
+    """A row: how state and parameters are kept."""
+
+    name: str
+    wrap: Callable[[Any], Any] = lambda tx: tx
+    params: Any = jnp.float32
+    rounding: str = "nearest"
+    """Of the sum of parameters and updates."""
+    nudge: float = 0.0
+    """By which part of themselves the first parameters are larger."""
+    tasks: tuple[str, ...] = tuple(TASKS)
+
+
+CONFIGS = (
+    Config("float32"),
+    Config("float32, nudged", nudge=1e-6),
+)
+
+
+class Outcome(NamedTuple):
+    """One row of the record."""
+
+    task: str
+    optimizer: str
+    kept: str
+    learning_rate: float
+    steps: int
+    bytes_per_param: float
+    """Of parameters and state."""
+    valid: list[float]
+    """The validation loss at the end, by seed."""
+    train: list[float]
+    """The mean training loss of the last 100 steps, by seed."""
+    mean: float
+    difference: float | None = None
+    """Of the validation loss to float32, the mean over seeds."""
+    differences: list[float] | None = None
+    float32: list[float] | None = None
+    """The best and the worst seed of float32."""
+    verdict: str = ""
+
+
+def optimizer(name: str, rate: float, steps: int) -> Any:
+    return OPTIMIZERS[name](gradtx.warmup_cosine_decay_schedule(0.0, rate, steps // 10, steps))
+
+
+def train(task: tasks.Task, name: str, rate: float, config: Config) -> Outcome:
+    """All seeds of a row, in one program."""
+    tx = config.wrap(optimizer(name, rate, task.steps))
+    rngs = [np.random.default_rng(seed) for seed in range(SEEDS)]
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(task.init(rng) for rng in rngs))
+    params = jax.tree.map(lambda leaf: (leaf * (1 + config.nudge)).astype(config.params), params)
+    orders = jnp.stack([jnp.asarray(task.order(rng)) for rng in rngs])
+    seeds = jax.jit(jax.vmap(functools.partial(run, task, tx, config.rounding), in_axes=(0, 0, None, None)))
+    curves, valid = map(np.asarray, seeds(params, orders, task.train, task.valid))
+    first = jax.eval_shape(lambda: (one := jax.tree.map(lambda leaf: leaf[0], params), tx.init(one)))
+    size = sum(leaf.size for leaf in jax.tree.leaves(first[0]))
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(first))
+    last = curves[:, -LAST:].mean(axis=1)
+    return Outcome(task.name, name, config.name, rate, task.steps, held / size, valid.tolist(), last.tolist(), float(valid.mean()))
+
+
+def run(task: tasks.Task, tx: Any, rounding: str, params: Any, order: jax.Array, data: Any, valid: Any) -> tuple[jax.Array, jax.Array]:
+    """The training loss of every step, and the validation loss at the end."""
+
+    def step(carry: Any, chosen: jax.Array) -> Any:
+        params, state = carry
+        value, grads = jax.value_and_grad(task.loss)(params, task.take(data, chosen))
+        updates, state = tx.update(grads, state, params)
+        return (add(params, updates, state, rounding), state), value
+
+    (params, _), curve = jax.lax.scan(step, (params, tx.init(params)), order)
+    return curve, task.loss(params, valid)
+
+
+def add(params: Any, updates: Any, state: Any, rounding: str) -> Any:
+    return gradtx.apply_updates(params, updates)
+
+
+def judged(one: Outcome, exact: Outcome) -> Outcome:
+    """A row against that of float32."""
+    differences = [mine - theirs for mine, theirs in zip(one.valid, exact.valid, strict=True)]
+    low, high = min(exact.valid), max(exact.valid)
+    verdict = "within" if low <= one.mean <= high else "better" if one.mean < low else "worse"
+    return one._replace(difference=float(np.mean(differences)), differences=differences, float32=[low, high], verdict=verdict)
+
+
+def measure(task: tasks.Task, name: str, only: str) -> Iterator[Outcome]:
+    """The rows of one task and optimizer, float32 first."""
+    exact = None
+    for config in CONFIGS:
+        if task.name in config.tasks and (only in config.name or config is CONFIGS[0]):
+            made = train(task, name, CHOSEN[task.name, name], config)
+            exact = exact or made
+            yield judged(made, exact)
+
+
+def line(one: Outcome) -> str:
+    spread = f"{min(one.valid):.4f}-{max(one.valid):.4f}"
+    row = f"{one.task:8} {one.optimizer:6} {one.kept:34} {one.bytes_per_param:6.2f} B  {one.mean:.4f} ({spread})"
+    row += f"  train {np.mean(one.train):.4f}"
+    return row if one.difference is None else f"{row}  {one.difference:+.4f}  {one.verdict}"
+
+
+def tune(task: tasks.Task) -> None:
+    """The validation loss of float32 over RATES."""
+    for name, rates in RATES.items():
+        for rate in rates:
+            print(f"rate {rate:6.0e}  {line(train(task, name, rate, CONFIGS[0]))}", flush=True)
+
+
+def main() -> int:
+    options = arguments(__doc__, fashion=tasks.FASHION, text=tasks.TEXT, task="", optimizer="", only="", tune="", draw="")
+    if options.draw:
+        return draw(json.loads(Path(options.draw).read_text(encoding="utf-8"))["rows"])
+    folders = {"fashion": options.fashion, "text": options.text}
+    chosen = [TASKS[name](Path(folders[name])) for name in TASKS if options.task in name]
+    if options.tune:
+        for task in chosen:
+            tune(task)
+        return 0
+    outcomes = []
+    for task, name in [(task, name) for task in chosen for name in OPTIMIZERS if options.optimizer in name]:
+        for outcome in measure(task, name, options.only):
+            outcomes.append(outcome._asdict())
+            print(line(outcome), flush=True)
+    if not (options.dry or options.only or options.task or options.optimizer):
+        print(f"record: {write_table('storage_quality', outcomes).relative_to(ROOT)}")
+        return draw(outcomes)
+    return 0
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> int:
+    from benchmarks.storage_picture import PICTURE, draw_differences
+
+    draw_differences(rows)
+    print(f"picture: {PICTURE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
