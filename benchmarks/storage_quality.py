@@ -1,13 +1,13 @@
 """What is lost when the state of an optimizer, or the parameters, are kept in few bits: the loss at the end, against float32.
 
-Not a time but a quality. Two tasks on real data (`quality_tasks`), AdamW and Lion, three seeds; a seed gives the first parameters and
-all batches, the same in every row. The learning rate, a warmup of a tenth and half a cosine to zero, was chosen for float32 from RATES
-(`--tune`) and is the same for every row; all other arguments are at their defaults. Reported is the validation loss at the end, in
-nats. A row is "within" if the mean of its seeds lies between the best and the worst seed of float32, "better" below, "worse" above. The
-mean difference to float32, seed by seed, is finer; what of it is chance is shown by the row "float32, nudged": the same training from
-parameters larger by a millionth.
+Not a time but a quality. Two tasks on real data (`quality_tasks`), AdamW and Lion, eight seeds of the images and three of the text; a seed
+gives the first parameters and all batches, the same in every row. The learning rate, a warmup of a tenth and half a cosine to zero, was
+chosen for float32 from RATES (`--tune`) and is the same in every row; all other arguments are at their defaults. Reported is the
+validation loss at the end, in nats. A row is "within" if the mean of its seeds lies between the best and the worst seed of float32,
+"better" below, "worse" above. The mean difference to float32, seed by seed, with its standard error, is finer; how much of it is chance
+shows the row "float32, nudged": the same training from parameters larger by a millionth.
 
-Bfloat16 parameters are multiplied in float32, so that nothing differs but how they are kept.
+Bfloat16 parameters are multiplied in float32, so that nothing differs but how they are kept; their gradients are rounded to bfloat16.
 """
 
 import functools
@@ -25,6 +25,7 @@ import gradtx
 from benchmarks import quality_tasks as tasks
 from benchmarks.harness import ROOT, arguments, write_table
 
+BF16 = jnp.bfloat16
 LAST = 100
 """Over how many last steps the training loss is averaged."""
 MIN_SIZE = 1024
@@ -43,7 +44,7 @@ class Config(NamedTuple):
     wrap: Callable[[Any], Any] = lambda tx: tx
     params: Any = jnp.float32
     rounding: str = "nearest"
-    """Of the sum of parameters and updates."""
+    """Of the sum of parameters and updates: "nearest" or "stochastic"."""
     nudge: float = 0.0
     """By which part of themselves the first parameters are larger."""
     tasks: tuple[str, ...] = tuple(TASKS)
@@ -52,6 +53,11 @@ class Config(NamedTuple):
 def state(codec: str, rounding: str | None = None, where: str | None = None) -> Callable[[Any], Any]:
     """All matrices of the state by one codec; int4 stands for int4 first moments and int8 second ones."""
     return lambda tx: gradtx.stored(tx, codec, rounding=rounding, min_size=MIN_SIZE, where=where)
+
+
+def master(kept: str) -> Callable[[Any], Any]:
+    """Parameters in bfloat16, and what they lack for 24 or 32 bits in the state."""
+    return lambda tx: gradtx.master_weights(tx, kept=kept)
 
 
 CONFIGS = (
@@ -63,6 +69,11 @@ CONFIGS = (
     Config("int8", state("int8")),
     Config("int8, embeddings too", state("int8", where=r".*"), tasks=("text",)),
     Config("int4 mu, int8 nu", state("int4")),
+    Config("bf16 params, master float32", master("float32"), BF16),
+    Config("bf16 params, master bf16+8", master("bf16+8"), BF16),
+    Config("bf16 params, master low16", master("low16"), BF16),
+    Config("bf16 params, stochastic", params=BF16, rounding="stochastic"),
+    Config("bf16 params, nearest", params=BF16),
 )
 
 
@@ -83,6 +94,8 @@ class Outcome(NamedTuple):
     mean: float
     difference: float | None = None
     """Of the validation loss to float32, the mean over seeds."""
+    error: float | None = None
+    """The standard error of the difference."""
     differences: list[float] | None = None
     float32: list[float] | None = None
     """The best and the worst seed of float32."""
@@ -116,14 +129,11 @@ def run(task: tasks.Task, tx: Any, rounding: str, params: Any, order: jax.Array,
         params, state = carry
         value, grads = jax.value_and_grad(task.loss)(params, task.take(data, chosen))
         updates, state = tx.update(grads, state, params)
-        return (add(params, updates, state, rounding), state), value
+        drawn = {"rounding": rounding, "step": state.count} if rounding == "stochastic" else {}
+        return (gradtx.apply_updates(params, updates, **drawn), state), value
 
     (params, _), curve = jax.lax.scan(step, (params, tx.init(params)), order)
     return curve, task.loss(params, valid)
-
-
-def add(params: Any, updates: Any, state: Any, rounding: str) -> Any:
-    return gradtx.apply_updates(params, updates)
 
 
 def judged(one: Outcome, exact: Outcome) -> Outcome:
@@ -131,7 +141,8 @@ def judged(one: Outcome, exact: Outcome) -> Outcome:
     differences = [mine - theirs for mine, theirs in zip(one.valid, exact.valid, strict=True)]
     low, high = min(exact.valid), max(exact.valid)
     verdict = "within" if low <= one.mean <= high else "better" if one.mean < low else "worse"
-    return one._replace(difference=float(np.mean(differences)), differences=differences, float32=[low, high], verdict=verdict)
+    mean, error = float(np.mean(differences)), float(np.std(differences, ddof=1) / len(differences) ** 0.5)
+    return one._replace(difference=mean, error=error, differences=differences, float32=[low, high], verdict=verdict)
 
 
 def measure(task: tasks.Task, name: str, only: str) -> Iterator[Outcome]:
@@ -148,7 +159,7 @@ def line(one: Outcome) -> str:
     spread = f"{min(one.valid):.4f}-{max(one.valid):.4f}"
     row = f"{one.task:8} {one.optimizer:6} {one.kept:34} {one.bytes_per_param:6.2f} B  {one.mean:.4f} ({spread})"
     row += f"  train {np.mean(one.train):.4f}"
-    return row if one.difference is None else f"{row}  {one.difference:+.4f}  {one.verdict}"
+    return row if one.difference is None else f"{row}  {one.difference:+.4f} ± {one.error:.4f}  {one.verdict}"
 
 
 def tune(task: tasks.Task) -> None:
