@@ -69,6 +69,7 @@ CONFIGS = (
     Config("int8", state("int8")),
     Config("int8, embeddings too", state("int8", where=r".*"), tasks=("text",)),
     Config("int4 mu, int8 nu", state("int4")),
+    Config("int4 mu, int8 nu, stochastic", state("int4", "stochastic")),
     Config("bf16 params, master float32", master("float32"), BF16),
     Config("bf16 params, master bf16+8", master("bf16+8"), BF16),
     Config("bf16 params, master low16", master("low16"), BF16),
@@ -145,14 +146,18 @@ def judged(one: Outcome, exact: Outcome) -> Outcome:
     return one._replace(difference=mean, error=error, differences=differences, float32=[low, high], verdict=verdict)
 
 
-def measure(task: tasks.Task, name: str, only: str) -> Iterator[Outcome]:
-    """The rows of one task and optimizer, float32 first."""
+def measure(task: tasks.Task, name: str, only: str, known: Mapping[Any, Outcome]) -> Iterator[Outcome]:
+    """The rows of one task and optimizer, float32 first; those that are known are not trained again."""
     exact = None
     for config in CONFIGS:
         if task.name in config.tasks and (only in config.name or config is CONFIGS[0]):
-            made = train(task, name, CHOSEN[task.name, name], config)
+            made = known.get((task.name, name, config.name)) or train(task, name, CHOSEN[task.name, name], config)
             exact = exact or made
             yield judged(made, exact)
+
+
+def read(record: str) -> list[dict[str, Any]]:
+    return json.loads(Path(record).read_text(encoding="utf-8"))["rows"] if record else []
 
 
 def line(one: Outcome) -> str:
@@ -170,18 +175,19 @@ def tune(task: tasks.Task) -> None:
 
 
 def main() -> int:
-    options = arguments(__doc__, fashion=tasks.FASHION, text=tasks.TEXT, task="", optimizer="", only="", tune="", draw="")
+    options = arguments(__doc__, fashion=tasks.FASHION, text=tasks.TEXT, task="", optimizer="", only="", tune="", keep="", draw="")
     if options.draw:
-        return draw(json.loads(Path(options.draw).read_text(encoding="utf-8"))["rows"])
+        return draw(read(options.draw))
     folders = {"fashion": options.fashion, "text": options.text}
     chosen = [TASKS[name](Path(folders[name])) for name in TASKS if options.task in name]
     if options.tune:
         for task in chosen:
             tune(task)
         return 0
+    known = {(row["task"], row["optimizer"], row["kept"]): Outcome(**row) for row in read(options.keep)}
     outcomes = []
     for task, name in [(task, name) for task in chosen for name in OPTIMIZERS if options.optimizer in name]:
-        for outcome in measure(task, name, options.only):
+        for outcome in measure(task, name, options.only, known):
             outcomes.append(outcome._asdict())
             print(line(outcome), flush=True)
     if not (options.dry or options.only or options.task or options.optimizer):
