@@ -151,7 +151,8 @@ def measure(task: tasks.Task, name: str, only: str, known: Mapping[Any, Outcome]
     exact = None
     for config in CONFIGS:
         if task.name in config.tasks and (only in config.name or config is CONFIGS[0]):
-            made = known.get((task.name, name, config.name)) or train(task, name, CHOSEN[task.name, name], config)
+            rate = CHOSEN[task.name, name]
+            made = known.get((task.name, name, config.name, rate, task.steps)) or train(task, name, rate, config)
             exact = exact or made
             yield judged(made, exact)
 
@@ -184,7 +185,7 @@ def main() -> int:
         for task in chosen:
             tune(task)
         return 0
-    known = {(row["task"], row["optimizer"], row["kept"]): Outcome(**row) for row in read(options.keep)}
+    known = {(one := Outcome(**row))[:5]: one for row in read(options.keep)}
     outcomes = []
     for task, name in [(task, name) for task in chosen for name in OPTIMIZERS if options.optimizer in name]:
         for outcome in measure(task, name, options.only, known):
