@@ -23,8 +23,9 @@ COLORS = {"within": style.BLUE, "better": style.GREEN, "worse": style.ORANGE}
 
 def draw_differences(rows: Sequence[Mapping[str, Any]]) -> None:
     """One panel for every task and optimizer."""
-    names = list(dict.fromkeys(row["kept"] for row in rows if row["kept"] != "float32"))
     panels = list(dict.fromkeys((row["task"], row["optimizer"]) for row in rows))
+    lists = [[row["kept"] for row in rows if (row["task"], row["optimizer"]) == panel and row["kept"] != "float32"] for panel in panels]
+    names = max(lists, key=len)
     with plt.rc_context(style.STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(12, 1.6 + 0.3 * len(names)), layout="constrained", sharey=True, squeeze=False)
         for panel, (task, optimizer) in zip(axes[0], panels, strict=True):
