@@ -50,7 +50,7 @@ class Config(NamedTuple):
     tasks: tuple[str, ...] = tuple(TASKS)
 
 
-def state(codec: str, rounding: str | None = None, where: str | None = None) -> Callable[[Any], Any]:
+def state(codec: str, rounding: str = "stochastic", where: str | None = None) -> Callable[[Any], Any]:
     """All matrices of the state by one codec; int4 stands for int4 first moments and int8 second ones."""
     return lambda tx: gradtx.stored(tx, codec, rounding=rounding, min_size=MIN_SIZE, where=where)
 
@@ -63,13 +63,13 @@ def master(kept: str) -> Callable[[Any], Any]:
 CONFIGS = (
     Config("float32"),
     Config("float32, nudged", nudge=1e-6),
-    Config("packed16, stochastic", state("packed16", "stochastic")),
-    Config("bf16, stochastic", state("bf16", "stochastic")),
+    Config("packed16, stochastic", state("packed16")),
+    Config("bf16, stochastic", state("bf16")),
     Config("bf16, nearest", state("bf16", "nearest")),
-    Config("int8", state("int8")),
+    Config("int8, stochastic", state("int8")),
     Config("int8, embeddings too", state("int8", where=r".*"), tasks=("text",)),
-    Config("int4 mu, int8 nu", state("int4")),
-    Config("int4 mu, int8 nu, stochastic", state("int4", "stochastic")),
+    Config("int4 mu, int8 nu, stochastic", state("int4")),
+    Config("int4 mu, int8 nu, nearest", state("int4", "nearest")),
     Config("bf16 params, master float32", master("float32"), BF16),
     Config("bf16 params, master bf16+8", master("bf16+8"), BF16),
     Config("bf16 params, master low16", master("low16"), BF16),
