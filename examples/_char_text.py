@@ -44,7 +44,11 @@ def load(path: Path | None) -> Text:
         name = f"the standard library of Python {sys.version.split()[0]}, {len(files)} files"
     else:
         files, name = [path], path.name
-    text = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    return numbered(name, "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files))
+
+
+def numbered(name: str, text: str) -> Text:
+    """A text as numbers, in two parts."""
     split = len(text) * 9 // 10
     common = [character for character, _ in Counter(text[:split]).most_common() if character != OTHER]
     alphabet = OTHER + "".join(sorted(common[: SYMBOLS - 1]))
