@@ -44,9 +44,9 @@ class Side:
 
 
 @contextmanager
-def torch_side(python: str) -> Iterator[dict[str, Callable[[], float]]]:
+def torch_side(python: str, tree: Tree | None = None) -> Iterator[dict[str, Callable[[], float]]]:
     """Torch as a third side; none, and a line that says so, where the interpreter has no torch."""
-    command = [python, str(Path(__file__).with_name("torch_worker.py")), str(one_large()["leaf"].size)]
+    command = [python, str(Path(__file__).with_name("torch_worker.py")), *(str(leaf.size) for leaf in jax.tree.leaves(tree or one_large()))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdin is not None and worker.stdout is not None
         said = worker.stdout.readline().strip()

@@ -1,4 +1,4 @@
-"""Torch's fused AdamW on one leaf, in a process of its own: a line on stdin is a step, its seconds a line on stdout.
+"""Torch's fused AdamW on leaves of the sizes given, in a process of its own: a line on stdin is a step, its seconds a line on stdout.
 
 Run by benchmarks.step as a file, by any Python that has torch; it imports neither jax nor gradtx.
 """
@@ -13,9 +13,10 @@ def main() -> int:
     except ImportError:
         print("absent", flush=True)
         return 0
-    leaf = torch.ones(int(sys.argv[1]), requires_grad=True)
-    leaf.grad = torch.full_like(leaf, 0.5)
-    optimizer = torch.optim.AdamW([leaf], lr=1e-3, weight_decay=1e-4, fused=True)
+    leaves = [torch.ones(int(size), requires_grad=True) for size in sys.argv[1:]]
+    for leaf in leaves:
+        leaf.grad = torch.full_like(leaf, 0.5)
+    optimizer = torch.optim.AdamW(leaves, lr=1e-3, weight_decay=1e-4, fused=True)
     print(torch.__version__, flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()

@@ -22,7 +22,7 @@ from gradtx.tree.casts import as_array, cast_inexact, compute_dtype, real_dtype
 from gradtx.tree.kernels import call_rows, group, kernel, signature
 from gradtx.tree.keys import leaf_key, path_hash
 from gradtx.tree.maps import choose
-from gradtx.tree.rounding import OF_PARAMS, Noise, noise, rounded_to
+from gradtx.tree.rounding import OF_PARAMS, Noise, in_place_of, noise, rounded_to, written_after
 
 
 class Member(NamedTuple):
@@ -286,7 +286,13 @@ def run_whole(rules: tuple[Rule, ...], shared: Any, row: Row, position: Any = No
     if not rules[-1].applies or row.param is None:
         return update.astype(row.grad.dtype), tuple(kept)
     bits = random.sixteen(update.shape, OF_PARAMS) if random is not None and "noise" in keywords(rules[-1].update) else None
-    return rounded_to(update, row.param.dtype, bits), tuple(kept)
+    param = rounded_to(update, row.param.dtype, bits)
+    return param, tuple(kept) if position is not None else jax.tree.map(functools.partial(_behind, param), tuple(kept))
+
+
+def _behind(param: jax.Array, kept: jax.Array) -> jax.Array:
+    """A slot, written after the parameter if it is one of 16 bits in the parameter's shape."""
+    return written_after(kept, param) if kept.dtype in (jnp.bfloat16, jnp.float16) and kept.shape == param.shape and kept.size else kept
 
 
 def _stored(storage: Storage, old: Any, decoded: Any, random: Noise | None, number: int, acts: Any, new: Any) -> tuple[Any, Any]:
@@ -295,7 +301,8 @@ def _stored(storage: Storage, old: Any, decoded: Any, random: Noise | None, numb
     if acts is not None:
         kept = jax.tree.map(functools.partial(jnp.where, acts), kept, old)
     seen = storage.seen(kept, decoded)
-    return kept, type(seen)(*(None if one is None else one.astype(was.dtype) for one, was in zip(seen, decoded, strict=True)))
+    each = zip(seen, new, decoded, strict=True)
+    return kept, type(seen)(*(None if one is None else in_place_of(one.astype(was.dtype), made) for one, made, was in each))
 
 
 def _in_compute(

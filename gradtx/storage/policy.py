@@ -21,8 +21,8 @@ from gradtx.tree.rounding import Noise
 
 EMBEDDINGS = re.compile(r"(^|/)(wte|wpe|lm_head|[^/]*embed[^/]*)(/|$)", re.IGNORECASE)
 """Paths of embeddings and heads: few of their rows have a gradient at a step, which codes of a block keep badly."""
-ROOM = 16
-"""Room for the numbers of the slots of one rule."""
+ROOM, ALONE = 16, 4096
+"""Room for the numbers of the slots of one rule, and where those begin that share no random bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,8 @@ class Policy:
             return None
         if codec is None or not self.is_encoded(old, codec):
             return new.astype(old.dtype)
-        random = noise.sixteen(new.shape, place) if noise is not None and self.stochastic else None
+        number = place if codec.name == "packed16" else ALONE + 2 * place  # what is packed together shares bits, since it shares a kernel
+        random = noise.sixteen(new.shape, number) if noise is not None and self.stochastic else None
         return codec.encode(new.astype(jnp.float32), random, square=self.marks(kind, name) == SQUARES, block=self.block)
 
     def seen(self, kept: Any, slots: Any) -> Any:

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 from gradtx.storage.blockwise import layout
 from gradtx.storage.elementwise import is_elementwise
-from gradtx.tree.rounding import positions
+from gradtx.tree.rounding import plus_nothing, positions
 
-ENTRIES = 2**20
+ENTRIES = 2**19
 """How many entries a tile on the CPU has at most: a few megabytes of temporary arrays."""
 
 
@@ -112,11 +112,19 @@ class Loop(NamedTuple):
         tile = jax.tree.map(cut, given._replace(slots=slots, leaf=None))._replace(leaf=self.row.leaf)
         where = positions((self.height, self.seen.columns), (number * self.height, 0), (self.seen.rows, self.seen.columns))
         made, kept = self.function(self.rules, self.shared, tile, where)
-        return put(update, made), jax.tree.map(put, slots, kept)
+        old, treedef = jax.tree.flatten(slots)
+        new = [put(update, made)]
+        for array, part in zip(old, jax.tree.leaves(kept), strict=True):
+            new.append(put(array, plus_nothing(part, cut(new[-1])[:1, :1])))
+        return new[0], jax.tree.unflatten(treedef, new[1:])
 
 
 def loop_run(function: Callable[..., Any], rules: Sequence[Any], seen: Plane, shared: Any, row: Any) -> Any:
-    """Tile by tile in a loop, slots updated in place, and the parameter too where it is what the rules return."""
+    """Tile by tile in a loop, slots updated in place, and the parameter too where it is what the rules return.
+
+    One array after another, in the order in which codes come before their scales: XLA copies an array that is written while a tile of it is
+    still to be read, so each is made to depend on the one before.
+    """
     flat = jax.tree.map(seen.flat, row._replace(leaf=None))._replace(leaf=row.leaf)
     loop = Loop(function, rules, seen, tile_rows(seen), shared, flat)
     dtype = jax.eval_shape(functools.partial(function, rules), shared, row)[0].dtype
