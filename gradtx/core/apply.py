@@ -45,7 +45,7 @@ def apply_updates(params: Params, updates: Updates, rounding: Rounding = "neares
     >>> ones, small = jnp.ones(1000, jnp.bfloat16), jnp.full(1000, 1e-3, jnp.bfloat16)  # the next bfloat16 is 1.0078
     >>> means = [gradtx.apply_updates(ones, small, how, step=1).astype(jnp.float32).mean() for how in ("nearest", "stochastic")]
     >>> [f"{float(mean):.4f}" for mean in means]
-    ['1.0000', '1.0009']
+    ['1.0000', '1.0010']
 
     See also: `update_params`, which updates and applies in one kernel; `master_weights`.
     """
