@@ -115,9 +115,11 @@ def compiler_rows() -> Iterator[Row]:
             if platform == "tpu" and codec in ("bf16", "packed16"):
                 cycles = {"gradtx": one.cycles / 1e6, "float32": plain.cycles / 1e6}
                 yield Row(f"{name}, cycles", cycles, ratio=one.cycles / plain.cycles, bar=CYCLES, unit="M")
-            yield Row(f"{name}, temporary", {"gradtx": 100 * one.temp_bytes / total}, bar=TEMPORARY, unit="%")
+            limit = TEMPORARY if "int8" in codec else None
+            yield Row(f"{name}, temporary", {"gradtx": 100 * one.temp_bytes / total}, bar=limit, unit="%")
             kernels = {"gradtx": one.kernels / leaves, "float32": plain.kernels / leaves}
-            yield Row(f"{name}, kernels per leaf", kernels, unit="")
+            one_each = {"ratio": one.kernels / plain.kernels, "bar": 1.0} if platform == "cuda" and "int8" in codec else {}
+            yield Row(f"{name}, kernels per leaf", kernels, unit="", **one_each)
             yield Row(f"{name}, copies", {"gradtx": one.copies, "float32": plain.copies}, unit="")
 
 

@@ -29,7 +29,7 @@ REWRITTEN = {"sign": _sign}
 
 
 class Split(NamedTuple):
-    """A program in two: `before` makes scalars from scalars, `within` is the rest."""
+    """A program in two: `before` makes numbers from scalars, `within` is the rest."""
 
     before: tuple[Any, ...]
     within: tuple[Any, ...]
@@ -37,12 +37,16 @@ class Split(NamedTuple):
     """The scalars that the rest needs."""
 
 
+def _is_float_scalar(variable: Any) -> bool:
+    return variable.aval.shape == () and jnp.issubdtype(variable.aval.dtype, jnp.floating)
+
+
 def split(jaxpr: Any, early: Sequence[Any]) -> Split:
-    """Divide a program by what follows from the scalars `early` alone."""
+    """Divide a program by what follows from the scalars `early` alone; integers, a seed for one, are cheaper made within the kernel."""
     scalars, before, within = set(early), [], []
     for equation in jaxpr.eqns:
         inputs = [atom for atom in equation.invars if not isinstance(atom, Literal)]
-        if all(atom in scalars for atom in inputs) and all(one.aval.shape == () for one in equation.outvars):
+        if all(atom in scalars for atom in inputs) and all(map(_is_float_scalar, equation.outvars)):
             before.append(equation)
             scalars.update(equation.outvars)
         else:
