@@ -48,7 +48,7 @@ class Policy:
         if name is None or name == "float32":
             return None
         found, mark = CODECS[name], self.marks(kind, slot)
-        if slot not in named and found.is_coarse and mark == PRECISE:
+        if slot not in named and mark == PRECISE:
             return None
         return CODECS["int8"] if name == "int4" and mark == SQUARES else found
 

@@ -59,9 +59,9 @@ def stored(
     Lion, which keeps nothing but the moment whose sign it takes.
 
     Args:
-      inner: the transformation; slots of members of wrappers are stored, too, and what `params_ema`, `accumulate` and the like keep.
-      default: the codec of all slots, or None: only those named. With a codec of 8 or 4 bits per entry, slots whose small
-        differences matter (averages of parameters, step sizes) stay float32 unless they are named.
+      inner: the transformation; slots of members of wrappers are stored, too, and what `accumulate` and the like keep.
+      default: the codec of all slots, or None: only those named. Slots whose small differences matter (copies and averages of
+        parameters, step sizes) stay float32 unless they are named, `ema="bf16"`.
       rounding: "stochastic" or "nearest".
       min_size: arrays with fewer entries stay as they are; 4096.
       where: which parameters, as for `masked`; None: all, but with 8 and 4 bits embeddings stay float32 (paths with
