@@ -36,7 +36,7 @@ class Corrected(NamedTuple):
     """Int8: the rest over half a unit in the last place of `value`, times 127."""
 
 
-def _half_unit(value: jax.Array) -> jax.Array:
+def half_unit(value: jax.Array) -> jax.Array:
     """Half a unit in the last place of a bfloat16, as a float32; a power of two, and 0 where that would be subnormal."""
     return float_of(word_of(value) & EXPONENT) * np.float32(2.0**-8)
 
@@ -44,14 +44,14 @@ def _half_unit(value: jax.Array) -> jax.Array:
 def _encode_corrected(x: jax.Array, random: jax.Array | None, *, square: bool, block: int) -> Corrected:
     value = to_bfloat16(x)
     near = value.astype(jnp.float32)
-    half = _half_unit(near)
+    half = half_unit(near)
     ratio = jnp.where((half > 0) & jnp.isfinite(near), (x - near) / jnp.where(half > 0, half, 1), 0)
     return Corrected(value, jnp.clip(jnp.round(ratio * 127), -127, 127).astype(jnp.int8))
 
 
 def _decode_corrected(kept: Corrected, shape: tuple[int, ...], *, square: bool, block: int) -> jax.Array:
     near = kept.value.astype(jnp.float32)
-    rest = kept.correction.astype(jnp.float32) * np.float32(1 / 127) * _half_unit(near)
+    rest = kept.correction.astype(jnp.float32) * np.float32(1 / 127) * half_unit(near)
     return jnp.where(jnp.isfinite(near), near + rest, near)
 
 

@@ -107,7 +107,7 @@ def rounded_to(x: jax.Array, dtype: Any, random: jax.Array | None) -> jax.Array:
 def written_after(array: jax.Array, other: jax.Array) -> jax.Array:
     """A 16-bit array that XLA:CPU writes after another.
 
-    It works out new parameters from the old slots, not from the new ones in memory; were the new slots written first, it would copy the old.
+    It works out new parameters from the old slots, not from the new ones in memory; were these written first, it would copy the old.
     """
     return jax.lax.platform_dependent(array, other, cpu=plus_nothing, default=_same)
 

@@ -2,6 +2,7 @@
 
 import gradtx
 from tests.methods.row import Method, rate
+from tests.oracles import core as ref
 from tests.oracles import storage as own
 from tests.oracles.compose import descend, each
 
@@ -23,5 +24,10 @@ METHODS: dict[str, Method] = {
         float64=2e-2,  # the same, with codes of 8 bits, which are worked out in float32
         float32=2e-2,
         breaks=("dtypes",),  # scales are bfloat16 beside codes, whatever the parameters are
+    ),
+    "master_weights": Method(
+        gradtx.master_weights(gradtx.adam(rate)),
+        descend(each(ref.adam), rate),
+        breaks=("dtypes",),  # updates of parameters in bfloat16 are float32, so that they arrive where they are to
     ),
 }

@@ -1,0 +1,111 @@
+"""`master_weights`: parameters in bfloat16 that train as float32 ones do."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx.tree.rounding import to_bfloat16
+from tests.oracles import storage as own
+
+INNERS = {
+    "adamw": gradtx.adamw(3e-3, weight_decay=0.1),
+    "guard": gradtx.guard(gradtx.adamw(3e-3)),
+    "stored": gradtx.stored(gradtx.sgd(1e-2, momentum=0.9), "packed16", min_size=0),
+}
+
+
+def start() -> dict[str, Any]:
+    """Parameters of many sizes, 0 and some beside it among them, one in float32."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(16, 8)) * 10.0 ** rng.uniform(-6, 1, size=(16, 8))
+    w[0, :3] = 0, 1e-8, -1e-8
+    return {"w": jnp.asarray(w, jnp.bfloat16), "scale": jnp.ones(4)}
+
+
+def gradient(number: int) -> dict[str, jax.Array]:
+    """In float32, as masters get them; in bfloat16 it is the same number."""
+    rng = np.random.default_rng(number)
+    return {"w": to_bfloat16(jnp.asarray(rng.normal(size=(16, 8)), jnp.float32)), "scale": jnp.asarray(rng.normal(size=4), jnp.float32)}
+
+
+def train(tx: Any, params: Any, steps: int = 30, wide: bool = False) -> tuple[Any, Any]:
+    step, state = jax.jit(functools.partial(gradtx.update_params, tx)), tx.init(params)
+    for number in range(steps):
+        grads = gradient(number)
+        params, state = step({**grads, "w": grads["w"].astype(jnp.float32)} if wide else grads, state, params)
+    return params, state
+
+
+def in_float32(inner: Any, steps: int = 30) -> np.ndarray:
+    params = start()
+    return np.asarray(train(inner, {**params, "w": params["w"].astype(jnp.float32)}, steps, wide=True)[0]["w"])
+
+
+@pytest.mark.parametrize("name", INNERS)
+def test_low_halves_are_exact(name: str) -> None:
+    """Parameter and low half together are the bits of the parameter of a training in float32."""
+    exact = in_float32(INNERS[name])
+    params, state = train(gradtx.master_weights(INNERS[name], "low16"), start())
+    word = np.asarray(params["w"]).view(np.uint16).astype(np.uint32) << 16
+    rest = np.asarray(state.slots["master_weights"].rest["w"]).astype(np.int32)
+    np.testing.assert_array_equal((word + rest.astype(np.uint32)).view(np.float32), exact)
+    assert state.slots["master_weights"].rest["scale"] is None and rest.dtype == np.int32
+
+
+def test_whole_masters_are_exact_and_parameters_their_nearest() -> None:
+    exact = in_float32(INNERS["adamw"])
+    params, state = train(gradtx.master_weights(INNERS["adamw"]), start())
+    np.testing.assert_array_equal(state.slots["master_weights"].rest["w"], exact)
+    np.testing.assert_array_equal(np.asarray(params["w"], np.float64), own.bf16(exact))
+
+
+def test_corrections_follow_closely() -> None:
+    """Each step adds an error of at most 2⁻¹⁷ of the parameter; without a master it is 2⁻⁹, or the parameter stands still."""
+    inner = gradtx.sgd(1e-3)
+    exact = in_float32(inner)
+    params, state = train(gradtx.master_weights(inner, "bf16+8"), start())
+    near = np.asarray(params["w"], np.float64)
+    np.testing.assert_allclose(near, exact, rtol=2**-8, atol=1e-6)
+    rest = np.asarray(state.slots["master_weights"].rest["w"], np.float64)
+    assert state.slots["master_weights"].rest["w"].dtype == jnp.int8
+    half = 2.0 ** (np.floor(np.log2(np.maximum(np.abs(near), 1e-37))) - 8)
+    error = np.abs(near + rest / 127 * half - exact)
+    assert np.all(error <= 30 * 2**-16 * np.maximum(np.abs(near), 0.05))
+    assert np.abs(np.asarray(train(inner, start())[0]["w"], np.float64) - exact).max() > 4 * error.max()
+
+
+def test_what_is_kept_follows_the_parameter_that_there_is() -> None:
+    """A step from 1 to 1e-8 leaves float32 no way to say so; the master is then the parameter."""
+    w = jnp.ones(1, jnp.bfloat16)
+    tx = gradtx.master_weights(gradtx.sgd(1.0), "low16")
+    updates, state = tx.update(jnp.full(1, 0.99999999, jnp.float32), tx.init(w), w)
+    w = gradtx.apply_updates(w, updates)
+    updates, _ = tx.update(jnp.zeros(1, jnp.bfloat16), state, w)
+    assert np.all(np.isfinite(updates)) and float(gradtx.apply_updates(w, updates)[0]) == float(w[0])
+
+
+def test_nan_stays_nan() -> None:
+    for kept in ("float32", "low16", "bf16+8"):
+        tx, w = gradtx.master_weights(gradtx.sgd(1.0), kept), jnp.ones(2, jnp.bfloat16)
+        new, _ = gradtx.update_params(tx, jnp.array([jnp.nan, 1.0], jnp.bfloat16), tx.init(w), w)
+        assert np.isnan(float(new[0])) and float(new[1]) == 0
+
+
+def test_evaluation_and_skipped_steps() -> None:
+    inner = gradtx.chain(gradtx.sgd(0.1), gradtx.params_ema(0.5))
+    tx = gradtx.guard(gradtx.master_weights(inner, "low16"))
+    params, state = train(tx, start(), 3)
+    assert gradtx.eval_params(tx, state, params)["w"].dtype == jnp.bfloat16
+    bad = {**gradient(7), "scale": jnp.full(4, jnp.nan)}
+    _, after = jax.jit(tx.update)(bad, state, params)
+    assert np.array_equal(after.slots["master_weights"].rest["w"], state.slots["master_weights"].rest["w"])
+
+
+def test_a_form_that_there_is_not() -> None:
+    with pytest.raises(gradtx.GradtxError, match=r"master_weights: kept = 'int16' is none of 'float32', 'bf16\+8', 'low16'"):
+        gradtx.master_weights(gradtx.sgd(0.1), "int16")
