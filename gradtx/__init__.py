@@ -156,6 +156,7 @@ from gradtx.schedules.warmup import warmup_constant_schedule as warmup_constant_
 from gradtx.schedules.warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
 from gradtx.schedules.warmup import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 from gradtx.schedules.warmup import warmup_stable_decay_schedule as warmup_stable_decay_schedule
+from gradtx.storage.compare import compare_storage as compare_storage
 from gradtx.storage.master_weights import master_weights as master_weights
 from gradtx.storage.stored import stored as stored
 from gradtx.transforms.adaptive_clipping import adaptive_grad_clip as adaptive_grad_clip

@@ -331,6 +331,21 @@ def test_devices_make_no_difference(codec: str) -> None:
             assert leaf.sharding.spec == PartitionSpec(None, "x")
 
 
+def test_codecs_are_compared() -> None:
+    """Bytes as `summary` has them, errors in the order of the bits; what is printed is what is returned."""
+    file = io.StringIO()
+    found = gradtx.compare_storage(gradtx.adamw(1e-3), arrays(0), codecs=("float32", "bf16+8", "packed16", "int8", "int4"), file=file)
+    errors = [row.update_error for row in found.rows]
+    assert errors == sorted(errors) and errors[0] == 0 and errors[1] > 0 and errors[-1] < 0.5
+    assert [row.slot_error for row in found.rows] == sorted(row.slot_error for row in found.rows)
+    for row in found.rows[1:]:
+        assert row.bytes == gradtx.summary(gradtx.stored(gradtx.adamw(1e-3), row.codec), arrays(0), file=io.StringIO()).bytes
+    lines = file.getvalue().splitlines()
+    assert lines[0].split() == ["codec", "bytes", "per", "param", "slot", "error", "update", "error"] and lines[-1].startswith("int4")
+    own = gradtx.compare_storage(gradtx.sgd(0.1, momentum=0.9), arrays(0), [arrays(1)] * 2, ("int8",), file=io.StringIO())
+    assert own.rows[0].update_error < 2e-2
+
+
 UP: Any = "up"
 ERRORS: dict[str, tuple[Any, str]] = {
     "codec": (lambda: gradtx.stored(gradtx.adam(1e-3), "int7"), "stored: default = 'int7' is no codec; the codecs are 'int8', 'int4'"),

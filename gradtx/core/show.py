@@ -1,6 +1,6 @@
 """How values print: arrays as `f32[3,4]`, functions by name, definitions as their calls."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,3 +49,14 @@ def is_dtype(value: Any) -> bool:
     except TypeError:
         return False
     return value not in (bool, int, float, complex, object, str, bytes)
+
+
+def show_table(lines: Sequence[Sequence[str]], text_columns: int) -> str:
+    """Lines of cells as text, every column as wide as its widest cell; after the columns of text, which stand left, numbers stand right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(_padded(line, widths, text_columns)).rstrip() for line in lines)
+
+
+def _padded(line: Sequence[str], widths: Sequence[int], text_columns: int) -> list[str]:
+    cells = enumerate(zip(line, widths, strict=True))
+    return [cell.ljust(width) if number < text_columns else cell.rjust(width) for number, (cell, width) in cells]

@@ -6,7 +6,7 @@ from typing import IO, Any, NamedTuple
 
 import jax
 
-from gradtx.core.show import show_array
+from gradtx.core.show import show_array, show_table
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.types import State
 from gradtx.tree.casts import is_inexact
@@ -57,7 +57,7 @@ class Summary(NamedTuple):
         if all((row.member, row.slot, row.path) == ("", "count", "") for row in self.rows):
             what = "only its step count" if self.rows else "nothing at all"
             return f"stateless: it keeps {what}, {self.bytes:,} bytes for {self.parameters:,} parameters"
-        return _table([HEADER, *(_cells(row, self.parameters) for row in self.rows), total])
+        return show_table([HEADER, *(_cells(row, self.parameters) for row in self.rows), total], TEXT_COLUMNS)
 
 
 def summary(tx: Any, params: Any, *, file: IO[str] | None = None) -> Summary:
@@ -138,13 +138,3 @@ def _ratio(size: int, parameters: int) -> float:
 def _cells(row: Row, parameters: int) -> tuple[str, ...]:
     array = f"{row.array} × {row.arrays:,}" if row.arrays > 1 else row.array
     return (row.member, row.slot, row.path, array, f"{row.bytes:,}", f"{_ratio(row.bytes, parameters):.2f}")
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as text, every column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(_pad, range(len(line)), line, widths)).rstrip() for line in lines)
-
-
-def _pad(column: int, cell: str, width: int) -> str:
-    return cell.ljust(width) if column < TEXT_COLUMNS else cell.rjust(width)

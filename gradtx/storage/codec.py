@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gradtx.core.errors import GradtxError
 
@@ -18,6 +19,8 @@ class Codec(NamedTuple):
     """`decode(kept, shape, *, square, block)`: the float32 array of that shape."""
     bound: str
     """The largest error, in words."""
+    kept_dtype: Any = jnp.bfloat16
+    """The dtype of what is kept, where it is one array: by it a slot in codes is told from one that was left as it was."""
     is_coarse: bool = False
     """Whether errors are relative to the largest entry of a block, not to each entry; embeddings are then kept in float32 by default."""
     is_seen: bool = False

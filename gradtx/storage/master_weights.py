@@ -207,8 +207,8 @@ def master_weights(inner: TransformationLike, kept: str = "float32") -> Gradient
 
     The updates of such parameters are float32 whatever their gradients are, since the difference of two numbers in bfloat16 may need
     that many bits: θ + u is then the new parameter exactly. Put it outermost, or next to what leaves updates as they are; what is
-    kept follows the parameter that `apply_updates` and `update_params` make. With "float32" a parameter that was changed by other hands goes back
-    to its master; with the other two the master goes with it.
+    kept follows the parameter that `apply_updates` and `update_params` make. With "float32" a parameter that was changed by other
+    hands goes back to its master; with the other two the master goes with it.
 
     When: parameters in bfloat16, whose updates are mostly smaller than half of their last bit. When not: no memory for it; round them
     stochastically, `update_params(..., rounding="stochastic")`, which needs none.

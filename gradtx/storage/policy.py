@@ -139,8 +139,7 @@ class Policy:
     @staticmethod
     def is_encoded(kept: Any, codec: Codec) -> bool:
         """Whether a slot is in the form of a codec, rather than left as it was."""
-        plain = jnp.float16 if codec.name == "f16" else jnp.bfloat16
-        return kept is not None and (trees.is_node(kept) or getattr(kept, "dtype", None) == plain)
+        return kept is not None and (trees.is_node(kept) or getattr(kept, "dtype", None) == codec.kept_dtype)
 
 
 @functools.lru_cache(maxsize=256)

@@ -57,7 +57,14 @@ def _decode_corrected(kept: Corrected, shape: tuple[int, ...], *, square: bool, 
 
 BF16 = register_codec(Codec("bf16", _encode_bf16, _decode_bf16, "2⁻⁷ of each entry; half of it to the nearest", is_seen=True))
 F16 = register_codec(
-    Codec("f16", _encode_f16, _decode_f16, "2⁻¹⁰ of each entry, or 2⁻²⁴, beyond ±65504 it saturates; of the root for squares", is_seen=True)
+    Codec(
+        "f16",
+        _encode_f16,
+        _decode_f16,
+        "2⁻¹⁰ of each entry, or 2⁻²⁴, beyond ±65504 it saturates; of the root for squares",
+        jnp.float16,
+        is_seen=True,
+    )
 )
 PACKED16 = register_codec(BF16._replace(name="packed16"))
 CORRECTED = register_codec(Codec("bf16+8", _encode_corrected, _decode_corrected, "2⁻¹⁶ of each entry"))
