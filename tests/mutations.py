@@ -15,6 +15,7 @@ import tempfile
 from tests.mutation_rows import MUTATIONS, Mutation
 from tests.mutation_rows_averages import AVERAGES
 from tests.mutation_rows_production import MUTATIONS as PRODUCTION
+from tests.mutation_rows_storage import STORAGE
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -48,7 +49,7 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
 
 
 def main() -> int:
-    survived, rows = 0, [*MUTATIONS, *AVERAGES, *PRODUCTION]
+    survived, rows = 0, [*MUTATIONS, *AVERAGES, *PRODUCTION, *STORAGE]
     for mutation in rows:
         with tempfile.TemporaryDirectory() as folder:
             result = outcome(mutation, pathlib.Path(folder))

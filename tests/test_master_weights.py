@@ -79,14 +79,17 @@ def test_corrections_follow_closely() -> None:
     assert np.abs(np.asarray(train(inner, start())[0]["w"], np.float64) - exact).max() > 4 * error.max()
 
 
-def test_what_is_kept_follows_the_parameter_that_there_is() -> None:
-    """A step from 1 to 1e-8 leaves float32 no way to say so; the master is then the parameter."""
-    w = jnp.ones(1, jnp.bfloat16)
-    tx = gradtx.master_weights(gradtx.sgd(1.0), "low16")
-    updates, state = tx.update(jnp.full(1, 0.99999999, jnp.float32), tx.init(w), w)
-    w = gradtx.apply_updates(w, updates)
-    updates, _ = tx.update(jnp.zeros(1, jnp.bfloat16), state, w)
-    assert np.all(np.isfinite(updates)) and float(gradtx.apply_updates(w, updates)[0]) == float(w[0])
+@pytest.mark.parametrize("kept", ["float32", "low16", "bf16+8"])
+def test_a_parameter_arrives_where_it_is_to(kept: str) -> None:
+    """From any size to any other, through 0: what `apply_updates` makes is a nearest bfloat16 of the master."""
+    rng = np.random.default_rng(3)
+    sizes = 10.0 ** rng.uniform(-8, 3, size=(2, 1000))
+    w, target = jnp.asarray(sizes[0] * rng.choice([-1, 1], 1000), jnp.bfloat16), sizes[1].astype(np.float32)
+    tx = gradtx.master_weights(gradtx.sgd(1.0), kept)
+    updates, _ = tx.update(w.astype(jnp.float32) - target, tx.init(w), w)
+    master = np.asarray(w, np.float32) - (np.asarray(w, np.float32) - target)
+    there = np.asarray(gradtx.apply_updates(w, updates), np.float64)
+    np.testing.assert_array_equal(np.abs(there - master), np.abs(own.bf16(master) - master))  # of two as near, either
 
 
 def test_nan_stays_nan() -> None:

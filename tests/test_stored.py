@@ -159,8 +159,9 @@ def test_what_is_no_plane_of_whole_blocks_is_not_run_by_tiles() -> None:
     assert plane((33, 7), 32) is None and plane((31, 64), 32) is None and plane((), 32) is None
 
 
-def test_a_rule_that_looks_at_whole_arrays_is_run_whole() -> None:
+def test_a_rule_that_looks_at_whole_arrays_is_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """LAMB divides by norms of arrays: by tiles it would be wrong, so it is not run so."""
+    monkeypatch.setattr("gradtx.storage.tiles.ENTRIES", 32 * 128)
     whole, asked = (run(gradtx.stored(gradtx.lamb(1e-2), "int8", min_size=0, fused=fused)) for fused in (False, True))
     assert equal(whole, asked)
 

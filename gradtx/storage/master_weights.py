@@ -37,7 +37,7 @@ class Form(NamedTuple):
     round: Callable[[jax.Array], jax.Array]
     """The parameter of a master."""
     rest: Callable[[jax.Array, jax.Array], jax.Array]
-    """What is kept beside the parameter, which may be another than `round` would give."""
+    """What is kept beside the parameter."""
     join: Callable[[jax.Array, jax.Array], jax.Array]
     """The master again, of the parameter and that."""
 
@@ -75,9 +75,8 @@ def _upper_word(param: jax.Array) -> jax.Array:
 
 
 def _low_rest(master: jax.Array, param: jax.Array) -> jax.Array:
-    """The word of the master less that of the parameter; 0 where that has no 16 bits: the parameter is then the master."""
-    rest = jax.lax.bitcast_convert_type(word_of(master) - _upper_word(param), jnp.int32)
-    return jnp.where((rest >= -(2**15)) & (rest < 2**15), rest, 0).astype(jnp.int16)
+    """The word of the master less that of the parameter."""
+    return jax.lax.bitcast_convert_type(word_of(master) - _upper_word(param), jnp.int32).astype(jnp.int16)
 
 
 def _low_join(param: jax.Array, rest: jax.Array) -> jax.Array:
@@ -158,10 +157,13 @@ def _kept_if_none(new: Any, old: Any, treedef: Any) -> Any:
 
 
 def _step(form: Form, param: jax.Array, master: jax.Array, update: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The way from the parameter to that of the new master, and what is kept, told by the parameter that the caller will have."""
+    """The way from the parameter to that of the new master, and what that one lacks.
+
+    All are multiples of the last bit of the larger parameter in float32, so that θ + way is the new parameter exactly.
+    """
     new = master + update
-    way = form.round(new).astype(jnp.float32) - param.astype(jnp.float32)
-    return way, form.rest(new, (param.astype(jnp.float32) + way).astype(jnp.bfloat16))
+    there = form.round(new)
+    return there.astype(jnp.float32) - param.astype(jnp.float32), form.rest(new, there)
 
 
 def _step_whole(param: jax.Array, master: jax.Array, update: jax.Array) -> Any:
