@@ -123,7 +123,7 @@ def _same(array: jax.Array, other: jax.Array) -> jax.Array:
 
 def plus_nothing(array: jax.Array, other: jax.Array) -> jax.Array:
     """The bits of an array plus 0, which depends on the first entry of the other in a way that no compiler sees through."""
-    first = word_of(other.reshape(-1)[0].astype(jnp.float32))
+    first = word_of(other[(0,) * other.ndim].astype(jnp.float32))
     bits = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[array.dtype.itemsize]
     nothing = jnp.minimum((first >> np.uint32(1)).astype(jnp.int32), 0).astype(bits)
     return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(array, bits) + nothing, array.dtype)
