@@ -61,4 +61,6 @@ STORAGE = [
     ),
     Mutation("tiles: a norm of a tile", "storage/elementwise.py", "return equation.primitive.name in ELEMENTWISE", "return True", STORED),
     Mutation("master: low halves to even", "storage/master_weights.py", "word + np.uint32(0x8000)", "word", MASTER),
+    Mutation("master: stored in fewer bits", "storage/master_weights.py", "rest: Annotated[Any, PRECISE]", "rest: Any", MASTER),
+    Mutation("master: bits of a nan at 0", "storage/master_weights.py", "jnp.maximum(rest, 0)", "rest", MASTER),
 ]

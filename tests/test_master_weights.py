@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx.storage.master_weights import FORMS, STEPS
 from gradtx.tree.rounding import to_bfloat16
 from tests.oracles import storage as own
 
@@ -91,6 +92,44 @@ def test_a_parameter_arrives_where_it_is_to(kept: str) -> None:
     master = np.asarray(w, np.float32) - (np.asarray(w, np.float32) - target)
     there = np.asarray(gradtx.apply_updates(w, updates), np.float64)
     np.testing.assert_array_equal(np.abs(there - master), np.abs(own.bf16(master) - master))  # of two as near, either
+
+
+@pytest.mark.parametrize("kept", ["float32", "low16", "bf16+8"])
+def test_what_is_kept_follows_the_parameter_that_there_is(kept: str) -> None:
+    """Where a step through 0 needs one bit more than float32 has, the parameter is a unit beside; the master is told by it."""
+    rng = np.random.default_rng(4)
+    form = FORMS[kept]
+    master = jnp.asarray(rng.choice([-1, 1], 100_000) * rng.uniform(0.5, 2, 100_000), jnp.float32)
+    w = form.round(master)
+    master = form.join(w, form.rest(master, w))
+    new = master * 2.0 ** jnp.asarray(-rng.uniform(10, 24, 100_000)) * jnp.asarray(rng.choice([-1, 1], 100_000))
+    way, rest = STEPS[kept](w, master, new - master)
+    held, target = gradtx.apply_updates(w, way), np.asarray(master + (new - master), np.float64)
+    there = np.asarray(form.round(jnp.asarray(target, jnp.float32)), np.float64)
+    beside = np.asarray(held, np.float64) != there
+    unit = np.spacing(np.abs(np.asarray(master)))
+    assert 0 < beside.sum() < 500 and np.all(np.abs(np.asarray(held, np.float64) - there)[beside] <= unit[beside])
+    found = np.abs(np.asarray(form.join(held, rest), np.float64) - target)
+    assert np.all(found[beside] <= (0 if kept == "float32" else unit[beside]))
+
+
+@pytest.mark.parametrize("kept", ["low16", "bf16+8"])
+@pytest.mark.parametrize("value", [0.0, -0.0, 3.0, -0.7])
+def test_parameters_set_by_other_hands(kept: str, value: float) -> None:
+    """The master goes with the parameter, whatever was kept beside the old one; at 0 that would be the bits of a nan."""
+    tx, w = gradtx.master_weights(gradtx.sgd(1.0), kept), jnp.ones(201, jnp.bfloat16)
+    _, state = gradtx.update_params(tx, jnp.linspace(-3e-3, 3e-3, 201), tx.init(w), w)
+    rest = np.asarray(state.slots["master_weights"].rest)
+    assert rest.min() < 0 < rest.max()
+    new, _ = gradtx.update_params(tx, jnp.zeros(201), state, jnp.full(201, value, jnp.bfloat16))
+    np.testing.assert_array_equal(np.asarray(new, np.float32), np.float32(jnp.bfloat16(value)))
+
+
+def test_stored_around_keeps_the_master() -> None:
+    """A master in bfloat16 would be the parameter again, which stands still; see `test_low_halves_are_exact` for the other way round."""
+    tx = gradtx.stored(gradtx.master_weights(gradtx.sgd(1e-3, momentum=0.9)), "packed16", min_size=0)
+    rest = tx.init(start()).slots["master_weights"].rest["w"]
+    assert rest.dtype == jnp.float32
 
 
 def test_nan_stays_nan() -> None:

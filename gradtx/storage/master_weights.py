@@ -4,7 +4,7 @@ r"""Master weights: parameters in bfloat16, an optimizer that works on them in f
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from gradtx.core.eval_params import evaluate_slots, reads_out
 from gradtx.core.leafwise import treewise
 from gradtx.core.rules import Inside
 from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation, definition
+from gradtx.core.types import PRECISE
 from gradtx.storage.sixteen import half_unit
 from gradtx.tree.casts import as_array
 from gradtx.tree.kernels import map_arrays
@@ -26,7 +27,7 @@ from gradtx.tree.rounding import float_of, to_bfloat16, word_of
 class MasterWeights(NamedTuple):
     """What parameters in bfloat16 lack."""
 
-    rest: Any
+    rest: Annotated[Any, PRECISE]
     """The master itself, its low half, or a correction; None for parameters that are not bfloat16."""
 
 
@@ -75,11 +76,14 @@ def _upper_word(param: jax.Array) -> jax.Array:
 
 
 def _low_rest(master: jax.Array, param: jax.Array) -> jax.Array:
-    """The word of the master less that of the parameter."""
-    return jax.lax.bitcast_convert_type(word_of(master) - _upper_word(param), jnp.int32).astype(jnp.int16)
+    """The word of the master less that of the parameter; 0 where that has no 16 bits: the parameter is then the master."""
+    rest = jax.lax.bitcast_convert_type(word_of(master) - _upper_word(param), jnp.int32)
+    return jnp.where((rest >= -(2**15)) & (rest < 2**15), rest, 0).astype(jnp.int16)
 
 
 def _low_join(param: jax.Array, rest: jax.Array) -> jax.Array:
+    """Nothing is below 0: there the word less something, of a parameter set to 0 by other hands, would be a nan."""
+    rest = jnp.where(param == 0, jnp.maximum(rest, 0), rest)
     return float_of(_upper_word(param) + jax.lax.bitcast_convert_type(rest.astype(jnp.int32), jnp.uint32))
 
 
@@ -157,13 +161,13 @@ def _kept_if_none(new: Any, old: Any, treedef: Any) -> Any:
 
 
 def _step(form: Form, param: jax.Array, master: jax.Array, update: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The way from the parameter to that of the new master, and what that one lacks.
+    """The way from the parameter to that of the new master, and what the parameter lacks that the caller will have.
 
-    All are multiples of the last bit of the larger parameter in float32, so that θ + way is the new parameter exactly.
+    θ + way is that of the new master exactly, but where a step through 0 makes the way one bit too long for float32.
     """
     new = master + update
-    there = form.round(new)
-    return there.astype(jnp.float32) - param.astype(jnp.float32), form.rest(new, there)
+    way = form.round(new).astype(jnp.float32) - param.astype(jnp.float32)
+    return way, form.rest(new, (param.astype(jnp.float32) + way).astype(jnp.bfloat16))
 
 
 def _step_whole(param: jax.Array, master: jax.Array, update: jax.Array) -> Any:
@@ -208,9 +212,10 @@ def master_weights(inner: TransformationLike, kept: str = "float32") -> Gradient
     ========  =====  =======================================================================================================
 
     The updates of such parameters are float32 whatever their gradients are, since the difference of two numbers in bfloat16 may need
-    that many bits: θ + u is then the new parameter exactly. Put it outermost, or next to what leaves updates as they are; what is
-    kept follows the parameter that `apply_updates` and `update_params` make. With "float32" a parameter that was changed by other
-    hands goes back to its master; with the other two the master goes with it.
+    that many bits: θ + u is then the new parameter exactly, or, after a step through 0, to the last bit that the old one had in float32.
+    Put it outermost, or next to what leaves updates as they are; what is kept follows the parameter that `apply_updates` and
+    `update_params` make. With "float32" a parameter that was changed by other hands goes back to its master; with the other two the
+    master goes with it. `stored` around it leaves what it keeps as it is.
 
     When: parameters in bfloat16, whose updates are mostly smaller than half of their last bit. When not: no memory for it; round them
     stochastically, `update_params(..., rounding="stochastic")`, which needs none.
