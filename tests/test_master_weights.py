@@ -149,6 +149,23 @@ def test_evaluation_and_skipped_steps() -> None:
     assert np.array_equal(after.slots["master_weights"].rest["w"], state.slots["master_weights"].rest["w"])
 
 
+def test_scan_accumulation_and_files(tmp_path: Any) -> None:
+    """One program of two updates, each of two gradients, is two steps of the mean; a checkpoint has every bit."""
+    inner, grads = gradtx.sgd(0.25, momentum=0.5), gradient(0)
+    tx, twice = (gradtx.master_weights(one, "low16") for one in (inner, gradtx.accumulate(inner, 2)))
+    state, params = tx.init(start()), start()
+    for _ in range(2):
+        params, state = gradtx.update_params(tx, grads, state, params)
+    scanned, kept = jax.lax.scan(
+        lambda carry, _: (gradtx.update_params(twice, grads, carry[1], carry[0]), None), (start(), twice.init(start())), None, length=4
+    )[0]
+    np.testing.assert_array_equal(scanned["w"], params["w"])
+    np.testing.assert_array_equal(kept.slots["master_weights"].rest["w"], state.slots["master_weights"].rest["w"])
+    gradtx.save(tmp_path / "state", state)
+    loaded = gradtx.load(tmp_path / "state", tx.init(start()))
+    assert all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(state), strict=True))
+
+
 def test_a_form_that_there_is_not() -> None:
     with pytest.raises(gradtx.GradtxError, match=r"master_weights: kept = 'int16' is none of 'float32', 'bf16\+8', 'low16'"):
         gradtx.master_weights(gradtx.sgd(0.1), "int16")

@@ -3,7 +3,7 @@
 import functools
 import io
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -346,6 +346,21 @@ def test_codecs_are_compared() -> None:
     assert lines[0].split() == ["codec", "bytes", "per", "param", "slot", "error", "update", "error"] and lines[-1].startswith("int4")
     own = gradtx.compare_storage(gradtx.sgd(0.1, momentum=0.9), arrays(0), [arrays(1)] * 2, ("int8",), file=io.StringIO())
     assert own.rows[0].update_error < 2e-2
+
+
+def test_comparisons_see_into_wrappers() -> None:
+    """What a wrapper and its member keep; steps that move nothing say nothing, nor do arrays that are not the parameters'."""
+    inner, file = gradtx.adamw(1e-3), io.StringIO()
+    plain, held, summed, none, flat = (
+        gradtx.compare_storage(tx, arrays(0), codecs=("packed16",), file=file).rows[0]
+        for tx in (inner, gradtx.guard(inner), gradtx.accumulate(inner, 2), gradtx.accumulate(inner, 8), gradtx.flatten(inner))
+    )
+    assert 0 < plain.slot_error == held.slot_error < 2**-8 and held.update_error == plain.update_error
+    assert 0 < summed.slot_error < 2**-8 and 0 < summed.update_error < 2e-2
+    assert 0 < none.slot_error < 2**-8 and np.isnan(none.update_error)
+    assert np.isnan(flat.slot_error) and flat.update_error > 0
+    with pytest.raises(gradtx.GradtxError, match=r"compare_storage: grads = .* is no list of trees, one for each step; pass \[grads\]"):
+        gradtx.compare_storage(inner, arrays(0), cast(Any, arrays(1)))
 
 
 UP: Any = "up"

@@ -1,16 +1,20 @@
 """`compare_storage`: what each codec costs and what it loses, on parameters and gradients of your own."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.program import chosen_leaves, leaves_of
-from gradtx.core.rules import LeafRule
-from gradtx.core.show import show_table
+from gradtx.core.errors import GradtxError
+from gradtx.core.program import chosen_leaves, leaves_of, shown
+from gradtx.core.rules import LeafRule, TreeRule
+from gradtx.core.selector import Leaves
+from gradtx.core.show import show, show_table
 from gradtx.core.slot_paths import slots_at
-from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
+from gradtx.core.storing import decode_tree, first_tree, own_slots
+from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation, members_inside
 from gradtx.storage.stored import stored
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import is_inexact
@@ -25,9 +29,9 @@ class Stored(NamedTuple):
     bytes: int
     """The whole state."""
     slot_error: float
-    """‖decoded − s‖ / ‖s‖ of the slot that suffers most, in one encoding to the nearest."""
+    """‖decoded − s‖ / ‖s‖ of the slot that suffers most, in one encoding to the nearest; nan if a wrapper's member has other arrays."""
     update_error: float
-    """‖u − u₃₂‖ / ‖u₃₂‖ of the last of several steps, from the same parameters and gradients as in float32."""
+    """‖u − u₃₂‖ / ‖u₃₂‖ of the last step that moves anything, from the same parameters and gradients as in float32; nan if none does."""
 
 
 class Comparison(NamedTuple):
@@ -73,7 +77,7 @@ def compare_storage(
       The same as a record: `rows` of codec, bytes, slot_error and update_error.
 
     Raises:
-      GradtxError: an unknown codec, and all that `stored` raises.
+      GradtxError: an unknown codec, and all that `stored` raises; gradients that are no list.
 
     >>> import gradtx, io, jax.numpy as jnp
     >>> params = {"w": jnp.ones((256, 256))}
@@ -84,15 +88,17 @@ def compare_storage(
     See also: `stored`, `summary`.
     """
     tx = as_transformation(tx)
-    steps = list(grads) if grads is not None else _normal(params)
-    update, state = _after(tx, params, steps)
+    steps = _normal(params) if grads is None else grads
+    if not isinstance(steps, Sequence) or not steps:
+        raise GradtxError(f"compare_storage: grads = {show(grads)} is no list of trees, one for each step; pass [grads]")
+    step, update, state = _after(tx, params, steps)
     rows = []
     for codec in codecs:
         kept = tx if codec == "float32" else stored(tx, codec, **options)
-        other, made = (update, state) if kept is tx else _after(kept, params, steps)
+        other, made = (update, state) if kept is tx else _after(kept, params, steps, step)[1:]
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
-        worst = 0.0 if kept is tx else max(_slot_errors(kept, state, params), default=0.0)
-        rows.append(Stored(codec, size, worst, _relative(other, update)))
+        worst = 0.0 if kept is tx else _worst(_slot_errors(kept, state.slots, state.count, params))
+        rows.append(Stored(codec, size, worst, _relative(other, update) if _moves(update) else math.nan))
     found = Comparison(tuple(rows), sum(jnp.size(leaf) for leaf in jax.tree.leaves(params) if is_inexact(leaf)))
     print(found, file=file)
     return found
@@ -110,12 +116,18 @@ def _like(value: Any, key: Any, size: float) -> Any:
     return size * jax.random.normal(key, jnp.shape(value), jnp.result_type(value))
 
 
-def _after(tx: GradientTransformation, params: Any, steps: Sequence[Any]) -> tuple[Any, Any]:
-    """The last update, and the state after it."""
-    update, state, made = jax.jit(tx.update), tx.init(params), None
-    for grads in steps:
+def _after(tx: GradientTransformation, params: Any, steps: Sequence[Any], at: int | None = None) -> tuple[int, Any, Any]:
+    """The number of a step and its update, and the state after all; None: the last step that moves anything."""
+    update, state, step, chosen = jax.jit(tx.update), tx.init(params), 0, None
+    for number, grads in enumerate(steps):
         made, state = update(grads, state, params)
-    return made, state
+        if chosen is None or (number <= at if at is not None else _moves(made)):
+            step, chosen = number, made
+    return step, chosen, state
+
+
+def _moves(update: Any) -> bool:
+    return any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(update) if is_inexact(leaf))
 
 
 def _relative(one: Any, other: Any) -> float:
@@ -124,22 +136,47 @@ def _relative(one: Any, other: Any) -> float:
     return float(global_norm([a - b for a, b in zip(values, others, strict=True)])) / size if size else 0.0
 
 
-def _slot_errors(tx: GradientTransformation, plain: Any, params: Any) -> Iterator[float]:
-    """The relative error of every slot of every rule on arrays, encoded once and decoded."""
+def _worst(errors: Iterator[float]) -> float:
+    found = list(errors)
+    return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
+
+
+def _slot_errors(tx: GradientTransformation, slots: Any, count: Any, params: Any) -> Iterator[float]:
+    """The relative error of every slot, encoded once and decoded, members of wrappers included."""
     leaves = leaves_of(params)
     for item in tx.items:
-        rule = item.rule.rule if isinstance(item.rule, LeafRule) else None
-        if rule is None or rule.storage is None or rule.slots is None:
+        if not item.rule.keeps:
             continue
-        kept = slots_at(plain.slots, item.path)
-        fields = kept if isinstance(kept, dict) else kept._asdict()
+        if isinstance(item.rule, LeafRule):
+            yield from _errors_of_arrays(item, slots_at(slots, item.path), leaves)
+            continue
+        kept = slots_at(slots, item.path)
+        yield from _errors_of_tree(item.rule, kept)
+        for inside in members_inside(item, slots, count):
+            yield from _slot_errors(inside.member, inside.slots, inside.count, shown(item, leaves))
+
+
+def _errors_of_arrays(item: Any, kept: Any, leaves: Leaves) -> Iterator[float]:
+    rule = item.rule.rule
+    if rule.storage is None or rule.slots is None:
+        return
+    fields = kept if isinstance(kept, dict) else kept._asdict()
+    try:
         columns = [leaves.treedef.flatten_up_to(fields[name]) for name in rule.slots._fields]
-        acts, stored_how = chosen_leaves(item, leaves), rule.storage.chooses(leaves)
-        pairs = []
-        for index, value in enumerate(leaves.values):
-            if acts[index]:
-                slots = rule.slots(*(column[index] for column in columns))
-                pairs.append((slots, rule.storage.decode(rule.storage.first(slots, value, stored_how[index]), jnp.shape(value))))
-        for place in range(len(rule.slots._fields)):
-            both = [(exact[place], read[place]) for exact, read in pairs if exact[place] is not None]
-            yield _relative([read for _, read in both], [exact for exact, _ in both])
+    except ValueError:  # a wrapper has given its member other arrays than the parameters
+        yield math.nan
+        return
+    acts, stored_how, pairs = chosen_leaves(item, leaves), rule.storage.chooses(leaves), []
+    for index, value in enumerate(leaves.values):
+        if acts[index]:
+            slots = rule.slots(*(column[index] for column in columns))
+            pairs.append((slots, rule.storage.decode(rule.storage.first(slots, value, stored_how[index]), jnp.shape(value))))
+    for place in range(len(rule.slots._fields)):
+        both = [(exact[place], read[place]) for exact, read in pairs if exact[place] is not None]
+        yield _relative([read for _, read in both], [exact for exact, _ in both])
+
+
+def _errors_of_tree(rule: TreeRule, kept: Any) -> Iterator[float]:
+    """Of what a rule on trees keeps for itself."""
+    own, read = own_slots(rule, kept)[0], own_slots(rule, decode_tree(rule, first_tree(rule, kept)))[0]
+    yield from (_relative(other, exact) for other, exact in zip(read or (), own or (), strict=True))

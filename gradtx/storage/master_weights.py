@@ -213,9 +213,10 @@ def master_weights(inner: TransformationLike, kept: str = "float32") -> Gradient
 
     The updates of such parameters are float32 whatever their gradients are, since the difference of two numbers in bfloat16 may need
     that many bits: θ + u is then the new parameter exactly, or, after a step through 0, to the last bit that the old one had in float32.
-    Put it outermost, or next to what leaves updates as they are; what is kept follows the parameter that `apply_updates` and
-    `update_params` make. With "float32" a parameter that was changed by other hands goes back to its master; with the other two the
-    master goes with it. `stored` around it leaves what it keeps as it is.
+    Put it outermost, or next to what leaves updates as they are: around `accumulate` and `dynamic_loss_scale`, which give updates the dtype
+    of gradients, and in bfloat16 that is too little for what is kept to belong to the parameter. What is kept follows the parameter that
+    `apply_updates` and `update_params` make. With "float32" a parameter that was changed by other hands goes back to its master; with the
+    other two the master goes with it. `stored` around it leaves what it keeps as it is.
 
     When: parameters in bfloat16, whose updates are mostly smaller than half of their last bit. When not: no memory for it; round them
     stochastically, `update_params(..., rounding="stochastic")`, which needs none.
