@@ -19,6 +19,7 @@ from gradtx.core.hyperparams import vmap_axes as vmap_axes
 from gradtx.core.leafwise import leafwise as leafwise
 from gradtx.core.leafwise import treewise as treewise
 from gradtx.core.make_step import make_step as make_step
+from gradtx.core.matrixwise import matrixwise as matrixwise
 from gradtx.core.reports import loss_scale as loss_scale
 from gradtx.core.schedule import Schedule as Schedule
 from gradtx.core.schedule import schedule as schedule

@@ -15,6 +15,8 @@ import numpy as np
 
 from gradtx.core.errors import MissingExtraError, MissingParamsError, StateError, StructureError
 from gradtx.core.leaving_out import update_if
+from gradtx.core.matrices import Layout
+from gradtx.core.on_matrices import bound, init_matrices
 from gradtx.core.rules import Function, LeafRule, Rule, keywords, wanted
 from gradtx.core.show import show_array
 from gradtx.core.storing import Storage, update_seen
@@ -34,6 +36,13 @@ class Member(NamedTuple):
     active: Sequence[bool]
     shared: Any = None
     extra: Mapping[str, Any] = MappingProxyType({})
+    layouts: Sequence[Any] = ()
+    """How the leaves are matrices, for a rule on these."""
+    turns: Sequence[Any] = ()
+
+    def rule_at(self, index: int) -> Rule:
+        """The rule as the kernel of a leaf has it."""
+        return self.rule.rule.laid_out(self.layouts[index]) if self.layouts else self.rule.rule
 
 
 class Row(NamedTuple):
@@ -44,14 +53,15 @@ class Row(NamedTuple):
     param: jax.Array | None
     leaf: np.uint32 | None
     raw: jax.Array | None
+    turns: tuple[Any, ...]
 
 
-def init_leaf(member: Member, param: Any, path: str, stored: Any = None) -> Any:
+def init_leaf(member: Member, param: Any, path: str, stored: Any = None, layout: Layout | None = None) -> Any:
     """The slots of one leaf: strongly typed arrays, none of them the parameter itself; None for what this leaf does without."""
     rule = member.rule.rule
     assert rule.init is not None
     _check_real(member, param, path)
-    slots = rule.init(param, **wanted(rule.init, _given(member)))
+    slots = init_matrices(rule.init, layout, param, **wanted(rule.init, _given(member)))
     slots = type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
     return slots if rule.storage is None else rule.storage.first(slots, param, stored)
 
@@ -128,28 +138,29 @@ def update_leaves(
             [slots[n][index] for n in program],
             params and params[index],
             raw[index],
+            tuple(members[n].turns[index] if members[n].turns else None for n in program),
         )
         for index, program in enumerate(programs)
         if program
     }
-    concluded = [_conclude(n, member, programs, rows, paths, step, acts) for n, member in enumerate(members)]
+    concluded = [_conclude(n, members, programs, rows, paths, step, acts) for n in range(len(members))]
     told = [wanted(member.rule.rule.update, {**member.hyperparams, **more}) for member, (more, _) in zip(members, concluded, strict=True)]
     new_updates, new_slots = list(updates), [list(column) for column in slots]
-    rules = [member.rule.rule for member in members]
-    for program, chosen in _alike(programs, rows).items():
-        function = _kernel(tuple(rules[n] for n in program[0]))
-        results = _call(function, (step, acts, tuple(told[n] for n in program[0])), chosen, rows, paths, [members[n] for n in program[0]])
+    for (program, rules, *_), chosen in _alike(programs, rows, members).items():
+        together = [members[n] for n in program]
+        results = _call(_kernel(rules), (step, acts, tuple(told[n] for n in program)), chosen, rows, paths, together)
         for index, (update, kept) in zip(chosen, results, strict=True):
             new_updates[index] = update
-            for n, slot in zip(program[0], kept, strict=True):
+            for n, slot in zip(program, kept, strict=True):
                 new_slots[n][index] = slot
     return new_updates, new_slots, [shared for _, shared in concluded], [more for more, _ in concluded]
 
 
-def _alike(programs: Sequence[tuple[int, ...]], rows: Mapping[int, Row]) -> dict[Any, list[int]]:
-    """The leaves whose rows may share kernel calls, by program and shapes."""
+def _alike(programs: Sequence[tuple[int, ...]], rows: Mapping[int, Row], members: Sequence[Member]) -> dict[Any, list[int]]:
+    """The leaves whose rows may share kernel calls, by program, its rules and shapes."""
     order = list(rows)
-    kinds = group((programs[index], *_shapes(rows[index])) for index in order)
+    rules = {index: tuple(members[n].rule_at(index) for n in programs[index]) for index in order}
+    kinds = group((programs[index], rules[index], *_shapes(rows[index])) for index in order)
     return {kind: [order[place] for place in places] for kind, places in kinds.items()}
 
 
@@ -159,12 +170,12 @@ def _call(
     try:
         return call_rows(function, shared, [rows[index] for index in chosen])
     except (TypeError, ValueError) as error:
-        raise _located(error, members, rows[chosen[0]], paths[chosen[0]]) from None
+        raise _located(error, members, rows[chosen[0]], paths[chosen[0]], chosen[0]) from None
 
 
 def _conclude(
     n: int,
-    member: Member,
+    members: Sequence[Member],
     programs: Sequence[tuple[int, ...]],
     rows: Mapping[int, Row],
     paths: Sequence[str],
@@ -172,6 +183,7 @@ def _conclude(
     acts: jax.Array | None,
 ) -> tuple[dict[str, Any], Any]:
     """What a rule makes of the whole tree, by name, and its shared scalars."""
+    member = members[n]
     rule, told = member.rule.rule, member.hyperparams
     if rule.conclude is None:
         return {}, member.shared
@@ -182,7 +194,7 @@ def _conclude(
     found: dict[int, Any] = {}
     if rule.measure is not None:
         asked = wanted(rule.measure, {**told, **(member.shared._asdict() if member.shared else {})})
-        for chosen in _alike(programs, mine).values():
+        for chosen in _alike(programs, mine, members).values():
             results = _call(_measuring(rule), (step, asked), chosen, mine, paths, [member])
             found |= dict(zip(chosen, results, strict=True))
     measures = [found[index] for index in sorted(found)]
@@ -221,12 +233,13 @@ def conclude_tree(rule: Rule, dtype: Any, given: Any, kept: Any) -> tuple[dict[s
     return told, choose(acts, new, shared)
 
 
-def _located(error: Exception, members: Sequence[Member], row: Row, path: str) -> Exception:
+def _located(error: Exception, members: Sequence[Member], row: Row, path: str, index: int) -> Exception:
     """What a kernel raised, with the leaf it was for: slots of other shapes, or else the rule's own error."""
     for member, slots in zip(members, row.slots, strict=True):
         if slots is None:
             continue
-        fitting = jax.eval_shape(functools.partial(init_leaf, member, path=path), row.grad)
+        layout = member.layouts[index] if member.layouts else None
+        fitting = jax.eval_shape(functools.partial(init_leaf, member, path=path, layout=layout), row.grad)
         for name, kept, fits in zip(slots._fields, slots, fitting, strict=True):
             if getattr(kept, "shape", None) != getattr(fits, "shape", None):
                 return StateError(
@@ -237,7 +250,7 @@ def _located(error: Exception, members: Sequence[Member], row: Row, path: str) -
     return error
 
 
-def _row(members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], param: Any, raw: Any) -> Row:
+def _row(members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], param: Any, raw: Any, turns: tuple[Any, ...] = ()) -> Row:
     grad = as_array(grad)
     needing = [member for member in members if member.rule.rule.needs_params]
     if needing and param is None:
@@ -246,7 +259,7 @@ def _row(members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], 
         _check_real(member, grad, path)
     random, wants_raw = (any(getattr(member.rule.rule, ask) for member in members) for ask in ("is_random", "wants_raw"))
     beside = as_array(param) if needing else None
-    return Row(grad, tuple(slots), beside, path_hash(path) if random else None, as_array(raw) if wants_raw else None)
+    return Row(grad, tuple(slots), beside, path_hash(path) if random else None, as_array(raw) if wants_raw else None, turns)
 
 
 def _shapes(row: Row) -> tuple[Any, ...]:
@@ -274,7 +287,7 @@ def run_whole(rules: tuple[Rule, ...], shared: Any, row: Row, position: Any = No
         if rule.applies:
             update = update.astype(row.grad.dtype).astype(update.dtype)
         grad, param, decoded, named = _in_compute(rule, rule.update, row, update, slots, {**values, "noise": random}, step)
-        rule_update = functools.partial(rule.update, **named, **wanted(rule.update, rule.options.values))
+        rule_update = bound(rule, named, row.turns[number] if row.turns else None, row.leaf, step, row.grad.dtype)
         if rule.storage is None or slots is None:
             update, new = update_if(acts, rule_update, grad, decoded, param, step.astype(grad.real.dtype))
             kept.append(None if slots is None else _encode(new, slots))

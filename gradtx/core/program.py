@@ -115,8 +115,9 @@ def _init_leaves(item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bo
     if rule.kept is None:
         return shared
     stored = [None] * len(values) if rule.storage is None else rule.storage.chooses(leaves)
-    each = zip(member.active, values, leaves.paths, stored, strict=True)
-    rows = [init_leaf(member, value, path, chosen) if active else None for active, value, path, chosen in each]
+    layouts = [None] * len(values) if rule.matrices is None else rule.matrices.layouts(leaves, member.active, item.name)
+    each = zip(member.active, values, leaves.paths, stored, layouts, strict=True)
+    rows = [init_leaf(member, value, path, chosen, layout) if active else None for active, value, path, chosen, layout in each]
     return _merge(_pack(rule.kept, rows, leaves), shared)
 
 
@@ -179,7 +180,7 @@ def _update_leaves(
         active = _active(_chosen(item, params or leaves), leaves.values)
         column, shared = columns_of(item, item.rule.rule, slots, leaves, active)
         values = call.clock.resolve(item.rule.hyperparams, call.known)
-        members.append(Member(item.name, item.rule, values, active, shared, call.extra))
+        members.append(Member(item.name, item.rule, values, active, shared, call.extra, *_as_matrices(item, params or leaves, active)))
         columns.append(column)
     new, kept, totals, concluded = update_leaves(
         members, leaves.paths, leaves.values, columns, None if params is None else params.values, raw, call.clock.step, call.acts
@@ -189,6 +190,15 @@ def _update_leaves(
             kind = item.rule.rule.kept if isinstance(item.rule, LeafRule) else None
             slots = put_slots(slots, item.path, _merge(None if kind is None else _pack(kind, rows, leaves), shared))
     return leaves._replace(values=new), slots, {item.name: more for item, more in zip(run, concluded, strict=True) if more}
+
+
+def _as_matrices(item: Item, leaves: Leaves, active: Sequence[bool]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """For every leaf how it is matrices, and their turns; nothing for a rule on arrays."""
+    matrices = item.rule.rule.matrices if isinstance(item.rule, LeafRule) else None
+    if matrices is None:
+        return (), ()
+    layouts = matrices.layouts(leaves, active, item.name)
+    return layouts, matrices.turns(layouts)
 
 
 def _update_tree(item: Item, leaves: Leaves, slots: Any, params: Leaves | None, call: Call) -> Any:

@@ -1,5 +1,6 @@
 """The two kinds of rule, as records: what a transformation does to one array, or to a tree."""
 
+import dataclasses
 import functools
 import inspect
 import typing
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from gradtx.core.definition import Static
 from gradtx.core.errors import GradtxError
+from gradtx.core.matrices import Layout, Matrices
 from gradtx.core.storing import Storage
 
 Function = Callable[..., Any]
@@ -32,6 +34,10 @@ class Rule:
     applies: bool = False
     """Whether its update is the new parameter itself, in the parameter's dtype; its gradient is rounded as the caller would see it."""
     storage: Storage | None = None
+    matrices: Matrices | None = None
+    """How arrays are matrices, for a rule on these."""
+    layout: Layout | None = None
+    """How the array of one kernel is one; a rule on arrays has none."""
 
     @functools.cached_property
     def kept(self) -> type[Any] | None:
@@ -60,7 +66,7 @@ class Rule:
     @functools.cached_property
     def is_random(self) -> bool:
         """Whether it needs to know which leaf it is given."""
-        return not keywords(self.update).isdisjoint({"key", "noise"}) or (self.storage is not None and self.storage.is_random)
+        return not keywords(self.update).isdisjoint({"key", "noise", "gaussian"}) or (self.storage is not None and self.storage.is_random)
 
     @functools.cached_property
     def wants_raw(self) -> bool:
@@ -74,7 +80,21 @@ class Rule:
     def _hash(self) -> int:
         functions = self.update, self.init, self.measure, self.conclude, self.init_shared, self.evaluate
         flags = self.needs_params, self.real_only, self.absorbs, self.applies
-        return hash((functions, self.options, self.extra, flags, self.storage))
+        return hash((functions, self.options, self.extra, flags, self.storage, self.layout))
+
+    def laid_out(self, layout: Layout | None) -> "Rule":
+        """The rule as the kernel of one array has it."""
+        return self if self.matrices is None else _laid_out(self, layout)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether its matrices are spread over devices, so that arrays alike are worked on together."""
+        return self.matrices is not None and self.matrices.shard is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _laid_out(rule: Rule, layout: Layout | None) -> Rule:
+    return dataclasses.replace(rule, matrices=None, layout=layout)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ def labels(where: Any, leaves: Leaves, groups: Sequence[str], owner: str) -> Seq
     return _checked_labels(found, leaves, groups, owner)
 
 
+def claimed(rules: Sequence[Any], leaves: Leaves, owner: str) -> list[Any]:
+    """For every leaf what the first rule says that matches it; None where none does."""
+    return _first_match(rules, [_matches(pattern, leaves) for pattern, _ in rules], leaves.paths, owner)
+
+
 @functools.lru_cache(maxsize=256)
 def _labels_by_text(rules: tuple[tuple[str, str], ...], paths: tuple[str, ...], owner: str) -> list[str | None]:
     return _first_match(rules, [_matches_text(pattern, paths) for pattern, _ in rules], paths, owner)

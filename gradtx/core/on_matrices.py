@@ -1,0 +1,87 @@
+"""Rules on matrices as rules on arrays: what a kernel does around one."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.definition import Static
+from gradtx.core.matrices import Layout
+from gradtx.core.rules import Function, Rule, keywords, wanted
+from gradtx.tree.casts import compute_dtype, real_dtype
+from gradtx.tree.keys import leaf_key
+
+
+def init_matrices(init: Function, layout: Layout | None, param: Any, **given: Any) -> Any:
+    """The slots of one array; those in the shape of its matrices in the shape of the array."""
+    if layout is None:
+        return init(param, **given)
+    slots = init(layout.matrix(param), **given)
+    return _put(slots, [layout.array if slot is not None and slot.shape == layout.shape else _same for slot in slots])
+
+
+def _same(slot: Any) -> Any:
+    return slot
+
+
+def _put(slots: Any, changes: Any) -> Any:
+    return type(slots)(*(None if slot is None else change(slot) for slot, change in zip(slots, changes, strict=True)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _alike(init: Function, options: Static, layout: Layout) -> tuple[bool, ...]:
+    """Of every slot whether it has the shape of the matrices."""
+    given = wanted(init, options.values)
+    numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in keywords(init, required=True) - set(given)}
+    slots = jax.eval_shape(functools.partial(init, **given), jax.ShapeDtypeStruct(layout.shape, jnp.float32), **numbers)
+    return tuple(slot is not None and slot.shape == layout.shape for slot in slots)
+
+
+def changes_of(rule: Rule, change: str) -> list[Callable[[Any], Any]]:
+    """For every slot how it becomes matrices ("matrix"), or an array again ("array")."""
+    assert rule.init is not None and rule.layout is not None
+    return [getattr(rule.layout, change) if alike else _same for alike in _alike(rule.init, rule.options, rule.layout)]
+
+
+def as_matrices(rule: Rule, slots: Any) -> Any:
+    """Slots as a rule on matrices sees them."""
+    return None if slots is None else _put(slots, changes_of(rule, "matrix"))
+
+
+def as_arrays(rule: Rule, slots: Any) -> Any:
+    """Slots as they are kept."""
+    return None if slots is None else _put(slots, changes_of(rule, "array"))
+
+
+def bound(rule: Rule, named: Mapping[str, Any], turns: Any, leaf: Any, step: Any, dtype: Any) -> Callable[..., Any]:
+    """`update(grad, slots, param, step)` of a rule that is told all that it asked for by name."""
+    options = wanted(rule.update, rule.options.values)
+    if rule.layout is None:
+        return functools.partial(rule.update, **named, **options)
+    return functools.partial(_on_matrices, rule, {**told_of_matrices(rule, named, turns, leaf, step, dtype), **options})
+
+
+def told_of_matrices(rule: Rule, named: Mapping[str, Any], turns: Any, leaf: Any, step: Any, dtype: Any) -> dict[str, Any]:
+    """What a rule on matrices is told: arrays as matrices, the turns of these, and normal random numbers."""
+    layout, told, asked = rule.layout, dict(named), keywords(rule.update)
+    assert layout is not None
+    if "raw" in told:
+        told["raw"] = layout.matrix(told["raw"])
+    if "phase" in asked:
+        told["phase"] = jnp.asarray(turns)
+    if "gaussian" in asked:
+        key = leaf_key(rule.options.values.get("seed", 0), step, leaf)
+        told["gaussian"] = jax.random.normal(key, layout.shape, real_dtype(dtype)).astype(compute_dtype(dtype))
+    return told
+
+
+def _on_matrices(rule: Rule, told: Mapping[str, Any], grad: Any, slots: Any, param: Any, step: Any) -> tuple[Any, Any]:
+    layout = rule.layout
+    assert layout is not None
+    param = None if param is None else layout.matrix(param)
+    update, new = rule.update(layout.matrix(grad), as_matrices(rule, slots), param, step, **told)
+    if jnp.shape(update) != layout.shape:
+        raise ValueError(f"the update of a rule on matrices must keep their shape {layout.shape}, and became {jnp.shape(update)}")
+    return layout.array(update), as_arrays(rule, new)
