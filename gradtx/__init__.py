@@ -100,6 +100,8 @@ from gradtx.optimizers.mars import mars_correction as mars_correction
 from gradtx.optimizers.mars import scale_by_mars as scale_by_mars
 from gradtx.optimizers.momo import momo as momo
 from gradtx.optimizers.momo_adam import momo_adam as momo_adam
+from gradtx.optimizers.muon import muon as muon
+from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
 from gradtx.optimizers.nadam import nadam as nadam
 from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
 from gradtx.optimizers.nadamw import nadamw as nadamw
@@ -201,6 +203,7 @@ from gradtx.transforms.trust import scale_by_trust_ratio as scale_by_trust_ratio
 from gradtx.transforms.zclip import zclip as zclip
 from gradtx.tree.arithmetic import global_norm as global_norm
 from gradtx.wrappers.accumulate import accumulate as accumulate
+from gradtx.wrappers.by_role import by_role as by_role
 from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite
 from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
 from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
