@@ -82,7 +82,8 @@ def _on_matrices(rule: Rule, told: Mapping[str, Any], grad: Any, slots: Any, par
     run = functools.partial(_run, rule, options)
     if any(kind == AxisType.Explicit for kind in jax.typeof(grad).sharding.mesh.axis_types):
         likes = jax.tree.map(lambda array: jax.typeof(array).sharding, (grad, slots))
-        run = jax.sharding.auto_axes(run, out_sharding=likes)  # pyright: ignore[reportCallIssue]  (its type is for a decorator)
+        spread: Any = jax.sharding.auto_axes  # its type is that of a decorator
+        run = spread(run, out_sharding=likes)
     return run(told, grad, slots, param, step)
 
 

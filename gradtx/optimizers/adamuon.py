@@ -81,8 +81,9 @@ def scale_by_adamuon(
     >>> import gradtx, jax.numpy as jnp
     >>> tx, w = gradtx.scale_by_adamuon("svd"), jnp.array([[1.0, 0.0], [2.0, -3.0]])
     >>> u, _ = tx.update(w, tx.init(w))
-    >>> u.round(3).tolist()  # on the first step every entry by 0.2, as with Adam at a fifth of its rate
-    [[0.2, 0.2], [0.2, -0.2]]
+    >>> print(u.round(3))  # on the first step every entry by 0.2, as with Adam at a fifth of its rate
+    [[ 0.2  0.2]
+     [ 0.2 -0.2]]
 
     See also: `adamuon`, `scale_by_muon`.
     """
@@ -153,8 +154,9 @@ def adamuon(
     >>> import gradtx, jax.numpy as jnp
     >>> tx, w = gradtx.adamuon(0.1, "svd"), jnp.array([[1.0, 0.0], [2.0, -3.0]])
     >>> updates, _ = tx.update(w, tx.init(w), w)
-    >>> updates.round(3).tolist()
-    [[-0.02, -0.02], [-0.02, 0.02]]
+    >>> print(updates.round(3))
+    [[-0.02 -0.02]
+     [-0.02  0.02]]
 
     See also: `muon`, `normuon`.
 

@@ -244,8 +244,8 @@ def muon(
     layer/bias    adam
     layer/kernel  muon
     >>> updates, _ = tx.update(params, tx.init(params), params)
-    >>> updates["layer"]["kernel"].round(2).tolist()
-    [[-0.25, 0.0], [0.0, -0.25]]
+    >>> print(jnp.diag(updates["layer"]["kernel"]).round(2))
+    [-0.25 -0.25]
 
     See also: `normuon`, `soap`, `gradtx.linalg.orthogonalize`.
 
