@@ -64,6 +64,8 @@ from gradtx.optimizers.adam_mini import scale_by_adam_mini as scale_by_adam_mini
 from gradtx.optimizers.adamax import adamax as adamax
 from gradtx.optimizers.adamax import scale_by_adamax as scale_by_adamax
 from gradtx.optimizers.adamaxw import adamaxw as adamaxw
+from gradtx.optimizers.adamuon import adamuon as adamuon
+from gradtx.optimizers.adamuon import scale_by_adamuon as scale_by_adamuon
 from gradtx.optimizers.adamw import adamw as adamw
 from gradtx.optimizers.adan import adan as adan
 from gradtx.optimizers.adan import scale_by_adan as scale_by_adan
@@ -110,6 +112,8 @@ from gradtx.optimizers.nadam import nadam as nadam
 from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
 from gradtx.optimizers.nadamw import nadamw as nadamw
 from gradtx.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
+from gradtx.optimizers.normuon import normuon as normuon
+from gradtx.optimizers.normuon import scale_by_normuon as scale_by_normuon
 from gradtx.optimizers.novograd import novograd as novograd
 from gradtx.optimizers.novograd import scale_by_novograd as scale_by_novograd
 from gradtx.optimizers.optimistic_adam import optimistic_adam as optimistic_adam
