@@ -101,9 +101,7 @@ def scale_by_dion(
         raise HyperparamError(f"scale_by_dion: rank_fraction = {rank_fraction!r} is outside its range (0, 1]")
     check_scaling("scale_by_dion", scaling)
     options = {"rank_fraction": rank_fraction, "mu_dtype": mu_dtype, "seed": seed, "scaling": scaling}
-    return matrixwise(
-        _init, _update, hyperparams={"mu": mu}, options=options, dimensions=dimensions, shard=shard, name="scale_by_dion"
-    )
+    return matrixwise(_init, _update, hyperparams={"mu": mu}, options=options, dimensions=dimensions, shard=shard, name="scale_by_dion")
 
 
 @definition
@@ -127,7 +125,7 @@ def dion(
     shard: Any = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Hidden matrices move in the orthogonal direction of a few inputs and outputs at a time, what is left out comes later; Adam moves the rest.
+    r"""Hidden matrices move in a few orthogonal directions at a time, what is left out comes later; Adam moves the rest.
 
     For every hidden matrix θ, g, m of shape (n, m): X = m + g, P = orth(Xᵀ Q) of shape (m, r), R = X P, m ← X − (1 − μ) R Pᵀ,
     Q ← R with columns of length 1, θ ← θ − η (s Q Pᵀ + λ θ), s = √(fan_out/fan_in). One step of power iteration from the last Q

@@ -115,11 +115,12 @@ def _down(grad: jax.Array, projector: jax.Array, due: jax.Array, plan: Plan) -> 
 
 
 def _singular(plan: Plan, matrix: jax.Array, projector: jax.Array) -> jax.Array:
-    """The first singular vectors on one side."""
+    """The first singular vectors on one side, with the signs that are nearer to the old ones: moments know the old ones."""
     if not matrix.size:
         return projector
     left, _, right = jnp.linalg.svd(matrix, full_matrices=False)
-    return (left if plan.left else right.mT.conj())[..., : plan.rank].astype(projector.dtype)
+    new = (left if plan.left else right.mT.conj())[..., : plan.rank].astype(projector.dtype)
+    return jnp.where(jnp.sum((new * projector.conj()).real, axis=-2, keepdims=True) < 0, -new, new)
 
 
 def _kept(matrix: jax.Array, projector: jax.Array) -> jax.Array:
@@ -220,7 +221,7 @@ def galore(
 
     For every matrix θ, G of shape (n, m), n ≥ m: P (n, r) has the first r left singular vectors of G, anew every T steps;
     N = base(Pᵀ G), θ ← θ − η (α P N + λ θ). Where m > n, P (m, r) has right ones, and it is base(G P) Pᵀ. Other arrays go to the base
-    optimizer as they are. Moments are not turned when P changes.
+    optimizer as they are. Moments are not turned when P changes; its columns get the signs that are nearer to the old ones.
 
     When: the state of Adam does not fit. When not: it does; the update has rank r, and every T-th step computes singular vectors of all
     matrices, seconds for those of thousands of rows.

