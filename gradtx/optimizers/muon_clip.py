@@ -56,12 +56,12 @@ def _scaled(
             f"qk_clip: {path!r} has shape {update.shape}, whose axis {head_axis} is not made of the {logits.shape[-1:]} heads of "
             "max_logits: give one number for each head, and head_axis as it is in the kernels"
         )
-    dtype = compute_dtype(update.dtype)
+    given, dtype = update.dtype, compute_dtype(update.dtype)
     gamma = jnp.minimum(1.0, threshold / jnp.maximum(logits, jnp.finfo(jnp.float32).tiny)).astype(dtype) ** exponent
     each = jnp.repeat(gamma, update.shape[head_axis] // logits.shape[-1], axis=-1)
     each = each.reshape(*each.shape[:-1], *[1] * (update.ndim + head_axis + 1 - each.ndim), each.shape[-1], *[1] * (-head_axis - 1))
     update, param = update.astype(dtype), param.astype(dtype)
-    return update + (each - 1) * (param + update)
+    return (update + (each - 1) * (param + update)).astype(given)
 
 
 @definition
