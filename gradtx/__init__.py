@@ -108,6 +108,8 @@ from gradtx.optimizers.momo import momo as momo
 from gradtx.optimizers.momo_adam import momo_adam as momo_adam
 from gradtx.optimizers.muon import muon as muon
 from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
+from gradtx.optimizers.muon_clip import muon_clip as muon_clip
+from gradtx.optimizers.muon_clip import qk_clip as qk_clip
 from gradtx.optimizers.nadam import nadam as nadam
 from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
 from gradtx.optimizers.nadamw import nadamw as nadamw
@@ -223,6 +225,7 @@ from gradtx.wrappers.dynamic_loss_scale import dynamic_loss_scale as dynamic_los
 from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
 from gradtx.wrappers.flatten import flatten as flatten
 from gradtx.wrappers.guard import guard as guard
+from gradtx.wrappers.hyperball import hyperball as hyperball
 from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
 from gradtx.wrappers.lookahead import lookahead as lookahead
 from gradtx.wrappers.mechanize import mechanize as mechanize

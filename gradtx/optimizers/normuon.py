@@ -100,9 +100,8 @@ def scale_by_normuon(
     >>> tx = gradtx.scale_by_normuon("svd")
     >>> w = jnp.array([[1.0, 0.0, 0.0], [0.0, 3.0, 4.0]])
     >>> u, _ = tx.update(w, tx.init(w))  # Muon's second row is 0.6, 0.8; here all outputs move alike
-    >>> print(u.round(3))
-    [[0.816 0.    0.   ]
-     [0.    0.816 0.816]]
+    >>> [[round(x, 2) for x in row] for row in u.tolist()]
+    [[0.82, 0.0, 0.0], [0.0, 0.82, 0.82]]
 
     See also: `normuon`, `scale_by_muon`.
     """
