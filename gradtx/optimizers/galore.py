@@ -115,12 +115,14 @@ def _down(grad: jax.Array, projector: jax.Array, due: jax.Array, plan: Plan) -> 
 
 
 def _singular(plan: Plan, matrix: jax.Array, projector: jax.Array) -> jax.Array:
-    """The first singular vectors on one side, with the signs that are nearer to the old ones: moments know the old ones."""
+    """The first singular vectors on one side, with the signs that are nearer to the old ones, in which moments are kept."""
     if not matrix.size:
         return projector
-    left, _, right = jnp.linalg.svd(matrix, full_matrices=False)
+    finite = jnp.all(jnp.isfinite(matrix), axis=(-2, -1), keepdims=True)
+    left, _, right = jnp.linalg.svd(jnp.where(finite, matrix, 0), full_matrices=False)  # which may never end where an entry is infinite
     new = (left if plan.left else right.mT.conj())[..., : plan.rank].astype(projector.dtype)
-    return jnp.where(jnp.sum((new * projector.conj()).real, axis=-2, keepdims=True) < 0, -new, new)
+    signed = jnp.where(jnp.sum((new * projector.conj()).real, axis=-2, keepdims=True) < 0, -new, new)
+    return jnp.where(finite, signed, projector)
 
 
 def _kept(matrix: jax.Array, projector: jax.Array) -> jax.Array:

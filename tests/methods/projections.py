@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import numpy as np
-
 import gradtx
+from tests.methods.muon import AMPLIFIED, last_two, on_matrices
 from tests.methods.row import Method, rate
 from tests.oracles import core
 from tests.oracles import projections as own
@@ -14,11 +13,7 @@ from tests.peer import optax
 contrib = optax.contrib
 
 
-def is_matrix(path: str, leaf: Any) -> bool:
-    return np.ndim(leaf) > 1
-
-
-def on_matrices(rule: Any) -> Any:
+def where_matrix(rule: Any) -> Any:
     """A rule on arrays of two axes and more; others are left as they are."""
     return lambda g, w, memory, t, **given: rule(g, w, memory, t, **given) if g.ndim > 1 else g
 
@@ -33,8 +28,6 @@ SPREADS = ("contained",)
 DRAWS = ("contained", "leaf_order")
 """Noise is drawn by the path of an array, besides."""
 
-BATCH = [("^3$", "batch in out")]
-
 METHODS: dict[str, Method] = {
     "scale_by_psgd_kron": Method(gradtx.scale_by_psgd_kron(), own.psgd_kron, breaks=DRAWS),
     "scale_by_psgd_kron/now and then": Method(
@@ -42,14 +35,14 @@ METHODS: dict[str, Method] = {
         lambda *a: own.psgd_kron(*a, b1=0.8, probability=0.375, rate=0.2, max_size=3, max_rms=0.5, balance_every=2, key=7),
         breaks=SPREADS,
     ),
-    "psgd_kron": Method(gradtx.psgd_kron(rate, weight_decay=0.1), descend(own.psgd_kron, rate, 0.1), breaks=DRAWS),
+    "psgd_kron": Method(gradtx.psgd_kron(rate, weight_decay=0.02), descend(own.psgd_kron, rate, 0.02), breaks=DRAWS),
     "scale_by_galore": Method(
         gradtx.scale_by_galore(2, 6, 0.25),
         lambda *a: own.galore(*a, rank=2, gap=6, scale=0.25),
         breaks=SPREADS,
     ),
     "scale_by_galore/shorter, in batches": Method(
-        gradtx.scale_by_galore(1, 7, base_optimizer=gradtx.trace(0.9), side="shorter", dimensions=BATCH),
+        gradtx.scale_by_galore(1, 7, base_optimizer=gradtx.trace(0.9), side="shorter", dimensions=last_two),
         lambda *a: own.galore(*a, rank=1, gap=7, longer=False, batches=True, base=lambda *b: core.trace(*b, decay=0.9)),
         breaks=SPREADS,
     ),
@@ -68,8 +61,8 @@ METHODS: dict[str, Method] = {
         breaks=SPREADS,
     ),
     "scale_by_dion": Method(
-        gradtx.masked(gradtx.scale_by_dion(0.5, 0.8, seed=3), is_matrix),
-        each(on_matrices(own.dion), rank_fraction=0.5, mu=0.8, seed=3),
+        on_matrices(gradtx.scale_by_dion(0.5, 0.8, seed=3)),
+        each(where_matrix(own.dion), rank_fraction=0.5, mu=0.8, seed=3),
         breaks=SPREADS,
     ),
     "dion": Method(
@@ -78,17 +71,19 @@ METHODS: dict[str, Method] = {
         breaks=SPREADS,
     ),
     "scale_by_scion": Method(
-        gradtx.masked(gradtx.scale_by_scion(0.8, 3.0, ns_coeffs="svd"), is_matrix),
-        each(on_matrices(own.scion_lmo), beta=0.8, radius=3.0),
+        on_matrices(gradtx.scale_by_scion(0.8, 3.0)),
+        each(where_matrix(own.scion_lmo), beta=0.8, radius=3.0),
+        float32=AMPLIFIED,
         breaks=SPREADS,
     ),
     "scale_by_scion/sign": Method(gradtx.scale_by_scion(norm="sign"), each(own.scion_lmo, norm="sign")),
     "scion": Method(
-        gradtx.scion(0.1, ns_coeffs="svd", rest_radius=2.0), lambda *a: own.scion(*a, eta=0.1, rest_radius=2.0), breaks=SPREADS
+        gradtx.scion(0.1, rest_radius=2.0), lambda *a: own.scion(*a, eta=0.1, rest_radius=2.0), float32=AMPLIFIED, breaks=SPREADS
     ),
     "scion/unconstrained": Method(
-        gradtx.scion(0.1, radius=2.0, constrained=False, ns_coeffs="svd"),
+        gradtx.scion(0.1, radius=2.0, constrained=False),
         lambda *a: own.scion(*a, eta=0.1, radius=2.0, constrained=False),
+        float32=AMPLIFIED,
         breaks=SPREADS,
     ),
 }

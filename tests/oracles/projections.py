@@ -8,8 +8,7 @@ import zlib
 import jax
 import numpy as np
 
-from tests.oracles import core
-
+from tests.oracles import core, muon
 
 # PSGD Kron, arXiv 2402.04553
 
@@ -109,12 +108,12 @@ def galore(grads, params, memory, t, rank, gap, scale=1.0, longer=True, batches=
 
 def _orthonormal(x):
     """Gram and Schmidt."""
-    columns = []
-    for column in x.T:
-        for other in columns:
-            column = column - other * (other @ column)
-        columns.append(column / np.linalg.norm(column))
-    return np.stack(columns, axis=1)
+    found = np.array(x)
+    for i in range(x.shape[1]):
+        for j in range(i):
+            found[:, i] -= found[:, j] * (found[:, j] @ found[:, i])
+        found[:, i] /= np.linalg.norm(found[:, i])
+    return found
 
 
 def dion(g, w, memory, t, rank_fraction=0.25, mu=0.95, seed=0, spectral=True):
@@ -143,8 +142,7 @@ def _lmo(m, norm):
         return np.sign(m)
     if norm == "sign_per_input":
         return np.sign(m) / m.shape[-2]
-    u, _, v = np.linalg.svd(m, full_matrices=False)
-    return np.sqrt(m.shape[-1] / m.shape[-2]) * u @ v
+    return np.sqrt(m.shape[-1] / m.shape[-2]) * muon.by_matrix(muon.polar, m)
 
 
 def scion_lmo(g, w, memory, t, beta=0.9, radius=1.0, norm="spectral"):
