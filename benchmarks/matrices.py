@@ -57,9 +57,9 @@ CYCLES, FLOPS, ALL_TO_ALLS, TRACE, WORST, SOAP = 0.80, 24.0, 3.0, 0.25, 1.5, 1.0
 """Of Optax's estimate; 10⁹ a device; of a group of one shape; of Optax's time; of the median step; of pytorch_optimizer's step."""
 
 
-def muon(library: str) -> Any:
+def muon(library: str, **given: Any) -> Any:
     made = gradtx.muon if library == "gradtx" else optax.contrib.muon
-    return made(LEARNING_RATE, ns_steps=ITERATIONS)
+    return made(LEARNING_RATE, ns_steps=ITERATIONS, **given)
 
 
 REFRESHED: dict[str, Callable[[], Any]] = {
@@ -151,14 +151,15 @@ def gigaflops(found: Mapping[str, Any]) -> dict[str, float]:
 def compiled_for_many(library: str, tree: Tree, topology: str) -> Any:
     """The step for all devices of a topology, every matrix, also in the state, cut along its first axis, before and after."""
     from benchmarks.compilers import on_mesh, tpu_mesh
+    from gradtx.sharding import owners
 
-    mesh, tx = tpu_mesh(topology), gradtx.muon(LEARNING_RATE, ns_steps=ITERATIONS, shard="x") if library == "gradtx" else muon(library)
-    params, state = on_mesh((tree, jax.eval_shape(tx.init, tree)), mesh)
-    step = functools.partial(update_and_apply, LIBRARIES[library], tx)
+    mesh = tpu_mesh(topology)
+    params = on_mesh(tree, mesh)
+    tx = muon(library, **({"shard": owners(params, "x")} if library == "gradtx" else {}))
+    state = on_mesh(jax.eval_shape(tx.init, tree), mesh)
     kept = jax.tree.map(lambda leaf: leaf.sharding, (params, state))
-    with jax.set_mesh(mesh):
-        traced = jax.jit(step, donate_argnums=(0, 1), out_shardings=kept).trace(params, state, params)
-        return traced.lower(lowering_platforms=("tpu",)).compile()
+    step = jax.jit(functools.partial(update_and_apply, LIBRARIES[library], tx), donate_argnums=(0, 1), out_shardings=kept)
+    return step.trace(params, state, params).lower(lowering_platforms=("tpu",)).compile()
 
 
 def sharded_rows(options: Namespace) -> Iterator[Row]:
