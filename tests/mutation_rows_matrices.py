@@ -41,6 +41,12 @@ MATRIX_RULES = [
         "lax.cond(due & False, functools.partial(_made",
         MATRICES,
     ),
-    Mutation("spread: shares in another order", "core/spreading.py", "x[slice(*cut)], made), shared)", "x[slice(*cut)][::-1], made), shared)", MATRICES),
+    Mutation(
+        "spread: shares in another order",
+        "core/spreading.py",
+        "x[slice(*cut)], made), shared)",
+        "x[slice(*cut)][::-1], made), shared)",
+        MATRICES,
+    ),
     Mutation("roles: heads are hidden", "core/roles.py", '"a head": HEADS, ', "", MATRICES),
 ]
