@@ -26,6 +26,7 @@ from gradtx.transforms.eigenbases import (
     Held,
     any_side,
     identities,
+    identity,
     is_turn,
     kept_sides,
     restored,
@@ -116,8 +117,7 @@ def _started(grad: jax.Array, factors: Factors, values: Factors) -> tuple[Factor
     size = squared_size(grad)[..., 0] / max(grad.shape[-2] * grad.shape[-1], 1)
     size = jnp.where(wide(waits)[..., 0], jnp.sqrt(size) if None not in factors else size, 0)
     seen = Factors(*(None if value is None else value + size for value in values))
-    eyes = (None if factor is None else jnp.eye(factor.shape[-1], dtype=factor.dtype) for factor in factors)
-    return Factors(*(None if factor is None or eye is None else factor + size[..., None] * eye for factor, eye in zip(factors, eyes))), seen
+    return Factors(*(None if factor is None else factor + size[..., None] * identity(factor) for factor in factors)), seen
 
 
 def _whitening(values: Factors, eps: jax.Array) -> Factors:

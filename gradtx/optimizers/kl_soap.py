@@ -82,7 +82,8 @@ def _update(
     turned, factors, values = fitted(grad, old, bases, values, decay, jnp.asarray(FLOOR, b2.dtype))
     waits = unused(old, phase.ndim)
     direction, mu, nu = adam_step(turned, slots, b1, b2, eps, jnp.maximum(step - 1, 1))
-    direction, mu, nu = (jnp.where(wide(waits), 0, x) for x in (restored(bases, direction), mu, nu))
+    mu, nu = (jnp.where(wide(waits), 0, moment) for moment in (mu, nu))
+    direction = jnp.where(wide(waits), 0 * grad, restored(bases, direction))  # nan shows at once
     begins, due = waits & ~unused(factors, phase.ndim), is_turn(step, phase, refresh_every) & ~waits
     held = turn(begins, due, factors, Held(bases, mu, nu, values))
     assert held.nu is not None
@@ -125,7 +126,7 @@ def scale_by_kl_soap(
     >>> first, second = jax.random.normal(jax.random.key(0), (2, 2, 3))
     >>> _, state = tx.update(first, tx.init(w))  # makes the bases, and no step
     >>> u, state = tx.update(second, state)
-    >>> float(jnp.sum(u * u).round(3))  # Adam's first step is 1 for each of six entries, in whatever bases
+    >>> round(float(jnp.sum(u * u)), 3)  # Adam's first step is 1 for each of six entries, in whatever bases
     6.0
 
     Lin et al. 2025, arXiv 2509.03378, section 4.

@@ -24,7 +24,7 @@ from gradtx.core.transformation import GradientTransformation, definition
 from gradtx.core.types import Decay, Fraction, NonNegative, Precise, Squares
 from gradtx.linalg import Factors, block_grid, inverse_root, join_blocks, multiply_sides, split_blocks, update_factors
 from gradtx.optimizers.soap import check_max_dim
-from gradtx.transforms.eigenbases import any_side, identities, is_turn, kept_sides, of_size, unused, wide, zero_factors
+from gradtx.transforms.eigenbases import any_side, identities, identity, is_turn, kept_sides, of_size, unused, wide, zero_factors
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -126,7 +126,7 @@ def _root(factor: jax.Array, unbias: jax.Array, eps: jax.Array, p: float, method
     factor = unbias.astype(factor.real.dtype) * factor
     mean = jnp.trace(factor, axis1=-2, axis2=-1).real / factor.shape[-1]
     root = inverse_root(factor, p, method=method, ridge=eps * mean, relative=False)
-    return jnp.where(wide(mean == 0), jnp.eye(factor.shape[-1], dtype=factor.dtype), root)
+    return jnp.where(wide(mean == 0), identity(factor), root)
 
 
 def _check(graft: str, method: str, exponent: float | None) -> None:
@@ -255,15 +255,15 @@ def shampoo(
       HyperparamError: a number out of its range, a graft or method of another name.
       MissingParamsError: `update` is called without parameters.
 
-    State: for an n × m matrix 8 n m + 8 (n² + m²) bytes, 24 per parameter of a square one; of blocks, 8 n m + 8 n m (h/w + w/h) with sides h
-    and w of a block; 8 per parameter of a vector; 4 n m less with "sgd", "sign" or "none".
+    State: for an n × m matrix 8 n m + 8 (n² + m²) bytes, 24 per parameter of a square one; in blocks of h × w 8 n m (1 + h/w + w/h); 8 per
+    parameter of a vector; 4 n m less with "sgd", "sign" or "none".
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> w, g = jnp.zeros((3, 4)), jax.random.normal(jax.random.key(0), (3, 4))
     >>> def step(tx):
     ...     return tx.update(g, tx.init(w), w)[0]
     >>> ours, adam = step(gradtx.shampoo(0.1)), step(gradtx.adam(0.1))
-    >>> float(jnp.linalg.norm(ours).round(4)), float(jnp.linalg.norm(adam).round(4))  # Adam's length, in a direction of its own
+    >>> round(float(jnp.linalg.norm(ours)), 4), round(float(jnp.linalg.norm(adam)), 4)  # Adam's length, in a direction of its own
     (0.3464, 0.3464)
 
     See also: `soap`, `kl_shampoo`, `scale_by_shampoo`.

@@ -79,10 +79,12 @@ def _update(
         return as_muon(direction) if orthogonal else direction, slots._replace(mu=mu, nu=nu)
     direction, mu, nu = adam_step(rotated(bases, grad), slots, b1, b2, eps, jnp.maximum(step - 1, 1))
     waits = unused(old, phase.ndim)
-    direction, mu, nu = (jnp.where(wide(waits), 0, x) for x in (restored(bases, direction), mu, nu))
+    mu, nu = (jnp.where(wide(waits), 0, moment) for moment in (mu, nu))
+    direction = jnp.where(wide(waits), 0 * grad, restored(bases, direction))  # nan shows at once
     factors = update_factors(old, grad, b2 if shampoo_beta is None else shampoo_beta)
     begins, due = waits & ~unused(factors, phase.ndim), is_turn(step, phase, refresh_every) & ~waits
     held = turn(begins, due, factors, Held(bases, mu, nu, NONE))
+    assert held.nu is not None
     return as_muon(direction) if orthogonal else direction, InBases(held.mu, held.nu, *factors, *held.bases)
 
 
