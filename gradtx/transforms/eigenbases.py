@@ -44,9 +44,12 @@ def zero_factors(param: Any, sides: tuple[bool, bool]) -> Factors:
 
 def identities(param: Any, sides: tuple[bool, bool]) -> Factors:
     """An identity for each side that has one."""
-    return Factors(
-        *(None if zeros is None else zeros + jnp.eye(zeros.shape[-1], dtype=zeros.dtype) for zeros in zero_factors(param, sides))
-    )
+    return Factors(*(None if zeros is None else zeros + identity(zeros) for zeros in zero_factors(param, sides)))
+
+
+def identity(like: jax.Array) -> jax.Array:
+    """The identity for every matrix of a batch."""
+    return jnp.broadcast_to(jnp.eye(like.shape[-1], dtype=like.dtype), like.shape)
 
 
 def zero_values(param: Any, sides: tuple[bool, bool]) -> Factors:
