@@ -35,6 +35,7 @@ METHODS: dict[str, Method] = {
         gradtx.scale_by_soap(0.9, 0.9, 0.95, 1e-3, refresh_every=1, orthogonal=True),
         soap(1, 0.9, 0.9, 1e-3, beta=0.95, orthogonal=True),
         float32=3e-5,  # small singular values become large ones, and their rounding with them
+        breaks=SPREADS,
     ),
     "soap": Method(gradtx.soap(rate, refresh_every=3, weight_decay=0.1), descend(soap(), rate, 0.1)),
     "scale_by_kl_soap": Method(
