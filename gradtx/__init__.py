@@ -91,6 +91,10 @@ from gradtx.optimizers.galore import galore as galore
 from gradtx.optimizers.galore import scale_by_galore as scale_by_galore
 from gradtx.optimizers.grams import grams as grams
 from gradtx.optimizers.grams import scale_by_grams as scale_by_grams
+from gradtx.optimizers.kl_shampoo import kl_shampoo as kl_shampoo
+from gradtx.optimizers.kl_shampoo import scale_by_kl_shampoo as scale_by_kl_shampoo
+from gradtx.optimizers.kl_soap import kl_soap as kl_soap
+from gradtx.optimizers.kl_soap import scale_by_kl_soap as scale_by_kl_soap
 from gradtx.optimizers.lamb import lamb as lamb
 from gradtx.optimizers.laprop import laprop as laprop
 from gradtx.optimizers.laprop import scale_by_laprop as scale_by_laprop
@@ -139,12 +143,16 @@ from gradtx.optimizers.schedule_free_sgd import schedule_free_sgd as schedule_fr
 from gradtx.optimizers.scion import scale_by_scion as scale_by_scion
 from gradtx.optimizers.scion import scion as scion
 from gradtx.optimizers.sgd import sgd as sgd
+from gradtx.optimizers.shampoo import scale_by_shampoo as scale_by_shampoo
+from gradtx.optimizers.shampoo import shampoo as shampoo
 from gradtx.optimizers.sign_sgd import sign_sgd as sign_sgd
 from gradtx.optimizers.signum import signum as signum
 from gradtx.optimizers.simplified_ademamix import scale_by_simplified_ademamix as scale_by_simplified_ademamix
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix as simplified_ademamix
 from gradtx.optimizers.sm3 import scale_by_sm3 as scale_by_sm3
 from gradtx.optimizers.sm3 import sm3 as sm3
+from gradtx.optimizers.soap import scale_by_soap as scale_by_soap
+from gradtx.optimizers.soap import soap as soap
 from gradtx.optimizers.sophia import scale_by_sophia as scale_by_sophia
 from gradtx.optimizers.sophia import sophia as sophia
 from gradtx.optimizers.stable_adamw import scale_by_stable_adamw as scale_by_stable_adamw

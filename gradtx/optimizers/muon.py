@@ -78,9 +78,7 @@ def factor_of(scaling: Scaling, shape: tuple[int, ...]) -> float:
 def polar_options(ns_coeffs: Coefficients, ns_steps: int | None, compute_dtype: DTypeLike | None, normalize: str) -> dict[str, Any]:
     """How Muon and its kin orthogonalize, as `orthogonalize` takes it."""
     method = ns_coeffs if isinstance(ns_coeffs, str) else tuple(ns_coeffs)
-    return {"method": method, "steps": ns_steps, "compute_dtype": compute_dtype} | (
-        {"normalize": normalize} if normalize != "frobenius" else {}
-    )
+    return {"method": method, "steps": ns_steps, "compute_dtype": compute_dtype, "normalize": normalize}
 
 
 def check_scaling(where: str, scaling: Scaling) -> None:
