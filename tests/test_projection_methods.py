@@ -75,6 +75,18 @@ def test_fits_are_spread_over_steps_and_matrices() -> None:
     assert np.sum(moved, axis=0).tolist() == [2] * 32 and np.sum(moved, axis=1).tolist() == [8] * 8
 
 
+def test_factors_are_balanced() -> None:
+    """Which no direction shows."""
+    grads = jnp.diag(jnp.array([1.0, 100.0, 3.0]))[:, :2]
+    tx = gradtx.scale_by_psgd_kron(balance_every=2)
+    state, step, apart = tx.init(grads), jax.jit(tx.update), []
+    for _ in range(4):
+        _, state = step(grads, state)
+        kept = state.slots["scale_by_psgd_kron"]
+        apart.append(round(abs(float(jnp.max(jnp.abs(kept.left)) / jnp.max(jnp.abs(kept.right)) - 1)), 5))
+    assert apart[0] > 0 and apart[1] == 0 and apart[2] > 0 and apart[3] == 0
+
+
 def test_a_step_without_a_fit_does_not_pay() -> None:
     """Noise and triangular systems are inside a branch alone."""
     tx = gradtx.scale_by_psgd_kron()
@@ -119,7 +131,7 @@ def test_a_base_optimizer_that_needs_parameters_is_refused() -> None:
 
 def test_optax_may_be_the_base_optimizer_and_slots_may_be_stored() -> None:
     params = {"w": jnp.ones((64, 128)), "b": jnp.ones(3)}
-    plain, stored = gradtx.scale_by_galore(4), gradtx.stored(gradtx.scale_by_galore(4), "bf16")
+    plain, stored = gradtx.scale_by_galore(4), gradtx.stored(gradtx.scale_by_galore(4), "bf16", min_size=0)
     theirs = gradtx.scale_by_galore(4, base_optimizer=optax.scale_by_adam())
     (ours, _), (other, _) = (tx.update(params, tx.init(params)) for tx in (plain, theirs))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), ours, other)

@@ -181,10 +181,8 @@ def scion(
     """
     polar = {"ns_coeffs": ns_coeffs, "ns_steps": ns_steps, "compute_dtype": compute_dtype, "eps": eps}
     hidden = scale_by_scion(beta, radius, mu_dtype=mu_dtype, dimensions=dimensions, shard=shard, **polar)
-    signs = {
-        group: scale_by_scion(beta, size, norm, mu_dtype=mu_dtype, eps=eps)
-        for group, size, norm in (("head", head_radius, "sign_per_input"), ("rest", rest_radius, "sign"))
-    }
-    pull = 1.0 if constrained else None
-    steps = {name: descend(rule, learning_rate, pull, **flags) for name, rule in {"scion": hidden, **signs}.items()}
+    head = scale_by_scion(beta, head_radius, "sign_per_input", mu_dtype=mu_dtype)
+    rest = scale_by_scion(beta, rest_radius, "sign", mu_dtype=mu_dtype)
+    pull, rules = 1.0 if constrained else None, {"scion": hidden, "head": head, "rest": rest}
+    steps = {name: descend(rule, learning_rate, pull, **flags) for name, rule in rules.items()}
     return by_role({"scion": steps["scion"], "sign": partition({"head": steps["head"], "rest": steps["rest"]}, heads)}, routes, dimensions)
