@@ -11,6 +11,7 @@ import pytest
 import gradtx
 from gradtx.core.errors import HyperparamError
 
+library: Any = gradtx  # whose arguments are wrong on purpose
 GENERATOR = np.random.default_rng(0)
 RULES: dict[str, Any] = {
     "soap": gradtx.scale_by_soap,
@@ -155,11 +156,11 @@ def test_bytes_of_blocks() -> None:
     [
         (lambda: gradtx.soap(max_dim=0), "max_dim = 0 is no length of an axis"),
         (lambda: gradtx.kl_soap(refresh_every=0), "refresh_every = 0 is no number of steps"),
-        (lambda: gradtx.kl_shampoo(max_dim=2.5), "max_dim = 2.5 is no length of an axis"),
-        (lambda: gradtx.shampoo(0.1, graft="lion"), "graft = 'lion' is unknown; choose one of 'adam', 'rmsprop', 'sgd', 'sign', 'none'"),
-        (lambda: gradtx.shampoo(0.1, method="qr"), "method = 'qr' is unknown; choose one of 'eigh', 'newton'"),
-        (lambda: gradtx.shampoo(0.1, exponent=0.0), "exponent = 0.0 is not above 0"),
-        (lambda: gradtx.shampoo(0.1, exponent=0.3, method="newton"), "exponent = 0.3 is no 1/p with a whole p"),
+        (lambda: library.kl_shampoo(max_dim=2.5), "max_dim = 2.5 is no length of an axis"),
+        (lambda: library.shampoo(0.1, graft="lion"), "graft = 'lion' is unknown; choose one of 'adam', 'rmsprop', 'sgd', 'sign', 'none'"),
+        (lambda: library.shampoo(0.1, method="qr"), "method = 'qr' is unknown; choose one of 'eigh', 'newton'"),
+        (lambda: library.shampoo(0.1, exponent=0.0), "exponent = 0.0 is not above 0"),
+        (lambda: library.shampoo(0.1, exponent=0.3, method="newton"), "exponent = 0.3 is no 1/p with a whole p"),
     ],
 )
 def test_messages(make: Any, message: str) -> None:
