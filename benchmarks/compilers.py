@@ -46,6 +46,10 @@ CHIPS = {"tpu": "TPU v5e", "cuda": "H100"}
 OPCODE = re.compile(r" = .*? ([a-z][\w-]*)\(")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 ALIAS = re.compile(r"(?:may|must)-alias")
+COLLECTIVE = re.compile(
+    r" = .*? ((?:ragged-)?all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute|collective-broadcast)(?:-start)?\("
+)
+LOOP = re.compile(r" = .*? while\(")
 
 
 class Counts(NamedTuple):
@@ -108,3 +112,29 @@ def measured(platform: str, tree_name: str, optimizer: str, library_name: str) -
     library, tree = LIBRARIES[library_name], TREES[tree_name]()
     tx = OPTIMIZERS[optimizer](library)
     return counts(platform, compile_for(platform, jitted_step(library, tx), tree, jax.eval_shape(tx.init, tree), tree))
+
+
+@functools.cache
+def tpu_mesh(topology: str) -> Mesh:
+    """All devices of a topology such as "v5e:2x2", along one axis "x"."""
+    return Mesh(np.array(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices).ravel(), ("x",))
+
+
+def on_mesh(tree: Any, mesh: Mesh) -> Any:
+    """Shapes, those of two axes or more cut along the first one over all devices, the others on every device."""
+
+    def cut(leaf: Any) -> jax.ShapeDtypeStruct:
+        spec = PartitionSpec("x") if leaf.ndim > 1 else PartitionSpec()
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(cut, tree)
+
+
+def collectives(compiled: Any) -> collections.Counter[str]:
+    """How often each operation between devices stands in a compiled program."""
+    return collections.Counter(found.group(1) for line in compiled.as_text().splitlines() if (found := COLLECTIVE.search(line)))
+
+
+def loops(compiled: Any) -> int:
+    """Loops of a compiled program; the estimates of cycles and flops count their bodies as if they ran once."""
+    return len(LOOP.findall(compiled.as_text()))

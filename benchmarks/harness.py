@@ -109,7 +109,8 @@ def arguments(description: str | None, argv: Sequence[str] | None = None, **defa
     parser.add_argument("--runs", type=int, default=RUNS, help=f"runs per side after warmup; a record of times needs {RUNS}")
     parser.add_argument("--dry", action="store_true", help="print, and write no record")
     for name, default in defaults.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"default: {default}")
+        kind: dict[str, Any] = {"action": "store_true"} if default is False else {"default": default, "help": f"default: {default}"}
+        parser.add_argument(f"--{name.replace('_', '-')}", **kind)
     return parser.parse_args(argv)
 
 
@@ -132,10 +133,15 @@ def write_record(name: str, rows: Sequence[Row]) -> Path:
 
 def write_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """The dated record of any rows."""
-    path = RECORDS / f"{datetime.date.today().isoformat()}-{name}.json"
+    path = record_path(name)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**circumstances(name), "rows": rows}, indent=1) + "\n")
     return path
+
+
+def record_path(name: str) -> Path:
+    """Where the record of today is."""
+    return RECORDS / f"{datetime.date.today().isoformat()}-{name}.json"
 
 
 def circumstances(name: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ SAFE = [
 ]
 
 
-orthogonalize = jax.jit(linalg.orthogonalize, static_argnames=("method", "steps", "form", "compute_dtype"))
+orthogonalize = jax.jit(linalg.orthogonalize, static_argnames=("method", "steps", "form", "compute_dtype", "normalize"))
 
 
 def reference(x: Any, triples: Any, margin: float = 1.0) -> np.ndarray:
@@ -257,3 +257,32 @@ def test_every_name_of_linalg_is_in_the_api_and_has_an_example() -> None:
     section = api.split("## Linear algebra")[1].split("\n## ")[0]
     assert sorted(re.findall(r":: (\w+)$", section, re.MULTILINE)) == sorted(names)
     assert all(name == "Factors" or ">>> " in getattr(linalg, name).__doc__ for name in names)
+
+
+@pytest.mark.parametrize("normalize", ["frobenius", "schatten", "aol", "spectral"])
+def test_what_brings_singular_values_into_the_interval(normalize: str) -> None:
+    """By the definition of each norm, in float64; and all of them are bounds, but for the estimate of the last."""
+    with jax.enable_x64(True):
+        x = np.random.default_rng(3).normal(size=(2, 4, 7))
+        gram = x @ x.swapaxes(-1, -2)
+        sizes = {
+            "frobenius": np.sqrt(np.sum(x**2, axis=(-2, -1), keepdims=True)),
+            "schatten": np.sum(gram**2, axis=(-2, -1), keepdims=True) ** 0.25,
+            "aol": np.sqrt(np.sum(np.abs(gram), axis=-1, keepdims=True)),
+            "spectral": np.linalg.svd(x, compute_uv=False)[:, :1, None],
+        }
+        start = x / (sizes[normalize] + 1e-7)
+        a, b, c = 3.4445, -4.7750, 2.0315
+        square = start @ start.swapaxes(-1, -2)
+        expected = a * start + (b * square + c * square @ square) @ start
+        found = orthogonalize(x, (a, b, c), 1, normalize=normalize)
+    np.testing.assert_allclose(found, expected, rtol=5e-2 if normalize == "spectral" else 1e-6)  # eps; an estimate after 16 steps
+    assert np.linalg.svd(start, compute_uv=False).max() <= 1 + 1e-9
+
+
+def test_spellings_of_optax() -> None:
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(3, 5)), jnp.float32)
+    for theirs, ours in (("standard", "jordan"), ("dion", "you"), ((3.4445, -4.7750, 2.0315), "jordan")):
+        np.testing.assert_array_equal(orthogonalize(x, theirs), orthogonalize(x, ours))
+    with pytest.raises(HyperparamError, match="normalize = 'nuclear' is unknown; choose one of 'frobenius'"):
+        orthogonalize(x, normalize="nuclear")

@@ -14,22 +14,26 @@ from gradtx.linalg import newton_schulz
 from gradtx.linalg.checks import matrices
 from gradtx.linalg.newton_schulz import BREAK_EVEN, adjoint
 from gradtx.linalg.polar_express import Triple
-from gradtx.linalg.presets import PRESETS, coefficients_of
+from gradtx.linalg.presets import PRESETS, SPELLINGS, coefficients_of
 from gradtx.tree import casts
 
 EXACT = ("svd", "qr")
 FORMS = ("auto", "plain", "gram")
+NORMALIZE = ("frobenius", "schatten", "aol", "spectral")
+POWER_STEPS = 16
+"""Of the power iteration for the largest singular value: from a vector of sums, to within a few percent from below."""
 
 
 def orthogonalize(
     x: ArrayLike,
-    method: str | Sequence[Triple] = "polar_express",
+    method: str | Sequence[Triple] | Triple = "polar_express",
     steps: int | None = None,
     *,
     form: str = "auto",
     compute_dtype: DTypeLike | None = None,
-    eps: float = 1e-7,
+    eps: ArrayLike = 1e-7,
     margin: float = 1.0,
+    normalize: str = "frobenius",
 ) -> jax.Array:
     """The orthogonal factor of a matrix, its singular values brought to 1: O = U p(Σ / (margin ‖X‖_F + ε)) Vᵀ of X = U Σ Vᵀ.
 
@@ -54,7 +58,8 @@ def orthogonalize(
 
     Args:
       x: X, real or complex, at least two axes.
-      method: a preset, "svd", "qr", or triples (a, b, c) of your own, as from `polar_express_coefficients`.
+      method: a preset, "svd", "qr", or triples (a, b, c) of your own, as from `polar_express_coefficients`; one triple is repeated. Optax's
+        "standard" and "dion" are "jordan" and "you".
       steps: T ≥ 1. "polar_express" is made for any number, "jordan" repeats, "deepseek" ends with its last two; a table is cut, or goes on
         with (15/8, −5/4, 3/8).
       form: how the products are arranged. "gram" works on the smaller Gram matrix, "plain" on X; "auto" takes the cheaper, that is "gram"
@@ -62,6 +67,9 @@ def orthogonalize(
       compute_dtype: of the products; None is X's own, float32 at least; bfloat16 costs less on accelerators. The norm is float32 at least.
       eps: ε ≥ 0, keeps matrices near zero small; 10⁻⁷.
       margin: ≥ 1, divides X further; 1.02 where the coefficients have no safety of their own and products are rounded.
+      normalize: what brings the singular values into [0, 1]. "frobenius": ‖X‖_F. "schatten": ‖X Xᵀ‖_F^(1/2), which is less, so that the
+        polynomials start higher. "aol": row i of the wide X by (Σ_j |X Xᵀ|_ij)^(1/2), no norm at all; the factor is then that of the scaled
+        matrix. "spectral": the largest singular value, by power iteration.
 
     Raises:
       HyperparamError: an unknown method or form, steps below 1, "cans" in 16 bits.
@@ -83,15 +91,18 @@ def orthogonalize(
     Grishina, Smirnov and Rakhuba 2025, arXiv 2506.10935; Higham 2008, Functions of Matrices, chapter 8.
     """
     array = matrices("orthogonalize", x)
-    if form not in FORMS:
-        raise HyperparamError(f"orthogonalize: form = {form!r} is unknown; choose one of {', '.join(map(repr, FORMS))}")
+    for name, value, known in (("form", form, FORMS), ("normalize", normalize, NORMALIZE)):
+        if value not in known:
+            raise HyperparamError(f"orthogonalize: {name} = {value!r} is unknown; choose one of {', '.join(map(repr, known))}")
     dtype = _dtype(array, compute_dtype)
     tall = array.shape[-2] > array.shape[-1]
     wide = adjoint(array) if tall else array
     if isinstance(method, str) and method in EXACT:
         factor = _exact(wide.astype(jnp.promote_types(dtype, jnp.float32)), method, steps)
     else:
-        factor = _composed(wide, _coefficients(method, steps, dtype), form, dtype, eps, margin)
+        triples = _coefficients(method, steps, dtype)
+        start = _normalized(wide.astype(jnp.promote_types(dtype, casts.compute_dtype(array.dtype))), normalize, eps, margin)
+        factor = _composed(start.astype(dtype), triples, form)
     return (adjoint(factor) if tall else factor).astype(array.dtype)
 
 
@@ -104,8 +115,8 @@ def _dtype(array: jax.Array, asked: DTypeLike | None) -> jnp.dtype:
     return jnp.promote_types(asked, jnp.complex64) if jnp.iscomplexobj(array) else jnp.dtype(asked)
 
 
-def _coefficients(method: str | Sequence[Triple], steps: int | None, dtype: jnp.dtype) -> tuple[Triple, ...]:
-    if isinstance(method, str) and method not in PRESETS:
+def _coefficients(method: str | Sequence[Triple] | Triple, steps: int | None, dtype: jnp.dtype) -> tuple[Triple, ...]:
+    if isinstance(method, str) and method not in {*PRESETS, *SPELLINGS}:
         known = ", ".join(map(repr, (*PRESETS, *EXACT)))
         raise HyperparamError(f"orthogonalize: method = {method!r} is unknown; choose one of {known}, or give triples (a, b, c)")
     if isinstance(method, str) and method == "cans" and dtype.itemsize < 4:
@@ -113,21 +124,44 @@ def _coefficients(method: str | Sequence[Triple], steps: int | None, dtype: jnp.
     return coefficients_of(method, steps)
 
 
-def _composed(x: jax.Array, triples: tuple[Triple, ...], form: str, dtype: jnp.dtype, eps: float, margin: float) -> jax.Array:
-    cheaper = x.shape[-1] > BREAK_EVEN * x.shape[-2] and dtype.itemsize >= 4
+def _composed(x: jax.Array, triples: tuple[Triple, ...], form: str) -> jax.Array:
+    cheaper = x.shape[-1] > BREAK_EVEN * x.shape[-2] and x.dtype.itemsize >= 4
     run = newton_schulz.gram if form == "gram" or (form == "auto" and cheaper) else newton_schulz.plain
-    return run(_normalized(x.astype(jnp.promote_types(dtype, casts.compute_dtype(x.dtype))), eps, margin).astype(dtype), triples)
+    return run(x, triples)
 
 
-def _normalized(x: jax.Array, eps: float, margin: float) -> jax.Array:
-    """X / (margin ‖X‖_F + ε), without overflow where squares of X have one."""
+def _normalized(x: jax.Array, how: str, eps: ArrayLike, margin: float) -> jax.Array:
+    """X / (margin ‖X‖ + ε), without overflow where squares of X have one."""
     peak = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0))
     scale = jnp.where(peak > 0, peak, 1)
     x = x / scale
-    squares = jnp.sum(jnp.real(x * x.conj()), axis=(-2, -1), keepdims=True)
-    norm = jnp.where(peak > 0, jnp.sqrt(jnp.where(peak > 0, squares, 1)), 0)
-    size = margin * norm + eps / scale
+    if how == "aol":
+        sums = jnp.sum(jnp.abs(x @ adjoint(x)), axis=-1, keepdims=True)
+        return x / (margin * _root(sums) + eps / scale)
+    size = margin * jnp.where(peak > 0, _norm(jnp.where(peak > 0, x, 1), how), 0) + eps / scale
     return x / jnp.where(size == 0, 1, size)
+
+
+def _norm(x: jax.Array, how: str) -> jax.Array:
+    """A bound of the largest singular value, (..., 1, 1)."""
+    if how == "frobenius":
+        return _length(x)
+    gram = x @ adjoint(x)
+    if how == "schatten":
+        return jnp.sqrt(_length(gram))
+    vector = jnp.sum(gram, axis=-1, keepdims=True) if gram.shape[-1] else gram[..., :1]
+    for _ in range(POWER_STEPS):
+        vector = gram @ (vector / jnp.maximum(_length(vector), jnp.finfo(vector.real.dtype).tiny))
+    return jnp.sqrt(_length(vector))
+
+
+def _length(x: jax.Array) -> jax.Array:
+    return _root(jnp.sum(jnp.real(x * x.conj()), axis=(-2, -1), keepdims=True))
+
+
+def _root(x: jax.Array) -> jax.Array:
+    """√x, whose derivative at 0 is 0."""
+    return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
 def _exact(x: jax.Array, method: str, steps: int | None) -> jax.Array:

@@ -1,6 +1,7 @@
 """The published sequences of quintics for `orthogonalize`, by name, and how far from 1 each leaves a singular value."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +32,19 @@ PRESETS = {"polar_express": 5, "jordan": 5, "you": 5, "cans": 5, "deepseek": 10}
 """The names, and the number of steps that each takes unless told."""
 
 
-def coefficients_of(method: str | Sequence[Triple], steps: int | None = None) -> tuple[Triple, ...]:
+SPELLINGS = {"standard": "jordan", "dion": "you"}
+"""Optax's names of presets."""
+
+
+def coefficients_of(method: str | Sequence[Triple] | Triple, steps: int | None = None) -> tuple[Triple, ...]:
     """The quintics of a preset, or those given; what is cut off or added where `steps` is not their number, `orthogonalize` tells."""
     if steps is not None and steps < 1:
         raise HyperparamError(f"orthogonalize: steps = {steps!r} is below 1")
     if not isinstance(method, str):
+        if len(method) == 3 and all(isinstance(number, float | int) for number in method):
+            return _triples([method]) * (5 if steps is None else steps)  # pyright: ignore[reportArgumentType]
         return _resized(_triples(method), steps)
+    method = SPELLINGS.get(method, method)
     if method not in PRESETS:
         known = ", ".join(map(repr, PRESETS))
         raise HyperparamError(f"orthogonalize: method = {method!r} has no coefficients; choose one of {known}, or give triples (a, b, c)")
@@ -54,7 +62,7 @@ def _resized(triples: tuple[Triple, ...], steps: int | None) -> tuple[Triple, ..
     return triples if steps is None else triples[:steps] + (CLASSIC,) * (steps - len(triples))
 
 
-def _triples(given: Sequence[Triple]) -> tuple[Triple, ...]:
+def _triples(given: Sequence[Any]) -> tuple[Triple, ...]:
     found = tuple(tuple(float(number) for number in triple) for triple in given)
     if not found or any(len(triple) != 3 for triple in found):
         raise HyperparamError(f"orthogonalize: method = {given!r} is not a sequence of triples (a, b, c)")
@@ -62,7 +70,7 @@ def _triples(given: Sequence[Triple]) -> tuple[Triple, ...]:
 
 
 def worst_error(
-    method: str | Sequence[Triple] = "polar_express",
+    method: str | Sequence[Triple] | Triple = "polar_express",
     steps: int | None = None,
     *,
     interval: tuple[float, float] = (1e-3, 1.0),
