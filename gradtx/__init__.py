@@ -64,6 +64,8 @@ from gradtx.optimizers.adam_mini import scale_by_adam_mini as scale_by_adam_mini
 from gradtx.optimizers.adamax import adamax as adamax
 from gradtx.optimizers.adamax import scale_by_adamax as scale_by_adamax
 from gradtx.optimizers.adamaxw import adamaxw as adamaxw
+from gradtx.optimizers.adamuon import adamuon as adamuon
+from gradtx.optimizers.adamuon import scale_by_adamuon as scale_by_adamuon
 from gradtx.optimizers.adamw import adamw as adamw
 from gradtx.optimizers.adan import adan as adan
 from gradtx.optimizers.adan import scale_by_adan as scale_by_adan
@@ -102,10 +104,14 @@ from gradtx.optimizers.momo import momo as momo
 from gradtx.optimizers.momo_adam import momo_adam as momo_adam
 from gradtx.optimizers.muon import muon as muon
 from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
+from gradtx.optimizers.muon_clip import muon_clip as muon_clip
+from gradtx.optimizers.muon_clip import qk_clip as qk_clip
 from gradtx.optimizers.nadam import nadam as nadam
 from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
 from gradtx.optimizers.nadamw import nadamw as nadamw
 from gradtx.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
+from gradtx.optimizers.normuon import normuon as normuon
+from gradtx.optimizers.normuon import scale_by_normuon as scale_by_normuon
 from gradtx.optimizers.novograd import novograd as novograd
 from gradtx.optimizers.novograd import scale_by_novograd as scale_by_novograd
 from gradtx.optimizers.optimistic_adam import optimistic_adam as optimistic_adam
@@ -211,6 +217,7 @@ from gradtx.wrappers.dynamic_loss_scale import dynamic_loss_scale as dynamic_los
 from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
 from gradtx.wrappers.flatten import flatten as flatten
 from gradtx.wrappers.guard import guard as guard
+from gradtx.wrappers.hyperball import hyperball as hyperball
 from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
 from gradtx.wrappers.lookahead import lookahead as lookahead
 from gradtx.wrappers.mechanize import mechanize as mechanize

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ OTHER_SIGNATURES = {
     "dpsgd",
     *("Schedule", "State", "GradientTransformation", "EmptyState"),
     *("chain", "global_norm", "masked", "multi_transform", "partition", "scale_by_factored_rms", "scale_by_learning_rate"),
+    *("muon", "scale_by_muon"),
 }
 """Classes, and functions whose difference docs/from_optax.md tells, or that name or require what Optax does not."""
 
@@ -109,31 +111,31 @@ def test_arguments_and_defaults_are_those_of_optax(name: str) -> None:
     assert arguments(getattr(gradtx, name))[: len(theirs)] == theirs
 
 
-def bytes_per_parameter(tx: gradtx.GradientTransformation) -> float:
-    size = 1024
-    slots = jax.eval_shape(tx.init, jax.ShapeDtypeStruct((size,), jnp.float32)).slots
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(slots)) / size
+def bytes_per_parameter(tx: gradtx.GradientTransformation, shape: tuple[int, ...]) -> float:
+    slots = jax.eval_shape(tx.init, {"w": jax.ShapeDtypeStruct(shape, jnp.float32)}).slots
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(slots)) / math.prod(shape)
 
 
-def assert_bytes(tx: gradtx.GradientTransformation, said: int, where: str) -> None:
+def assert_bytes(tx: gradtx.GradientTransformation, said: int, where: str, shape: tuple[int, ...] = (1024,)) -> None:
     """The page rounds: one number kept for an array of 1024, or for the tree, is 0.004 bytes per parameter; L-BFGS keeps sixteen."""
-    assert 0 <= bytes_per_parameter(tx) - said < 0.07, where
+    assert 0 <= bytes_per_parameter(tx, shape) - said < 0.07, where
 
 
-REQUIRED: dict[str, dict[str, Any]] = {"dpsgd": {"l2_norm_clip": 1.0, "noise_multiplier": 1.0}}
+REQUIRED: dict[str, dict[str, Any]] = {"dpsgd": {"l2_norm_clip": 1.0, "noise_multiplier": 1.0}, "muon_clip": {"where": "w"}}
 """What an optimizer must be given besides a learning rate."""
 
 
 def test_every_optimizer_has_a_row_with_its_measured_bytes() -> None:
-    rows = ROW.findall((DOCS / "optimizers.md").read_text(encoding="utf-8"))
+    arrays, matrices = (DOCS / "optimizers.md").read_text(encoding="utf-8").split("## Matrix methods")
+    rows = [(*row, shape) for part, shape in ((arrays, (1024,)), (matrices, (64, 64))) for row in ROW.findall(part)]
     names = {path.stem for path in (ROOT / "gradtx" / "optimizers").glob("[a-z]*.py")}
     assert sorted(name for name, *_ in rows) == sorted(names)
-    for name, sentence, needs, size in rows:
+    for name, sentence, needs, size, shape in rows:
         maker = getattr(gradtx, name)
         tx = maker(0.1, **REQUIRED.get(name, {}))
         assert sentence == maker.__doc__.strip().splitlines()[0], f"docs/optimizers.md: the row of {name}"
         assert needs == (", ".join(sorted(tx.needs)) or "–"), f"docs/optimizers.md: the row of {name}"
-        assert_bytes(tx, int(size), f"docs/optimizers.md: the row of {name}")
+        assert_bytes(tx, int(size), f"docs/optimizers.md: the row of {name}", shape)
 
 
 def test_calls_with_other_arguments_keep_what_their_rows_say() -> None:

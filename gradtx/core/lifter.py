@@ -131,7 +131,7 @@ def update_leaves(
     """
     programs = [tuple(n for n, member in enumerate(members) if member.active[index]) for index in range(len(updates))]
     rows = {
-        index: _row(
+        index: make_row(
             [members[n] for n in program],
             paths[index],
             updates[index],
@@ -214,7 +214,7 @@ def measure_row(rule: Rule, shared: Any, row: Row) -> Any:
     assert rule.measure is not None
     step, values = shared
     grad = row.grad.astype(compute_dtype(row.grad.dtype))
-    grad, param, slots, named = _in_compute(rule, rule.measure, row, grad, row.slots[0], values, step)
+    grad, param, slots, named = in_compute(rule, rule.measure, row, grad, row.slots[0], values, step)
     return rule.measure(grad, slots, param, step.astype(real_dtype(row.grad.dtype)), **named, **wanted(rule.measure, rule.options.values))
 
 
@@ -229,7 +229,7 @@ def conclude_tree(rule: Rule, dtype: Any, given: Any, kept: Any) -> tuple[dict[s
     (step, acts, values), (found, shared) = given, kept
     found, values = jax.tree.map(lambda value: cast_inexact(value, dtype), (found, values))
     told, new = rule.conclude(found, shared, step.astype(dtype), **values, **wanted(rule.conclude, rule.options.values))
-    new = None if shared is None else _encode(new, shared)
+    new = None if shared is None else encode_slots(new, shared)
     return told, choose(acts, new, shared)
 
 
@@ -250,7 +250,9 @@ def _located(error: Exception, members: Sequence[Member], row: Row, path: str, i
     return error
 
 
-def _row(members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], param: Any, raw: Any, turns: tuple[Any, ...] = ()) -> Row:
+def make_row(
+    members: Sequence[Member], path: str, grad: Any, slots: Sequence[Any], param: Any, raw: Any, turns: tuple[Any, ...] = ()
+) -> Row:
     grad = as_array(grad)
     needing = [member for member in members if member.rule.rule.needs_params]
     if needing and param is None:
@@ -286,13 +288,13 @@ def run_whole(rules: tuple[Rule, ...], shared: Any, row: Row, position: Any = No
     for number, (rule, values, slots) in enumerate(zip(rules, told, row.slots, strict=True)):
         if rule.applies:
             update = update.astype(row.grad.dtype).astype(update.dtype)
-        grad, param, decoded, named = _in_compute(rule, rule.update, row, update, slots, {**values, "noise": random}, step)
+        grad, param, decoded, named = in_compute(rule, rule.update, row, update, slots, {**values, "noise": random}, step)
         rule_update = bound(rule, named, row.turns[number] if row.turns else None, row.leaf, step, row.grad.dtype)
         if rule.storage is None or slots is None:
             update, new = update_if(acts, rule_update, grad, decoded, param, step.astype(grad.real.dtype))
-            kept.append(None if slots is None else _encode(new, slots))
+            kept.append(None if slots is None else encode_slots(new, slots))
         else:
-            settle = functools.partial(_stored, rule.storage, slots, decoded, random, number, acts)
+            settle = functools.partial(stored_slots, rule.storage, slots, decoded, random, number, acts)
             update, new = update_seen(settle, rule_update, grad, decoded, param, step.astype(grad.real.dtype))
             kept.append(new)
         _check_shape("the update", update, row.grad)
@@ -308,9 +310,9 @@ def _behind(param: jax.Array, kept: jax.Array) -> jax.Array:
     return written_after(kept, param) if kept.dtype in (jnp.bfloat16, jnp.float16) and kept.shape == param.shape and kept.size else kept
 
 
-def _stored(storage: Storage, old: Any, decoded: Any, random: Noise | None, number: int, acts: Any, new: Any) -> tuple[Any, Any]:
+def stored_slots(storage: Storage, old: Any, decoded: Any, random: Noise | None, number: int, acts: Any, new: Any) -> tuple[Any, Any]:
     """What a storage keeps of new slots, or the old where the step is left out, and what the update is to see of it."""
-    kept = storage.encode(_encode(new, decoded), old, random, number)
+    kept = storage.encode(encode_slots(new, decoded), old, random, number)
     if acts is not None:
         kept = jax.tree.map(functools.partial(jnp.where, acts), kept, old)
     seen = storage.seen(kept, decoded)
@@ -318,7 +320,7 @@ def _stored(storage: Storage, old: Any, decoded: Any, random: Noise | None, numb
     return kept, type(seen)(*(None if one is None else in_place_of(one.astype(was.dtype), made) for one, made, was in each))
 
 
-def _in_compute(
+def in_compute(
     rule: Rule, function: Function, row: Row, grad: jax.Array, slots: Any, values: Mapping[str, Any], step: Any
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     """What a rule's function is given, in compute precision: gradient, parameter, slots, and values by name."""
@@ -345,7 +347,7 @@ def _check_shape(what: str, new: Any, old: jax.Array) -> None:
         raise ValueError(f"{what} of a rule must keep its shape {old.shape}, and became {jnp.shape(new)}")
 
 
-def _encode(new: Any, old: Any) -> Any:
+def encode_slots(new: Any, old: Any) -> Any:
     """New slots in the dtypes, and with the shapes, of the old; None where the old is."""
     for name, mine, theirs in zip(old._fields, new, old, strict=True):
         if (mine is None) != (theirs is None):

@@ -14,7 +14,7 @@ from gradtx.core.rules import LeafRule, Rule, check_names
 from gradtx.core.transformation import definition
 from gradtx.core.types import Hyperparam
 
-TOLD = frozenset({"raw", "noise", "phase", "gaussian"})
+TOLD = frozenset({"raw", "phase", "gaussian"})
 
 
 @definition

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
 from gradtx.core.definition import Static
 from gradtx.core.matrices import Layout
@@ -57,10 +58,9 @@ def as_arrays(rule: Rule, slots: Any) -> Any:
 
 def bound(rule: Rule, named: Mapping[str, Any], turns: Any, leaf: Any, step: Any, dtype: Any) -> Callable[..., Any]:
     """`update(grad, slots, param, step)` of a rule that is told all that it asked for by name."""
-    options = wanted(rule.update, rule.options.values)
     if rule.layout is None:
-        return functools.partial(rule.update, **named, **options)
-    return functools.partial(_on_matrices, rule, {**told_of_matrices(rule, named, turns, leaf, step, dtype), **options})
+        return functools.partial(rule.update, **named, **wanted(rule.update, rule.options.values))
+    return functools.partial(_on_matrices, rule, told_of_matrices(rule, named, turns, leaf, step, dtype))
 
 
 def told_of_matrices(rule: Rule, named: Mapping[str, Any], turns: Any, leaf: Any, step: Any, dtype: Any) -> dict[str, Any]:
@@ -78,10 +78,21 @@ def told_of_matrices(rule: Rule, named: Mapping[str, Any], turns: Any, leaf: Any
 
 
 def _on_matrices(rule: Rule, told: Mapping[str, Any], grad: Any, slots: Any, param: Any, step: Any) -> tuple[Any, Any]:
+    options = wanted(rule.update, rule.options.values)
+    run = functools.partial(_run, rule, options)
+    if any(kind == AxisType.Explicit for kind in jax.typeof(grad).sharding.mesh.axis_types):
+        likes = jax.tree.map(lambda array: jax.typeof(array).sharding, (grad, slots))
+        spread: Any = jax.sharding.auto_axes  # its type is that of a decorator
+        run = spread(run, out_sharding=likes)
+    return run(told, grad, slots, param, step)
+
+
+def _run(rule: Rule, options: Mapping[str, Any], told: Mapping[str, Any], grad: Any, slots: Any, param: Any, step: Any) -> tuple[Any, Any]:
+    """The rule itself, on matrices; a type that says how an array is cut over devices would have to be said anew of every product."""
     layout = rule.layout
     assert layout is not None
     param = None if param is None else layout.matrix(param)
-    update, new = rule.update(layout.matrix(grad), as_matrices(rule, slots), param, step, **told)
+    update, new = rule.update(layout.matrix(grad), as_matrices(rule, slots), param, step, **told, **options)
     if jnp.shape(update) != layout.shape:
         raise ValueError(f"the update of a rule on matrices must keep their shape {layout.shape}, and became {jnp.shape(update)}")
     return layout.array(update), as_arrays(rule, new)

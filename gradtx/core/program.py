@@ -18,6 +18,7 @@ from gradtx.core.rules import LeafRule, Rule, TreeRule, keywords, wanted
 from gradtx.core.schedule import Schedule, value_at
 from gradtx.core.selector import Leaves, Selector
 from gradtx.core.slot_paths import put_slots, slots_at
+from gradtx.core.spreading import update_spread
 from gradtx.core.storing import decode_tree, encode_tree, first_tree
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.maps import choose
@@ -85,11 +86,18 @@ def runs(items: Sequence[Item]) -> tuple[tuple[Item, ...], ...]:
     """Neighbouring leaf rules together; one that first looks at the whole tree begins a run, a tree rule is one."""
     found: list[list[Item]] = []
     for item in items:
-        if found and isinstance(item.rule, LeafRule) and not item.rule.rule.begins_a_run and isinstance(found[-1][-1].rule, LeafRule):
+        if found and _joins(found[-1][-1].rule, item.rule):
             found[-1].append(item)
         else:
             found.append([item])
     return tuple(map(tuple, found))
+
+
+def _joins(before: LeafRule | TreeRule, rule: LeafRule | TreeRule) -> bool:
+    """Whether a rule runs in the same kernels as the one before it."""
+    if not isinstance(before, LeafRule) or not isinstance(rule, LeafRule):
+        return False
+    return not rule.rule.begins_a_run and not before.rule.is_spread and not rule.rule.is_spread
 
 
 def init_program(items: Iterable[Item], params: Any, count: Any) -> dict[str, Any]:
@@ -182,7 +190,8 @@ def _update_leaves(
         values = call.clock.resolve(item.rule.hyperparams, call.known)
         members.append(Member(item.name, item.rule, values, active, shared, call.extra, *_as_matrices(item, params or leaves, active)))
         columns.append(column)
-    new, kept, totals, concluded = update_leaves(
+    run_on = update_spread if members[0].rule.rule.is_spread else update_leaves
+    new, kept, totals, concluded = run_on(
         members, leaves.paths, leaves.values, columns, None if params is None else params.values, raw, call.clock.step, call.acts
     )
     for item, rows, shared in zip(run, kept, totals, strict=True):

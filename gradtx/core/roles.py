@@ -18,3 +18,8 @@ APART = {"an embedding": EMBEDDINGS, "a head": HEADS, "a norm or bias": NORMS, "
 def apart(path: str) -> str | None:
     """What a parameter is by its path, if that is no hidden matrix."""
     return next((kind for kind, expression in APART.items() if expression.search(path)), None)
+
+
+def is_table(path: str) -> bool:
+    """Whether a parameter is an embedding or a head: few of its rows have a gradient at a step, which codes of a block keep badly."""
+    return bool(EMBEDDINGS.search(path) or HEADS.search(path))

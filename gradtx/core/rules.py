@@ -84,7 +84,7 @@ class Rule:
 
     def laid_out(self, layout: Layout | None) -> "Rule":
         """The rule as the kernel of one array has it."""
-        return self if self.matrices is None else _laid_out(self, layout)
+        return self if self.matrices is None else laid_out(self, layout)
 
     @property
     def is_spread(self) -> bool:
@@ -93,7 +93,8 @@ class Rule:
 
 
 @functools.lru_cache(maxsize=4096)
-def _laid_out(rule: Rule, layout: Layout | None) -> Rule:
+def laid_out(rule: Rule, layout: Layout | None) -> Rule:
+    """A rule on matrices for one way in which an array is matrices."""
     return dataclasses.replace(rule, matrices=None, layout=layout)
 
 

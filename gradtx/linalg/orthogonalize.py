@@ -28,7 +28,7 @@ def orthogonalize(
     *,
     form: str = "auto",
     compute_dtype: DTypeLike | None = None,
-    eps: float = 1e-7,
+    eps: ArrayLike = 1e-7,
     margin: float = 1.0,
 ) -> jax.Array:
     """The orthogonal factor of a matrix, its singular values brought to 1: O = U p(Σ / (margin ‖X‖_F + ε)) Vᵀ of X = U Σ Vᵀ.
@@ -113,13 +113,13 @@ def _coefficients(method: str | Sequence[Triple], steps: int | None, dtype: jnp.
     return coefficients_of(method, steps)
 
 
-def _composed(x: jax.Array, triples: tuple[Triple, ...], form: str, dtype: jnp.dtype, eps: float, margin: float) -> jax.Array:
+def _composed(x: jax.Array, triples: tuple[Triple, ...], form: str, dtype: jnp.dtype, eps: ArrayLike, margin: float) -> jax.Array:
     cheaper = x.shape[-1] > BREAK_EVEN * x.shape[-2] and dtype.itemsize >= 4
     run = newton_schulz.gram if form == "gram" or (form == "auto" and cheaper) else newton_schulz.plain
     return run(_normalized(x.astype(jnp.promote_types(dtype, casts.compute_dtype(x.dtype))), eps, margin).astype(dtype), triples)
 
 
-def _normalized(x: jax.Array, eps: float, margin: float) -> jax.Array:
+def _normalized(x: jax.Array, eps: ArrayLike, margin: float) -> jax.Array:
     """X / (margin ‖X‖_F + ε), without overflow where squares of X have one."""
     peak = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0))
     scale = jnp.where(peak > 0, peak, 1)

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import itertools
-import re
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
+from gradtx.core.roles import is_table
 from gradtx.core.selector import Leaves, Selector
 from gradtx.core.types import PRECISE, SQUARES
 from gradtx.storage import trees
@@ -19,8 +19,6 @@ from gradtx.storage.tiles import run_by_tiles
 from gradtx.tree.casts import is_inexact_dtype
 from gradtx.tree.rounding import Noise
 
-EMBEDDINGS = re.compile(r"(^|/)(wte|wpe|lm_head|[^/]*embed[^/]*)(/|$)", re.IGNORECASE)
-"""Paths of embeddings and heads: few of their rows have a gradient at a step, which codes of a block keep badly."""
 ROOM, ALONE = 16, 4096
 """Room for the numbers of the slots of one rule, and where those begin that share no random bits."""
 
@@ -56,7 +54,7 @@ class Policy:
         """For every leaf the codecs that may be used: "all", the "fine" ones for an embedding, or None."""
         masks = [True] * len(leaves.values) if self.where is None else self.where(leaves)
         large = [getattr(value, "size", 0) >= self.min_size for value in leaves.values]
-        kinds = ["fine" if self.where is None and EMBEDDINGS.search(path) else "all" for path in leaves.paths]
+        kinds = ["fine" if self.where is None and is_table(path) else "all" for path in leaves.paths]
         return [kind if chosen and size else None for chosen, size, kind in zip(masks, large, kinds, strict=True)]
 
     def kept_type(self, kind: type[Any]) -> type[Any]:

@@ -64,8 +64,8 @@ def stored(
         parameters, step sizes) stay float32 unless they are named, `ema="bf16"`.
       rounding: "stochastic" or "nearest".
       min_size: arrays with fewer entries stay as they are; 4096.
-      where: which parameters, as for `masked`; None: all, but with 8 and 4 bits embeddings stay float32 (paths with
-        "embed", "wte", "wpe" or "lm_head").
+      where: which parameters, as for `masked`; None: all, but with 8 and 4 bits embeddings and heads stay float32 (by
+        their paths, such as "embed", "wte", "lm_head").
       block: entries per scale of int8 and int4, a power of two; 32 to 128. Static.
       fused: whether codes of blocks are worked out tile by tile, within one Pallas kernel (TPU, GPU) or a loop (CPU). None: if jax sees
         one device only, or within `shard_map`; a kernel of its own cannot be divided among devices by XLA.

@@ -31,9 +31,10 @@ def gradients(params: Any, seed: int = 1, scale: float = 1.0) -> Any:
 
 
 def extras(tx: GradientTransformation, params: Any, grads: Any) -> dict[str, Any]:
-    """The extra arguments that a definition needs, by name: a loss of 1.5, the gradients, and a function that has both there."""
+    """The extra arguments that a definition needs, by name: a loss, the gradients, a function that has both there, logits of two heads."""
     around = functools.partial(bowl, params, grads)
     known: dict[str, Any] = {"value": jnp.asarray(1.5), "grad": grads, "value_fn": around, "obj_fn": quadratic, "grad_fn": slope}
+    known["max_logits"] = jnp.asarray([80.0, 120.0])
     return {name: known[name] for name in sorted(tx.needs - {"params"})}
 
 

@@ -64,8 +64,8 @@ def by_role(
 ) -> GradientTransformation:
     r"""Hidden matrices to the first of two transformations; embeddings, heads, norms, biases, routers and vectors to the second.
 
-    A leaf is a hidden matrix if it has two axes, or more and `dimensions` say which, and no part of its path tells of another role: `embed`,
-    `wte`, `wpe`, `emb`, `lm_head`, `head`, `logits`, `classifier`, `scale`, `bias`, `norm`, `ln`, `router`, and the like.
+    A leaf is a hidden matrix if it has two axes, or more and `dimensions` say which, and no part of its path tells of another role:
+    `embed`, `wte`, `wpe`, `emb`, `lm_head`, `head`, `logits`, `classifier`, `scale`, `bias`, `norm`, `ln`, `router`, and the like.
     `print(coverage(tx, params))` shows who gets what.
 
     When: methods that treat a weight as a matrix, as Muon does. When not: other groups; take `partition`.

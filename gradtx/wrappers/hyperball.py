@@ -1,0 +1,82 @@
+r"""Hyperball: any direction as a step of fixed angle on the sphere that a matrix began on.
+
+R = ‖θ0‖,   θ ← R nrm( θ − η R nrm(u) ),   nrm(x) = x / ‖x‖        (Frobenius norms, one sphere for each matrix)
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.chain import chain
+from gradtx.core.matrixwise import matrixwise
+from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.core.types import NonNegative, Precise
+from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.casts import real_dtype
+
+
+class Radius(NamedTuple):
+    """The norm that each matrix keeps."""
+
+    radius: Precise
+
+
+def _init(param: Any) -> Radius:
+    if isinstance(param, jax.ShapeDtypeStruct):
+        return Radius(jnp.zeros(param.shape[:-2], real_dtype(param.dtype)))
+    return Radius(_norm(jnp.asarray(param).astype(jnp.promote_types(param.dtype, jnp.float32)))[..., 0, 0])
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """x / ‖x‖; 0 for 0."""
+    norm = _norm(x)
+    return x / jnp.where(norm == 0, 1.0, norm)
+
+
+def _update(grad: jax.Array, slots: Radius, param: jax.Array, step: jax.Array, *, learning_rate: jax.Array) -> Any:
+    radius = slots.radius[..., None, None]
+    return radius * _unit(param - learning_rate * radius * _unit(grad)) - param, slots
+
+
+@definition
+def hyperball(
+    inner: TransformationLike, learning_rate: NonNegative, *, dimensions: Any = None, shard: Any = None
+) -> GradientTransformation:
+    r"""Steps of one angle for every matrix, whose norm stays what it was: θ ← R nrm(θ − η R nrm(u)), R = ‖θ0‖.
+
+    u is the direction of `inner`, nrm(x) = x / ‖x‖ with the Frobenius norm of each matrix (..., n, m) by itself; vectors are matrices of
+    one row. A matrix that begins at zero stays there.
+
+    When: in place of weight decay, for matrices that a normalisation follows: η, the angle of a step, carries over from width to width.
+    Behind `scale_by_muon` it is MuonH, behind `scale_by_adam` AdamH. When not: biases and scales, whose norm matters; embeddings.
+
+    Args:
+      inner: gives the direction; no learning rate, and no weight decay, belongs into it.
+      learning_rate: η ≥ 0, radians per step; √(η λ) of a run with weight decay is a start, 0.003 to 0.03.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
+      shard: mesh axes to spread matrices over, as in `matrixwise`.
+
+    Raises:
+      HyperparamError: a negative number.
+      MissingParamsError: `update` is called without parameters.
+
+    State: that of `inner`, and 4 bytes per matrix (R).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array([[3.0, 4.0]])
+    >>> tx = gradtx.hyperball(gradtx.identity(), 0.1)
+    >>> updates, _ = tx.update(jnp.array([[-40.0, 30.0]]), tx.init(w), w)
+    >>> round(float(jnp.linalg.norm(w + updates)), 4), round(float(jnp.linalg.norm(updates)), 2)
+    (5.0, 0.5)
+
+    See also: `muon`, `by_role`.
+
+    Wen et al. 2026, arXiv 2606.16899, Algorithm 1.
+    """
+    told: dict[str, Any] = {"dimensions": dimensions, "shard": shard, "vectors": "rows", "needs_params": True}
+    return chain(inner, matrixwise(_init, _update, hyperparams={"learning_rate": learning_rate}, name="hyperball", **told))

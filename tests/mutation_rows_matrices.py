@@ -1,0 +1,46 @@
+"""Changes to rules on matrices, and to Muon and its kin, each of which a test must notice."""
+
+from tests.mutation_rows import Mutation
+
+ORACLES = "tests/test_oracles.py tests/test_parity.py -k muon"
+MATRICES = "tests/test_matrices.py"
+
+MATRIX_RULES = [
+    Mutation("muon: momentum of this step", "optimizers/muon.py", "step, nesterov), Momentum(mu)", "step, False), Momentum(mu)", ORACLES),
+    Mutation(
+        "muon: scale by inputs over outputs", "optimizers/muon.py", "max(1.0, fan_out / fan_in)", "max(1.0, fan_in / fan_out)", ORACLES
+    ),
+    Mutation(
+        "muon: spectral scale turned over", "optimizers/muon.py", '"spectral": fan_out / fan_in', '"spectral": fan_in / fan_out', ORACLES
+    ),
+    Mutation("muon: Adam decays as Muon", "optimizers/muon.py", "mu_dtype, adam_weight_decay,", "mu_dtype, weight_decay,", ORACLES),
+    Mutation(
+        "normuon: means over outputs",
+        "optimizers/normuon.py",
+        "abs_sq(factor), axis=-2)",
+        "abs_sq(factor), axis=(-2, -1))[..., None]",
+        ORACLES,
+    ),
+    Mutation("normuon: length not kept", "optimizers/normuon.py", "* even * _ratio(factor, even)", "* even", ORACLES),
+    Mutation("adamuon: without signs", "optimizers/adamuon.py", "orthogonalize(jnp.sign(grad)", "orthogonalize((grad)", ORACLES),
+    Mutation("qk_clip: by the whole factor", "optimizers/muon_clip.py", "** exponent\n", "** 1\n", "tests/test_oracles.py -k clip"),
+    Mutation(
+        "hyperball: a radius that grows",
+        "wrappers/hyperball.py",
+        "radius * _unit(param - ",
+        "(param - ",
+        "tests/test_oracles.py -k hyperball",
+    ),
+    Mutation("matrices: inputs behind outputs", "core/matrices.py", '*axes["in"], *axes["out"])', '*axes["out"], *axes["in"])', MATRICES),
+    Mutation("matrices: parts of an axis interleaved", "core/matrices.py", "cut.append(parts)", "cut.insert(0, parts)", MATRICES),
+    Mutation("turns: all at the first step", "core/matrices.py", "load[turn] -= cost", "pass", MATRICES),
+    Mutation(
+        "where_due: never due",
+        "core/matrixwise.py",
+        "lax.cond(due, functools.partial(_made",
+        "lax.cond(due & False, functools.partial(_made",
+        MATRICES,
+    ),
+    Mutation("spread: shares in another order", "core/spreading.py", "array[slice(*cut)]", "array[slice(*cut)][::-1]", MATRICES),
+    Mutation("roles: heads are hidden", "core/roles.py", '"a head": HEADS, ', "", MATRICES),
+]
