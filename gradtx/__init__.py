@@ -80,11 +80,15 @@ from gradtx.optimizers.came import scale_by_came as scale_by_came
 from gradtx.optimizers.cocob import cocob as cocob
 from gradtx.optimizers.cocob import scale_by_cocob as scale_by_cocob
 from gradtx.optimizers.dadapt_adamw import dadapt_adamw as dadapt_adamw
+from gradtx.optimizers.dion import dion as dion
+from gradtx.optimizers.dion import scale_by_dion as scale_by_dion
 from gradtx.optimizers.dog import dog as dog
 from gradtx.optimizers.dog import scale_by_distance_over_gradients as scale_by_distance_over_gradients
 from gradtx.optimizers.dowg import dowg as dowg
 from gradtx.optimizers.dpsgd import dpsgd as dpsgd
 from gradtx.optimizers.fromage import fromage as fromage
+from gradtx.optimizers.galore import galore as galore
+from gradtx.optimizers.galore import scale_by_galore as scale_by_galore
 from gradtx.optimizers.grams import grams as grams
 from gradtx.optimizers.grams import scale_by_grams as scale_by_grams
 from gradtx.optimizers.kl_shampoo import kl_shampoo as kl_shampoo
@@ -125,6 +129,8 @@ from gradtx.optimizers.optimistic_gradient_descent import scale_by_optimistic_gr
 from gradtx.optimizers.polyak_sgd import polyak_sgd as polyak_sgd
 from gradtx.optimizers.polyak_sgd import scale_by_polyak as scale_by_polyak
 from gradtx.optimizers.prodigy import prodigy as prodigy
+from gradtx.optimizers.psgd_kron import psgd_kron as psgd_kron
+from gradtx.optimizers.psgd_kron import scale_by_psgd_kron as scale_by_psgd_kron
 from gradtx.optimizers.radam import radam as radam
 from gradtx.optimizers.radam import scale_by_radam as scale_by_radam
 from gradtx.optimizers.rmsprop import rmsprop as rmsprop
@@ -134,6 +140,8 @@ from gradtx.optimizers.rprop import rprop as rprop
 from gradtx.optimizers.rprop import scale_by_rprop as scale_by_rprop
 from gradtx.optimizers.schedule_free_adamw import schedule_free_adamw as schedule_free_adamw
 from gradtx.optimizers.schedule_free_sgd import schedule_free_sgd as schedule_free_sgd
+from gradtx.optimizers.scion import scale_by_scion as scale_by_scion
+from gradtx.optimizers.scion import scion as scion
 from gradtx.optimizers.sgd import sgd as sgd
 from gradtx.optimizers.shampoo import scale_by_shampoo as scale_by_shampoo
 from gradtx.optimizers.shampoo import shampoo as shampoo

@@ -17,6 +17,7 @@ from tests.mutation_rows_averages import AVERAGES
 from tests.mutation_rows_kronecker import KRONECKER
 from tests.mutation_rows_matrices import MATRIX_RULES
 from tests.mutation_rows_production import MUTATIONS as PRODUCTION
+from tests.mutation_rows_projections import PROJECTIONS
 from tests.mutation_rows_storage import STORAGE
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -51,7 +52,7 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
 
 
 def main() -> int:
-    survived, rows = 0, [*MUTATIONS, *AVERAGES, *PRODUCTION, *STORAGE, *MATRIX_RULES, *KRONECKER]
+    survived, rows = 0, [*MUTATIONS, *AVERAGES, *PRODUCTION, *STORAGE, *MATRIX_RULES, *KRONECKER, *PROJECTIONS]
     for mutation in rows:
         with tempfile.TemporaryDirectory() as folder:
             result = outcome(mutation, pathlib.Path(folder))

@@ -16,8 +16,6 @@ ELSEWHERE += ("numerics", "linear_algebra", "utils")
 
 WITHOUT = {
     "ShouldSkipUpdateFunction": "a type of Optax's for a function that MultiSteps takes",
-    "galore": "matrix optimizers, which are to come",
-    "scale_by_galore": "matrix optimizers, which are to come",
     "inject_stateful_hyperparams": "a schedule is a function of the count; what follows other values is a transformation",
     "WrappedSchedule": "the same",
     "StatefulSchedule": "the same",

@@ -1,0 +1,182 @@
+r"""Dion: a low-rank orthogonal direction by one step of power iteration, and what it leaves out fed back to the momentum.
+
+X = m + g                                   (n, m)
+P = orth(Xᵀ Q)                              (m, r), by QR
+R = X P                                     (n, r)
+m ← X − (1 − μ) R Pᵀ                        what was used is forgotten by 1 − μ, the rest is kept whole
+Q ← R, its columns of length 1
+θ ← θ − η (s Q Pᵀ + λ θ)                    s = √(fan_out / fan_in)
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.descend import StepFlags, descend
+from gradtx.core.errors import HyperparamError
+from gradtx.core.matrixwise import matrixwise
+from gradtx.core.selector import Where
+from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.core.types import Decay, DTypeLike, Fraction, NonNegative, Precise
+from gradtx.linalg.orthogonalize import orthogonalize
+from gradtx.optimizers.adamw import adamw
+from gradtx.optimizers.muon import Scaling, check_scaling, factor_of
+from gradtx.tree.casts import compute_dtype, zeros
+from gradtx.wrappers.by_role import by_role
+
+
+class Feedback(NamedTuple):
+    """The momentum with what was left out, and the basis of inputs from which power iteration goes on."""
+
+    mu: jax.Array
+    basis: Precise
+
+
+def _init(param: jax.Array, *, rank_fraction: float, mu_dtype: DTypeLike | None, seed: int) -> Feedback:
+    *batch, inputs, outputs = param.shape
+    rank = min(inputs, outputs, max(1, math.ceil(rank_fraction * min(inputs, outputs))))
+    start = jax.random.normal(jax.random.key(seed), (*batch, inputs, rank), jnp.float32)  # alike in every precision
+    return Feedback(zeros(param, mu_dtype), start.astype(compute_dtype(param.dtype)))
+
+
+def _update(grad: jax.Array, slots: Feedback, param: None, step: jax.Array, *, mu: jax.Array, scaling: Scaling) -> Any:
+    if not grad.size:
+        return grad, slots
+    total = slots.mu + grad
+    outputs = orthogonalize(total.mT.conj() @ slots.basis, "qr")
+    inputs = total @ outputs
+    adjoint = outputs.mT.conj()
+    lengths = jnp.linalg.norm(inputs, axis=-2, keepdims=True)
+    unit = inputs / jnp.where(lengths == 0, 1, lengths)
+    kept = Feedback(total - (1 - mu) * (inputs @ adjoint), jnp.where(lengths == 0, slots.basis, unit))
+    return factor_of(scaling, grad.shape) * (unit @ adjoint), kept
+
+
+@definition
+def scale_by_dion(
+    rank_fraction: float = 0.25,
+    mu: Fraction = 0.95,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    scaling: Scaling = "spectral",
+    seed: int = 0,
+    dimensions: Any = None,
+    shard: Any = None,
+) -> GradientTransformation:
+    r"""Dion's direction: u = s Q Pᵀ, with P = orth(Xᵀ Q), R = X P, X = m + g; then m ← X − (1 − μ) R Pᵀ and Q ← R with columns of length 1.
+
+    X is (n, m), P is (m, r), Q and R are (n, r), and r is the `rank_fraction` of min(n, m), rounded up. A direction that X does not have
+    is left out of u, and its column of Q stays as it was; a zero gradient gives zero.
+
+    Args:
+      rank_fraction: r / min(n, m) in (0, 1]; static.
+      mu: μ in [0, 1], how much of what u was made of stays in m.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      scaling: s, as in `muon`.
+      seed: of the normal numbers that Q starts from, the same for matrices of one shape.
+      dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in `matrixwise`.
+      shard: mesh axes to spread the matrices over, as in `matrixwise`.
+
+    Raises:
+      HyperparamError: a number out of its range, an unknown scaling.
+      StructureError: an array of fewer than two axes.
+
+    State: 4 bytes per parameter (m), and 4 r/m of a matrix (Q).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> g = jnp.array([[3.0, 0.0], [0.0, -0.1]])
+    >>> whole, half = gradtx.scale_by_dion(1.0), gradtx.scale_by_dion(0.5)
+    >>> u, _ = whole.update(g, whole.init(g))
+    >>> jnp.linalg.svd(half.update(g, half.init(g))[0])[1].round(3).tolist()  # of rank 1
+    [1.0, 0.0]
+
+    See also: `dion`, `scale_by_muon`.
+
+    Ahn and others 2025, arXiv 2504.05295, Algorithm 1.
+    """
+    if isinstance(rank_fraction, bool) or not isinstance(rank_fraction, float | int) or not 0 < rank_fraction <= 1:
+        raise HyperparamError(f"scale_by_dion: rank_fraction = {rank_fraction!r} is outside its range (0, 1]")
+    check_scaling("scale_by_dion", scaling)
+    options = {"rank_fraction": rank_fraction, "mu_dtype": mu_dtype, "seed": seed, "scaling": scaling}
+    return matrixwise(_init, _update, hyperparams={"mu": mu}, options=options, dimensions=dimensions, shard=shard, name="scale_by_dion")
+
+
+@definition
+def dion(
+    learning_rate: NonNegative,
+    rank_fraction: float = 0.25,
+    mu: Fraction = 0.95,
+    weight_decay: NonNegative = 0.0,
+    mask: Where | None = None,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    scaling: Scaling = "spectral",
+    seed: int = 0,
+    adam_learning_rate: NonNegative | None = None,
+    adam_b1: Decay = 0.9,
+    adam_b2: Decay = 0.999,
+    adam_eps: NonNegative = 1e-8,
+    adam_weight_decay: NonNegative = 0.0,
+    routes: Sequence[tuple[Any, str]] | None = None,
+    dimensions: Any = None,
+    shard: Any = None,
+    **flags: Unpack[StepFlags],
+) -> GradientTransformation:
+    r"""Hidden matrices move in a few orthogonal directions at a time, what is left out comes later; Adam moves the rest.
+
+    For every hidden matrix θ, g, m of shape (n, m): X = m + g, P = orth(Xᵀ Q) of shape (m, r), R = X P, m ← X − (1 − μ) R Pᵀ,
+    Q ← R with columns of length 1, θ ← θ − η (s Q Pᵀ + λ θ), s = √(fan_out/fan_in). One step of power iteration from the last Q
+    stands for Muon's orthogonal factor, at 2 r / min(n, m) of the cost of one of its products and a QR of (m, r).
+    Embeddings, heads, norms, biases and vectors get AdamW, by their paths (`by_role`).
+
+    When: as Muon, where its products are too costly, or its matrices lie on several devices. When not: matrices are small, and whole
+    orthogonal factors cost little; QR is slow on accelerators.
+
+    Args:
+      learning_rate: η ≥ 0; 0.01, at every width.
+      rank_fraction: r / min(n, m) in (0, 1]; static; 1/16 to 1/4 for large matrices, where 1 is Muon's direction, nearly.
+      mu: μ in [0, 1], the momentum; 0.95.
+      weight_decay: λ ≥ 0 of hidden matrices, a fraction per unit of learning rate; 0 to 0.1.
+      mask: which of them decay; None: all.
+      mu_dtype: dtype of m and of AdamW's first moment; None: the parameter's, float32 at least.
+      scaling: s, as in `muon`.
+      seed: of the normal numbers that Q starts from.
+      adam_learning_rate: η of AdamW; None: the same.
+      adam_b1: β1 of AdamW, in [0, 1).
+      adam_b2: β2 of AdamW, in [0, 1).
+      adam_eps: ε of AdamW.
+      adam_weight_decay: λ ≥ 0 of AdamW.
+      routes: rules `[(pattern, "dion" or "adam"), ...]` that go before the roles.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`; arrays of more than two axes are hidden
+        matrices only if they are named here.
+      shard: mesh axes to spread matrices over, as in `matrixwise`.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for both.
+
+    Raises:
+      HyperparamError: a number out of its range, an unknown scaling.
+      SelectionError: `routes` or `dimensions` that fit no parameter, or that send a vector to Dion.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 4 bytes per parameter of hidden matrices (m), and 4 r/m (Q); 8 of the rest.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> g = jnp.diag(jnp.array([4.0, 2.0, 1.0]))
+    >>> w, tx = jnp.zeros((3, 3)), gradtx.dion(0.01, 1 / 3)  # one direction at a time
+    >>> state, step = tx.init(w), jax.jit(tx.update)
+    >>> for _ in range(300):
+    ...     updates, state = step(g, state, w)
+    ...     w = gradtx.apply_updates(w, updates)
+    >>> bool((jnp.diag(w) < -0.2).all())  # all of them get their turn
+    True
+
+    See also: `muon`, `scale_by_dion`.
+
+    Ahn and others 2025, arXiv 2504.05295, Algorithm 1.
+    """
+    direction = scale_by_dion(rank_fraction, mu, mu_dtype, scaling=scaling, seed=seed, dimensions=dimensions, shard=shard)
+    rate = learning_rate if adam_learning_rate is None else adam_learning_rate
+    rest = adamw(rate, adam_b1, adam_b2, adam_eps, 0.0, mu_dtype, adam_weight_decay, **flags)
+    return by_role({"dion": descend(direction, learning_rate, weight_decay, mask, **flags), "adam": rest}, routes, dimensions)
