@@ -64,8 +64,8 @@ METHODS: dict[str, Method] = {
         breaks=SPREADS,
     ),
     "scale_by_shampoo/blocks": Method(
-        gradtx.scale_by_shampoo(eps=0.1, graft="rmsprop", graft_b2=0.9, max_dim=2, exponent=0.5, refresh_every=3),
-        shampoo(3, "rmsprop", graft_b2=0.9, eps=0.1, longest=2, exponent=0.5),
+        gradtx.scale_by_shampoo(eps=0.1, graft="none", max_dim=2, exponent=0.5, refresh_every=3),
+        shampoo(3, "none", eps=0.1, longest=2, exponent=0.5),
         breaks=SPREADS,
     ),
     "shampoo": Method(
