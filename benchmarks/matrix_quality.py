@@ -35,7 +35,7 @@ from benchmarks.harness import ROOT, RUNS, arguments, interleave, middle, quarti
 EVERY, WARMUP, SEEDS, ADAM_RATE = 10, 10, 3, 3e-3
 SIZES, SIDE, HELD_OUT, WIDTH, WINDOWS = (196, 128, 128, 10), 14, 4096, 64, 32
 PARTS = Path(ROOT, "benchmarks", "data", "matrix_quality")
-REST = {"adam_learning_rate": ADAM_RATE}
+REST: dict[str, Any] = {"adam_learning_rate": ADAM_RATE}
 
 
 class Method(NamedTuple):
