@@ -63,9 +63,12 @@ def muon(library: str, **given: Any) -> Any:
 
 
 REFRESHED: dict[str, Callable[[], Any]] = {
-    "soap": lambda: gradtx.soap(LEARNING_RATE, refresh_every=EVERY),
+    "soap": lambda: gradtx.soap(LEARNING_RATE, weight_decay=0.0, refresh_every=EVERY),
     "shampoo": lambda: gradtx.shampoo(LEARNING_RATE, refresh_every=EVERY),
 }
+
+REFRESH_RUNS = {"soap": 5, "shampoo": 3}
+"""Runs of 20 steps."""
 
 
 def hidden(width: int, blocks: int) -> Tree:
@@ -230,7 +233,7 @@ def refresh_rows(options: Namespace) -> Iterator[Row]:
             mine = Training("gradtx", build(), tree)
             first = mine.timed()
             sides = {side: Steps(step) for side, step in {"gradtx": mine.timed, **others}.items()}
-            times = interleave({side: steps.mean for side, steps in sides.items()}, options.runs, warmup)
+            times = interleave({side: steps.mean for side, steps in sides.items()}, min(options.runs, REFRESH_RUNS[method]), warmup)
             for peer in others:
                 bar = SOAP if method == "soap" else None
                 yield compared(f"{method}: mean step, against {peer}", times, peer=peer, bar=bar)

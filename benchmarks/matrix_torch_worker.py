@@ -26,7 +26,10 @@ def soap(matrices):
 def shampoo(matrices):
     import pytorch_optimizer  # pyright: ignore[reportMissingImports]
 
-    return pytorch_optimizer.Shampoo(matrices, lr=1e-3, preconditioning_compute_steps=EVERY), "pytorch_optimizer"
+    optimizer = pytorch_optimizer.ScalableShampoo(
+        matrices, lr=1e-3, start_preconditioning_step=1, preconditioning_compute_steps=EVERY, block_size=4096
+    )
+    return optimizer, "pytorch_optimizer"
 
 
 METHODS = {"muon": muon, "soap": soap, "shampoo": shampoo}

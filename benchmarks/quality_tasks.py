@@ -86,10 +86,10 @@ def _fashion_loss(params: Any, images: network.Images) -> jax.Array:
     return network.loss(single(params), images._replace(x=x))
 
 
-def text(archive: Path = TEXT) -> Task:
-    """The next character of Shakespeare, seen through 64 characters by a transformer of two blocks of width 128."""
+def text(archive: Path = TEXT, width: int = WIDTH) -> Task:
+    """The next character of Shakespeare, seen through 64 characters by a transformer of two blocks, by default of width 128."""
     read = read_shakespeare(archive)
-    shape = transformer.Shape(len(read.alphabet), WIDTH, HEADS, DEPTH)
+    shape = transformer.Shape(len(read.alphabet), width, HEADS, DEPTH)
     return Task(
         name="text",
         steps=TEXT_STEPS,

@@ -14,6 +14,7 @@ import tempfile
 
 from tests.mutation_rows import MUTATIONS, Mutation
 from tests.mutation_rows_averages import AVERAGES
+from tests.mutation_rows_kronecker import KRONECKER
 from tests.mutation_rows_matrices import MATRIX_RULES
 from tests.mutation_rows_production import MUTATIONS as PRODUCTION
 from tests.mutation_rows_projections import PROJECTIONS
@@ -51,7 +52,7 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
 
 
 def main() -> int:
-    survived, rows = 0, [*MUTATIONS, *AVERAGES, *PRODUCTION, *STORAGE, *MATRIX_RULES, *PROJECTIONS]
+    survived, rows = 0, [*MUTATIONS, *AVERAGES, *PRODUCTION, *STORAGE, *MATRIX_RULES, *KRONECKER, *PROJECTIONS]
     for mutation in rows:
         with tempfile.TemporaryDirectory() as folder:
             result = outcome(mutation, pathlib.Path(folder))

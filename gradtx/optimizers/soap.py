@@ -191,7 +191,8 @@ def soap(
       b1: β1 in [0, 1), decay of M'; 0.95.
       b2: β2 in [0, 1), decay of V; 0.9 to 0.99.
       shampoo_beta: β_s in [0, 1), decay of L and R; 0.9 to 0.99; None: β2.
-      eps: ε ≥ 0; where √V̂ is below it, steps shrink; 1e-8.
+      eps: ε ≥ 0; where √V̂ is below it, steps shrink; 1e-8. Above 1e-7 of the gradients' size where these have fewer directions than
+        their sides for long: what is left in the others is rounding, which Adam would raise to the size of a step.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 to 0.1.
       mask: which leaves decay (see `masked`); None: all.
       refresh_every: k ≥ 1, steps from one refresh of a matrix to its next; 1 (best, dear) to 100; 10.

@@ -11,7 +11,7 @@ from tests.oracles.compose import descend
 
 SPREADS = ("contained",)
 """Every entry of a direction hangs on every entry of its matrix; tests/test_kronecker_methods.py holds that nan goes no further. SOAP's
-first gradient makes no step, and the law looks at no other."""
+first gradient makes no step, and the law looks at no other; that step of zeros times nan is spread by an orthogonal factor."""
 
 
 def soap(every: int = 3, b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, **more: Any) -> Any:
