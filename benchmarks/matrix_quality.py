@@ -223,7 +223,7 @@ def line(one: Mapping[str, Any], adam: Mapping[str, Any]) -> str:
     """A row of the table, beside AdamW's."""
     arrived = [step for step in one["steps"] if step is not None]
     steps, usual = middle_steps(one["steps"]), middle_steps(adam["steps"])
-    shown = f"{steps:5.0f} ({min(arrived):.0f}-{max(arrived):.0f})" if steps < math.inf else f"not reached by {len(one['steps'])} seeds' median"
+    shown = f"{steps:5.0f} ({min(arrived):.0f}-{max(arrived):.0f})" if steps < math.inf else f"not by {len(one['steps'])} seeds' median"
     ratio = f"{steps / usual:5.2f}" if max(steps, usual) < math.inf else "     "
     clock = f"{1e3 * middle(one['seconds_per_step']):7.2f} ms" if one["seconds_per_step"] else ""
     whole = f"{one['seconds']:6.2f} s" if one["seconds"] is not None else ""
@@ -234,7 +234,8 @@ def line(one: Mapping[str, Any], adam: Mapping[str, Any]) -> str:
 
 def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The table, and who wins where."""
-    yield f"{'task':8} {'method':10} {'rate':8} {'steps (seeds)':18} {'/AdamW':6} {'a step':10} {'to loss':8} {'/AdamW':6}   * end of the grid"
+    heads = f"{'task':8} {'method':10} {'rate':8} {'steps (seeds)':18} {'/AdamW':6}"
+    yield f"{heads} {'a step':10} {'to loss':8} {'/AdamW':6}   * end of the grid"
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         adam = next((row for row in of_task if row["method"] == "adamw"), of_task[0])
@@ -247,9 +248,7 @@ def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def main() -> int:
-    options = arguments(
-        __doc__, fashion=tasks.FASHION, text=tasks.TEXT, task="", method="", parts=PARTS, draw="", times="yes", quick=False
-    )
+    options = arguments(__doc__, fashion=tasks.FASHION, text=tasks.TEXT, task="", method="", parts=PARTS, draw="", times="yes", quick=False)
     if options.draw:
         return finish(json.loads(Path(options.draw).read_text(encoding="utf-8"))["rows"])
     if options.quick:

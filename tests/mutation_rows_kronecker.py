@@ -42,7 +42,13 @@ KRONECKER = [
         "seen.left",
         ORACLES.format("kl_"),
     ),
-    Mutation("kl: no floor", "optimizers/kl_shampoo.py", "jnp.maximum(found, eps *", "jnp.maximum(found, 0 * eps *", METHODS),
+    Mutation(
+        "kl: no floor",
+        "optimizers/kl_shampoo.py",
+        "jnp.maximum(found, floor *",
+        "jnp.maximum(found, 0 * floor *",
+        f"{METHODS} -k direction",
+    ),
     Mutation(
         "shampoo: length of the gradient",
         "optimizers/shampoo.py",

@@ -70,6 +70,7 @@ def _update(
     b1: jax.Array,
     b2: jax.Array,
     eps: jax.Array,
+    floor: jax.Array,
     phase: jax.Array,
     refresh_every: int,
 ) -> Any:
@@ -78,22 +79,22 @@ def _update(
         direction, mu, nu = adam_step(grad, slots, b1, b2, eps, step)
         return direction, slots._replace(mu=mu, nu=nu)
     bases, values = Factors(slots.left_basis, slots.right_basis), Factors(slots.left_values, slots.right_values)
-    turned, factors, values = fitted(grad, old, bases, values, b2, eps)
+    turned, factors, values = fitted(grad, old, bases, values, b2, floor)
     begins = unused(old, phase.ndim) & ~unused(factors, phase.ndim)
     held = Held(bases, average(slots.mu, turned, b1), None, values)
     held = turn(begins, is_turn(step, phase, refresh_every), factors, held)
-    left, right = _whitening(held.values, eps)
+    left, right = _whitening(held.values, floor)
     white = _scaled(left, debias(held.mu, b1, step), right)
     return restored(held.bases, white), Whitened(held.mu, None, *factors, *held.bases, *held.values)
 
 
 def fitted(
-    grad: jax.Array, factors: Factors, bases: Factors, values: Factors, decay: jax.Array, eps: jax.Array
+    grad: jax.Array, factors: Factors, bases: Factors, values: Factors, decay: jax.Array, floor: jax.Array
 ) -> tuple[jax.Array, Factors, Factors]:
     """The gradient in the bases, and the factors and eigenvalues after a step of their averages, each from the other as it was."""
     n, m = grad.shape[-2:]
     old, seen = _started(grad, factors, values)
-    left, right = _whitening(seen, eps)
+    left, right = _whitening(seen, floor)
     by_right = multiply_sides(None, grad, bases.right)
     turned = multiply_sides(None if bases.left is None else adjoint(bases.left), by_right, None)
     by_left = multiply_sides(None if bases.left is None else adjoint(bases.left), grad, None)
@@ -120,10 +121,10 @@ def _started(grad: jax.Array, factors: Factors, values: Factors) -> tuple[Factor
     return Factors(*(None if factor is None else factor + size[..., None] * identity(factor) for factor in factors)), seen
 
 
-def _whitening(values: Factors, eps: jax.Array) -> Factors:
-    """1 / √max(λ, ε max λ) of each side; 0 where all are 0."""
-    floors = (None if found is None else jnp.maximum(found, eps * jnp.max(found, axis=-1, keepdims=True, initial=0)) for found in values)
-    return Factors(*(None if floor is None else jnp.where(floor > 0, jax.lax.rsqrt(jnp.where(floor > 0, floor, 1)), 0) for floor in floors))
+def _whitening(values: Factors, floor: jax.Array) -> Factors:
+    """1 / √max(λ, φ max λ) of each side; 0 where all are 0."""
+    kept = (None if found is None else jnp.maximum(found, floor * jnp.max(found, axis=-1, keepdims=True, initial=0)) for found in values)
+    return Factors(*(None if value is None else jnp.where(value > 0, jax.lax.rsqrt(jnp.where(value > 0, value, 1)), 0) for value in kept))
 
 
 def _scaled(left: jax.Array | None, x: jax.Array, right: jax.Array | None) -> jax.Array:
@@ -138,6 +139,7 @@ def scale_by_kl_shampoo(
     b2: Decay = 0.95,
     eps: NonNegative = 1e-8,
     *,
+    floor: NonNegative = 1e-6,
     refresh_every: int = 10,
     max_dim: int = 10_000,
     one_sided: bool = False,
@@ -149,7 +151,8 @@ def scale_by_kl_shampoo(
     Args:
       b1: β1 in [0, 1), decay of M.
       b2: β2 in [0, 1), decay of L, R and their eigenvalues; of Adam's V for vectors.
-      eps: ε ≥ 0: eigenvalues count as at least ε times the largest of their side; for vectors Adam's.
+      eps: ε ≥ 0, of Adam for vectors.
+      floor: φ ≥ 0: eigenvalues count as at least φ times the largest of their side.
       refresh_every: k, steps between two refreshes of the bases of one matrix.
       max_dim: the longest axis that has a factor.
       one_sided: only the shorter axis has one.
@@ -172,7 +175,7 @@ def scale_by_kl_shampoo(
     Lin et al. 2025, arXiv 2509.03378, section 4.
     """
     check_max_dim("scale_by_kl_shampoo", max_dim)
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps}
+    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "floor": floor}
     options = {"refresh_every": refresh_every, "max_dim": max_dim, "one_sided": one_sided}
     return matrixwise(
         _init,
@@ -195,6 +198,7 @@ def kl_shampoo(
     weight_decay: NonNegative = 0.01,
     mask: Where | None = None,
     *,
+    floor: NonNegative = 1e-6,
     refresh_every: int = 10,
     max_dim: int = 10_000,
     one_sided: bool = False,
@@ -212,15 +216,17 @@ def kl_shampoo(
     turn of its own. With one side alone the other counts as the identity. A matrix with a side of 1, and a vector or scalar: AdamW.
 
     When: in place of `soap`, at less memory: no second moments. When not: axes are longer than 10 000 on both sides (AdamW remains), or
-    gradients have few directions for long, where eigenvalues near zero rule; raise ε then, or take `kl_soap`.
+    gradients have few directions for long, where eigenvalues near zero rule; raise φ then, or take `kl_soap`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-3 to 1e-2.
       b1: β1 in [0, 1), decay of M; 0.9 to 0.95.
       b2: β2 in [0, 1), decay of L, R and their eigenvalues; 0.9 to 0.99.
-      eps: ε ≥ 0: eigenvalues count as at least ε times the largest of their side; 1e-8. For vectors it stands beside Adam's root.
+      eps: ε ≥ 0, beside Adam's root, for vectors; 1e-8.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 to 0.1.
       mask: which leaves decay (see `masked`); None: all.
+      floor: φ ≥ 0: eigenvalues count as at least φ times the largest of their side; 1e-6. In float32 it is to stay above 1e-7, so that
+        directions that gradients do not have any more are not whitened, since rounding alone is left in them.
       refresh_every: k ≥ 1, steps from one refresh of a matrix to its next; 1 to 100; 10.
       max_dim: the longest axis that has a factor; 1024 to 10 000.
       one_sided: only the shorter axis has one.
@@ -249,6 +255,6 @@ def kl_shampoo(
     factors start is not the paper's.
     """
     rule = scale_by_kl_shampoo(
-        b1, b2, eps, refresh_every=refresh_every, max_dim=max_dim, one_sided=one_sided, dimensions=dimensions, shard=shard
+        b1, b2, eps, floor=floor, refresh_every=refresh_every, max_dim=max_dim, one_sided=one_sided, dimensions=dimensions, shard=shard
     )
     return descend(rule, learning_rate, weight_decay, mask, **flags)

@@ -37,9 +37,6 @@ from gradtx.transforms.eigenbases import (
 )
 from gradtx.tree.casts import real_zeros, zeros
 
-FLOOR = 1e-8
-"""Eigenvalues of a side count as at least so much of its largest."""
-
 
 class Fitted(NamedTuple):
     """Moments in the bases; the factors of both sides, their bases and eigenvalues; a side without a factor has None."""
@@ -69,6 +66,7 @@ def _update(
     b1: jax.Array,
     b2: jax.Array,
     eps: jax.Array,
+    floor: jax.Array,
     shampoo_beta: jax.Array | None = None,
     phase: jax.Array,
     refresh_every: int,
@@ -79,7 +77,7 @@ def _update(
         return direction, slots._replace(mu=mu, nu=nu)
     bases, values = Factors(slots.left_basis, slots.right_basis), Factors(slots.left_values, slots.right_values)
     decay = b2 if shampoo_beta is None else shampoo_beta
-    turned, factors, values = fitted(grad, old, bases, values, decay, jnp.asarray(FLOOR, b2.dtype))
+    turned, factors, values = fitted(grad, old, bases, values, decay, floor)
     waits = unused(old, phase.ndim)
     direction, mu, nu = adam_step(turned, slots, b1, b2, eps, jnp.maximum(step - 1, 1))
     mu, nu = (jnp.where(wide(waits), 0, moment) for moment in (mu, nu))
@@ -97,6 +95,7 @@ def scale_by_kl_soap(
     shampoo_beta: Decay | None = None,
     eps: NonNegative = 1e-8,
     *,
+    floor: NonNegative = 1e-6,
     refresh_every: int = 10,
     max_dim: int = 10_000,
     one_sided: bool = False,
@@ -110,6 +109,7 @@ def scale_by_kl_soap(
       b2: β2 in [0, 1), decay of V.
       shampoo_beta: β_s in [0, 1), decay of L, R and their eigenvalues; None: β2.
       eps: ε ≥ 0, beside the root.
+      floor: φ ≥ 0: eigenvalues count as at least φ times the largest of their side.
       refresh_every: k, steps between two refreshes of the bases of one matrix.
       max_dim: the longest axis that is rotated.
       one_sided: only the shorter axis is rotated; it is then SOAP's.
@@ -132,7 +132,7 @@ def scale_by_kl_soap(
     Lin et al. 2025, arXiv 2509.03378, section 4.
     """
     check_max_dim("scale_by_kl_soap", max_dim)
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, **({} if shampoo_beta is None else {"shampoo_beta": shampoo_beta})}
+    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "floor": floor, **({} if shampoo_beta is None else {"shampoo_beta": shampoo_beta})}
     options = {"refresh_every": refresh_every, "max_dim": max_dim, "one_sided": one_sided}
     return matrixwise(
         _init,
@@ -156,6 +156,7 @@ def kl_soap(
     weight_decay: NonNegative = 0.01,
     mask: Where | None = None,
     *,
+    floor: NonNegative = 1e-6,
     refresh_every: int = 10,
     max_dim: int = 10_000,
     one_sided: bool = False,
@@ -169,8 +170,7 @@ def kl_soap(
     average G' = Q_Lᵀ G Q_R and G'²; θ ← θ − η (Q_L [M̂' / (√V̂ + ε)] Q_Rᵀ + λ θ).
 
     As in `soap`, a matrix makes no step with its first gradient that is not zero, which makes its bases, and is refreshed every
-    `refresh_every` steps at a turn of its own. Factors start as in `kl_shampoo`; eigenvalues count as at least 1e-8 of the largest of
-    their side. A matrix with a side of 1, and a vector or scalar: AdamW.
+    `refresh_every` steps at a turn of its own. Factors start as in `kl_shampoo`. A matrix with a side of 1, and a vector or scalar: AdamW.
 
     When: `soap` serves, and rows and columns differ much in scale: a few large columns do not decide the basis of the rows. When not:
     memory is short; `kl_shampoo` keeps no second moments.
@@ -184,6 +184,7 @@ def kl_soap(
         their sides for long: what is left in the others is rounding, which Adam would raise to the size of a step.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 to 0.1.
       mask: which leaves decay (see `masked`); None: all.
+      floor: φ ≥ 0: eigenvalues count as at least φ times the largest of their side; 1e-6.
       refresh_every: k ≥ 1, steps from one refresh of a matrix to its next; 1 to 100; 10.
       max_dim: the longest axis that is rotated; 1024 to 10 000.
       one_sided: only the shorter axis is rotated; it is then SOAP's.
@@ -203,7 +204,7 @@ def kl_soap(
     >>> def error_after(tx):
     ...     def step(carry, key):
     ...         w, state = carry
-    ...         noise = loud * (jax.random.normal(key, (8, 8)) * jnp.linspace(0.1, 1.0, 8)) @ turn.T
+    ...         noise = loud * jax.random.normal(key, (8, 8)) @ jnp.diag(jnp.linspace(0.1, 1.0, 8)) @ turn.T
     ...         updates, state = tx.update(w - turn + noise, state, w)
     ...         return (w + updates, state), jnp.mean((w - turn) ** 2)
     ...     w = jnp.zeros((8, 8))
@@ -217,6 +218,15 @@ def kl_soap(
     Lin et al. 2025, arXiv 2509.03378, section 4. Where the factors start is not the paper's.
     """
     rule = scale_by_kl_soap(
-        b1, b2, shampoo_beta, eps, refresh_every=refresh_every, max_dim=max_dim, one_sided=one_sided, dimensions=dimensions, shard=shard
+        b1,
+        b2,
+        shampoo_beta,
+        eps,
+        floor=floor,
+        refresh_every=refresh_every,
+        max_dim=max_dim,
+        one_sided=one_sided,
+        dimensions=dimensions,
+        shard=shard,
     )
     return descend(rule, learning_rate, weight_decay, mask, **flags)

@@ -47,7 +47,7 @@ METHODS: dict[str, Method] = {
         gradtx.kl_soap(rate, shampoo_beta=0.9, refresh_every=3, one_sided=True, weight_decay=0.1),
         descend(soap(coupled=True, one_sided=True, beta=0.9), rate, 0.1),
     ),
-    "scale_by_kl_shampoo": Method(gradtx.scale_by_kl_shampoo(refresh_every=3), kl_shampoo(), breaks=SPREADS),
+    "scale_by_kl_shampoo": Method(gradtx.scale_by_kl_shampoo(floor=0.2, refresh_every=3), kl_shampoo(floor=0.2), breaks=SPREADS),
     "kl_shampoo": Method(
         gradtx.kl_shampoo(rate, refresh_every=3, max_dim=3, weight_decay=0.1),
         descend(kl_shampoo(longest=3), rate, 0.1),
@@ -56,7 +56,6 @@ METHODS: dict[str, Method] = {
     "scale_by_shampoo": Method(
         gradtx.scale_by_shampoo(eps=0.1, refresh_every=3),
         shampoo(eps=0.1),
-        float32=3e-5,  # the roots of the first gradient of 3 x 4 amplify the fourth direction, and its rounding
         breaks=SPREADS,
     ),
     "scale_by_shampoo/sums": Method(
@@ -65,8 +64,8 @@ METHODS: dict[str, Method] = {
         breaks=SPREADS,
     ),
     "scale_by_shampoo/blocks": Method(
-        gradtx.scale_by_shampoo(eps=0.1, graft="rmsprop", graft_b2=0.9, max_dim=2, exponent=0.5, refresh_every=3),
-        shampoo(3, "rmsprop", graft_b2=0.9, eps=0.1, longest=2, exponent=0.5),
+        gradtx.scale_by_shampoo(eps=0.1, graft="none", max_dim=2, exponent=0.5, refresh_every=3),
+        shampoo(3, "none", eps=0.1, longest=2, exponent=0.5),
         breaks=SPREADS,
     ),
     "shampoo": Method(

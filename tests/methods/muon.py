@@ -106,6 +106,7 @@ METHODS: dict[str, Method] = {
     "normuon": Method(
         gradtx.normuon(rate, b2=0.9, weight_decay=0.1, dimensions=last_two),
         routed(own.normuon, rate, decay=0.1, nesterov=False, scaling="original"),
+        float32=AMPLIFIED,
         breaks=OWN,
     ),
     "scale_by_adamuon": Method(on_matrices(gradtx.scale_by_adamuon()), direction(own.adamuon), breaks=OWN),

@@ -124,7 +124,7 @@ def orthogonal_factor(u, wanted):
 # by divergence
 
 
-def fit(g, memory, beta, sides, floor=1e-8):
+def fit(g, memory, beta, sides, floor=1e-6):
     """Lin et al. 2025, section 4: each factor averages G between inverses of the other; eigenvalues along the bases follow."""
     n, m = g.shape
     if ("l", 0) not in memory:
@@ -144,12 +144,12 @@ def fit(g, memory, beta, sides, floor=1e-8):
             memory["l", side] = beta * memory["l", side] + (1 - beta) * np.diag(q.T @ found @ q)
 
 
-def kl_shampoo(g, memory, t, turn, b1=0.95, b2=0.95, eps=1e-8, longest=10_000, one_sided=False):
+def kl_shampoo(g, memory, t, turn, b1=0.95, b2=0.95, floor=1e-6, longest=10_000, one_sided=False):
     """Lin et al. 2025, section 4: factors, eigenvalues, bases, then the step."""
     sides = chosen(g.shape, longest, one_sided)
     if not any(sides):
-        return adam(g, None, memory, t, b1, b2, eps)
-    fit(g, memory, b2, sides, eps)
+        return adam(g, None, memory, t, b1, b2)
+    fit(g, memory, b2, sides, floor)
     for side in (0, 1):
         if sides[side] and t == 1:
             q = memory["q", side] = eigenvectors(memory["a", side])
@@ -158,7 +158,7 @@ def kl_shampoo(g, memory, t, turn, b1=0.95, b2=0.95, eps=1e-8, longest=10_000, o
             order, memory["q", side] = refreshed(memory["a", side], memory["q", side])
             memory["l", side] = memory["l", side][order]
     memory["m"] = b1 * memory.get("m", 0) + (1 - b1) * g
-    roots = [power(np.maximum(memory["l", side], eps * memory["l", side].max()), memory["q", side], -0.5) for side in (0, 1)]
+    roots = [power(np.maximum(memory["l", side], floor * memory["l", side].max()), memory["q", side], -0.5) for side in (0, 1)]
     return roots[0] @ memory["m"] @ roots[1] / (1 - b1**t)
 
 
