@@ -77,7 +77,7 @@ def test_fits_are_spread_over_steps_and_matrices() -> None:
 
 def test_factors_are_balanced() -> None:
     """Which no direction shows."""
-    grads = jnp.diag(jnp.array([1.0, 100.0, 3.0]))[:, :2]
+    grads = jnp.full((4, 3), 1e-3)
     tx = gradtx.scale_by_psgd_kron(balance_every=2)
     state, step, apart = tx.init(grads), jax.jit(tx.update), []
     for _ in range(4):
@@ -127,6 +127,14 @@ def test_axes_by_number_are_those_of_optax() -> None:
 def test_a_base_optimizer_that_needs_parameters_is_refused() -> None:
     with pytest.raises(GradtxError, match=r"adamw\(.*needs the parameters.*weight_decay"):
         gradtx.galore(1e-3, base_optimizer=gradtx.adamw(1e-3))
+
+
+def test_a_projector_outlives_a_gradient_that_is_not_finite() -> None:
+    grads, tx = jnp.asarray(batch()[0]), gradtx.scale_by_galore(2, 1)
+    step = jax.jit(tx.update)
+    _, before = step(grads, tx.init(grads))
+    _, after = step(grads.at[0, 0].set(jnp.inf), before)
+    np.testing.assert_array_equal(after.slots["scale_by_galore"].projector, before.slots["scale_by_galore"].projector)
 
 
 def test_optax_may_be_the_base_optimizer_and_slots_may_be_stored() -> None:
