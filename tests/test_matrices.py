@@ -157,7 +157,7 @@ def test_axes_by_number_are_axes_by_words() -> None:
             r"matches none of the 8 leaves; nearest: 'block_0/qkv",
         ),
         (lambda: gradtx.muon(0.1, "polar"), gradtx.GradtxError, r"method = 'polar' is unknown"),
-        (lambda: gradtx.muon(0.1, **{"scaling": "rms"}), gradtx.GradtxError, r"scaling = 'rms' is unknown"),
+        (lambda: gradtx.muon(0.1, scaling="rms"), gradtx.GradtxError, r"scaling = 'rms' is unknown"),  # pyright: ignore[reportArgumentType]
         (lambda: gradtx.muon(0.1, shard=3), gradtx.GradtxError, r"shard = 3 names no mesh axes"),
         (lambda: gradtx.muon(0.1, shard="x"), gradtx.GradtxError, r"names axes of no mesh that is known here: call within jax.set_mesh"),
     ],
