@@ -29,12 +29,11 @@ import numpy as np
 
 import gradtx
 from benchmarks import quality_tasks as tasks
-from benchmarks.harness import ROOT, RUNS, arguments, interleave, middle, quartiles, seconds, write_table
+from benchmarks.harness import ROOT, RUNS, arguments, commit, interleave, middle, quartiles, seconds, write_table
 
 EVERY, WARMUP, SEEDS, ADAM_RATE = 10, 10, 3, 3e-3
 SIZES, SIDE, HELD_OUT, WIDTH, WINDOWS = (196, 128, 128, 10), 14, 4096, 64, 32
 PARTS = Path(ROOT, "benchmarks", "data", "matrix_quality")
-REST = {"adam_learning_rate": ADAM_RATE}
 
 
 class Method(NamedTuple):
@@ -49,8 +48,8 @@ ADAM_LIKE = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 MUON_LIKE = (3e-3, 8e-3, 2e-2, 5e-2, 1.2e-1)
 METHODS = {
     "adamw": Method("AdamW", lambda rate: gradtx.adamw(rate, weight_decay=0.0), ADAM_LIKE),
-    "muon": Method("Muon", lambda rate: gradtx.muon(rate, **REST), MUON_LIKE),
-    "normuon": Method("NorMuon", lambda rate: gradtx.normuon(rate, weight_decay=0.0, **REST), MUON_LIKE),
+    "muon": Method("Muon", lambda rate: gradtx.muon(rate, adam_learning_rate=ADAM_RATE), MUON_LIKE),
+    "normuon": Method("NorMuon", lambda rate: gradtx.normuon(rate, weight_decay=0.0, adam_learning_rate=ADAM_RATE), MUON_LIKE),
     "soap": Method("SOAP", lambda rate: gradtx.soap(rate, weight_decay=0.0), ADAM_LIKE),
     "soap_muon": Method("SOAP-Muon", lambda rate: gradtx.soap(rate, weight_decay=0.0, orthogonal=True), MUON_LIKE),
     "shampoo": Method("Shampoo", lambda rate: gradtx.shampoo(rate, weight_decay=0.0), ADAM_LIKE),
@@ -115,6 +114,8 @@ class Outcome(NamedTuple):
     """Median and quartiles."""
     seconds: float | None = None
     """To the target: the median number of steps times the median step."""
+    commit: str = ""
+    """At which the trainings were made, times apart."""
 
 
 def optimizer(method: str, rate: float) -> Any:
@@ -193,7 +194,7 @@ def kept(one: Race, method: str, options: Namespace) -> Outcome:
     path = Path(options.parts, f"{one.task.name}-{method}.json")
     if path.exists() and (found := json.loads(path.read_text(encoding="utf-8")))["setting"] == setting:
         return Outcome(**found["outcome"])
-    outcome = race(one, method, rates, seeds)
+    outcome = race(one, method, rates, seeds)._replace(commit=commit())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"setting": setting, "outcome": outcome._asdict()}), encoding="utf-8")
     return outcome
