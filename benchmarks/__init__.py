@@ -1,6 +1,8 @@
 """Measurements of gradtx against its peers: `python -m benchmarks.<name>`, see README.md.
 
 Set here, before jax is imported: benchmarks run on the CPU, and libtpu compiles without looking for a TPU.
+LAPACK, which decomposes matrices for XLA on the CPU, has one thread: several wait for one another in loops, and on two busy cores a
+decomposition of milliseconds took seconds at times.
 """
 
 import os
@@ -12,6 +14,7 @@ ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_LOG_DIR": "disabled",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "OPENBLAS_NUM_THREADS": "1",
 }
 
 os.environ.update(ENVIRONMENT)

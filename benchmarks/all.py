@@ -3,7 +3,19 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("memory", "accelerators", "import_time", "trace", "trace_each", "eager", "step", "production", "whole_steps", "vmap")
+BENCHMARKS = (
+    "memory",
+    "accelerators",
+    "import_time",
+    "trace",
+    "trace_each",
+    "eager",
+    "step",
+    "production",
+    "whole_steps",
+    "vmap",
+    "matrices",
+)
 
 
 def run(name: str) -> int:

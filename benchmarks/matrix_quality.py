@@ -14,7 +14,6 @@ What is done stays in benchmarks/data/matrix_quality, by task and method, and is
 --method soap` makes one piece, and a call without them the rest, the table, the record, and the picture.
 """
 
-import functools
 import json
 import math
 import statistics
@@ -30,12 +29,11 @@ import numpy as np
 
 import gradtx
 from benchmarks import quality_tasks as tasks
-from benchmarks.harness import ROOT, RUNS, arguments, interleave, middle, quartiles, seconds, write_table
+from benchmarks.harness import ROOT, RUNS, arguments, commit, interleave, middle, quartiles, seconds, write_table
 
 EVERY, WARMUP, SEEDS, ADAM_RATE = 10, 10, 3, 3e-3
 SIZES, SIDE, HELD_OUT, WIDTH, WINDOWS = (196, 128, 128, 10), 14, 4096, 64, 32
 PARTS = Path(ROOT, "benchmarks", "data", "matrix_quality")
-REST: dict[str, Any] = {"adam_learning_rate": ADAM_RATE}
 
 
 class Method(NamedTuple):
@@ -50,8 +48,8 @@ ADAM_LIKE = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 MUON_LIKE = (3e-3, 8e-3, 2e-2, 5e-2, 1.2e-1)
 METHODS = {
     "adamw": Method("AdamW", lambda rate: gradtx.adamw(rate, weight_decay=0.0), ADAM_LIKE),
-    "muon": Method("Muon", lambda rate: gradtx.muon(rate, **REST), MUON_LIKE),
-    "normuon": Method("NorMuon", lambda rate: gradtx.normuon(rate, weight_decay=0.0, **REST), MUON_LIKE),
+    "muon": Method("Muon", lambda rate: gradtx.muon(rate, adam_learning_rate=ADAM_RATE), MUON_LIKE),
+    "normuon": Method("NorMuon", lambda rate: gradtx.normuon(rate, weight_decay=0.0, adam_learning_rate=ADAM_RATE), MUON_LIKE),
     "soap": Method("SOAP", lambda rate: gradtx.soap(rate, weight_decay=0.0), ADAM_LIKE),
     "soap_muon": Method("SOAP-Muon", lambda rate: gradtx.soap(rate, weight_decay=0.0, orthogonal=True), MUON_LIKE),
     "shampoo": Method("Shampoo", lambda rate: gradtx.shampoo(rate, weight_decay=0.0), ADAM_LIKE),
@@ -116,6 +114,8 @@ class Outcome(NamedTuple):
     """Median and quartiles."""
     seconds: float | None = None
     """To the target: the median number of steps times the median step."""
+    commit: str = ""
+    """At which the trainings were made, times apart."""
 
 
 def optimizer(method: str, rate: float) -> Any:
@@ -148,6 +148,8 @@ class Program:
         """The held-out loss every 10 steps, until it is the target, no number, or the steps are over."""
         params, state, order = self.start(tx, seed)
         found = [float(self.held_out(params, self.task.valid))]
+        if found[0] <= target:
+            raise ValueError(f"{self.task.name}: the first parameters have a loss of {found[0]:.3f}, and the target is {target}")
         for first in range(0, len(order), EVERY):
             params, state = self.steps(tx, params, state, order[first : first + EVERY], self.task.train)
             found.append(float(self.held_out(params, self.task.valid)))
@@ -192,7 +194,7 @@ def kept(one: Race, method: str, options: Namespace) -> Outcome:
     path = Path(options.parts, f"{one.task.name}-{method}.json")
     if path.exists() and (found := json.loads(path.read_text(encoding="utf-8")))["setting"] == setting:
         return Outcome(**found["outcome"])
-    outcome = race(one, method, rates, seeds)
+    outcome = race(one, method, rates, seeds)._replace(commit=commit())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"setting": setting, "outcome": outcome._asdict()}), encoding="utf-8")
     return outcome
@@ -208,22 +210,24 @@ def timed(one: Race, outcomes: Sequence[Outcome], runs: int) -> Iterator[Outcome
 
 
 def ten_steps(one: Race, outcome: Outcome) -> Callable[[], float]:
-    """The mean seconds of ten training steps, from the start anew each time."""
+    """The mean seconds of ten training steps, of a training that goes on: refreshes are in them, what a first step prepares is not."""
     tx, program = optimizer(outcome.method, outcome.rate), Program(one.task)
+    params, state, order = program.start(tx, 0)
+    held: list[Any] = [(params, state)]
 
-    def run() -> float:
-        params, state, order = program.start(tx, 0)
-        jax.block_until_ready((params, state))
-        return seconds(functools.partial(program.steps, tx, params, state, order[:EVERY], one.task.train)) / EVERY
+    def step() -> Any:
+        held[0] = program.steps(tx, *held[0], order[:EVERY], one.task.train)
+        return held[0]
 
-    return run
+    return lambda: seconds(step) / EVERY
 
 
 def line(one: Mapping[str, Any], adam: Mapping[str, Any]) -> str:
     """A row of the table, beside AdamW's."""
     arrived = [step for step in one["steps"] if step is not None]
     steps, usual = middle_steps(one["steps"]), middle_steps(adam["steps"])
-    shown = f"{steps:5.0f} ({min(arrived):.0f}-{max(arrived):.0f})" if steps < math.inf else f"not by {len(one['steps'])} seeds' median"
+    spread = f"{min(arrived):.0f}-{max(arrived):.0f}{'' if len(arrived) == len(one['steps']) else ', not all'}" if arrived else ""
+    shown = f"{steps:5.0f} ({spread})" if steps < math.inf else "not reached"
     ratio = f"{steps / usual:5.2f}" if max(steps, usual) < math.inf else "     "
     clock = f"{1e3 * middle(one['seconds_per_step']):7.2f} ms" if one["seconds_per_step"] else ""
     whole = f"{one['seconds']:6.2f} s" if one["seconds"] is not None else ""
@@ -234,17 +238,31 @@ def line(one: Mapping[str, Any], adam: Mapping[str, Any]) -> str:
 
 def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The table, and who wins where."""
-    heads = f"{'task':8} {'method':10} {'rate':8} {'steps (seeds)':18} {'/AdamW':6}"
-    yield f"{heads} {'a step':10} {'to loss':8} {'/AdamW':6}   * end of the grid"
+    yield f"{'task':8} {'method':10} {'rate':8} {'steps (seeds)':18} {'/AdamW':6} {'a step':10} {'to loss':8} {'/AdamW':6}"
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         adam = next((row for row in of_task if row["method"] == "adamw"), of_task[0])
         yield from (line(row, adam) for row in sorted(of_task, key=lambda row: middle_steps(row["steps"])))
-        fewest = min(of_task, key=lambda row: middle_steps(row["steps"]))
-        yield f"{task}, loss {adam['target']:g}: fewest steps {METHODS[fewest['method']].title}, {middle_steps(fewest['steps']):.0f}"
-        if arrived := [row for row in of_task if row["seconds"] is not None]:
-            first = min(arrived, key=lambda row: row["seconds"])
-            yield f"{task}, loss {adam['target']:g}: least time {METHODS[first['method']].title}, {first['seconds']:.2f} s"
+        yield from verdicts(task, of_task, adam)
+    if any(row["at_end"] for row in rows):
+        yield "* at an end of its grid of rates"
+
+
+def verdicts(task: str, rows: Sequence[Mapping[str, Any]], adam: Mapping[str, Any]) -> Iterator[str]:
+    """Who needs the fewest steps, and who the least time."""
+    for what, unit, figure in (("fewest steps", "", _steps), ("least time", " s", _seconds)):
+        best = min(rows, key=figure)
+        if figure(best) < math.inf:
+            against = f", {figure(best) / figure(adam):.2f} of AdamW's" if figure(adam) < math.inf and best is not adam else ""
+            yield f"{task}, loss {adam['target']:g}: {what} {METHODS[best['method']].title}, {figure(best):.3g}{unit}{against}"
+
+
+def _steps(row: Mapping[str, Any]) -> float:
+    return middle_steps(row["steps"])
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    return math.inf if row["seconds"] is None else row["seconds"]
 
 
 def main() -> int:
@@ -257,7 +275,7 @@ def main() -> int:
     for name in [name for name in RACES if options.task in ("", name)]:
         one = RACES[name](Path(folders[name]))
         if options.quick:
-            one = Race(one.task._replace(steps=2 * EVERY), 10 * one.target)
+            one = Race(one.task._replace(steps=2 * EVERY), 1.4 * one.target)
         outcomes = [kept(one, method, options) for method in METHODS if options.method in ("", method)]
         rows += [outcome._asdict() for outcome in (timed(one, outcomes, options.runs) if options.times == "yes" else outcomes)]
     if options.dry or options.task or options.method or options.times != "yes" or options.runs < RUNS:
