@@ -8,6 +8,7 @@ Flops: plain (4 m/n + 2) n³ a step, Gram (4 m/n + 8 k − 6) n³ for k steps be
 many steps there are and wherever they are cut.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -49,7 +50,7 @@ def gram(x: jax.Array, coefficients: Sequence[Triple]) -> jax.Array:
 def _gram(x: jax.Array, coefficients: Sequence[Triple], size: int) -> jax.Array:
     start = 0
     for stop in cuts(len(coefficients), size):
-        x = _factor(x @ adjoint(x), coefficients[start:stop]) @ x
+        x = _factor(x @ adjoint(x), tuple(coefficients[start:stop])) @ x
         start = stop
     return x
 
@@ -59,8 +60,9 @@ def cuts(steps: int, size: int) -> list[int]:
     return [*range(FIRST, steps, size), steps]
 
 
-def _factor(r: jax.Array, coefficients: Sequence[Triple]) -> jax.Array:
-    """Q with Q X = p(X), from R = X Xᵀ."""
+@functools.partial(jax.jit, static_argnums=1)
+def _factor(r: jax.Array, coefficients: tuple[Triple, ...]) -> jax.Array:
+    """Q with Q X = p(X), from R = X Xᵀ; jitted, so that matrices with as many rows share its trace."""
     q = jnp.broadcast_to(jnp.eye(r.shape[-1], dtype=r.dtype), r.shape)
     for step, (a, b, c) in enumerate(coefficients):
         z = _even(r, b, c)
