@@ -233,3 +233,22 @@ def test_spread_matrices_move_all_to_all() -> None:
     assert text is not None and "all-to-all" in text and "all-gather" not in text
     updates, _ = tx.update(params, tx.init(params), params)
     assert updates["layer0"]["up"].sharding.is_equivalent_to(params["layer0"]["up"].sharding, 2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **shard: gradtx.stored(gradtx.normuon(0.1, **shard), "packed16", min_size=0),
+        lambda **shard: gradtx.psgd_kron(0.1, **shard),
+        lambda **shard: gradtx.soap(0.1, refresh_every=2, one_sided=True, **shard),
+    ],
+    ids=["normuon", "psgd_kron", "soap"],
+)
+def test_what_is_kept_and_drawn_is_the_same_over_devices(make: Any) -> None:
+    """Slots like the matrix, one for each output, factors and bases; a key for each matrix."""
+    plain = {layer: {"up": arrays["up"], "bias": arrays["bias"]} for layer, arrays in network(0).items()}
+    grads = {layer: {"up": arrays["up"], "bias": arrays["bias"]} for layer, arrays in network(1).items()}
+    lie = NamedSharding(Mesh(np.array(jax.devices()), ("x",)), PartitionSpec("x"))
+    sharded = jax.device_put(plain, lie)
+    ours = steps(make(shard=gradtx.sharding.owners(sharded, "x")), sharded, jax.device_put(grads, lie))
+    chex.assert_trees_all_close(jax.device_get(ours), steps(make(), plain, grads), rtol=0, atol=1e-4)  # a bfloat16 may round otherwise

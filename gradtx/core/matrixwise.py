@@ -42,7 +42,7 @@ def matrixwise(
 
     A rule may ask by name for `phase`, an int32 array of the shape (...,): the turn of each matrix in [0, refresh_every), spread over the
     tree by cost, so that no step pays for all (`where_due`); for `gaussian`, standard normal numbers of this leaf and step in the shape of
-    the gradient, by the option `seed`; and for `raw` as in `leafwise`.
+    the gradient, by the option `seed`; for `raw` as in `leafwise`; and a hyperparameter `key` arrives as a key of each matrix.
 
     Args:
       init: makes the slots of matrices, or None.

@@ -1,6 +1,7 @@
 """Rules on matrices as rules on arrays: what a kernel does around one."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,12 +70,22 @@ def told_of_matrices(rule: Rule, named: Mapping[str, Any], turns: Any, leaf: Any
     assert layout is not None
     if "raw" in told:
         told["raw"] = layout.matrix(told["raw"])
+    if "key" in told:
+        told["key"] = _key_of_each(told["key"], layout.batch)
     if "phase" in asked:
         told["phase"] = jnp.asarray(turns)
     if "gaussian" in asked:
         key = leaf_key(rule.options.values.get("seed", 0), step, leaf)
         told["gaussian"] = jax.random.normal(key, layout.shape, real_dtype(dtype)).astype(compute_dtype(dtype))
     return told
+
+
+def _key_of_each(key: jax.Array, batch: tuple[int, ...]) -> jax.Array:
+    """A key for every matrix of a leaf."""
+    typed = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+    if not batch:
+        return jax.random.fold_in(typed, 0)
+    return jax.vmap(jax.random.fold_in, (None, 0))(typed, jnp.arange(math.prod(batch))).reshape(batch)
 
 
 def _on_matrices(rule: Rule, told: Mapping[str, Any], grad: Any, slots: Any, param: Any, step: Any) -> tuple[Any, Any]:

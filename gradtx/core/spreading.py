@@ -26,7 +26,7 @@ from gradtx.tree.kernels import group, kernel, signature
 from gradtx.tree.maps import choose
 from gradtx.tree.rounding import noise
 
-BY_MATRIX = ("raw", "phase", "gaussian")
+BY_MATRIX = ("raw", "phase", "gaussian", "key")
 """What a rule is told by name of every matrix; the rest are numbers for all."""
 
 
@@ -158,6 +158,8 @@ def _prepared(rule: Rule, row: Row, shared: Any) -> tuple[Any, dict[str, Any], d
     grad, param, slots, named = in_compute(rule, rule.update, row, row.grad.astype(compute_dtype(dtype)), row.slots[0], values, step)
     told = told_of_matrices(rule, named, row.turns[0], row.leaf, step, dtype)
     whole = {name: told.pop(name) for name in BY_MATRIX if name in told}
+    if "key" in whole:
+        whole["key"] = jax.random.key_data(whole["key"])
     whole |= {"grad": layout.matrix(grad), "slots": as_matrices(rule, slots), "param": None if param is None else layout.matrix(param)}
     return slots, jax.tree.map(functools.partial(_in_line, layout), whole), told
 
@@ -182,6 +184,8 @@ def _share(rule: Rule, told: Any, matrices: dict[str, Any]) -> Any:
     step, numbers = told
     grad, slots, param, *_ = (matrices[name] for name in ("grad", "slots", "param"))
     more = {name: value for name, value in matrices.items() if name in BY_MATRIX}
+    if "key" in more:
+        more["key"] = jax.random.wrap_key_data(more["key"])
     return rule.update(grad, slots, param, step.astype(grad.real.dtype), **numbers, **more, **wanted(rule.update, rule.options.values))
 
 
@@ -194,7 +198,7 @@ def _returned(place: Place, sides: tuple[int, ...], array: jax.Array) -> jax.Arr
     return place.put(array, PartitionSpec(None, place.axes)) if array.shape[1] % place.devices == 0 else array
 
 
-def _kept(rule: Rule, row: Row, decoded: Any, made: Any, shared: Any) -> tuple[Any, tuple[Any, ...]]:
+def _kept(rule: Rule, row: Row, decoded: Any, made: Any, shared: Any) -> tuple[Any, Any]:
     """The update of one leaf, and its slots as they are kept."""
     step, acts, _ = shared
     layout, (slots,) = rule.layout, row.slots
@@ -202,8 +206,8 @@ def _kept(rule: Rule, row: Row, decoded: Any, made: Any, shared: Any) -> tuple[A
     made = jax.tree.map(lambda array: array.reshape(*layout.batch, *array.shape[1:]), made)
     update, new = layout.array(made[0]).astype(row.grad.dtype), as_arrays(rule, made[1])
     if slots is None:
-        return update, (None,)
+        return update, None
     if rule.storage is None:
-        return update, (choose(acts, encode_slots(new, slots), slots),)
+        return update, choose(acts, encode_slots(new, slots), slots)
     random = None if row.leaf is None else noise(step, row.leaf)
-    return update, (stored_slots(rule.storage, slots, decoded, random, 0, acts, new)[0],)
+    return update, stored_slots(rule.storage, slots, decoded, random, 0, acts, new)[0]

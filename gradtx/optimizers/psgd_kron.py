@@ -89,17 +89,15 @@ def _update(
     left, right = slots.left, slots.right
     if grad.size:
         due = (jnp.floor(after) > jnp.floor(before)) & jnp.any(mean != 0, axis=(-2, -1))
-        number = jnp.arange(math.prod(due.shape)).reshape(due.shape)
-        fit = functools.partial(_fitted, key, factor_rate)
-        left, right = where_due(due, fit, (number, full, mean, left, right), (left, right))
+        left, right = where_due(due, functools.partial(_fitted, factor_rate), (key, full, mean, left, right), (left, right))
     direction = apply_triangular(Factors(left, right), mean)
     mean_square = jnp.sum(direction**2, axis=(-2, -1), keepdims=True) / max(1, math.prod(grad.shape[-2:]))
     return direction / jnp.maximum(1, jnp.sqrt(mean_square) / max_rms), Whitening(mu, left, right, progress)
 
 
-def _fitted(key: Any, rate: Any, number: Any, balance: Any, mean: jax.Array, left: Any, right: Any) -> tuple[Any, Any]:
+def _fitted(rate: Any, key: Any, balance: Any, mean: jax.Array, left: Any, right: Any) -> tuple[Any, Any]:
     """The factors of one matrix after a step of their fit."""
-    noise = jax.random.normal(jax.random.fold_in(key, number), mean.shape, jnp.float32).astype(mean.dtype)  # alike in every precision
+    noise = jax.random.normal(key, mean.shape, jnp.float32).astype(mean.dtype)  # alike in every precision
     damped = mean + DAMPING * jnp.mean(jnp.abs(mean)) * noise
     left, right = fit_triangular(Factors(left, right), damped, noise, rate)
     if left is None or right is None:
