@@ -12,11 +12,11 @@ import pytest
 
 import gradtx
 from gradtx.core.errors import GradtxError
-from tests.methods import METHODS, row, wrappers
+from tests.methods import METHODS, muon, row, wrappers
 from tests.methods.row import rate
 
 PARAMS = {"w": jnp.arange(3.0), "b": jnp.ones(())}
-NAMESPACE = {**vars(row), **vars(wrappers), **vars(gradtx)}
+NAMESPACE = {**vars(row), **vars(wrappers), **vars(muon), **vars(gradtx)}
 
 
 def test_repr_reads_like_the_call() -> None:

@@ -243,7 +243,7 @@ def psgd_kron(
     State: 4 bytes per parameter (m), and 4 (n/m + m/n) of a matrix (Q_L, Q_R): 12 of a square one.
 
     >>> import gradtx, jax, jax.numpy as jnp
-    >>> scales = jnp.array([[1.0], [1e-3]]) * jnp.array([1.0, 1e-3])  # a loss whose curvatures are 1, 1e-3, 1e-3 and 1e-6
+    >>> scales = jnp.array([[1.0], [1e-3]]) * jnp.array([[1.0, 1e-3]])  # a loss whose curvatures are 1, 1e-3, 1e-3 and 1e-6
     >>> w = jnp.ones((2, 2))
     >>> tx = gradtx.psgd_kron(0.02)
     >>> state, step = tx.init(w), jax.jit(tx.update)

@@ -42,7 +42,7 @@ def optax_last_two(params: Any) -> Any:
     return jax.tree.map(lambda leaf: kind(-2, -1) if jnp.ndim(leaf) > 1 else None, params)
 
 
-def even(params: Any) -> Any:
+def two_heads(params: Any) -> Any:
     """The arrays that have two heads along their last axis."""
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1 and leaf.shape[-1] % 2 == 0, params)
 
@@ -115,8 +115,8 @@ METHODS: dict[str, Method] = {
         routed(own.adamuon, rate, decay=0.1, nesterov=False),
         breaks=OWN,
     ),
-    "qk_clip": Method(gradtx.chain(gradtx.scale(-0.1), gradtx.qk_clip(even, head_axis=-1)), clipped, extra=logits),
-    "muon_clip": Method(gradtx.muon_clip(rate, where=even, head_axis=-1, dimensions=last_two), muon_clip, extra=logits, breaks=OWN),
+    "qk_clip": Method(gradtx.chain(gradtx.scale(-0.1), gradtx.qk_clip(two_heads, head_axis=-1)), clipped, extra=logits),
+    "muon_clip": Method(gradtx.muon_clip(rate, where=two_heads, head_axis=-1, dimensions=last_two), muon_clip, extra=logits, breaks=OWN),
     "hyperball": Method(gradtx.hyperball(gradtx.identity(), 0.1), each(own.hyperball, eta=0.1), breaks=OWN),
     "hyperball/adam": Method(
         gradtx.hyperball(gradtx.scale_by_adam(), 0.1), after(each(core.adam), each(own.hyperball, eta=0.1)), breaks=OWN
