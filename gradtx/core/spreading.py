@@ -66,7 +66,7 @@ def update_spread(
         index: make_row(
             [member], paths[index], updates[index], [column[index]], params and params[index], raw[index], (member.turns[index],)
         )
-        for index, (active, turns) in enumerate(zip(member.active, zip(member.turns, strict=True), strict=True))
+        for index, active in enumerate(member.active)
         if active
     }
     order = list(rows)

@@ -141,7 +141,7 @@ def normuon(
     For every hidden matrix (n, m): O of Muon, v ← β2 v + (1 − β2) mean over inputs of O², O' = O / √v, θ ← θ − η (s O' ‖O‖ / ‖O'‖ + λ θ).
     Embeddings, heads, norms, biases, routers and vectors get AdamW, by their paths (`by_role`).
 
-    When: as Muon, where a few outputs of a layer take most of the step; in its paper 11 to 22 % fewer steps than Muon's on language models.
+    When: as Muon, where a few outputs of a layer take most of the step.
     When not: square matrices of full rank, whose O is even already.
 
     Args:
