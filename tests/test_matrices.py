@@ -30,10 +30,10 @@ def init(param: jax.Array) -> Seen:
     return Seen(jnp.zeros(param.shape), jnp.zeros((*batch, n, n)), jnp.zeros(tuple(batch)))
 
 
-def update(grad: jax.Array, slots: Seen, param: None, step: jax.Array, *, phase: jax.Array, gaussian: jax.Array, refresh_every: int) -> Any:
+def update(grad: jax.Array, slots: Seen, param: None, step: jax.Array, *, phase: jax.Array, refresh_every: int) -> Any:
     due = (step.astype(jnp.int32) + phase) % refresh_every == 0
     left = where_due(due, lambda g, old: old + g @ g.T, (grad, slots.left), slots.left)
-    return grad / jnp.sum(grad, axis=(-2, -1), keepdims=True) + 0 * gaussian, Seen(grad, left, phase.astype(jnp.float32))
+    return grad / jnp.sum(grad, axis=(-2, -1), keepdims=True), Seen(grad, left, phase.astype(jnp.float32))
 
 
 def watch(every: int = 3, **told: Any) -> gradtx.GradientTransformation:

@@ -289,7 +289,7 @@ def run_whole(rules: tuple[Rule, ...], shared: Any, row: Row, position: Any = No
         if rule.applies:
             update = update.astype(row.grad.dtype).astype(update.dtype)
         grad, param, decoded, named = in_compute(rule, rule.update, row, update, slots, {**values, "noise": random}, step)
-        rule_update = bound(rule, named, row.turns[number] if row.turns else None, row.leaf, step, row.grad.dtype)
+        rule_update = bound(rule, named, row.turns[number] if row.turns else None)
         if rule.storage is None or slots is None:
             update, new = update_if(acts, rule_update, grad, decoded, param, step.astype(grad.real.dtype))
             kept.append(None if slots is None else encode_slots(new, slots))

@@ -14,7 +14,7 @@ from gradtx.core.rules import LeafRule, Rule, check_names
 from gradtx.core.transformation import definition
 from gradtx.core.types import Hyperparam
 
-TOLD = frozenset({"raw", "phase", "gaussian"})
+TOLD = frozenset({"raw", "phase"})
 
 
 @definition
@@ -41,8 +41,8 @@ def matrixwise(
     - `update(grad, slots, param, step, *, ...) -> (update, slots)`.
 
     A rule may ask by name for `phase`, an int32 array of the shape (...,): the turn of each matrix in [0, refresh_every), spread over the
-    tree by cost, so that no step pays for all (`where_due`); for `gaussian`, standard normal numbers of this leaf and step in the shape of
-    the gradient, by the option `seed`; for `raw` as in `leafwise`; and a hyperparameter `key` arrives as a key of each matrix.
+    tree by cost, so that no step pays for all (`where_due`); and for `raw` as in `leafwise`. A hyperparameter `key` arrives as a key
+    of each matrix, an array of the same shape.
 
     Args:
       init: makes the slots of matrices, or None.
@@ -82,7 +82,7 @@ def matrixwise(
         raise HyperparamError(f"{called}: refresh_every = {every!r} is no number of steps; give a whole number from 1 on")
     matrices = Matrices(Static({"dimensions": dimensions}), vectors, every, _axes(shard, called))
     rule = Rule(update, init, None, None, None, None, Static(chosen), (), needs_params, real_only, matrices=matrices)
-    check_names(called, (init, update), {**values, **chosen}, None, told=TOLD | {"refresh_every", "seed"})
+    check_names(called, (init, update), {**values, **chosen}, None, told=TOLD | {"refresh_every"})
     return LeafRule(called, rule, values)
 
 

@@ -12,8 +12,6 @@ from jax.sharding import AxisType
 from gradtx.core.definition import Static
 from gradtx.core.matrices import Layout
 from gradtx.core.rules import Function, Rule, keywords, wanted
-from gradtx.tree.casts import compute_dtype, real_dtype
-from gradtx.tree.keys import leaf_key
 
 
 def init_matrices(init: Function, layout: Layout | None, param: Any, **given: Any) -> Any:
@@ -57,26 +55,23 @@ def as_arrays(rule: Rule, slots: Any) -> Any:
     return None if slots is None else _put(slots, changes_of(rule, "array"))
 
 
-def bound(rule: Rule, named: Mapping[str, Any], turns: Any, leaf: Any, step: Any, dtype: Any) -> Callable[..., Any]:
+def bound(rule: Rule, named: Mapping[str, Any], turns: Any) -> Callable[..., Any]:
     """`update(grad, slots, param, step)` of a rule that is told all that it asked for by name."""
     if rule.layout is None:
         return functools.partial(rule.update, **named, **wanted(rule.update, rule.options.values))
-    return functools.partial(_on_matrices, rule, told_of_matrices(rule, named, turns, leaf, step, dtype))
+    return functools.partial(_on_matrices, rule, told_of_matrices(rule, named, turns))
 
 
-def told_of_matrices(rule: Rule, named: Mapping[str, Any], turns: Any, leaf: Any, step: Any, dtype: Any) -> dict[str, Any]:
-    """What a rule on matrices is told: arrays as matrices, the turns of these, and normal random numbers."""
-    layout, told, asked = rule.layout, dict(named), keywords(rule.update)
+def told_of_matrices(rule: Rule, named: Mapping[str, Any], turns: Any) -> dict[str, Any]:
+    """What a rule on matrices is told: arrays as matrices, their turns, and a key for each."""
+    layout, told = rule.layout, dict(named)
     assert layout is not None
     if "raw" in told:
         told["raw"] = layout.matrix(told["raw"])
     if "key" in told:
         told["key"] = _key_of_each(told["key"], layout.batch)
-    if "phase" in asked:
+    if "phase" in keywords(rule.update):
         told["phase"] = jnp.asarray(turns)
-    if "gaussian" in asked:
-        key = leaf_key(rule.options.values.get("seed", 0), step, leaf)
-        told["gaussian"] = jax.random.normal(key, layout.shape, real_dtype(dtype)).astype(compute_dtype(dtype))
     return told
 
 

@@ -66,7 +66,7 @@ class Rule:
     @functools.cached_property
     def is_random(self) -> bool:
         """Whether it needs to know which leaf it is given."""
-        return not keywords(self.update).isdisjoint({"key", "noise", "gaussian"}) or (self.storage is not None and self.storage.is_random)
+        return not keywords(self.update).isdisjoint({"key", "noise"}) or (self.storage is not None and self.storage.is_random)
 
     @functools.cached_property
     def wants_raw(self) -> bool:

@@ -26,7 +26,7 @@ from gradtx.tree.kernels import group, kernel, signature
 from gradtx.tree.maps import choose
 from gradtx.tree.rounding import noise
 
-BY_MATRIX = ("raw", "phase", "gaussian", "key")
+BY_MATRIX = ("raw", "phase", "key")
 """What a rule is told by name of every matrix; the rest are numbers for all."""
 
 
@@ -156,7 +156,7 @@ def _prepared(rule: Rule, row: Row, shared: Any) -> tuple[Any, dict[str, Any], d
     dtype, layout = row.grad.dtype, rule.layout
     assert layout is not None
     grad, param, slots, named = in_compute(rule, rule.update, row, row.grad.astype(compute_dtype(dtype)), row.slots[0], values, step)
-    told = told_of_matrices(rule, named, row.turns[0], row.leaf, step, dtype)
+    told = told_of_matrices(rule, named, row.turns[0])
     whole = {name: told.pop(name) for name in BY_MATRIX if name in told}
     if "key" in whole:
         whole["key"] = jax.random.key_data(whole["key"])
