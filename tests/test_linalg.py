@@ -198,8 +198,8 @@ def test_flops_are_those_of_the_formula_and_the_cheaper_form_is_taken(rows: int,
 
 
 def test_segments_of_the_gram_form() -> None:
-    assert [cuts(steps, 3) for steps in (1, 2, 5, 10)] == [[1], [2], [2, 5], [2, 5, 8, 10]]
-    assert cuts(5, 2) == [2, 4, 5]
+    assert [cuts(steps, 2, 3) for steps in (1, 2, 5, 10)] == [(1,), (2,), (2, 5), (2, 5, 8, 10)]
+    assert (cuts(5, 2, 2), cuts(3, 1, 1)) == ((2, 4, 5), (1, 2, 3))
     for dtype, platform, products in (("float32", "cpu", 18), ("float32", "tpu", 17), ("float32", "cuda", 17), ("bfloat16", "cpu", 17)):
         traced = orthogonalize.trace(ShapeDtypeStruct((4, 9), jnp.float32), form="gram", compute_dtype=dtype)
         assert traced.lower(lowering_platforms=(platform,)).as_text().count("dot_general") == products

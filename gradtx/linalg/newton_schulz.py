@@ -1,11 +1,12 @@
-r"""Odd polynomials of the singular values by matrix products alone, in two forms that agree but for rounding.
+r"""Odd polynomials of the singular values by matrix products alone, a few steps at a time on one Gram matrix.
 
 X is n × m with n ≤ m and singular values in [0, 1];   p(x) = a x + b x³ + c x⁵
-plain   A = X Xᵀ,   X ← a X + (b A + c A²) X
-Gram    R = X Xᵀ, Q = I;   Z = b R + c R²,   Q ← Q (a + Z),   R ← (a + Z) R (a + Z);   X ← Q X after a few steps
+R = X Xᵀ, Q = 0, l = 1;   Z = b R + c R²,   Q ← a Q + l Z + Q Z,   l ← a l,   R ← (a + Z) R (a + Z);   X ← l X + Q X after k steps
 
-Flops: plain (4 m/n + 2) n³ a step, Gram (4 m/n + 8 k − 6) n³ for k steps between two touches of X. Both cost the same at m = 1.5 n, however
-many steps there are and wherever they are cut.
+With k = 1 this is the plain form, X ← a X + (b R + c R²) X; with more the Gram form. The identity stays apart from Q, so that what is a
+multiple of X is not rounded. A tall X is multiplied from the right, and nothing is transposed.
+
+Flops: (4 m/n + 8 k − 6) n³ for k steps between two touches of X. One step or many cost the same at m = 1.5 n, wherever they are cut.
 """
 
 import functools
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from gradtx.linalg.polar_express import Triple
 
 BREAK_EVEN = 1.5
-"""Columns per row from which on the Gram form takes fewer flops."""
+"""Columns per row from which on many steps on one Gram matrix take fewer flops than one."""
 
 FIRST, EXACT, ROUNDED = 2, 3, 2
 """Steps on one Gram matrix: at first, when X is at its worst; later, with products in float32; later, with rounded ones."""
@@ -27,52 +28,72 @@ def adjoint(x: jax.Array) -> jax.Array:
     return x.mT.conj() if jnp.iscomplexobj(x) else x.mT
 
 
-def plain(x: jax.Array, coefficients: Sequence[Triple]) -> jax.Array:
-    """Σ p(σ) u vᵀ, each step with two products that have X as a factor."""
-    for a, b, c in coefficients:
-        x = a * x + _even(x @ adjoint(x), b, c) @ x
-    return x
+def is_wide(x: jax.Array) -> bool:
+    return x.shape[-2] <= x.shape[-1]
 
 
-def gram(x: jax.Array, coefficients: Sequence[Triple]) -> jax.Array:
-    """Σ p(σ) u vᵀ, a few steps at a time on the Gram matrix.
+def gram(x: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+    """X Xᵀ or Xᵀ X, the smaller one."""
+    side = x if is_wide(x) else adjoint(x)
+    return jnp.matmul(side, adjoint(side), preferred_element_type=dtype)
+
+
+def is_gram(form: str, x: jax.Array) -> bool:
+    """Whether more than one step is made on a Gram matrix; 16 bits are too few for that."""
+    short, long = sorted(x.shape[-2:])
+    return form == "gram" or (form == "auto" and x.dtype.itemsize >= 4 and long > BREAK_EVEN * short)
+
+
+def cuts(steps: int, first: int, later: int) -> tuple[int, ...]:
+    """The steps after which X is touched."""
+    return (*range(first, steps, later), steps)
+
+
+def compose(x: jax.Array, first: jax.Array, coefficients: Sequence[Triple], form: str) -> jax.Array:
+    """Σ p(σ) u vᵀ of X and its Gram matrix.
 
     Rounding makes small eigenvalues of R negative, and every step multiplies them by about a²: three steps are too many where products are
     rounded to 16 or 19 bits, as accelerators do with float32 unless `jax.default_matmul_precision` says otherwise.
     """
-    if x.dtype.itemsize < 4:
-        return _gram(x, coefficients, ROUNDED)
+    steps = len(coefficients)
+    plain, exact, rounded = cuts(steps, 1, 1), cuts(steps, FIRST, EXACT), cuts(steps, FIRST, ROUNDED)
+    if not is_gram(form, x) or steps == 1:
+        return _compose(x, first, coefficients, plain)
+    if x.dtype.itemsize < 4 or exact == rounded:
+        return _compose(x, first, coefficients, rounded)
     if jnp.finfo(x.dtype).bits > 32:
-        return _gram(x, coefficients, EXACT)
-    return jax.lax.platform_dependent(x, cpu=lambda x: _gram(x, coefficients, EXACT), default=lambda x: _gram(x, coefficients, ROUNDED))
+        return _compose(x, first, coefficients, exact)
+    arranged = {
+        name: functools.partial(_compose, coefficients=coefficients, stops=stops) for name, stops in (("cpu", exact), ("default", rounded))
+    }
+    return jax.lax.platform_dependent(x, first, **arranged)
 
 
-def _gram(x: jax.Array, coefficients: Sequence[Triple], size: int) -> jax.Array:
+def _compose(x: jax.Array, first: jax.Array, coefficients: Sequence[Triple], stops: Sequence[int]) -> jax.Array:
     start = 0
-    for stop in cuts(len(coefficients), size):
-        x = _factor(x @ adjoint(x), tuple(coefficients[start:stop])) @ x
+    for stop in stops:
+        r = gram(x) if start else first
+        lead, q = _factor(r, coefficients[start:stop])
+        x = lead * x + (q @ x if is_wide(x) else x @ q)
         start = stop
     return x
 
 
-def cuts(steps: int, size: int) -> list[int]:
-    """The steps after which X is touched."""
-    return [*range(FIRST, steps, size), steps]
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _factor(r: jax.Array, coefficients: tuple[Triple, ...]) -> jax.Array:
-    """Q with Q X = p(X), from R = X Xᵀ; jitted, so that matrices with as many rows share its trace."""
-    q = jnp.broadcast_to(jnp.eye(r.shape[-1], dtype=r.dtype), r.shape)
-    for step, (a, b, c) in enumerate(coefficients):
+def _factor(r: jax.Array, coefficients: Sequence[Triple]) -> tuple[float, jax.Array]:
+    """l and Q with l X + Q X = p(X), from R = X Xᵀ."""
+    (a, b, c), *others = coefficients
+    z = _even(r, b, c)
+    lead, q = a, z
+    for triple in others:
+        half = a * r + r @ z
+        r = a * half + z @ half
+        a, b, c = triple
         z = _even(r, b, c)
-        q = a * q + (q @ z if step else z)
-        if step < len(coefficients) - 1:
-            half = a * r + r @ z
-            r = a * half + z @ half
-    return q
+        q = a * q + lead * z + q @ z
+        lead = a * lead
+    return lead, q
 
 
 def _even(gram: jax.Array, b: float, c: float) -> jax.Array:
-    """b A + c A²; no product where c is 0."""
+    """b R + c R²; no product where c is 0."""
     return b * gram + c * (gram @ gram) if c else b * gram

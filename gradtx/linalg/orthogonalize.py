@@ -12,7 +12,7 @@ from gradtx.core.errors import HyperparamError
 from gradtx.core.types import ArrayLike, DTypeLike
 from gradtx.linalg import newton_schulz
 from gradtx.linalg.checks import matrices
-from gradtx.linalg.newton_schulz import BREAK_EVEN, adjoint
+from gradtx.linalg.newton_schulz import adjoint, is_wide
 from gradtx.linalg.polar_express import Triple
 from gradtx.linalg.presets import PRESETS, SPELLINGS, coefficients_of
 from gradtx.tree import casts
@@ -95,15 +95,11 @@ def orthogonalize(
         if value not in known:
             raise HyperparamError(f"orthogonalize: {name} = {value!r} is unknown; choose one of {', '.join(map(repr, known))}")
     dtype = _dtype(array, compute_dtype)
-    tall = array.shape[-2] > array.shape[-1]
-    wide = adjoint(array) if tall else array
     if isinstance(method, str) and method in EXACT:
-        factor = _exact(wide.astype(jnp.promote_types(dtype, jnp.float32)), method, steps)
-    else:
-        triples = _coefficients(method, steps, dtype)
-        start = _normalized(wide.astype(jnp.promote_types(dtype, casts.compute_dtype(array.dtype))), normalize, eps, margin)
-        factor = _composed(start.astype(dtype), triples, form)
-    return (adjoint(factor) if tall else factor).astype(array.dtype)
+        return _exact(array.astype(jnp.promote_types(dtype, jnp.float32)), method, steps).astype(array.dtype)
+    triples = _coefficients(method, steps, dtype)
+    start, first = _normalized(array.astype(jnp.promote_types(dtype, casts.compute_dtype(array.dtype))), dtype, normalize, eps, margin)
+    return newton_schulz.compose(start, first, triples, form).astype(array.dtype)
 
 
 def _dtype(array: jax.Array, asked: DTypeLike | None) -> jnp.dtype:
@@ -124,35 +120,31 @@ def _coefficients(method: str | Sequence[Triple] | Triple, steps: int | None, dt
     return coefficients_of(method, steps)
 
 
-def _composed(x: jax.Array, triples: tuple[Triple, ...], form: str) -> jax.Array:
-    cheaper = x.shape[-1] > BREAK_EVEN * x.shape[-2] and x.dtype.itemsize >= 4
-    run = newton_schulz.gram if form == "gram" or (form == "auto" and cheaper) else newton_schulz.plain
-    return run(x, triples)
-
-
-def _normalized(x: jax.Array, how: str, eps: ArrayLike, margin: float) -> jax.Array:
-    """X / (margin ‖X‖ + ε), without overflow where squares of X have one."""
+def _normalized(x: jax.Array, dtype: jnp.dtype, how: str, eps: ArrayLike, margin: float) -> tuple[jax.Array, jax.Array]:
+    """X / (margin ‖X‖ + ε) and its Gram matrix, without overflow where squares of X have one."""
     peak = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0))
+    x, peak = jax.lax.optimization_barrier((x, peak))  # or a compiler makes X anew, from all that it came from, wherever it is multiplied
     scale = jnp.where(peak > 0, peak, 1)
     x = x / scale
-    if how == "aol":
-        sums = jnp.sum(jnp.abs(x @ adjoint(x)), axis=-1, keepdims=True)
-        return x / (margin * _root(sums) + eps / scale)
-    size = margin * jnp.where(peak > 0, _norm(jnp.where(peak > 0, x, 1), how), 0) + eps / scale
-    return x / jnp.where(size == 0, 1, size)
+    r = newton_schulz.gram(x.astype(dtype), jnp.promote_types(dtype, jnp.float32))
+    size = margin * _norm(r, how) + eps / scale
+    factor = (1 / jnp.where(size == 0, 1, size)).astype(r.dtype)
+    x = x * (factor if is_wide(x) else factor.mT)
+    return x.astype(dtype), (r * factor * factor.mT).astype(dtype)
 
 
-def _norm(x: jax.Array, how: str) -> jax.Array:
-    """A bound of the largest singular value, (..., 1, 1)."""
+def _norm(r: jax.Array, how: str) -> jax.Array:
+    """A bound of the largest singular value, (..., 1, 1), or one for every row of the wide X, (..., n, 1)."""
     if how == "frobenius":
-        return _length(x)
-    gram = x @ adjoint(x)
+        return _root(jnp.trace(r, axis1=-2, axis2=-1).real[..., None, None])
     if how == "schatten":
-        return jnp.sqrt(_length(gram))
-    vector = jnp.sum(gram, axis=-1, keepdims=True) if gram.shape[-1] else gram[..., :1]
+        return _root(_length(r))
+    if how == "aol":
+        return _root(jnp.sum(jnp.abs(r), axis=-1, keepdims=True))
+    vector = jnp.sum(r, axis=-1, keepdims=True) if r.shape[-1] else r[..., :1]
     for _ in range(POWER_STEPS):
-        vector = gram @ (vector / jnp.maximum(_length(vector), jnp.finfo(vector.real.dtype).tiny))
-    return jnp.sqrt(_length(vector))
+        vector = r @ (vector / jnp.maximum(_length(vector), jnp.finfo(vector.real.dtype).tiny))
+    return _root(_length(vector))
 
 
 def _length(x: jax.Array) -> jax.Array:
@@ -167,6 +159,8 @@ def _root(x: jax.Array) -> jax.Array:
 def _exact(x: jax.Array, method: str, steps: int | None) -> jax.Array:
     if steps is not None:
         raise HyperparamError(f'orthogonalize: steps = {steps!r} says nothing to "{method}", which takes none; leave it out')
+    if not is_wide(x):
+        return adjoint(_exact(adjoint(x), method, steps))
     unit = max(x.shape[-2:]) * jnp.finfo(x.dtype).eps
     if method == "svd":
         u, s, v = jnp.linalg.svd(x, full_matrices=False)
