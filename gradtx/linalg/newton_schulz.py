@@ -10,6 +10,7 @@ Flops: (4 m/n + 8 k − 6) n³ for k steps between two touches of X. One step or
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -73,25 +74,29 @@ def _compose(x: jax.Array, first: jax.Array, coefficients: Sequence[Triple], sto
     start = 0
     for stop in stops:
         r = gram(x) if start else first
-        lead, q = _factor(r, coefficients[start:stop])
-        x = lead * x + (q @ x if is_wide(x) else x @ q)
+        q = _factor(r, tuple(coefficients[start:stop]))
+        x = _lead(coefficients[start:stop]) * x + (q @ x if is_wide(x) else x @ q)
         start = stop
     return x
 
 
-def _factor(r: jax.Array, coefficients: Sequence[Triple]) -> tuple[float, jax.Array]:
-    """l and Q with l X + Q X = p(X), from R = X Xᵀ."""
-    (a, b, c), *others = coefficients
-    z = _even(r, b, c)
-    lead, q = a, z
-    for triple in others:
+def _lead(coefficients: Sequence[Triple]) -> float:
+    """l of l X + Q X = p(X)."""
+    return math.prod(a for a, _, _ in coefficients)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _factor(r: jax.Array, coefficients: tuple[Triple, ...]) -> jax.Array:
+    """Q of l X + Q X = p(X), from R = X Xᵀ; jitted, so that matrices with as many rows share its trace."""
+    a, b, c = coefficients[0]
+    q = z = _even(r, b, c)
+    for step in range(1, len(coefficients)):
         half = a * r + r @ z
         r = a * half + z @ half
-        a, b, c = triple
+        a, b, c = coefficients[step]
         z = _even(r, b, c)
-        q = a * q + lead * z + q @ z
-        lead = a * lead
-    return lead, q
+        q = a * q + _lead(coefficients[:step]) * z + q @ z
+    return q
 
 
 def _even(gram: jax.Array, b: float, c: float) -> jax.Array:

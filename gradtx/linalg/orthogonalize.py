@@ -3,6 +3,7 @@ r"""The nearest matrix with orthonormal rows or columns: every singular value be
 O = U Vᵀ   of   X = U Σ Vᵀ,   or U p(Σ/‖X‖_F) Vᵀ with an odd polynomial p that is near 1 on [10⁻³, 1]
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -126,11 +127,17 @@ def _normalized(x: jax.Array, dtype: jnp.dtype, how: str, eps: ArrayLike, margin
     x, peak = jax.lax.optimization_barrier((x, peak))  # or a compiler makes X anew, from all that it came from, wherever it is multiplied
     scale = jnp.where(peak > 0, peak, 1)
     x = x / scale
-    r = newton_schulz.gram(x.astype(dtype), jnp.promote_types(dtype, jnp.float32))
-    size = margin * _norm(r, how) + eps / scale
-    factor = (1 / jnp.where(size == 0, 1, size)).astype(r.dtype)
+    factor, r = _scaled(newton_schulz.gram(x.astype(dtype), jnp.promote_types(dtype, jnp.float32)), eps / scale, margin, how)
     x = x * (factor if is_wide(x) else factor.mT)
-    return x.astype(dtype), (r * factor * factor.mT).astype(dtype)
+    return x.astype(dtype), r.astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnames="how")
+def _scaled(r: jax.Array, eps: jax.Array, margin: ArrayLike, how: str) -> tuple[jax.Array, jax.Array]:
+    """What the wide X is multiplied by, and its Gram matrix after that; jitted, so that matrices with as many rows share its trace."""
+    size = margin * _norm(r, how) + eps
+    factor = (1 / jnp.where(size == 0, 1, size)).astype(r.dtype)
+    return factor, r * factor * factor.mT
 
 
 def _norm(r: jax.Array, how: str) -> jax.Array:
