@@ -88,8 +88,11 @@ def restored(bases: Factors, x: jax.Array) -> jax.Array:
 
 def turn(begins: jax.Array, due: jax.Array, factors: Factors, held: Held) -> Held:
     """Bases by eigenvectors for matrices whose first gradient came, a refresh for those whose turn it is; others do not pay."""
-    held = where_due(due & ~begins, _refreshed, (factors, held), held)
-    return where_due(begins, _begun, (factors, held), held)
+    return where_due(begins | due, _turn_of_one, (begins, factors, held), held)
+
+
+def _turn_of_one(begins: jax.Array, factors: Factors, held: Held) -> Held:
+    return jax.lax.cond(begins, _begun, _refreshed, factors, held)
 
 
 def _begun(factors: Factors, old: Held) -> Held:
