@@ -211,7 +211,7 @@ HEADS = [("heads", "batch in out")]
 def test_spread_over_devices_the_numbers_are_those_of_one(kind: str) -> None:
     params, grads = network(0), network(1)
     expected = steps(gradtx.muon(0.1, dimensions=HEADS), params, grads)
-    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto if kind == "auto" else AxisType.Explicit,))
+    mesh = jax.make_mesh((len(jax.devices()),), ("x",), axis_types=(AxisType.Auto if kind == "auto" else AxisType.Explicit,))
     rows = {"heads": PartitionSpec(None, "x")}
     cut = {name: NamedSharding(mesh, rows.get(name, PartitionSpec("x"))) for name in params["layer0"]}
     sharded, pushed = ({layer: jax.device_put(arrays, cut) for layer, arrays in tree.items()} for tree in (params, grads))
