@@ -42,6 +42,14 @@ TORCH: dict[str, Any] = {
 }
 """By the name of the trace: `optimizer`, or `optimizer/variant`."""
 
+TORCH_MUON: dict[str, Any] = {
+    "muon": gradtx.muon(0.1, "jordan", weight_decay=0.1, bias_correction=False, dimensions=[("0", "out in")]),
+    "muon/match_rms": gradtx.muon(
+        0.1, "jordan", weight_decay=0.1, bias_correction=False, dimensions=[("0", "out in")], scaling="match_rms_adamw"
+    ),
+}
+"""On the first array alone, a matrix; torch iterates in bfloat16, whatever the dtype."""
+
 
 def torch_trace(name: str) -> list[list[np.ndarray]]:
     """The parameters after every step, leaf by leaf."""

@@ -13,6 +13,7 @@ from gradtx.core.errors import HyperparamError
 from gradtx.core.types import ArrayLike, DTypeLike
 from gradtx.linalg import newton_schulz
 from gradtx.linalg.checks import matrices
+from gradtx.linalg.decompositions import qr, svd
 from gradtx.linalg.newton_schulz import adjoint, is_wide
 from gradtx.linalg.polar_express import Triple
 from gradtx.linalg.presets import PRESETS, SPELLINGS, coefficients_of
@@ -170,10 +171,10 @@ def _exact(x: jax.Array, method: str, steps: int | None) -> jax.Array:
         return adjoint(_exact(adjoint(x), method, steps))
     unit = max(x.shape[-2:]) * jnp.finfo(x.dtype).eps
     if method == "svd":
-        u, s, v = jnp.linalg.svd(x, full_matrices=False)
+        u, s, v = svd(x)
         kept = ~(s <= unit * s.max(axis=-1, keepdims=True, initial=0))
         return (u * kept[..., None, :]) @ v
-    q, r = jnp.linalg.qr(adjoint(x))
+    q, r = qr(adjoint(x))
     diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)
     sizes = jnp.abs(diagonal)
     kept = ~(sizes <= unit * sizes.max(axis=-1, keepdims=True, initial=0))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from gradtx.core.errors import HyperparamError, StructureError
 from gradtx.core.types import ArrayLike
 from gradtx.linalg.checks import squares
+from gradtx.linalg.decompositions import eigh, qr
 from gradtx.linalg.newton_schulz import adjoint
 from gradtx.tree import casts
 
@@ -94,7 +95,7 @@ def _in_units_of_its_largest(a: jax.Array, least: ArrayLike) -> tuple[jax.Array,
 
 
 def _by_eigh(a: jax.Array, p: float, ridge: jax.Array, relative: bool) -> jax.Array:
-    values, vectors = jnp.linalg.eigh(a, symmetrize_input=False)
+    values, vectors = eigh(a)
     values = jnp.maximum(values, 0)
     largest = jnp.max(values, axis=-1, keepdims=True, initial=0)
     ridge = ridge[..., None]
@@ -183,7 +184,8 @@ def eigenbasis(a: ArrayLike) -> jax.Array:
     See also: `refresh_eigenbasis`.
     """
     array = squares("eigenbasis", a)
-    _, vectors = jnp.linalg.eigh(array.astype(casts.compute_dtype(array.dtype)))
+    wide = array.astype(casts.compute_dtype(array.dtype))
+    _, vectors = eigh((wide + adjoint(wide)) / 2)
     return vectors[..., ::-1].astype(array.dtype)
 
 
@@ -224,7 +226,7 @@ def refresh_eigenbasis(a: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array
     array, old = array.astype(dtype), basis.astype(dtype)
     image = _product(array, old)
     order = jnp.argsort(jnp.real(jnp.sum(old.conj() * image, axis=-2)), axis=-1, descending=True)
-    new, triangle = jnp.linalg.qr(jnp.take_along_axis(image, order[..., None, :], axis=-1))
+    new, triangle = qr(jnp.take_along_axis(image, order[..., None, :], axis=-1))
     diagonal = jnp.diagonal(triangle, axis1=-2, axis2=-1)
     turned = new * jnp.where(diagonal == 0, 1, diagonal / jnp.where(diagonal == 0, 1, jnp.abs(diagonal)))[..., None, :]
     known = jnp.any(array != 0, axis=(-2, -1), keepdims=True)

@@ -47,6 +47,8 @@ OPTIMIZERS = {
     "fromage": lambda params: third.Fromage(params, lr=0.01),
     "prodigy": lambda params: third.Prodigy(params, lr=1.0, eps=0.0, bias_correction=True),
     "schedule_free_sgd": lambda params: third.ScheduleFreeSGD(params, lr=0.1),
+    "muon": lambda params: torch.optim.Muon(params[:1], lr=0.1, weight_decay=0.1),
+    "muon/match_rms": lambda params: torch.optim.Muon(params[:1], lr=0.1, adjust_lr_fn="match_rms_adamw"),
 }
 
 
