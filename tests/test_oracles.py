@@ -62,12 +62,11 @@ def test_beside_torch(name: str) -> None:
 
 @pytest.mark.parametrize("name", TORCH_MUON)
 def test_muon_beside_torch(name: str) -> None:
-    """Torch's iteration is in bfloat16, which leaves 2 % of a direction: 20 steps stay within three of them, of 0.1 in entries of a half."""
+    """Torch iterates in bfloat16, which rounds a direction to within some hundredths: 20 steps are off by a tenth of one step at most."""
     with jax.enable_x64(True):
-        ours = positions(follow(TORCH_MUON[name], jnp.float64))
-    far = [np.abs(mine[0] - theirs[0]).max() for mine, theirs in zip(ours, torch_trace(name), strict=True)]
-    print(name, far)
-    assert max(far) <= 0
+        ours = [mine[0] for mine in positions(follow(TORCH_MUON[name], jnp.float64))]
+    theirs = [found[0] for found in torch_trace(name)]
+    assert np.abs(np.subtract(ours, theirs)).max() <= 0.1 * np.abs(np.diff(theirs, axis=0)).max()
 
 
 def test_adam_in_float32_is_closer_than_optax() -> None:
