@@ -4,6 +4,7 @@ from tests.mutation_rows import Mutation
 
 ORACLES = "tests/test_oracles.py tests/test_parity.py -k muon"
 MATRICES = "tests/test_matrices.py"
+LINALG = "tests/test_linalg.py tests/test_linalg_roots.py"
 
 MATRIX_RULES = [
     Mutation("muon: momentum of this step", "optimizers/muon.py", "step, nesterov), Momentum(mu)", "step, False), Momentum(mu)", ORACLES),
@@ -49,4 +50,10 @@ MATRIX_RULES = [
         MATRICES,
     ),
     Mutation("roles: heads are hidden", "core/roles.py", '"a head": HEADS, ', "", MATRICES),
+    Mutation("newton_schulz: l stays 1", "linalg/newton_schulz.py", "_lead(coefficients[:step]) * z", "z", LINALG),
+    Mutation("newton_schulz: R loses a factor", "linalg/newton_schulz.py", "r = a * half + z @ half", "r = half + z @ half", LINALG),
+    Mutation("newton_schulz: X without l", "linalg/newton_schulz.py", "_lead(coefficients[start:stop]) * x +", "x +", LINALG),
+    Mutation("orthogonalize: R divided once", "linalg/orthogonalize.py", "r * factor * factor.mT", "r * factor", LINALG),
+    Mutation("orthogonalize: no margin", "linalg/orthogonalize.py", "margin * _norm(r, how)", "_norm(r, how)", LINALG),
+    Mutation("decompositions: in another order", "linalg/decompositions.py", "*x.shape[-2:]))", "*x.shape[-2:])[::-1])", LINALG),
 ]

@@ -15,7 +15,9 @@ PROJECTIONS = [
         f"{METHODS} -k balanced",
     ),
     Mutation("psgd: all matrices in one step", "optimizers/psgd_kron.py", "phase / refresh_every", "0 * phase / refresh_every", METHODS),
-    Mutation("psgd: matrices share their noise", "optimizers/psgd_kron.py", "fold_in(key, number)", "fold_in(key, 0)", PSGD),
+    Mutation(
+        "psgd: matrices share their noise", "core/on_matrices.py", "jnp.arange(math.prod(batch))", "jnp.zeros(math.prod(batch), int)", PSGD
+    ),
     Mutation("galore: a projector at the last step", "optimizers/galore.py", "(step - 1) % gap", "step % gap", GALORE),
     Mutation("galore: any sign", "optimizers/galore.py", "keepdims=True) < 0, -new", "keepdims=True) < 0, new", GALORE),
     Mutation("galore: inf in a decomposition", "optimizers/galore.py", "jnp.where(finite, signed, projector)", "signed", METHODS),

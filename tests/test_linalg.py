@@ -286,3 +286,11 @@ def test_spellings_of_optax() -> None:
         np.testing.assert_array_equal(orthogonalize(x, theirs), orthogonalize(x, ours))
     with pytest.raises(HyperparamError, match="normalize = 'nuclear' is unknown; choose one of 'frobenius'"):
         orthogonalize(x, normalize="nuclear")
+
+
+def test_a_matrix_with_infinity_has_no_factor_and_its_neighbours_have() -> None:
+    """LAPACK's decomposition into singular values need not end where an entry is infinite."""
+    x = jnp.array(np.random.default_rng(0).normal(size=(2, 3, 2)), jnp.float32).at[1, 0, 0].set(jnp.inf)
+    first, second = linalg.orthogonalize(x, "svd")
+    assert jnp.isnan(second).all()
+    np.testing.assert_allclose(first.T @ first, np.eye(2), atol=1e-6)

@@ -18,8 +18,10 @@ def eigh(a: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def svd(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """U, Σ and Vᵀ, as many of each as the shorter axis is long."""
-    return _each(_svd, x)
+    """U, Σ and Vᵀ, as many of each as the shorter axis is long; nan where an entry is not finite, since LAPACK may not end there."""
+    finite = jnp.all(jnp.isfinite(x), axis=(-2, -1), keepdims=True)
+    left, values, right = _each(_svd, jnp.where(finite, x, 0))
+    return jnp.where(finite, left, jnp.nan), jnp.where(finite[..., 0], values, jnp.nan), jnp.where(finite, right, jnp.nan)
 
 
 def qr(x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -25,6 +25,7 @@ from gradtx.core.rules import Inside
 from gradtx.core.selector import Leaves, Where
 from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.core.types import Hyperparam, NonNegative, Precise
+from gradtx.linalg.decompositions import svd
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.tree.casts import compute_dtype, is_inexact
 
@@ -119,7 +120,7 @@ def _singular(plan: Plan, matrix: jax.Array, projector: jax.Array) -> jax.Array:
     if not matrix.size:
         return projector
     finite = jnp.all(jnp.isfinite(matrix), axis=(-2, -1), keepdims=True)
-    left, _, right = jnp.linalg.svd(jnp.where(finite, matrix, 0), full_matrices=False)  # which may never end where an entry is infinite
+    left, _, right = svd(matrix)
     new = (left if plan.left else right.mT.conj())[..., : plan.rank].astype(projector.dtype)
     signed = jnp.where(jnp.sum((new * projector.conj()).real, axis=-2, keepdims=True) < 0, -new, new)
     return jnp.where(finite, signed, projector)
