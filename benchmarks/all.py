@@ -15,6 +15,7 @@ BENCHMARKS = (
     "whole_steps",
     "vmap",
     "matrices",
+    "matrix_devices",
 )
 
 

@@ -1,5 +1,7 @@
 """gradtx: gradient transformations for JAX, as data."""
 
+from gradtx import linalg as linalg
+from gradtx import sharding as sharding
 from gradtx.core.apply import apply_updates as apply_updates
 from gradtx.core.apply import update_params as update_params
 from gradtx.core.cautious import cautious_mask as cautious_mask
