@@ -215,6 +215,8 @@ def test_segments_of_the_gram_form() -> None:
         (lambda: linalg.orthogonalize(jnp.ones((3, 3)), steps=0), HyperparamError, "steps = 0 is below 1"),
         (lambda: linalg.orthogonalize(jnp.ones((3, 3)), "svd", 3), HyperparamError, "takes none"),
         (lambda: linalg.orthogonalize(jnp.ones((3, 3)), [(1.0, 2.0)]), HyperparamError, "not a sequence of triples"),  # pyright: ignore
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), steps=2.5), HyperparamError, r"steps = 2\.5 is below 1, or not whole"),  # pyright: ignore
+        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), margin=0.5), HyperparamError, r"margin = 0\.5 is below 1"),
         (lambda: linalg.orthogonalize(jnp.ones((3, 3)), compute_dtype=jnp.int32), HyperparamError, "int32 is not a floating"),
         (lambda: linalg.orthogonalize(jnp.ones((3, 3)), "cans", compute_dtype=jnp.bfloat16), HyperparamError, "not stable in bfloat16"),
         (lambda: linalg.worst_error("svd"), HyperparamError, "'svd' has no coefficients.*'deepseek'"),
@@ -294,3 +296,19 @@ def test_a_matrix_with_infinity_has_no_factor_and_its_neighbours_have() -> None:
     first, second = linalg.orthogonalize(x, "svd")
     assert jnp.isnan(second).all()
     np.testing.assert_allclose(first.T @ first, np.eye(2), atol=1e-6)
+
+
+def test_a_spectral_norm_is_never_taken_too_small() -> None:
+    """Sums of rows that vanish, as those of gradients of two classes do, and values near the largest one hide it from a power iteration."""
+    opposite = jnp.array([[3.0, 0.0, 1.0], [-3.0, 0.0, -1.0]])
+    np.testing.assert_allclose(linalg.orthogonalize(opposite, "deepseek", normalize="spectral"), opposite / 20**0.5, atol=5e-3)
+    for seed in range(8):
+        x = jax.random.normal(jax.random.key(seed), (4, 64, 96))
+        same = linalg.orthogonalize(x, [(1.0, 0.0, 0.0)], normalize="spectral")  # X by its norm
+        assert ((largest := np.linalg.norm(same, 2, axis=(-2, -1))) <= 1 + 1e-6).all() and (largest >= 64 ** (-1 / 128)).all()
+
+
+def test_triples_may_be_arrays() -> None:
+    x = jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32)
+    for triples in (np.array([3.4445, -4.775, 2.0315], np.float32), [np.array([3.4445, -4.775, 2.0315])] * 5):
+        np.testing.assert_allclose(linalg.orthogonalize(x, triples), linalg.orthogonalize(x, "jordan"), atol=1e-5)  # pyright: ignore

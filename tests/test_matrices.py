@@ -158,6 +158,30 @@ def test_axes_by_number_are_axes_by_words() -> None:
         ),
         (lambda: gradtx.muon(0.1, "polar"), gradtx.GradtxError, r"method = 'polar' is unknown"),
         (lambda: gradtx.muon(0.1, scaling="rms"), gradtx.GradtxError, r"scaling = 'rms' is unknown"),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: gradtx.muon(0.1, scaling=-1.0),
+            gradtx.GradtxError,
+            r"scaling = -1\.0 is unknown; choose one of .*, or give a number above 0",
+        ),
+        (lambda: gradtx.muon(0.1, routes=[("kernle", "muon")]), SelectionError, r"routes: rule 1, \('kernle', 'muon'\), matches none"),
+        (lambda: gradtx.muon(0.1, routes=("qkv", "muon")), gradtx.GradtxError, r"routes = \('qkv', 'muon'\) are no rules; give \["),  # pyright: ignore[reportArgumentType]
+        (lambda: gradtx.by_role([gradtx.sgd(0.1)] * 2), gradtx.GradtxError, r"by_role: give two groups, \{name: transformation"),  # pyright: ignore[reportArgumentType]
+        (lambda: gradtx.qk_clip("qkv", head_axis=0), gradtx.GradtxError, r"head_axis = 0 does not count from the end; give -1"),
+        (
+            lambda: gradtx.soap(0.1, dimensions=[("block_0", "in out")]),
+            StructureError,
+            r"which is no matrix, and dimensions say 'in out' of it",
+        ),
+        (
+            lambda: gradtx.muon(0.1, muon_weight_dimension_numbers=Axes(0, 5)),
+            StructureError,
+            r"dimensions of '.*': .* names an axis that is not",
+        ),
+        (
+            lambda: gradtx.muon(0.1, muon_weight_dimension_numbers=Axes(-1, 1)),
+            StructureError,
+            r"names axis 1 twice, as input and as output",
+        ),
         (lambda: gradtx.muon(0.1, shard=3), gradtx.GradtxError, r"shard = 3 names no mesh axes"),
         (lambda: gradtx.muon(0.1, shard="x"), gradtx.GradtxError, r"names axes of no mesh that is known here: call within jax.set_mesh"),
     ],
@@ -166,6 +190,18 @@ def test_what_does_not_fit_is_said_by_path(make: Any, kind: type[Exception], tex
     with pytest.raises(kind, match=text):
         tx = make()
         tx.update(TREE, tx.init(TREE), TREE)
+
+
+@pytest.mark.parametrize("make", [gradtx.scale_by_muon, lambda: gradtx.muon(0.1, dimensions=[("w", "in outt")]), gradtx.scale_by_normuon])
+def test_what_is_no_matrix_is_told_before_the_first_step(make: Any) -> None:
+    with pytest.raises(StructureError, match=r"'w'|'b'"):
+        make().init({"b": jnp.ones(3), "w": jnp.ones((3, 4))})
+
+
+def test_stacked_vectors_and_heads_are_known_by_name() -> None:
+    apart = ["policy_head", "rms/weight", "linear/b", "pos", "cls_token"]
+    table = gradtx.coverage(gradtx.muon(0.1), {name: jnp.ones((3, 4)) for name in [*apart, "attention_heads", "output", "heads/w"]})
+    assert [name for name, group in table.items() if group == "adam"] == sorted(apart)
 
 
 def test_nan_stays_in_its_matrix_and_zero_gives_zero() -> None:

@@ -187,3 +187,13 @@ def test_vectors_are_refused_by_path(name: str) -> None:
     tx, params = DIRECTIONS[name], {"b": jnp.zeros(3)}
     with pytest.raises(StructureError, match=r"'b' has shape \(3,\), which is no matrix"):
         tx.update(params, tx.init(params))
+
+
+def test_a_projector_waits_for_a_gradient_that_is_not_zero() -> None:
+    """Singular vectors of zero are axes, which would hold until the next refresh."""
+    tx, w = gradtx.scale_by_galore(2, 200, 1.0, gradtx.identity()), jnp.zeros((6, 4))
+    zero, state = tx.update(w, tx.init(w))
+    grad = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
+    (late, _), (first, _) = tx.update(grad, state), tx.update(grad, tx.init(w))
+    assert not zero.any() and first.any()
+    np.testing.assert_array_equal(late, first)

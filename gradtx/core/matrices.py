@@ -109,7 +109,11 @@ class Matrices:
         return [self._layout(path, tuple(np.shape(value)), words, owner) if acts else None for path, value, words, acts in each]
 
     def _layout(self, path: str, shape: tuple[int, ...], words: str | None, owner: str) -> Layout:
-        if len(shape) < 2 and (self.vectors == "refuse" or words is not None):
+        if len(shape) < 2 and words is not None:
+            raise StructureError(
+                f"{owner}: {path!r} has shape {shape}, which is no matrix, and dimensions say {words!r} of it: narrow that rule's pattern"
+            )
+        if len(shape) < 2 and self.vectors == "refuse":
             raise StructureError(
                 f"{owner}: {path!r} has shape {shape}, which is no matrix: leave it to another rule, with partition(...) or masked(...)"
             )
@@ -153,24 +157,33 @@ def _from_tree(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
         raise GradtxError(
             f"{owner}: dimensions = {dimensions!r} are neither rules (pattern, words) nor a tree like the parameters with axes by number"
         ) from None
-    return [said.words for said in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Said))]
+    said = [one.numbers for one in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Said))]
+    each = zip(leaves.paths, leaves.values, said, strict=True)
+    return [
+        None if numbers is None else spelled(numbers, np.ndim(value), f"{owner}: dimensions of {path!r}") for path, value, numbers in each
+    ]
 
 
 class _Said(NamedTuple):
-    words: str | None
+    numbers: Any
 
 
 def _said_below(numbers: Any, subtree: Any) -> Any:
     return jax.tree.map(
-        lambda leaf: _Said(None if numbers is None or leaf is None else spelled(numbers, np.ndim(leaf))),
+        lambda leaf: _Said(None if leaf is None else numbers),
         subtree,
         is_leaf=lambda node: node is None,
     )
 
 
-def spelled(numbers: Any, ndim: int) -> str:
+def spelled(numbers: Any, ndim: int, where: str) -> str:
     """Axes by number as words."""
-    ins, outs = ({axis % ndim for axis in np.atleast_1d(axes).tolist()} for axes in (numbers.reduction_axis, numbers.output_axis))
+    ins, outs = (np.atleast_1d(axes).tolist() for axes in (numbers.reduction_axis, numbers.output_axis))
+    if any(not -ndim <= axis < ndim for axis in ins + outs):
+        raise StructureError(f"{where}: {numbers!r} names an axis that is not among its {ndim}; give None for what is no matrix")
+    ins, outs = ({axis % ndim for axis in axes} for axes in (ins, outs))
+    if ins & outs:
+        raise StructureError(f"{where}: {numbers!r} names axis {min(ins & outs)} twice, as input and as output")
     return " ".join("in" if axis in ins else "out" if axis in outs else "batch" for axis in range(ndim))
 
 

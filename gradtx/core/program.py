@@ -109,6 +109,8 @@ def init_program(items: Iterable[Item], params: Any, count: Any) -> dict[str, An
         if item.rule.keeps:
             init = _init_leaves if isinstance(item.rule, LeafRule) else _init_tree
             slots = put_slots(slots, item.path, init(item, hyperparams, chosen, leaves))
+        else:
+            _as_matrices(item, leaves, _active(chosen, leaves.values))  # what is no matrix is told of now, not at the first step
     return slots
 
 

@@ -2,11 +2,11 @@
 
 import re
 
-EMBEDDINGS = re.compile(r"(^|/)(wte|wpe|[^/]*embed[^/]*|([^/]*_)?emb)(/|$)", re.IGNORECASE)
+EMBEDDINGS = re.compile(r"(^|/)(wte|wpe|[^/]*embed[^/]*|([^/]*_)?emb|pos|cls_token)(/|$)", re.IGNORECASE)
 """Tables of rows, of which a step uses few."""
-HEADS = re.compile(r"(^|/)(lm_head|head|output_head|logits|classifier)(/|$)", re.IGNORECASE)
+HEADS = re.compile(r"(^|/)(([^/]*_)?head|logits|classifier)(/|$)", re.IGNORECASE)
 """The last matrix of a network, whose outputs are classes or tokens."""
-NORMS = re.compile(r"(^|/)(scale|bias|[^/]*norm[^/]*|ln(_?[0-9f]+)?)(/|$)", re.IGNORECASE)
+NORMS = re.compile(r"(^|/)(scale|bias|b|gamma|beta|[^/]*norm[^/]*|rms|ln(_?[0-9f]+)?)(/|$)", re.IGNORECASE)
 """Vectors by what they do, even where layers are stacked."""
 ROUTERS = re.compile(r"(^|/)routers?(/|$)", re.IGNORECASE)
 """Matrices that choose experts."""

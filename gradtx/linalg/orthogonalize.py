@@ -22,8 +22,8 @@ from gradtx.tree import casts
 EXACT = ("svd", "qr")
 FORMS = ("auto", "plain", "gram")
 NORMALIZE = ("frobenius", "schatten", "aol", "spectral")
-POWER_STEPS = 16
-"""Of the power iteration for the largest singular value: from a vector of sums, to within a few percent from below."""
+SQUARINGS = 5
+"""Of the Gram matrix, for a bound of the largest singular value: by n^(1/128) too large at most, 5 % with 512 rows, and never too small."""
 
 
 def orthogonalize(
@@ -55,7 +55,8 @@ def orthogonalize(
     well-conditioned matrices; "deepseek" is precise at twice the cost; "cans" only with products in float32, since its values grow without
     bound once rounding pushes one above its interval. When not: the exact factor is wanted; take "svd", which is slow on accelerators.
 
-    With "svd" directions of singular values below max(n, m) times the rounding unit become 0. "qr" is another matrix: its vectors along the
+    With "svd" directions of singular values below max(n, m) times the rounding unit become 0; it has no derivative where singular values
+    are equal or 0, which the polynomials have. "qr" is another matrix: its vectors along the
     shorter axis are orthonormal too, but by the method of Gram and Schmidt.
 
     Args:
@@ -71,10 +72,11 @@ def orthogonalize(
       margin: ≥ 1, divides X further; 1.02 where the coefficients have no safety of their own and products are rounded.
       normalize: what brings the singular values into [0, 1]. "frobenius": ‖X‖_F. "schatten": ‖X Xᵀ‖_F^(1/2), which is less, so that the
         polynomials start higher. "aol": row i of the wide X by (Σ_j |X Xᵀ|_ij)^(1/2), no norm at all; the factor is then that of the scaled
-        matrix. "spectral": the largest singular value, by power iteration.
+        matrix. "spectral": a bound of the largest singular value, ‖(X Xᵀ)³²‖_F^(1/64), which
+        is above it by 5 % at most up to 512 rows; five products of the shorter side.
 
     Raises:
-      HyperparamError: an unknown method or form, steps below 1, "cans" in 16 bits.
+      HyperparamError: an unknown method or form, steps below 1, margin below 1, "cans" in 16 bits.
       StructureError: no matrix, or integers.
 
     >>> import jax.numpy as jnp
@@ -96,6 +98,8 @@ def orthogonalize(
     for name, value, known in (("form", form, FORMS), ("normalize", normalize, NORMALIZE)):
         if value not in known:
             raise HyperparamError(f"orthogonalize: {name} = {value!r} is unknown; choose one of {', '.join(map(repr, known))}")
+    if not margin >= 1:
+        raise HyperparamError(f"orthogonalize: margin = {margin!r} is below 1: singular values above the interval of the polynomials grow")
     dtype = _dtype(array, compute_dtype)
     if isinstance(method, str) and method in EXACT:
         return _exact(array.astype(jnp.promote_types(dtype, jnp.float32)), method, steps).astype(array.dtype)
@@ -149,10 +153,14 @@ def _norm(r: jax.Array, how: str) -> jax.Array:
         return _root(_length(r))
     if how == "aol":
         return _root(jnp.sum(jnp.abs(r), axis=-1, keepdims=True))
-    vector = jnp.sum(r, axis=-1, keepdims=True) if r.shape[-1] else r[..., :1]
-    for _ in range(POWER_STEPS):
-        vector = r @ (vector / jnp.maximum(_length(vector), jnp.finfo(vector.real.dtype).tiny))
-    return _root(_length(vector))
+    bound, share = jnp.where(_length(r) == 0, 0, 1).astype(r.real.dtype), 0.5
+    for squaring in range(SQUARINGS + 1):
+        size = _length(r)
+        size = jnp.where(size == 0, 1, size)
+        bound, share = bound * size**share, share / 2
+        if squaring < SQUARINGS:
+            r = (r / size) @ (r / size)
+    return bound
 
 
 def _length(x: jax.Array) -> jax.Array:

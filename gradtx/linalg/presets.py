@@ -38,12 +38,13 @@ SPELLINGS = {"standard": "jordan", "dion": "you"}
 
 def coefficients_of(method: str | Sequence[Triple] | Triple, steps: int | None = None) -> tuple[Triple, ...]:
     """The quintics of a preset, or those given; what is cut off or added where `steps` is not their number, `orthogonalize` tells."""
-    if steps is not None and steps < 1:
-        raise HyperparamError(f"orthogonalize: steps = {steps!r} is below 1")
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise HyperparamError(f"orthogonalize: steps = {steps!r} is below 1, or not whole")
     if not isinstance(method, str):
-        if len(method) == 3 and all(isinstance(number, float | int) for number in method):
-            return _triples([method]) * (5 if steps is None else steps)  # pyright: ignore[reportArgumentType]
-        return _resized(_triples(method), steps)
+        triples = numbers_of(method)
+        if isinstance(triples[0], float):
+            return (triples,) * (5 if steps is None else steps)
+        return _resized(triples, steps)
     method = SPELLINGS.get(method, method)
     if method not in PRESETS:
         known = ", ".join(map(repr, PRESETS))
@@ -58,15 +59,20 @@ def coefficients_of(method: str | Sequence[Triple] | Triple, steps: int | None =
     return _resized(TABLES[method], count)
 
 
+def numbers_of(method: Any) -> Any:
+    """One triple or several as tuples of numbers, of whatever arrays they are."""
+    try:
+        found = np.asarray(method, np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.ndim not in (1, 2) or found.shape[-1] != 3 or not found.size:
+        raise HyperparamError(f"orthogonalize: method = {method!r} is not a sequence of triples (a, b, c), nor one triple")
+    values: list[Any] = found.tolist()
+    return tuple(values) if found.ndim == 1 else tuple(map(tuple, values))
+
+
 def _resized(triples: tuple[Triple, ...], steps: int | None) -> tuple[Triple, ...]:
     return triples if steps is None else triples[:steps] + (CLASSIC,) * (steps - len(triples))
-
-
-def _triples(given: Sequence[Any]) -> tuple[Triple, ...]:
-    found = tuple(tuple(float(number) for number in triple) for triple in given)
-    if not found or any(len(triple) != 3 for triple in found):
-        raise HyperparamError(f"orthogonalize: method = {given!r} is not a sequence of triples (a, b, c)")
-    return found  # pyright: ignore[reportReturnType]  (their length was looked at)
 
 
 def worst_error(

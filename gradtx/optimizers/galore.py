@@ -111,6 +111,8 @@ def _update(
 def _down(grad: jax.Array, projector: jax.Array, due: jax.Array, plan: Plan) -> tuple[jax.Array, jax.Array]:
     """A gradient, projected, and its projector, made anew where it is due."""
     matrix = plan.layout.matrix(grad).astype(compute_dtype(grad.dtype))
+    is_unset = ~jnp.any(projector)  # as long as all gradients were zero
+    due = (due | is_unset) & jnp.any(matrix != 0)
     projector = jax.lax.cond(due, functools.partial(_singular, plan), _kept, matrix, projector)
     return (projector.mT.conj() @ matrix if plan.left else matrix @ projector), projector
 

@@ -20,6 +20,7 @@ from gradtx.core.selector import Where
 from gradtx.core.transformation import GradientTransformation, Part, definition
 from gradtx.core.types import Decay, DTypeLike, NonNegative
 from gradtx.linalg.orthogonalize import orthogonalize
+from gradtx.linalg.presets import numbers_of
 from gradtx.optimizers.adamw import adamw
 from gradtx.transforms.moments import average, corrected_mean
 from gradtx.tree.casts import zeros
@@ -77,14 +78,17 @@ def factor_of(scaling: Scaling, shape: tuple[int, ...]) -> float:
 
 def polar_options(ns_coeffs: Coefficients, ns_steps: int | None, compute_dtype: DTypeLike | None, normalize: str) -> dict[str, Any]:
     """How Muon and its kin orthogonalize, as `orthogonalize` takes it."""
-    method = ns_coeffs if isinstance(ns_coeffs, str) else tuple(ns_coeffs)
+    method = ns_coeffs if isinstance(ns_coeffs, str) else numbers_of(ns_coeffs)
     return {"method": method, "steps": ns_steps, "compute_dtype": compute_dtype, "normalize": normalize}
 
 
 def check_scaling(where: str, scaling: Scaling) -> None:
     known = ("none", "original", "match_rms_adamw", "spectral")
-    if isinstance(scaling, str) and scaling not in known:
-        raise HyperparamError(f"{where}: scaling = {scaling!r} is unknown; choose one of {', '.join(map(repr, known))}")
+    is_number = isinstance(scaling, int | float) and not isinstance(scaling, bool) and scaling > 0
+    if not is_number and scaling not in known:
+        raise HyperparamError(
+            f"{where}: scaling = {scaling!r} is unknown; choose one of {', '.join(map(repr, known))}, or give a number above 0"
+        )
 
 
 @definition

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradtx.core.chain import chain
 from gradtx.core.descend import StepFlags
-from gradtx.core.errors import StructureError
+from gradtx.core.errors import HyperparamError, StructureError
 from gradtx.core.leafwise import treewise
 from gradtx.core.program import leaves_of
 from gradtx.core.select import masked
@@ -80,7 +80,7 @@ def qk_clip(where: Where, threshold: Positive = 100.0, *, exponent: float = 0.5,
       head_axis: the axis that heads lie along, counted from the end: −2 for (inputs, heads, size), −1 for (inputs, heads · size).
 
     Raises:
-      HyperparamError: a threshold that is not above 0.
+      HyperparamError: a threshold that is not above 0, a head_axis that does not count from the end.
       MissingParamsError: `update` is called without parameters.
       MissingExtraError: `update` is called without `max_logits=`.
       StructureError: an axis that is not made of so many heads; a leaf of which `max_logits` says nothing.
@@ -98,6 +98,8 @@ def qk_clip(where: Where, threshold: Positive = 100.0, *, exponent: float = 0.5,
 
     Kimi Team 2025, arXiv 2507.20534, section 2.1, Algorithm 1.
     """
+    if isinstance(head_axis, bool) or not isinstance(head_axis, int) or head_axis >= 0:
+        raise HyperparamError(f"qk_clip: head_axis = {head_axis!r} does not count from the end; give -1, -2 or the like")
     options = {"exponent": exponent, "head_axis": head_axis}
     rule = treewise(
         None, _update, hyperparams={"threshold": threshold}, options=options, extra=("max_logits",), needs_params=True, name="qk_clip"

@@ -17,6 +17,17 @@ from gradtx.core.transformation import GradientTransformation, TransformationLik
 
 
 @dataclasses.dataclass(frozen=True)
+class Route:
+    """Where a pattern sends; a message about its rule shows the group alone."""
+
+    pattern: Any
+    group: str
+
+    def __repr__(self) -> str:
+        return repr(self.group)
+
+
+@dataclasses.dataclass(frozen=True)
 class Roles:
     """A function of the parameters that says which of two groups each is in."""
 
@@ -28,14 +39,14 @@ class Roles:
     def __call__(self, params: Any) -> Any:
         leaves = leaves_of(params)
         words, where = words_of(self.dimensions, leaves, self.hidden), f"{self.hidden}: routes"
-        rules = [(pattern, (pattern, group)) for pattern, group in self.routes or ()]
+        rules = [(pattern, Route(pattern, group)) for pattern, group in self.routes or ()]
         routed = claimed(rules, leaves, where) if rules else [None] * len(words)
         each = zip(leaves.paths, leaves.values, words, routed, strict=True)
         return leaves._replace(values=[None if leaf[1] is None else self._group(*leaf) for leaf in each]).tree
 
-    def _group(self, path: str, value: Any, words: str | None, routed: tuple[Any, str] | None) -> str:
+    def _group(self, path: str, value: Any, words: str | None, routed: Any) -> str:
         if routed is not None:
-            return self._routed(path, tuple(np.shape(value)), *routed)
+            return self._routed(path, tuple(np.shape(value)), routed.pattern, routed.group)
         if self.dimensions is not None and not isinstance(self.dimensions, list | tuple):  # axes by number say, too, what is a matrix
             return self.rest if words is None else self.hidden
         is_matrix = np.ndim(value) == 2 or (np.ndim(value) > 2 and words is not None)
@@ -65,7 +76,8 @@ def by_role(
     r"""Hidden matrices to the first of two transformations; embeddings, heads, norms, biases, routers and vectors to the second.
 
     A leaf is a hidden matrix if it has two axes, or more and `dimensions` say which, and no part of its path tells of another role:
-    `embed`, `wte`, `wpe`, `emb`, `lm_head`, `head`, `logits`, `classifier`, `scale`, `bias`, `norm`, `ln`, `router`, and the like.
+    `embed`, `wte`, `wpe`, `emb`, `pos`, `cls_token`, `head`, `lm_head`, `logits`, `classifier`, `scale`, `bias`, `b`, `norm`, `rms`, `ln`,
+    `router`, and the like. Stacked vectors of other names, (layers, n), look like matrices: `routes` has to tell.
     `print(coverage(tx, params))` shows who gets what.
 
     When: methods that treat a weight as a matrix, as Muon does. When not: other groups; take `partition`.
@@ -94,7 +106,13 @@ def by_role(
 
     See also: `partition`, `muon`.
     """
-    if len(transforms) != 2:
-        raise GradtxError(f"by_role: {len(transforms)} groups are given; give two, for hidden matrices and for the rest")
+    if not isinstance(transforms, Mapping) or len(transforms) != 2:
+        raise GradtxError("by_role: give two groups, {name: transformation, ...}, the first for hidden matrices, the second for the rest")
+    if routes is not None and not _are_pairs(routes):
+        raise GradtxError(f"by_role: routes = {routes!r} are no rules; give [(pattern, group), ...]")
     hidden, rest = transforms
     return partition(transforms, Roles(hidden, rest, routes, dimensions))
+
+
+def _are_pairs(routes: Any) -> bool:
+    return isinstance(routes, list | tuple) and all(isinstance(rule, list | tuple) and len(rule) == 2 for rule in routes)
