@@ -151,7 +151,7 @@ def dion(
       adam_weight_decay: λ ≥ 0 of AdamW.
       routes: rules `[(pattern, "dion" or "adam"), ...]` that go before the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`; arrays of more than two axes are hidden
-        matrices only if they are named here.
+        matrices only if they are named here, or sent by a route, which takes the last two for inputs and outputs.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for both.
 

@@ -227,7 +227,8 @@ def muon(
       compute_dtype: of the products; None: float32 at least. bfloat16 costs less on accelerators.
       routes: rules `[(pattern, "muon" or "adam"), ...]` that go before the roles.
       dimensions: which axes of an array are inputs, outputs and batches: `[("conv.*kernel", "in in in out"), ("qkv", "in out/3")]`. Arrays
-        of more than two axes are hidden matrices only if they are named here.
+        of more than two axes are hidden matrices only if they are named here, or sent by a route, which takes the last two for inputs and
+        outputs.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for both.
 

@@ -154,7 +154,7 @@ def scion(
       compute_dtype: of the products; None: the gradient's, float32 at least.
       routes: rules `[(pattern, "scion" or "sign"), ...]` that go before the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`; arrays of more than two axes are hidden
-        matrices only if they are named here.
+        matrices only if they are named here, or sent by a route, which takes the last two for inputs and outputs.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them; a form for what is constrained only.
 
