@@ -20,7 +20,7 @@ PROJECTIONS = [
     ),
     Mutation("galore: a projector at the last step", "optimizers/galore.py", "(step - 1) % gap", "step % gap", GALORE),
     Mutation("galore: any sign", "optimizers/galore.py", "keepdims=True) < 0, -new", "keepdims=True) < 0, new", GALORE),
-    Mutation("galore: inf in a decomposition", "optimizers/galore.py", "jnp.where(finite, signed, projector)", "signed", METHODS),
+    Mutation("galore: inf in a decomposition", "optimizers/galore.py", "& ~jnp.isnan(signed)", "", METHODS),
     Mutation("dion: used part forgotten whole", "optimizers/dion.py", "(1 - mu) * (inputs", "(inputs", DION),
     Mutation("dion: a column of zeros is kept", "optimizers/dion.py", "jnp.where(lengths == 0, slots.basis, unit)", "unit", METHODS),
     Mutation("scion: heads as embeddings", "optimizers/scion.py", 'head_radius, "sign_per_input"', 'head_radius, "sign"', METHODS),

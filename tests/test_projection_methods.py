@@ -190,10 +190,12 @@ def test_vectors_are_refused_by_path(name: str) -> None:
 
 
 def test_a_projector_waits_for_a_gradient_that_is_not_zero() -> None:
-    """Singular vectors of zero are axes, which would hold until the next refresh."""
-    tx, w = gradtx.scale_by_galore(2, 200, 1.0, gradtx.identity()), jnp.zeros((6, 4))
-    zero, state = tx.update(w, tx.init(w))
-    grad = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
-    (late, _), (first, _) = tx.update(grad, state), tx.update(grad, tx.init(w))
-    assert not zero.any() and first.any()
-    np.testing.assert_array_equal(late, first)
+    """Singular vectors of zero are axes, which would hold until the next refresh; the other matrix of the batch keeps what it has."""
+    tx = gradtx.scale_by_galore(2, 200, 1.0, gradtx.identity(), dimensions=[("w", "batch in out")])
+    first, second = ({"w": jnp.asarray(np.random.default_rng(seed).normal(size=(2, 6, 4)), jnp.float32)} for seed in (0, 1))
+    begun = {"w": first["w"].at[1].set(0.0)}
+    early, state = tx.update(begun, tx.init(first))
+    late, state = tx.update(second, state)
+    assert early["w"][0].any() and not early["w"][1].any()
+    np.testing.assert_array_equal(late["w"][1], tx.update(second, tx.init(first))[0]["w"][1])
+    np.testing.assert_array_equal(late["w"][0], tx.update(second, tx.update(first, tx.init(first))[1])[0]["w"][0])

@@ -169,11 +169,7 @@ class _Said(NamedTuple):
 
 
 def _said_below(numbers: Any, subtree: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: _Said(None if leaf is None else numbers),
-        subtree,
-        is_leaf=lambda node: node is None,
-    )
+    return jax.tree.map(lambda leaf: _Said(None if leaf is None else numbers), subtree, is_leaf=lambda node: node is None)
 
 
 def spelled(numbers: Any, ndim: int, where: str) -> str:

@@ -56,8 +56,8 @@ def orthogonalize(
     bound once rounding pushes one above its interval. When not: the exact factor is wanted; take "svd", which is slow on accelerators.
 
     With "svd" directions of singular values below max(n, m) times the rounding unit become 0; it has no derivative where singular values
-    are equal or 0, which the polynomials have. "qr" is another matrix: its vectors along the
-    shorter axis are orthonormal too, but by the method of Gram and Schmidt.
+    are equal or 0, which the polynomials have. "qr" is another matrix: its vectors along the shorter axis are orthonormal too, but by the
+    method of Gram and Schmidt.
 
     Args:
       x: X, real or complex, at least two axes.
@@ -72,8 +72,8 @@ def orthogonalize(
       margin: ≥ 1, divides X further; 1.02 where the coefficients have no safety of their own and products are rounded.
       normalize: what brings the singular values into [0, 1]. "frobenius": ‖X‖_F. "schatten": ‖X Xᵀ‖_F^(1/2), which is less, so that the
         polynomials start higher. "aol": row i of the wide X by (Σ_j |X Xᵀ|_ij)^(1/2), no norm at all; the factor is then that of the scaled
-        matrix. "spectral": a bound of the largest singular value, ‖(X Xᵀ)³²‖_F^(1/64), which
-        is above it by 5 % at most up to 512 rows; five products of the shorter side.
+        matrix. "spectral": a bound of the largest singular value, ‖(X Xᵀ)³²‖_F^(1/64), which is above it by 5 % at most up to 512 rows;
+        five products of the shorter side.
 
     Raises:
       HyperparamError: an unknown method or form, steps below 1, margin below 1, "cans" in 16 bits.

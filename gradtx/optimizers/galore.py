@@ -111,24 +111,23 @@ def _update(
 def _down(grad: jax.Array, projector: jax.Array, due: jax.Array, plan: Plan) -> tuple[jax.Array, jax.Array]:
     """A gradient, projected, and its projector, made anew where it is due."""
     matrix = plan.layout.matrix(grad).astype(compute_dtype(grad.dtype))
-    is_unset = ~jnp.any(projector)  # as long as all gradients were zero
-    due = (due | is_unset) & jnp.any(matrix != 0)
-    projector = jax.lax.cond(due, functools.partial(_singular, plan), _kept, matrix, projector)
+    is_unset = ~jnp.any(projector, axis=(-2, -1))  # as long as all its gradients were zero
+    renewed = (due | is_unset) & jnp.any(matrix != 0, axis=(-2, -1))
+    projector = jax.lax.cond(jnp.any(renewed), functools.partial(_singular, plan), _kept, renewed, matrix, projector)
     return (projector.mT.conj() @ matrix if plan.left else matrix @ projector), projector
 
 
-def _singular(plan: Plan, matrix: jax.Array, projector: jax.Array) -> jax.Array:
+def _singular(plan: Plan, renewed: jax.Array, matrix: jax.Array, projector: jax.Array) -> jax.Array:
     """The first singular vectors on one side, with the signs that are nearer to the old ones, in which moments are kept."""
     if not matrix.size:
         return projector
-    finite = jnp.all(jnp.isfinite(matrix), axis=(-2, -1), keepdims=True)
     left, _, right = svd(matrix)
     new = (left if plan.left else right.mT.conj())[..., : plan.rank].astype(projector.dtype)
     signed = jnp.where(jnp.sum((new * projector.conj()).real, axis=-2, keepdims=True) < 0, -new, new)
-    return jnp.where(finite, signed, projector)
+    return jnp.where(renewed[..., None, None] & ~jnp.isnan(signed), signed, projector)
 
 
-def _kept(matrix: jax.Array, projector: jax.Array) -> jax.Array:
+def _kept(renewed: jax.Array, matrix: jax.Array, projector: jax.Array) -> jax.Array:
     return projector
 
 

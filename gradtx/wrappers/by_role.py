@@ -89,7 +89,7 @@ def by_role(
         that has them, and nothing else.
 
     Raises:
-      GradtxError: not two groups.
+      GradtxError: not two groups, routes that are no rules.
       SelectionError: a route that matches nothing, sends to another group, or sends a vector to the first; or what by its name is
         no hidden matrix, unless the pattern names it.
 
