@@ -1,8 +1,9 @@
-"""What the real compilers make of a training step for a TPU v5e and an H100: kernels, cycles, bytes. No device is needed.
+"""What the real compilers make of a training step for a TPU v5e and an H100: kernels, cycles,
+bytes. No device is needed.
 
-A kernel is a fusion of the entry computation (on a GPU a custom call too). Cycles are XLA's own estimate. The counts repeat exactly,
-so one compilation is a measurement, and tests/accelerators holds the same bars.
-"""
+A kernel is a fusion of the entry computation (on a GPU a custom call too). Cycles are XLA's own
+estimate. The counts repeat exactly, so one compilation is a measurement, and tests/accelerators
+holds the same bars."""
 
 import sys
 from collections.abc import Iterator
@@ -42,12 +43,28 @@ def rows() -> Iterator[Row]:
     for (platform, tree, optimizer), bar in BARS.items():
         found = {library: measured(platform, tree, optimizer, library) for library in LIBRARIES}
         name = f"{CHIPS[platform]}, {tree}, {optimizer}"
-        yield Row(f"{name}: kernels", {side: one.kernels for side, one in found.items()}, bar=bar.kernels, unit="")
+        yield Row(
+            f"{name}: kernels",
+            {side: one.kernels for side, one in found.items()},
+            bar=bar.kernels,
+            unit="",
+        )
         if bar.megacycles is not None:
-            yield Row(f"{name}: cycles", {side: megacycles(one) for side, one in found.items()}, bar=bar.megacycles, unit="M")
+            yield Row(
+                f"{name}: cycles",
+                {side: megacycles(one) for side, one in found.items()},
+                bar=bar.megacycles,
+                unit="M",
+            )
         if platform == "cuda":
-            yield Row(f"{name}: copies", {side: one.copies for side, one in found.items()}, bar=0, unit="")
-        yield Row(f"{name}: temporary", {side: one.temp_bytes / 2**20 for side, one in found.items()}, unit="MiB")
+            yield Row(
+                f"{name}: copies", {side: one.copies for side, one in found.items()}, bar=0, unit=""
+            )
+        yield Row(
+            f"{name}: temporary",
+            {side: one.temp_bytes / 2**20 for side, one in found.items()},
+            unit="MiB",
+        )
 
 
 def main() -> int:

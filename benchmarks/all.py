@@ -1,4 +1,6 @@
-"""Every benchmark, one process each, one after another; the options are handed to each. The exit status counts those that missed a bar."""
+"""Every benchmark, one process each, one after another; the options are handed to each. The exit
+status counts those that missed a bar.
+"""
 
 import subprocess
 import sys
@@ -20,7 +22,9 @@ BENCHMARKS = (
 
 
 def run(name: str) -> int:
-    return subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False
+    ).returncode
 
 
 def main() -> int:

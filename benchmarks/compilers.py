@@ -1,7 +1,8 @@
-"""The real XLA compilers for TPU and GPU, run without a device, and what is counted in their programs.
+"""The real XLA compilers for TPU and GPU, run without a device, and what is counted in their
+programs.
 
-They need libtpu (`jax[tpu]`), and jax-cuda13-plugin with jax-cuda13-pjrt. The counts are exact and repeat; the cycles are XLA's estimate,
-never a speed.
+They need libtpu (`jax[tpu]`), and jax-cuda13-plugin with jax-cuda13-pjrt. The counts are exact and
+repeat; the cycles are XLA's estimate, never a speed.
 """
 
 import collections
@@ -21,7 +22,8 @@ jax.config.update("jax_platforms", "cpu")  # in case jax was imported before thi
 
 H100 = """
 gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472
   threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
   memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
@@ -30,7 +32,8 @@ gpu_device_info {
   registers_per_core_limit: 65536 registers_per_block_limit: 65536
   thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
   device_address_bits: 64 name: "NVIDIA H100 80GB HBM3"
-  driver_version: "13.0.0" runtime_version: "13.0.0" compile_time_toolkit_version: "13.0.0" dnn_version: "9.12.0"
+  driver_version: "13.0.0" runtime_version: "13.0.0" compile_time_toolkit_version: "13.0.0"
+  dnn_version: "9.12.0"
 }
 platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 12 patch: 0 }
@@ -77,7 +80,12 @@ def sharding(platform: str) -> NamedSharding:
 def placed(tree: Any, platform: str) -> Any:
     """Shapes on a device of the platform."""
     where = sharding(platform)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf), sharding=where), tree)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            np.shape(leaf), jax.dtypes.result_type(leaf), sharding=where
+        ),
+        tree,
+    )
 
 
 def compile_for(platform: str, step: Any, *args: Any) -> Any:
@@ -103,7 +111,9 @@ def counts(platform: str, compiled: Any) -> Counts:
 def entry_opcodes(text: str) -> collections.Counter[str]:
     """How often each operation stands in the entry computation of an HLO program."""
     entry = text[text.index("\nENTRY") :].partition("\n}")[0]
-    return collections.Counter(found.group(1) for line in entry.splitlines() if (found := OPCODE.search(line)))
+    return collections.Counter(
+        found.group(1) for line in entry.splitlines() if (found := OPCODE.search(line))
+    )
 
 
 @functools.cache
@@ -111,17 +121,27 @@ def measured(platform: str, tree_name: str, optimizer: str, library_name: str) -
     """The step of an optimizer of a library on one of the trees; every program is compiled once."""
     library, tree = LIBRARIES[library_name], TREES[tree_name]()
     tx = OPTIMIZERS[optimizer](library)
-    return counts(platform, compile_for(platform, jitted_step(library, tx), tree, jax.eval_shape(tx.init, tree), tree))
+    return counts(
+        platform,
+        compile_for(platform, jitted_step(library, tx), tree, jax.eval_shape(tx.init, tree), tree),
+    )
 
 
 @functools.cache
 def tpu_mesh(topology: str) -> Mesh:
     """All devices of a topology such as "v5e:2x2", along one axis "x"."""
-    return Mesh(np.array(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices).ravel(), ("x",))
+    return Mesh(
+        np.array(
+            topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        ).ravel(),
+        ("x",),
+    )
 
 
 def on_mesh(tree: Any, mesh: Mesh) -> Any:
-    """Shapes, those of two axes or more cut along the first one over all devices, the others on every device."""
+    """Shapes, those of two axes or more cut along the first one over all devices, the others on
+    every device.
+    """
 
     def cut(leaf: Any) -> jax.ShapeDtypeStruct:
         spec = PartitionSpec("x") if leaf.ndim > 1 else PartitionSpec()
@@ -132,9 +152,15 @@ def on_mesh(tree: Any, mesh: Mesh) -> Any:
 
 def collectives(compiled: Any) -> collections.Counter[str]:
     """How often each operation between devices stands in a compiled program."""
-    return collections.Counter(found.group(1) for line in compiled.as_text().splitlines() if (found := COLLECTIVE.search(line)))
+    return collections.Counter(
+        found.group(1)
+        for line in compiled.as_text().splitlines()
+        if (found := COLLECTIVE.search(line))
+    )
 
 
 def loops(compiled: Any) -> int:
-    """Loops of a compiled program; the estimates of cycles and flops count their bodies as if they ran once."""
+    """Loops of a compiled program; the estimates of cycles and flops count their bodies as if they
+    ran once.
+    """
     return len(LOOP.findall(compiled.as_text()))

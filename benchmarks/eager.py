@@ -1,7 +1,8 @@
-"""An eager AdamW step, update and apply_updates without jit, on 500 leaves of 16x16: dispatch is all there is.
+"""An eager AdamW step, update and apply_updates without jit, on 500 leaves of 16x16: dispatch is
+all there is.
 
-The first call, which compiles what an eager step needs, is reported beside it, caches emptied before each.
-"""
+The first call, which compiles what an eager step needs, is reported beside it, caches emptied
+before each."""
 
 import sys
 
@@ -26,7 +27,9 @@ class Side:
         self.state = jax.block_until_ready(tx.init(self.params))
 
     def run(self) -> None:
-        self.params, self.state = jax.block_until_ready(self.step(self.params, self.state, self.grads))
+        self.params, self.state = jax.block_until_ready(
+            self.step(self.params, self.state, self.grads)
+        )
 
     def timed(self) -> float:
         return seconds(self.run)

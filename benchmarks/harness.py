@@ -40,7 +40,11 @@ class Row(NamedTuple):
     def verdict(self) -> str:
         if self.bar is None:
             return ""
-        return "OK" if middle(self.values["gradtx"] if self.ratio is None else self.ratio) <= self.bar else "MISSED"
+        return (
+            "OK"
+            if middle(self.values["gradtx"] if self.ratio is None else self.ratio) <= self.bar
+            else "MISSED"
+        )
 
 
 def middle(value: Any) -> float:
@@ -49,7 +53,9 @@ def middle(value: Any) -> float:
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
-    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    q1, median, q3 = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    )
     return {"median": median, "q1": q1, "q3": q3, "runs": len(values)}
 
 
@@ -60,8 +66,12 @@ def seconds(function: Callable[..., Any], *args: Any) -> float:
     return time.perf_counter() - start
 
 
-def interleave(sides: Mapping[str, Callable[[], float]], runs: int, warmup: int = 2) -> dict[str, list[float]]:
-    """The seconds that each side reports, one run of every side in turn, the order reversed every time."""
+def interleave(
+    sides: Mapping[str, Callable[[], float]], runs: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """The seconds that each side reports, one run of every side in turn, the order reversed every
+    time.
+    """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-warmup, runs):
         for name in sorted(sides, reverse=number % 2 == 1):
@@ -72,10 +82,16 @@ def interleave(sides: Mapping[str, Callable[[], float]], runs: int, warmup: int 
     return times
 
 
-def compared(name: str, times: Mapping[str, list[float]], peer: str = "optax", bar: float | None = None) -> Row:
-    """gradtx against a peer: quartiles of each side, and of the ratios of the runs that were neighbours."""
+def compared(
+    name: str, times: Mapping[str, list[float]], peer: str = "optax", bar: float | None = None
+) -> Row:
+    """gradtx against a peer: quartiles of each side, and of the ratios of the runs that were
+    neighbours.
+    """
     ratios = [mine / theirs for mine, theirs in zip(times["gradtx"], times[peer], strict=True)]
-    return Row(name, {side: quartiles(taken) for side, taken in times.items()}, quartiles(ratios), bar)
+    return Row(
+        name, {side: quartiles(taken) for side, taken in times.items()}, quartiles(ratios), bar
+    )
 
 
 def show_value(value: Any, unit: str) -> str:
@@ -88,28 +104,59 @@ def show_value(value: Any, unit: str) -> str:
 def show_ratio(ratio: Any) -> str:
     if ratio is None:
         return ""
-    return f"{ratio['median']:.3f} ({ratio['q1']:.3f}-{ratio['q3']:.3f})" if isinstance(ratio, Mapping) else f"{ratio:.3f}"
+    return (
+        f"{ratio['median']:.3f} ({ratio['q1']:.3f}-{ratio['q3']:.3f})"
+        if isinstance(ratio, Mapping)
+        else f"{ratio:.3f}"
+    )
 
 
 def print_table(title: str, rows: Sequence[Row]) -> None:
-    """The rows, one line each: every side, the ratio with its quartiles, the bar, and whether it is held."""
+    """The rows, one line each: every side, the ratio with its quartiles, the bar, and whether it is
+    held.
+    """
     sides = list(dict.fromkeys(side for row in rows for side in row.values))
     cells = [[title, *sides, "ratio (quartiles)", "bar", ""]]
     for row in rows:
-        shown = [show_value(row.values[side], row.unit) if side in row.values else "" for side in sides]
-        cells.append([row.name, *shown, show_ratio(row.ratio), "" if row.bar is None else f"{row.bar:g}", row.verdict])
+        shown = [
+            show_value(row.values[side], row.unit) if side in row.values else "" for side in sides
+        ]
+        cells.append(
+            [
+                row.name,
+                *shown,
+                show_ratio(row.ratio),
+                "" if row.bar is None else f"{row.bar:g}",
+                row.verdict,
+            ]
+        )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
-def arguments(description: str | None, argv: Sequence[str] | None = None, **defaults: Any) -> argparse.Namespace:
+def arguments(
+    description: str | None, argv: Sequence[str] | None = None, **defaults: Any
+) -> argparse.Namespace:
     """The options that every benchmark has, and some of its own: `name=default`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=RUNS, help=f"runs per side after warmup; a record of times needs {RUNS}")
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=RUNS,
+        help=f"runs per side after warmup; a record of times needs {RUNS}",
+    )
     parser.add_argument("--dry", action="store_true", help="print, and write no record")
     for name, default in defaults.items():
-        kind: dict[str, Any] = {"action": "store_true"} if default is False else {"default": default, "help": f"default: {default}"}
+        kind: dict[str, Any] = (
+            {"action": "store_true"}
+            if default is False
+            else {"default": default, "help": f"default: {default}"}
+        )
         parser.add_argument(f"--{name.replace('_', '-')}", **kind)
     return parser.parse_args(argv)
 
@@ -121,7 +168,9 @@ def finish(name: str, rows: Sequence[Row], options: argparse.Namespace, exact: b
     """
     print_table(name, rows)
     if options.dry or (options.runs < RUNS and not exact):
-        print(f"no record: {'--dry' if options.dry else f'{options.runs} runs are fewer than {RUNS}'}")
+        print(
+            f"no record: {'--dry' if options.dry else f'{options.runs} runs are fewer than {RUNS}'}"
+        )
     else:
         print(f"record: {write_record(name, rows).relative_to(ROOT)}")
     return int(any(row.verdict == "MISSED" for row in rows))
@@ -149,11 +198,21 @@ def circumstances(name: str) -> dict[str, Any]:
     return {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *(Path(argument).name for argument in sys.argv[1:])]),
+        "command": shlex.join(
+            [
+                "python",
+                "-m",
+                f"benchmarks.{name}",
+                *(Path(argument).name for argument in sys.argv[1:]),
+            ]
+        ),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in ("jax", "jaxlib", "optax", "numpy", "libtpu", "jax-cuda13-plugin")},
+        "versions": {
+            package: version(package)
+            for package in ("jax", "jaxlib", "optax", "numpy", "libtpu", "jax-cuda13-plugin")
+        },
         "commit": commit(),
     }
 
@@ -175,8 +234,14 @@ def version(package: str) -> str | None:
 def commit() -> str:
     """The commit that is checked out, marked when a file of the library differs from it."""
     head = _git("rev-parse", "HEAD")
-    return f"{head} and uncommitted changes" if _git("status", "--porcelain", "--", "gradtx", "benchmarks/*.py") else head
+    return (
+        f"{head} and uncommitted changes"
+        if _git("status", "--porcelain", "--", "gradtx", "benchmarks/*.py")
+        else head
+    )
 
 
 def _git(*args: str) -> str:
-    return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        ["git", *args], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()

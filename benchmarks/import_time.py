@@ -1,4 +1,5 @@
-"""What `import gradtx` costs after `import jax, jax.numpy`, by `python -X importtime` in fresh processes; Optax's import beside it.
+"""What `import gradtx` costs after `import jax, jax.numpy`, by `python -X importtime` in fresh
+processes; Optax's import beside it.
 
 Both are read from bytecode, which the warmup writes.
 
@@ -19,12 +20,22 @@ LINE = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \| (\s*)(\S+)")
 
 
 def imported(library: str) -> list[tuple[str, int, int]]:
-    """What importing a library imports: module, microseconds by itself, microseconds in all; the library is last."""
+    """What importing a library imports: module, microseconds by itself, microseconds in all; the
+    library is last.
+    """
     command = [sys.executable, "-X", "importtime", "-c", f"import jax, jax.numpy\nimport {library}"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    text = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stderr
-    found = [(name, int(own), int(total), len(indent)) for own, total, indent, name in LINE.findall(text)]
-    end = next(index for index, (name, *_, depth) in enumerate(found) if name == library and depth == 0)
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    text = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stderr
+    found = [
+        (name, int(own), int(total), len(indent)) for own, total, indent, name in LINE.findall(text)
+    ]
+    end = next(
+        index for index, (name, *_, depth) in enumerate(found) if name == library and depth == 0
+    )
     start = max(index for index, (*_, depth) in enumerate(found[:end]) if depth == 0) + 1
     return [(name, own, total) for name, own, total, _ in found[start : end + 1]]
 
@@ -35,7 +46,11 @@ def import_seconds(library: str) -> float:
 
 def main() -> int:
     options = arguments(__doc__)
-    times = interleave({library: functools.partial(import_seconds, library) for library in LIBRARIES}, options.runs, warmup=1)
+    times = interleave(
+        {library: functools.partial(import_seconds, library) for library in LIBRARIES},
+        options.runs,
+        warmup=1,
+    )
     row = compared("import after jax", times)
     held = row._replace(name="import after jax, bar in seconds", ratio=None, bar=BAR_SECONDS)
     if held.verdict == "MISSED":

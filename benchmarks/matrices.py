@@ -1,14 +1,19 @@
-"""Optimizers of matrices: Muon on the CPU, for a TPU and for many, traced, and how evenly SOAP and Shampoo spread their refreshes.
+"""Optimizers of matrices: Muon on the CPU, for a TPU and for many, traced, and how evenly SOAP and
+Shampoo spread their refreshes.
 
-Sections, any of which may be asked for (`--sections cpu,trace`), in one record a day; rows of sections that are not run stay in it:
+Sections, any of which may be asked for (`--sections cpu,trace`), in one record a day; rows of
+sections that are not run stay in it:
 
-- `cpu`: a jitted, donated step of Muon in float32, 5 iterations, on the hidden matrices of GPT-2 small (48) and of 4 blocks of width 384,
-  against Optax's and, with `--torch PYTHON`, torch's, which iterates in bfloat16.
-- `tpu`: what XLA makes of it for one TPU v5e, 16 matrices of width 512: its estimate of cycles, and flops.
-- `sharded`: the same with rows over 4 devices: collectives, and flops of a device; then 64 matrices over 4, 16 and 256.
+- `cpu`: a jitted, donated step of Muon in float32, 5 iterations, on the hidden matrices of GPT-2
+  small (48) and of 4 blocks of width 384, against Optax's and, with `--torch PYTHON`, torch's,
+  which iterates in bfloat16.
+- `tpu`: what XLA makes of it for one TPU v5e, 16 matrices of width 512: its estimate of cycles, and
+  flops.
+- `sharded`: the same with rows over 4 devices: collectives, and flops of a device; then 64 matrices
+  over 4, 16 and 256.
 - `trace`: tracing and lowering it, cold, on all of GPT-2 small.
-- `refresh`: SOAP and Shampoo, refreshed every 10 steps, 4 blocks of width 384: the mean step against pytorch_optimizer's; the worst of 20
-  steps over their median.
+- `refresh`: SOAP and Shampoo, refreshed every 10 steps, 4 blocks of width 384: the mean step
+  against pytorch_optimizer's; the worst of 20 steps over their median.
 """
 
 import datetime
@@ -54,7 +59,9 @@ LEARNING_RATE, ITERATIONS, EVERY, STEPS = 1e-3, 5, 10, 20
 CPU_BARS = {"optax": 0.45, "torch": 1.0}
 """Muon's step in units of the peer's, at most."""
 CYCLES, FLOPS, ALL_TO_ALLS, TRACE, WORST, SOAP = 0.80, 24.0, 3.0, 0.25, 1.5, 1.0
-"""Of Optax's estimate; 10⁹ a device; of a group of one shape; of Optax's time; of the median step; of pytorch_optimizer's step."""
+"""Of Optax's estimate; 10⁹ a device; of a group of one shape; of Optax's time; of the median step;
+of pytorch_optimizer's step.
+"""
 
 
 def muon(library: str, **given: Any) -> Any:
@@ -73,14 +80,26 @@ REFRESH_RUNS = {"soap": 5, "shampoo": 3}
 
 def hidden(width: int, blocks: int) -> Tree:
     """The four matrices of every block of a transformer, inputs × outputs."""
-    shapes = {"qkv": (width, 3 * width), "out": (width, width), "up": (width, 4 * width), "down": (4 * width, width)}
-    return {f"block_{number}": {name: {"kernel": array(*shape)} for name, shape in shapes.items()} for number in range(blocks)}
+    shapes = {
+        "qkv": (width, 3 * width),
+        "out": (width, width),
+        "up": (width, 4 * width),
+        "down": (4 * width, width),
+    }
+    return {
+        f"block_{number}": {name: {"kernel": array(*shape)} for name, shape in shapes.items()}
+        for number in range(blocks)
+    }
 
 
 def drawn(tree: Tree, deviation: float) -> Tree:
-    """Normal numbers: a matrix of equal entries has one singular value, and would be no work for SOAP."""
+    """Normal numbers: a matrix of equal entries has one singular value, and would be no work for
+    SOAP.
+    """
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.asarray(deviation * rng.standard_normal(leaf.shape), leaf.dtype), tree)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(deviation * rng.standard_normal(leaf.shape), leaf.dtype), tree
+    )
 
 
 class Training:
@@ -89,7 +108,9 @@ class Training:
     def __init__(self, library: str, tx: Any, tree: Tree):
         self.params, self.grads = drawn(tree, 0.02), drawn(tree, 1e-3)
         self.state = tx.init(self.params)
-        self.step = jitted_step(LIBRARIES[library], tx).lower(self.params, self.state, self.grads).compile()
+        self.step = (
+            jitted_step(LIBRARIES[library], tx).lower(self.params, self.state, self.grads).compile()
+        )
         self.taken: list[float] = []
 
     def run(self) -> tuple[Any, Any]:
@@ -103,10 +124,14 @@ class Training:
 
 @contextmanager
 def torch_side(python: str, method: str, tree: Tree) -> Iterator[dict[str, Callable[[], float]]]:
-    """A step of torch's as one more side; none, and a line that says so, where the interpreter does not have it."""
+    """A step of torch's as one more side; none, and a line that says so, where the interpreter does
+    not have it.
+    """
     shapes = ("x".join(map(str, leaf.shape)) for leaf in jax.tree.leaves(tree))
     command = [python, str(Path(__file__).with_name("matrix_torch_worker.py")), method, *shapes]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
         assert worker.stdin is not None and worker.stdout is not None
         said = worker.stdout.readline().strip()
         if said in ("absent", ""):
@@ -118,32 +143,57 @@ def torch_side(python: str, method: str, tree: Tree) -> Iterator[dict[str, Calla
 
 
 def cpu_rows(options: Namespace) -> Iterator[Row]:
-    trees = {"1 block of width 64": hidden(64, 1)} if options.quick else {"GPT-2 small": hidden(768, 12), "4 blocks of 384": hidden(384, 4)}
+    trees = (
+        {"1 block of width 64": hidden(64, 1)}
+        if options.quick
+        else {"GPT-2 small": hidden(768, 12), "4 blocks of 384": hidden(384, 4)}
+    )
     for name, tree in trees.items():
         with torch_side(options.torch, "muon", tree) as others:
             sides = {library: Training(library, muon(library), tree).timed for library in LIBRARIES}
             times = interleave({**sides, **others}, options.runs)
             for peer in ("optax", *others):
                 bar = CPU_BARS[peer.partition(" ")[0]]
-                yield compared(f"{name}: muon, against {peer}", {side: times[side] for side in ("gradtx", peer)}, peer=peer, bar=bar)
+                yield compared(
+                    f"{name}: muon, against {peer}",
+                    {side: times[side] for side in ("gradtx", peer)},
+                    peer=peer,
+                    bar=bar,
+                )
 
 
 def compiled_for_one(library: str, tree: Tree) -> Any:
     from benchmarks.compilers import compile_for
 
     tx = muon(library)
-    return compile_for("tpu", jitted_step(LIBRARIES[library], tx), tree, jax.eval_shape(tx.init, tree), tree)
+    return compile_for(
+        "tpu", jitted_step(LIBRARIES[library], tx), tree, jax.eval_shape(tx.init, tree), tree
+    )
 
 
 def tpu_rows(options: Namespace) -> Iterator[Row]:
     from benchmarks.compilers import counts, loops
 
-    found = {library: compiled_for_one(library, hidden(64, 1) if options.quick else hidden(512, 4)) for library in LIBRARIES}
+    found = {
+        library: compiled_for_one(library, hidden(64, 1) if options.quick else hidden(512, 4))
+        for library in LIBRARIES
+    }
     cycles = {library: counts("tpu", one).cycles / 1e6 for library, one in found.items()}
     yield Row("one v5e: cycles", cycles, cycles["gradtx"] / cycles["optax"], CYCLES, "M")
-    yield Row("one v5e: flops", (flops := gigaflops(found)), flops["gradtx"] / flops["optax"], unit="G")
-    yield Row("one v5e: loops, which would be counted once", {side: loops(one) for side, one in found.items()}, bar=0, unit="")
-    yield Row("one v5e: temporary", {side: counts("tpu", one).temp_bytes / 2**20 for side, one in found.items()}, unit="MiB")
+    yield Row(
+        "one v5e: flops", (flops := gigaflops(found)), flops["gradtx"] / flops["optax"], unit="G"
+    )
+    yield Row(
+        "one v5e: loops, which would be counted once",
+        {side: loops(one) for side, one in found.items()},
+        bar=0,
+        unit="",
+    )
+    yield Row(
+        "one v5e: temporary",
+        {side: counts("tpu", one).temp_bytes / 2**20 for side, one in found.items()},
+        unit="MiB",
+    )
 
 
 def gigaflops(found: Mapping[str, Any]) -> dict[str, float]:
@@ -152,7 +202,9 @@ def gigaflops(found: Mapping[str, Any]) -> dict[str, float]:
 
 
 def compiled_for_many(library: str, tree: Tree, topology: str) -> Any:
-    """The step for all devices of a topology, every matrix, also in the state, cut along its first axis, before and after."""
+    """The step for all devices of a topology, every matrix, also in the state, cut along its first
+    axis, before and after.
+    """
     from benchmarks.compilers import on_mesh, tpu_mesh
     from gradtx.sharding import owners
 
@@ -161,7 +213,11 @@ def compiled_for_many(library: str, tree: Tree, topology: str) -> Any:
     tx = muon(library, **({"shard": owners(params, "x")} if library == "gradtx" else {}))
     state = on_mesh(jax.eval_shape(tx.init, tree), mesh)
     kept = jax.tree.map(lambda leaf: leaf.sharding, (params, state))
-    step = jax.jit(functools.partial(update_and_apply, LIBRARIES[library], tx), donate_argnums=(0, 1), out_shardings=kept)
+    step = jax.jit(
+        functools.partial(update_and_apply, LIBRARIES[library], tx),
+        donate_argnums=(0, 1),
+        out_shardings=kept,
+    )
     return step.trace(params, state, params).lower(lowering_platforms=("tpu",)).compile()
 
 
@@ -172,19 +228,48 @@ def sharded_rows(options: Namespace) -> Iterator[Row]:
     found = {library: compiled_for_many(library, tree, "v5e:2x2") for library in LIBRARIES}
     sent = {library: collectives(one) for library, one in found.items()}
     groups = len({leaf.shape for leaf in jax.tree.leaves(tree)})
-    yield Row("rows over 4: all-gathers", {side: one.pop("all-gather", 0) for side, one in sent.items()}, bar=0, unit="")
+    yield Row(
+        "rows over 4: all-gathers",
+        {side: one.pop("all-gather", 0) for side, one in sent.items()},
+        bar=0,
+        unit="",
+    )
     shares = {side: one.pop("all-to-all", 0) / groups for side, one in sent.items()}
-    yield Row(f"rows over 4: all-to-alls for each of {groups} shapes", shares, bar=ALL_TO_ALLS, unit="")
-    yield Row("rows over 4: other collectives", {side: sum(one.values()) for side, one in sent.items()}, unit="")
+    yield Row(
+        f"rows over 4: all-to-alls for each of {groups} shapes", shares, bar=ALL_TO_ALLS, unit=""
+    )
+    yield Row(
+        "rows over 4: other collectives",
+        {side: sum(one.values()) for side, one in sent.items()},
+        unit="",
+    )
     yield Row("rows over 4: flops of a device", gigaflops(found), bar=FLOPS, unit="G")
-    yield Row("rows over 4: loops, which would be counted once", {side: loops(one) for side, one in found.items()}, bar=0, unit="")
-    yield Row("rows over 4: temporary", {side: counts("tpu", one).temp_bytes / 2**20 for side, one in found.items()}, unit="MiB")
+    yield Row(
+        "rows over 4: loops, which would be counted once",
+        {side: loops(one) for side, one in found.items()},
+        bar=0,
+        unit="",
+    )
+    yield Row(
+        "rows over 4: temporary",
+        {side: counts("tpu", one).temp_bytes / 2**20 for side, one in found.items()},
+        unit="MiB",
+    )
     large = hidden(64, 1) if options.quick else hidden(512, 16)
     whole = gigaflops({"gradtx": compiled_for_one("gradtx", large)})["gradtx"]
     yield Row(f"{len(jax.tree.leaves(large))} matrices on one: flops", {"gradtx": whole}, unit="G")
-    for devices, topology in {4: "v5e:2x2"}.items() if options.quick else {4: "v5e:2x2", 16: "v5e:4x4", 256: "v5e:16x16"}.items():
+    for devices, topology in (
+        {4: "v5e:2x2"}.items()
+        if options.quick
+        else {4: "v5e:2x2", 16: "v5e:4x4", 256: "v5e:16x16"}.items()
+    ):
         one = gigaflops({"gradtx": compiled_for_many("gradtx", large, topology)})
-        yield Row(f"{len(jax.tree.leaves(large))} matrices over {devices}: flops of a device", one, one["gradtx"] / whole, unit="G")
+        yield Row(
+            f"{len(jax.tree.leaves(large))} matrices over {devices}: flops of a device",
+            one,
+            one["gradtx"] / whole,
+            unit="G",
+        )
 
 
 def trace_and_lower(library: str, tree: Tree) -> float:
@@ -219,11 +304,13 @@ class Steps:
         return statistics.fmean(self.runs[-1])
 
     def worst(self, warmup: int) -> tuple[float, dict[str, float]]:
-        """The worst of 20 steps over their median: of each step's median over the runs, so that what the machine did does not count; and
-        quartiles over the runs, in which it does."""
+        """The worst of 20 steps over their median: of each step's median over the runs, so that
+        what the machine did does not count; and quartiles over the runs, in which it does."""
         runs = self.runs[warmup:]
         usual = [statistics.median(taken) for taken in zip(*runs, strict=True)]
-        return max(usual) / statistics.median(usual), quartiles([max(taken) / statistics.median(taken) for taken in runs])
+        return max(usual) / statistics.median(usual), quartiles(
+            [max(taken) / statistics.median(taken) for taken in runs]
+        )
 
 
 def refresh_rows(options: Namespace) -> Iterator[Row]:
@@ -233,19 +320,38 @@ def refresh_rows(options: Namespace) -> Iterator[Row]:
             mine = Training("gradtx", build(), tree)
             first = mine.timed()
             sides = {side: Steps(step) for side, step in {"gradtx": mine.timed, **others}.items()}
-            times = interleave({side: steps.mean for side, steps in sides.items()}, min(options.runs, REFRESH_RUNS[method]), warmup)
+            times = interleave(
+                {side: steps.mean for side, steps in sides.items()},
+                min(options.runs, REFRESH_RUNS[method]),
+                warmup,
+            )
             for peer in others:
                 bar = SOAP if method == "soap" else None
                 yield compared(f"{method}: mean step, against {peer}", times, peer=peer, bar=bar)
             worst = {side: steps.worst(warmup) for side, steps in sides.items()}
             bar = WORST if method == "soap" else None
-            yield Row(f"{method}: worst of {STEPS} steps, of their median", {side: one[0] for side, one in worst.items()}, bar=bar, unit="")
-            yield Row(f"{method}: the same in single runs", {side: one[1] for side, one in worst.items()}, unit="")
+            yield Row(
+                f"{method}: worst of {STEPS} steps, of their median",
+                {side: one[0] for side, one in worst.items()},
+                bar=bar,
+                unit="",
+            )
+            yield Row(
+                f"{method}: the same in single runs",
+                {side: one[1] for side, one in worst.items()},
+                unit="",
+            )
             usual = statistics.median(mine.taken)
             yield Row(f"{method}: first step, of the median step", {"gradtx": first}, first / usual)
 
 
-SECTIONS = {"cpu": cpu_rows, "tpu": tpu_rows, "sharded": sharded_rows, "trace": trace_rows, "refresh": refresh_rows}
+SECTIONS = {
+    "cpu": cpu_rows,
+    "tpu": tpu_rows,
+    "sharded": sharded_rows,
+    "trace": trace_rows,
+    "refresh": refresh_rows,
+}
 COUNTED = ("tpu", "sharded")
 """Sections whose values are counts, which one run is enough for; they need the compiler for TPU."""
 
@@ -270,13 +376,24 @@ def main() -> int:
 
 
 def record(rows: Mapping[str, Sequence[Row]]) -> Path:
-    """The record of today, with the sections anew that were run; every row says when and at which commit it was made."""
+    """The record of today, with the sections anew that were run; every row says when and at which
+    commit it was made.
+    """
     path = record_path("matrices")
     before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    made = {"made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "commit": commit()}
-    new = [{"section": name, **row._asdict(), "verdict": row.verdict, **made} for name, found in rows.items() for row in found]
+    made = {
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+    }
+    new = [
+        {"section": name, **row._asdict(), "verdict": row.verdict, **made}
+        for name, found in rows.items()
+        for row in found
+    ]
     kept = [row for row in before if row["section"] not in rows]
-    return write_table("matrices", sorted(kept + new, key=lambda row: list(SECTIONS).index(row["section"])))
+    return write_table(
+        "matrices", sorted(kept + new, key=lambda row: list(SECTIONS).index(row["section"]))
+    )
 
 
 if __name__ == "__main__":

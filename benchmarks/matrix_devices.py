@@ -1,11 +1,12 @@
 """Optimizers of matrices on 8 devices and on one: how far their numbers are apart.
 
-Eight CPU devices, 16 matrices of 4 blocks of width 64, cut by rows; five steps, refreshes at every second one. The difference is the
-largest one of any entry, in units of the largest entry of its array. In float64 it is nothing but rounding; in float32 it is that, too:
-products are summed in another order, the polynomials of Muon multiply small singular values by up to 430, and their rounding with them,
-and SOAP, as Adam, divides what is nearly zero by its size. SOAP has the factor of the shorter side: that of the longer one has less rank
-than rows at the first gradients, its other eigenvectors are any that rounding leaves, and no two machines agree on them.
-"""
+Eight CPU devices, 16 matrices of 4 blocks of width 64, cut by rows; five steps, refreshes at every
+second one. The difference is the largest one of any entry, in units of the largest entry of its
+array. In float64 it is nothing but rounding; in float32 it is that, too: products are summed in
+another order, the polynomials of Muon multiply small singular values by up to 430, and their
+rounding with them, and SOAP, as Adam, divides what is nearly zero by its size. SOAP has the factor
+of the shorter side: that of the longer one has less rank than rows at the first gradients, its
+other eigenvectors are any that rounding leaves, and no two machines agree on them."""
 
 import functools
 import sys
@@ -44,18 +45,25 @@ def trained(tx: Any, params: Any, grads: Any) -> tuple[Any, Any]:
         return gradtx.apply_updates(params, updates), state, updates
 
     state, updates = tx.init(params), None
-    for grad in grads:  # one program at a time: two that wait for all devices of a CPU can wait for each other
+    for grad in (
+        grads
+    ):  # one program at a time: two that wait for all devices of a CPU can wait for each other
         params, state, updates = jax.block_until_ready(step(params, state, grad))
     return params, updates
 
 
 def apart(ours: Any, one: Any) -> float:
-    pairs = zip(map(np.asarray, jax.tree.leaves(ours)), map(np.asarray, jax.tree.leaves(one)), strict=True)
+    pairs = zip(
+        map(np.asarray, jax.tree.leaves(ours)), map(np.asarray, jax.tree.leaves(one)), strict=True
+    )
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
 
 
 def rows_of(dtype: str) -> Iterator[Row]:
-    params, first = (jax.tree.map(lambda leaf: leaf.astype(dtype), drawn(hidden(64, 4), deviation)) for deviation in (0.02, 1.0))
+    params, first = (
+        jax.tree.map(lambda leaf: leaf.astype(dtype), drawn(hidden(64, 4), deviation))
+        for deviation in (0.02, 1.0)
+    )
     grads = [jax.tree.map(functools.partial(bent, number), first) for number in range(1, STEPS + 1)]
     cut = NamedSharding(Mesh(np.array(jax.devices()), ("x",)), PartitionSpec("x"))
     sharded, pushed = jax.block_until_ready(jax.device_put((params, grads), cut))

@@ -1,4 +1,6 @@
-"""The picture of a record of `matrix_quality`: the way to a fixed loss at each method's best rate, by steps and by seconds."""
+"""The picture of a record of `matrix_quality`: the way to a fixed loss at each method's best rate,
+by steps and by seconds.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +34,9 @@ def draw_races(rows: Sequence[Mapping[str, Any]]) -> None:
     """By task: curves over steps, and for steps and seconds a bar for every method."""
     races = list(dict.fromkeys(row["task"] for row in rows))
     with plt.rc_context(style.STYLE):
-        figure, axes = plt.subplots(len(races), 3, figsize=(13, 3.4 * len(races)), layout="constrained", squeeze=False)
+        figure, axes = plt.subplots(
+            len(races), 3, figsize=(13, 3.4 * len(races)), layout="constrained", squeeze=False
+        )
         for panels, name in zip(axes, races, strict=True):
             of_task = [row for row in rows if row["task"] == name]
             _draw_curves(panels[0], of_task)
@@ -48,7 +52,9 @@ def _draw_curves(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         title, color = NAMES[row["method"]]
         curve = sorted(row["curves"], key=len)[len(row["curves"]) // 2][1:]
-        axes.plot(row["every"] * np.arange(1, len(curve) + 1), curve, color=color, lw=1.6, label=title)
+        axes.plot(
+            row["every"] * np.arange(1, len(curve) + 1), curve, color=color, lw=1.6, label=title
+        )
     axes.axhline(rows[0]["target"], color=style.GREY, lw=1.5, ls="--", zorder=0)
     axes.set(yscale="log", xlabel="steps")
     axes.yaxis.set_major_formatter("{x:.3g}")
@@ -66,15 +72,30 @@ def _draw_bars(axes: Any, rows: Sequence[Mapping[str, Any]], unit: str) -> None:
             axes.annotate(" not reached", (0, place), va="center", fontsize=10, color=style.INK)
             continue
         axes.barh(place, median, color=NAMES[row["method"]][1], alpha=0.85, height=0.66)
-        axes.plot(seeds[np.isfinite(seeds)], np.full(np.isfinite(seeds).sum(), place), "|", color="#777777", ms=9)
+        axes.plot(
+            seeds[np.isfinite(seeds)],
+            np.full(np.isfinite(seeds).sum(), place),
+            "|",
+            color="#777777",
+            ms=9,
+        )
         at = max(seeds[np.isfinite(seeds)])
         axes.annotate(f" {median:.3g}", (at, place), va="center", fontsize=10, color=style.INK)
     names = [NAMES[row["method"]][0] for row, _ in found]
-    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6), xlabel=UNITS[unit])
+    axes.set(
+        yticks=range(len(names)),
+        yticklabels=names,
+        ylim=(len(names) - 0.4, -0.6),
+        xlabel=UNITS[unit],
+    )
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.12)
 
 
 def _seeds(row: Mapping[str, Any], unit: str) -> np.ndarray:
     steps = np.array([np.inf if one is None else one for one in row["steps"]])
-    return steps if unit == "steps" else steps * (middle(row["seconds_per_step"]) if row["seconds_per_step"] else np.inf)
+    return (
+        steps
+        if unit == "steps"
+        else steps * (middle(row["seconds_per_step"]) if row["seconds_per_step"] else np.inf)
+    )

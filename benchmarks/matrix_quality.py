@@ -1,18 +1,23 @@
-"""Optimizers of matrices against AdamW: how many steps, and how many seconds, to a fixed loss, all tuned equally.
+"""Optimizers of matrices against AdamW: how many steps, and how many seconds, to a fixed loss, all
+tuned equally.
 
-Two tasks on real data, made small for two CPU cores: clothes of 14 × 14 pixels (Fashion-MNIST, a network of 196, 128, 128 and 10), and the
-next character of Shakespeare (a transformer of two blocks of width 64). Every method gets five learning rates around its usual one, and
-three seeds; a seed gives the first parameters and all batches, the same for every method. Rates rise over the first 10 steps, then stay.
-There is no weight decay. Where a method leaves embeddings, heads, norms and biases to AdamW, their rate is 3e-3 in every row.
+Two tasks on real data, made small for two CPU cores: clothes of 14 × 14 pixels (Fashion-MNIST, a
+network of 196, 128, 128 and 10), and the next character of Shakespeare (a transformer of two blocks
+of width 64). Every method gets five learning rates around its usual one, and three seeds; a seed
+gives the first parameters and all batches, the same for every method. Rates rise over the first 10
+steps, then stay. There is no weight decay. Where a method leaves embeddings, heads, norms and
+biases to AdamW, their rate is 3e-3 in every row.
 
-Every 10 steps the loss on held-out data is taken; a training ends when it reaches the target, and where it crossed is interpolated. The
-rate of a method is the one with the fewest steps, by the median over seeds; one at an end of its grid is marked, since a wider grid
-could be better. Seconds are those of whole training steps on this CPU, all methods in turn within one process at the end (`harness`);
-seconds to the target are their median times the steps, so neither compiling nor the held-out loss is in them.
+Every 10 steps the loss on held-out data is taken; a training ends when it reaches the target, and
+where it crossed is interpolated. The rate of a method is the one with the fewest steps, by the
+median over seeds; one at an end of its grid is marked, since a wider grid could be better. Seconds
+are those of whole training steps on this CPU, all methods in turn within one process at the end
+(`harness`); seconds to the target are their median times the steps, so neither compiling nor the
+held-out loss is in them.
 
-What is done stays in benchmarks/data/matrix_quality, by task and method, and is not done again in the same setting: `--task text
---method soap` makes one piece, and a call without them the rest, the table, the record, and the picture.
-"""
+What is done stays in benchmarks/data/matrix_quality, by task and method, and is not done again in
+the same setting: `--task text --method soap` makes one piece, and a call without them the rest, the
+table, the record, and the picture."""
 
 import json
 import math
@@ -29,7 +34,17 @@ import numpy as np
 
 import gradtx
 from benchmarks import quality_tasks as tasks
-from benchmarks.harness import ROOT, RUNS, arguments, commit, interleave, middle, quartiles, seconds, write_table
+from benchmarks.harness import (
+    ROOT,
+    RUNS,
+    arguments,
+    commit,
+    interleave,
+    middle,
+    quartiles,
+    seconds,
+    write_table,
+)
 
 EVERY, WARMUP, SEEDS, ADAM_RATE = 10, 10, 3, 3e-3
 SIZES, SIDE, HELD_OUT, WIDTH, WINDOWS = (196, 128, 128, 10), 14, 4096, 64, 32
@@ -49,9 +64,15 @@ MUON_LIKE = (3e-3, 8e-3, 2e-2, 5e-2, 1.2e-1)
 METHODS = {
     "adamw": Method("AdamW", lambda rate: gradtx.adamw(rate, weight_decay=0.0), ADAM_LIKE),
     "muon": Method("Muon", lambda rate: gradtx.muon(rate, adam_learning_rate=ADAM_RATE), MUON_LIKE),
-    "normuon": Method("NorMuon", lambda rate: gradtx.normuon(rate, weight_decay=0.0, adam_learning_rate=ADAM_RATE), MUON_LIKE),
+    "normuon": Method(
+        "NorMuon",
+        lambda rate: gradtx.normuon(rate, weight_decay=0.0, adam_learning_rate=ADAM_RATE),
+        MUON_LIKE,
+    ),
     "soap": Method("SOAP", lambda rate: gradtx.soap(rate, weight_decay=0.0), ADAM_LIKE),
-    "soap_muon": Method("SOAP-Muon", lambda rate: gradtx.soap(rate, weight_decay=0.0, orthogonal=True), MUON_LIKE),
+    "soap_muon": Method(
+        "SOAP-Muon", lambda rate: gradtx.soap(rate, weight_decay=0.0, orthogonal=True), MUON_LIKE
+    ),
     "shampoo": Method("Shampoo", lambda rate: gradtx.shampoo(rate, weight_decay=0.0), ADAM_LIKE),
     "psgd": Method("PSGD", lambda rate: gradtx.psgd_kron(rate, weight_decay=0.0), ADAM_LIKE),
 }
@@ -65,7 +86,9 @@ class Race(NamedTuple):
 
 
 def fashion(folder: Path) -> Race:
-    """Images at half their width and height; the last layer is called a head, by which methods for hidden matrices know it."""
+    """Images at half their width and height; the last layer is called a head, by which methods for
+    hidden matrices know it.
+    """
     whole = tasks.fashion(folder)
 
     def init(rng: np.random.Generator) -> Any:
@@ -123,7 +146,9 @@ def optimizer(method: str, rate: float) -> Any:
 
 
 class Program:
-    """A task compiled for one method; learning rates are data, so that all of them run in one program."""
+    """A task compiled for one method; learning rates are data, so that all of them run in one
+    program.
+    """
 
     def __init__(self, task: tasks.Task):
         self.task = task
@@ -145,13 +170,19 @@ class Program:
         return params, tx.init(params), jax.numpy.asarray(self.task.order(rng)[: self.task.steps])
 
     def curve(self, tx: Any, seed: int, target: float) -> list[float]:
-        """The held-out loss every 10 steps, until it is the target, no number, or the steps are over."""
+        """The held-out loss every 10 steps, until it is the target, no number, or the steps are
+        over.
+        """
         params, state, order = self.start(tx, seed)
         found = [float(self.held_out(params, self.task.valid))]
         if found[0] <= target:
-            raise ValueError(f"{self.task.name}: the first parameters have a loss of {found[0]:.3f}, and the target is {target}")
+            raise ValueError(
+                f"{self.task.name}: the first parameters have a loss of {found[0]:.3f}, and the target is {target}"
+            )
         for first in range(0, len(order), EVERY):
-            params, state = self.steps(tx, params, state, order[first : first + EVERY], self.task.train)
+            params, state = self.steps(
+                tx, params, state, order[first : first + EVERY], self.task.train
+            )
             found.append(float(self.held_out(params, self.task.valid)))
             if not target < found[-1] < math.inf:
                 break
@@ -176,27 +207,63 @@ def race(one: Race, method: str, rates: Sequence[float], seeds: int) -> Outcome:
     program, curves = Program(one.task), []
     for rate in rates:
         began = time.perf_counter()
-        curves.append([program.curve(optimizer(method, rate), seed, one.target) for seed in range(seeds)])
-        shown = ", ".join("-" if (at := steps_to(one.target, curve)) is None else f"{at:.0f}" for curve in curves[-1])
+        curves.append(
+            [program.curve(optimizer(method, rate), seed, one.target) for seed in range(seeds)]
+        )
+        shown = ", ".join(
+            "-" if (at := steps_to(one.target, curve)) is None else f"{at:.0f}"
+            for curve in curves[-1]
+        )
         last = statistics.median(curve[-1] for curve in curves[-1])
-        print(f"{one.task.name:8} {method:10} {rate:7.1e}  {shown}  (loss {last:.3f}, {time.perf_counter() - began:.1f} s)", flush=True)
+        print(
+            f"{one.task.name:8} {method:10} {rate:7.1e}  {shown}  (loss {last:.3f}, {time.perf_counter() - began:.1f} s)",
+            flush=True,
+        )
     by_rate = [[steps_to(one.target, curve) for curve in seeds] for seeds in curves]
-    arrived = [(middle_steps(steps), statistics.median(curve[-1] for curve in seeds)) for steps, seeds in zip(by_rate, curves, strict=True)]
+    arrived = [
+        (middle_steps(steps), statistics.median(curve[-1] for curve in seeds))
+        for steps, seeds in zip(by_rate, curves, strict=True)
+    ]
     best = arrived.index(min(arrived))
     at_end = best in (0, len(rates) - 1)
-    return Outcome(one.task.name, method, one.target, list(rates), by_rate, rates[best], at_end, by_rate[best], curves[best], EVERY)
+    return Outcome(
+        one.task.name,
+        method,
+        one.target,
+        list(rates),
+        by_rate,
+        rates[best],
+        at_end,
+        by_rate[best],
+        curves[best],
+        EVERY,
+    )
 
 
 def kept(one: Race, method: str, options: Namespace) -> Outcome:
     """A piece, done now or before in this setting."""
-    rates, seeds = (METHODS[method].rates[1:4:2], 1) if options.quick else (METHODS[method].rates, SEEDS)
-    setting = {"target": one.target, "steps": one.task.steps, "rates": list(rates), "seeds": seeds, "every": EVERY, "warmup": WARMUP}
+    rates, seeds = (
+        (METHODS[method].rates[1:4:2], 1) if options.quick else (METHODS[method].rates, SEEDS)
+    )
+    setting = {
+        "target": one.target,
+        "steps": one.task.steps,
+        "rates": list(rates),
+        "seeds": seeds,
+        "every": EVERY,
+        "warmup": WARMUP,
+    }
     path = Path(options.parts, f"{one.task.name}-{method}.json")
-    if path.exists() and (found := json.loads(path.read_text(encoding="utf-8")))["setting"] == setting:
+    if (
+        path.exists()
+        and (found := json.loads(path.read_text(encoding="utf-8")))["setting"] == setting
+    ):
         return Outcome(**found["outcome"])
     outcome = race(one, method, rates, seeds)._replace(commit=commit())
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"setting": setting, "outcome": outcome._asdict()}), encoding="utf-8")
+    path.write_text(
+        json.dumps({"setting": setting, "outcome": outcome._asdict()}), encoding="utf-8"
+    )
     return outcome
 
 
@@ -206,11 +273,15 @@ def timed(one: Race, outcomes: Sequence[Outcome], runs: int) -> Iterator[Outcome
     times = interleave(sides, runs)
     for outcome in outcomes:
         each, steps = quartiles(times[outcome.method]), middle_steps(outcome.steps)
-        yield outcome._replace(seconds_per_step=each, seconds=steps * middle(each) if steps < math.inf else None)
+        yield outcome._replace(
+            seconds_per_step=each, seconds=steps * middle(each) if steps < math.inf else None
+        )
 
 
 def ten_steps(one: Race, outcome: Outcome) -> Callable[[], float]:
-    """The mean seconds of ten training steps, of a training that goes on: refreshes are in them, what a first step prepares is not."""
+    """The mean seconds of ten training steps, of a training that goes on: refreshes are in them,
+    what a first step prepares is not.
+    """
     tx, program = optimizer(outcome.method, outcome.rate), Program(one.task)
     params, state, order = program.start(tx, 0)
     held: list[Any] = [(params, state)]
@@ -226,12 +297,18 @@ def line(one: Mapping[str, Any], adam: Mapping[str, Any]) -> str:
     """A row of the table, beside AdamW's."""
     arrived = [step for step in one["steps"] if step is not None]
     steps, usual = middle_steps(one["steps"]), middle_steps(adam["steps"])
-    spread = f"{min(arrived):.0f}-{max(arrived):.0f}{'' if len(arrived) == len(one['steps']) else ', not all'}" if arrived else ""
+    spread = (
+        f"{min(arrived):.0f}-{max(arrived):.0f}{'' if len(arrived) == len(one['steps']) else ', not all'}"
+        if arrived
+        else ""
+    )
     shown = f"{steps:5.0f} ({spread})" if steps < math.inf else "not reached"
     ratio = f"{steps / usual:5.2f}" if max(steps, usual) < math.inf else "     "
     clock = f"{1e3 * middle(one['seconds_per_step']):7.2f} ms" if one["seconds_per_step"] else ""
     whole = f"{one['seconds']:6.2f} s" if one["seconds"] is not None else ""
-    against = f"{one['seconds'] / adam['seconds']:5.2f}" if one["seconds"] and adam["seconds"] else ""
+    against = (
+        f"{one['seconds'] / adam['seconds']:5.2f}" if one["seconds"] and adam["seconds"] else ""
+    )
     rate = f"{one['rate']:7.1e}{'*' if one['at_end'] else ' '}"
     return f"{one['task']:8} {METHODS[one['method']].title:10} {rate} {shown:18} {ratio}  {clock:10}  {whole:8}  {against}"
 
@@ -242,18 +319,26 @@ def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         adam = next((row for row in of_task if row["method"] == "adamw"), of_task[0])
-        yield from (line(row, adam) for row in sorted(of_task, key=lambda row: middle_steps(row["steps"])))
+        yield from (
+            line(row, adam) for row in sorted(of_task, key=lambda row: middle_steps(row["steps"]))
+        )
         yield from verdicts(task, of_task, adam)
     if any(row["at_end"] for row in rows):
         yield "* at an end of its grid of rates"
 
 
-def verdicts(task: str, rows: Sequence[Mapping[str, Any]], adam: Mapping[str, Any]) -> Iterator[str]:
+def verdicts(
+    task: str, rows: Sequence[Mapping[str, Any]], adam: Mapping[str, Any]
+) -> Iterator[str]:
     """Who needs the fewest steps, and who the least time."""
     for what, unit, figure in (("fewest steps", "", _steps), ("least time", " s", _seconds)):
         best = min(rows, key=figure)
         if figure(best) < math.inf:
-            against = f", {figure(best) / figure(adam):.2f} of AdamW's" if figure(adam) < math.inf and best is not adam else ""
+            against = (
+                f", {figure(best) / figure(adam):.2f} of AdamW's"
+                if figure(adam) < math.inf and best is not adam
+                else ""
+            )
             yield f"{task}, loss {adam['target']:g}: {what} {METHODS[best['method']].title}, {figure(best):.3g}{unit}{against}"
 
 
@@ -266,19 +351,46 @@ def _seconds(row: Mapping[str, Any]) -> float:
 
 
 def main() -> int:
-    options = arguments(__doc__, fashion=tasks.FASHION, text=tasks.TEXT, task="", method="", parts=PARTS, draw="", times="yes", quick=False)
+    options = arguments(
+        __doc__,
+        fashion=tasks.FASHION,
+        text=tasks.TEXT,
+        task="",
+        method="",
+        parts=PARTS,
+        draw="",
+        times="yes",
+        quick=False,
+    )
     if options.draw:
         return finish(json.loads(Path(options.draw).read_text(encoding="utf-8"))["rows"])
     if options.quick:
-        options.runs, options.dry, options.parts = min(options.runs, 2), True, Path(options.parts, "quick")
+        options.runs, options.dry, options.parts = (
+            min(options.runs, 2),
+            True,
+            Path(options.parts, "quick"),
+        )
     folders, rows = {"fashion": options.fashion, "text": options.text}, []
     for name in [name for name in RACES if options.task in ("", name)]:
         one = RACES[name](Path(folders[name]))
         if options.quick:
             one = Race(one.task._replace(steps=2 * EVERY), 1.4 * one.target)
-        outcomes = [kept(one, method, options) for method in METHODS if options.method in ("", method)]
-        rows += [outcome._asdict() for outcome in (timed(one, outcomes, options.runs) if options.times == "yes" else outcomes)]
-    if options.dry or options.task or options.method or options.times != "yes" or options.runs < RUNS:
+        outcomes = [
+            kept(one, method, options) for method in METHODS if options.method in ("", method)
+        ]
+        rows += [
+            outcome._asdict()
+            for outcome in (
+                timed(one, outcomes, options.runs) if options.times == "yes" else outcomes
+            )
+        ]
+    if (
+        options.dry
+        or options.task
+        or options.method
+        or options.times != "yes"
+        or options.runs < RUNS
+    ):
         print("\n".join(told(rows)))
         return 0
     print(f"record: {write_table('matrix_quality', rows).relative_to(ROOT)}")

@@ -1,8 +1,9 @@
-"""Torch's side of `matrices`, in a process of its own: a line on stdin is a step, its seconds a line on stdout.
+"""Torch's side of `matrices`, in a process of its own: a line on stdin is a step, its seconds a
+line on stdout.
 
-Run as a file, by any Python that has torch (and pytorch_optimizer, for all but Muon): `matrix_torch_worker.py METHOD 768x2304 ...`. It
-imports neither jax nor gradtx. Refreshes are due every 10 steps; Muon has torch's own 5 iterations, which it makes in bfloat16.
-"""
+Run as a file, by any Python that has torch (and pytorch_optimizer, for all but Muon):
+`matrix_torch_worker.py METHOD 768x2304 ...`. It imports neither jax nor gradtx. Refreshes are due
+every 10 steps; Muon has torch's own 5 iterations, which it makes in bfloat16."""
 
 import importlib.metadata
 import sys
@@ -20,14 +21,20 @@ def muon(matrices):
 def soap(matrices):
     import pytorch_optimizer  # pyright: ignore[reportMissingImports]
 
-    return pytorch_optimizer.SOAP(matrices, lr=1e-3, weight_decay=0.0, precondition_frequency=EVERY), "pytorch_optimizer"
+    return pytorch_optimizer.SOAP(
+        matrices, lr=1e-3, weight_decay=0.0, precondition_frequency=EVERY
+    ), "pytorch_optimizer"
 
 
 def shampoo(matrices):
     import pytorch_optimizer  # pyright: ignore[reportMissingImports]
 
     optimizer = pytorch_optimizer.ScalableShampoo(
-        matrices, lr=1e-3, start_preconditioning_step=1, preconditioning_compute_steps=EVERY, block_size=4096
+        matrices,
+        lr=1e-3,
+        start_preconditioning_step=1,
+        preconditioning_compute_steps=EVERY,
+        block_size=4096,
     )
     return optimizer, "pytorch_optimizer"
 
@@ -41,7 +48,10 @@ def main() -> int:
         import torch  # pyright: ignore[reportMissingImports]
 
         torch.manual_seed(0)
-        matrices = [torch.nn.Parameter(0.02 * torch.randn([int(size) for size in shape.split("x")])) for shape in shapes]
+        matrices = [
+            torch.nn.Parameter(0.02 * torch.randn([int(size) for size in shape.split("x")]))
+            for shape in shapes
+        ]
         for matrix in matrices:
             matrix.grad = 1e-3 * torch.randn_like(matrix)
         optimizer, package = METHODS[method](matrices)

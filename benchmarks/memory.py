@@ -1,4 +1,6 @@
-"""State bytes per parameter, and what a compiled, donated CPU step needs beside its arguments. Counts, exact."""
+"""State bytes per parameter, and what a compiled, donated CPU step needs beside its arguments.
+Counts, exact.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -18,7 +20,12 @@ def state_bytes(library: str, optimizer: str, tree: Tree) -> int:
 def step_bytes(library: str, optimizer: str, tree: Tree) -> tuple[int, int]:
     """Temporary bytes, and output bytes that are not written in place of an argument."""
     tx = OPTIMIZERS[optimizer](LIBRARIES[library])
-    compiled = jitted_step(LIBRARIES[library], tx).trace(tree, jax.eval_shape(tx.init, tree), tree).lower().compile()
+    compiled = (
+        jitted_step(LIBRARIES[library], tx)
+        .trace(tree, jax.eval_shape(tx.init, tree), tree)
+        .lower()
+        .compile()
+    )
     found = compiled.memory_analysis()
     return found.temp_size_in_bytes, found.output_size_in_bytes - found.alias_size_in_bytes
 
@@ -28,11 +35,24 @@ def rows() -> Iterator[Row]:
         tree = make()
         for optimizer in OPTIMIZERS:
             name = f"{tree_name}, {optimizer}"
-            per_parameter = {library: state_bytes(library, optimizer, tree) / parameter_count(tree) for library in LIBRARIES}
+            per_parameter = {
+                library: state_bytes(library, optimizer, tree) / parameter_count(tree)
+                for library in LIBRARIES
+            }
             steps = {library: step_bytes(library, optimizer, tree) for library in LIBRARIES}
-            yield Row(f"{name}: state per parameter", per_parameter, bar=per_parameter["optax"], unit="B")
-            yield Row(f"{name}: temporary", {library: step[0] for library, step in steps.items()}, unit="B")
-            yield Row(f"{name}: new output", {library: step[1] for library, step in steps.items()}, unit="B")
+            yield Row(
+                f"{name}: state per parameter", per_parameter, bar=per_parameter["optax"], unit="B"
+            )
+            yield Row(
+                f"{name}: temporary",
+                {library: step[0] for library, step in steps.items()},
+                unit="B",
+            )
+            yield Row(
+                f"{name}: new output",
+                {library: step[1] for library, step in steps.items()},
+                unit="B",
+            )
 
 
 def main() -> int:

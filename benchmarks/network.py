@@ -1,4 +1,6 @@
-"""A small transformer, for benchmarks of whole training steps: a loss of parameters and tokens, and arrays for both."""
+"""A small transformer, for benchmarks of whole training steps: a loss of parameters and tokens, and
+arrays for both.
+"""
 
 from typing import Any
 

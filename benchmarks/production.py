@@ -1,8 +1,8 @@
 """Steps of what holds a training together, jitted and donated, on GPT-2 small and the CPU.
 
-A micro-step of `accumulate` that is not due against Optax's `MultiSteps`, AdamW inside: time, and temporary bytes.
-`guard` around AdamW, and around clip + AdamW, no step of which is bad, against the same without it.
-"""
+A micro-step of `accumulate` that is not due against Optax's `MultiSteps`, AdamW inside: time, and
+temporary bytes. `guard` around AdamW, and around clip + AdamW, no step of which is bad, against the
+same without it."""
 
 import functools
 import sys
@@ -22,7 +22,9 @@ NEVER = 2**30
 
 
 class Case(NamedTuple):
-    """Two steps to compare: what each side is called, and a function that makes it and its definition, for the tree of shapes."""
+    """Two steps to compare: what each side is called, and a function that makes it and its
+    definition, for the tree of shapes.
+    """
 
     name: str
     sides: dict[str, Callable[[Any], "Training"]]
@@ -39,7 +41,11 @@ class Training:
         self.tree, self.tx, self.step = tree, tx, jitted_step(library, tx)
 
     def start(self) -> "Training":
-        self.params, self.grads, self.state = filled(self.tree, 1.0), filled(self.tree, 1e-4), self.tx.init(filled(self.tree, 1.0))
+        self.params, self.grads, self.state = (
+            filled(self.tree, 1.0),
+            filled(self.tree, 1e-4),
+            self.tx.init(filled(self.tree, 1.0)),
+        )
         return self
 
     def run(self) -> None:
@@ -50,7 +56,9 @@ class Training:
         return seconds(self.run)
 
     def temporary(self) -> int:
-        lowered = self.step.trace(self.tree, jax.eval_shape(self.tx.init, self.tree), self.tree).lower()
+        lowered = self.step.trace(
+            self.tree, jax.eval_shape(self.tx.init, self.tree), self.tree
+        ).lower()
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
 
@@ -60,7 +68,11 @@ def side(library: Any, tx: Any) -> Callable[[Any], Training]:
 
 def guarded(name: str, bar: float) -> Case:
     tx = OPTIMIZERS[name](gradtx)
-    return Case(f"guard({name}), no bad step", {"gradtx": side(gradtx, gradtx.guard(tx)), "unguarded": side(gradtx, tx)}, bar)
+    return Case(
+        f"guard({name}), no bad step",
+        {"gradtx": side(gradtx, gradtx.guard(tx)), "unguarded": side(gradtx, tx)},
+        bar,
+    )
 
 
 CASES = [
@@ -85,8 +97,19 @@ def rows(case: Case, runs: int) -> Iterator[Row]:
     (peer,) = made.keys() - {"gradtx"}
     if case.temporary is not None:
         found = {name: one.temporary() for name, one in made.items()}
-        yield Row(f"{case.name}: temporary", found, found["gradtx"] / found[peer], case.temporary, unit="B")
-    yield compared(case.name, interleave({name: one.start().timed for name, one in made.items()}, runs), peer, case.time)
+        yield Row(
+            f"{case.name}: temporary",
+            found,
+            found["gradtx"] / found[peer],
+            case.temporary,
+            unit="B",
+        )
+    yield compared(
+        case.name,
+        interleave({name: one.start().timed for name, one in made.items()}, runs),
+        peer,
+        case.time,
+    )
 
 
 def main() -> int:

@@ -1,10 +1,12 @@
-"""Train a small network on digits with every optimizer over a grid of learning rates: what each reaches, and how wide its valley is.
+"""Train a small network on digits with every optimizer over a grid of learning rates: what each
+reaches, and how wide its valley is.
 
-Not a time but a quality: all learning rates and seeds of one optimizer run in one vmapped program, at its default arguments. Reported are
-the best learning rate (by the mean validation loss over seeds), its validation loss and test accuracy, and the valley: by which factor
-the learning rate may vary while the validation loss stays below 1.25 of the best. The task is small, so the table shows how far a
-method can be trusted untuned, not which one wins on large models. The table goes into docs/choose.md.
-"""
+Not a time but a quality: all learning rates and seeds of one optimizer run in one vmapped program,
+at its default arguments. Reported are the best learning rate (by the mean validation loss over
+seeds), its validation loss and test accuracy, and the valley: by which factor the learning rate may
+vary while the validation loss stays below 1.25 of the best. The task is small, so the table shows
+how far a method can be trusted untuned, not which one wins on large models. The table goes into
+docs/choose.md."""
 
 import functools
 import sys
@@ -58,13 +60,20 @@ def rate_name(tx: Any) -> str:
 
 
 @functools.partial(jax.jit, static_argnames="name")
-def train_all(tx: Any, rates: jax.Array, starts: Any, orders: jax.Array, data: network.Data, name: str) -> Any:
+def train_all(
+    tx: Any, rates: jax.Array, starts: Any, orders: jax.Array, data: network.Data, name: str
+) -> Any:
     """The loss and the accuracy by seed and rate."""
-    by_rate = jax.vmap(lambda rate, start, order: train(tx, rate, start, order, data, name), in_axes=(0, None, None))
+    by_rate = jax.vmap(
+        lambda rate, start, order: train(tx, rate, start, order, data, name),
+        in_axes=(0, None, None),
+    )
     return jax.vmap(by_rate, in_axes=(None, 0, 0))(rates, starts, orders)
 
 
-def train(tx: Any, rate: jax.Array, params: Any, order: jax.Array, data: network.Data, name: str) -> tuple[jax.Array, jax.Array]:
+def train(
+    tx: Any, rate: jax.Array, params: Any, order: jax.Array, data: network.Data, name: str
+) -> tuple[jax.Array, jax.Array]:
     chosen = gradtx.replace(tx, **{rate_name(tx): rate})
 
     def step(carry: Any, batch: jax.Array) -> Any:
@@ -74,12 +83,19 @@ def train(tx: Any, rate: jax.Array, params: Any, order: jax.Array, data: network
         return (gradtx.apply_updates(params, updates), state), None
 
     (params, state), _ = jax.lax.scan(step, (params, chosen.init(params)), order)
-    judged = gradtx.schedule_free_eval_params(state, params) if name.startswith("schedule_free") else params
+    judged = (
+        gradtx.schedule_free_eval_params(state, params)
+        if name.startswith("schedule_free")
+        else params
+    )
     return network.loss(judged, data.valid), network.accuracy(judged, data.test)
 
 
 def measure(name: str, starts: Any, orders: jax.Array, data: network.Data) -> Result:
-    loss, accuracy = map(np.asarray, train_all(make(name), jnp.asarray(RATES, jnp.float32), starts, orders, data, name))
+    loss, accuracy = map(
+        np.asarray,
+        train_all(make(name), jnp.asarray(RATES, jnp.float32), starts, orders, data, name),
+    )
     mean = np.where(np.isfinite(loss), loss, np.inf).mean(axis=0)
     best = int(np.argmin(mean))
     good = mean <= VALLEY * mean[best]
@@ -88,14 +104,25 @@ def measure(name: str, starts: Any, orders: jax.Array, data: network.Data) -> Re
         low -= 1
     while high < len(RATES) - 1 and good[high + 1]:
         high += 1
-    return Result(name, float(RATES[best]), float(mean[best]), float(accuracy[:, best].mean()), float(RATES[high] / RATES[low]))
+    return Result(
+        name,
+        float(RATES[best]),
+        float(mean[best]),
+        float(accuracy[:, best].mean()),
+        float(RATES[high] / RATES[low]),
+    )
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table of docs/choose.md, by validation loss."""
     cells = "| `{optimizer}` | {rate:.2g} | {loss:.3f} | {accuracy:.1%} | {wide} |"
-    wide = (f"{row['valley']:.2g}" if row["valley"] < 100 else f"{row['valley']:,.0f}" for row in rows)
-    return [cells.format(**row, wide=one) for row, one in sorted(zip(rows, wide, strict=True), key=lambda pair: pair[0]["loss"])]
+    wide = (
+        f"{row['valley']:.2g}" if row["valley"] < 100 else f"{row['valley']:,.0f}" for row in rows
+    )
+    return [
+        cells.format(**row, wide=one)
+        for row, one in sorted(zip(rows, wide, strict=True), key=lambda pair: pair[0]["loss"])
+    ]
 
 
 def publish(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -104,19 +131,28 @@ def publish(rows: Sequence[Mapping[str, Any]]) -> None:
     before, after = text.split("<!-- quality -->\n")
     head, rest = after.split("\n\n", maxsplit=1)
     table = [*head.splitlines()[:2], *lines(rows)]
-    PAGE.write_text(f"{before}<!-- quality -->\n" + "\n".join(table) + f"\n\n{rest}", encoding="utf-8")
+    PAGE.write_text(
+        f"{before}<!-- quality -->\n" + "\n".join(table) + f"\n\n{rest}", encoding="utf-8"
+    )
 
 
 def main() -> int:
     options = arguments(__doc__, only="")
     data = network.load(0)
     rngs = [np.random.default_rng(seed) for seed in range(SEEDS)]
-    starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(network.init(rng, SIZES) for rng in rngs))
-    orders = jnp.stack([jnp.asarray(network.batches(rng, len(data.train.x), BATCH, STEPS)) for rng in rngs])
+    starts = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(network.init(rng, SIZES) for rng in rngs)
+    )
+    orders = jnp.stack(
+        [jnp.asarray(network.batches(rng, len(data.train.x), BATCH, STEPS)) for rng in rngs]
+    )
     results = []
     for name in [one for one in names() if options.only in one]:
         results.append(measure(name, starts, orders, data))
-        print("{:28} rate {:8.2g}  loss {:.4f}  accuracy {:.2%}  valley {:8.3g}".format(*results[-1]), flush=True)
+        print(
+            "{:28} rate {:8.2g}  loss {:.4f}  accuracy {:.2%}  valley {:8.3g}".format(*results[-1]),
+            flush=True,
+        )
     if not options.dry and not options.only:
         rows = [result._asdict() for result in results]
         print(f"record: {write_table('quality', rows).relative_to(ROOT)}")

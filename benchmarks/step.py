@@ -2,7 +2,8 @@
 
 One leaf of 64 Mi float32, GPT-2 small, and 500 leaves of 16x16.
 
-Both sides carry their own buffers from step to step. Torch's fused AdamW on the one leaf runs beside them for orientation, in a process of
+Both sides carry their own buffers from step to step. Torch's fused AdamW on the one leaf runs
+beside them for orientation, in a process of
 its own: `--torch PYTHON` names an interpreter that has torch, if this one has not.
 """
 
@@ -46,8 +47,14 @@ class Side:
 @contextmanager
 def torch_side(python: str, tree: Tree | None = None) -> Iterator[dict[str, Callable[[], float]]]:
     """Torch as a third side; none, and a line that says so, where the interpreter has no torch."""
-    command = [python, str(Path(__file__).with_name("torch_worker.py")), *(str(leaf.size) for leaf in jax.tree.leaves(tree or one_large()))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+    command = [
+        python,
+        str(Path(__file__).with_name("torch_worker.py")),
+        *(str(leaf.size) for leaf in jax.tree.leaves(tree or one_large())),
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
         assert worker.stdin is not None and worker.stdout is not None
         said = worker.stdout.readline().strip()
         if said in ("absent", ""):
@@ -65,13 +72,21 @@ def ask(worker: "subprocess.Popen[str]") -> float:
     return float(worker.stdout.readline())
 
 
-def rows(tree_name: str, optimizer: str, runs: int, others: dict[str, Callable[[], float]]) -> Iterator[Row]:
+def rows(
+    tree_name: str, optimizer: str, runs: int, others: dict[str, Callable[[], float]]
+) -> Iterator[Row]:
     tree = TREES[tree_name]()
-    sides = {library: Side(library, tree, optimizer, STEPS[tree_name]).timed for library in LIBRARIES}
+    sides = {
+        library: Side(library, tree, optimizer, STEPS[tree_name]).timed for library in LIBRARIES
+    }
     times = interleave({**sides, **others}, runs)
     yield compared(f"{tree_name}: {optimizer}", {side: times[side] for side in LIBRARIES}, bar=BAR)
     for other in others:
-        yield compared(f"{tree_name}: {optimizer}, against torch", {side: times[side] for side in ("gradtx", other)}, peer=other)
+        yield compared(
+            f"{tree_name}: {optimizer}, against torch",
+            {side: times[side] for side in ("gradtx", other)},
+            peer=other,
+        )
 
 
 def main() -> int:

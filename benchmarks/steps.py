@@ -1,4 +1,6 @@
-"""The training step that is measured, `step(params, state, grads)`, the same text for both libraries."""
+"""The training step that is measured, `step(params, state, grads)`, the same text for both
+libraries.
+"""
 
 import functools
 from collections.abc import Callable
@@ -26,7 +28,9 @@ def clipped_adamw(library: ModuleType) -> Any:
 OPTIMIZERS: dict[str, Callable[[ModuleType], Any]] = {"adamw": adamw, "clip + adamw": clipped_adamw}
 
 
-def update_and_apply(library: ModuleType, tx: Any, params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+def update_and_apply(
+    library: ModuleType, tx: Any, params: Any, state: Any, grads: Any
+) -> tuple[Any, Any]:
     updates, state = tx.update(grads, state, params)
     return library.apply_updates(params, updates), state
 

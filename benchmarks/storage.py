@@ -1,9 +1,10 @@
-"""State in fewer bits, AdamW: bytes, the time of a CPU step, and what the XLA compilers for TPU v5e and H100 make of it.
+"""State in fewer bits, AdamW: bytes, the time of a CPU step, and what the XLA compilers for TPU v5e
+and H100 make of it.
 
-Times: jitted, donated steps of one leaf of 64 Mi float32 and of GPT-2 small against Optax's AdamW in float32, and against torch's fused
-AdamW in a process of its own where `--torch PYTHON` names an interpreter that has it. gradtx's step is `update_params`. Compilers:
-where they are installed (see benchmarks/README.md), else those rows are left out, and a line says so.
-"""
+Times: jitted, donated steps of one leaf of 64 Mi float32 and of GPT-2 small against Optax's AdamW
+in float32, and against torch's fused AdamW in a process of its own where `--torch PYTHON` names an
+interpreter that has it. gradtx's step is `update_params`. Compilers: where they are installed (see
+benchmarks/README.md), else those rows are left out, and a line says so."""
 
 import functools
 import importlib.util
@@ -54,16 +55,25 @@ def matrices() -> Tree:
 
 
 def state_bytes(tx: Any, tree: Tree) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(tx.init, tree).slots))
+    return sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(jax.eval_shape(tx.init, tree).slots)
+    )
 
 
 def byte_rows() -> Iterator[Row]:
     whole = TREES["gpt2_small"]()
     matrix = {"matrix": whole["h_0"]["mlp"]["c_fc"]["kernel"]}
     for codec, bar in BYTES.items():
-        for name, tree, limit in (("a matrix", matrix, bar), ("blocks", matrices(), None), ("all of GPT-2 small", whole, None)):
+        for name, tree, limit in (
+            ("a matrix", matrix, bar),
+            ("blocks", matrices(), None),
+            ("all of GPT-2 small", whole, None),
+        ):
             measured = state_bytes(adamw(codec), tree) / parameter_count(tree)
-            yield Row(f"{codec}: state, {name}", {"gradtx": measured}, bar=limit, unit="B per parameter")
+            yield Row(
+                f"{codec}: state, {name}", {"gradtx": measured}, bar=limit, unit="B per parameter"
+            )
 
 
 class Stored(Side):
@@ -79,15 +89,26 @@ class Stored(Side):
         return seconds(self.run)
 
 
-def time_rows(tree_name: str, runs: int, others: Mapping[str, Callable[[], float]]) -> Iterator[Row]:
+def time_rows(
+    tree_name: str, runs: int, others: Mapping[str, Callable[[], float]]
+) -> Iterator[Row]:
     tree = TREES[tree_name]()
     mine = {codec: Stored(tree, codec) for codec in ("bf16", "packed16", "int8")}
-    peers = {"optax": Side("optax", tree, "adamw", 1).timed, "float32": Side("gradtx", tree, "adamw", 1).timed, **others}
+    peers = {
+        "optax": Side("optax", tree, "adamw", 1).timed,
+        "float32": Side("gradtx", tree, "adamw", 1).timed,
+        **others,
+    }
     times = interleave({**{codec: side.timed for codec, side in mine.items()}, **peers}, runs)
     for codec in mine:
         for peer in peers:
             bar = TIMES.get((codec, peer.partition(" ")[0]))
-            yield compared(f"{tree_name}: {codec}, against {peer}", {"gradtx": times[codec], peer: times[peer]}, peer=peer, bar=bar)
+            yield compared(
+                f"{tree_name}: {codec}, against {peer}",
+                {"gradtx": times[codec], peer: times[peer]},
+                peer=peer,
+                bar=bar,
+            )
 
 
 def memory_rows(tree_name: str) -> Iterator[Row]:
@@ -96,7 +117,12 @@ def memory_rows(tree_name: str) -> Iterator[Row]:
         tx = adamw(codec)
         compiled = step_of(tx).lower(tree, jax.eval_shape(tx.init, tree), tree).compile()
         share = 100 * compiled.memory_analysis().temp_size_in_bytes / (4 * parameter_count(tree))
-        yield Row(f"{tree_name}: {codec}, temporary on the CPU", {"gradtx": share}, bar=TEMPORARY_CPU, unit="%")
+        yield Row(
+            f"{tree_name}: {codec}, temporary on the CPU",
+            {"gradtx": share},
+            bar=TEMPORARY_CPU,
+            unit="%",
+        )
 
 
 def compiler_rows() -> Iterator[Row]:
@@ -108,17 +134,28 @@ def compiler_rows() -> Iterator[Row]:
         found = {}
         for codec in (None, *CODECS):
             tx = adamw(codec) if codec in (None, "bf16", "packed16") else adamw(codec, fused=True)
-            found[codec] = counts(platform, compile_for(platform, step_of(tx), tree, jax.eval_shape(tx.init, tree), tree))
+            found[codec] = counts(
+                platform,
+                compile_for(platform, step_of(tx), tree, jax.eval_shape(tx.init, tree), tree),
+            )
         for codec in CODECS:
             one, plain = found[codec], found[None]
             name = f"{chip}, gpt2_small: {codec}"
             if platform == "tpu" and codec in ("bf16", "packed16"):
                 cycles = {"gradtx": one.cycles / 1e6, "float32": plain.cycles / 1e6}
-                yield Row(f"{name}, cycles", cycles, ratio=one.cycles / plain.cycles, bar=CYCLES, unit="M")
+                yield Row(
+                    f"{name}, cycles", cycles, ratio=one.cycles / plain.cycles, bar=CYCLES, unit="M"
+                )
             limit = TEMPORARY if "int8" in codec else None
-            yield Row(f"{name}, temporary", {"gradtx": 100 * one.temp_bytes / total}, bar=limit, unit="%")
+            yield Row(
+                f"{name}, temporary", {"gradtx": 100 * one.temp_bytes / total}, bar=limit, unit="%"
+            )
             kernels = {"gradtx": one.kernels / leaves, "float32": plain.kernels / leaves}
-            one_each = {"ratio": one.kernels / plain.kernels, "bar": 1.0} if platform == "cuda" and "int8" in codec else {}
+            one_each = (
+                {"ratio": one.kernels / plain.kernels, "bar": 1.0}
+                if platform == "cuda" and "int8" in codec
+                else {}
+            )
             yield Row(f"{name}, kernels per leaf", kernels, unit="", **one_each)
             yield Row(f"{name}, copies", {"gradtx": one.copies, "float32": plain.copies}, unit="")
 
@@ -138,7 +175,9 @@ def main() -> int:
     if options.compilers == "yes" and has_compilers():
         rows += compiler_rows()
     else:
-        print("the compilers for TPU and GPU are not there, or not asked for: their rows are left out")
+        print(
+            "the compilers for TPU and GPU are not there, or not asked for: their rows are left out"
+        )
     return finish("storage", rows, options)
 
 

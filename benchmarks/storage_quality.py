@@ -1,14 +1,17 @@
-"""What is lost when the state of an optimizer, or the parameters, are kept in few bits: the loss at the end, against float32.
+"""What is lost when the state of an optimizer, or the parameters, are kept in few bits: the loss at
+the end, against float32.
 
-Not a time but a quality. Two tasks on real data (`quality_tasks`), AdamW and Lion, eight seeds of the images and three of the text; a seed
-gives the first parameters and all batches, the same in every row. The learning rate, a warmup of a tenth and half a cosine to zero, was
-chosen for float32 from RATES (`--tune`) and is the same in every row; all other arguments are at their defaults. Reported is the
-validation loss at the end, in nats. A row is "within" if the mean of its seeds lies between the best and the worst seed of float32,
-"better" below, "worse" above. The mean difference to float32, seed by seed, with its standard error, is finer; how much of it is chance
-shows the row "float32, nudged": the same training from parameters larger by a millionth.
+Not a time but a quality. Two tasks on real data (`quality_tasks`), AdamW and Lion, eight seeds of
+the images and three of the text; a seed gives the first parameters and all batches, the same in
+every row. The learning rate, a warmup of a tenth and half a cosine to zero, was chosen for float32
+from RATES (`--tune`) and is the same in every row; all other arguments are at their defaults.
+Reported is the validation loss at the end, in nats. A row is "within" if the mean of its seeds lies
+between the best and the worst seed of float32, "better" below, "worse" above. The mean difference
+to float32, seed by seed, with its standard error, is finer; how much of it is chance shows the row
+"float32, nudged": the same training from parameters larger by a millionth.
 
-Bfloat16 parameters are multiplied in float32, so that nothing differs but how they are kept; their gradients are rounded to bfloat16.
-"""
+Bfloat16 parameters are multiplied in float32, so that nothing differs but how they are kept; their
+gradients are rounded to bfloat16."""
 
 import functools
 import json
@@ -33,7 +36,12 @@ MIN_SIZE = 1024
 TASKS: dict[str, Callable[[Path], tasks.Task]] = {"fashion": tasks.fashion, "text": tasks.text}
 OPTIMIZERS: dict[str, Callable[..., Any]] = {"adamw": gradtx.adamw, "lion": gradtx.lion}
 RATES = {"adamw": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "lion": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}
-CHOSEN = {("fashion", "adamw"): 3e-3, ("fashion", "lion"): 1e-3, ("text", "adamw"): 1e-3, ("text", "lion"): 1e-3}
+CHOSEN = {
+    ("fashion", "adamw"): 3e-3,
+    ("fashion", "lion"): 1e-3,
+    ("text", "adamw"): 1e-3,
+    ("text", "lion"): 1e-3,
+}
 """The best of RATES for float32, by the mean validation loss."""
 
 
@@ -50,8 +58,12 @@ class Config(NamedTuple):
     tasks: tuple[str, ...] = tuple(TASKS)
 
 
-def state(codec: str, rounding: str = "stochastic", where: str | None = None) -> Callable[[Any], Any]:
-    """All matrices of the state by one codec; int4 stands for int4 first moments and int8 second ones."""
+def state(
+    codec: str, rounding: str = "stochastic", where: str | None = None
+) -> Callable[[Any], Any]:
+    """All matrices of the state by one codec; int4 stands for int4 first moments and int8 second
+    ones.
+    """
     return lambda tx: gradtx.stored(tx, codec, rounding=rounding, min_size=MIN_SIZE, where=where)
 
 
@@ -114,16 +126,32 @@ def train(task: tasks.Task, name: str, rate: float, config: Config) -> Outcome:
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(task.init(rng) for rng in rngs))
     params = jax.tree.map(lambda leaf: (leaf * (1 + config.nudge)).astype(config.params), params)
     orders = jnp.stack([jnp.asarray(task.order(rng)) for rng in rngs])
-    seeds = jax.jit(jax.vmap(functools.partial(run, task, tx, config.rounding), in_axes=(0, 0, None, None)))
+    seeds = jax.jit(
+        jax.vmap(functools.partial(run, task, tx, config.rounding), in_axes=(0, 0, None, None))
+    )
     curves, valid = map(np.asarray, seeds(params, orders, task.train, task.valid))
-    first = jax.eval_shape(lambda: (one := jax.tree.map(lambda leaf: leaf[0], params), tx.init(one)))
+    first = jax.eval_shape(
+        lambda: (one := jax.tree.map(lambda leaf: leaf[0], params), tx.init(one))
+    )
     size = sum(leaf.size for leaf in jax.tree.leaves(first[0]))
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(first))
     last = curves[:, -LAST:].mean(axis=1)
-    return Outcome(task.name, name, config.name, rate, task.steps, held / size, valid.tolist(), last.tolist(), float(valid.mean()))
+    return Outcome(
+        task.name,
+        name,
+        config.name,
+        rate,
+        task.steps,
+        held / size,
+        valid.tolist(),
+        last.tolist(),
+        float(valid.mean()),
+    )
 
 
-def run(task: tasks.Task, tx: Any, rounding: str, params: Any, order: jax.Array, data: Any, valid: Any) -> tuple[jax.Array, jax.Array]:
+def run(
+    task: tasks.Task, tx: Any, rounding: str, params: Any, order: jax.Array, data: Any, valid: Any
+) -> tuple[jax.Array, jax.Array]:
     """The training loss of every step, and the validation loss at the end."""
 
     def step(carry: Any, chosen: jax.Array) -> Any:
@@ -142,17 +170,28 @@ def judged(one: Outcome, exact: Outcome) -> Outcome:
     differences = [mine - theirs for mine, theirs in zip(one.valid, exact.valid, strict=True)]
     low, high = min(exact.valid), max(exact.valid)
     verdict = "within" if low <= one.mean <= high else "better" if one.mean < low else "worse"
-    mean, error = float(np.mean(differences)), float(np.std(differences, ddof=1) / len(differences) ** 0.5)
-    return one._replace(difference=mean, error=error, differences=differences, float32=[low, high], verdict=verdict)
+    mean, error = (
+        float(np.mean(differences)),
+        float(np.std(differences, ddof=1) / len(differences) ** 0.5),
+    )
+    return one._replace(
+        difference=mean, error=error, differences=differences, float32=[low, high], verdict=verdict
+    )
 
 
-def measure(task: tasks.Task, name: str, only: str, known: Mapping[Any, Outcome]) -> Iterator[Outcome]:
-    """The rows of one task and optimizer, float32 first; those that are known are not trained again."""
+def measure(
+    task: tasks.Task, name: str, only: str, known: Mapping[Any, Outcome]
+) -> Iterator[Outcome]:
+    """The rows of one task and optimizer, float32 first; those that are known are not trained
+    again.
+    """
     exact = None
     for config in CONFIGS:
         if task.name in config.tasks and (only in config.name or config is CONFIGS[0]):
             rate = CHOSEN[task.name, name]
-            made = known.get((task.name, name, config.name, rate, task.steps)) or train(task, name, rate, config)
+            made = known.get((task.name, name, config.name, rate, task.steps)) or train(
+                task, name, rate, config
+            )
             exact = exact or made
             yield judged(made, exact)
 
@@ -165,7 +204,11 @@ def line(one: Outcome) -> str:
     spread = f"{min(one.valid):.4f}-{max(one.valid):.4f}"
     row = f"{one.task:8} {one.optimizer:6} {one.kept:34} {one.bytes_per_param:6.2f} B  {one.mean:.4f} ({spread})"
     row += f"  train {np.mean(one.train):.4f}"
-    return row if one.difference is None else f"{row}  {one.difference:+.4f} ± {one.error:.4f}  {one.verdict}"
+    return (
+        row
+        if one.difference is None
+        else f"{row}  {one.difference:+.4f} ± {one.error:.4f}  {one.verdict}"
+    )
 
 
 def tune(task: tasks.Task) -> None:
@@ -176,7 +219,17 @@ def tune(task: tasks.Task) -> None:
 
 
 def main() -> int:
-    options = arguments(__doc__, fashion=tasks.FASHION, text=tasks.TEXT, task="", optimizer="", only="", tune="", keep="", draw="")
+    options = arguments(
+        __doc__,
+        fashion=tasks.FASHION,
+        text=tasks.TEXT,
+        task="",
+        optimizer="",
+        only="",
+        tune="",
+        keep="",
+        draw="",
+    )
     if options.draw:
         return draw(read(options.draw))
     folders = {"fashion": options.fashion, "text": options.text}
@@ -187,7 +240,9 @@ def main() -> int:
         return 0
     known = {(one := Outcome(**row))[:5]: one for row in read(options.keep)}
     outcomes = []
-    for task, name in [(task, name) for task in chosen for name in OPTIMIZERS if options.optimizer in name]:
+    for task, name in [
+        (task, name) for task in chosen for name in OPTIMIZERS if options.optimizer in name
+    ]:
         for outcome in measure(task, name, options.only, known):
             outcomes.append(outcome._asdict())
             print(line(outcome), flush=True)

@@ -1,4 +1,5 @@
-"""Torch's fused AdamW on leaves of the sizes given, in a process of its own: a line on stdin is a step, its seconds a line on stdout.
+"""Torch's fused AdamW on leaves of the sizes given, in a process of its own: a line on stdin is a
+step, its seconds a line on stdout.
 
 Run by benchmarks.step as a file, by any Python that has torch; it imports neither jax nor gradtx.
 """

@@ -1,8 +1,8 @@
 """Trace and lower a jitted AdamW step, cold: what a user waits for before XLA begins to compile.
 
-Before every run of either side all of jax's caches, and every `functools` cache in gradtx's and Optax's modules, are emptied, and the
-optimizer is made anew. A check at the start proves that a rule of gradtx is then traced again.
-"""
+Before every run of either side all of jax's caches, and every `functools` cache in gradtx's and
+Optax's modules, are emptied, and the optimizer is made anew. A check at the start proves that a
+rule of gradtx is then traced again."""
 
 import sys
 import time
@@ -41,15 +41,21 @@ def trace_and_lower(library_name: str, tree: Tree) -> float:
     return time.perf_counter() - start
 
 
-def counted(grad: jax.Array, slots: None, param: None, step: jax.Array, *, count: Callable[[], None]) -> Any:
+def counted(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, count: Callable[[], None]
+) -> Any:
     count()
     return grad, slots
 
 
 def check_cold() -> None:
-    """Raise unless a kernel of gradtx is traced once, not again, and again when caches are forgotten."""
+    """Raise unless a kernel of gradtx is traced once, not again, and again when caches are
+    forgotten.
+    """
     traces: list[None] = []
-    tx = gradtx.leafwise(None, counted, options={"count": lambda: traces.append(None)}, name="counted")
+    tx = gradtx.leafwise(
+        None, counted, options={"count": lambda: traces.append(None)}, name="counted"
+    )
     grads, found = {"a": jnp.zeros(3)}, []
     for forgetting in (True, False, True):
         if forgetting:
@@ -57,12 +63,16 @@ def check_cold() -> None:
         jax.jit(tx.update).trace(grads, tx.init(grads)).lower()
         found.append(len(traces))
     if found != [1, 1, 2]:
-        raise RuntimeError(f"a rule was traced {found} times in all after three steps of which the first and the last were to be cold")
+        raise RuntimeError(
+            f"a rule was traced {found} times in all after three steps of which the first and the last were to be cold"
+        )
 
 
 def row(tree_name: str, runs: int) -> Row:
     tree = TREES[tree_name]()
-    sides = {library: lambda library=library: trace_and_lower(library, tree) for library in LIBRARIES}
+    sides = {
+        library: lambda library=library: trace_and_lower(library, tree) for library in LIBRARIES
+    }
     return compared(f"{tree_name}: trace + lower", interleave(sides, runs), bar=BARS[tree_name])
 
 

@@ -1,9 +1,10 @@
-"""Trace and lower the step of every optimizer that Optax has too, cold, on the 148 leaves of GPT-2 small.
+"""Trace and lower the step of every optimizer that Optax has too, cold, on the 148 leaves of GPT-2
+small.
 
-As `benchmarks.trace` does for AdamW: all caches are emptied before every run. The last row is the median of the ratios.
-Five runs a side make a record, and no more are made: it is the median over many optimizers that counts. `--only TEXT` takes those
-with TEXT in their name, and writes no record.
-"""
+As `benchmarks.trace` does for AdamW: all caches are emptied before every run. The last row is the
+median of the ratios. Five runs a side make a record, and no more are made: it is the median over
+many optimizers that counts. `--only TEXT` takes those with TEXT in their name, and writes no
+record."""
 
 import functools
 import statistics
@@ -35,7 +36,9 @@ def peer(name: str) -> Any:
 
 
 def names() -> list[str]:
-    """The optimizers of gradtx, one file each, that Optax has; but those that take gradients per example."""
+    """The optimizers of gradtx, one file each, that Optax has; but those that take gradients per
+    example.
+    """
     stems = sorted(path.stem for path in Path(ROOT, "gradtx", "optimizers").glob("[a-z]*.py"))
     return [name for name in stems if peer(name) is not None and name != "dpsgd"]
 
@@ -49,7 +52,9 @@ def quadratic(params: Any) -> jax.Array:
     return sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)), start=jnp.zeros(()))
 
 
-def step_with_extras(library: ModuleType, tx: Any, needs: frozenset[str], params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+def step_with_extras(
+    library: ModuleType, tx: Any, needs: frozenset[str], params: Any, state: Any, grads: Any
+) -> tuple[Any, Any]:
     """The step, with the loss for those that need it."""
     known = {"value": jnp.zeros(()), "obj_fn": quadratic, "value_fn": quadratic, "grad": grads}
     told = functools.partial(tx.update, **{name: known[name] for name in needs - {"params"}})
@@ -61,7 +66,9 @@ def trace_and_lower(library_name: str, name: str, tree: Tree) -> float:
     state = jax.eval_shape(make(library_name, name).init, tree)
     needs = make("gradtx", name).needs
     forget()
-    step = functools.partial(step_with_extras, LIBRARIES[library_name], make(library_name, name), needs)
+    step = functools.partial(
+        step_with_extras, LIBRARIES[library_name], make(library_name, name), needs
+    )
     jitted = jax.jit(step, donate_argnums=(0, 1))
     start = time.perf_counter()
     jitted.trace(tree, state, tree).lower()
@@ -69,7 +76,9 @@ def trace_and_lower(library_name: str, name: str, tree: Tree) -> float:
 
 
 def row(name: str, tree: Tree, runs: int) -> Row:
-    sides = {library: functools.partial(trace_and_lower, library, name, tree) for library in LIBRARIES}
+    sides = {
+        library: functools.partial(trace_and_lower, library, name, tree) for library in LIBRARIES
+    }
     return compared(name, interleave(sides, runs, warmup=1), bar=BAR)
 
 
@@ -80,7 +89,9 @@ def main() -> int:
     tree, runs = gpt2_small(), min(options.runs, ENOUGH)
     rows = [row(name, tree, runs) for name in names() if options.only in name]
     ratios = [found.ratio["median"] for found in rows]
-    rows.append(Row(f"median of {len(ratios)} optimizers", {}, statistics.median(ratios), MEDIAN_BAR))
+    rows.append(
+        Row(f"median of {len(ratios)} optimizers", {}, statistics.median(ratios), MEDIAN_BAR)
+    )
     return finish("trace_each", rows, options, exact=options.runs >= ENOUGH)
 
 

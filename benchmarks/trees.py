@@ -12,7 +12,9 @@ def array(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def gpt2_small(vocabulary: int = 50304, width: int = 768, context: int = 1024, blocks: int = 12) -> Tree:
+def gpt2_small(
+    vocabulary: int = 50304, width: int = 768, context: int = 1024, blocks: int = 12
+) -> Tree:
     """GPT-2 small, its vocabulary padded to a multiple of 64: 148 leaves, 124,475,904 parameters."""
     return {
         "wte": array(vocabulary, width),

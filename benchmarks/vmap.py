@@ -1,8 +1,9 @@
-"""64 learning rates on a small network, 200 steps each: one program over a batch of definitions, against 64 trainings of Optax's.
+"""64 learning rates on a small network, 200 steps each: one program over a batch of definitions,
+against 64 trainings of Optax's.
 
-The network (64, 32, 10) learns scikit-learn's digits with Adam, 256 images in every step. Peers: a jitted training made anew for every
-learning rate, as is common (it compiles 64 times), and one jitted training that takes the learning rate as an argument (it compiles once).
-"""
+The network (64, 32, 10) learns scikit-learn's digits with Adam, 256 images in every step. Peers: a
+jitted training made anew for every learning rate, as is common (it compiles 64 times), and one
+jitted training that takes the learning rate as an argument (it compiles once)."""
 
 import functools
 import sys
@@ -34,7 +35,10 @@ def initial_params() -> Any:
     first, second = jax.random.split(jax.random.key(0))
     return {
         "hidden": {"kernel": jax.random.normal(first, (64, HIDDEN)) / 8, "bias": jnp.zeros(HIDDEN)},
-        "output": {"kernel": jax.random.normal(second, (HIDDEN, 10)) / HIDDEN**0.5, "bias": jnp.zeros(10)},
+        "output": {
+            "kernel": jax.random.normal(second, (HIDDEN, 10)) / HIDDEN**0.5,
+            "bias": jnp.zeros(10),
+        },
     }
 
 
@@ -44,7 +48,9 @@ def loss(params: Any, pixels: jax.Array, labels: jax.Array) -> jax.Array:
     return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels])
 
 
-def train(tx: Any, apply_updates: Any, params: Any, pixels: jax.Array, labels: jax.Array) -> jax.Array:
+def train(
+    tx: Any, apply_updates: Any, params: Any, pixels: jax.Array, labels: jax.Array
+) -> jax.Array:
     """The last loss of a training."""
 
     def step(carry: Any, _: None) -> Any:
@@ -56,7 +62,9 @@ def train(tx: Any, apply_updates: Any, params: Any, pixels: jax.Array, labels: j
     return jax.lax.scan(step, (params, tx.init(params)), None, STEPS)[1][-1]
 
 
-def train_gradtx(tx: gradtx.GradientTransformation, params: Any, pixels: jax.Array, labels: jax.Array) -> jax.Array:
+def train_gradtx(
+    tx: gradtx.GradientTransformation, params: Any, pixels: jax.Array, labels: jax.Array
+) -> jax.Array:
     return train(tx, gradtx.apply_updates, params, pixels, labels)
 
 
@@ -80,7 +88,10 @@ def run_shared() -> list[jax.Array]:
 
 def run_separate() -> list[jax.Array]:
     """A jitted training for every learning rate."""
-    return [jax.jit(functools.partial(train_optax, float(one)))(initial_params(), *digits()) for one in LEARNING_RATES]
+    return [
+        jax.jit(functools.partial(train_optax, float(one)))(initial_params(), *digits())
+        for one in LEARNING_RATES
+    ]
 
 
 def cold(run: Any) -> float:
@@ -93,22 +104,32 @@ def warm(run: Any) -> float:
 
 
 def check_agreement() -> None:
-    """Raise unless both sides train to the same losses; where steps are large, rounding differences grow."""
+    """Raise unless both sides train to the same losses; where steps are large, rounding differences
+    grow.
+    """
     mine, theirs = np.asarray(run_batched()), np.asarray(run_shared())
     calm = LEARNING_RATES < 1e-3
     np.testing.assert_allclose(mine[calm], theirs[calm], rtol=1e-2)
 
 
 def against(peer: Any, timer: Any, runs: int, warmup: int) -> dict[str, list[float]]:
-    sides = {"gradtx": functools.partial(timer, run_batched), "optax": functools.partial(timer, peer)}
+    sides = {
+        "gradtx": functools.partial(timer, run_batched),
+        "optax": functools.partial(timer, peer),
+    }
     return interleave(sides, runs, warmup)
 
 
 def rows(runs: int) -> list[Row]:
     few = min(runs, 5)
     return [
-        compared("64 in one against 64 compiled: with compiling", against(run_separate, cold, min(runs, 3), 0)),
-        compared("64 in one against one compiled: with compiling", against(run_shared, cold, few, 1)),
+        compared(
+            "64 in one against 64 compiled: with compiling",
+            against(run_separate, cold, min(runs, 3), 0),
+        ),
+        compared(
+            "64 in one against one compiled: with compiling", against(run_shared, cold, few, 1)
+        ),
         compared("64 in one against one compiled: without", against(run_shared, warm, runs, 2)),
     ]
 

@@ -1,8 +1,8 @@
 """Whole training steps of a small transformer on the CPU, gradients included.
 
-`make_step(microbatches=4)` against the sum of its parts, four gradients and one update; `with_metrics` around clip + AdamW against the same
-without it. The last rows, for orientation: `with_metrics` where the step is nothing but the update, on GPT-2 small.
-"""
+`make_step(microbatches=4)` against the sum of its parts, four gradients and one update;
+`with_metrics` around clip + AdamW against the same without it. The last rows, for orientation:
+`with_metrics` where the step is nothing but the update, on GPT-2 small."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -37,8 +37,14 @@ class Parts:
     """The same without adding up: a gradient for each part of the batch, and one update."""
 
     def __init__(self, tx: Any):
-        self.gradient, self.update = jax.jit(jax.value_and_grad(network.loss)), jitted_step(gradtx, tx)
-        self.params, self.parts = network.parameters(), [network.tokens(BATCH // PARTS, seed) for seed in range(PARTS)]
+        self.gradient, self.update = (
+            jax.jit(jax.value_and_grad(network.loss)),
+            jitted_step(gradtx, tx),
+        )
+        self.params, self.parts = (
+            network.parameters(),
+            [network.tokens(BATCH // PARTS, seed) for seed in range(PARTS)],
+        )
         self.state = tx.init(self.params)
 
     def run(self) -> None:
@@ -57,13 +63,34 @@ def rows(runs: int) -> Iterator[Row]:
     plain = OPTIMIZERS["clip + adamw"](gradtx)
     watched = gradtx.with_metrics(plain)
     sides = {"gradtx": timed(Whole(plain, PARTS).run), "parts": timed(Parts(plain).run)}
-    yield compared(f"make_step(microbatches={PARTS}) of {BATCH} x {network.CONTEXT} tokens", interleave(sides, runs), "parts", 1.03)
+    yield compared(
+        f"make_step(microbatches={PARTS}) of {BATCH} x {network.CONTEXT} tokens",
+        interleave(sides, runs),
+        "parts",
+        1.03,
+    )
     sides = {"gradtx": timed(Whole(watched).run), "unwatched": timed(Whole(plain).run)}
-    yield compared(f"with_metrics(clip + adamw), {BATCH} x {network.CONTEXT} tokens", interleave(sides, runs), "unwatched", 1.02)
+    yield compared(
+        f"with_metrics(clip + adamw), {BATCH} x {network.CONTEXT} tokens",
+        interleave(sides, runs),
+        "unwatched",
+        1.02,
+    )
     tree = TREES["gpt2_small"]()
-    for what, tx in (("", watched), (", no update norm", gradtx.with_metrics(plain, update_norm=False))):
-        alone = {name: Training(gradtx, one, tree).start().timed for name, one in (("gradtx", tx), ("unwatched", plain))}
-        yield compared(f"with_metrics(clip + adamw){what}, the update alone", interleave(alone, runs), "unwatched", None)
+    for what, tx in (
+        ("", watched),
+        (", no update norm", gradtx.with_metrics(plain, update_norm=False)),
+    ):
+        alone = {
+            name: Training(gradtx, one, tree).start().timed
+            for name, one in (("gradtx", tx), ("unwatched", plain))
+        }
+        yield compared(
+            f"with_metrics(clip + adamw){what}, the update alone",
+            interleave(alone, runs),
+            "unwatched",
+            None,
+        )
 
 
 def main() -> int:

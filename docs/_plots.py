@@ -59,12 +59,16 @@ def _descend(tx: gradtx.GradientTransformation, steps: int) -> Any:
         new = gradtx.apply_updates(w, updates)
         return (new, state), (new, updates, grads)
 
-    _, (points, moves, grads) = jax.jit(lambda: jax.lax.scan(step, (START, tx.init(START)), None, length=steps))()
+    _, (points, moves, grads) = jax.jit(
+        lambda: jax.lax.scan(step, (START, tx.init(START)), None, length=steps)
+    )()
     return jnp.concatenate([START[None], points]), moves, grads
 
 
 def effective_rates(tx: gradtx.GradientTransformation, steps: int) -> np.ndarray:
-    """Minus the update over the gradient: the learning rate that each coordinate gets, step by step."""
+    """Minus the update over the gradient: the learning rate that each coordinate gets, step by
+    step.
+    """
     _, moves, grads = _descend(tx, steps)
     return np.asarray(-moves / grads)
 
@@ -78,13 +82,32 @@ def done(figure: Figure) -> Figure:
 def draw_paths(methods: Mapping[str, gradtx.GradientTransformation], steps: int = 40) -> Figure:
     """Left, the ways through the valley; right, how high each method still is."""
     with mpl.rc_context(STYLE):
-        figure, (way, height) = plt.subplots(1, 2, figsize=(9, 3.5), width_ratios=(3, 2), layout="constrained")
+        figure, (way, height) = plt.subplots(
+            1, 2, figsize=(9, 3.5), width_ratios=(3, 2), layout="constrained"
+        )
         x, y = np.meshgrid(np.linspace(-4.6, 2.2, 200), np.linspace(-1.7, 1.7, 200))
-        way.contour(x, y, (x**2 + 20 * y**2) / 2, levels=np.geomspace(0.05, 30, 10), colors="#BBBBBB", linewidths=0.8)
+        way.contour(
+            x,
+            y,
+            (x**2 + 20 * y**2) / 2,
+            levels=np.geomspace(0.05, 30, 10),
+            colors="#BBBBBB",
+            linewidths=0.8,
+        )
         for (name, tx), color, marker in zip(methods.items(), COLORS, MARKERS, strict=False):
             points, _ = descent(tx, steps)
-            way.plot(*points.T, color=color, marker=marker, ms=3.5, lw=1.3, label=name, clip_on=True)
-            height.plot((np.array([1.0, 20.0]) * points**2).sum(-1) / 2, color=color, marker=marker, ms=3, markevery=5, lw=1.6, label=name)
+            way.plot(
+                *points.T, color=color, marker=marker, ms=3.5, lw=1.3, label=name, clip_on=True
+            )
+            height.plot(
+                (np.array([1.0, 20.0]) * points**2).sum(-1) / 2,
+                color=color,
+                marker=marker,
+                ms=3,
+                markevery=5,
+                lw=1.6,
+                label=name,
+            )
         way.plot(0, 0, marker="*", ms=13, color=INK, mec="white", zorder=5)
         way.set(title="The way down", xlabel="w₁", ylabel="w₂", xlim=(-4.6, 2.2), ylim=(-1.7, 1.7))
         height.set(title="Loss E", xlabel="step τ", yscale="log")
@@ -98,9 +121,20 @@ def draw_schedules(schedules: Mapping[str, Callable[[Any], Any]], steps: int) ->
     with mpl.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(9, 3.1), layout="constrained")
         tau = np.arange(steps)
-        for axes, scale, title in zip(panels, ("linear", "log"), ("Learning rate", "The same, logarithmic"), strict=True):
-            for (name, schedule), color, style in zip(schedules.items(), COLORS, ("-", "--", "-."), strict=False):
-                axes.plot(tau, np.asarray(schedule(jnp.asarray(tau))), color=color, ls=style, lw=2.2, label=name)
+        for axes, scale, title in zip(
+            panels, ("linear", "log"), ("Learning rate", "The same, logarithmic"), strict=True
+        ):
+            for (name, schedule), color, style in zip(
+                schedules.items(), COLORS, ("-", "--", "-."), strict=False
+            ):
+                axes.plot(
+                    tau,
+                    np.asarray(schedule(jnp.asarray(tau))),
+                    color=color,
+                    ls=style,
+                    lw=2.2,
+                    label=name,
+                )
             axes.set(title=title, xlabel="step τ", ylabel="η", yscale=scale)
         panels[0].set_ylim(bottom=0)
         panels[0].legend()
@@ -110,23 +144,38 @@ def draw_schedules(schedules: Mapping[str, Callable[[Any], Any]], steps: int) ->
 def draw_rates(methods: Mapping[str, gradtx.GradientTransformation], steps: int) -> Figure:
     """The learning rate that each coordinate gets, over steps."""
     with mpl.rc_context(STYLE):
-        figure, panels = plt.subplots(1, len(methods), figsize=(9, 3.1), layout="constrained", sharey=True, squeeze=False)
+        figure, panels = plt.subplots(
+            1, len(methods), figsize=(9, 3.1), layout="constrained", sharey=True, squeeze=False
+        )
         for axes, (name, tx) in zip(panels[0], methods.items(), strict=True):
             rates = effective_rates(tx, steps)
             for column, label, style in ((0, "w₁, flat", "-"), (1, "w₂, steep", "--")):
-                axes.plot(np.arange(1, steps + 1), rates[:, column], color=COLORS[column], ls=style, lw=2, label=label)
+                axes.plot(
+                    np.arange(1, steps + 1),
+                    rates[:, column],
+                    color=COLORS[column],
+                    ls=style,
+                    lw=2,
+                    label=label,
+                )
             axes.set(title=name, xlabel="step τ", yscale="log")
         panels[0][0].set_ylabel("−Δw / g")
         panels[0][-1].legend()
     return done(figure)
 
 
-def draw_lines(lines: Mapping[str, np.ndarray], *, title: str, xlabel: str, ylabel: str, **axis: Any) -> Figure:
+def draw_lines(
+    lines: Mapping[str, np.ndarray], *, title: str, xlabel: str, ylabel: str, **axis: Any
+) -> Figure:
     """A few named curves over 1, 2, 3, ..."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9, 3.1), layout="constrained")
-        for (name, values), color, style in zip(lines.items(), COLORS, ("-", "--", "-.", ":"), strict=False):
-            axes.plot(np.arange(1, len(values) + 1), values, color=color, ls=style, lw=2, label=name)
+        for (name, values), color, style in zip(
+            lines.items(), COLORS, ("-", "--", "-.", ":"), strict=False
+        ):
+            axes.plot(
+                np.arange(1, len(values) + 1), values, color=color, ls=style, lw=2, label=name
+            )
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel, **axis)
         axes.legend()
     return done(figure)

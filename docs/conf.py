@@ -1,4 +1,6 @@
-"""Sphinx settings: furo, myst-nb, docstrings as the API reference. Nothing is fetched from the network."""
+"""Sphinx settings: furo, myst-nb, docstrings as the API reference. Nothing is fetched from the
+network.
+"""
 
 import importlib.metadata
 import os
@@ -37,7 +39,11 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0072B2", "code-font-size": "77%"},
+    "light_css_variables": {
+        "color-brand-primary": "#0072B2",
+        "color-brand-content": "#0072B2",
+        "code-font-size": "77%",
+    },
     "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#56B4E9"},
 }
 copybutton_prompt_text = r">>> |\.\.\. "
@@ -45,14 +51,20 @@ copybutton_prompt_is_regexp = True
 
 
 def plain(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """What reStructuredText must be told of a docstring: `x`s is two words in one, and |g| is no substitution."""
+    """What reStructuredText must be told of a docstring: `x`s is two words in one, and |g| is no
+    substitution.
+    """
     example = False
     for number, line in enumerate(lines):
         example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
         if not example:
             parts = re.split(r"(`[^`]+`)", line)
             outside = [part if part.startswith("`") else part.replace("|", "\\|") for part in parts]
-            lines[number] = re.sub(r"(`[^`]+`)(\w?)", lambda found: "\\ ".join(filter(None, found.groups())), "".join(outside))
+            lines[number] = re.sub(
+                r"(`[^`]+`)(\w?)",
+                lambda found: "\\ ".join(filter(None, found.groups())),
+                "".join(outside),
+            )
 
 
 def setup(app: Any) -> None:

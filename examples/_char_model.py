@@ -19,7 +19,9 @@ class Shape(NamedTuple):
 
 
 def init(rng: np.random.Generator, shape: Shape) -> dict[str, Any]:
-    """Normal weights of variance 1 over inputs; what is added to the stream of a deep network is smaller by its depth."""
+    """Normal weights of variance 1 over inputs; what is added to the stream of a deep network is
+    smaller by its depth.
+    """
     width, deep = shape.width, math.sqrt(2 * shape.depth)
     return {
         "symbols": _normal(rng, (shape.symbols, width), 0.02),
@@ -54,7 +56,9 @@ def size(params: Any) -> int:
 
 
 def logits(params: Any, symbols: jax.Array, heads: int) -> jax.Array:
-    """Scores of the next symbol after every one: integers (batch, time) to floats (batch, time, symbols)."""
+    """Scores of the next symbol after every one: integers (batch, time) to floats (batch, time,
+    symbols).
+    """
     stream = params["symbols"][symbols]
     for block in params["blocks"]:
         stream = stream + _attend(block["attention"], stream, heads)
@@ -63,8 +67,14 @@ def logits(params: Any, symbols: jax.Array, heads: int) -> jax.Array:
 
 
 def _normed(stream: jax.Array, scale: jax.Array) -> jax.Array:
-    """Every vector divided by the root of its mean square (Zhang and Sennrich 2019, arXiv 1910.07467, equation 4)."""
-    return stream * jax.lax.rsqrt(jnp.mean(stream**2, axis=-1, keepdims=True) + 1e-6) * scale[None, None]
+    """Every vector divided by the root of its mean square (Zhang and Sennrich 2019, arXiv
+    1910.07467, equation 4).
+    """
+    return (
+        stream
+        * jax.lax.rsqrt(jnp.mean(stream**2, axis=-1, keepdims=True) + 1e-6)
+        * scale[None, None]
+    )
 
 
 def _attend(weights: Any, stream: jax.Array, heads: int) -> jax.Array:
@@ -77,10 +87,11 @@ def _attend(weights: Any, stream: jax.Array, heads: int) -> jax.Array:
 
 
 def _nearness(time: int, heads: int) -> jax.Array:
-    """What is added to scores: each head prefers what is near, by a slope of its own, here 1, 1/4, 1/16, ...
+    """What is added to scores: each head prefers what is near, by a slope of its own, here 1, 1/4,
+    1/16, ...
 
-    Press, Smith and Lewis 2021, arXiv 2108.12409; such heads find the previous characters at once, and positions are not needed.
-    """
+    Press, Smith and Lewis 2021, arXiv 2108.12409; such heads find the previous characters at once,
+    and positions are not needed."""
     distance = jnp.arange(time)[:, None] - jnp.arange(time)[None]
     return -(0.25 ** jnp.arange(heads))[None, :, None, None] * distance[None, None]
 
@@ -97,15 +108,29 @@ def loss(heads: int, params: Any, windows: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("heads", "context", "count"))
-def sample(params: Any, key: jax.Array, start: jax.Array, heads: int, context: int, count: int, temperature: float) -> jax.Array:
-    """`count` symbols after `start`, one drawn after another, each from the `context` symbols before it."""
+def sample(
+    params: Any,
+    key: jax.Array,
+    start: jax.Array,
+    heads: int,
+    context: int,
+    count: int,
+    temperature: float,
+) -> jax.Array:
+    """`count` symbols after `start`, one drawn after another, each from the `context` symbols
+    before it.
+    """
 
     def draw(carry: Any, key: jax.Array) -> Any:
         window, filled = carry
         last = logits(params, window[None], heads)[0, filled - 1]
         symbol = jax.random.categorical(key, last / temperature).astype(window.dtype)
         full = filled == context
-        window = jnp.where(full, jnp.roll(window, -1), window).at[jnp.where(full, context - 1, filled)].set(symbol)
+        window = (
+            jnp.where(full, jnp.roll(window, -1), window)
+            .at[jnp.where(full, context - 1, filled)]
+            .set(symbol)
+        )
         return (window, jnp.minimum(filled + 1, context)), symbol
 
     window = jnp.zeros(context, jnp.int32).at[: len(start)].set(start)

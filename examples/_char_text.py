@@ -32,7 +32,9 @@ class Text(NamedTuple):
         return "".join(self.alphabet[number] for number in symbols)
 
     def unigram_entropy(self) -> float:
-        """Nats per character of the validation part for who knows how common each symbol is, and nothing else."""
+        """Nats per character of the validation part for who knows how common each symbol is, and
+        nothing else.
+        """
         counts = np.bincount(self.train, minlength=len(self.alphabet)) + 1.0
         return float(-np.mean(np.log(counts / counts.sum())[self.valid]))
 
@@ -44,20 +46,26 @@ def load(path: Path | None) -> Text:
         name = f"the standard library of Python {sys.version.split()[0]}, {len(files)} files"
     else:
         files, name = [path], path.name
-    return numbered(name, "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files))
+    return numbered(
+        name, "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    )
 
 
 def numbered(name: str, text: str) -> Text:
     """A text as numbers, in two parts."""
     split = len(text) * 9 // 10
-    common = [character for character, _ in Counter(text[:split]).most_common() if character != OTHER]
+    common = [
+        character for character, _ in Counter(text[:split]).most_common() if character != OTHER
+    ]
     alphabet = OTHER + "".join(sorted(common[: SYMBOLS - 1]))
     made = Text(name, alphabet, np.empty(0), np.empty(0))
     return made._replace(train=made.encode(text[:split]), valid=made.encode(text[split:]))
 
 
 def windows(symbols: np.ndarray, length: int, count: int, seed: tuple[int, ...]) -> np.ndarray:
-    """Some windows of a text, which depend on nothing but the arguments: a resumed run sees what an uninterrupted one sees."""
+    """Some windows of a text, which depend on nothing but the arguments: a resumed run sees what an
+    uninterrupted one sees.
+    """
     starts = np.random.default_rng(seed).integers(0, len(symbols) - length + 1, count)
     return symbols[starts[:, None] + np.arange(length)]
 

@@ -1,4 +1,6 @@
-"""The training of examples/char_lm.py: it may be killed at any moment, and goes on from its last checkpoint."""
+"""The training of examples/char_lm.py: it may be killed at any moment, and goes on from its last
+checkpoint.
+"""
 
 import functools
 import json
@@ -52,11 +54,15 @@ class Plan(NamedTuple):
 
 
 def optimizer(plan: Plan) -> gradtx.GradientTransformation:
-    """AdamW as language models are trained: clipped, warmed up, decayed at the end, averaged, and guarded against bad batches."""
+    """AdamW as language models are trained: clipped, warmed up, decayed at the end, averaged, and
+    guarded against bad batches.
+    """
     warmup, stable, decay = plan.phases
     rate = gradtx.warmup_stable_decay_schedule(0.0, 4e-3, warmup, stable, decay)
     adamw = gradtx.adamw(rate, b2=0.98, weight_decay=0.1, mask=r"kernel$")
-    chain = gradtx.chain(gradtx.clip_by_global_norm(MAX_NORM), adamw, gradtx.params_ema(0.97, warmup=True))
+    chain = gradtx.chain(
+        gradtx.clip_by_global_norm(MAX_NORM), adamw, gradtx.params_ema(0.97, warmup=True)
+    )
     return gradtx.guard(gradtx.with_metrics(chain), zscore=6.0)
 
 
@@ -66,14 +72,22 @@ def loss(params: Any, windows: jax.Array) -> jax.Array:
 
 def start(plan: Plan, tx: gradtx.GradientTransformation, text: texts.Text) -> dict[str, Any]:
     """All that a run is made of: from this and the step's number follows everything else."""
-    params = model.init(np.random.default_rng(plan.seed), model.Shape(len(text.alphabet), plan.width, HEADS, plan.depth))
+    params = model.init(
+        np.random.default_rng(plan.seed),
+        model.Shape(len(text.alphabet), plan.width, HEADS, plan.depth),
+    )
     return {"params": params, "state": tx.init(params), "step": 0}
 
 
 def train(plan: Plan, text: texts.Text) -> Iterator[dict[str, Any]]:
-    """Train from the last checkpoint, or from the start where there is none; tells every step, and writes it to a log."""
+    """Train from the last checkpoint, or from the start where there is none; tells every step, and
+    writes it to a log.
+    """
     tx = optimizer(plan)
-    step, check = gradtx.make_step(loss, tx, microbatches=plan.microbatches), jax.jit(functools.partial(_check, tx))
+    step, check = (
+        gradtx.make_step(loss, tx, microbatches=plan.microbatches),
+        jax.jit(functools.partial(_check, tx)),
+    )
     valid = jnp.asarray(texts.held_out(text.valid, plan.context + 1, plan.checked))
     run = start(plan, tx, text)
     if plan.checkpoint.exists():
@@ -81,11 +95,19 @@ def train(plan: Plan, text: texts.Text) -> Iterator[dict[str, Any]]:
     with plan.log(run["step"]).open("w", encoding="utf-8") as log:
         while run["step"] < plan.steps:
             began, number = time.perf_counter(), run["step"]
-            rate = float(gradtx.metrics(tx, run["state"])["learning_rate"])  # before the step, which takes its arguments' place
-            batch = jnp.asarray(texts.windows(text.train, plan.context + 1, plan.batch, (plan.seed, number)))
+            rate = float(
+                gradtx.metrics(tx, run["state"])["learning_rate"]
+            )  # before the step, which takes its arguments' place
+            batch = jnp.asarray(
+                texts.windows(text.train, plan.context + 1, plan.batch, (plan.seed, number))
+            )
             params, state, value = step(run["params"], run["state"], batch)
             run = {"params": params, "state": state, "step": number + 1}
-            row = {"step": run["step"], "loss": float(value)} | measured(tx, state) | {"learning_rate": rate}
+            row = (
+                {"step": run["step"], "loss": float(value)}
+                | measured(tx, state)
+                | {"learning_rate": rate}
+            )
             if run["step"] % plan.check_every == 0 or run["step"] == plan.steps:
                 row |= {name: float(found) for name, found in check(params, state, valid).items()}
             print(json.dumps(row | {"seconds": time.perf_counter() - began}), file=log, flush=True)
@@ -99,9 +121,14 @@ def measured(tx: gradtx.GradientTransformation, state: Any) -> dict[str, float]:
     return {name: float(value) for name, value in jax.device_get(gradtx.metrics(tx, state)).items()}
 
 
-def _check(tx: gradtx.GradientTransformation, params: Any, state: Any, windows: jax.Array) -> dict[str, jax.Array]:
+def _check(
+    tx: gradtx.GradientTransformation, params: Any, state: Any, windows: jax.Array
+) -> dict[str, jax.Array]:
     """The loss on text that is not trained on, of the parameters as they are and of their average."""
-    return {"valid": loss(params, windows), "valid_ema": loss(gradtx.eval_params(tx, state, params), windows)}
+    return {
+        "valid": loss(params, windows),
+        "valid_ema": loss(gradtx.eval_params(tx, state, params), windows),
+    }
 
 
 def judge(plan: Plan, text: texts.Text) -> tuple[Any, dict[str, float]]:
@@ -110,7 +137,9 @@ def judge(plan: Plan, text: texts.Text) -> tuple[Any, dict[str, float]]:
     run = gradtx.load(plan.checkpoint, start(plan, tx, text))
     windows = jnp.asarray(texts.held_out(text.valid, plan.context + 1, 4 * plan.checked))
     found = jax.jit(functools.partial(_check, tx))(run["params"], run["state"], windows)
-    return gradtx.eval_params(tx, run["state"], run["params"]), {name: float(value) for name, value in found.items()}
+    return gradtx.eval_params(tx, run["state"], run["params"]), {
+        name: float(value) for name, value in found.items()
+    }
 
 
 def saved_step(plan: Plan, text: texts.Text) -> int:

@@ -26,10 +26,16 @@ class Data(NamedTuple):
 
 
 def load(seed: int) -> Data:
-    """The 1797 digits, pixels centred and divided by one deviation, both taken over the training images."""
+    """The 1797 digits, pixels centred and divided by one deviation, both taken over the training
+    images.
+    """
     x, y = map(np.asarray, load_digits(return_X_y=True))
-    train_x, rest_x, train_y, rest_y = map(np.asarray, train_test_split(x, y, test_size=0.3, stratify=y, random_state=seed))
-    valid_x, test_x, valid_y, test_y = train_test_split(rest_x, rest_y, test_size=0.5, stratify=rest_y, random_state=seed)
+    train_x, rest_x, train_y, rest_y = map(
+        np.asarray, train_test_split(x, y, test_size=0.3, stratify=y, random_state=seed)
+    )
+    valid_x, test_x, valid_y, test_y = train_test_split(
+        rest_x, rest_y, test_size=0.5, stratify=rest_y, random_state=seed
+    )
     mean, deviation = train_x.mean(axis=0), train_x.std()
     parts = (train_x, train_y), (valid_x, valid_y), (test_x, test_y)
     return Data(*(_images((x - mean) / deviation, y) for x, y in parts))
@@ -40,7 +46,9 @@ def _images(x: Any, y: Any) -> Images:
 
 
 def init(rng: np.random.Generator, sizes: tuple[int, ...]) -> dict[str, Any]:
-    """Layers of given sizes; weights are normal with variance 2 / inputs (He et al. 2015, arXiv 1502.01852, equation 10)."""
+    """Layers of given sizes; weights are normal with variance 2 / inputs (He et al. 2015, arXiv
+    1502.01852, equation 10).
+    """
     return {"layers": [_layer(rng, *shape) for shape in itertools.pairwise(sizes)]}
 
 
@@ -71,7 +79,9 @@ def take(images: Images, chosen: Any) -> Images:
 
 
 def batches(rng: np.random.Generator, images: int, size: int, steps: int) -> np.ndarray:
-    """Which images each step sees: an epoch's batches do not overlap, and every epoch has an order of its own."""
+    """Which images each step sees: an epoch's batches do not overlap, and every epoch has an order
+    of its own.
+    """
     per_epoch = images // size
     epochs = [rng.permutation(images)[: per_epoch * size] for _ in range(-(-steps // per_epoch))]
     return np.concatenate(epochs).reshape(-1, size)[:steps]

@@ -51,17 +51,26 @@ def race(tx: Any, rates: np.ndarray, data: network.Data, seed: int, steps: int) 
     params = network.init(rng, SIZES)
     chosen = network.batches(rng, len(data.train.x), BATCH, steps)
     start = float(network.loss(params, data.valid))
-    loss, accuracy = map(np.asarray, _train_all(tx, jnp.asarray(rates, jnp.float32), params, data, jnp.asarray(chosen)))
+    loss, accuracy = map(
+        np.asarray,
+        _train_all(tx, jnp.asarray(rates, jnp.float32), params, data, jnp.asarray(chosen)),
+    )
     return Result(rates, loss, accuracy, ~(loss <= start))
 
 
 @jax.jit
-def _train_all(tx: Any, rates: jax.Array, params: Any, data: network.Data, chosen: jax.Array) -> Any:
+def _train_all(
+    tx: Any, rates: jax.Array, params: Any, data: network.Data, chosen: jax.Array
+) -> Any:
     """The definition is data, so a batch of learning rates is a batch of optimizers."""
-    return jax.vmap(lambda rate: _train(gradtx.replace(tx, learning_rate=rate), params, data, chosen))(rates)
+    return jax.vmap(
+        lambda rate: _train(gradtx.replace(tx, learning_rate=rate), params, data, chosen)
+    )(rates)
 
 
-def _train(tx: Any, params: Any, data: network.Data, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _train(
+    tx: Any, params: Any, data: network.Data, chosen: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     def step(carry: Any, batch: jax.Array) -> Any:
         params, state = carry
         grads = jax.grad(network.loss)(params, network.take(data.train, batch))

@@ -1,4 +1,6 @@
-"""How the pictures of the examples look; colours are those of Okabe and Ito, safe for colour-blind readers."""
+"""How the pictures of the examples look; colours are those of Okabe and Ito, safe for colour-blind
+readers.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,11 +1,12 @@
-"""Train a network on handwritten digits with gradtx, then race the textbook's methods against each other.
+"""Train a network on handwritten digits with gradtx, then race the textbook's methods against each
+other.
 
     python examples/digits.py            # under a minute on two cores; pictures in examples/out
 
-First one network is trained with AdamW behind a clip of the gradient norm and a warmup-cosine schedule,
-with the learning rate read from the definition while it runs. Then eight methods train over a grid of
-learning rates each, all rates of one method in one program, since a batch of definitions is a definition.
-"""
+First one network is trained with AdamW behind a clip of the gradient norm and a warmup-cosine
+schedule, with the learning rate read from the definition while it runs. Then eight methods train
+over a grid of learning rates each, all rates of one method in one program, since a batch of
+definitions is a definition."""
 
 import argparse
 import sys
@@ -27,7 +28,9 @@ try:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.table import Table
 except ImportError as error:
-    missing = (error.name or str(error)).split(".", maxsplit=1)[0].replace("sklearn", "scikit-learn")
+    missing = (
+        (error.name or str(error)).split(".", maxsplit=1)[0].replace("sklearn", "scikit-learn")
+    )
     sys.exit(f"examples/digits.py needs {missing}: install it with pip install 'gradtx[examples]'.")
 
 SIZES = (64, 128, 128, 10)
@@ -49,8 +52,12 @@ FULL, QUICK = Size(600, 200, 41, tuple(METHODS)), Size(120, 60, 9, ("SGD", "Adam
 
 def optimizer(steps: int) -> gradtx.GradientTransformation:
     """AdamW as it is commonly used: clipped, warmed up, decayed, biases free of weight decay."""
-    rate = gradtx.warmup_cosine_decay_schedule(init_value=0.0, peak_value=5e-3, warmup_steps=warmup(steps), decay_steps=steps)
-    return gradtx.chain(gradtx.clip_by_global_norm(MAX_NORM), gradtx.adamw(rate, weight_decay=0.01, mask=r"kernel$"))
+    rate = gradtx.warmup_cosine_decay_schedule(
+        init_value=0.0, peak_value=5e-3, warmup_steps=warmup(steps), decay_steps=steps
+    )
+    return gradtx.chain(
+        gradtx.clip_by_global_norm(MAX_NORM), gradtx.adamw(rate, weight_decay=0.01, mask=r"kernel$")
+    )
 
 
 def warmup(steps: int) -> int:
@@ -58,14 +65,18 @@ def warmup(steps: int) -> int:
 
 
 @jax.jit(donate_argnames=("params", "state"))
-def train_step(params: Any, state: Any, tx: gradtx.GradientTransformation, images: network.Images, batch: Any) -> Any:
+def train_step(
+    params: Any, state: Any, tx: gradtx.GradientTransformation, images: network.Images, batch: Any
+) -> Any:
     """One step; the optimizer is an argument like any other."""
     loss, grads = jax.value_and_grad(network.loss)(params, network.take(images, batch))
     updates, state = tx.update(grads, state, params)
     return gradtx.apply_updates(params, updates), state, loss, gradtx.global_norm(grads)
 
 
-def train(tx: gradtx.GradientTransformation, data: network.Data, seed: int, steps: int, console: Console) -> tuple[Any, History]:
+def train(
+    tx: gradtx.GradientTransformation, data: network.Data, seed: int, steps: int, console: Console
+) -> tuple[Any, History]:
     """Train while a progress bar shows how it goes."""
     rng = np.random.default_rng(seed)
     params = network.init(rng, SIZES)
@@ -79,15 +90,26 @@ def train(tx: gradtx.GradientTransformation, data: network.Data, seed: int, step
             params, state, *measured = train_step(params, state, tx, data.train, batch)
             loss, norm = map(float, measured)
             history.add_step(loss, rate, norm)
-            bar.update(task, completed=step, text=f"loss {loss:.4f}  learning rate {rate:.4f}  grad norm {norm:.3f}")
+            bar.update(
+                task,
+                completed=step,
+                text=f"loss {loss:.4f}  learning rate {rate:.4f}  grad norm {norm:.3f}",
+            )
             if step % 10 == 0 or step in (1, steps):
-                history.add_check(step, float(accuracy(params, data.train)), float(accuracy(params, data.valid)))
+                history.add_check(
+                    step, float(accuracy(params, data.train)), float(accuracy(params, data.valid))
+                )
     return params, history
 
 
 def progress(console: Console) -> Progress:
     """A bar that fits on a line of 80 characters."""
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=15), MofNCompleteColumn(), TextColumn("{task.fields[text]}")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=15),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
     return Progress(*columns, console=console)
 
 
@@ -106,22 +128,42 @@ def run_race(data: network.Data, seed: int, size: Size, console: Console) -> dic
 
 def race_table(results: Mapping[str, Result]) -> Table:
     """A line per method, the best first."""
-    table = Table(title="Each method at its best learning rate, chosen by validation loss", title_justify="left", title_style="bold")
+    table = Table(
+        title="Each method at its best learning rate, chosen by validation loss",
+        title_justify="left",
+        title_style="bold",
+    )
     table.add_column("method")
     for name in ("learning rate", "validation loss", "test accuracy", "diverged"):
         table.add_column(name, justify="right")
     for name, result in sorted(results.items(), key=lambda item: item[1].loss[item[1].best]):
         best = result.best
         diverged = f"{result.diverged.sum()} of {len(result.rates)}"
-        table.add_row(name, f"{result.rates[best]:.2g}", f"{result.loss[best]:.3f}", f"{result.accuracy[best]:.1%}", diverged)
+        table.add_row(
+            name,
+            f"{result.rates[best]:.2g}",
+            f"{result.loss[best]:.3f}",
+            f"{result.accuracy[best]:.1%}",
+            diverged,
+        )
     return table
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None
+    )
     parser.add_argument("--steps", type=int, help=f"steps of the first training ({FULL.steps})")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the first weights and the batches (0)")
-    parser.add_argument("--out", type=Path, default=Path("examples/out"), metavar="DIR", help="where the pictures go (examples/out)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the split, the first weights and the batches (0)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("examples/out"),
+        metavar="DIR",
+        help="where the pictures go (examples/out)",
+    )
     parser.add_argument("--no-race", action="store_true", help="leave out the race")
     parser.add_argument("--quick", action="store_true", help="a small run, for a test")
     parsed = parser.parse_args(arguments)
@@ -154,7 +196,9 @@ def main(arguments: list[str] | None = None) -> None:
     began = time.perf_counter()
     results = run_race(data, chosen.seed, size, console)
     trainings = sum(len(result.rates) for result in results.values())
-    console.print(f"\n{trainings} trainings of {size.race_steps} steps in {time.perf_counter() - began:.0f} s, compilation included\n")
+    console.print(
+        f"\n{trainings} trainings of {size.race_steps} steps in {time.perf_counter() - began:.0f} s, compilation included\n"
+    )
     console.print(race_table(results))
     file = chosen.out / "race.png"
     title = f"{len(results)} methods, {size.rates} learning rates each, {size.race_steps} steps: one program per method"

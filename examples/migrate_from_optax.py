@@ -1,10 +1,11 @@
-"""The same training script twice, once with Optax and once with gradtx: nothing but the import differs.
+"""The same training script twice, once with Optax and once with gradtx: nothing but the import
+differs.
 
     python examples/migrate_from_optax.py       # about ten seconds on two cores
 
-`train` is such a script: it takes the library as an argument and uses the names that both have. Every optimizer of the
-list trains the same network on the same batches, and the losses are printed side by side.
-"""
+`train` is such a script: it takes the library as an argument and uses the names that both have.
+Every optimizer of the list trains the same network on the same batches, and the losses are printed
+side by side."""
 
 import argparse
 import sys
@@ -25,19 +26,29 @@ try:
     from rich.console import Console
     from rich.table import Table
 except ImportError as error:
-    missing = (error.name or str(error)).split(".", maxsplit=1)[0].replace("sklearn", "scikit-learn")
-    sys.exit(f"examples/migrate_from_optax.py needs {missing}: install it with pip install 'gradtx[examples]' optax.")
+    missing = (
+        (error.name or str(error)).split(".", maxsplit=1)[0].replace("sklearn", "scikit-learn")
+    )
+    sys.exit(
+        f"examples/migrate_from_optax.py needs {missing}: install it with pip install 'gradtx[examples]' optax."
+    )
 
 SIZES = (64, 64, 10)
 BATCH = 128
 SHOWN = (1, 10, 50, 100, 200)
-"""The steps whose losses are printed; beside them stands the largest difference of any step, relative to its loss."""
+"""The steps whose losses are printed; beside them stands the largest difference of any step,
+relative to its loss.
+"""
 
 
 def adamw(library: ModuleType, steps: int) -> Any:
     """Clipped, warmed up, decayed on matrices only: how most networks are trained."""
-    rate = library.warmup_cosine_decay_schedule(init_value=0.0, peak_value=5e-3, warmup_steps=steps // 10, decay_steps=steps)
-    return library.chain(library.clip_by_global_norm(1.0), library.adamw(rate, weight_decay=0.01, mask=is_matrix))
+    rate = library.warmup_cosine_decay_schedule(
+        init_value=0.0, peak_value=5e-3, warmup_steps=steps // 10, decay_steps=steps
+    )
+    return library.chain(
+        library.clip_by_global_norm(1.0), library.adamw(rate, weight_decay=0.01, mask=is_matrix)
+    )
 
 
 def is_matrix(params: Any) -> Any:
@@ -47,7 +58,10 @@ def is_matrix(params: Any) -> Any:
 def two_groups(library: ModuleType, steps: int) -> Any:
     """The last layer at a rate of its own, biases by momentum."""
     groups = {"kernel": library.nadam(3e-3), "bias": library.sgd(0.1, momentum=0.9)}
-    return library.partition(groups, lambda params: {"layers": [{"bias": "bias", "kernel": "kernel"} for _ in params["layers"]]})
+    return library.partition(
+        groups,
+        lambda params: {"layers": [{"bias": "bias", "kernel": "kernel"} for _ in params["layers"]]},
+    )
 
 
 def schedule_free(library: ModuleType, steps: int) -> Any:
@@ -58,7 +72,9 @@ def schedule_free(library: ModuleType, steps: int) -> Any:
 
 def rate_in_the_state(library: ModuleType, steps: int) -> Any:
     """Hyperparameters that may be changed between steps."""
-    return library.inject_hyperparams(library.lamb)(learning_rate=library.linear_schedule(0.005, 0.0005, steps))
+    return library.inject_hyperparams(library.lamb)(
+        learning_rate=library.linear_schedule(0.005, 0.0005, steps)
+    )
 
 
 SCRIPTS: dict[str, Callable[[ModuleType, int], Any]] = {
@@ -80,7 +96,9 @@ class Losses(NamedTuple):
         return float(np.max(np.abs(self.optax - self.gradtx) / np.abs(self.optax)))
 
 
-def train(library: ModuleType, make: Callable[[ModuleType, int], Any], images: network.Images, steps: int) -> np.ndarray:
+def train(
+    library: ModuleType, make: Callable[[ModuleType, int], Any], images: network.Images, steps: int
+) -> np.ndarray:
     """The script: the same text for both libraries."""
     rng = np.random.default_rng(0)
     params = network.init(rng, SIZES)
@@ -114,18 +132,31 @@ def table(found: dict[str, Losses], shown: Sequence[int]) -> Table:
     for name, losses in found.items():
         result.add_row(name, "optax", *(f"{losses.optax[step - 1]:.5f}" for step in shown))
         difference = f"{losses.largest_difference:.0e}"
-        result.add_row("", "gradtx", *(f"{losses.gradtx[step - 1]:.5f}" for step in shown), difference, end_section=True)
+        result.add_row(
+            "",
+            "gradtx",
+            *(f"{losses.gradtx[step - 1]:.5f}" for step in shown),
+            difference,
+            end_section=True,
+        )
     return result
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=SHOWN[-1], help=f"training steps ({SHOWN[-1]})")
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None
+    )
+    parser.add_argument(
+        "--steps", type=int, default=SHOWN[-1], help=f"training steps ({SHOWN[-1]})"
+    )
     steps = parser.parse_args(arguments).steps
     if steps < SHOWN[1]:
         parser.error(f"--steps {steps}: at least {SHOWN[1]} steps are needed")
     images = network.load(0).train
-    found = {name: Losses(*(train(library, make, images, steps) for library in (optax, gradtx))) for name, make in SCRIPTS.items()}
+    found = {
+        name: Losses(*(train(library, make, images, steps) for library in (optax, gradtx)))
+        for name, make in SCRIPTS.items()
+    }
     shown = [step for step in SHOWN if step < steps] + [steps]
     Console().print(table(found, shown))
 

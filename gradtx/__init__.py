@@ -2,42 +2,30 @@
 
 from gradtx import linalg as linalg
 from gradtx import sharding as sharding
-from gradtx.core.apply import apply_updates as apply_updates
-from gradtx.core.apply import update_params as update_params
-from gradtx.core.cautious import cautious_mask as cautious_mask
-from gradtx.core.chain import chain as chain
-from gradtx.core.config import from_config as from_config
-from gradtx.core.config import to_config as to_config
-from gradtx.core.descend import add_decayed_weights as add_decayed_weights
-from gradtx.core.descend import descend as descend
-from gradtx.core.descend import scale_by_learning_rate as scale_by_learning_rate
-from gradtx.core.errors import GradtxError as GradtxError
-from gradtx.core.eval_params import eval_params as eval_params
-from gradtx.core.hyperparams import hyperparams as hyperparams
-from gradtx.core.hyperparams import inject_hyperparams as inject_hyperparams
-from gradtx.core.hyperparams import replace as replace
-from gradtx.core.hyperparams import tunable as tunable
-from gradtx.core.hyperparams import vmap_axes as vmap_axes
-from gradtx.core.leafwise import leafwise as leafwise
-from gradtx.core.leafwise import treewise as treewise
-from gradtx.core.make_step import make_step as make_step
-from gradtx.core.matrixwise import matrixwise as matrixwise
-from gradtx.core.reports import loss_scale as loss_scale
-from gradtx.core.schedule import Schedule as Schedule
-from gradtx.core.schedule import schedule as schedule
-from gradtx.core.select import coverage as coverage
-from gradtx.core.select import masked as masked
-from gradtx.core.select import partition as partition
-from gradtx.core.targets import incremental_update as incremental_update
-from gradtx.core.targets import periodic_update as periodic_update
-from gradtx.core.transformation import GradientTransformation as GradientTransformation
-from gradtx.core.transformation import definition as definition
-from gradtx.core.types import Decay as Decay
-from gradtx.core.types import Fraction as Fraction
-from gradtx.core.types import Hyperparam as Hyperparam
-from gradtx.core.types import NonNegative as NonNegative
-from gradtx.core.types import Positive as Positive
-from gradtx.core.types import State as State
+from gradtx.compose.cautious import cautious_mask as cautious_mask
+from gradtx.compose.chain import chain as chain
+from gradtx.compose.descend import add_decayed_weights as add_decayed_weights
+from gradtx.compose.descend import descend as descend
+from gradtx.compose.descend import scale_by_learning_rate as scale_by_learning_rate
+from gradtx.compose.leafwise import leafwise as leafwise
+from gradtx.compose.leafwise import treewise as treewise
+from gradtx.compose.matrixwise import matrixwise as matrixwise
+from gradtx.compose.select import coverage as coverage
+from gradtx.compose.select import masked as masked
+from gradtx.compose.select import partition as partition
+from gradtx.compose.transformation import GradientTransformation as GradientTransformation
+from gradtx.compose.transformation import definition as definition
+from gradtx.definition.config import from_config as from_config
+from gradtx.definition.config import to_config as to_config
+from gradtx.definition.errors import GradtxError as GradtxError
+from gradtx.definition.schedule import Schedule as Schedule
+from gradtx.definition.schedule import schedule as schedule
+from gradtx.definition.types import Decay as Decay
+from gradtx.definition.types import Fraction as Fraction
+from gradtx.definition.types import Hyperparam as Hyperparam
+from gradtx.definition.types import NonNegative as NonNegative
+from gradtx.definition.types import Positive as Positive
+from gradtx.definition.types import State as State
 from gradtx.inspect.find_learning_rate import LearningRateCurve as LearningRateCurve
 from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
 from gradtx.inspect.metrics import metrics as metrics
@@ -46,7 +34,9 @@ from gradtx.interop.checkpoints import flatten_state as flatten_state
 from gradtx.interop.checkpoints import load as load
 from gradtx.interop.checkpoints import restore_state as restore_state
 from gradtx.interop.checkpoints import save as save
-from gradtx.linesearch.backtracking import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
+from gradtx.linesearch.backtracking import (
+    scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
+)
 from gradtx.linesearch.reuse import value_and_grad_from_state as value_and_grad_from_state
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch
 from gradtx.optimizers.acprop import acprop as acprop
@@ -85,7 +75,9 @@ from gradtx.optimizers.dadapt_adamw import dadapt_adamw as dadapt_adamw
 from gradtx.optimizers.dion import dion as dion
 from gradtx.optimizers.dion import scale_by_dion as scale_by_dion
 from gradtx.optimizers.dog import dog as dog
-from gradtx.optimizers.dog import scale_by_distance_over_gradients as scale_by_distance_over_gradients
+from gradtx.optimizers.dog import (
+    scale_by_distance_over_gradients as scale_by_distance_over_gradients,
+)
 from gradtx.optimizers.dowg import dowg as dowg
 from gradtx.optimizers.dpsgd import dpsgd as dpsgd
 from gradtx.optimizers.fromage import fromage as fromage
@@ -126,8 +118,12 @@ from gradtx.optimizers.novograd import novograd as novograd
 from gradtx.optimizers.novograd import scale_by_novograd as scale_by_novograd
 from gradtx.optimizers.optimistic_adam import optimistic_adam as optimistic_adam
 from gradtx.optimizers.optimistic_adam_v2 import optimistic_adam_v2 as optimistic_adam_v2
-from gradtx.optimizers.optimistic_gradient_descent import optimistic_gradient_descent as optimistic_gradient_descent
-from gradtx.optimizers.optimistic_gradient_descent import scale_by_optimistic_gradient as scale_by_optimistic_gradient
+from gradtx.optimizers.optimistic_gradient_descent import (
+    optimistic_gradient_descent as optimistic_gradient_descent,
+)
+from gradtx.optimizers.optimistic_gradient_descent import (
+    scale_by_optimistic_gradient as scale_by_optimistic_gradient,
+)
 from gradtx.optimizers.polyak_sgd import polyak_sgd as polyak_sgd
 from gradtx.optimizers.polyak_sgd import scale_by_polyak as scale_by_polyak
 from gradtx.optimizers.prodigy import prodigy as prodigy
@@ -149,7 +145,9 @@ from gradtx.optimizers.shampoo import scale_by_shampoo as scale_by_shampoo
 from gradtx.optimizers.shampoo import shampoo as shampoo
 from gradtx.optimizers.sign_sgd import sign_sgd as sign_sgd
 from gradtx.optimizers.signum import signum as signum
-from gradtx.optimizers.simplified_ademamix import scale_by_simplified_ademamix as scale_by_simplified_ademamix
+from gradtx.optimizers.simplified_ademamix import (
+    scale_by_simplified_ademamix as scale_by_simplified_ademamix,
+)
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix as simplified_ademamix
 from gradtx.optimizers.sm3 import scale_by_sm3 as scale_by_sm3
 from gradtx.optimizers.sm3 import sm3 as sm3
@@ -173,7 +171,9 @@ from gradtx.schedules.join import with_warmup as with_warmup
 from gradtx.schedules.piecewise import cosine_onecycle_schedule as cosine_onecycle_schedule
 from gradtx.schedules.piecewise import linear_onecycle_schedule as linear_onecycle_schedule
 from gradtx.schedules.piecewise import piecewise_constant_schedule as piecewise_constant_schedule
-from gradtx.schedules.piecewise import piecewise_interpolate_schedule as piecewise_interpolate_schedule
+from gradtx.schedules.piecewise import (
+    piecewise_interpolate_schedule as piecewise_interpolate_schedule,
+)
 from gradtx.schedules.polynomial import constant_schedule as constant_schedule
 from gradtx.schedules.polynomial import linear_schedule as linear_schedule
 from gradtx.schedules.polynomial import polynomial_schedule as polynomial_schedule
@@ -181,11 +181,25 @@ from gradtx.schedules.warmup import inverse_sqrt_schedule as inverse_sqrt_schedu
 from gradtx.schedules.warmup import sgdr_schedule as sgdr_schedule
 from gradtx.schedules.warmup import warmup_constant_schedule as warmup_constant_schedule
 from gradtx.schedules.warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
-from gradtx.schedules.warmup import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
+from gradtx.schedules.warmup import (
+    warmup_exponential_decay_schedule as warmup_exponential_decay_schedule,
+)
 from gradtx.schedules.warmup import warmup_stable_decay_schedule as warmup_stable_decay_schedule
 from gradtx.storage.compare import compare_storage as compare_storage
 from gradtx.storage.master_weights import master_weights as master_weights
 from gradtx.storage.stored import stored as stored
+from gradtx.training.apply import apply_updates as apply_updates
+from gradtx.training.apply import update_params as update_params
+from gradtx.training.eval_params import eval_params as eval_params
+from gradtx.training.hyperparams import hyperparams as hyperparams
+from gradtx.training.hyperparams import inject_hyperparams as inject_hyperparams
+from gradtx.training.hyperparams import replace as replace
+from gradtx.training.hyperparams import tunable as tunable
+from gradtx.training.hyperparams import vmap_axes as vmap_axes
+from gradtx.training.make_step import make_step as make_step
+from gradtx.training.reports import loss_scale as loss_scale
+from gradtx.training.targets import incremental_update as incremental_update
+from gradtx.training.targets import periodic_update as periodic_update
 from gradtx.transforms.adaptive_clipping import adaptive_grad_clip as adaptive_grad_clip
 from gradtx.transforms.centering import centralize as centralize
 from gradtx.transforms.clipping import clip as clip
@@ -196,7 +210,9 @@ from gradtx.transforms.constraints import zero_nans as zero_nans
 from gradtx.transforms.every import apply_every as apply_every
 from gradtx.transforms.freezing import freeze as freeze
 from gradtx.transforms.freezing import selective_transform as selective_transform
-from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian
+from gradtx.transforms.hutchinson import (
+    hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
+)
 from gradtx.transforms.momentum import ema as ema
 from gradtx.transforms.momentum import trace as trace
 from gradtx.transforms.monitoring import measure_with_ema as measure_with_ema
@@ -205,10 +221,14 @@ from gradtx.transforms.monitoring import snapshot as snapshot
 from gradtx.transforms.noise import add_noise as add_noise
 from gradtx.transforms.normalizing import normalize as normalize
 from gradtx.transforms.normalizing import normalize_by_update_norm as normalize_by_update_norm
-from gradtx.transforms.per_example import per_example_global_norm_clip as per_example_global_norm_clip
+from gradtx.transforms.per_example import (
+    per_example_global_norm_clip as per_example_global_norm_clip,
+)
 from gradtx.transforms.per_example import per_example_layer_norm_clip as per_example_layer_norm_clip
 from gradtx.transforms.plateau import reduce_on_plateau as reduce_on_plateau
-from gradtx.transforms.privacy import differentially_private_aggregate as differentially_private_aggregate
+from gradtx.transforms.privacy import (
+    differentially_private_aggregate as differentially_private_aggregate,
+)
 from gradtx.transforms.scaling import identity as identity
 from gradtx.transforms.scaling import scale as scale
 from gradtx.transforms.scaling import scale_by_schedule as scale_by_schedule
@@ -248,5 +268,7 @@ from gradtx.wrappers.sam import sam as sam
 from gradtx.wrappers.sam import scale_by_asam as scale_by_asam
 from gradtx.wrappers.schedule_free import schedule_free as schedule_free
 from gradtx.wrappers.schedule_free import schedule_free_eval_params as schedule_free_eval_params
-from gradtx.wrappers.split_real_and_imaginary import split_real_and_imaginary as split_real_and_imaginary
+from gradtx.wrappers.split_real_and_imaginary import (
+    split_real_and_imaginary as split_real_and_imaginary,
+)
 from gradtx.wrappers.with_metrics import with_metrics as with_metrics

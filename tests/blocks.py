@@ -1,4 +1,6 @@
-"""The Python blocks and code cells of a Markdown page, run in order in one namespace, with what they print."""
+"""The Python blocks and code cells of a Markdown page, run in order in one namespace, with what
+they print.
+"""
 
 import contextlib
 import io
@@ -24,12 +26,15 @@ class Block(NamedTuple):
 
 
 def run_blocks(page: Path) -> list[Block]:
-    """Run every block marked python and every code cell; a block marked text right below one is what it shows.
+    """Run every block marked python and every code cell; a block marked text right below one is
+    what it shows.
 
-    As for a reader at home, ranks are promoted without a word, which the tests otherwise forbid; and the page
-    is a module while it runs, so that pickle finds the classes that it defines.
+    As for a reader at home, ranks are promoted without a word, which the tests otherwise forbid;
+    and the page is a module while it runs, so that pickle finds the classes that it defines.
     """
-    text = CODE_CELL.sub(lambda cell: "```python" + cell[1].replace("\n:", "\n# :"), page.read_text(encoding="utf-8"))
+    text = CODE_CELL.sub(
+        lambda cell: "```python" + cell[1].replace("\n:", "\n# :"), page.read_text(encoding="utf-8")
+    )
     module, blocks = types.ModuleType(page.stem), list[Block]()
     with jax.numpy_rank_promotion("allow"), importable(module):
         for match in BLOCK.finditer(text):

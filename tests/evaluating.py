@@ -1,4 +1,6 @@
-"""What is evaluated after a few steps, and the methods that have other parameters for it than they train."""
+"""What is evaluated after a few steps, and the methods that have other parameters for it than they
+train.
+"""
 
 from typing import Any
 
@@ -16,7 +18,9 @@ GRADS = {"a": jnp.array([1.0, 2.0]), "b": {"c": jnp.array(-1.0)}}
 def close(left: Any, right: Any, rtol: float = 1e-6) -> None:
     assert jax.tree.structure(left) == jax.tree.structure(right)
     for mine, theirs in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_allclose(np.asarray(mine, np.float64), np.asarray(theirs, np.float64), rtol=rtol, atol=1e-12)
+        np.testing.assert_allclose(
+            np.asarray(mine, np.float64), np.asarray(theirs, np.float64), rtol=rtol, atol=1e-12
+        )
 
 
 def train(tx: Any, params: Any = PARAMS, grads: Any = GRADS, steps: int = 3) -> tuple[Any, Any]:

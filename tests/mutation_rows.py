@@ -21,11 +21,27 @@ MUTATIONS = [
         "average(slots.mu, grad, b2)",
         ORACLES.format("adam"),
     ),
-    Mutation("adam: no bias correction of nu", "optimizers/adam.py", "debias(nu, b2, step)", "nu", ORACLES.format("adam")),
     Mutation(
-        "adam: bias correction one step late", "transforms/moments.py", "jnp.expm1(step *", "jnp.expm1((step + 1) *", ORACLES.format("adam")
+        "adam: no bias correction of nu",
+        "optimizers/adam.py",
+        "debias(nu, b2, step)",
+        "nu",
+        ORACLES.format("adam"),
     ),
-    Mutation("adam: eps inside the root", "optimizers/adam.py", "+ eps_root) + eps)", "+ eps_root + eps))", ORACLES.format("adam")),
+    Mutation(
+        "adam: bias correction one step late",
+        "transforms/moments.py",
+        "jnp.expm1(step *",
+        "jnp.expm1((step + 1) *",
+        ORACLES.format("adam"),
+    ),
+    Mutation(
+        "adam: eps inside the root",
+        "optimizers/adam.py",
+        "+ eps_root) + eps)",
+        "+ eps_root + eps))",
+        ORACLES.format("adam"),
+    ),
     Mutation(
         "adam: Nesterov's look-ahead at t",
         "transforms/moments.py",
@@ -35,12 +51,18 @@ MUTATIONS = [
     ),
     Mutation(
         "adamw: decay before the preconditioner",
-        "core/descend.py",
+        "compose/descend.py",
         'if form == "l2" else',
         "if True else",
         ORACLES.format("adamw"),
     ),
-    Mutation("descend: upwards", "core/descend.py", "(-learning_rate if flip_sign", "(learning_rate if flip_sign", ORACLES.format("sgd")),
+    Mutation(
+        "descend: upwards",
+        "compose/descend.py",
+        "(-learning_rate if flip_sign",
+        "(learning_rate if flip_sign",
+        ORACLES.format("sgd"),
+    ),
     Mutation(
         "lion: momentum before the sign",
         "optimizers/lion.py",
@@ -85,7 +107,7 @@ MUTATIONS = [
     ),
     Mutation(
         "clock: schedules one update late",
-        "core/program.py",
+        "engine/program.py",
         "return Clock(count, jnp.where(",
         "return Clock(count + 1, jnp.where(",
         ORACLES.format("schedule"),
@@ -98,7 +120,11 @@ MUTATIONS = [
         "tests/test_lifter.py -k precision",
     ),
     Mutation(
-        "clock: wraps", "core/program.py", "jnp.where(count < limit, count + 1, limit)", "count + 1", "tests/test_lifter.py -k saturates"
+        "clock: wraps",
+        "engine/program.py",
+        "jnp.where(count < limit, count + 1, limit)",
+        "count + 1",
+        "tests/test_lifter.py -k saturates",
     ),
     Mutation(
         "kernels: bundles in another order",
@@ -109,14 +135,14 @@ MUTATIONS = [
     ),
     Mutation(
         "partition: the last match wins",
-        "core/selector.py",
+        "engine/selector.py",
         "enumerate(matches) if hits[index]), None)",
         "reversed(list(enumerate(matches))) if hits[index]), None)",
         "tests/test_select.py",
     ),
     Mutation(
         "apply_updates: rounds the sum twice",
-        "core/apply.py",
+        "training/apply.py",
         "dtype = compute_dtype(param.dtype)",
         "dtype = param.dtype",
         "tests/test_lifter.py -k apply_updates",
@@ -165,7 +191,11 @@ MUTATIONS = [
         ORACLES.format("rprop"),
     ),
     Mutation(
-        "trust ratio: floor on one norm", "transforms/trust.py", "jnp.maximum(norm(grad), min_norm)", "norm(grad)", ORACLES.format("trust")
+        "trust ratio: floor on one norm",
+        "transforms/trust.py",
+        "jnp.maximum(norm(grad), min_norm)",
+        "norm(grad)",
+        ORACLES.format("trust"),
     ),
     Mutation(
         "fromage: no shrinkage",
@@ -217,7 +247,13 @@ MUTATIONS = [
         "alpha * debias(m2, b3, step))",
         ORACLES.format("ademamix"),
     ),
-    Mutation("mars: keeps the corrected gradient", "optimizers/mars.py", "Previous(grad)", "Previous(corrected)", ORACLES.format("mars")),
+    Mutation(
+        "mars: keeps the corrected gradient",
+        "optimizers/mars.py",
+        "Previous(grad)",
+        "Previous(corrected)",
+        ORACLES.format("mars"),
+    ),
     Mutation(
         "noise: fades by count, not by step",
         "transforms/noise.py",
@@ -247,7 +283,11 @@ MUTATIONS = [
         ORACLES.format("flatten"),
     ),
     Mutation(
-        "adamax: eps outside the maximum", "optimizers/adamax.py", "jnp.abs(grad) + eps)", "jnp.abs(grad)) + eps", ORACLES.format("adamax")
+        "adamax: eps outside the maximum",
+        "optimizers/adamax.py",
+        "jnp.abs(grad) + eps)",
+        "jnp.abs(grad)) + eps",
+        ORACLES.format("adamax"),
     ),
     Mutation(
         "adabelief: against the mean before",
@@ -298,7 +338,13 @@ MUTATIONS = [
         "jnp.sqrt(nu + eps_root)",
         ORACLES.format("laprop"),
     ),
-    Mutation("grams: sign of the momentum", "optimizers/grams.py", "jnp.sign(grad) * size", "jnp.sign(mu) * size", ORACLES.format("grams")),
+    Mutation(
+        "grams: sign of the momentum",
+        "optimizers/grams.py",
+        "jnp.sign(grad) * size",
+        "jnp.sign(mu) * size",
+        ORACLES.format("grams"),
+    ),
     # wrappers and what asks for the loss
     Mutation(
         "schedule-free: weights read late",
@@ -315,7 +361,11 @@ MUTATIONS = [
         ORACLES.format("lookahead"),
     ),
     Mutation(
-        "asam: T once", "wrappers/sam.py", "(jnp.abs(param) + eps) ** 2 * grad", "(jnp.abs(param) + eps) * grad", ORACLES.format("asam")
+        "asam: T once",
+        "wrappers/sam.py",
+        "(jnp.abs(param) + eps) ** 2 * grad",
+        "(jnp.abs(param) + eps) * grad",
+        ORACLES.format("asam"),
     ),
     Mutation(
         "plateau: relative to v itself",
@@ -348,21 +398,31 @@ MUTATIONS = [
     # weight decay, the cautious mask, and rules that look at the whole tree
     Mutation(
         "independent decay: times the learning rate once more",
-        "core/descend.py",
+        "compose/descend.py",
         '"independent": inverse, "corrected"',
         '"independent": learning_rate * inverse, "corrected"',
         ORACLES.format("independent"),
     ),
-    Mutation("cautious mask: mean not kept", "core/cautious.py", "(jnp.sum(agrees) + 1)", "grad.size", ORACLES.format("cautious")),
+    Mutation(
+        "cautious mask: mean not kept",
+        "compose/cautious.py",
+        "(jnp.sum(agrees) + 1)",
+        "grad.size",
+        ORACLES.format("cautious"),
+    ),
     Mutation(
         "idle leaves: a rule between is not heeded",
-        "core/program.py",
+        "engine/program.py",
         "            absorbed = ()\n",
         "            pass\n",
         "tests/test_measure.py",
     ),
     Mutation(
-        "zclip: gathers for ever", "transforms/zclip.py", "shared.count < warmup_steps", "shared.count < 1000", ORACLES.format("zclip")
+        "zclip: gathers for ever",
+        "transforms/zclip.py",
+        "shared.count < warmup_steps",
+        "shared.count < 1000",
+        ORACLES.format("zclip"),
     ),
     Mutation(
         "zclip: the average follows what is not cut",
@@ -379,7 +439,11 @@ MUTATIONS = [
         ORACLES.format("zclip"),
     ),
     Mutation(
-        "zclip: cut to the threshold", "transforms/zclip.py", "threshold**2 * sigma", "threshold * sigma * excess", ORACLES.format("zclip")
+        "zclip: cut to the threshold",
+        "transforms/zclip.py",
+        "threshold**2 * sigma",
+        "threshold * sigma * excess",
+        ORACLES.format("zclip"),
     ),
     Mutation(
         "zclip: max_norm enters the average",

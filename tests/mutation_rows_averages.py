@@ -1,4 +1,6 @@
-"""More places for tests/mutations.py to break: averages of the parameters, their read-out, and hyperparameters in wrappers."""
+"""More places for tests/mutations.py to break: averages of the parameters, their read-out, and
+hyperparameters in wrappers.
+"""
 
 from tests.mutation_rows import ORACLES, Mutation
 
@@ -47,7 +49,7 @@ AVERAGES = [
     ),
     Mutation(
         "eval_params: members see what earlier ones made",
-        "core/eval_params.py",
+        "training/eval_params.py",
         "evaluate(item, slots, leaves, count)",
         "evaluate(item, slots, leaves_of(found), count)",
         "tests/test_eval_params.py -k last_one",
@@ -61,7 +63,7 @@ AVERAGES = [
     ),
     Mutation(
         "hyperparams: the first place of a transformation",
-        "core/hyperparams.py",
+        "training/hyperparams.py",
         "if one is member and where not in taken:",
         "if one is member:",
         "tests/test_clocks.py",

@@ -12,7 +12,13 @@ KRONECKER = [
         "return Held(bases, old.mu, nu, values)",
         ORACLES.format("soap"),
     ),
-    Mutation("soap: squares not in the order of the columns", BASES, "nu = nu[rows, :]", "pass", ORACLES.format("soap")),
+    Mutation(
+        "soap: squares not in the order of the columns",
+        BASES,
+        "nu = nu[rows, :]",
+        "pass",
+        ORACLES.format("soap"),
+    ),
     Mutation(
         "soap: bias correction counts the first gradient",
         "optimizers/soap.py",
@@ -20,7 +26,13 @@ KRONECKER = [
         "step",
         ORACLES.format("soap"),
     ),
-    Mutation("soap: all at once", BASES, "(step.astype(jnp.int32) + phase)", "(step.astype(jnp.int32) + 0 * phase)", METHODS),
+    Mutation(
+        "soap: all at once",
+        BASES,
+        "(step.astype(jnp.int32) + phase)",
+        "(step.astype(jnp.int32) + 0 * phase)",
+        METHODS,
+    ),
     Mutation(
         "soap: bases by the first step, not by the first gradient",
         "optimizers/soap.py",

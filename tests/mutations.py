@@ -1,7 +1,7 @@
 """Break an equation by hand, one after another, and see a test fail: python -m tests.mutations
 
-Each row of tests/mutation_rows*.py changes one place of the source in a copy of the tree and runs tests there; a change that no test
-notices is printed as SURVIVED, and the exit status is 1.
+Each row of tests/mutation_rows*.py changes one place of the source in a copy of the tree and runs
+tests there; a change that no test notices is printed as SURVIVED, and the exit status is 1.
 """
 
 import os
@@ -31,10 +31,22 @@ def outcome(mutation: Mutation, folder: pathlib.Path) -> str:
     path = folder / "gradtx" / mutation.file
     text = path.read_text()
     if text.count(mutation.old) != 1:
-        raise SystemExit(f"{mutation.what}: {mutation.old!r} stands {text.count(mutation.old)} times in {mutation.file}; mend the row")
+        raise SystemExit(
+            f"{mutation.what}: {mutation.old!r} stands {text.count(mutation.old)} times in {mutation.file}; mend the row"
+        )
     path.write_text(text.replace(mutation.old, mutation.new))
-    command = [sys.executable, "-m", "pytest", "-x", "--no-header", "-rf", *selection(mutation.tests)]
-    out = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment(folder))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "--no-header",
+        "-rf",
+        *selection(mutation.tests),
+    ]
+    out = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, env=environment(folder)
+    )
     if out.returncode > 1:
         raise SystemExit(f"{mutation.what}: the tests could not be run; mend the row\n{out.stdout}")
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", out.stdout, flags=re.MULTILINE)
@@ -52,7 +64,10 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
 
 
 def main() -> int:
-    survived, rows = 0, [*MUTATIONS, *AVERAGES, *PRODUCTION, *STORAGE, *MATRIX_RULES, *KRONECKER, *PROJECTIONS]
+    survived, rows = (
+        0,
+        [*MUTATIONS, *AVERAGES, *PRODUCTION, *STORAGE, *MATRIX_RULES, *KRONECKER, *PROJECTIONS],
+    )
     for mutation in rows:
         with tempfile.TemporaryDirectory() as folder:
             result = outcome(mutation, pathlib.Path(folder))

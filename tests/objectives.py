@@ -32,11 +32,15 @@ PROBLEMS: dict[str, tuple[Callable[..., Any], np.ndarray, int]] = {
     "ellipse": (ellipse, np.zeros(5), 6),
     "logistic": (logistic, np.zeros(5), 12),
 }
-"""A loss, where to start, and how many steps before rounding has grown to 1e-9, or the minimum is reached."""
+"""A loss, where to start, and how many steps before rounding has grown to 1e-9, or the minimum is
+reached.
+"""
 
 
 def descend(tx: Any, loss: Any, w: Any, steps: int, key: Any = None) -> Any:
-    """Parameters, losses, step sizes, evaluations by the search, as it says and as counted; and the last state."""
+    """Parameters, losses, step sizes, evaluations by the search, as it says and as counted; and the
+    last state.
+    """
     calls: list[int] = []
 
     def counted(w: Any) -> Any:
@@ -53,7 +57,9 @@ def descend(tx: Any, loss: Any, w: Any, steps: int, key: Any = None) -> Any:
     for _ in range(steps):
         w, state, value = step(w, state)
         found = state.slots[key] if isinstance(state, gradtx.State) else state[-1]
-        rows.append((float(value), float(found.learning_rate), int(found.info.num_linesearch_steps)))
+        rows.append(
+            (float(value), float(found.learning_rate), int(found.info.num_linesearch_steps))
+        )
     jax.effects_barrier()
     values, sizes, numbers = zip(*rows, strict=True)
     return w, list(values), list(sizes), list(numbers), len(calls), state

@@ -1,4 +1,6 @@
-"""The parity table: every optimizer beside its float64 reference, Optax and torch. `python -m tests.parity` writes docs/parity.md."""
+"""The parity table: every optimizer beside its float64 reference, Optax and torch. `python -m
+tests.parity` writes docs/parity.md.
+"""
 
 import functools
 import math
@@ -30,7 +32,11 @@ ROW = re.compile(r"^\| \[`(\w+)`\]\(#gradtx\.\1\) \| (.*) \|$", re.MULTILINE)
 
 def optimizers() -> list[str]:
     """Every optimizer: one file each."""
-    return sorted(path.stem for path in (ROOT / "gradtx" / "optimizers").glob("[a-z]*.py") if path.stem in METHODS)
+    return sorted(
+        path.stem
+        for path in (ROOT / "gradtx" / "optimizers").glob("[a-z]*.py")
+        if path.stem in METHODS
+    )
 
 
 def positions(history: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
@@ -52,16 +58,31 @@ def measured(name: str) -> dict[str, float]:
     with jax.enable_x64(True):
         wide = both(method.tx, jnp.float64)
         theirs = None if method.optax is None else both(method.optax, jnp.float64)
-        traced = None if torch is None else deviation(positions(follow(torch, jnp.float64)), torch_trace(name))
+        traced = (
+            None
+            if torch is None
+            else deviation(positions(follow(torch, jnp.float64)), torch_trace(name))
+        )
     narrow = both(method.tx, jnp.float32)
     found += [deviation(wide, exact), deviation(narrow, exact)]
     if theirs is None:
         found += [None] * 3
     else:
         rounded = both(method.optax, jnp.float32)
-        found += [deviation(wide, theirs), deviation(narrow, rounded, exact), deviation(rounded, exact)]
-    found += [traced, None if torch is None else deviation(positions(follow(torch, jnp.float32)), torch_trace(name))]
-    return {column: value for column, value in zip(COLUMNS, found, strict=True) if value is not None}
+        found += [
+            deviation(wide, theirs),
+            deviation(narrow, rounded, exact),
+            deviation(rounded, exact),
+        ]
+    found += [
+        traced,
+        None
+        if torch is None
+        else deviation(positions(follow(torch, jnp.float32)), torch_trace(name)),
+    ]
+    return {
+        column: value for column, value in zip(COLUMNS, found, strict=True) if value is not None
+    }
 
 
 def shown(value: float | None) -> str:
@@ -82,14 +103,20 @@ def line(name: str) -> str:
 
 def published() -> dict[str, list[str]]:
     """The cells of the page, by optimizer."""
-    return {name: cells.split(" | ") for name, cells in ROW.findall(PAGE.read_text(encoding="utf-8"))}
+    return {
+        name: cells.split(" | ") for name, cells in ROW.findall(PAGE.read_text(encoding="utf-8"))
+    }
 
 
 def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     head, rest = text.split(f"| optimizer | {' | '.join(COLUMNS)} |\n", maxsplit=1)
     tail = rest[rest.index("\n\n") :]
-    table = [f"| optimizer | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|", *map(line, optimizers())]
+    table = [
+        f"| optimizer | {' | '.join(COLUMNS)} |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+        *map(line, optimizers()),
+    ]
     PAGE.write_text(head + "\n".join(table) + tail, encoding="utf-8")
 
 

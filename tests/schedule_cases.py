@@ -1,4 +1,6 @@
-"""The table of schedules: each case is a call by name, that gradtx, Optax and the float64 oracle can each make."""
+"""The table of schedules: each case is a call by name, that gradtx, Optax and the float64 oracle
+can each make.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -9,11 +11,13 @@ import optax
 from hypothesis import strategies as st
 
 import gradtx
-from gradtx.core.schedule import Schedule
+from gradtx.definition.schedule import Schedule
 from tests.oracles import schedules as oracles
 
 LAST = 2**31 - 1
-COUNTS = np.array([*range(32), 40, 41, 999_998, 999_999, 1_000_000, 2_000_000, LAST - 1, LAST], np.int32)
+COUNTS = np.array(
+    [*range(32), 40, 41, 999_998, 999_999, 1_000_000, 2_000_000, LAST - 1, LAST], np.int32
+)
 
 
 class Case(NamedTuple):
@@ -47,21 +51,34 @@ def theirs(value: Case) -> Callable[[Any], Any]:
 
 
 def expected(value: Case, counts: np.ndarray) -> np.ndarray:
-    schedule = build(value, lambda name: functools.partial(functools.partial, getattr(oracles, name)))
+    schedule = build(
+        value, lambda name: functools.partial(functools.partial, getattr(oracles, name))
+    )
     return np.array([schedule(int(count)) for count in counts])
 
 
 line = functools.partial(case, "linear_schedule", init_value=0.1, end_value=0.02)
-poly = functools.partial(case, "polynomial_schedule", init_value=0.1, end_value=0.02, transition_steps=10)
-exponential = functools.partial(case, "exponential_decay", init_value=0.5, transition_steps=4, decay_rate=0.6)
+poly = functools.partial(
+    case, "polynomial_schedule", init_value=0.1, end_value=0.02, transition_steps=10
+)
+exponential = functools.partial(
+    case, "exponential_decay", init_value=0.5, transition_steps=4, decay_rate=0.6
+)
 cosine = functools.partial(case, "cosine_decay_schedule", init_value=0.3, decay_steps=16)
 constants = functools.partial(case, "piecewise_constant_schedule", init_value=0.3)
 route = functools.partial(case, "piecewise_interpolate_schedule", init_value=0.3)
 one_cosine = functools.partial(case, "cosine_onecycle_schedule", peak_value=0.4)
 one_line = functools.partial(case, "linear_onecycle_schedule", peak_value=0.4)
-warm_cosine = functools.partial(case, "warmup_cosine_decay_schedule", init_value=0.01, peak_value=0.4, decay_steps=20)
+warm_cosine = functools.partial(
+    case, "warmup_cosine_decay_schedule", init_value=0.01, peak_value=0.4, decay_steps=20
+)
 warm_exponential = functools.partial(
-    case, "warmup_exponential_decay_schedule", init_value=0.01, peak_value=0.4, transition_steps=4, decay_rate=0.6
+    case,
+    "warmup_exponential_decay_schedule",
+    init_value=0.01,
+    peak_value=0.4,
+    transition_steps=4,
+    decay_rate=0.6,
 )
 stable = functools.partial(
     case,
@@ -73,7 +90,9 @@ stable = functools.partial(
     stable_steps=7,
     decay_steps=10,
 )
-inverse = functools.partial(case, "inverse_sqrt_schedule", like_optax=False, init_value=0.01, peak_value=0.4)
+inverse = functools.partial(
+    case, "inverse_sqrt_schedule", like_optax=False, init_value=0.01, peak_value=0.4
+)
 join = functools.partial(case, "join_schedules")
 cycle = {"init_value": 0.01, "peak_value": 0.4, "warmup_steps": 3, "decay_steps": 11}
 
@@ -109,8 +128,16 @@ CASES = [
     cosine(alpha=0.1),
     cosine(exponent=2.0),
     cosine(alpha=0.1, exponent=0.5),
-    case("half_life_schedule", like_optax=False, init_value=0.9, end_value=0.9999, transition_steps=17),
-    case("half_life_schedule", like_optax=False, init_value=0.9, end_value=0.5, transition_steps=2.5),
+    case(
+        "half_life_schedule",
+        like_optax=False,
+        init_value=0.9,
+        end_value=0.9999,
+        transition_steps=17,
+    ),
+    case(
+        "half_life_schedule", like_optax=False, init_value=0.9, end_value=0.5, transition_steps=2.5
+    ),
     constants(),
     constants(boundaries_and_scales={5: 0.5, 6: 2.0, 20: 0.0}),
     constants(boundaries_and_scales={0: 0.5, 9: 0.1}),
@@ -118,17 +145,25 @@ CASES = [
     route(interpolate_type="linear", boundaries_and_scales={5: 0.5, 6: 2.0, 20: 0.1}),
     route(interpolate_type="linear", boundaries_and_scales={0: 0.5, 9: 0.1}),
     route(interpolate_type="cosine", boundaries_and_scales={5: 0.5, 6: 2.0, 20: 0.1}),
-    route(interpolate_type="1-sqrt", boundaries_and_scales={5: 0.5, 6: 2.0, 20: 0.1}, like_optax=False),
+    route(
+        interpolate_type="1-sqrt", boundaries_and_scales={5: 0.5, 6: 2.0, 20: 0.1}, like_optax=False
+    ),
     one_cosine(transition_steps=25),
     one_cosine(transition_steps=17, pct_start=0.21, div_factor=10.0, final_div_factor=100.0),
     one_cosine(transition_steps=17, pct_start=0.0),
     one_line(transition_steps=25),
-    one_line(transition_steps=17, pct_start=0.21, pct_final=0.5, div_factor=10.0, final_div_factor=100.0),
+    one_line(
+        transition_steps=17, pct_start=0.21, pct_final=0.5, div_factor=10.0, final_div_factor=100.0
+    ),
     one_line(transition_steps=17, pct_start=0.0),
     one_line(transition_steps=17, pct_final=1.0, like_optax=False),
     join(schedules=[line(transition_steps=5), exponential(), cosine()], boundaries=[7, 12]),
     join(schedules=[cosine()], boundaries=[]),
-    join(schedules=[line(transition_steps=5), 0.25, join(schedules=[0.1, cosine()], boundaries=[4])], boundaries=[7, 12], like_optax=False),
+    join(
+        schedules=[line(transition_steps=5), 0.25, join(schedules=[0.1, cosine()], boundaries=[4])],
+        boundaries=[7, 12],
+        like_optax=False,
+    ),
     case("with_warmup", like_optax=False, schedule=cosine(), warmup_steps=5),
     case("with_warmup", like_optax=False, schedule=0.3, warmup_steps=0, init_value=0.01),
     case("shift_schedule", like_optax=False, schedule=line(transition_steps=10), steps=3),
@@ -148,44 +183,115 @@ CASES = [
     stable(end_value=0.02, shape="cosine"),
     stable(end_value=0.02, shape="1-sqrt"),
     stable(warmup_steps=0, stable_steps=0, decay_steps=0, end_value=0.02),
-    case("sgdr_schedule", cosine_kwargs=[cycle, {**cycle, "decay_steps": 7, "end_value": 0.02}, {**cycle, "exponent": 2.0}]),
+    case(
+        "sgdr_schedule",
+        cosine_kwargs=[
+            cycle,
+            {**cycle, "decay_steps": 7, "end_value": 0.02},
+            {**cycle, "exponent": 2.0},
+        ],
+    ),
 ]
 EACH = list({item.name: item for item in reversed(CASES)}.values())
 
 
 value, steps, exponents = st.floats(0.01, 2.0), st.integers(1, 300), st.floats(0.2, 3.0)
-growing = st.lists(st.integers(1, 60), min_size=2, max_size=2).map(lambda gaps: [gaps[0], gaps[0] + gaps[1]])
-decays = {"decay_rate": st.floats(0.5, 1.0), "transition_begin": st.integers(0, 50), "staircase": st.booleans(), "end_value": value}
+growing = st.lists(st.integers(1, 60), min_size=2, max_size=2).map(
+    lambda gaps: [gaps[0], gaps[0] + gaps[1]]
+)
+decays = {
+    "decay_rate": st.floats(0.5, 1.0),
+    "transition_begin": st.integers(0, 50),
+    "staircase": st.booleans(),
+    "end_value": value,
+}
 warmups = {"init_value": value, "peak_value": value, "warmup_steps": steps}
 factors = st.floats(0.1, 3.0)
 shapes = st.sampled_from(["linear", "cosine", "1-sqrt"])
-tables = st.tuples(st.sampled_from([(3, 17), (40, 41)]), st.tuples(factors, factors)).map(lambda pair: dict(zip(*pair, strict=True)))
+tables = st.tuples(st.sampled_from([(3, 17), (40, 41)]), st.tuples(factors, factors)).map(
+    lambda pair: dict(zip(*pair, strict=True))
+)
 lines = st.builds(line, init_value=value, end_value=value, transition_steps=steps)
 percents = st.integers(1, 49).map(lambda percent: percent / 100)
-divisors = {"transition_steps": steps, "peak_value": value, "div_factor": st.floats(2, 50), "final_div_factor": st.floats(2, 1e4)}
+divisors = {
+    "transition_steps": steps,
+    "peak_value": value,
+    "div_factor": st.floats(2, 50),
+    "final_div_factor": st.floats(2, 1e4),
+}
 cosines = st.fixed_dictionaries(
-    {**warmups, "decay_steps": st.integers(301, 500), "end_value": value, "exponent": st.sampled_from([0.5, 1.0, 2.0])}
+    {
+        **warmups,
+        "decay_steps": st.integers(301, 500),
+        "end_value": value,
+        "exponent": st.sampled_from([0.5, 1.0, 2.0]),
+    }
 )
 
 STRATEGIES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "constant_schedule": {"value": value},
-    "linear_schedule": {"init_value": value, "end_value": value, "transition_steps": steps, "transition_begin": st.integers(-9, 50)},
-    "polynomial_schedule": {"init_value": value, "end_value": value, "power": exponents, "transition_steps": steps},
+    "linear_schedule": {
+        "init_value": value,
+        "end_value": value,
+        "transition_steps": steps,
+        "transition_begin": st.integers(-9, 50),
+    },
+    "polynomial_schedule": {
+        "init_value": value,
+        "end_value": value,
+        "power": exponents,
+        "transition_steps": steps,
+    },
     "exponential_decay": {"init_value": value, "transition_steps": steps, **decays},
-    "power_law_schedule": {"init_value": value, "transition_steps": steps, "power": st.floats(-2.0, 1.0)},
-    "cosine_decay_schedule": {"init_value": value, "decay_steps": steps, "alpha": st.floats(0.0, 1.0), "exponent": exponents},
-    "half_life_schedule": {"init_value": st.floats(0.3, 0.9), "end_value": st.floats(0.3, 0.99), "transition_steps": steps},
+    "power_law_schedule": {
+        "init_value": value,
+        "transition_steps": steps,
+        "power": st.floats(-2.0, 1.0),
+    },
+    "cosine_decay_schedule": {
+        "init_value": value,
+        "decay_steps": steps,
+        "alpha": st.floats(0.0, 1.0),
+        "exponent": exponents,
+    },
+    "half_life_schedule": {
+        "init_value": st.floats(0.3, 0.9),
+        "end_value": st.floats(0.3, 0.99),
+        "transition_steps": steps,
+    },
     "piecewise_constant_schedule": {"init_value": value, "boundaries_and_scales": tables},
-    "piecewise_interpolate_schedule": {"interpolate_type": shapes, "init_value": value, "boundaries_and_scales": tables},
+    "piecewise_interpolate_schedule": {
+        "interpolate_type": shapes,
+        "init_value": value,
+        "boundaries_and_scales": tables,
+    },
     "cosine_onecycle_schedule": {**divisors, "pct_start": percents},
-    "linear_onecycle_schedule": {**divisors, "pct_start": percents, "pct_final": percents.map(lambda share: 1 - share)},
-    "join_schedules": {"schedules": st.tuples(lines, value, lines).map(list), "boundaries": growing},
+    "linear_onecycle_schedule": {
+        **divisors,
+        "pct_start": percents,
+        "pct_final": percents.map(lambda share: 1 - share),
+    },
+    "join_schedules": {
+        "schedules": st.tuples(lines, value, lines).map(list),
+        "boundaries": growing,
+    },
     "with_warmup": {"schedule": lines, "warmup_steps": steps, "init_value": value},
     "shift_schedule": {"schedule": lines, "steps": st.integers(-50, 50)},
     "warmup_constant_schedule": warmups,
-    "warmup_cosine_decay_schedule": {**warmups, "decay_steps": st.integers(301, 500), "end_value": value, "exponent": exponents},
+    "warmup_cosine_decay_schedule": {
+        **warmups,
+        "decay_steps": st.integers(301, 500),
+        "end_value": value,
+        "exponent": exponents,
+    },
     "warmup_exponential_decay_schedule": {**warmups, "transition_steps": steps, **decays},
     "inverse_sqrt_schedule": {**warmups, "timescale": st.floats(0.5, 300.0)},
-    "warmup_stable_decay_schedule": {**warmups, "stable_steps": steps, "decay_steps": steps, "end_value": value, "shape": shapes},
+    "warmup_stable_decay_schedule": {
+        **warmups,
+        "stable_steps": steps,
+        "decay_steps": steps,
+        "end_value": value,
+        "shape": shapes,
+    },
     "sgdr_schedule": {"cosine_kwargs": st.tuples(cosines, cosines).map(list)},
 }

@@ -1,4 +1,6 @@
-"""accumulate: the large batch from small ones, what an update waits for, weights, and where it stands among other wrappers."""
+"""accumulate: the large batch from small ones, what an update waits for, weights, and where it
+stands among other wrappers.
+"""
 
 import functools
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradtx
-from gradtx.core.errors import GradtxError, HyperparamError
+from gradtx.definition.errors import GradtxError, HyperparamError
 from tests.test_leaving_out import bits
 
 ONE, INF = jnp.array(1.0), jnp.array(jnp.inf)
@@ -21,9 +23,15 @@ TINY = {"w": jnp.array([[1.0, -0.0], [2e-38, 3.0]]), "b": jnp.array([0.5, -0.0])
 def network(dtype: Any) -> Any:
     """A net of 3, 8 and 1 units, and 280 examples; enough for every k below."""
     generator = np.random.default_rng(0)
-    params = {"u": 0.5 * generator.normal(size=(3, 8)), "c": 0.1 * generator.normal(size=8), "v": 0.5 * generator.normal(size=8)}
+    params = {
+        "u": 0.5 * generator.normal(size=(3, 8)),
+        "c": 0.1 * generator.normal(size=8),
+        "v": 0.5 * generator.normal(size=8),
+    }
     x = generator.normal(size=(280, 3))
-    return jax.tree.map(lambda a: jnp.asarray(np.float32(a), dtype), (params, x, np.sin(x.sum(axis=1))))
+    return jax.tree.map(
+        lambda a: jnp.asarray(np.float32(a), dtype), (params, x, np.sin(x.sum(axis=1)))
+    )
 
 
 def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -40,9 +48,13 @@ def constant(k: int, count: Any) -> Any:
 
 
 def optimizer() -> gradtx.GradientTransformation:
-    """Its clip acts at every step, the rate changes with each, and ε is large enough that no entry is a ratio of two roundings."""
+    """Its clip acts at every step, the rate changes with each, and ε is large enough that no entry
+    is a ratio of two roundings.
+    """
     rate = gradtx.warmup_cosine_decay_schedule(0.0, 0.05, 4, decay_steps=20)
-    return gradtx.chain(gradtx.clip_by_global_norm(0.2), gradtx.adamw(rate, eps=1e-3, weight_decay=0.05))
+    return gradtx.chain(
+        gradtx.clip_by_global_norm(0.2), gradtx.adamw(rate, eps=1e-3, weight_decay=0.05)
+    )
 
 
 def pieces(k: int, number: int, x: jax.Array, y: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
@@ -54,7 +66,9 @@ def pieces(k: int, number: int, x: jax.Array, y: jax.Array) -> list[tuple[jax.Ar
 
 @pytest.mark.parametrize("every", [1, 4, 7, ramp])
 def test_the_large_batch(every: Any) -> None:
-    """20 updates, to 1e-6 of the largest entry of each array; the large batch in float64, whose order of sums does not matter."""
+    """20 updates, to 1e-6 of the largest entry of each array; the large batch in float64, whose
+    order of sums does not matter.
+    """
     updates = 20
     k_of: Any = every if callable(every) else functools.partial(constant, every)
     params, x, y = network(jnp.float32)
@@ -73,9 +87,16 @@ def large(updates: int, k_of: Any) -> dict[str, np.ndarray]:
     with jax.enable_x64(True):
         params, x, y = network(jnp.float64)
         tx = optimizer()
-        state, slope, advance = tx.init(params), jax.jit(jax.grad(loss)), jax.jit(functools.partial(step, tx))
+        state, slope, advance = (
+            tx.init(params),
+            jax.jit(jax.grad(loss)),
+            jax.jit(functools.partial(step, tx)),
+        )
         for number in range(updates):
-            whole = (jnp.concatenate(parts) for parts in zip(*pieces(int(k_of(number)), number, x, y), strict=True))
+            whole = (
+                jnp.concatenate(parts)
+                for parts in zip(*pieces(int(k_of(number)), number, x, y), strict=True)
+            )
             params, state = advance(params, state, slope(params, *whole))
         return jax.tree.map(np.asarray, params)
 
@@ -95,10 +116,17 @@ def run(tx: Any, grads: Any, **extra: Any) -> tuple[list[Any], Any]:
 
 
 def test_a_statistic_sees_the_mean_once() -> None:
-    """Gradients of 10 and −10 have the mean 0: a clip of each would leave nothing to see either, one of 10 and 20 would."""
+    """Gradients of 10 and −10 have the mean 0: a clip of each would leave nothing to see either,
+    one of 10 and 20 would.
+    """
     tx = gradtx.accumulate(gradtx.clip_by_global_norm(12.0), 2)
     assert run(tx, [10.0, 20.0])[0] == [0.0, 12.0] and run(tx, [2.0, 4.0])[0] == [0.0, 3.0]
-    assert run(gradtx.accumulate(gradtx.trace(0.5), 2), [1.0, 3.0, 5.0, 5.0])[0] == [0.0, 2.0, 0.0, 6.0]
+    assert run(gradtx.accumulate(gradtx.trace(0.5), 2), [1.0, 3.0, 5.0, 5.0])[0] == [
+        0.0,
+        2.0,
+        0.0,
+        6.0,
+    ]
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -113,7 +141,11 @@ def test_an_inf_acts_when_its_mean_is_due_and_not_before(jit: bool) -> None:
         assert bits((params, own(state))) == before and state.count == 0
     params, state = advance(params, state, TINY)
     assert state.count == 1 and not np.isfinite(params["w"]).any()
-    fresh, _ = advance(TINY, state._replace(slots={**tx.init(TINY).slots, "accumulate": state.slots["accumulate"]}), TINY)
+    fresh, _ = advance(
+        TINY,
+        state._replace(slots={**tx.init(TINY).slots, "accumulate": state.slots["accumulate"]}),
+        TINY,
+    )
     assert bits(fresh) == bits(TINY), "what the last update left is not in the next sum"
 
 
@@ -123,7 +155,9 @@ def own(state: Any) -> dict[str, Any]:
 
 
 def test_the_next_sum_begins_anew() -> None:
-    seen, state = run(gradtx.accumulate(gradtx.scale(1.0), 2), [1.0, jnp.inf, 2.0, 4.0, jnp.nan, 1.0, 1.0, 2.0])
+    seen, state = run(
+        gradtx.accumulate(gradtx.scale(1.0), 2), [1.0, jnp.inf, 2.0, 4.0, jnp.nan, 1.0, 1.0, 2.0]
+    )
     np.testing.assert_array_equal(seen, [0.0, jnp.inf, 0.0, 3.0, 0.0, jnp.nan, 0.0, 1.5])
     assert int(state.count) == 4
 
@@ -151,11 +185,20 @@ def test_tokens_weigh(jit: bool) -> None:
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_what_weighs_nothing_adds_nothing(place: int, jit: bool) -> None:
-    """The mean over no tokens is nan, at the first micro-step too, where the last sum is still there."""
+    """The mean over no tokens is nan, at the first micro-step too, where the last sum is still
+    there.
+    """
     tx, grads, weights = gradtx.accumulate(gradtx.scale(1.0), 3), [5.0, 7.0], [1, 1]
     grads.insert(place, jnp.nan)
     weights.insert(place, 0)
-    assert weighed(tx, [2.0] * 3 + grads, [1] * 3 + weights, jit)[0] == [0.0, 0.0, 2.0, 0.0, 0.0, 6.0]
+    assert weighed(tx, [2.0] * 3 + grads, [1] * 3 + weights, jit)[0] == [
+        0.0,
+        0.0,
+        2.0,
+        0.0,
+        0.0,
+        6.0,
+    ]
 
 
 def test_weights_that_sum_to_zero() -> None:
@@ -167,17 +210,25 @@ def test_weights_that_sum_to_zero() -> None:
     ):
         weighed(tx, [1.0, 2.0], [0, 0])
     seen, state = weighed(tx, [2.0, 2.0, 1.0, 2.0, 3.0, 5.0], [1, 1, 0, 0, 1, 1], jit=True)
-    assert seen == [0.0, 2.0, 0.0, 0.0, 0.0, 5.0], "no update, the trace as it was, and the next one begins"
+    assert seen == [0.0, 2.0, 0.0, 0.0, 0.0, 5.0], (
+        "no update, the trace as it was, and the next one begins"
+    )
     assert int(state.count) == 2
 
 
 @pytest.mark.parametrize(
     ("weight", "text"),
     [
-        (-1.0, r"^accumulate: weight = -1\.0 is outside its range \[0, inf\): give how much the micro-batch counts$"),
+        (
+            -1.0,
+            r"^accumulate: weight = -1\.0 is outside its range \[0, inf\): give how much the micro-batch counts$",
+        ),
         (np.nan, r"^accumulate: weight = nan is outside its range"),
         (np.inf, r"^accumulate: weight = inf is outside its range"),
-        (np.ones(3), r"^accumulate: weight= has shape \(3,\): give one number for the micro-batch, such as its tokens$"),
+        (
+            np.ones(3),
+            r"^accumulate: weight= has shape \(3,\): give one number for the micro-batch, such as its tokens$",
+        ),
     ],
 )
 def test_weights_that_are_none(weight: Any, text: str) -> None:
@@ -222,7 +273,9 @@ def test_it_is_told_the_mean_loss_and_the_mean_gradient() -> None:
     tx = gradtx.accumulate(asks, 2)
     state, seen = tx.init(ONE), []
     for grad in (2.0, 4.0):
-        updates, state = tx.update(jnp.asarray(grad), state, grad=jnp.asarray(99.0), weight=1.0, other=0)
+        updates, state = tx.update(
+            jnp.asarray(grad), state, grad=jnp.asarray(99.0), weight=1.0, other=0
+        )
         seen.append(float(updates))
     assert seen == [0.0, 3.0]
 
@@ -255,13 +308,21 @@ def test_the_dtype_of_the_sum_may_be_chosen(jit: bool) -> None:
     first, state = update(ONE, state)
     assert np.signbit(first) and first == 0
     second, state = update(ONE, state)
-    assert second == np.float32(1 / 3) and second.dtype == jnp.float32 and state.slots["accumulate"].total.dtype == jnp.bfloat16
-    waves = gradtx.accumulate(gradtx.sgd(0.1), 2, accumulator_dtype=jnp.float32).init(jnp.ones(2, jnp.complex64))
+    assert (
+        second == np.float32(1 / 3)
+        and second.dtype == jnp.float32
+        and state.slots["accumulate"].total.dtype == jnp.bfloat16
+    )
+    waves = gradtx.accumulate(gradtx.sgd(0.1), 2, accumulator_dtype=jnp.float32).init(
+        jnp.ones(2, jnp.complex64)
+    )
     assert waves.slots["accumulate"].total.dtype == jnp.complex64
 
 
 def test_gradients_may_be_missing() -> None:
-    """None is no gradient: it adds nothing to its sum, whatever the last window left there, and its parameter waits."""
+    """None is no gradient: it adds nothing to its sum, whatever the last window left there, and its
+    parameter waits.
+    """
     params = {"a": ONE, "b": ONE, "n": jnp.asarray(3)}
     tx = gradtx.accumulate(gradtx.sgd(1.0), 2)
     state, seen = tx.init(params), []
@@ -287,7 +348,10 @@ def test_the_inner_clock_counts_updates() -> None:
 def test_in_a_chain_each_has_its_clock() -> None:
     """The schedule outside sees every micro-step, the one inside the updates."""
     ramp_up = gradtx.linear_schedule(0.0, 1.0, 1)
-    chained = gradtx.chain(gradtx.accumulate(gradtx.scale(lambda count: 1.0 + count), 2), gradtx.scale(lambda count: 10.0**count))
+    chained = gradtx.chain(
+        gradtx.accumulate(gradtx.scale(lambda count: 1.0 + count), 2),
+        gradtx.scale(lambda count: 10.0**count),
+    )
     seen, state = run(chained, [1.0] * 4)
     assert seen == [0.0, 10.0, 0.0, 2000.0] and int(state.count) == 4
     tx = gradtx.chain(gradtx.accumulate(gradtx.sgd(ramp_up), 2), gradtx.scale(1.0))
@@ -297,9 +361,21 @@ def test_in_a_chain_each_has_its_clock() -> None:
 def test_under_a_mask_and_in_a_group() -> None:
     params = {"a": ONE, "b": ONE}
     masked = gradtx.masked(gradtx.accumulate(gradtx.scale(1.0), 2), "a")
-    split = gradtx.partition({"slow": gradtx.accumulate(gradtx.scale(1.0), 2), "fast": gradtx.scale(1.0)}, {"a": "slow", "b": "fast"})
-    inside = gradtx.accumulate(gradtx.partition({"one": gradtx.scale(1.0), "two": gradtx.scale(2.0)}, {"a": "one", "b": "two"}), 2)
-    for tx, expected in ((masked, [(0, 1), (2, 3)]), (split, [(0, 1), (2, 3)]), (inside, [(0, 0), (2, 4)])):
+    split = gradtx.partition(
+        {"slow": gradtx.accumulate(gradtx.scale(1.0), 2), "fast": gradtx.scale(1.0)},
+        {"a": "slow", "b": "fast"},
+    )
+    inside = gradtx.accumulate(
+        gradtx.partition(
+            {"one": gradtx.scale(1.0), "two": gradtx.scale(2.0)}, {"a": "one", "b": "two"}
+        ),
+        2,
+    )
+    for tx, expected in (
+        (masked, [(0, 1), (2, 3)]),
+        (split, [(0, 1), (2, 3)]),
+        (inside, [(0, 0), (2, 4)]),
+    ):
         state, seen = tx.init(params), []
         for grad in (1.0, 3.0):
             updates, state = jax.jit(tx.update)({"a": grad * ONE, "b": grad * ONE}, state, params)
@@ -310,7 +386,9 @@ def test_under_a_mask_and_in_a_group() -> None:
 def test_twice_around_is_refused_and_apart_is_not() -> None:
     with pytest.raises(GradtxError, match="accumulate directly around another accumulate"):
         gradtx.accumulate(gradtx.accumulate(gradtx.sgd(0.1), 2), 3).init(ONE)
-    tx = gradtx.accumulate(gradtx.chain(gradtx.accumulate(gradtx.scale(1.0), 2), gradtx.scale(1.0)), 2)
+    tx = gradtx.accumulate(
+        gradtx.chain(gradtx.accumulate(gradtx.scale(1.0), 2), gradtx.scale(1.0)), 2
+    )
     assert run(tx, [1.0, 3.0, 5.0, 7.0])[0] == [0.0, 0.0, 0.0, 4.0]
 
 
@@ -335,7 +413,9 @@ def test_a_scan_is_the_steps_one_by_one() -> None:
     params, state = SHARDED, tx.init(SHARDED)
     for _ in range(5):
         params, state = step(tx, params, state, params)
-    chex.assert_trees_all_close(jax.jit(functools.partial(train, tx))(SHARDED), (params, state), rtol=1e-6)
+    chex.assert_trees_all_close(
+        jax.jit(functools.partial(train, tx))(SHARDED), (params, state), rtol=1e-6
+    )
 
 
 def test_many_learning_rates_and_many_k_in_one_program() -> None:
@@ -360,12 +440,16 @@ def test_a_hypergradient_goes_through() -> None:
     )  # each update takes the mean, which is w, times the rate
 
 
-@pytest.mark.parametrize("spec", [PartitionSpec(), PartitionSpec("x")], ids=["replicated", "sharded"])
+@pytest.mark.parametrize(
+    "spec", [PartitionSpec(), PartitionSpec("x")], ids=["replicated", "sharded"]
+)
 @pytest.mark.parametrize("checked", [False, True])
 def test_shard_map(checked: bool, spec: Any) -> None:
     mesh = Mesh(np.array(jax.devices()), ("x",))
     run = functools.partial(train, gradtx.accumulate(gradtx.adamw(0.1), 2))
-    mapped = jax.shard_map(lambda params: run(params)[0], mesh=mesh, in_specs=spec, out_specs=spec, check_vma=checked)
+    mapped = jax.shard_map(
+        lambda params: run(params)[0], mesh=mesh, in_specs=spec, out_specs=spec, check_vma=checked
+    )
     chex.assert_trees_all_close(jax.jit(mapped)(SHARDED), run(SHARDED)[0], rtol=1e-6)
 
 
@@ -381,13 +465,23 @@ def test_shardings_are_kept() -> None:
 
 def test_what_is_not_due_does_not_run() -> None:
     costly = gradtx.accumulate(gradtx.stateless(lambda u, p: jnp.sort(u)), 3)
-    text = str(jax.jit(costly.update).lower(jnp.ones(4096), costly.init(jnp.ones(4096))).compile().as_text())
-    assert "sort(" in text and "sort(" not in text[text.index("\nENTRY") :] and "conditional(" in text
+    text = str(
+        jax.jit(costly.update)
+        .lower(jnp.ones(4096), costly.init(jnp.ones(4096)))
+        .compile()
+        .as_text()
+    )
+    assert (
+        "sort(" in text and "sort(" not in text[text.index("\nENTRY") :] and "conditional(" in text
+    )
 
 
 def test_half_a_micro_step_is_told_and_plain_numbers_are_parameters() -> None:
     for wrong in (2.5, True):
-        with pytest.raises(HyperparamError, match=rf"accumulate: every = {wrong} is no number of micro-steps; give a whole number"):
+        with pytest.raises(
+            HyperparamError,
+            match=rf"accumulate: every = {wrong} is no number of micro-steps; give a whole number",
+        ):
             gradtx.accumulate(gradtx.sgd(1.0), wrong)
     tx = gradtx.accumulate(gradtx.sgd(1.0), 1)
     assert float(tx.update(2.0, tx.init(1.0), 1.0)[0]) == -2.0

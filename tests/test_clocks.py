@@ -18,7 +18,11 @@ def rates(tx: Any, steps: int, bad: tuple[int, ...] = ()) -> dict[str, float]:
     state = tx.init(W)
     for step in range(1, steps + 1):
         _, state = tx.update(jnp.array(jnp.nan if step in bad else 1.0), state, W)
-    return {name: round(100 * (1 - float(value))) for name, value in gradtx.hyperparams(tx, at=state).items() if "rate" in name}
+    return {
+        name: round(100 * (1 - float(value)))
+        for name, value in gradtx.hyperparams(tx, at=state).items()
+        if "rate" in name
+    }
 
 
 def even(count: Any) -> Any:
@@ -29,12 +33,20 @@ def test_a_schedule_is_read_at_the_clock_of_its_member() -> None:
     assert rates(gradtx.conditionally_mask(gradtx.sgd(LINE), even), 5) == {"learning_rate": 3}
     assert rates(gradtx.conditionally_transform(gradtx.sgd(LINE), even), 4) == {"learning_rate": 2}
     assert rates(gradtx.apply_if_finite(gradtx.sgd(LINE), 9), 5, bad=(2, 3)) == {"learning_rate": 3}
-    assert rates(gradtx.chain(gradtx.apply_if_finite(gradtx.sgd(LINE), 9), gradtx.scale(1.0)), 5, bad=(2,)) == {"learning_rate": 4}
-    assert rates(gradtx.lookahead(gradtx.sgd(LINE), 3, 0.5, reset_state=True), 5) == {"learning_rate": 2}
+    assert rates(
+        gradtx.chain(gradtx.apply_if_finite(gradtx.sgd(LINE), 9), gradtx.scale(1.0)), 5, bad=(2,)
+    ) == {"learning_rate": 4}
+    assert rates(gradtx.lookahead(gradtx.sgd(LINE), 3, 0.5, reset_state=True), 5) == {
+        "learning_rate": 2
+    }
     assert rates(gradtx.lookahead(gradtx.sgd(LINE), 3, 0.5), 5) == {"learning_rate": 5}
     assert rates(gradtx.sam(gradtx.sgd(LINE), gradtx.scale(-1.0), 2), 5) == {"learning_rate": 2}
-    assert rates(gradtx.ema_nesterov(gradtx.apply_if_finite(gradtx.sgd(LINE), 9)), 5, bad=(2,)) == {"learning_rate": 4}
-    assert rates(gradtx.mechanize(gradtx.conditionally_mask(gradtx.sgd(LINE), even)), 5) == {"learning_rate": 3}
+    assert rates(gradtx.ema_nesterov(gradtx.apply_if_finite(gradtx.sgd(LINE), 9)), 5, bad=(2,)) == {
+        "learning_rate": 4
+    }
+    assert rates(gradtx.mechanize(gradtx.conditionally_mask(gradtx.sgd(LINE), even)), 5) == {
+        "learning_rate": 3
+    }
 
 
 def test_the_read_rate_is_the_one_of_the_next_step() -> None:
@@ -46,7 +58,9 @@ def test_the_read_rate_is_the_one_of_the_next_step() -> None:
     ):
         state = tx.init(W)
         for step in range(6):
-            _, state = tx.update(jnp.array(jnp.nan if step == 1 and "finite" in repr(tx) else 1.0), state, W)
+            _, state = tx.update(
+                jnp.array(jnp.nan if step == 1 and "finite" in repr(tx) else 1.0), state, W
+            )
         expected = float(gradtx.hyperparams(tx, at=state)["learning_rate"])
         assert expected != 1.0
         assert float(tx.update(jnp.array(1.0), state, W)[0]) == -expected
@@ -54,19 +68,31 @@ def test_the_read_rate_is_the_one_of_the_next_step() -> None:
 
 def test_one_transformation_in_several_places_has_the_clock_of_each() -> None:
     one = gradtx.sgd(LINE)
-    tx = gradtx.chain(one, finite=gradtx.apply_if_finite(one, 9), at_times=gradtx.conditionally_mask(one, even))
-    assert rates(tx, 5, bad=(2,)) == {"sgd.learning_rate": 5, "finite.inner.learning_rate": 4, "at_times.inner.learning_rate": 3}
+    tx = gradtx.chain(
+        one, finite=gradtx.apply_if_finite(one, 9), at_times=gradtx.conditionally_mask(one, even)
+    )
+    assert rates(tx, 5, bad=(2,)) == {
+        "sgd.learning_rate": 5,
+        "finite.inner.learning_rate": 4,
+        "at_times.inner.learning_rate": 3,
+    }
     masked = gradtx.conditionally_mask(one, even)
     twice = gradtx.chain(a=masked, b=masked)
     assert rates(twice, 5) == {"a.inner.learning_rate": 3, "b.inner.learning_rate": 3}
 
 
 def test_a_wrapper_that_counts_for_itself_reads_its_own_hyperparameters_there() -> None:
-    tx = gradtx.chain(gradtx.apply_if_finite(gradtx.sgd(0.1), max_consecutive_errors=lambda count: count), gradtx.scale(1.0))
+    tx = gradtx.chain(
+        gradtx.apply_if_finite(gradtx.sgd(0.1), max_consecutive_errors=lambda count: count),
+        gradtx.scale(1.0),
+    )
     state = tx.init(W)
     for step in range(4):
         _, state = tx.update(jnp.array(jnp.nan if step == 3 else 1.0), state, W)
-    assert int(gradtx.hyperparams(tx, at=state)["max_consecutive_errors"]) == 3 and int(state.count) == 4
+    assert (
+        int(gradtx.hyperparams(tx, at=state)["max_consecutive_errors"]) == 3
+        and int(state.count) == 4
+    )
 
 
 def test_tunable_keeps_a_schedule_at_the_clock_of_its_member() -> None:

@@ -1,4 +1,6 @@
-"""Several devices: shardings are kept, shard_map and jit give the numbers of one device, leaves may be spread."""
+"""Several devices: shardings are kept, shard_map and jit give the numbers of one device, leaves may
+be spread.
+"""
 
 from typing import Any
 
@@ -35,7 +37,9 @@ def train(params: Any, steps: int = 3) -> Any:
 def test_sharded_parameters_give_the_numbers_of_one_device(mesh: Mesh) -> None:
     sharded = jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec("x")))
     ours, expected = jax.jit(train)(sharded), jax.jit(train)(PARAMS)
-    chex.assert_trees_all_close(ours, expected, rtol=1e-5, atol=1e-8)  # the norm is summed in another order
+    chex.assert_trees_all_close(
+        ours, expected, rtol=1e-5, atol=1e-8
+    )  # the norm is summed in another order
 
 
 def test_eager_steps_keep_the_sharding(mesh: Mesh) -> None:
@@ -60,7 +64,15 @@ def test_shard_map_over_a_replicated_model_with_sharded_batches(mesh: Mesh) -> N
         return gradtx.apply_updates(params, updates), state
 
     spec = PartitionSpec()
-    mapped = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(spec, spec, PartitionSpec("x")), out_specs=spec, check_vma=False))
+    mapped = jax.jit(
+        jax.shard_map(
+            step,
+            mesh=mesh,
+            in_specs=(spec, spec, PartitionSpec("x")),
+            out_specs=spec,
+            check_vma=False,
+        )
+    )
     ours, _ = mapped(PARAMS, TX.init(PARAMS), batch)
     updates, _ = TX.update(jax.grad(loss)(PARAMS, batch), TX.init(PARAMS), PARAMS)
     chex.assert_trees_all_close(ours, gradtx.apply_updates(PARAMS, updates), rtol=1e-5)
@@ -80,16 +92,25 @@ def test_shard_map_over_a_sharded_model(mesh: Mesh) -> None:
 
     spec = PartitionSpec("x")
     chex.assert_trees_all_close(
-        jax.jit(jax.shard_map(steps, mesh=mesh, in_specs=spec, out_specs=spec))(PARAMS), jax.jit(steps)(PARAMS), rtol=1e-6
+        jax.jit(jax.shard_map(steps, mesh=mesh, in_specs=spec, out_specs=spec))(PARAMS),
+        jax.jit(steps)(PARAMS),
+        rtol=1e-6,
     )
 
 
 def test_leaves_on_different_devices_step_eagerly() -> None:
     """Like leaves are bundled by device, so a model spread over devices by hand works without jit."""
     tx = gradtx.sgd(0.1, momentum=0.9)
-    params = {f"w{i}": jax.device_put(jnp.ones(3), device) for i, device in enumerate(jax.devices() * 2)}
+    params = {
+        f"w{i}": jax.device_put(jnp.ones(3), device) for i, device in enumerate(jax.devices() * 2)
+    }
     updates, state = tx.update(params, tx.init(params))
     new = gradtx.apply_updates(params, updates)
-    assert {name: leaf.devices() for name, leaf in new.items()} == {name: leaf.devices() for name, leaf in params.items()}
-    chex.assert_trees_all_close(jax.tree.map(np.asarray, new), jax.tree.map(lambda leaf: np.full(3, 0.9, np.float32), params))
+    assert {name: leaf.devices() for name, leaf in new.items()} == {
+        name: leaf.devices() for name, leaf in params.items()
+    }
+    chex.assert_trees_all_close(
+        jax.tree.map(np.asarray, new),
+        jax.tree.map(lambda leaf: np.full(3, 0.9, np.float32), params),
+    )
     assert int(state.count) == 1

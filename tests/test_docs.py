@@ -1,4 +1,6 @@
-"""The docs do what they say: pages run and print what they show, no name is missing, links lead somewhere, bytes are measured."""
+"""The docs do what they say: pages run and print what they show, no name is missing, links lead
+somewhere, bytes are measured.
+"""
 
 import inspect
 import json
@@ -20,7 +22,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-ROW = re.compile(r"^\| \[`(\w+)`\]\(#gradtx\.\1\) \| (.*?) \| .* \| ([\w, –]+) \| (\d+) \|.*\|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| \[`(\w+)`\]\(#gradtx\.\1\) \| (.*?) \| .* \| ([\w, –]+) \| (\d+) \|.*\|$", re.MULTILINE
+)
 CALL = re.compile(r"^\| `(\w+\(.*\))` \| (\d+) \|$", re.MULTILINE)
 
 
@@ -33,13 +37,19 @@ def test_page_prints_what_it_shows(page: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_pages_are_in_the_index() -> None:
-    toctree = re.search(r"^```\{toctree\}\n(.*?)^```$", (DOCS / "index.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    toctree = re.search(
+        r"^```\{toctree\}\n(.*?)^```$",
+        (DOCS / "index.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
     assert toctree is not None
     assert {*toctree[1].split()} - {":hidden:"} == {page.stem for page in PAGES} - {"index"}
 
 
 def test_every_block_says_what_it_prints() -> None:
-    """A block that prints is followed by what it prints, but for code cells, whose output the build adds."""
+    """A block that prints is followed by what it prints, but for code cells, whose output the build
+    adds.
+    """
     for page in PAGES:
         for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
             assert match[2] is not None or "print(" not in match[1], f"{page.name}: {match[1]}"
@@ -52,7 +62,9 @@ def test_links_lead_to_files(page: Path) -> None:
         if "://" not in link and path:
             assert (page.parent / path).exists(), f"{page.name}: {link}"
         if anchor and page.parent == DOCS and not anchor.startswith("gradtx."):
-            assert anchor in headings((page.parent / path) if path else page), f"{page.name}: {link}"
+            assert anchor in headings((page.parent / path) if path else page), (
+                f"{page.name}: {link}"
+            )
 
 
 def headings(page: Path) -> set[str]:
@@ -62,21 +74,39 @@ def headings(page: Path) -> set[str]:
 
 
 def public_names() -> set[str]:
-    return set(re.findall(r"^from gradtx\.\S+ import \w+ as (\w+)$", (ROOT / "gradtx" / "__init__.py").read_text(), re.MULTILINE))
+    return set(
+        re.findall(
+            r"^from gradtx\.\S+ import \w+ as (\w+)$",
+            (ROOT / "gradtx" / "__init__.py").read_text(),
+            re.MULTILINE,
+        )
+    )
 
 
 def test_every_public_name_is_in_the_api_once() -> None:
     text = (DOCS / "api.md").read_text(encoding="utf-8")
-    public = text.split("## Testing")[0].replace(".. currentmodule:: gradtx.core.errors", "## Kinds\n")
-    listed = re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", public.split("## Kinds")[0], re.MULTILINE)
+    public = text.split("## Testing")[0].replace(
+        ".. currentmodule:: gradtx.definition.errors", "## Kinds\n"
+    )
+    listed = re.findall(
+        r"^\.\. (?:auto\w+|py:data):: (\w+)$", public.split("## Kinds")[0], re.MULTILINE
+    )
     assert len(listed) == len(set(listed))
     assert set(listed) == public_names()
 
 
 def test_errors_and_test_helpers_are_in_the_api() -> None:
     text = (DOCS / "api.md").read_text(encoding="utf-8")
-    kinds = re.findall(r"^class (\w+)\(GradtxError\)", (ROOT / "gradtx" / "core" / "errors.py").read_text(), re.MULTILINE)
-    helpers = re.findall(r"^from gradtx\.\S+ import \w+ as (\w+)$", (ROOT / "gradtx" / "testing" / "__init__.py").read_text(), re.MULTILINE)
+    kinds = re.findall(
+        r"^class (\w+)\(GradtxError\)",
+        (ROOT / "gradtx" / "core" / "errors.py").read_text(),
+        re.MULTILINE,
+    )
+    helpers = re.findall(
+        r"^from gradtx\.\S+ import \w+ as (\w+)$",
+        (ROOT / "gradtx" / "testing" / "__init__.py").read_text(),
+        re.MULTILINE,
+    )
     assert kinds and helpers
     assert all(re.search(rf":: {name}$", text, re.MULTILINE) for name in [*kinds, *helpers])
 
@@ -84,17 +114,38 @@ def test_errors_and_test_helpers_are_in_the_api() -> None:
 OTHER_SIGNATURES = {
     "dpsgd",
     *("Schedule", "State", "GradientTransformation", "EmptyState"),
-    *("chain", "global_norm", "masked", "multi_transform", "partition", "scale_by_factored_rms", "scale_by_learning_rate"),
+    *(
+        "chain",
+        "global_norm",
+        "masked",
+        "multi_transform",
+        "partition",
+        "scale_by_factored_rms",
+        "scale_by_learning_rate",
+    ),
     *("muon", "scale_by_muon"),
 }
-"""Classes, and functions whose difference docs/from_optax.md tells, or that name or require what Optax does not."""
+"""Classes, and functions whose difference docs/from_optax.md tells, or that name or require what
+Optax does not.
+"""
 
 
 def arguments(function: Any) -> list[tuple[str, Any]]:
-    """Names and defaults; a default that is a function or a transformation is one, whichever library's."""
-    found = [(parameter.name, parameter.default) for parameter in inspect.signature(function).parameters.values()]
+    """Names and defaults; a default that is a function or a transformation is one, whichever
+    library's.
+    """
+    found = [
+        (parameter.name, parameter.default)
+        for parameter in inspect.signature(function).parameters.values()
+    ]
     return [
-        (name, "an object" if (callable(default) or hasattr(default, "update")) and default is not inspect.Parameter.empty else default)
+        (
+            name,
+            "an object"
+            if (callable(default) or hasattr(default, "update"))
+            and default is not inspect.Parameter.empty
+            else default,
+        )
         for name, default in found
     ]
 
@@ -104,7 +155,9 @@ def peer(name: str) -> Any:
     return getattr(optax.contrib, name, None) or getattr(optax, name, None)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in public_names() - OTHER_SIGNATURES if peer(name) is not None))
+@pytest.mark.parametrize(
+    "name", sorted(name for name in public_names() - OTHER_SIGNATURES if peer(name) is not None)
+)
 def test_arguments_and_defaults_are_those_of_optax(name: str) -> None:
     """In their order; more may follow."""
     theirs = arguments(peer(name))
@@ -113,28 +166,47 @@ def test_arguments_and_defaults_are_those_of_optax(name: str) -> None:
 
 def bytes_per_parameter(tx: gradtx.GradientTransformation, shape: tuple[int, ...]) -> float:
     slots = jax.eval_shape(tx.init, {"w": jax.ShapeDtypeStruct(shape, jnp.float32)}).slots
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(slots)) / math.prod(shape)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(slots)) / math.prod(
+        shape
+    )
 
 
-def assert_bytes(tx: gradtx.GradientTransformation, said: int, where: str, shape: tuple[int, ...] = (1024,)) -> None:
-    """The page rounds: one number kept for an array of 1024, or for the tree, is 0.004 bytes per parameter; L-BFGS keeps sixteen."""
+def assert_bytes(
+    tx: gradtx.GradientTransformation, said: int, where: str, shape: tuple[int, ...] = (1024,)
+) -> None:
+    """The page rounds: one number kept for an array of 1024, or for the tree, is 0.004 bytes per
+    parameter; L-BFGS keeps sixteen.
+    """
     assert 0 <= bytes_per_parameter(tx, shape) - said < 0.07, where
 
 
-REQUIRED: dict[str, dict[str, Any]] = {"dpsgd": {"l2_norm_clip": 1.0, "noise_multiplier": 1.0}, "muon_clip": {"where": "w"}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "dpsgd": {"l2_norm_clip": 1.0, "noise_multiplier": 1.0},
+    "muon_clip": {"where": "w"},
+}
 """What an optimizer must be given besides a learning rate."""
 
 
 def test_every_optimizer_has_a_row_with_its_measured_bytes() -> None:
-    arrays, matrices = (DOCS / "optimizers.md").read_text(encoding="utf-8").split("## Matrix methods")
-    rows = [(*row, shape) for part, shape in ((arrays, (1024,)), (matrices, (128, 128))) for row in ROW.findall(part)]
+    arrays, matrices = (
+        (DOCS / "optimizers.md").read_text(encoding="utf-8").split("## Matrix methods")
+    )
+    rows = [
+        (*row, shape)
+        for part, shape in ((arrays, (1024,)), (matrices, (128, 128)))
+        for row in ROW.findall(part)
+    ]
     names = {path.stem for path in (ROOT / "gradtx" / "optimizers").glob("[a-z]*.py")}
     assert sorted(name for name, *_ in rows) == sorted(names)
     for name, sentence, needs, size, shape in rows:
         maker = getattr(gradtx, name)
         tx = maker(0.1, **REQUIRED.get(name, {}))
-        assert sentence == maker.__doc__.strip().splitlines()[0], f"docs/optimizers.md: the row of {name}"
-        assert needs == (", ".join(sorted(tx.needs)) or "–"), f"docs/optimizers.md: the row of {name}"
+        assert sentence == maker.__doc__.strip().splitlines()[0], (
+            f"docs/optimizers.md: the row of {name}"
+        )
+        assert needs == (", ".join(sorted(tx.needs)) or "–"), (
+            f"docs/optimizers.md: the row of {name}"
+        )
         assert_bytes(tx, int(size), f"docs/optimizers.md: the row of {name}", shape)
 
 
@@ -149,10 +221,19 @@ def test_the_table_of_what_was_measured_is_that_of_the_last_record() -> None:
     last = max((ROOT / "benchmarks" / "records").glob("*-quality.json"))
     rows = json.loads(last.read_text(encoding="utf-8"))["rows"]
     table = re.findall(
-        r"^\| `(\w+)` \| ([\d.e+-]+) \| ([\d.]+) \| ([\d.]+)% \| ([\d.,]+) \|$", (DOCS / "choose.md").read_text(), re.MULTILINE
+        r"^\| `(\w+)` \| ([\d.e+-]+) \| ([\d.]+) \| ([\d.]+)% \| ([\d.,]+) \|$",
+        (DOCS / "choose.md").read_text(),
+        re.MULTILINE,
     )
-    assert [name for name, *_ in table] == [row["optimizer"] for row in sorted(rows, key=lambda row: row["loss"])]
+    assert [name for name, *_ in table] == [
+        row["optimizer"] for row in sorted(rows, key=lambda row: row["loss"])
+    ]
     measured = {row["optimizer"]: row for row in rows}
     for name, rate, loss, accuracy, valley in table:
-        row, said = measured[name], (float(rate), float(loss), float(accuracy) / 100, float(valley.replace(",", "")))
-        assert said == pytest.approx((row["rate"], row["loss"], row["accuracy"], row["valley"]), rel=0.05), name
+        row, said = (
+            measured[name],
+            (float(rate), float(loss), float(accuracy) / 100, float(valley.replace(",", ""))),
+        )
+        assert said == pytest.approx(
+            (row["rate"], row["loss"], row["accuracy"], row["valley"]), rel=0.05
+        ), name

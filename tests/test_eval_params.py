@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import StateError
+from gradtx.definition.errors import StateError
 from tests.evaluating import EMA, GRADS, PARAMS, READERS, SGD, W, close, evaluated, train
 from tests.methods.averages import turning
 from tests.methods.row import rate
@@ -35,7 +35,11 @@ def test_averages_by_hand(name: str) -> None:
 # Against the references, step by step
 
 ORACLES: dict[str, tuple[Any, Any, Any]] = {
-    "all": (gradtx.chain(gradtx.sgd(0.1), gradtx.params_average()), after(descend(each(ref.identity), 0.1), own.swa(0, 1)), "eval"),
+    "all": (
+        gradtx.chain(gradtx.sgd(0.1), gradtx.params_average()),
+        after(descend(each(ref.identity), 0.1), own.swa(0, 1)),
+        "eval",
+    ),
     "cycles": (
         gradtx.chain(gradtx.sgd(rate), gradtx.params_average(start=5, every=3)),
         after(descend(each(ref.identity), rate), own.swa(5, 3)),
@@ -61,12 +65,18 @@ ORACLES: dict[str, tuple[Any, Any, Any]] = {
         others.schedule_free(descend(each(ref.identity), 0.2), 0.2, 0.8),
         "x",
     ),
-    "lookahead": (gradtx.lookahead(gradtx.sgd(0.1), 3, 0.6), others.lookahead(descend(each(ref.identity), 0.1), 3, 0.6), "slow"),
+    "lookahead": (
+        gradtx.lookahead(gradtx.sgd(0.1), 3, 0.6),
+        others.lookahead(descend(each(ref.identity), 0.1), 3, 0.6),
+        "slow",
+    ),
 }
 
 
 def kept(memory: Any, field: str, count: int) -> Any:
-    """What a reference says is to be evaluated: one list, or one array in the memory of each of the last rule's arrays."""
+    """What a reference says is to be evaluated: one list, or one array in the memory of each of the
+    last rule's arrays.
+    """
     if field in memory:
         return memory[field]
     return [memory[("method", 1)][index][field] for index in range(count)]
@@ -79,9 +89,14 @@ def test_what_is_evaluated_is_that_of_the_reference(name: str) -> None:
         params = [jnp.asarray(w) for w in start()]
         theirs, memory, state = start(), {}, tx.init(params)
         for step in range(1, 16):
-            updates, state = jax.jit(tx.update)([jnp.asarray(g) for g in gradient(step)], state, params)
+            updates, state = jax.jit(tx.update)(
+                [jnp.asarray(g) for g in gradient(step)], state, params
+            )
             params = gradtx.apply_updates(params, updates)
-            theirs = [w + u for w, u in zip(theirs, oracle(gradient(step), theirs, memory, step), strict=True)]
+            theirs = [
+                w + u
+                for w, u in zip(theirs, oracle(gradient(step), theirs, memory, step), strict=True)
+            ]
             close(gradtx.eval_params(tx, state, params), kept(memory, field, len(theirs)), 1e-11)
 
 
@@ -109,9 +124,14 @@ PLACES: dict[str, Any] = {
     "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 3),
     "flatten": gradtx.flatten,
     "split": gradtx.split_real_and_imaginary,
-    "conditionally_transform": lambda tx: gradtx.conditionally_transform(tx, lambda count: count >= 0),
+    "conditionally_transform": lambda tx: gradtx.conditionally_transform(
+        tx, lambda count: count >= 0
+    ),
     "conditionally_mask": lambda tx: gradtx.conditionally_mask(tx, lambda count: count >= 0),
-    "nested": lambda tx: gradtx.chain(gradtx.apply_if_finite(gradtx.flatten(gradtx.tunable(gradtx.masked(tx, ".*"))), 3), optax.scale(1.0)),
+    "nested": lambda tx: gradtx.chain(
+        gradtx.apply_if_finite(gradtx.flatten(gradtx.tunable(gradtx.masked(tx, ".*"))), 3),
+        optax.scale(1.0),
+    ),
     "beside Optax's": lambda tx: gradtx.chain(optax.clip(100.0), tx, optax.identity()),
 }
 
@@ -128,7 +148,9 @@ def test_it_is_found_wherever_it_stands(name: str, place: str) -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", READERS)
 def test_what_a_mask_leaves_out_is_as_it_was_trained(name: str, place: str) -> None:
-    tx = gradtx.masked(READERS[name] if place == "mask of all" else PLACES[place](READERS[name]), "a")
+    tx = gradtx.masked(
+        READERS[name] if place == "mask of all" else PLACES[place](READERS[name]), "a"
+    )
     state, params = train(tx)
     found = gradtx.eval_params(tx, state, params)
     assert found["b"]["c"] is params["b"]["c"]
@@ -136,9 +158,14 @@ def test_what_a_mask_leaves_out_is_as_it_was_trained(name: str, place: str) -> N
 
 
 def test_groups_have_each_their_own() -> None:
-    tx = gradtx.partition({"x": READERS["lookahead"], "y": READERS["params_ema"]}, [("a", "x"), (".*", "y")])
+    tx = gradtx.partition(
+        {"x": READERS["lookahead"], "y": READERS["params_ema"]}, [("a", "x"), (".*", "y")]
+    )
     found = evaluated(tx)
-    close(found, {"a": evaluated(READERS["lookahead"])["a"], "b": evaluated(READERS["params_ema"])["b"]})
+    close(
+        found,
+        {"a": evaluated(READERS["lookahead"])["a"], "b": evaluated(READERS["params_ema"])["b"]},
+    )
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -156,7 +183,10 @@ def test_many_at_once(name: str) -> None:
     batch = jax.tree.map(lambda x: jnp.stack([x, 2 * x, -x]), GRADS)
     found = jax.vmap(lambda grads: evaluated(tx, grads=grads))(batch)
     for index in range(3):
-        close(jax.tree.map(lambda x, i=index: x[i], found), evaluated(tx, grads=jax.tree.map(lambda x, i=index: x[i], batch)))
+        close(
+            jax.tree.map(lambda x, i=index: x[i], found),
+            evaluated(tx, grads=jax.tree.map(lambda x, i=index: x[i], batch)),
+        )
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -186,7 +216,15 @@ def test_what_is_read_out_outlives_the_donated_state(name: str) -> None:
     close(found, before)
 
 
-@pytest.mark.parametrize("tx", [SGD, gradtx.chain(gradtx.clip(1.0), optax.adam(0.1)), gradtx.flatten(gradtx.adam(0.1)), optax.adam(0.1)])
+@pytest.mark.parametrize(
+    "tx",
+    [
+        SGD,
+        gradtx.chain(gradtx.clip(1.0), optax.adam(0.1)),
+        gradtx.flatten(gradtx.adam(0.1)),
+        optax.adam(0.1),
+    ],
+)
 def test_a_definition_without_any_gives_the_parameters_themselves(tx: Any) -> None:
     state, params = train(tx)
     assert gradtx.eval_params(tx, state, params) is params
@@ -217,7 +255,9 @@ def test_at_the_top_of_an_ascent_sam_is_evaluated_where_it_began() -> None:
     assert seen == [(8.25, 8.0), (8.5, 8.0), (7.5, 7.5), (7.75, 7.5), (8.0, 7.5), (7.0, 7.0)]
     averaged = gradtx.sam(gradtx.chain(gradtx.sgd(0.5), EMA), gradtx.sgd(0.25), 3)
     state, w = train(averaged, W, jnp.array(1.0), steps=4)
-    assert float(gradtx.eval_params(averaged, state, w)) == (8.0 + 6.5) / 2  # the third gradient is 3
+    assert (
+        float(gradtx.eval_params(averaged, state, w)) == (8.0 + 6.5) / 2
+    )  # the third gradient is 3
 
 
 # States of other definitions
@@ -227,27 +267,48 @@ def test_a_state_of_another_definition_is_refused() -> None:
     state, params = train(READERS["params_ema"])
     for tx, said in (
         (SGD, r"the state holds slots for 'params_ema', which is no member of this definition"),
-        (READERS["params_average"], r"the state holds slots for 'params_ema', which is no member of this definition"),
-        (gradtx.chain(SGD, params_ema=gradtx.params_average()), r"member params_ema keeps Averaged, its state holds ParamsAverage"),
+        (
+            READERS["params_average"],
+            r"the state holds slots for 'params_ema', which is no member of this definition",
+        ),
+        (
+            gradtx.chain(SGD, params_ema=gradtx.params_average()),
+            r"member params_ema keeps Averaged, its state holds ParamsAverage",
+        ),
     ):
         with pytest.raises(StateError, match=said):
             gradtx.eval_params(tx, state, params)
-    with pytest.raises(StateError, match=r"the state has nothing for member 'params_ema'; it holds nothing"):
+    with pytest.raises(
+        StateError, match=r"the state has nothing for member 'params_ema'; it holds nothing"
+    ):
         gradtx.eval_params(READERS["params_ema"], SGD.init(params), params)
-    with pytest.raises(StateError, match=r"the state of chain is a dict, not a gradtx\.State: pass the state that tx\.update gave"):
+    with pytest.raises(
+        StateError,
+        match=r"the state of chain is a dict, not a gradtx\.State: pass the state that tx\.update gave",
+    ):
         gradtx.eval_params(READERS["params_ema"], state.slots, params)
-    with pytest.raises(StateError, match=r"slot 'ema' of member params_ema was made for other parameters: 'b/c' is only in the state"):
+    with pytest.raises(
+        StateError,
+        match=r"slot 'ema' of member params_ema was made for other parameters: 'b/c' is only in the state",
+    ):
         gradtx.eval_params(READERS["params_ema"], state, {"a": params["a"]})
-    with pytest.raises(StateError, match=r"params_ema keeps ema f32\[2\] at 'a', and the parameter is f32\[3\]: this state was made"):
+    with pytest.raises(
+        StateError,
+        match=r"params_ema keeps ema f32\[2\] at 'a', and the parameter is f32\[3\]: this state was made",
+    ):
         gradtx.eval_params(READERS["params_ema"], state, {**params, "a": jnp.zeros(3)})
 
 
 def test_a_member_inside_a_chain_of_optax_is_not_passed_over_in_silence() -> None:
     inner = READERS["params_ema"]
-    for tx in (optax.chain(optax.clip(1.0), inner), gradtx.chain(optax.chain(optax.clip(1.0), inner), gradtx.scale(1.0))):
+    for tx in (
+        optax.chain(optax.clip(1.0), inner),
+        gradtx.chain(optax.chain(optax.clip(1.0), inner), gradtx.scale(1.0)),
+    ):
         state, params = train(tx)
         with pytest.raises(
-            StateError, match=r"holds one of gradtx's, whose definition eval_params cannot see .* put the members in gradtx"
+            StateError,
+            match=r"holds one of gradtx's, whose definition eval_params cannot see .* put the members in gradtx",
         ):
             gradtx.eval_params(tx, state, params)
 
@@ -263,7 +324,9 @@ def pass_on(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
 @pytest.mark.parametrize("share", [0.5, lambda count: 0.125 * count])
 def test_a_read_out_may_go_by_a_hyperparameter(share: Any) -> None:
     """Of the state, where tunable keeps it there; of a schedule, at the count of the state."""
-    tx = gradtx.leafwise(None, pass_on, hyperparams={"share": share}, evaluate=halfway, name="halfway")
+    tx = gradtx.leafwise(
+        None, pass_on, hyperparams={"share": share}, evaluate=halfway, name="halfway"
+    )
     held = gradtx.tunable(tx)
     state = held.init(W)
     for _ in range(4):

@@ -1,4 +1,6 @@
-"""Curvature estimates, Sophia, and differential privacy, in the corners that the rows of the table do not reach."""
+"""Curvature estimates, Sophia, and differential privacy, in the corners that the rows of the table
+do not reach.
+"""
 
 import functools
 from typing import Any
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import HyperparamError, MissingExtraError, StructureError
+from gradtx.definition.errors import HyperparamError, MissingExtraError, StructureError
 from tests.peer import optax
 from tests.test_wrappers import NAN, ONE, close
 
@@ -24,7 +26,9 @@ MATRIX = jnp.array([[2.0, 1.0, 0.0], [1.0, -1.0, 0.5], [0.0, 0.5, 3.0]])
 
 
 def test_the_mean_of_the_estimates_is_the_diagonal() -> None:
-    """An entry's variance is the sum of squares of its row beside the diagonal: 1, 1.25 and 0.25; an integer is left alone."""
+    """An entry's variance is the sum of squares of its row beside the diagonal: 1, 1.25 and 0.25;
+    an integer is left alone.
+    """
     w = {"x": jnp.ones(3), "y": ONE, "n": jnp.array(3)}
     grads = {**w, "n": jnp.array(7)}
     tx = gradtx.hutchinson_estimator_diag_hessian(random_seed=5)
@@ -35,12 +39,17 @@ def test_the_mean_of_the_estimates_is_the_diagonal() -> None:
     np.testing.assert_allclose(x.var(0), [1.0, 1.25, 0.25], rtol=0.1)
     assert found[0]["n"] == 7 and all(one["y"] == 6.0 for one in found)
     again = gradtx.hutchinson_estimator_diag_hessian(random_seed=6)
-    assert any((again.update(grads, gradtx.State(jnp.int32(c), {}), w, obj_fn=bowl)[0]["x"] != x[c]).any() for c in range(5))
+    assert any(
+        (again.update(grads, gradtx.State(jnp.int32(c), {}), w, obj_fn=bowl)[0]["x"] != x[c]).any()
+        for c in range(5)
+    )
 
 
 def test_signs_differ_between_arrays() -> None:
     tx, w = gradtx.hutchinson_estimator_diag_hessian(), {"a": jnp.ones(64), "b": jnp.ones(64)}
-    coupled = tx.update(w, tx.init(w), w, obj_fn=lambda w: jnp.sum(w["a"] * w["b"]))[0]["a"]  # H z of a is z of b
+    coupled = tx.update(w, tx.init(w), w, obj_fn=lambda w: jnp.sum(w["a"] * w["b"]))[0][
+        "a"
+    ]  # H z of a is z of b
     assert set(coupled.tolist()) == {-1.0, 1.0} and abs(float(coupled.mean())) < 0.5
 
 
@@ -57,21 +66,39 @@ def test_the_curvature_is_measured_at_every_kth_step_only() -> None:
     for _ in range(9):
         _, state = tx.update(w, state, w, obj_fn=loss)
         called.append(len(calls))
-    assert [bool(n) for n in np.diff([0, *called])] == [True, False, False, False, True, False, False, False, True]
+    assert [bool(n) for n in np.diff([0, *called])] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_sophia_says_what_it_must_be_told() -> None:
-    with pytest.raises(HyperparamError, match=r"sophia: update_interval = 0 is no number of steps; give a whole number from 1 on"):
+    with pytest.raises(
+        HyperparamError,
+        match=r"sophia: update_interval = 0 is no number of steps; give a whole number from 1 on",
+    ):
         gradtx.sophia(0.1, update_interval=0)
     tx = gradtx.sophia(0.1)
     with pytest.raises(MissingExtraError, match="needs obj_fn"):
         tx.update(ONE, tx.init(ONE), ONE)
     z = jnp.ones(2, jnp.complex64)
-    with pytest.raises(StructureError, match=r"hutchinson_estimator_diag_hessian is not defined for complex numbers, and '' is c64\[2\]"):
+    with pytest.raises(
+        StructureError,
+        match=r"hutchinson_estimator_diag_hessian is not defined for complex numbers, and '' is c64\[2\]",
+    ):
         tx.update(z, tx.init(z), z, obj_fn=lambda z: jnp.sum(jnp.abs(z)))
 
 
-def test_sophia_prints_how_many_entries_are_within_the_bound(capfd: pytest.CaptureFixture[str]) -> None:
+def test_sophia_prints_how_many_entries_are_within_the_bound(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     w = jnp.array([1.0, 100.0])
     tx = gradtx.sophia(0.1, b1=0.0, eps=1.0, verbose=True, print_win_rate_every_n_steps=2)
     step, state = jax.jit(functools.partial(tx.update, obj_fn=jnp.sum)), tx.init(w)
@@ -86,7 +113,10 @@ def test_sophia_prints_how_many_entries_are_within_the_bound(capfd: pytest.Captu
 
 def examples(batch: int) -> dict[str, jax.Array]:
     generator = np.random.default_rng(0)
-    return {name: jnp.asarray(generator.normal(size=(batch, *shape)), jnp.float32) for name, shape in (("a", (3, 4)), ("b", ()))}
+    return {
+        name: jnp.asarray(generator.normal(size=(batch, *shape)), jnp.float32)
+        for name, shape in (("a", (3, 4)), ("b", ()))
+    }
 
 
 PARAMS = {"a": jnp.zeros((3, 4)), "b": jnp.zeros(())}
@@ -103,7 +133,9 @@ def test_without_noise_it_is_that_of_optax() -> None:
 
 
 def test_the_noise_has_the_variance_of_the_paper() -> None:
-    """(noise_multiplier c / B)^2 = (2 * 3 / 4)^2, other numbers at every step and for every array, the same for the same key."""
+    """(noise_multiplier c / B)^2 = (2 * 3 / 4)^2, other numbers at every step and for every array,
+    the same for the same key.
+    """
     params = {"a": jnp.zeros(20_000), "b": jnp.zeros(20_000)}
     grads = jax.tree.map(lambda w: jnp.zeros((4, *w.shape)), params)
     tx = gradtx.dpsgd(1.0, 3.0, 2.0, key=jax.random.key(1))
@@ -120,16 +152,29 @@ def test_the_noise_has_the_variance_of_the_paper() -> None:
 
 def test_an_example_that_is_not_finite_counts_for_nothing() -> None:
     tx = gradtx.differentially_private_aggregate(1.0, 0.0)
-    updates, _ = tx.update({"a": jnp.array([[NAN, 1.0], [0.3, 0.4]]), "b": jnp.array([9.0, 0.0])}, tx.init({}))
-    assert np.isnan(updates["a"][0]) and updates["a"][1].item() == pytest.approx(0.2) and updates["b"].item() == 0.0
+    updates, _ = tx.update(
+        {"a": jnp.array([[NAN, 1.0], [0.3, 0.4]]), "b": jnp.array([9.0, 0.0])}, tx.init({})
+    )
+    assert (
+        np.isnan(updates["a"][0])
+        and updates["a"][1].item() == pytest.approx(0.2)
+        and updates["b"].item() == 0.0
+    )
 
 
 def test_gradients_per_example_have_a_batch_axis() -> None:
     tx = gradtx.dpsgd(0.1, 1.0, 1.0)
     wrong = {"a": jnp.ones((5, 3, 4)), "b": jnp.ones(())}
-    with pytest.raises(StructureError, match=r"gradients per example, .*: 'a' is f32\[5,3,4\], and 'b' is f32\[\]"):
+    with pytest.raises(
+        StructureError, match=r"gradients per example, .*: 'a' is f32\[5,3,4\], and 'b' is f32\[\]"
+    ):
         tx.update(wrong, tx.init(PARAMS), PARAMS)
-    with pytest.raises(StructureError, match="the gradients and the parameters differ in structure: 'b' is only in the parameters"):
+    with pytest.raises(
+        StructureError,
+        match="the gradients and the parameters differ in structure: 'b' is only in the parameters",
+    ):
         tx.update({"a": jnp.ones((5, 3, 4))}, tx.init(PARAMS), PARAMS)
-    with pytest.raises(HyperparamError, match="key = 1 and seed = 2 say the same; give one of them"):
+    with pytest.raises(
+        HyperparamError, match="key = 1 and seed = 2 say the same; give one of them"
+    ):
         gradtx.dpsgd(0.1, 1.0, 1.0, key=1, seed=2)

@@ -1,4 +1,6 @@
-"""Methods that need no learning rate, in corners: zero and broken gradients, overflow, wrong arguments, what the whole tree shares."""
+"""Methods that need no learning rate, in corners: zero and broken gradients, overflow, wrong
+arguments, what the whole tree shares.
+"""
 
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import GradtxError, HyperparamError, MissingExtraError
+from gradtx.definition.errors import GradtxError, HyperparamError, MissingExtraError
 from tests.peer import optax
 from tests.trees import gradient, start
 
@@ -27,7 +29,9 @@ SHARING: dict[str, gradtx.GradientTransformation] = {
 """Methods that keep scalars of the whole tree."""
 
 
-def steps(tx: Any, gradients: list[Any], params: Any = PARAMS, value: float = 2.0) -> tuple[Any, Any]:
+def steps(
+    tx: Any, gradients: list[Any], params: Any = PARAMS, value: float = 2.0
+) -> tuple[Any, Any]:
     """The last updates, and the state."""
     state, updates = tx.init(params), None
     told = {"value": value} if "value" in tx.needs else {}
@@ -87,15 +91,22 @@ def test_one_array_or_several_make_no_difference(name: str) -> None:
     joined = [jnp.concatenate([tree["a"], tree["b"].ravel()]) for tree in (PARAMS, GRADS)]
     apart, _ = steps(SHARING[name], [GRADS, scaled(0.5), scaled(2.0)])
     together, _ = steps(SHARING[name], [joined[1], 0.5 * joined[1], 2.0 * joined[1]], joined[0])
-    np.testing.assert_allclose(jnp.concatenate([apart["a"], apart["b"].ravel()]), together, rtol=1e-4)
+    np.testing.assert_allclose(
+        jnp.concatenate([apart["a"], apart["b"].ravel()]), together, rtol=1e-4
+    )
 
 
 def test_layerwise_dog_beside_optax() -> None:
-    """Optax's keeps one number per array in an array of one entry, so its scalars grow an axis, and ranks must be promoted."""
+    """Optax's keeps one number per array in an array of one entry, so its scalars grow an axis, and
+    ranks must be promoted.
+    """
     arguments = (0.1, 1e-2, jnp.float64, 0.5)
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         params = [jnp.asarray(w) for w in start() if w.ndim]
-        ours, theirs = gradtx.scale_by_distance_over_gradients(*arguments), optax.scale_by_distance_over_gradients(*arguments)
+        ours, theirs = (
+            gradtx.scale_by_distance_over_gradients(*arguments),
+            optax.scale_by_distance_over_gradients(*arguments),
+        )
         mine, other = ours.init(params), theirs.init(params)
         for step in range(1, 10):
             grads = [jnp.asarray(g) for g in gradient(step) if g.ndim]
@@ -117,7 +128,10 @@ def test_the_first_parameters_are_never_kept_narrower_than_they_are() -> None:
 def test_polyak_variants_below_the_bound_of_the_loss() -> None:
     w, g = jnp.array([1.0]), jnp.array([2.0])
     up, still = (gradtx.polyak_sgd(f_min=5.0, variant=variant) for variant in ("sps", "sps+"))
-    assert up.update(g, up.init(w), value=1.0)[0].tolist() == [2.0] and still.update(g, still.init(w), value=1.0)[0].item() == 0.0
+    assert (
+        up.update(g, up.init(w), value=1.0)[0].tolist() == [2.0]
+        and still.update(g, still.init(w), value=1.0)[0].item() == 0.0
+    )
 
 
 @pytest.mark.parametrize("tx", [gradtx.polyak_sgd(), gradtx.momo(), gradtx.momo_adam()])
@@ -137,35 +151,58 @@ def test_scaling_of_polyak_sgd_divides_the_step_within_the_bound() -> None:
 
 
 def test_cocob_does_not_see_a_constant_learning_rate() -> None:
-    pairs = [steps(gradtx.cocob(rate, eps=0.0), [GRADS, scaled(-2.0), GRADS])[0] for rate in (1.0, 0.125)]
+    pairs = [
+        steps(gradtx.cocob(rate, eps=0.0), [GRADS, scaled(-2.0), GRADS])[0] for rate in (1.0, 0.125)
+    ]
     assert all(map(np.array_equal, *map(jax.tree.leaves, pairs)))
 
 
 def test_what_is_wrong_is_said() -> None:
-    with pytest.raises(HyperparamError, match=r"init_step = 'far' is no pair .* the forms are 'distance', 'learning_rate', 'heuristic'"):
+    with pytest.raises(
+        HyperparamError,
+        match=r"init_step = 'far' is no pair .* the forms are 'distance', 'learning_rate', 'heuristic'",
+    ):
         gradtx.dog(init_step="far")  # pyright: ignore[reportArgumentType]
     with pytest.raises(HyperparamError, match=r"init_step = \('far', 0.1\) is no pair"):
         gradtx.dog(init_step=("far", 0.1))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(GradtxError, match=r"scale_by_polyak: variant = 'sps-' is unknown; choose 'sps' or 'sps\+'"):
+    with pytest.raises(
+        GradtxError, match=r"scale_by_polyak: variant = 'sps-' is unknown; choose 'sps' or 'sps\+'"
+    ):
         gradtx.polyak_sgd(variant="sps-")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(MissingExtraError, match=r"momo needs value: call update\(grads, state, params, value=\.\.\.\)"):
+    with pytest.raises(
+        MissingExtraError,
+        match=r"momo needs value: call update\(grads, state, params, value=\.\.\.\)",
+    ):
         gradtx.momo().update(GRADS, gradtx.momo().init(PARAMS), PARAMS)
-    with pytest.raises(HyperparamError, match=r"mechanize: num_betas = 0 is no whole number of at least 1"):
+    with pytest.raises(
+        HyperparamError, match=r"mechanize: num_betas = 0 is no whole number of at least 1"
+    ):
         gradtx.mechanize(gradtx.sgd(1.0), num_betas=0)
 
 
 def test_mechanic_around_whatever_there_is() -> None:
-    """An Optax optimizer, another Mechanic, one that must be told the loss; names in the state never collide."""
+    """An Optax optimizer, another Mechanic, one that must be told the loss; names in the state
+    never collide.
+    """
     inner = gradtx.mechanize(optax.sgd(0.1, momentum=0.9))
     state = gradtx.chain(gradtx.clip(1.0), gradtx.mechanize(inner)).init(PARAMS)
-    assert set(state.slots["mechanize"]) == {"base_optimizer", "mechanic"} == set(state.slots["mechanize"]["base_optimizer"])
+    assert (
+        set(state.slots["mechanize"])
+        == {"base_optimizer", "mechanic"}
+        == set(state.slots["mechanize"]["base_optimizer"])
+    )
     told = gradtx.mechanize(gradtx.momo())
-    assert told.needs == {"params", "value"} and all(map(jnp.any, jax.tree.leaves(steps(told, [GRADS])[0])))
+    assert told.needs == {"params", "value"} and all(
+        map(jnp.any, jax.tree.leaves(steps(told, [GRADS])[0]))
+    )
 
 
 def test_mechanic_sees_the_gradient_that_it_is_given() -> None:
     """Not the one before the members ahead of it."""
     chained = gradtx.chain(gradtx.clip(0.1), gradtx.mechanize(gradtx.sgd(1.0)))
-    alone, _ = steps(gradtx.mechanize(gradtx.sgd(1.0)), [jax.tree.map(lambda g: jnp.clip(g, -0.1, 0.1), scaled(f)) for f in (1.0, 2.0)])
+    alone, _ = steps(
+        gradtx.mechanize(gradtx.sgd(1.0)),
+        [jax.tree.map(lambda g: jnp.clip(g, -0.1, 0.1), scaled(f)) for f in (1.0, 2.0)],
+    )
     behind, _ = steps(chained, [GRADS, scaled(2.0)])
     assert all(map(np.array_equal, jax.tree.leaves(alone), jax.tree.leaves(behind)))

@@ -1,4 +1,6 @@
-"""guard: what a bad step leaves as it was, whatever it is around; its statistics; and what XLA makes of it."""
+"""guard: what a bad step leaves as it was, whatever it is around; its statistics; and what XLA
+makes of it.
+"""
 
 import functools
 import re
@@ -14,15 +16,19 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 import gradtx
-from gradtx.core.errors import GradtxError, HyperparamError
-from gradtx.core.rules import TreeRule
+from gradtx.definition.errors import GradtxError, HyperparamError
+from gradtx.engine.rules import TreeRule
 from gradtx.testing.problems import extras, gradients
 from tests.methods import FIRST, METHODS
 from tests.peer import optax
 from tests.test_leaving_out import bits
 
 ONE = jnp.array(1.0)
-PARAMS = {"w": jnp.array([[0.5, -0.0, 2.0], [1.0, -3.0, 0.25]]), "v": jnp.array([-1.0, -0.0]), "s": jnp.array(0.75)}
+PARAMS = {
+    "w": jnp.array([[0.5, -0.0, 2.0], [1.0, -3.0, 0.25]]),
+    "v": jnp.array([-1.0, -0.0]),
+    "s": jnp.array(0.75),
+}
 FALLING = gradtx.cosine_decay_schedule(0.1, 10)
 
 
@@ -35,7 +41,10 @@ def clipped() -> Any:
 
 
 def groups() -> Any:
-    return gradtx.partition({"fast": gradtx.adam(0.1), "slow": gradtx.accumulate(gradtx.lion(0.1), 2)}, [("w", "fast"), (".*", "slow")])
+    return gradtx.partition(
+        {"fast": gradtx.adam(0.1), "slow": gradtx.accumulate(gradtx.lion(0.1), 2)},
+        [("w", "fast"), (".*", "slow")],
+    )
 
 
 ORDERS = {
@@ -48,7 +57,9 @@ ORDERS = {
     "accumulate": gradtx.accumulate(clipped(), 2),
     "average": gradtx.chain(gradtx.adamw(0.1), gradtx.params_ema(0.9, warmup=True)),
     "lookahead": gradtx.lookahead(gradtx.adam(FALLING), 2, 0.5),
-    "lookahead, accumulate": gradtx.lookahead(gradtx.accumulate(gradtx.adam(0.1), 2), 3, 0.5, reset_state=True),
+    "lookahead, accumulate": gradtx.lookahead(
+        gradtx.accumulate(gradtx.adam(0.1), 2), 3, 0.5, reset_state=True
+    ),
     "schedule-free": gradtx.schedule_free_adamw(0.1, warmup_steps=3),
     "apply_if_finite": gradtx.apply_if_finite(gradtx.adam(FALLING), 1),
     "tunable": gradtx.tunable(clipped(), "max_norm"),
@@ -96,7 +107,9 @@ def spoiled(grads: Any, leaf: str, place: int, bad: float) -> Any:
     bad=st.sampled_from([np.nan, np.inf, -np.inf, 1e30]),
 )
 def test_a_bad_step_never_was(name: str, at: int, leaf: str, place: int, bad: float) -> None:
-    """Parameters, slots and count are bit for bit those of before; and at the end, those of a run without it."""
+    """Parameters, slots and count are bit for bit those of before; and at the end, those of a run
+    without it.
+    """
     state, forward = advance(name)
     params, other, without = PARAMS, state, PARAMS
     for number in range(5):
@@ -109,26 +122,43 @@ def test_a_bad_step_never_was(name: str, at: int, leaf: str, place: int, bad: fl
         without, other = forward(without, other, grads)
         assert bits((params, own(state))) == bits((without, own(other)))
     kept, never = state.slots["guard"], other.slots["guard"]
-    assert (kept.skipped, kept.not_finite, kept.applied, kept.norm) == (1, 1, 5, never.norm) and never.skipped == 0
+    assert (kept.skipped, kept.not_finite, kept.applied, kept.norm) == (
+        1,
+        1,
+        5,
+        never.norm,
+    ) and never.skipped == 0
 
 
-TREE_RULES = [name for name in FIRST if name != "guard" and any(isinstance(item.rule, TreeRule) for item in METHODS[name].tx.items)]
+TREE_RULES = [
+    name
+    for name in FIRST
+    if name != "guard" and any(isinstance(item.rule, TreeRule) for item in METHODS[name].tx.items)
+]
 
 
 @pytest.mark.parametrize("name", TREE_RULES)
 def test_a_bad_step_of_every_wrapper(name: str) -> None:
     """Those that are made of leaf rules alone are in tests/test_leaving_out.py."""
     tx = gradtx.guard(METHODS[name].tx)
-    params, forward = {"w": jnp.array([0.5, -0.0]), "s": jnp.array(1.5)}, jax.jit(functools.partial(step, tx))
+    params, forward = (
+        {"w": jnp.array([0.5, -0.0]), "s": jnp.array(1.5)},
+        jax.jit(functools.partial(step, tx)),
+    )
     grads = gradients(params)
     params, state = forward(params, tx.init(params), grads)
     after, skipped = forward(params, state, spoiled(grads, "w", 1, np.nan))
-    assert bits((after, own(skipped))) == bits((params, own(state))) and skipped.slots["guard"].skipped == 1
+    assert (
+        bits((after, own(skipped))) == bits((params, own(state)))
+        and skipped.slots["guard"].skipped == 1
+    )
 
 
 def run(tx: Any, norms: Any) -> tuple[np.ndarray, Any]:
     """The updates of gradients that are scalars, in one scan, and the last state."""
-    state, updates = jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], tx.init(ONE), jnp.asarray(norms, jnp.float32))
+    state, updates = jax.lax.scan(
+        lambda state, g: tx.update(g, state)[::-1], tx.init(ONE), jnp.asarray(norms, jnp.float32)
+    )
     return np.asarray(updates), state
 
 
@@ -141,7 +171,9 @@ def test_inside_accumulate_a_bad_mean_is_left_out() -> None:
     spoilt, state = run(tx, [1.0, 3.0, 1.0, np.nan, 2.0, 2.0, 5.0, 1.0])
     clean, other = run(tx, [1.0, 3.0, 2.0, 2.0, 5.0, 1.0])
     np.testing.assert_array_equal(np.delete(spoilt, [2, 3]), clean)
-    assert bits(spoilt[2:4]) == bits(np.full(2, -0.0, np.float32)) and state.count == other.count == 3
+    assert (
+        bits(spoilt[2:4]) == bits(np.full(2, -0.0, np.float32)) and state.count == other.count == 3
+    )
     assert bits(state.slots["trace"]) == bits(other.slots["trace"])
 
 
@@ -155,12 +187,19 @@ def test_around_accumulate_a_bad_micro_batch_is_left_out() -> None:
 def test_as_one_member_it_stills_that_member_alone() -> None:
     tx = gradtx.chain(gradtx.guard(gradtx.trace(0.5)), gradtx.trace(0.5))
     updates, state = run(tx, [1.0, np.nan, 1.0])
-    assert updates.tolist() == [1.0, 0.5, 1.75] and state.count == 3 and state.slots["trace"]["guard"].applied == 2
+    assert (
+        updates.tolist() == [1.0, 0.5, 1.75]
+        and state.count == 3
+        and state.slots["trace"]["guard"].applied == 2
+    )
 
 
 def test_under_a_mask_it_sees_what_is_chosen() -> None:
     tx = gradtx.masked(gradtx.guard(gradtx.scale(2.0)), "a")
-    for grads, expected in (({"a": ONE, "b": ONE * jnp.nan}, 2.0), ({"a": ONE * jnp.nan, "b": ONE}, 0.0)):
+    for grads, expected in (
+        ({"a": ONE, "b": ONE * jnp.nan}, 2.0),
+        ({"a": ONE * jnp.nan, "b": ONE}, 0.0),
+    ):
         assert tx.update(grads, tx.init(grads), grads)[0]["a"] == expected
 
 
@@ -169,10 +208,14 @@ def test_slots_and_parameters_keep_numbers_too_small_to_add() -> None:
     tx = gradtx.guard(gradtx.trace(0.5))
     state = tx.init(jnp.ones(2))
     tiny = jnp.array([1e-40, -0.0])
-    state = state._replace(slots={**state.slots, "trace": state.slots["trace"]._replace(trace=tiny)})
+    state = state._replace(
+        slots={**state.slots, "trace": state.slots["trace"]._replace(trace=tiny)}
+    )
     for update in (tx.update, jax.jit(tx.update)):
         updates, new = update(jnp.array([jnp.inf, 1.0]), state)
-        assert bits(new.slots["trace"]) == bits(tiny) and bits(updates) == bits(jnp.array([-0.0, -0.0]))
+        assert bits(new.slots["trace"]) == bits(tiny) and bits(updates) == bits(
+            jnp.array([-0.0, -0.0])
+        )
 
 
 # Verdicts and statistics
@@ -183,7 +226,14 @@ def test_every_reason_has_its_counter() -> None:
     updates, state = run(tx, [1.0, 1.1, 0.9, np.nan, 99.0, np.inf, -20.0, 1.0])
     assert (updates != 0).tolist() == [True, True, True, False, False, False, False, True]
     kept = state.slots["guard"]
-    assert (kept.applied, kept.skipped, kept.not_finite, kept.too_large, kept.spikes, kept.norm) == (4, 4, 2, 1, 1, 1.0)
+    assert (
+        kept.applied,
+        kept.skipped,
+        kept.not_finite,
+        kept.too_large,
+        kept.spikes,
+        kept.norm,
+    ) == (4, 4, 2, 1, 1, 1.0)
     assert state.count == 4
     bare = gradtx.guard(gradtx.sgd(0.1)).init(ONE).slots["guard"]
     assert bare.mean is None and bare.variance is None
@@ -213,7 +263,9 @@ def test_limits_may_be_a_batch() -> None:
 
 
 def run_pure(tx: Any) -> Any:
-    return jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], tx.init(ONE), jnp.array([1.0, 1.0, 6.0, 1.0]))[1]
+    return jax.lax.scan(
+        lambda state, g: tx.update(g, state)[::-1], tx.init(ONE), jnp.array([1.0, 1.0, 6.0, 1.0])
+    )[1]
 
 
 def test_no_step_is_a_spike_before_norms_are_known() -> None:
@@ -237,7 +289,10 @@ def test_what_is_left_out_for_good_never_enters_the_statistics() -> None:
 def test_a_spike_enters_as_the_largest_norm_that_is_none() -> None:
     tx = gradtx.guard(gradtx.scale(1.0), zscore=5.0, decay=0.75, warmup_steps=4)
     huge, other = (run(tx, [2.0] * 8 + [norm])[1].slots["guard"] for norm in (1e6, 2.2))
-    assert huge.spikes == other.spikes == 1 and (huge.mean, huge.variance) == (other.mean, other.variance)
+    assert huge.spikes == other.spikes == 1 and (huge.mean, huge.variance) == (
+        other.mean,
+        other.variance,
+    )
     assert float(huge.mean) == pytest.approx(2.0 + 0.25 * 0.1, rel=1e-6)
 
 
@@ -248,7 +303,9 @@ def test_equal_norms_have_room_of_a_hundredth_each() -> None:
         assert (run(tx, [2.0] * 30 + [norm])[0][-1] != 0) == passes
 
 
-@pytest.mark.parametrize(("z", "steady", "varying"), [(3.0, 57, 31), (4.0, 32, 17), (5.0, 21, 11), (6.0, 16, 8)])
+@pytest.mark.parametrize(
+    ("z", "steady", "varying"), [(3.0, 57, 31), (4.0, 32, 17), (5.0, 21, 11), (6.0, 16, 8)]
+)
 def test_a_level_that_has_risen_for_good_is_accepted(z: float, steady: int, varying: int) -> None:
     """Ten times the norm, from a step on: so many steps are left out, and then none."""
     tx = gradtx.guard(gradtx.scale(1.0), zscore=z)
@@ -261,11 +318,15 @@ def test_a_level_that_has_risen_for_good_is_accepted(z: float, steady: int, vary
 
 
 def test_the_clock_goes_on_where_it_was() -> None:
-    tx = gradtx.guard(gradtx.chain(gradtx.ema(0.5, debias=True), gradtx.scale(lambda count: 1.0 + count)))
+    tx = gradtx.guard(
+        gradtx.chain(gradtx.ema(0.5, debias=True), gradtx.scale(lambda count: 1.0 + count))
+    )
     updates, state = run(tx, [1.0, np.nan, np.nan, 1.0, 1.0])
     assert updates.tolist() == [1.0, 0.0, 0.0, 2.0, 3.0] and state.count == 3
     falling = gradtx.guard(gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 10)))
-    assert gradtx.hyperparams(falling, at=run(falling, [1.0, np.inf, 1.0])[1])["learning_rate"] == pytest.approx(0.8)
+    assert gradtx.hyperparams(falling, at=run(falling, [1.0, np.inf, 1.0])[1])[
+        "learning_rate"
+    ] == pytest.approx(0.8)
 
 
 # Bad input
@@ -274,11 +335,17 @@ def test_the_clock_goes_on_where_it_was() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"finite": False}, r"^guard: finite=False, and neither max_norm nor zscore is given: there is nothing to guard against$"),
+        (
+            {"finite": False},
+            r"^guard: finite=False, and neither max_norm nor zscore is given: there is nothing to guard against$",
+        ),
         ({"max_norm": -1.0}, r"guard: max_norm = -1\.0 is outside its range \[0, inf\]"),
         ({"zscore": 0.0}, r"guard: zscore = 0\.0 is outside its range \(0, inf\]"),
         ({"zscore": 4.0, "decay": 1.0}, r"guard: decay = 1\.0 is outside its range \[0, 1\)"),
-        ({"zscore": 4.0, "warmup_steps": 0}, r"guard: warmup_steps = 0 is outside its range \[1, inf\]"),
+        (
+            {"zscore": 4.0, "warmup_steps": 0},
+            r"guard: warmup_steps = 0 is outside its range \[1, inf\]",
+        ),
     ],
 )
 def test_numbers_out_of_range(arguments: Any, text: str) -> None:
@@ -287,15 +354,25 @@ def test_numbers_out_of_range(arguments: Any, text: str) -> None:
 
 
 def test_twice_around_is_refused_by_name() -> None:
-    with pytest.raises(GradtxError, match=r"^guard directly around another guard: .* put the inner one in a chain$"):
+    with pytest.raises(
+        GradtxError, match=r"^guard directly around another guard: .* put the inner one in a chain$"
+    ):
         gradtx.guard(gradtx.guard(gradtx.sgd(0.1)), max_norm=1.0).init(ONE)
-    apart = gradtx.guard(gradtx.chain(gradtx.guard(gradtx.sgd(0.1)), gradtx.scale(1.0)), max_norm=1.0)
+    apart = gradtx.guard(
+        gradtx.chain(gradtx.guard(gradtx.sgd(0.1)), gradtx.scale(1.0)), max_norm=1.0
+    )
     assert run(apart, [0.5, np.nan])[1].slots["guard"].skipped == 1
 
 
 def test_what_is_not_finite_may_pass() -> None:
-    updates, state = run(gradtx.guard(gradtx.scale(1.0), finite=False, max_norm=5.0), [np.nan, np.inf, 1.0])
-    assert np.isnan(updates[0]) and updates[1:].tolist() == [0.0, 1.0] and state.slots["guard"].too_large == 1
+    updates, state = run(
+        gradtx.guard(gradtx.scale(1.0), finite=False, max_norm=5.0), [np.nan, np.inf, 1.0]
+    )
+    assert (
+        np.isnan(updates[0])
+        and updates[1:].tolist() == [0.0, 1.0]
+        and state.slots["guard"].too_large == 1
+    )
 
 
 # Where a step runs
@@ -309,19 +386,33 @@ def test_no_word_to_the_host() -> None:
 
 @pytest.mark.parametrize("checked", [False, True])
 def test_shard_map_over_a_replicated_model(checked: bool) -> None:
-    mesh, tx = Mesh(np.array(jax.devices()), ("x",)), gradtx.guard(clipped(), zscore=4.0, warmup_steps=2)
+    mesh, tx = (
+        Mesh(np.array(jax.devices()), ("x",)),
+        gradtx.guard(clipped(), zscore=4.0, warmup_steps=2),
+    )
 
     def train(params: Any, batch: Any) -> Any:
         def body(carry: Any, x: Any) -> Any:
             params, state = carry
-            grads = jax.grad(lambda params: jax.lax.pmean(jnp.mean(x), "x") * sum(jnp.sum(w**2) for w in jax.tree.leaves(params)))(params)
+            grads = jax.grad(
+                lambda params: (
+                    jax.lax.pmean(jnp.mean(x), "x")
+                    * sum(jnp.sum(w**2) for w in jax.tree.leaves(params))
+                )
+            )(params)
             return step(tx, params, state, grads), None
 
         return jax.lax.scan(body, (params, tx.init(params)), batch)[0]
 
     batch = jnp.ones((4, 8)).at[2, 5].set(jnp.nan)
     spec = PartitionSpec()
-    mapped = jax.shard_map(train, mesh=mesh, in_specs=(spec, PartitionSpec(None, "x")), out_specs=spec, check_vma=checked)
+    mapped = jax.shard_map(
+        train,
+        mesh=mesh,
+        in_specs=(spec, PartitionSpec(None, "x")),
+        out_specs=spec,
+        check_vma=checked,
+    )
     params, state = jax.jit(mapped)(PARAMS, batch)
     assert state.slots["guard"].not_finite == 1 and state.count == 3
     expected, other = PARAMS, tx.init(PARAMS)
@@ -341,11 +432,22 @@ BYTES = sum(4 * leaf.size for leaf in TREE.values())
 
 @functools.cache
 def compiled(tx: Any) -> tuple[int, int, int]:
-    """The bytes beside the arguments, copies of arrays as large as a parameter, and sums over whole arrays."""
-    made = jax.jit(functools.partial(step, tx), donate_argnums=(0, 1)).trace(TREE, jax.eval_shape(tx.init, TREE), TREE).lower().compile()
+    """The bytes beside the arguments, copies of arrays as large as a parameter, and sums over whole
+    arrays.
+    """
+    made = (
+        jax.jit(functools.partial(step, tx), donate_argnums=(0, 1))
+        .trace(TREE, jax.eval_shape(tx.init, TREE), TREE)
+        .lower()
+        .compile()
+    )
     text, memory = str(made.as_text()), made.memory_analysis()
     assert memory is not None
-    return memory.temp_size_in_bytes, len(re.findall(r"= f32\[256,512\]\S* copy\(", text)), len(re.findall(r" reduce\(", text))
+    return (
+        memory.temp_size_in_bytes,
+        len(re.findall(r"= f32\[256,512\]\S* copy\(", text)),
+        len(re.findall(r" reduce\(", text)),
+    )
 
 
 FLAT = gradtx.adamw(1e-3)
@@ -371,15 +473,26 @@ def test_a_donated_step_of_lion_copies_what_it_copies_without_a_guard() -> None:
 
 def test_a_clip_inside_shares_the_norm() -> None:
     """One sum over every array, whoever asks."""
-    assert compiled(CLIPPED)[2] == compiled(gradtx.guard(FLAT))[2] == compiled(gradtx.guard(CLIPPED, zscore=4.0))[2] == len(TREE)
+    assert (
+        compiled(CLIPPED)[2]
+        == compiled(gradtx.guard(FLAT))[2]
+        == compiled(gradtx.guard(CLIPPED, zscore=4.0))[2]
+        == len(TREE)
+    )
 
 
 def test_the_counts_can_fail() -> None:
     """A branch around the step keeps copies of the state."""
 
-    def branching(updates: Any, slots: Any, params: Any, step: Any, *, inner: Any, extra: Any) -> Any:
+    def branching(
+        updates: Any, slots: Any, params: Any, step: Any, *, inner: Any, extra: Any
+    ) -> Any:
         good = jnp.isfinite(gradtx.global_norm(updates))
-        return jax.lax.cond(good, lambda: inner.update_slots(updates, slots, params, step, extra), lambda: (updates, slots))
+        return jax.lax.cond(
+            good,
+            lambda: inner.update_slots(updates, slots, params, step, extra),
+            lambda: (updates, slots),
+        )
 
     def init(params: Any, *, inner: Any) -> dict[str, Any]:
         return inner.init_slots(params)
@@ -396,5 +509,8 @@ def test_norms_that_were_all_zero_make_no_spike() -> None:
 
 
 def test_a_limit_in_the_place_of_finite_is_told() -> None:
-    with pytest.raises(HyperparamError, match=r"guard: finite = 1.0 says whether to look for inf and nan.*; a limit is max_norm=1.0"):
+    with pytest.raises(
+        HyperparamError,
+        match=r"guard: finite = 1.0 says whether to look for inf and nan.*; a limit is max_norm=1.0",
+    ):
         gradtx.guard(gradtx.sgd(1.0), 1.0)  # pyright: ignore[reportArgumentType]

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.core.errors import GradtxError
+from gradtx.definition.errors import GradtxError
 
 
 def network(depth: int = 3) -> dict[str, object]:
@@ -47,11 +47,16 @@ TRANSFORMATIONS = {
     "sgd": gradtx.sgd(0.1),
     "momentum": gradtx.sgd(0.1, momentum=0.9),
     "masked": gradtx.masked(gradtx.adam(0.1), r"kernel$"),
-    "partition": gradtx.partition({"plain": gradtx.sgd(0.1, 0.9), "rest": gradtx.adam(0.1)}, [("bias$", "plain"), (".*", "rest")]),
+    "partition": gradtx.partition(
+        {"plain": gradtx.sgd(0.1, 0.9), "rest": gradtx.adam(0.1)},
+        [("bias$", "plain"), (".*", "rest")],
+    ),
     "tunable": gradtx.tunable(gradtx.adam(0.1), "learning_rate"),
     "optax": optax.adamw(0.1),
     "optax stateless": optax.sgd(0.1),
-    "optax in a chain": gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.GradientTransformation(*optax.adam(0.1))),
+    "optax in a chain": gradtx.chain(
+        gradtx.clip_by_global_norm(1.0), gradtx.GradientTransformation(*optax.adam(0.1))
+    ),
 }
 
 
@@ -71,21 +76,34 @@ def test_shapes_alone_give_the_same_table_and_allocate_nothing() -> None:
     huge = {"w": jax.ShapeDtypeStruct((1_000_000, 1_000_000), jnp.float32)}
     made = gradtx.summary(tx, huge, file=io.StringIO())
     assert made.bytes == 8 * 10**12 + 4
-    assert repr(made) == "Summary(8,000,000,000,004 bytes, 1,000,000,000,000 parameters, 8.00 bytes per parameter)"
+    assert (
+        repr(made)
+        == "Summary(8,000,000,000,004 bytes, 1,000,000,000,000 parameters, 8.00 bytes per parameter)"
+    )
 
 
 def test_masked_leaves_have_no_row() -> None:
-    made = gradtx.summary(gradtx.masked(gradtx.adam(0.1), r"kernel$"), network(), file=io.StringIO())
+    made = gradtx.summary(
+        gradtx.masked(gradtx.adam(0.1), r"kernel$"), network(), file=io.StringIO()
+    )
     assert [row.path for row in made.rows] == ["layers/*/kernel", "layers/*/kernel", ""]
 
 
 def test_stateless_optimizers_say_so() -> None:
-    assert table(gradtx.sgd(0.1), network()) == "stateless: it keeps only its step count, 4 bytes for 88 parameters"
-    assert table(optax.sgd(0.1), network()) == "stateless: it keeps nothing at all, 0 bytes for 88 parameters"
+    assert (
+        table(gradtx.sgd(0.1), network())
+        == "stateless: it keeps only its step count, 4 bytes for 88 parameters"
+    )
+    assert (
+        table(optax.sgd(0.1), network())
+        == "stateless: it keeps nothing at all, 0 bytes for 88 parameters"
+    )
 
 
 def test_stars_stand_only_where_paths_differ() -> None:
-    params = {"conv2d": {"layers_1": jnp.zeros(2), "layers_2": jnp.zeros(2), "layers_3": jnp.zeros(5)}}
+    params = {
+        "conv2d": {"layers_1": jnp.zeros(2), "layers_2": jnp.zeros(2), "layers_3": jnp.zeros(5)}
+    }
     made = gradtx.summary(gradtx.sgd(0.1, momentum=0.9), params, file=io.StringIO())
     assert [(row.path, row.array, row.arrays) for row in made.rows[:2]] == [
         ("conv2d/layers_*", "f32[2]", 2),
@@ -95,13 +113,21 @@ def test_stars_stand_only_where_paths_differ() -> None:
 
 def test_a_single_array_and_no_arrays() -> None:
     made = gradtx.summary(gradtx.adam(0.1), jnp.zeros(3), file=io.StringIO())
-    assert [row[:4] for row in made.rows[:2]] == [("scale_by_adam", "mu", "", "f32[3]"), ("scale_by_adam", "nu", "", "f32[3]")]
+    assert [row[:4] for row in made.rows[:2]] == [
+        ("scale_by_adam", "mu", "", "f32[3]"),
+        ("scale_by_adam", "nu", "", "f32[3]"),
+    ]
     assert gradtx.summary(gradtx.adam(0.1), {}, file=io.StringIO()).bytes_per_parameter == 0.0
 
 
 def test_a_parameter_called_like_a_slot() -> None:
-    made = gradtx.summary(gradtx.adam(0.1), {"mu": jnp.zeros(3), "nu": {"mu": jnp.zeros(2)}}, file=io.StringIO())
-    assert [row[:3] for row in made.rows[:2]] == [("scale_by_adam", "mu", "mu"), ("scale_by_adam", "mu", "nu/mu")]
+    made = gradtx.summary(
+        gradtx.adam(0.1), {"mu": jnp.zeros(3), "nu": {"mu": jnp.zeros(2)}}, file=io.StringIO()
+    )
+    assert [row[:3] for row in made.rows[:2]] == [
+        ("scale_by_adam", "mu", "mu"),
+        ("scale_by_adam", "mu", "nu/mu"),
+    ]
 
 
 def test_something_else_is_refused() -> None:

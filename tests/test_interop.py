@@ -25,22 +25,42 @@ def run(tx: Any, steps: int = 4) -> Any:
 CHAINS = {
     "optax in gradtx": lambda: gradtx.chain(optax.clip_by_global_norm(1.0), gradtx.adamw(0.1)),
     "gradtx in optax": lambda: optax.chain(gradtx.clip_by_global_norm(1.0), optax.adamw(0.1)),
-    "adam of gradtx in optax": lambda: optax.chain(optax.clip_by_global_norm(1.0), gradtx.adamw(0.1)),
-    "optax whole in gradtx": lambda: gradtx.chain(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))),
+    "adam of gradtx in optax": lambda: optax.chain(
+        optax.clip_by_global_norm(1.0), gradtx.adamw(0.1)
+    ),
+    "optax whole in gradtx": lambda: gradtx.chain(
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))
+    ),
     "named": lambda: gradtx.chain(clip=optax.clip_by_global_norm(1.0), adam=gradtx.adamw(0.1)),
-    "masked optax": lambda: gradtx.chain(optax.clip_by_global_norm(1.0), gradtx.masked(optax.adamw(0.1), ".*")),
-    "tunable optax": lambda: gradtx.tunable(gradtx.chain(gradtx.clip_by_global_norm(1.0), optax.adamw(0.1)), "max_norm"),
-    "descend": lambda: gradtx.chain(optax.clip_by_global_norm(1.0), gradtx.descend(optax.scale_by_adam(), 0.1, 1e-4)),
-    "optax.named_chain": lambda: optax.named_chain(("clip", gradtx.clip_by_global_norm(1.0)), ("adam", gradtx.adamw(0.1))),
-    "optax.apply_if_finite": lambda: optax.apply_if_finite(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)), 3),
-    "optax.MultiSteps": lambda: optax.MultiSteps(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)), 1),
+    "masked optax": lambda: gradtx.chain(
+        optax.clip_by_global_norm(1.0), gradtx.masked(optax.adamw(0.1), ".*")
+    ),
+    "tunable optax": lambda: gradtx.tunable(
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), optax.adamw(0.1)), "max_norm"
+    ),
+    "descend": lambda: gradtx.chain(
+        optax.clip_by_global_norm(1.0), gradtx.descend(optax.scale_by_adam(), 0.1, 1e-4)
+    ),
+    "optax.named_chain": lambda: optax.named_chain(
+        ("clip", gradtx.clip_by_global_norm(1.0)), ("adam", gradtx.adamw(0.1))
+    ),
+    "optax.apply_if_finite": lambda: optax.apply_if_finite(
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)), 3
+    ),
+    "optax.MultiSteps": lambda: optax.MultiSteps(
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)), 1
+    ),
     "gradtx": lambda: gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)),
 }
 
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_members_of_each_other(name: str) -> None:
-    chex.assert_trees_all_close(run(CHAINS[name]()), run(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))), rtol=2e-5)
+    chex.assert_trees_all_close(
+        run(CHAINS[name]()),
+        run(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))),
+        rtol=2e-5,
+    )
 
 
 def test_foreign_members_are_named_by_where_they_come_from() -> None:
@@ -49,8 +69,14 @@ def test_foreign_members_are_named_by_where_they_come_from() -> None:
 
 
 def test_a_foreign_line_search_gets_its_extra_arguments() -> None:
-    """Optax's L-BFGS as a member: value, grad and value_fn reach it; it finds the minimum of a quadratic."""
-    step = gradtx.make_step(lambda p: jnp.sum((p["w"] - 3.0) ** 2) + p["b"] ** 2, gradtx.chain(optax.lbfgs()), donate=False)
+    """Optax's L-BFGS as a member: value, grad and value_fn reach it; it finds the minimum of a
+    quadratic.
+    """
+    step = gradtx.make_step(
+        lambda p: jnp.sum((p["w"] - 3.0) ** 2) + p["b"] ** 2,
+        gradtx.chain(optax.lbfgs()),
+        donate=False,
+    )
     params, state, value = PARAMS, gradtx.chain(optax.lbfgs()).init(PARAMS), None
     for _ in range(5):
         params, state, value = step(params, state)
@@ -112,4 +138,8 @@ def test_shard_map_and_sharded_parameters() -> None:
 
         return jax.lax.scan(body, (params, tx.init(params)), None, length=3)[0][0]
 
-    chex.assert_trees_all_close(jax.shard_map(train, mesh=mesh, in_specs=spec, out_specs=spec)(PARAMS), jax.jit(train)(PARAMS), rtol=1e-6)
+    chex.assert_trees_all_close(
+        jax.shard_map(train, mesh=mesh, in_specs=spec, out_specs=spec)(PARAMS),
+        jax.jit(train)(PARAMS),
+        rtol=1e-6,
+    )

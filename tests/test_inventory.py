@@ -1,4 +1,6 @@
-"""Every optimizer, transform, wrapper and schedule of Optax has its name in gradtx, or a reason why not."""
+"""Every optimizer, transform, wrapper and schedule of Optax has its name in gradtx, or a reason why
+not.
+"""
 
 import importlib
 import types
@@ -10,7 +12,16 @@ import pytest
 import gradtx
 
 MODULES = ("optax", "optax.contrib", "optax.transforms", "optax.schedules")
-ELSEWHERE = ("losses", "tree_utils", "perturbations", "projections", "second_order", "assignment", "microbatching", "experimental")
+ELSEWHERE = (
+    "losses",
+    "tree_utils",
+    "perturbations",
+    "projections",
+    "second_order",
+    "assignment",
+    "microbatching",
+    "experimental",
+)
 ELSEWHERE += ("numerics", "linear_algebra", "utils")
 """Modules of Optax that are no gradient transformations."""
 
@@ -45,19 +56,30 @@ def names() -> dict[str, Any]:
 
 def is_state(value: Any) -> bool:
     """The state of one of Optax's, which in gradtx is slots by name."""
-    return isinstance(value, type) and issubclass(value, tuple) and value.__name__ not in ("GradientTransformation",)
+    return (
+        isinstance(value, type)
+        and issubclass(value, tuple)
+        and value.__name__ not in ("GradientTransformation",)
+    )
 
 
 NAMES = names()
 
 
 def test_the_inventory_is_not_empty() -> None:
-    assert len([name for name, value in NAMES.items() if callable(value) and not is_state(value)]) > 130
+    assert (
+        len([name for name, value in NAMES.items() if callable(value) and not is_state(value)])
+        > 130
+    )
 
 
-@pytest.mark.parametrize("name", sorted(name for name, value in NAMES.items() if callable(value) and not is_state(value)))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, value in NAMES.items() if callable(value) and not is_state(value))
+)
 def test_a_name_of_optax_is_a_name_of_gradtx(name: str) -> None:
-    assert hasattr(gradtx, name) != (name in WITHOUT), f"optax has {name}: build it, or say in WITHOUT why not"
+    assert hasattr(gradtx, name) != (name in WITHOUT), (
+        f"optax has {name}: build it, or say in WITHOUT why not"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT))

@@ -1,4 +1,6 @@
-"""SOAP, Shampoo and their kin: turns, batches of matrices, few directions, zero gradients, bytes, messages."""
+"""SOAP, Shampoo and their kin: turns, batches of matrices, few directions, zero gradients, bytes,
+messages.
+"""
 
 import itertools
 from typing import Any
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import HyperparamError
+from gradtx.definition.errors import HyperparamError
 
 library: Any = gradtx  # whose arguments are wrong on purpose
 GENERATOR = np.random.default_rng(0)
@@ -28,7 +30,12 @@ def normal(*shape: int) -> jax.Array:
 
 def follow(tx: Any, grads: list[Any]) -> tuple[list[Any], list[Any]]:
     """Updates and slots after each of some gradients."""
-    state, update, updates, slots = tx.init(jax.tree.map(jnp.zeros_like, grads[0])), jax.jit(tx.update), [], []
+    state, update, updates, slots = (
+        tx.init(jax.tree.map(jnp.zeros_like, grads[0])),
+        jax.jit(tx.update),
+        [],
+        [],
+    )
     for grad in grads:
         found, state = update(grad, state)
         updates.append(found)
@@ -38,11 +45,19 @@ def follow(tx: Any, grads: list[Any]) -> tuple[list[Any], list[Any]]:
 
 @every_rule
 def test_matrices_take_turns(name: str) -> None:
-    """After the first gradient every matrix is refreshed once in four steps, and no step refreshes all, nor half of them."""
+    """After the first gradient every matrix is refreshed once in four steps, and no step refreshes
+    all, nor half of them.
+    """
     shapes = {"a": (3, 3), "b": (2, 3, 3), "c": (3, 3), "bias": (3,)}
-    _, slots = follow(RULES[name](refresh_every=4), [{key: normal(*shape) for key, shape in shapes.items()} for _ in range(9)])
+    _, slots = follow(
+        RULES[name](refresh_every=4),
+        [{key: normal(*shape) for key, shape in shapes.items()} for _ in range(9)],
+    )
     kept = [slot.left_root if name == "shampoo" else slot.left_basis for slot in slots]
-    matrices = [np.concatenate([np.reshape(kept[t][key], (-1, 9)) for key in ("a", "b", "c")]) for t in range(len(kept))]
+    matrices = [
+        np.concatenate([np.reshape(kept[t][key], (-1, 9)) for key in ("a", "b", "c")])
+        for t in range(len(kept))
+    ]
     turned = np.array([np.any(new != old, axis=1) for old, new in itertools.pairwise(matrices)])
     assert turned.sum(axis=0).tolist() == [2] * 4 and turned.sum(axis=1).tolist() == [1] * 8
     assert (turned[:4] == turned[4:]).all()
@@ -68,26 +83,38 @@ FEW = {
     "shampoo": gradtx.scale_by_shampoo,
     "newton": lambda **how: gradtx.scale_by_shampoo(method="newton", **how),
 }
-"""SOAP's epsilon above the rounding of gradients, which it would else raise to the size of a step where there is nothing else;
-KL-Shampoo forgets quickly, so that its floor is all that is left of the eigenvalues of directions without gradients."""
+"""SOAP's epsilon above the rounding of gradients, which it would else raise to the size of a step
+where there is nothing else; KL-Shampoo forgets quickly, so that its floor is all that is left of
+the eigenvalues of directions without gradients."""
 
 
 @pytest.mark.parametrize("name", FEW)
 def test_gradients_of_one_direction(name: str) -> None:
-    """Factors of rank 1, in a batch beside one of zeros: finite, of Adam's size, along that direction, zero for zero."""
+    """Factors of rank 1, in a batch beside one of zeros: finite, of Adam's size, along that
+    direction, zero for zero.
+    """
     left, right = normal(5, 1), normal(1, 6)
-    grads = [jnp.stack([scale * left @ right, jnp.zeros((5, 6))]) for scale in (1.0, 1e-3, 2.0, 0.5, *[1.0] * 10)]
+    grads = [
+        jnp.stack([scale * left @ right, jnp.zeros((5, 6))])
+        for scale in (1.0, 1e-3, 2.0, 0.5, *[1.0] * 10)
+    ]
     updates, _ = follow(FEW[name](refresh_every=2), grads)
     for update in updates:
         assert np.isfinite(update).all() and not np.any(update[1])
         assert np.abs(update).max() < 10
-    cosine = jnp.sum(updates[-1][0] * grads[-1][0]) / jnp.linalg.norm(updates[-1][0]) / jnp.linalg.norm(grads[-1][0])
+    cosine = (
+        jnp.sum(updates[-1][0] * grads[-1][0])
+        / jnp.linalg.norm(updates[-1][0])
+        / jnp.linalg.norm(grads[-1][0])
+    )
     assert cosine > 0.99
 
 
 @every_rule
 def test_a_matrix_begins_with_its_first_gradient_that_is_not_zero(name: str) -> None:
-    """However late that is: its factors, bases or roots are then those of this gradient, as at a first step."""
+    """However late that is: its factors, bases or roots are then those of this gradient, as at a
+    first step.
+    """
     grads = [jnp.zeros((3, 3)), jnp.zeros((3, 3)), normal(3, 3)]
     tx = RULES[name](refresh_every=100, b1=0.0, **({"b2": 1.0} if name == "shampoo" else {}))
     (updates, late), (at_once, soon) = follow(tx, grads), follow(tx, grads[2:])
@@ -100,8 +127,13 @@ def test_a_matrix_begins_with_its_first_gradient_that_is_not_zero(name: str) -> 
 
 def test_soap_sees_inputs_and_outputs_by_their_words() -> None:
     grads = [normal(2, 3, 4) for _ in range(4)]
-    one, other = (gradtx.scale_by_soap(refresh_every=2, one_sided=True, dimensions=[(".*", words)]) for words in ("in in out", "out in in"))
-    plain, _ = follow(gradtx.scale_by_soap(refresh_every=2, one_sided=True), [g.reshape(6, 4) for g in grads])
+    one, other = (
+        gradtx.scale_by_soap(refresh_every=2, one_sided=True, dimensions=[(".*", words)])
+        for words in ("in in out", "out in in")
+    )
+    plain, _ = follow(
+        gradtx.scale_by_soap(refresh_every=2, one_sided=True), [g.reshape(6, 4) for g in grads]
+    )
     for tx, axes in ((one, (0, 1, 2)), (other, (2, 0, 1))):
         found, _ = follow(tx, [g.transpose(axes) for g in grads])
         for ours, theirs in zip(found, plain, strict=True):
@@ -111,7 +143,9 @@ def test_soap_sees_inputs_and_outputs_by_their_words() -> None:
 def test_soap_muon_keeps_the_size_of_the_step() -> None:
     """Singular values within what five quintics leave, and the Frobenius norm of SOAP."""
     grads = [normal(6, 4) for _ in range(4)]
-    (muon, _), (plain, _) = (follow(gradtx.scale_by_soap(orthogonal=orthogonal), grads) for orthogonal in (True, False))
+    (muon, _), (plain, _) = (
+        follow(gradtx.scale_by_soap(orthogonal=orthogonal), grads) for orthogonal in (True, False)
+    )
     np.testing.assert_allclose(jnp.linalg.norm(muon[-1]), jnp.linalg.norm(plain[-1]), rtol=1e-5)
     sigma, before = (np.linalg.svd(updates[-1], compute_uv=False) for updates in (muon, plain))
     assert sigma.max() / sigma.min() < 1.4 < before.max() / before.min()
@@ -122,8 +156,15 @@ def test_a_graft_gives_its_length_to_matrices_and_its_direction_to_vectors(graft
     g = {"w": 3 * normal(4, 3), "v": 3 * normal(5)}
     (update,), _ = follow(gradtx.scale_by_shampoo(graft=graft, graft_b2=0.75, max_dim=2), [g])
     for key, leaf in g.items():
-        expected = {"adam": jnp.sign(leaf), "rmsprop": 2 * jnp.sign(leaf), "sgd": leaf, "sign": jnp.sign(leaf)}[graft]
-        np.testing.assert_allclose(jnp.linalg.norm(update[key]), jnp.linalg.norm(expected), rtol=1e-5)
+        expected = {
+            "adam": jnp.sign(leaf),
+            "rmsprop": 2 * jnp.sign(leaf),
+            "sgd": leaf,
+            "sign": jnp.sign(leaf),
+        }[graft]
+        np.testing.assert_allclose(
+            jnp.linalg.norm(update[key]), jnp.linalg.norm(expected), rtol=1e-5
+        )
         if key == "v":
             np.testing.assert_allclose(update[key], expected, rtol=1e-5)
 
@@ -137,7 +178,10 @@ BYTES = {
 
 
 def size(tx: Any, *shape: int) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(tx.init, jnp.zeros(shape)).slots))
+    return sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(jax.eval_shape(tx.init, jnp.zeros(shape)).slots)
+    )
 
 
 @every_rule
@@ -149,7 +193,9 @@ def test_bytes_of_a_matrix(name: str) -> None:
 
 def test_bytes_of_blocks() -> None:
     """Two by three of 32 x 24."""
-    assert size(gradtx.scale_by_shampoo(max_dim=32), 64, 72) == pytest.approx(8 * 64 * 72 * (1 + 32 / 24 + 24 / 32))
+    assert size(gradtx.scale_by_shampoo(max_dim=32), 64, 72) == pytest.approx(
+        8 * 64 * 72 * (1 + 32 / 24 + 24 / 32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,10 +204,19 @@ def test_bytes_of_blocks() -> None:
         (lambda: gradtx.soap(max_dim=0), "max_dim = 0 is no length of an axis"),
         (lambda: gradtx.kl_soap(refresh_every=0), "refresh_every = 0 is no number of steps"),
         (lambda: library.kl_shampoo(max_dim=2.5), "max_dim = 2.5 is no length of an axis"),
-        (lambda: library.shampoo(0.1, graft="lion"), "graft = 'lion' is unknown; choose one of 'adam', 'rmsprop', 'sgd', 'sign', 'none'"),
-        (lambda: library.shampoo(0.1, method="qr"), "method = 'qr' is unknown; choose one of 'eigh', 'newton'"),
+        (
+            lambda: library.shampoo(0.1, graft="lion"),
+            "graft = 'lion' is unknown; choose one of 'adam', 'rmsprop', 'sgd', 'sign', 'none'",
+        ),
+        (
+            lambda: library.shampoo(0.1, method="qr"),
+            "method = 'qr' is unknown; choose one of 'eigh', 'newton'",
+        ),
         (lambda: library.shampoo(0.1, exponent=0.0), "exponent = 0.0 is not above 0"),
-        (lambda: library.shampoo(0.1, exponent=0.3, method="newton"), "exponent = 0.3 is no 1/p with a whole p"),
+        (
+            lambda: library.shampoo(0.1, exponent=0.3, method="newton"),
+            "exponent = 0.3 is no 1/p with a whole p",
+        ),
     ],
 )
 def test_messages(make: Any, message: str) -> None:

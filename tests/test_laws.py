@@ -13,10 +13,15 @@ from gradtx.testing import LAWS, check_laws
 from tests.methods import FIRST, METHODS
 
 OF_EQUATIONS = ("jit_equals_eager", "leaves_alone", "dtypes", "zero_gradient", "contained")
-"""The laws that other arguments of the same maker may break; the others are held by the first row of each maker."""
+"""The laws that other arguments of the same maker may break; the others are held by the first row
+of each maker.
+"""
 
 
-@pytest.mark.parametrize(("name", "law"), [(name, law) for name in METHODS for law in LAWS if name in FIRST or law in OF_EQUATIONS])
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [(name, law) for name in METHODS for law in LAWS if name in FIRST or law in OF_EQUATIONS],
+)
 def test_law(name: str, law: str) -> None:
     with pytest.raises(AssertionError) if law in METHODS[name].breaks else contextlib.nullcontext():
         LAWS[law](METHODS[name].tx)
@@ -44,7 +49,9 @@ def rule(grad: jax.Array, slots: Any, param: Any, step: jax.Array, *, broken: st
 
 @pytest.mark.parametrize("broken", ["zero_gradient", "contained", "dtypes", "leaves_alone"])
 def test_laws_notice_a_broken_rule(broken: str) -> None:
-    tx = gradtx.leafwise(init_narrow if broken == "dtypes" else None, rule, options={"broken": broken})
+    tx = gradtx.leafwise(
+        init_narrow if broken == "dtypes" else None, rule, options={"broken": broken}
+    )
     with pytest.raises((AssertionError, IndexError, ValueError)):
         LAWS[broken](tx)
 

@@ -1,4 +1,6 @@
-"""L-BFGS and line searches as members: trees, masks, dtypes, complex numbers, scan and vmap, reuse of what the state holds, messages."""
+"""L-BFGS and line searches as members: trees, masks, dtypes, complex numbers, scan and vmap, reuse
+of what the state holds, messages.
+"""
 
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import gradtx
-from gradtx.core.errors import HyperparamError, MissingExtraError, StateError
+from gradtx.definition.errors import HyperparamError, MissingExtraError, StateError
 from tests.objectives import BACK, ZOOM, descend, ellipse, rosenbrock
 from tests.peer import optax
 
@@ -29,7 +31,9 @@ def train(tx: Any, tree: Any, steps: int) -> Any:
     state = tx.init(tree)
     for _ in range(steps):
         grad = tree_grad(tree)
-        updates, state = tx.update(grad, state, tree, value=tree_loss(tree), grad=grad, value_fn=tree_loss)
+        updates, state = tx.update(
+            grad, state, tree, value=tree_loss(tree), grad=grad, value_fn=tree_loss
+        )
         tree = gradtx.apply_updates(tree, updates)
     return tree, state
 
@@ -44,9 +48,14 @@ def test_integers_and_none_stand_still() -> None:
 
 def test_under_a_mask_the_loss_is_that_of_the_whole_tree() -> None:
     """The others stand as they are, and b = 3 is where a goes."""
-    _, state = train(gradtx.masked(gradtx.lbfgs(), "a"), {"a": TREE["a"], "b": TREE["b"], "n": TREE["n"]}, 1)
+    _, state = train(
+        gradtx.masked(gradtx.lbfgs(), "a"), {"a": TREE["a"], "b": TREE["b"], "n": TREE["n"]}, 1
+    )
     assert state.slots["scale_by_lbfgs"].params["b"] is None and state.slots[ZOOM].grad["b"] is None
-    tx = gradtx.partition({"search": gradtx.lbfgs(), "none": gradtx.set_to_zero()}, {"a": "search", "b": "none", "n": "none"})
+    tx = gradtx.partition(
+        {"search": gradtx.lbfgs(), "none": gradtx.set_to_zero()},
+        {"a": "search", "b": "none", "n": "none"},
+    )
     moved, _ = train(tx, {"a": TREE["a"], "b": TREE["b"], "n": TREE["n"]}, 5)
     np.testing.assert_allclose(moved["a"], [3.0, 3.0], rtol=1e-5)
     assert moved["b"] == 3.0
@@ -59,8 +68,14 @@ def test_a_missing_gradient_leaves_its_array_and_its_memory_alone() -> None:
         return jnp.sum(tree["a"] ** 2) + tree["b"]
 
     tx, grad = gradtx.lbfgs(), {"a": 2 * tree["a"], "b": None}
-    updates, state = tx.update(grad, tx.init(tree), tree, value=loss(tree), grad=grad, value_fn=loss)
-    assert updates["b"] is None and state.slots["scale_by_lbfgs"].params["b"] == 0 and float(state.slots[ZOOM].value) < 8
+    updates, state = tx.update(
+        grad, tx.init(tree), tree, value=loss(tree), grad=grad, value_fn=loss
+    )
+    assert (
+        updates["b"] is None
+        and state.slots["scale_by_lbfgs"].params["b"] == 0
+        and float(state.slots[ZOOM].value) < 8
+    )
 
 
 def test_bfloat16_is_searched_where_it_will_be() -> None:
@@ -68,11 +83,21 @@ def test_bfloat16_is_searched_where_it_will_be() -> None:
     w = jnp.array([1.0, -2.0, 0.3], jnp.bfloat16)
 
     def loss(w: Any) -> Any:
-        return jnp.sum((w.astype(jnp.float32) - jnp.array([0.1, 0.2, 0.3])) ** 2 * jnp.array([1.0, 10.0, 100.0]))
+        return jnp.sum(
+            (w.astype(jnp.float32) - jnp.array([0.1, 0.2, 0.3])) ** 2
+            * jnp.array([1.0, 10.0, 100.0])
+        )
 
     w, values, _, _, _, state = descend(gradtx.lbfgs(), loss, w, 12, ZOOM)
-    assert {leaf.dtype for leaf in jax.tree.leaves(state.slots)} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
-    assert w.dtype == jnp.bfloat16 and float(state.slots[ZOOM].value) == float(loss(w)) and values[-1] < 1e-3 * values[0]
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.slots)} == {
+        jnp.dtype(jnp.float32),
+        jnp.dtype(jnp.int32),
+    }
+    assert (
+        w.dtype == jnp.bfloat16
+        and float(state.slots[ZOOM].value) == float(loss(w))
+        and values[-1] < 1e-3 * values[0]
+    )
 
 
 def test_complex_parameters_are_pairs_of_real_ones() -> None:
@@ -81,7 +106,9 @@ def test_complex_parameters_are_pairs_of_real_ones() -> None:
 
 
 def check_complex() -> None:
-    """The caller conjugates JAX's gradient, and finds it in the state as JAX gives it; step sizes are those of the real problem."""
+    """The caller conjugates JAX's gradient, and finds it in the state as JAX gives it; step sizes
+    are those of the real problem.
+    """
     matrix = jnp.array([[2.0, 0.3 + 0.1j], [0.3 - 0.1j, 20.0]])
 
     def loss(z: Any) -> Any:
@@ -93,10 +120,17 @@ def check_complex() -> None:
     z, w = jnp.array([0.3 + 0.1j, -0.5 + 1j]), jnp.array([0.3, -0.5, 0.1, 1.0])
     _, _, sizes, _, _, _ = descend(gradtx.lbfgs(), pair, w, 10, ZOOM)
     for tx in (gradtx.lbfgs(), optax.lbfgs()):
-        point, state, found, update = z, tx.init(z), [], jax.jit(tx.update, static_argnames="value_fn")
+        point, state, found, update = (
+            z,
+            tx.init(z),
+            [],
+            jax.jit(tx.update, static_argnames="value_fn"),
+        )
         for _ in range(10):
             value, grad = jax.value_and_grad(loss)(point)
-            updates, state = update(grad.conj(), state, point, value=value, grad=grad.conj(), value_fn=loss)
+            updates, state = update(
+                grad.conj(), state, point, value=value, grad=grad.conj(), value_fn=loss
+            )
             point = point + updates
             kept = state.slots[ZOOM] if isinstance(state, gradtx.State) else state[-1]
             found.append(float(kept.learning_rate))
@@ -104,7 +138,9 @@ def check_complex() -> None:
         np.testing.assert_allclose(found, sizes, rtol=1e-8)
     back = gradtx.scale_by_backtracking_linesearch(20, store_grad=True)
     grad = jax.grad(loss)(z)
-    updates, state = back.update(-grad.conj(), back.init(z), z, value=loss(z), grad=grad.conj(), value_fn=loss)
+    updates, state = back.update(
+        -grad.conj(), back.init(z), z, value=loss(z), grad=grad.conj(), value_fn=loss
+    )
     np.testing.assert_allclose(state.slots[BACK].grad, jax.grad(loss)(z + updates), rtol=1e-12)
 
 
@@ -126,15 +162,23 @@ def test_scan_and_vmap_train() -> None:
 
 
 def test_what_is_stored_is_reused() -> None:
-    """The loss and its gradient are computed at the first step, then taken from the state: half the evaluations."""
+    """The loss and its gradient are computed at the first step, then taken from the state: half the
+    evaluations.
+    """
     calls: list[int] = []
 
     def loss(w: Any, scale: Any = 1.0) -> Any:
         jax.debug.callback(lambda: calls.append(1))
         return scale * ellipse(w)
 
-    for search in (gradtx.scale_by_zoom_linesearch(20), gradtx.scale_by_backtracking_linesearch(20, store_grad=True)):
-        tx, value_and_grad = gradtx.lbfgs(linesearch=search), jax.jit(gradtx.value_and_grad_from_state(loss))
+    for search in (
+        gradtx.scale_by_zoom_linesearch(20),
+        gradtx.scale_by_backtracking_linesearch(20, store_grad=True),
+    ):
+        tx, value_and_grad = (
+            gradtx.lbfgs(linesearch=search),
+            jax.jit(gradtx.value_and_grad_from_state(loss)),
+        )
         w = jnp.zeros(5)
         state = tx.init(w)
         for _ in range(4):
@@ -160,12 +204,24 @@ def test_what_is_not_stored_is_computed_or_refused() -> None:
     _, state = part.update(grad, part.init(tree), tree, value=loss(tree), grad=grad, value_fn=loss)
     assert call(tree, state=state)[1]["b"] == 4.0
     inside = gradtx.chain(optax.lbfgs())
-    assert call(tree, state=inside.init(tree))[0] == 3.0 and call(tree, state=optax.lbfgs().init(tree))[0] == 3.0
-    for tx in (gradtx.adam(0.1), gradtx.chain(gradtx.scale(-1.0), gradtx.scale_by_backtracking_linesearch(5))):
-        with pytest.raises(StateError, match=r"the state holds no value and gradient: put scale_by_zoom_linesearch\(\.\.\.\), or "):
+    assert (
+        call(tree, state=inside.init(tree))[0] == 3.0
+        and call(tree, state=optax.lbfgs().init(tree))[0] == 3.0
+    )
+    for tx in (
+        gradtx.adam(0.1),
+        gradtx.chain(gradtx.scale(-1.0), gradtx.scale_by_backtracking_linesearch(5)),
+    ):
+        with pytest.raises(
+            StateError,
+            match=r"the state holds no value and gradient: put scale_by_zoom_linesearch\(\.\.\.\), or ",
+        ):
             call(tree, state=tx.init(tree))
     two = gradtx.chain(gradtx.lbfgs(), gradtx.scale_by_zoom_linesearch(5))
-    with pytest.raises(StateError, match=r"in 2 places: 'lbfgs/scale_by_zoom_linesearch', 'scale_by_zoom_linesearch'"):
+    with pytest.raises(
+        StateError,
+        match=r"in 2 places: 'lbfgs/scale_by_zoom_linesearch', 'scale_by_zoom_linesearch'",
+    ):
         call(tree, state=two.init(tree))
 
 
@@ -183,7 +239,9 @@ def test_a_stored_gradient_comes_back_in_the_dtype_of_its_parameter() -> None:
 
 
 def test_pairs_that_say_nothing_of_the_curvature() -> None:
-    """Nothing moved, or a first step of no gradient: γ is 1. Optax's is 0 where another gradient came meanwhile, and stays there."""
+    """Nothing moved, or a first step of no gradient: γ is 1. Optax's is 0 where another gradient
+    came meanwhile, and stays there.
+    """
     w, first, second = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]), jnp.array([1.0, 4.0])
     directions = {}
     for lib in (gradtx, optax):
@@ -199,14 +257,21 @@ def test_pairs_that_say_nothing_of_the_curvature() -> None:
 
 
 def test_a_gradient_of_nan_stays_in_its_entry() -> None:
-    """The other entries keep their memory; nothing is found along such a direction, so they stand still."""
+    """The other entries keep their memory; nothing is found along such a direction, so they stand
+    still.
+    """
     w, grad = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, jnp.nan, 2.0])
     tx = gradtx.scale_by_lbfgs()
     _, state = tx.update(w, tx.init(w), w)
     direction, state = tx.update(grad, state, w - 0.1)
-    assert jnp.isfinite(direction).tolist() == [True, False, True] and jnp.isfinite(state.slots["scale_by_lbfgs"].weights_memory).all()
+    assert (
+        jnp.isfinite(direction).tolist() == [True, False, True]
+        and jnp.isfinite(state.slots["scale_by_lbfgs"].weights_memory).all()
+    )
     whole = gradtx.lbfgs()
-    updates, _ = whole.update(grad, whole.init(w), w, value=1.0, grad=grad, value_fn=lambda w: jnp.sum(w**2))
+    updates, _ = whole.update(
+        grad, whole.init(w), w, value=1.0, grad=grad, value_fn=lambda w: jnp.sum(w**2)
+    )
     assert updates[0] == 0 and jnp.isnan(updates[1]) and updates[2] == 0
 
 
@@ -231,7 +296,12 @@ def test_without_a_line_search() -> None:
     """A fixed rate, which then is all there is to it."""
     w = jnp.zeros(5)
     tx = gradtx.lbfgs(0.5, linesearch=None)
-    assert tx.needs == {"params"} and gradtx.lbfgs().needs == {"params", "value", "grad", "value_fn"}
+    assert tx.needs == {"params"} and gradtx.lbfgs().needs == {
+        "params",
+        "value",
+        "grad",
+        "value_fn",
+    }
     updates, _ = tx.update(jnp.array([2.0, 0.0, 0.0, 0.0, 0.0]), tx.init(w), w)
     assert updates.tolist() == [-0.5, 0, 0, 0, 0]
 
@@ -245,26 +315,51 @@ def test_a_definition_with_a_search_is_data() -> None:
 
 def test_searches_print_on_request(capfd: pytest.CaptureFixture[str]) -> None:
     w, grad = jnp.array(1.0), jnp.array(20.0)
-    for tx in (gradtx.scale_by_zoom_linesearch(9, verbose=True), gradtx.scale_by_backtracking_linesearch(20, verbose=True)):
+    for tx in (
+        gradtx.scale_by_zoom_linesearch(9, verbose=True),
+        gradtx.scale_by_backtracking_linesearch(20, verbose=True),
+    ):
         tx.update(-grad, tx.init(w), w, value=10.0, grad=grad, value_fn=lambda w: 10 * w**2)
     jax.effects_barrier()
     zoom, back = capfd.readouterr().out.splitlines()
-    assert zoom.startswith("scale_by_zoom_linesearch: loss 10.0 to 0.0, slope -400.0, step size 0.05")
+    assert zoom.startswith(
+        "scale_by_zoom_linesearch: loss 10.0 to 0.0, slope -400.0, step size 0.05"
+    )
     assert "after 4 evaluations; decrease missed by 0.0, curvature by 0.0" in zoom
-    assert back.startswith("scale_by_backtracking_linesearch: loss 10.0 to 5.15505") and "after 12 evaluations" in back
+    assert (
+        back.startswith("scale_by_backtracking_linesearch: loss 10.0 to 5.15505")
+        and "after 12 evaluations" in back
+    )
 
 
 def test_mistakes_are_named() -> None:
     wrong: list[Any] = [2.5, "two"]
     for make, text in (
-        (lambda: gradtx.scale_by_zoom_linesearch(-1), r"scale_by_zoom_linesearch: max_linesearch_steps = -1 must be a whole number >= 0"),
-        (lambda: gradtx.scale_by_backtracking_linesearch(wrong[0]), "max_backtracking_steps = 2.5 must be a whole number >= 0"),
-        (lambda: gradtx.scale_by_lbfgs(0), "scale_by_lbfgs: memory_size = 0 must be a whole number >= 1"),
-        (lambda: gradtx.scale_by_zoom_linesearch(5, initial_guess_strategy=wrong[1]), "= 'two'; choose one of 'keep', 'one'"),
-        (lambda: gradtx.scale_by_zoom_linesearch(5, max_learning_rate=0.0), r"max_learning_rate = 0.0 is outside its range \(0, inf\]"),
+        (
+            lambda: gradtx.scale_by_zoom_linesearch(-1),
+            r"scale_by_zoom_linesearch: max_linesearch_steps = -1 must be a whole number >= 0",
+        ),
+        (
+            lambda: gradtx.scale_by_backtracking_linesearch(wrong[0]),
+            "max_backtracking_steps = 2.5 must be a whole number >= 0",
+        ),
+        (
+            lambda: gradtx.scale_by_lbfgs(0),
+            "scale_by_lbfgs: memory_size = 0 must be a whole number >= 1",
+        ),
+        (
+            lambda: gradtx.scale_by_zoom_linesearch(5, initial_guess_strategy=wrong[1]),
+            "= 'two'; choose one of 'keep', 'one'",
+        ),
+        (
+            lambda: gradtx.scale_by_zoom_linesearch(5, max_learning_rate=0.0),
+            r"max_learning_rate = 0.0 is outside its range \(0, inf\]",
+        ),
     ):
         with pytest.raises(HyperparamError, match=text):
             make()
     tx, w = gradtx.lbfgs(), jnp.ones(2)
-    with pytest.raises(MissingExtraError, match="scale_by_zoom_linesearch needs value, grad, value_fn: call update"):
+    with pytest.raises(
+        MissingExtraError, match="scale_by_zoom_linesearch needs value, grad, value_fn: call update"
+    ):
         tx.update(w, tx.init(w), w)

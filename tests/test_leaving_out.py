@@ -1,4 +1,6 @@
-"""Rules whose step may be left out: slots stay bit for bit, and a step that is taken is that of the rule alone."""
+"""Rules whose step may be left out: slots stay bit for bit, and a step that is taken is that of the
+rule alone.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -9,9 +11,9 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import GradtxError
-from gradtx.core.leaving_out import update_if
-from gradtx.core.rules import LeafRule
+from gradtx.definition.errors import GradtxError
+from gradtx.engine.gate import update_if
+from gradtx.engine.rules import LeafRule
 from gradtx.testing import gradients, parameters
 from gradtx.testing.problems import extras
 from gradtx.tree.casts import is_inexact
@@ -83,12 +85,16 @@ def test_a_rule_whose_step_may_be_left_out(rule: Any, jit: bool) -> None:
     update, new = step(jnp.asarray(True))
     expected, kept = rule(GRAD, OLD)
     assert bits((update, new)) == bits((jnp.asarray(expected), jax.tree.map(jnp.asarray, kept)))
-    assert [slot.tolist() for slot in step(jnp.asarray(False))[1]] == [slot.tolist() for slot in OLD]
+    assert [slot.tolist() for slot in step(jnp.asarray(False))[1]] == [
+        slot.tolist() for slot in OLD
+    ]
     assert bits(update_if(None, rule, GRAD, OLD)) == bits((expected, kept))
 
 
 def test_a_rule_that_keeps_nothing_is_only_run() -> None:
-    assert update_if(jnp.asarray(False), lambda grad, slots: (2 * grad, slots), GRAD, None)[0].tolist() == [2.0, -4.0]
+    assert update_if(jnp.asarray(False), lambda grad, slots: (2 * grad, slots), GRAD, None)[
+        0
+    ].tolist() == [2.0, -4.0]
 
 
 def test_a_slot_of_another_shape_is_left_to_the_lifter_to_refuse() -> None:
@@ -99,12 +105,16 @@ def test_a_slot_of_another_shape_is_left_to_the_lifter_to_refuse() -> None:
         return broadcast(grad, slots)
 
     tx = gradtx.guard(gradtx.leafwise(init, update))
-    with pytest.raises(ValueError, match=r"slot 'a' of a rule must keep its shape \(2,\), and became \(\)"):
+    with pytest.raises(
+        ValueError, match=r"slot 'a' of a rule must keep its shape \(2,\), and became \(\)"
+    ):
         tx.update(GRAD, tx.init(GRAD))
 
 
 def test_the_choice_is_made_before_the_update() -> None:
-    """What the update is made of is what was chosen; so no kernel needs the new and the old slot at once."""
+    """What the update is made of is what was chosen; so no kernel needs the new and the old slot at
+    once.
+    """
     text = str(jax.make_jaxpr(lambda acts: update_if(acts, helped, GRAD, OLD))(True))
     assert text.index("select_n") < text.rindex(" add ")
 
@@ -117,10 +127,17 @@ def seen(tree: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if leaf_rules(method.tx)])
+@pytest.mark.parametrize(
+    "name", [name for name, method in METHODS.items() if leaf_rules(method.tx)]
+)
 def test_every_rule_of_the_table(name: str) -> None:
-    """Left out at the first step and at the third, slots are bit for bit the old; else the step is the rule's, to rounding."""
-    tx, params = METHODS[name].tx, {key: leaf for key, leaf in parameters().items() if key in ("dense", "scalar")}
+    """Left out at the first step and at the third, slots are bit for bit the old; else the step is
+    the rule's, to rounding.
+    """
+    tx, params = (
+        METHODS[name].tx,
+        {key: leaf for key, leaf in parameters().items() if key in ("dense", "scalar")},
+    )
     slots = tx.init_slots(params)
     for number in (1, 2, 3):
         grads = gradients(params, seed=number)

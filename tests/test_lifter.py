@@ -1,4 +1,6 @@
-"""What the lifter owns: precision, kernels shared by shape, masks, the clock, keys, and apply_updates."""
+"""What the lifter owns: precision, kernels shared by shape, masks, the clock, keys, and
+apply_updates.
+"""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +25,9 @@ def count_calls(tx: gradtx.GradientTransformation, params: Any) -> int:
     """How many calls a traced update makes at its outer level."""
     jaxpr = jax.make_jaxpr(tx.update)(params, tx.init(params), params)
     return sum(
-        "run_rules" in str(equation.params.get("name")) or "_each_row" in str(equation.params.get("name")) for equation in jaxpr.eqns
+        "run_rules" in str(equation.params.get("name"))
+        or "_each_row" in str(equation.params.get("name"))
+        for equation in jaxpr.eqns
     )
 
 
@@ -37,13 +41,17 @@ def test_tracing_costs_shapes_not_leaves() -> None:
 TRACED: list[int] = []
 
 
-def counted(grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array) -> Any:
+def counted(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array
+) -> Any:
     TRACED.append(1)
     return factor * grad, slots
 
 
 def test_equal_rules_share_one_kernel() -> None:
-    """Definitions with other numbers, and leaves of one shape, trace a rule once; another shape traces it again."""
+    """Definitions with other numbers, and leaves of one shape, trace a rule once; another shape
+    traces it again.
+    """
     params = {"a": jnp.ones((7, 5)), "b": jnp.ones((7, 5))}
     for factor in (0.1, 0.2):
         tx = gradtx.leafwise(None, counted, hyperparams={"factor": factor})
@@ -62,19 +70,27 @@ def half(shared: Any, row: Any) -> Any:
 @settings(deadline=None, max_examples=10, derandomize=True)
 def test_bundled_calls_keep_their_order(count: int) -> None:
     rows = [(jnp.asarray(float(index)),) for index in range(count)]
-    assert [float(out) for out in call_rows(half, 0.5, rows)] == [index * 0.5 for index in range(count)]
+    assert [float(out) for out in call_rows(half, 0.5, rows)] == [
+        index * 0.5 for index in range(count)
+    ]
 
 
 def test_gradients_in_low_precision_are_computed_in_float32() -> None:
     """In bfloat16, 1 + 0.001 is 1: a rule computed there would lose the decay."""
     g, w = jnp.asarray([1.0], jnp.bfloat16), jnp.asarray([-1.0], jnp.bfloat16)
-    tx = gradtx.chain(gradtx.add_decayed_weights(1e-3), gradtx.add_decayed_weights(1.0), gradtx.scale(-1000.0))
+    tx = gradtx.chain(
+        gradtx.add_decayed_weights(1e-3), gradtx.add_decayed_weights(1.0), gradtx.scale(-1000.0)
+    )
     updates, _ = tx.update(g, tx.init(w), w)  # (1 - 0.001 - 1) * -1000
     assert updates.dtype == jnp.bfloat16 and float(updates[0]) == pytest.approx(1.0, rel=2**-7)
 
 
 def test_second_moments_are_float32_for_bfloat16_parameters() -> None:
-    slots = gradtx.adam(0.1, mu_dtype=jnp.bfloat16).init({"w": jnp.ones(2, jnp.bfloat16)}).slots["scale_by_adam"]
+    slots = (
+        gradtx.adam(0.1, mu_dtype=jnp.bfloat16)
+        .init({"w": jnp.ones(2, jnp.bfloat16)})
+        .slots["scale_by_adam"]
+    )
     assert slots.mu["w"].dtype == jnp.bfloat16 and slots.nu["w"].dtype == jnp.float32
 
 
@@ -109,7 +125,9 @@ def test_a_gradient_of_none_leaves_its_parameter_and_slots_alone() -> None:
     _, state = tx.update(params, tx.init(params), params)
     updates, new = tx.update({"a": None, "b": jnp.ones(2)}, state, params)
     assert updates["a"] is None
-    chex.assert_trees_all_equal(new.slots["scale_by_adam"].mu["a"], state.slots["scale_by_adam"].mu["a"])
+    chex.assert_trees_all_equal(
+        new.slots["scale_by_adam"].mu["a"], state.slots["scale_by_adam"].mu["a"]
+    )
     chex.assert_trees_all_equal(gradtx.apply_updates(params, updates)["a"], params["a"])
 
 
@@ -125,7 +143,9 @@ def test_float0_gradients_of_integers() -> None:
 def test_masks_join_the_kernel() -> None:
     """adamw with a mask is one kernel per leaf, as without."""
     params = {"bias": jnp.ones(3), "kernel": jnp.ones((3, 3))}
-    assert count_calls(gradtx.adamw(0.1, mask="kernel"), params) == count_calls(gradtx.adamw(0.1), params)
+    assert count_calls(gradtx.adamw(0.1, mask="kernel"), params) == count_calls(
+        gradtx.adamw(0.1), params
+    )
 
 
 def test_the_clock_saturates() -> None:
@@ -139,7 +159,8 @@ def test_the_clock_saturates() -> None:
 def test_one_clock_for_all_members() -> None:
     """A schedule sees the updates made so far; a rule's step is one more; nested members agree."""
     seen = gradtx.chain(
-        gradtx.scale_by_schedule(lambda count: count + 1.0), inner=gradtx.chain(gradtx.ema(0.5), gradtx.scale(lambda count: 10.0 * count))
+        gradtx.scale_by_schedule(lambda count: count + 1.0),
+        inner=gradtx.chain(gradtx.ema(0.5), gradtx.scale(lambda count: 10.0 * count)),
     )
     state = seen.init(jnp.ones(()))
     updates = None
@@ -172,7 +193,9 @@ def test_one_random_key_per_leaf_and_step(key: jax.Array) -> None:
     second, _ = jax.jit(tx.update)(params, state)
     draws = np.stack([first["a"], first["b"], second["a"], second["b"]])
     assert len(np.unique(draws)) == 12, "leaves and steps draw anew"
-    again, _ = tx.update({"b": jnp.zeros(3), "z": jnp.zeros(3)}, tx.init({"b": jnp.zeros(3), "z": jnp.zeros(3)}))
+    again, _ = tx.update(
+        {"b": jnp.zeros(3), "z": jnp.zeros(3)}, tx.init({"b": jnp.zeros(3), "z": jnp.zeros(3)})
+    )
     np.testing.assert_array_equal(again["b"], first["b"])  # the same leaf, beside other leaves
 
 
@@ -224,8 +247,15 @@ def test_leaves_on_several_devices_are_not_mixed() -> None:
 
 
 def test_apply_updates() -> None:
-    params = {"w": jnp.ones(2, jnp.bfloat16), "n": jnp.asarray(3), "none": None, "key": jax.random.key(0)}
-    new = gradtx.apply_updates(params, {"w": jnp.full(2, 0.5), "n": jnp.asarray(1), "none": None, "key": None})
+    params = {
+        "w": jnp.ones(2, jnp.bfloat16),
+        "n": jnp.asarray(3),
+        "none": None,
+        "key": jax.random.key(0),
+    }
+    new = gradtx.apply_updates(
+        params, {"w": jnp.full(2, 0.5), "n": jnp.asarray(1), "none": None, "key": None}
+    )
     assert new["w"].dtype == jnp.bfloat16 and new["w"].tolist() == [1.5, 1.5]
     assert new["n"] == 3 and new["none"] is None and new["key"] is params["key"]
     assert gradtx.apply_updates(1.0, 0.5) == 1.5 and gradtx.apply_updates({}, {}) == {}
@@ -234,7 +264,9 @@ def test_apply_updates() -> None:
 def test_apply_updates_adds_as_optax_does() -> None:
     params = {"a": jnp.arange(6.0).reshape(2, 3), "b": [jnp.ones(3, jnp.float16)]}
     updates = jax.tree.map(lambda leaf: leaf * 0.1, params)
-    chex.assert_trees_all_equal(gradtx.apply_updates(params, updates), optax.apply_updates(params, updates))
+    chex.assert_trees_all_equal(
+        gradtx.apply_updates(params, updates), optax.apply_updates(params, updates)
+    )
 
 
 @given(
@@ -247,14 +279,19 @@ def test_any_shapes_and_dtypes(shapes: list[tuple[int, ...]], dtype: Any) -> Non
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1))
     updates, state = tx.update(params, tx.init(params), params)
     chex.assert_trees_all_equal_shapes_and_dtypes(params, updates)
-    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves((updates, state.slots)))
+    assert all(
+        bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves((updates, state.slots))
+    )
 
 
 def test_paths_ignore_a_trailing_value() -> None:
     class Variable(NamedTuple):
         value: Any
 
-    assert tree_paths({"dense": {"kernel": Variable(1.0)}, "value": 2.0}) == ("dense/kernel", "value")
+    assert tree_paths({"dense": {"kernel": Variable(1.0)}, "value": 2.0}) == (
+        "dense/kernel",
+        "value",
+    )
     where = gradtx.masked(gradtx.scale(0.0), r"kernel$")
     params = {"dense": {"kernel": Variable(jnp.ones(2)), "bias": Variable(jnp.ones(2))}}
     updates, _ = where.update(params, where.init(params))
@@ -262,9 +299,13 @@ def test_paths_ignore_a_trailing_value() -> None:
 
 
 def test_apply_updates_rounds_once() -> None:
-    """Half a unit in the last place of 1, and a little more, rounds up; the update rounded first would be a tie, and round down."""
+    """Half a unit in the last place of 1, and a little more, rounds up; the update rounded first
+    would be a tie, and round down.
+    """
     half = 2.0**-8
-    new = gradtx.apply_updates({"w": jnp.ones(1, jnp.bfloat16)}, {"w": jnp.full(1, half * (1 + 2**-9), jnp.float32)})
+    new = gradtx.apply_updates(
+        {"w": jnp.ones(1, jnp.bfloat16)}, {"w": jnp.full(1, half * (1 + 2**-9), jnp.float32)}
+    )
     assert float(new["w"][0]) == 1 + 2 * half
 
 

@@ -11,7 +11,10 @@ from gradtx import linalg
 
 RNG = np.random.default_rng(0)
 
-inverse_root = jax.jit(linalg.inverse_root, static_argnames=("p", "method", "relative", "steps", "max_steps", "tolerance"))
+inverse_root = jax.jit(
+    linalg.inverse_root,
+    static_argnames=("p", "method", "relative", "steps", "max_steps", "tolerance"),
+)
 refresh = jax.jit(linalg.refresh_eigenbasis)
 
 
@@ -33,12 +36,21 @@ def test_inverse_roots(p: int) -> None:
             expected = (q * values ** (-1 / p)) @ q.T
             for steps in (None, 40) if method == "newton" else (None,):
                 found = inverse_root(a, p, method=method, ridge=0.0, steps=steps)
-                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+                np.testing.assert_allclose(
+                    found, expected, rtol=0, atol=1e-12 * np.abs(expected).max()
+                )
             ridged = (q * (values + 0.5) ** (-1 / p)) @ q.T
-            np.testing.assert_allclose(inverse_root(a, p, method=method, ridge=0.5, relative=False), ridged, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(
+                inverse_root(a, p, method=method, ridge=0.5, relative=False),
+                ridged,
+                rtol=0,
+                atol=1e-12,
+            )
             ridged = (q * (values + 0.01 * 20) ** (-1 / p)) @ q.T
             tolerance = 1e-12 if method == "eigh" else 1e-3
-            np.testing.assert_allclose(inverse_root(a, p, method=method, ridge=0.01), ridged, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(
+                inverse_root(a, p, method=method, ridge=0.01), ridged, rtol=0, atol=tolerance
+            )
             small = inverse_root(jnp.asarray(a, jnp.float32), p, method=method)
             assert small.dtype == np.float32
             np.testing.assert_allclose(small, expected, rtol=0, atol=2e-2 * np.abs(expected).max())
@@ -46,14 +58,27 @@ def test_inverse_roots(p: int) -> None:
 
 @pytest.mark.parametrize("method", ["eigh", "newton"])
 def test_roots_of_a_batch_with_singular_and_broken_members(method: str) -> None:
-    """Rank-deficient statistics: finite, and of no effect where they are not told; float32 over 60 orders of magnitude."""
+    """Rank-deficient statistics: finite, and of no effect where they are not told; float32 over 60
+    orders of magnitude.
+    """
     half = RNG.normal(size=(5, 2)).astype(np.float32)
     deficient = half @ half.T
-    given = np.stack([np.eye(5), np.full((5, 5), np.nan), np.zeros((5, 5)), 1e30 * np.eye(5), 1e-30 * deficient, deficient]).astype(
-        np.float32
-    )
+    given = np.stack(
+        [
+            np.eye(5),
+            np.full((5, 5), np.nan),
+            np.zeros((5, 5)),
+            1e30 * np.eye(5),
+            1e-30 * deficient,
+            deficient,
+        ]
+    ).astype(np.float32)
     found = np.asarray(inverse_root(given.reshape(2, 3, 5, 5), 4, method=method)).reshape(6, 5, 5)
-    assert np.isnan(found[1]).any() and not found[2].any() and np.isfinite(np.delete(found, 1, 0)).all()
+    assert (
+        np.isnan(found[1]).any()
+        and not found[2].any()
+        and np.isfinite(np.delete(found, 1, 0)).all()
+    )
     np.testing.assert_allclose(found[0], np.eye(5), atol=1e-5)
     np.testing.assert_allclose(found[3], 10**-7.5 * np.eye(5), rtol=1e-5)
     for one in (0, 3, 4, 5):
@@ -70,18 +95,26 @@ def test_without_a_ridge_the_null_space_is_left_out() -> None:
     with jax.enable_x64(True):
         found = inverse_root(a, 2, ridge=0.0)
         np.testing.assert_allclose(found, (q * [0.5, 1, 0, 0]) @ q.T, atol=1e-13)
-        np.testing.assert_allclose(inverse_root(np.zeros((2, 2)), 2, ridge=0.25, relative=False), 2 * np.eye(2), atol=1e-13)
+        np.testing.assert_allclose(
+            inverse_root(np.zeros((2, 2)), 2, ridge=0.25, relative=False), 2 * np.eye(2), atol=1e-13
+        )
 
 
 def test_negative_eigenvalues_count_as_zero_and_a_ridge_may_outweigh_all() -> None:
     found = inverse_root(jnp.diag(jnp.array([1.0, -0.5])), 2, ridge=0.25, relative=False)
     np.testing.assert_allclose(found, np.diag([1.25**-0.5, 2]), rtol=1e-6)
     for method in ("eigh", "newton"):
-        np.testing.assert_allclose(inverse_root(1e-30 * jnp.eye(2), 2, method=method, ridge=4.0, relative=False), np.eye(2) / 2, rtol=1e-5)
+        np.testing.assert_allclose(
+            inverse_root(1e-30 * jnp.eye(2), 2, method=method, ridge=4.0, relative=False),
+            np.eye(2) / 2,
+            rtol=1e-5,
+        )
 
 
 def test_newton_stops_where_rounding_lets_it_get_no_further() -> None:
-    """A condition number that float32 cannot hold: no nan, no blow-up, in a loop of fixed length neither."""
+    """A condition number that float32 cannot hold: no nan, no blow-up, in a loop of fixed length
+    neither.
+    """
     a = jnp.asarray(semidefinite(np.geomspace(1e-9, 1, 12))[0], jnp.float32)
     for steps in (None, 60):
         found = inverse_root(a, 2, method="newton", ridge=1e-6, steps=steps)
@@ -119,7 +152,10 @@ def test_bases_of_what_is_rank_deficient_or_broken() -> None:
     np.testing.assert_allclose(new[0].T @ new[0], np.eye(4), atol=1e-5)
     np.testing.assert_allclose(np.abs(half.T @ new[0])[0, 0], np.linalg.norm(half), rtol=1e-5)
     assert np.isnan(new[1]).any()
-    assert linalg.refresh_eigenbasis(jnp.eye(2), jnp.eye(2, dtype=jnp.bfloat16))[0].dtype == jnp.bfloat16
+    assert (
+        linalg.refresh_eigenbasis(jnp.eye(2), jnp.eye(2, dtype=jnp.bfloat16))[0].dtype
+        == jnp.bfloat16
+    )
 
 
 # Kronecker factors
@@ -139,11 +175,17 @@ def test_kronecker_factors_and_their_average() -> None:
         np.testing.assert_allclose(np.asarray(total), left + y @ y.swapaxes(1, 2), atol=1e-13)
         assert absent is None
         left, right = RNG.normal(size=(3, 4, 4)), RNG.normal(size=(3, 6, 6))
-        np.testing.assert_allclose(linalg.multiply_sides(left, y, right), left @ y @ right, atol=1e-12)
+        np.testing.assert_allclose(
+            linalg.multiply_sides(left, y, right), left @ y @ right, atol=1e-12
+        )
         np.testing.assert_array_equal(linalg.multiply_sides(None, y, None), y)
     sixteen = linalg.kronecker_factors(jnp.ones((2, 300), jnp.bfloat16), (True, False))
-    assert sixteen.left is not None and sixteen.left.dtype == jnp.float32 and sixteen.left[0, 0] == 300
-    kept = linalg.update_factors(linalg.Factors(jnp.ones((2, 2), jnp.bfloat16), None), jnp.ones((2, 3)), 0.5)
+    assert (
+        sixteen.left is not None and sixteen.left.dtype == jnp.float32 and sixteen.left[0, 0] == 300
+    )
+    kept = linalg.update_factors(
+        linalg.Factors(jnp.ones((2, 2), jnp.bfloat16), None), jnp.ones((2, 3)), 0.5
+    )
     assert kept.left is not None and kept.left.dtype == jnp.bfloat16 and kept.left[0, 0] == 2
 
 
@@ -151,7 +193,10 @@ def test_sides_that_get_a_factor() -> None:
     assert linalg.factor_sides((4, 4), 4) == (True, True)
     assert linalg.factor_sides((4, 5), 4) == (True, False)
     assert linalg.factor_sides((9, 5), 4) == (False, False)
-    assert [linalg.factor_sides(shape, 8, one_sided=True) for shape in ((4, 4), (3, 4), (4, 3), (9, 4), (9, 9))] == [
+    assert [
+        linalg.factor_sides(shape, 8, one_sided=True)
+        for shape in ((4, 4), (3, 4), (4, 3), (9, 4), (9, 9))
+    ] == [
         (True, False),
         (True, False),
         (False, True),
@@ -164,19 +209,26 @@ def test_sides_that_get_a_factor() -> None:
 
 
 def test_the_bound_of_a_norm_is_below_it_and_near() -> None:
-    a = np.stack([semidefinite(values)[0] for values in ([9, 1, -2.0, 1], [1, 1, 1, 1.0], [5, 4.9, 4.8, 1])] + [np.zeros((4, 4))])
+    a = np.stack(
+        [semidefinite(values)[0] for values in ([9, 1, -2.0, 1], [1, 1, 1, 1.0], [5, 4.9, 4.8, 1])]
+        + [np.zeros((4, 4))]
+    )
     with jax.enable_x64(True):
         bounds, norms = np.asarray(linalg.norm_lower_bound(a)), np.linalg.norm(a, 2, axis=(-2, -1))
         assert (bounds <= norms * (1 + 1e-12)).all() and (bounds >= 0.9 * norms).all()
         column = a[0][:, np.argmax((a[0] ** 2).sum(0))]
         power = a[0] @ column / np.linalg.norm(a[0] @ column)
         assert bounds[0] == pytest.approx(np.linalg.norm(a[0] @ power), rel=1e-12)
-        assert float(linalg.norm_lower_bound(1e30 * jnp.asarray(a[0], jnp.float32))) == pytest.approx(1e30 * bounds[0], rel=1e-5)
+        assert float(
+            linalg.norm_lower_bound(1e30 * jnp.asarray(a[0], jnp.float32))
+        ) == pytest.approx(1e30 * bounds[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("kinds", ["tt", "td", "dn"])
 def test_one_step_of_the_fit_is_that_of_the_whole_kronecker_product(kinds: str) -> None:
-    """t: triangular, d: diagonal, n: none. A and B by a solve with the whole of Q_L ⊗ Q_R, in a batch of two."""
+    """t: triangular, d: diagonal, n: none. A and B by a solve with the whole of Q_L ⊗ Q_R, in a
+    batch of two.
+    """
     made = {
         "t": lambda n: np.triu(RNG.normal(size=(2, n, n))) + 3 * np.eye(n),
         "d": lambda n: RNG.uniform(1, 2, size=(2, n)),
@@ -187,31 +239,52 @@ def test_one_step_of_the_fit_is_that_of_the_whole_kronecker_product(kinds: str) 
     x, v = RNG.normal(size=(2, 2, 3, 4))
     with jax.enable_x64(True):
         factors = linalg.Factors(*(None if q is None else jnp.asarray(q) for q in given))
-        found, applied = linalg.fit_triangular(factors, x, v, 0.3), linalg.apply_triangular(factors, x)
+        found, applied = (
+            linalg.fit_triangular(factors, x, v, 0.3),
+            linalg.apply_triangular(factors, x),
+        )
         for at in range(2):
-            left, right = (whole[kind](None if q is None else q[at], n) for kind, q, n in zip(kinds, given, (3, 4)))
+            left, right = (
+                whole[kind](None if q is None else q[at], n)
+                for kind, q, n in zip(kinds, given, (3, 4))
+            )
             q = np.kron(left, right)
-            np.testing.assert_allclose(applied[at].ravel(), q.T @ q @ x[at].ravel(), rtol=1e-11, atol=1e-11)
-            a, b = (q @ x[at].ravel()).reshape(3, 4), np.linalg.solve(q.T, v[at].ravel()).reshape(3, 4)
-            for kind, old, new, moments in zip(kinds, (left, right), found, ((a @ a.T, b @ b.T), (a.T @ a, b.T @ b))):
+            np.testing.assert_allclose(
+                applied[at].ravel(), q.T @ q @ x[at].ravel(), rtol=1e-11, atol=1e-11
+            )
+            a, b = (
+                (q @ x[at].ravel()).reshape(3, 4),
+                np.linalg.solve(q.T, v[at].ravel()).reshape(3, 4),
+            )
+            for kind, old, new, moments in zip(
+                kinds, (left, right), found, ((a @ a.T, b @ b.T), (a.T @ a, b.T @ b))
+            ):
                 if kind == "t":
                     step = np.triu(moments[0] - moments[1]) / linalg.norm_lower_bound(sum(moments))
-                    np.testing.assert_allclose(np.asarray(new)[at], old - 0.3 * step @ old, atol=1e-12)
+                    np.testing.assert_allclose(
+                        np.asarray(new)[at], old - 0.3 * step @ old, atol=1e-12
+                    )
                 elif kind == "d":
                     first, second = map(np.diagonal, moments)
                     step = (first - second) / (first + second).max()
-                    np.testing.assert_allclose(np.asarray(new)[at], np.diagonal(old) * (1 - 0.3 * step), atol=1e-12)
+                    np.testing.assert_allclose(
+                        np.asarray(new)[at], np.diagonal(old) * (1 - 0.3 * step), atol=1e-12
+                    )
                 else:
                     assert new is None
 
 
 def test_a_fit_whitens() -> None:
-    """Columns of covariance C: Qᵀ Q tends to C^(−1/2), so that preconditioned columns have covariance I."""
+    """Columns of covariance C: Qᵀ Q tends to C^(−1/2), so that preconditioned columns have
+    covariance I.
+    """
     root = np.linalg.cholesky(semidefinite([4.0, 1.0, 0.25])[0])
 
     def step(q: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
         x, v = jax.random.normal(key, (2, 3, 256))
-        fitted = linalg.fit_triangular(linalg.Factors(q, None), jnp.asarray(root, jnp.float32) @ x, v).left
+        fitted = linalg.fit_triangular(
+            linalg.Factors(q, None), jnp.asarray(root, jnp.float32) @ x, v
+        ).left
         assert fitted is not None
         return fitted, None
 
@@ -238,7 +311,9 @@ def test_blocks_hold_every_entry_once(shape: tuple[int, ...], max_dim: int) -> N
     assert blocks.shape == (*shape[:-2], rows, columns, height, width)
     piece = x[..., height : 2 * height, :width]
     if rows > 1:
-        np.testing.assert_array_equal(blocks[..., 1, 0, : piece.shape[-2], : piece.shape[-1]], piece)
+        np.testing.assert_array_equal(
+            blocks[..., 1, 0, : piece.shape[-2], : piece.shape[-1]], piece
+        )
 
 
 def test_what_fills_up_blocks_has_no_effect() -> None:
@@ -247,8 +322,12 @@ def test_what_fills_up_blocks_has_no_effect() -> None:
         x = RNG.normal(size=(5, 3))
         blocks = linalg.split_blocks(x, 3)
         left, _ = linalg.kronecker_factors(blocks)
-        done = linalg.multiply_sides(inverse_root(left, 2, ridge=1e-3), linalg.orthogonalize(blocks, eps=0.0), None)
+        done = linalg.multiply_sides(
+            inverse_root(left, 2, ridge=1e-3), linalg.orthogonalize(blocks, eps=0.0), None
+        )
         joined = np.asarray(linalg.join_blocks(done, x.shape))
         for piece in (slice(0, 3), slice(3, 5)):
-            alone = inverse_root(x[piece] @ x[piece].T, 2, ridge=1e-3) @ linalg.orthogonalize(x[piece], eps=0.0)
+            alone = inverse_root(x[piece] @ x[piece].T, 2, ridge=1e-3) @ linalg.orthogonalize(
+                x[piece], eps=0.0
+            )
             np.testing.assert_allclose(joined[piece], alone, atol=1e-9)

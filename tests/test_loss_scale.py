@@ -1,4 +1,6 @@
-"""A loss scale for float16: what it saves, what it skips, how it moves; by hand and within make_step."""
+"""A loss scale for float16: what it saves, what it skips, how it moves; by hand and within
+make_step.
+"""
 
 from typing import Any, cast
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import GradtxError, HyperparamError, StateError
+from gradtx.definition.errors import GradtxError, HyperparamError, StateError
 
 ONE, INF = jnp.asarray(1.0), jnp.asarray(jnp.inf)
 
@@ -23,7 +25,9 @@ def follow(tx: Any, gradients: Any) -> list[tuple[float, float, int]]:
 
 
 def test_the_scale_halves_and_doubles() -> None:
-    tx = gradtx.dynamic_loss_scale(gradtx.sgd(1.0), 8.0, growth_interval=2, min_scale=2.0, max_scale=8.0)
+    tx = gradtx.dynamic_loss_scale(
+        gradtx.sgd(1.0), 8.0, growth_interval=2, min_scale=2.0, max_scale=8.0
+    )
     seen = follow(tx, [8.0, jnp.inf, jnp.nan, jnp.inf, 2.0, 2.0, 4.0, 4.0, 8.0, 8.0])
     assert seen == [
         (-1.0, 8.0, 1),
@@ -48,7 +52,9 @@ def test_a_skipped_step_is_as_if_it_never_was() -> None:
     kept = gradtx.apply_updates(params, updates)["w"]
     assert np.asarray(kept).tobytes() == np.asarray(params["w"]).tobytes(), "the sign of −0, too"
     assert after.count == state.count == 1
-    moments = zip(*(jax.tree.leaves(one.slots["scale_by_adam"]) for one in (state, after)), strict=True)
+    moments = zip(
+        *(jax.tree.leaves(one.slots["scale_by_adam"]) for one in (state, after)), strict=True
+    )
     assert all(np.asarray(old).tobytes() == np.asarray(new).tobytes() for old, new in moments)
     assert int(after.slots["dynamic_loss_scale"].skipped) == 1
 
@@ -64,7 +70,11 @@ def test_small_gradients_of_float16_are_saved() -> None:
     tx = gradtx.dynamic_loss_scale(gradtx.trace(0.0), 2.0**10)
 
     def scaled(params: Any) -> jax.Array:
-        return jnp.sum(params["w"] * x) * jnp.float16(2e-4) * (gradtx.loss_scale(tx, state) * jnp.float16(1e-4)).astype(jnp.float16)
+        return (
+            jnp.sum(params["w"] * x)
+            * jnp.float16(2e-4)
+            * (gradtx.loss_scale(tx, state) * jnp.float16(1e-4)).astype(jnp.float16)
+        )
 
     state = tx.init(params)
     _, state = tx.update(jax.grad(scaled)(params), state, params)
@@ -83,12 +93,18 @@ def test_make_step_scales_the_loss_and_tells_it_unscaled() -> None:
 
     for parts in (1, 2):
         plain = gradtx.chain(gradtx.sgd(0.25), gradtx.reduce_on_plateau())
-        scaled = gradtx.dynamic_loss_scale(gradtx.chain(gradtx.treewise(None, look), plain), 2.0**12, growth_interval=1)
+        scaled = gradtx.dynamic_loss_scale(
+            gradtx.chain(gradtx.treewise(None, look), plain), 2.0**12, growth_interval=1
+        )
         x = jnp.arange(4.0)
         out = []
         for tx in (plain, scaled):
             params = {"w": jnp.full(1, 7.0)}
-            step, state, value = gradtx.make_step(loss, tx, microbatches=parts), tx.init(params), None
+            step, state, value = (
+                gradtx.make_step(loss, tx, microbatches=parts),
+                tx.init(params),
+                None,
+            )
             for _ in range(3):
                 params, state, value = step(params, state, x)
             out.append((float(params["w"][0]), value))
@@ -99,7 +115,9 @@ def test_make_step_scales_the_loss_and_tells_it_unscaled() -> None:
 
 def test_an_overflow_within_make_step_is_skipped_and_training_goes_on() -> None:
     def loss(params: Any, x: jax.Array) -> Any:
-        return jnp.mean((params["w"].astype(jnp.float16) - x) ** 2)  # times 2^15 it is beyond float16 in the backward pass
+        return jnp.mean(
+            (params["w"].astype(jnp.float16) - x) ** 2
+        )  # times 2^15 it is beyond float16 in the backward pass
 
     tx = gradtx.dynamic_loss_scale(gradtx.with_metrics(gradtx.sgd(0.25)), 2.0**15)
     params, state = {"w": jnp.full(1, 7.0)}, None
@@ -109,7 +127,9 @@ def test_an_overflow_within_make_step_is_skipped_and_training_goes_on() -> None:
     for _ in range(6):
         params, state, _ = step(params, state, jnp.ones(4, jnp.float16))
         scales.append(float(gradtx.metrics(tx, state)["loss_scale"]))
-    assert scales[0] == 2.0**14 and bool(jnp.isfinite(params["w"][0])) and float(params["w"][0]) < 7.0
+    assert (
+        scales[0] == 2.0**14 and bool(jnp.isfinite(params["w"][0])) and float(params["w"][0]) < 7.0
+    )
     assert int(gradtx.metrics(tx, state)["overflow_steps"]) == 6 - int(state.count) > 0
 
 
@@ -119,7 +139,9 @@ def test_a_guard_inside() -> None:
     updates, state = tx.update(INF, state)
     assert float(updates) == 0.0 and state.count == 1 and float(gradtx.loss_scale(tx, state)) == 4.0
     updates, after = tx.update(jnp.asarray(80.0), state)
-    assert float(updates) == 0.0 and int(gradtx.metrics(tx, after)["too_large_steps"]) == 1, "20 without the scale"
+    assert float(updates) == 0.0 and int(gradtx.metrics(tx, after)["too_large_steps"]) == 1, (
+        "20 without the scale"
+    )
 
 
 SCALED = gradtx.dynamic_loss_scale(gradtx.sgd(1.0), 8.0)
@@ -140,12 +162,17 @@ def optax_chain() -> Any:
         (lambda: gradtx.apply_if_finite(SCALED, 3), "apply_if_finite"),
         (lambda: gradtx.chain(gradtx.clip_by_global_norm(1.0), SCALED), "clip_by_global_norm"),
         (lambda: gradtx.masked(SCALED, "a"), "the leaves outside of dynamic_loss_scale"),
-        (lambda: gradtx.partition({"one": SCALED, "two": SCALED}, [("a", "one"), (".*", "two")]), "the leaves outside of one"),
+        (
+            lambda: gradtx.partition({"one": SCALED, "two": SCALED}, [("a", "one"), (".*", "two")]),
+            "the leaves outside of one",
+        ),
         (optax_chain, "chain"),
     ],
 )
 def test_a_scale_that_is_not_the_outermost_is_refused(make: Any, other: str) -> None:
-    """An overflow would be left out before the scale hears of it, for ever; others would be given gradients that are 2^15 as large."""
+    """An overflow would be left out before the scale hears of it, for ever; others would be given
+    gradients that are 2^15 as large.
+    """
     tx = make()
     state = tx.init(PAIR)
     message = rf"^dynamic_loss_scale is not the outermost: {other} would be given gradients with the scale in them; put the scale around"
@@ -176,18 +203,31 @@ def test_a_definition_without_a_scale() -> None:
     assert gradtx.loss_scale(gradtx.sgd(0.1), gradtx.sgd(0.1).init(ONE)) == 1.0
     assert gradtx.loss_scale(optax.sgd(0.1), optax.sgd(0.1).init(ONE)) == 1.0
     for state, message in (
-        (None, r"^the state of dynamic_loss_scale is a NoneType, not a gradtx.State: pass the state that tx.update gave$"),
-        (gradtx.sgd(0.1).init(ONE), r"^the state has nothing for dynamic_loss_scale; it holds nothing: it is another definition's$"),
+        (
+            None,
+            r"^the state of dynamic_loss_scale is a NoneType, not a gradtx.State: pass the state that tx.update gave$",
+        ),
+        (
+            gradtx.sgd(0.1).init(ONE),
+            r"^the state has nothing for dynamic_loss_scale; it holds nothing: it is another definition's$",
+        ),
     ):
         with pytest.raises(StateError, match=message.replace("of dynamic_loss_scale", "of sgd")):
             gradtx.loss_scale(SCALED, state)
 
 
 def test_numbers_that_make_no_sense() -> None:
-    with pytest.raises(HyperparamError, match=r"dynamic_loss_scale: min_scale = 4.0 is above max_scale = 2.0; turn them round"):
+    with pytest.raises(
+        HyperparamError,
+        match=r"dynamic_loss_scale: min_scale = 4.0 is above max_scale = 2.0; turn them round",
+    ):
         gradtx.dynamic_loss_scale(gradtx.sgd(0.1), min_scale=4.0, max_scale=2.0)
-    with pytest.raises(HyperparamError, match=r"growth_factor = 0.5 is outside its range \[1, inf\]"):
+    with pytest.raises(
+        HyperparamError, match=r"growth_factor = 0.5 is outside its range \[1, inf\]"
+    ):
         gradtx.dynamic_loss_scale(gradtx.sgd(0.1), growth_factor=0.5)
     for wrong in (0.0, 1.0):
-        with pytest.raises(HyperparamError, match=r"backoff_factor = .* is outside its range \(0, 1\)"):
+        with pytest.raises(
+            HyperparamError, match=r"backoff_factor = .* is outside its range \(0, 1\)"
+        ):
             gradtx.dynamic_loss_scale(gradtx.sgd(0.1), backoff_factor=wrong)

@@ -1,4 +1,6 @@
-"""make_step by parts: the step of the whole batch, weights, auxiliary output, keys, and what is refused."""
+"""make_step by parts: the step of the whole batch, weights, auxiliary output, keys, and what is
+refused.
+"""
 
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradtx
-from gradtx.core.errors import GradtxError
+from gradtx.definition.errors import GradtxError
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.zeros(3), "absent": None}
 X = jnp.asarray(np.random.default_rng(0).normal(size=(12, 2)), jnp.float32)
@@ -46,43 +48,67 @@ def masked_loss(params: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def test_parts_are_weighed() -> None:
-    x, mask = jnp.arange(8.0), jnp.array([1.0, 1, 1, 0, 1, 0, 1, 0])  # examples 1, 3, 5, 7 make the second part, with one that counts
+    x, mask = (
+        jnp.arange(8.0),
+        jnp.array([1.0, 1, 1, 0, 1, 0, 1, 0]),
+    )  # examples 1, 3, 5, 7 make the second part, with one that counts
     params = {"w": jnp.asarray(2.0)}
     tx = gradtx.sgd(0.5)
-    expected, _, whole = gradtx.make_step(masked_loss, tx, donate=False)(params, tx.init(params), x, mask)
-    weighed = gradtx.make_step(masked_loss, tx, donate=False, microbatches=2, weigh=lambda x, mask: jnp.sum(mask))
+    expected, _, whole = gradtx.make_step(masked_loss, tx, donate=False)(
+        params, tx.init(params), x, mask
+    )
+    weighed = gradtx.make_step(
+        masked_loss, tx, donate=False, microbatches=2, weigh=lambda x, mask: jnp.sum(mask)
+    )
     ours, _, value = weighed(params, tx.init(params), x, mask)
-    assert float(ours["w"]) == pytest.approx(float(expected["w"]), rel=1e-6) and float(value) == pytest.approx(float(whole), rel=1e-6)
-    unweighed, _, _ = gradtx.make_step(masked_loss, tx, donate=False, microbatches=2)(params, tx.init(params), x, mask)
+    assert float(ours["w"]) == pytest.approx(float(expected["w"]), rel=1e-6) and float(
+        value
+    ) == pytest.approx(float(whole), rel=1e-6)
+    unweighed, _, _ = gradtx.make_step(masked_loss, tx, donate=False, microbatches=2)(
+        params, tx.init(params), x, mask
+    )
     assert abs(float(unweighed["w"]) - float(expected["w"])) > 0.1
 
 
 def test_a_batch_of_no_weight_moves_nothing() -> None:
     params, tx = {"w": jnp.asarray(2.0)}, gradtx.sgd(0.5)
-    step = gradtx.make_step(masked_loss, tx, donate=False, microbatches=2, weigh=lambda x, mask: jnp.sum(mask))
+    step = gradtx.make_step(
+        masked_loss, tx, donate=False, microbatches=2, weigh=lambda x, mask: jnp.sum(mask)
+    )
     new, _, value = step(params, tx.init(params), jnp.arange(4.0), jnp.zeros(4))
     assert float(new["w"]) == 2.0 and float(value) == 0.0
 
 
 def test_what_parts_are_made_of() -> None:
-    """Examples in turn; scalars as they are; a key of its own for each part; auxiliary output part by part."""
+    """Examples in turn; scalars as they are; a key of its own for each part; auxiliary output part
+    by part.
+    """
 
     def seen(w: jax.Array, x: jax.Array, factor: Any, key: jax.Array) -> Any:
         return w * jnp.mean(x), {"x": x, "factor": factor, "key": jax.random.key_data(key)}
 
     step = gradtx.make_step(seen, gradtx.sgd(1.0), has_aux=True, donate=False, microbatches=2)
     key = jax.random.key(3)
-    w, _, value, aux = step(jnp.asarray(1.0), gradtx.sgd(1.0).init(jnp.asarray(1.0)), jnp.arange(6.0), 7.0, key)
-    assert aux["x"].tolist() == [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]] and aux["factor"].tolist() == [7.0, 7.0]
+    w, _, value, aux = step(
+        jnp.asarray(1.0), gradtx.sgd(1.0).init(jnp.asarray(1.0)), jnp.arange(6.0), 7.0, key
+    )
+    assert aux["x"].tolist() == [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]] and aux["factor"].tolist() == [
+        7.0,
+        7.0,
+    ]
     assert aux["key"].tolist() == jax.random.key_data(jax.random.split(key, 2)).tolist()
     assert float(value) == 2.5 and float(w) == -1.5
 
 
 def test_gradients_of_bfloat16_are_summed_in_float32() -> None:
-    x = jnp.concatenate([jnp.full(1, 256.0), jnp.ones(7)]).astype(jnp.bfloat16)  # in bfloat16, 256 + 1 is 256
+    x = jnp.concatenate([jnp.full(1, 256.0), jnp.ones(7)]).astype(
+        jnp.bfloat16
+    )  # in bfloat16, 256 + 1 is 256
     params = {"w": jnp.asarray(0.0, jnp.bfloat16)}
     tx = gradtx.trace(0.0)
-    step = gradtx.make_step(lambda params, x: jnp.mean(params["w"] * x), tx, donate=False, microbatches=8)
+    step = gradtx.make_step(
+        lambda params, x: jnp.mean(params["w"] * x), tx, donate=False, microbatches=8
+    )
     _, state, _ = step(params, tx.init(params), x)
     assert float(state.slots["trace"].trace["w"]) == 263 / 8
 
@@ -97,7 +123,9 @@ def test_a_line_search_by_parts_sees_the_whole_loss() -> None:
         for _ in range(4):
             params, state, value = step(params, state, X, Y)
         values[parts] = float(jnp.asarray(value))
-    assert values[3] == pytest.approx(values[1], rel=1e-4) and values[3] < 0.9 * float(loss(PARAMS, X, Y))
+    assert values[3] == pytest.approx(values[1], rel=1e-4) and values[3] < 0.9 * float(
+        loss(PARAMS, X, Y)
+    )
 
 
 def test_a_batch_that_is_spread_over_devices_stays_where_it_is() -> None:
@@ -110,22 +138,38 @@ def test_a_batch_that_is_spread_over_devices_stays_where_it_is() -> None:
     text = step.lower(params, state, x, y).compile().as_text()
     assert "all-to-all" not in text and "all-gather" not in text and "all-reduce" in text
     ours, _, value = step(params, state, x, y)
-    alone, _, expected = gradtx.make_step(loss, TX, donate=False)(PARAMS, TX.init(PARAMS), *map(np.asarray, (x, y)))
+    alone, _, expected = gradtx.make_step(loss, TX, donate=False)(
+        PARAMS, TX.init(PARAMS), *map(np.asarray, (x, y))
+    )
     np.testing.assert_allclose(ours["w"], alone["w"], rtol=1e-5)
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_what_is_refused() -> None:
     for wrong in (0, -1, 2.0, True):
-        with pytest.raises(GradtxError, match=r"make_step: microbatches = .* is no number of parts; give a whole number from 1 on"):
+        with pytest.raises(
+            GradtxError,
+            match=r"make_step: microbatches = .* is no number of parts; give a whole number from 1 on",
+        ):
             gradtx.make_step(loss, TX, microbatches=wrong)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(GradtxError, match=r"microbatches = 5 does not divide the first axis of the batch at '0', \(12, 2\)"):
+    with pytest.raises(
+        GradtxError,
+        match=r"microbatches = 5 does not divide the first axis of the batch at '0', \(12, 2\)",
+    ):
         gradtx.make_step(loss, TX, microbatches=5)(PARAMS, TX.init(PARAMS), X, Y)
     for parts in (1, 2):
-        with pytest.raises(GradtxError, match=r"make_step: the loss has shape \(\d+,\), and must be a scalar: take its mean"):
-            gradtx.make_step(lambda params, x: x[:, 0], TX, microbatches=parts)(PARAMS, TX.init(PARAMS), X)
+        with pytest.raises(
+            GradtxError,
+            match=r"make_step: the loss has shape \(\d+,\), and must be a scalar: take its mean",
+        ):
+            gradtx.make_step(lambda params, x: x[:, 0], TX, microbatches=parts)(
+                PARAMS, TX.init(PARAMS), X
+            )
     plateau = gradtx.reduce_on_plateau()
-    with pytest.raises(GradtxError, match=r"reduce_on_plateau needs value= as a scalar, and it has shape \(3,\): pass the mean loss"):
+    with pytest.raises(
+        GradtxError,
+        match=r"reduce_on_plateau needs value= as a scalar, and it has shape \(3,\): pass the mean loss",
+    ):
         plateau.update(PARAMS, plateau.init(PARAMS), value=jnp.ones(3))
 
 
@@ -138,9 +182,13 @@ def test_a_part_without_weight_adds_nothing_be_it_nan() -> None:
     params, tx, mask = {"w": jnp.asarray(2.0)}, gradtx.lbfgs(), jnp.array([0.0, 1, 0, 1])
     batch = jnp.arange(4.0), mask
     expected, _, whole = gradtx.make_step(mean, tx, donate=False)(params, tx.init(params), *batch)
-    step = gradtx.make_step(mean, tx, donate=False, microbatches=2, weigh=lambda x, mask: jnp.sum(mask))
+    step = gradtx.make_step(
+        mean, tx, donate=False, microbatches=2, weigh=lambda x, mask: jnp.sum(mask)
+    )
     ours, _, value = step(params, tx.init(params), *batch)
-    assert float(value) == float(whole) and float(ours["w"]) == pytest.approx(float(expected["w"]), rel=1e-6)
+    assert float(value) == float(whole) and float(ours["w"]) == pytest.approx(
+        float(expected["w"]), rel=1e-6
+    )
     negative = gradtx.make_step(mean, tx, donate=False, microbatches=2, weigh=lambda x, mask: -1.0)
     assert float(negative(params, tx.init(params), *batch)[0]["w"]) == 2.0, "not uphill"
 
@@ -152,10 +200,14 @@ def test_a_batch_may_hold_none_and_may_be_a_key_alone() -> None:
     step = gradtx.make_step(sampled, gradtx.sgd(1.0), donate=False, microbatches=2)
     w = jnp.asarray(1.0)
     assert float(step(w, gradtx.sgd(1.0).init(w), {"x": jnp.arange(4.0), "mask": None})[0]) == -0.5
-    drawn = gradtx.make_step(lambda w, key: w * jax.random.normal(key), gradtx.sgd(1.0), donate=False, microbatches=2)
+    drawn = gradtx.make_step(
+        lambda w, key: w * jax.random.normal(key), gradtx.sgd(1.0), donate=False, microbatches=2
+    )
     key = jax.random.key(0)
     expected = 1 - sum(map(jax.random.normal, jax.random.split(key, 2))) / 2
-    assert float(drawn(w, gradtx.sgd(1.0).init(w), key)[0]) == pytest.approx(float(expected), rel=1e-6)
+    assert float(drawn(w, gradtx.sgd(1.0).init(w), key)[0]) == pytest.approx(
+        float(expected), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,13 +218,21 @@ def test_a_batch_may_hold_none_and_may_be_a_key_alone() -> None:
             {},
             r"has_aux is False, and loss_fn returned 2 values: return the loss alone, or give has_aux",
         ),
-        (lambda p, x: p["b"].sum(), {"has_aux": True}, r"has_aux is True, and loss_fn returned 1 value: return \(loss, auxiliary output\)"),
+        (
+            lambda p, x: p["b"].sum(),
+            {"has_aux": True},
+            r"has_aux is True, and loss_fn returned 1 value: return \(loss, auxiliary output\)",
+        ),
         (
             lambda p, x: p["b"].sum(),
             {"microbatches": 2, "weigh": lambda x: x},
             r"the weight of a part has shape \(6, 2\), .* its number",
         ),
-        (lambda p: p["b"].sum(), {"microbatches": 3}, r"microbatches = 3, and nothing in the batch has a first axis to be parted along"),
+        (
+            lambda p: p["b"].sum(),
+            {"microbatches": 3},
+            r"microbatches = 3, and nothing in the batch has a first axis to be parted along",
+        ),
     ],
 )
 def test_what_is_refused_when_it_is_traced(loss: Any, options: Any, message: str) -> None:

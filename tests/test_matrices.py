@@ -1,4 +1,6 @@
-"""Rules on matrices: which axes are what, who is routed where, turns, several devices, and what goes wrong, by path."""
+"""Rules on matrices: which axes are what, who is routed where, turns, several devices, and what
+goes wrong, by path.
+"""
 
 from typing import Any, NamedTuple
 
@@ -11,9 +13,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gradtx
 import gradtx.sharding
-from gradtx.core.errors import SelectionError, StructureError
-from gradtx.core.matrices import layout_of
-from gradtx.core.matrixwise import where_due
+from gradtx.compose.matrixwise import where_due
+from gradtx.definition.errors import SelectionError, StructureError
+from gradtx.engine.matrix_layout import layout_of
 from tests.methods.muon import Axes
 
 
@@ -30,10 +32,20 @@ def init(param: jax.Array) -> Seen:
     return Seen(jnp.zeros(param.shape), jnp.zeros((*batch, n, n)), jnp.zeros(tuple(batch)))
 
 
-def update(grad: jax.Array, slots: Seen, param: None, step: jax.Array, *, phase: jax.Array, refresh_every: int) -> Any:
+def update(
+    grad: jax.Array,
+    slots: Seen,
+    param: None,
+    step: jax.Array,
+    *,
+    phase: jax.Array,
+    refresh_every: int,
+) -> Any:
     due = (step.astype(jnp.int32) + phase) % refresh_every == 0
     left = where_due(due, lambda g, old: old + g @ g.T, (grad, slots.left), slots.left)
-    return grad / jnp.sum(grad, axis=(-2, -1), keepdims=True), Seen(grad, left, phase.astype(jnp.float32))
+    return grad / jnp.sum(grad, axis=(-2, -1), keepdims=True), Seen(
+        grad, left, phase.astype(jnp.float32)
+    )
 
 
 def watch(every: int = 3, **told: Any) -> gradtx.GradientTransformation:
@@ -52,7 +64,9 @@ def watch(every: int = 3, **told: Any) -> gradtx.GradientTransformation:
         ("out/2 in", (6, 4), (2, 4, 3)),
     ],
 )
-def test_words_say_the_matrices(words: str | None, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def test_words_say_the_matrices(
+    words: str | None, shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
     layout = layout_of(shape, words)
     array = np.arange(np.prod(shape)).reshape(shape)
     assert layout.shape == expected and layout.matrix(array).shape == expected
@@ -62,8 +76,12 @@ def test_words_say_the_matrices(words: str | None, shape: tuple[int, ...], expec
 def test_matrices_are_what_their_words_say() -> None:
     """The second head of the last layer, and the third part of a fused kernel, by hand."""
     kernel = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    np.testing.assert_array_equal(layout_of(kernel.shape, "batch in batch out").matrix(kernel)[1, 1], kernel[1, :, 1, :])
-    np.testing.assert_array_equal(layout_of(kernel.shape, "in batch in out").matrix(kernel)[1, 7], kernel[1, 1, 3, :])
+    np.testing.assert_array_equal(
+        layout_of(kernel.shape, "batch in batch out").matrix(kernel)[1, 1], kernel[1, :, 1, :]
+    )
+    np.testing.assert_array_equal(
+        layout_of(kernel.shape, "in batch in out").matrix(kernel)[1, 7], kernel[1, 1, 3, :]
+    )
     fused = np.arange(4 * 12).reshape(4, 12)
     np.testing.assert_array_equal(layout_of(fused.shape, "in out/3").matrix(fused)[2], fused[:, 8:])
     np.testing.assert_array_equal(layout_of((12, 4), "out/3 in").matrix(fused.T)[2], fused[:, 8:])
@@ -74,7 +92,11 @@ def test_slots_like_the_matrices_stand_in_the_shape_of_the_parameter() -> None:
     tx = watch(dimensions=[("conv", "in in in out"), ("fused", "in out/3")])
     updates, state = tx.update(params, tx.init(params))
     kept = state.slots["watch"]
-    assert jax.tree.map(jnp.shape, kept.mu) == {"conv": (2, 2, 3, 4), "fused": (4, 12), "plain": (2, 3)}
+    assert jax.tree.map(jnp.shape, kept.mu) == {
+        "conv": (2, 2, 3, 4),
+        "fused": (4, 12),
+        "plain": (2, 3),
+    }
     assert kept.left["conv"].shape == (12, 12) and kept.turn["fused"].shape == (3,)
     np.testing.assert_allclose(updates["fused"], 1 / 16)
     np.testing.assert_allclose(updates["conv"], 1 / 48)
@@ -89,9 +111,14 @@ def test_turns_share_the_work() -> None:
         before = state.slots["watch"].left
         _, state = tx.update(params, state)
         after = state.slots["watch"].left
-        worked.append(jax.tree.map(lambda old, new: np.sum(np.any(old != new, axis=(-2, -1))), before, after))
+        worked.append(
+            jax.tree.map(lambda old, new: np.sum(np.any(old != new, axis=(-2, -1))), before, after)
+        )
     assert all(step["a"] + step["b"] <= 1 for step in worked)
-    assert sum(step["many"] for step in worked) == 6 and min(step["a"] + step["b"] + step["many"] for step in worked) >= 1
+    assert (
+        sum(step["many"] for step in worked) == 6
+        and min(step["a"] + step["b"] + step["many"] for step in worked) >= 1
+    )
 
 
 TREE = {
@@ -110,8 +137,16 @@ TREE = {
 def test_muon_gets_hidden_matrices_and_adam_the_rest() -> None:
     found = gradtx.coverage(gradtx.muon(0.1), TREE)
     assert {path for path, group in found.items() if group == "muon"} == {"block_0/qkv/kernel"}
-    with_conv = gradtx.coverage(gradtx.muon(0.1, dimensions=[("conv", "in in in out")], routes=[("router", "muon"), ("qkv", "adam")]), TREE)
-    assert {path for path, group in with_conv.items() if group == "muon"} == {"conv/kernel", "block_0/moe/router"}
+    with_conv = gradtx.coverage(
+        gradtx.muon(
+            0.1, dimensions=[("conv", "in in in out")], routes=[("router", "muon"), ("qkv", "adam")]
+        ),
+        TREE,
+    )
+    assert {path for path, group in with_conv.items() if group == "muon"} == {
+        "conv/kernel",
+        "block_0/moe/router",
+    }
 
 
 def test_axes_by_number_are_axes_by_words() -> None:
@@ -119,7 +154,11 @@ def test_axes_by_number_are_axes_by_words() -> None:
     params = {"w": jnp.ones((2, 3, 4)), "other": jnp.ones((4, 4))}
     numbered = gradtx.muon(0.1, muon_weight_dimension_numbers={"w": Axes((0, 1), 2), "other": None})
     worded = gradtx.muon(0.1, dimensions=[("w", "in in out")], routes=[("other", "adam")])
-    assert gradtx.coverage(numbered, params) == gradtx.coverage(worded, params) == {"w": "muon", "other": "adam"}
+    assert (
+        gradtx.coverage(numbered, params)
+        == gradtx.coverage(worded, params)
+        == {"w": "muon", "other": "adam"}
+    )
     both = [tx.update(params, tx.init(params), params)[0] for tx in (numbered, worded)]
     chex.assert_trees_all_equal(*both)
 
@@ -138,7 +177,9 @@ def test_axes_by_number_are_axes_by_words() -> None:
             r"claims 'block_0/norm/scale' of shape \(4,\), which is no matrix",
         ),
         (
-            lambda: gradtx.muon(0.1, routes=[("kernel", "muon")], dimensions=[("conv", "in in in out")]),
+            lambda: gradtx.muon(
+                0.1, routes=[("kernel", "muon")], dimensions=[("conv", "in in in out")]
+            ),
             SelectionError,
             r"claims 'lm_head/kernel', by its name a head, for which muon is not made",
         ),
@@ -147,26 +188,62 @@ def test_axes_by_number_are_axes_by_words() -> None:
             SelectionError,
             r"'moon'\) of routes names no group; the groups are 'muon' and",
         ),
-        (lambda: gradtx.muon(0.1, dimensions=[("qkv/kernel", "in batch out")]), StructureError, r"it says 3 axes, one word for each"),
-        (lambda: gradtx.muon(0.1, dimensions=[("qkv/kernel", "in out/5")]), StructureError, r"an axis of 12 cannot be cut into 5 parts"),
-        (lambda: gradtx.muon(0.1, dimensions=[("qkv/kernel", "in in")]), StructureError, r"it names no axis out"),
-        (lambda: gradtx.muon(0.1, dimensions=[("qkv/kernel", "rows out")]), StructureError, r"its words are batch, in, out"),
+        (
+            lambda: gradtx.muon(0.1, dimensions=[("qkv/kernel", "in batch out")]),
+            StructureError,
+            r"it says 3 axes, one word for each",
+        ),
+        (
+            lambda: gradtx.muon(0.1, dimensions=[("qkv/kernel", "in out/5")]),
+            StructureError,
+            r"an axis of 12 cannot be cut into 5 parts",
+        ),
+        (
+            lambda: gradtx.muon(0.1, dimensions=[("qkv/kernel", "in in")]),
+            StructureError,
+            r"it names no axis out",
+        ),
+        (
+            lambda: gradtx.muon(0.1, dimensions=[("qkv/kernel", "rows out")]),
+            StructureError,
+            r"its words are batch, in, out",
+        ),
         (
             lambda: gradtx.muon(0.1, dimensions=[("block_0/qvk/kernel", "in out")]),
             SelectionError,
             r"matches none of the 8 leaves; nearest: 'block_0/qkv",
         ),
         (lambda: gradtx.muon(0.1, "polar"), gradtx.GradtxError, r"method = 'polar' is unknown"),
-        (lambda: gradtx.muon(0.1, scaling="rms"), gradtx.GradtxError, r"scaling = 'rms' is unknown"),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: gradtx.muon(0.1, scaling="rms"),
+            gradtx.GradtxError,
+            r"scaling = 'rms' is unknown",
+        ),  # pyright: ignore[reportArgumentType]
         (
             lambda: gradtx.muon(0.1, scaling=-1.0),
             gradtx.GradtxError,
             r"scaling = -1\.0 is unknown; choose one of .*, or give a number above 0",
         ),
-        (lambda: gradtx.muon(0.1, routes=[("kernle", "muon")]), SelectionError, r"routes: rule 1, \('kernle', 'muon'\), matches none"),
-        (lambda: gradtx.muon(0.1, routes=("qkv", "muon")), gradtx.GradtxError, r"routes = \('qkv', 'muon'\) are no rules; give \["),  # pyright: ignore[reportArgumentType]
-        (lambda: gradtx.by_role([gradtx.sgd(0.1)] * 2), gradtx.GradtxError, r"by_role: give two groups, \{name: transformation"),  # pyright: ignore[reportArgumentType]
-        (lambda: gradtx.qk_clip("qkv", head_axis=0), gradtx.GradtxError, r"head_axis = 0 does not count from the end; give -1"),
+        (
+            lambda: gradtx.muon(0.1, routes=[("kernle", "muon")]),
+            SelectionError,
+            r"routes: rule 1, \('kernle', 'muon'\), matches none",
+        ),
+        (
+            lambda: gradtx.muon(0.1, routes=("qkv", "muon")),
+            gradtx.GradtxError,
+            r"routes = \('qkv', 'muon'\) are no rules; give \[",
+        ),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: gradtx.by_role([gradtx.sgd(0.1)] * 2),
+            gradtx.GradtxError,
+            r"by_role: give two groups, \{name: transformation",
+        ),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: gradtx.qk_clip("qkv", head_axis=0),
+            gradtx.GradtxError,
+            r"head_axis = 0 does not count from the end; give -1",
+        ),
         (
             lambda: gradtx.soap(0.1, dimensions=[("block_0", "in out")]),
             StructureError,
@@ -183,7 +260,11 @@ def test_axes_by_number_are_axes_by_words() -> None:
             r"names axis 1 twice, as input and as output",
         ),
         (lambda: gradtx.muon(0.1, shard=3), gradtx.GradtxError, r"shard = 3 names no mesh axes"),
-        (lambda: gradtx.muon(0.1, shard="x"), gradtx.GradtxError, r"names axes of no mesh that is known here: call within jax.set_mesh"),
+        (
+            lambda: gradtx.muon(0.1, shard="x"),
+            gradtx.GradtxError,
+            r"names axes of no mesh that is known here: call within jax.set_mesh",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_by_path(make: Any, kind: type[Exception], text: str) -> None:
@@ -192,7 +273,14 @@ def test_what_does_not_fit_is_said_by_path(make: Any, kind: type[Exception], tex
         tx.update(TREE, tx.init(TREE), TREE)
 
 
-@pytest.mark.parametrize("make", [gradtx.scale_by_muon, lambda: gradtx.muon(0.1, dimensions=[("w", "in outt")]), gradtx.scale_by_normuon])
+@pytest.mark.parametrize(
+    "make",
+    [
+        gradtx.scale_by_muon,
+        lambda: gradtx.muon(0.1, dimensions=[("w", "in outt")]),
+        gradtx.scale_by_normuon,
+    ],
+)
 def test_what_is_no_matrix_is_told_before_the_first_step(make: Any) -> None:
     with pytest.raises(StructureError, match=r"'w'|'b'"):
         make().init({"b": jnp.ones(3), "w": jnp.ones((3, 4))})
@@ -200,13 +288,19 @@ def test_what_is_no_matrix_is_told_before_the_first_step(make: Any) -> None:
 
 def test_stacked_vectors_and_heads_are_known_by_name() -> None:
     apart = ["policy_head", "rms/weight", "linear/b", "pos", "cls_token"]
-    table = gradtx.coverage(gradtx.muon(0.1), {name: jnp.ones((3, 4)) for name in [*apart, "attention_heads", "output", "heads/w"]})
+    table = gradtx.coverage(
+        gradtx.muon(0.1),
+        {name: jnp.ones((3, 4)) for name in [*apart, "attention_heads", "output", "heads/w"]},
+    )
     assert [name for name, group in table.items() if group == "adam"] == sorted(apart)
 
 
 def test_nan_stays_in_its_matrix_and_zero_gives_zero() -> None:
     params = {"stack": jnp.ones((3, 4, 4)), "other": jnp.ones((4, 4))}
-    grads = {"stack": jnp.ones((3, 4, 4)).at[1, 2, 2].set(jnp.nan).at[2].set(0.0), "other": jnp.ones((4, 4))}
+    grads = {
+        "stack": jnp.ones((3, 4, 4)).at[1, 2, 2].set(jnp.nan).at[2].set(0.0),
+        "other": jnp.ones((4, 4)),
+    }
     for tx in (gradtx.scale_by_muon(), gradtx.scale_by_normuon(), gradtx.scale_by_adamuon()):
         updates, _ = jax.jit(tx.update)(grads, tx.init(params))
         finite = np.isfinite(updates["stack"]).all(axis=(1, 2))
@@ -219,8 +313,13 @@ def test_scale_by_muon_is_orthogonal_whatever_the_order_of_axes() -> None:
     w = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
     one = gradtx.scale_by_muon(scaling="spectral")
     other = gradtx.scale_by_muon(scaling="spectral", dimensions=[("w", "out in")])
-    left, right = one.update({"w": w}, one.init({"w": w}))[0], other.update({"w": w.T}, other.init({"w": w.T}))[0]
-    np.testing.assert_allclose(left["w"], right["w"].T, atol=1e-5)  # products are summed in another order
+    left, right = (
+        one.update({"w": w}, one.init({"w": w}))[0],
+        other.update({"w": w.T}, other.init({"w": w.T}))[0],
+    )
+    np.testing.assert_allclose(
+        left["w"], right["w"].T, atol=1e-5
+    )  # products are summed in another order
     sizes = np.linalg.svd(np.asarray(left["w"]), compute_uv=False) / (4 / 8) ** 0.5
     assert np.abs(sizes - 1).max() < 0.15
 
@@ -237,7 +336,13 @@ def network(seed: int) -> dict[str, Any]:
     """Three layers with matrices of two shapes, one of them a stack, and a bias."""
     generator = np.random.default_rng(seed)
     shapes = {"up": (16, 32), "down": (32, 16), "heads": (3, 16, 32), "bias": (16,)}
-    return {f"layer{i}": {name: jnp.asarray(generator.normal(size=shape), jnp.float32) for name, shape in shapes.items()} for i in range(3)}
+    return {
+        f"layer{i}": {
+            name: jnp.asarray(generator.normal(size=shape), jnp.float32)
+            for name, shape in shapes.items()
+        }
+        for i in range(3)
+    }
 
 
 HEADS = [("heads", "batch in out")]
@@ -247,22 +352,39 @@ HEADS = [("heads", "batch in out")]
 def test_spread_over_devices_the_numbers_are_those_of_one(kind: str) -> None:
     params, grads = network(0), network(1)
     expected = steps(gradtx.muon(0.1, dimensions=HEADS), params, grads)
-    mesh = jax.make_mesh((len(jax.devices()),), ("x",), axis_types=(AxisType.Auto if kind == "auto" else AxisType.Explicit,))
+    mesh = jax.make_mesh(
+        (len(jax.devices()),),
+        ("x",),
+        axis_types=(AxisType.Auto if kind == "auto" else AxisType.Explicit,),
+    )
     rows = {"heads": PartitionSpec(None, "x")}
-    cut = {name: NamedSharding(mesh, rows.get(name, PartitionSpec("x"))) for name in params["layer0"]}
-    sharded, pushed = ({layer: jax.device_put(arrays, cut) for layer, arrays in tree.items()} for tree in (params, grads))
+    cut = {
+        name: NamedSharding(mesh, rows.get(name, PartitionSpec("x"))) for name in params["layer0"]
+    }
+    sharded, pushed = (
+        {layer: jax.device_put(arrays, cut) for layer, arrays in tree.items()}
+        for tree in (params, grads)
+    )
     with jax.set_mesh(mesh):
         named = steps(gradtx.muon(0.1, dimensions=HEADS, shard="x"), sharded, pushed)
         left = steps(gradtx.muon(0.1, dimensions=HEADS), sharded, pushed)
-    owned = steps(gradtx.muon(0.1, dimensions=HEADS, shard=gradtx.sharding.owners(sharded, "x")), sharded, pushed)
+    owned = steps(
+        gradtx.muon(0.1, dimensions=HEADS, shard=gradtx.sharding.owners(sharded, "x")),
+        sharded,
+        pushed,
+    )
     for ours in (named, left, owned):
-        chex.assert_trees_all_close(jax.device_get(ours), expected, rtol=0, atol=1e-5)  # products are summed in another order
+        chex.assert_trees_all_close(
+            jax.device_get(ours), expected, rtol=0, atol=1e-5
+        )  # products are summed in another order
 
 
 def test_spread_matrices_move_all_to_all() -> None:
     """No device gathers what it does not work on; eager updates lie as their gradients do."""
     mesh = Mesh(np.array(jax.devices()), ("x",))
-    plain = {layer: {"up": arrays["up"], "down": arrays["down"]} for layer, arrays in network(0).items()}
+    plain = {
+        layer: {"up": arrays["up"], "down": arrays["down"]} for layer, arrays in network(0).items()
+    }
     params = jax.device_put(plain, NamedSharding(mesh, PartitionSpec("x")))
     tx = gradtx.muon(0.1, shard=gradtx.sharding.owners(params, "x"))
     text = jax.jit(tx.update).lower(params, tx.init(params), params).compile().as_text()
@@ -282,9 +404,17 @@ def test_spread_matrices_move_all_to_all() -> None:
 )
 def test_what_is_kept_and_drawn_is_the_same_over_devices(make: Any) -> None:
     """Slots like the matrix, one for each output, factors and bases; a key for each matrix."""
-    plain = {layer: {"up": arrays["up"], "bias": arrays["bias"]} for layer, arrays in network(0).items()}
-    grads = {layer: {"up": arrays["up"], "bias": arrays["bias"]} for layer, arrays in network(1).items()}
+    plain = {
+        layer: {"up": arrays["up"], "bias": arrays["bias"]} for layer, arrays in network(0).items()
+    }
+    grads = {
+        layer: {"up": arrays["up"], "bias": arrays["bias"]} for layer, arrays in network(1).items()
+    }
     lie = NamedSharding(Mesh(np.array(jax.devices()), ("x",)), PartitionSpec("x"))
     sharded = jax.device_put(plain, lie)
-    ours = steps(make(shard=gradtx.sharding.owners(sharded, "x")), sharded, jax.device_put(grads, lie))
-    chex.assert_trees_all_close(jax.device_get(ours), steps(make(), plain, grads), rtol=0, atol=1e-4)  # a bfloat16 may round otherwise
+    ours = steps(
+        make(shard=gradtx.sharding.owners(sharded, "x")), sharded, jax.device_put(grads, lie)
+    )
+    chex.assert_trees_all_close(
+        jax.device_get(ours), steps(make(), plain, grads), rtol=0, atol=1e-4
+    )  # a bfloat16 may round otherwise

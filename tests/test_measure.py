@@ -1,4 +1,6 @@
-"""Rules that look at the whole tree first: measure, conclude, shared scalars, extra arguments; and rules that absorb."""
+"""Rules that look at the whole tree first: measure, conclude, shared scalars, extra arguments; and
+rules that absorb.
+"""
 
 import operator
 from typing import Any, NamedTuple
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import GradtxError, MissingExtraError, StateError
+from gradtx.definition.errors import GradtxError, MissingExtraError, StateError
 from gradtx.tree.casts import zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 
@@ -38,16 +40,30 @@ def init_shared(*, start: float) -> Shared:
     return Shared(jnp.asarray(start), jnp.asarray(0.0))
 
 
-def measure(grad: jax.Array, slots: Slots, param: jax.Array, step: jax.Array, *, largest: jax.Array, sign: float) -> Norms:
+def measure(
+    grad: jax.Array,
+    slots: Slots,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    largest: jax.Array,
+    sign: float,
+) -> Norms:
     return Norms(jnp.sum(grad**2), sign * jnp.sum(grad * param) + 0 * largest)
 
 
-def conclude(found: Any, shared: Shared, step: jax.Array, *, value: jax.Array, start: jax.Array) -> Any:
+def conclude(
+    found: Any, shared: Shared, step: jax.Array, *, value: jax.Array, start: jax.Array
+) -> Any:
     norm = jnp.sqrt(sum(found.square))
-    return {"norm": norm, "value": value}, Shared(jnp.maximum(shared.largest, norm), shared.sum + sum(found.inner))
+    return {"norm": norm, "value": value}, Shared(
+        jnp.maximum(shared.largest, norm), shared.sum + sum(found.inner)
+    )
 
 
-def update(grad: jax.Array, slots: Slots, param: Any, step: jax.Array, *, norm: jax.Array, value: jax.Array) -> Any:
+def update(
+    grad: jax.Array, slots: Slots, param: Any, step: jax.Array, *, norm: jax.Array, value: jax.Array
+) -> Any:
     return value * grad / norm, Slots(slots.seen + grad)
 
 
@@ -86,7 +102,9 @@ def test_scalars_of_all_arrays_reach_every_array() -> None:
     np.testing.assert_allclose(kept["seen"]["a"], [6.0, 8.0])
 
 
-def measure_raw(grad: jax.Array, slots: None, param: None, step: jax.Array, *, raw: jax.Array) -> Norms:
+def measure_raw(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, raw: jax.Array
+) -> Norms:
     return Norms(jnp.sum(raw**2), jnp.sum(grad * raw))
 
 
@@ -94,14 +112,21 @@ def conclude_raw(found: Any, shared: None, step: jax.Array) -> Any:
     return {"norm": jnp.sqrt(sum(found.square)), "value": sum(found.inner)}, shared
 
 
-def update_by_raw(grad: jax.Array, slots: None, param: None, step: jax.Array, *, norm: jax.Array, value: jax.Array) -> Any:
+def update_by_raw(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, norm: jax.Array, value: jax.Array
+) -> Any:
     return grad * value / norm, slots
 
 
 def test_the_gradient_as_it_was_given_may_be_measured() -> None:
     """Also by a rule whose update does not ask for it."""
-    tx = gradtx.chain(gradtx.scale(2.0), gradtx.leafwise(None, update_by_raw, measure=measure_raw, conclude=conclude_raw))
-    updates, _ = jax.jit(tx.update)(PARAMS, tx.init(PARAMS))  # 2 g times <2 g, g> / |g|, where |g| is 13
+    tx = gradtx.chain(
+        gradtx.scale(2.0),
+        gradtx.leafwise(None, update_by_raw, measure=measure_raw, conclude=conclude_raw),
+    )
+    updates, _ = jax.jit(tx.update)(
+        PARAMS, tx.init(PARAMS)
+    )  # 2 g times <2 g, g> / |g|, where |g| is 13
     np.testing.assert_allclose(updates["a"], 2 * 2 * 13 * np.array([3.0, 4.0]), rtol=1e-6)
 
 
@@ -115,7 +140,10 @@ def test_shared_scalars_are_as_precise_as_the_widest_array() -> None:
     with jax.enable_x64(True):
         params = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float64)}
         tx = measured()
-        assert {leaf.dtype for leaf in (tx.init(params).slots["measured"][name] for name in Shared._fields)} == {jnp.dtype(jnp.float64)}
+        assert {
+            leaf.dtype
+            for leaf in (tx.init(params).slots["measured"][name] for name in Shared._fields)
+        } == {jnp.dtype(jnp.float64)}
         assert tx.init({"a": params["a"]}).slots["measured"]["largest"].dtype == jnp.float32
         _, state = tx.update(params, tx.init(params), params, value=1.0)
         assert state.slots["measured"]["largest"].dtype == jnp.float64
@@ -125,7 +153,10 @@ def test_what_the_caller_must_pass_is_named() -> None:
     tx = gradtx.chain(gradtx.clip(1.0), measured())
     assert tx.needs == {"params", "value"} and gradtx.clip(1.0).needs == frozenset()
     assert gradtx.tunable(tx, "max_delta").needs == tx.needs
-    with pytest.raises(MissingExtraError, match=r"measured needs value: call update\(grads, state, params, value=\.\.\.\)"):
+    with pytest.raises(
+        MissingExtraError,
+        match=r"measured needs value: call update\(grads, state, params, value=\.\.\.\)",
+    ):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     tree = gradtx.treewise(None, by_value, extra=("value",), name="by_value")
     with pytest.raises(MissingExtraError, match="by_value needs value"):
@@ -154,14 +185,18 @@ def test_reading_a_batch_of_it() -> None:
     np.testing.assert_allclose(step(losses)[1], 2 * step(losses)[0])
 
 
-@pytest.mark.parametrize("wrap", [gradtx.chain, lambda *members: gradtx.chain(gradtx.chain(*members[:-1]), members[-1])])
+@pytest.mark.parametrize(
+    "wrap", [gradtx.chain, lambda *members: gradtx.chain(gradtx.chain(*members[:-1]), members[-1])]
+)
 def test_chain_of_adam_and_freeze_keeps_no_state_for_frozen_leaves(wrap: Any) -> None:
     params = {"head": jnp.ones(2), "trunk": jnp.ones(3)}
     tx = wrap(gradtx.scale_by_adam(), gradtx.scale(-0.1), gradtx.freeze("trunk"))
     state = tx.init(params)
     assert [leaf.shape for leaf in jax.tree.leaves(state.slots)] == [(2,), (2,)]
     updates, state = tx.update(params, state, params)
-    assert updates["trunk"].tolist() == [0, 0, 0] and updates["head"].tolist() == pytest.approx([-0.1, -0.1])
+    assert updates["trunk"].tolist() == [0, 0, 0] and updates["head"].tolist() == pytest.approx(
+        [-0.1, -0.1]
+    )
     assert len(jax.tree.leaves(state.slots)) == 2
 
 
@@ -176,8 +211,14 @@ def test_maps_leave_alone_what_is_no_float() -> None:
     made = make_leaves(zeros, PARAMS)
     assert made["n"] is None and made["none"] is None and made["a"].tolist() == [0, 0]
     half = {"a": jnp.ones(2, jnp.bfloat16), "n": 1, "none": None}
-    both = map_leaves(spread, half, {"a": jnp.full(2, 2.0**-9), "n": None, "none": None}, like=(0, 1), factor=3.0)
-    assert both[0]["a"].dtype == jnp.bfloat16 and both[1]["a"].tolist() == [3 * (1 + 2.0**-9)] * 2 and both[1]["n"] is None
+    both = map_leaves(
+        spread, half, {"a": jnp.full(2, 2.0**-9), "n": None, "none": None}, like=(0, 1), factor=3.0
+    )
+    assert (
+        both[0]["a"].dtype == jnp.bfloat16
+        and both[1]["a"].tolist() == [3 * (1 + 2.0**-9)] * 2
+        and both[1]["n"] is None
+    )
     assert map_leaves(operator.neg, half)["n"] == 1
 
 

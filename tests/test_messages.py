@@ -8,9 +8,20 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
-from gradtx.core.errors import ConfigError, GradtxError, HyperparamError, MissingParamsError, SelectionError, StateError, StructureError
+from gradtx.definition.errors import (
+    ConfigError,
+    GradtxError,
+    HyperparamError,
+    MissingParamsError,
+    SelectionError,
+    StateError,
+    StructureError,
+)
 
-PARAMS = {"dense": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}, "head": {"kernel": jnp.ones((3, 2))}}
+PARAMS = {
+    "dense": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)},
+    "head": {"kernel": jnp.ones((3, 2))},
+}
 ADAMW = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
 
 
@@ -38,7 +49,9 @@ CASES = {
         "the gradients and the parameters differ in structure: 'extra' is only in the gradients",
     ),
     "gradient of another shape": (
-        lambda: update(ADAMW, {**PARAMS, "dense": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(3)}}),
+        lambda: update(
+            ADAMW, {**PARAMS, "dense": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(3)}}
+        ),
         StructureError,
         "gradient at 'dense/kernel' has shape (3, 4), its parameter (4, 3): pass the parameters",
     ),
@@ -68,12 +81,16 @@ CASES = {
         "'(bias' is not a regular expression: missing ), unterminated subpattern",
     ),
     "rule matches nothing": (
-        lambda: gradtx.partition({"a": gradtx.sgd(0.1), "b": gradtx.adam(0.1)}, [("biass", "a"), (".*", "b")]).init(PARAMS),
+        lambda: gradtx.partition(
+            {"a": gradtx.sgd(0.1), "b": gradtx.adam(0.1)}, [("biass", "a"), (".*", "b")]
+        ).init(PARAMS),
         SelectionError,
         "partition: rule 1, ('biass', 'a'), matches none of the 3 leaves; nearest: 'dense/bias'",
     ),
     "rule comes too late": (
-        lambda: gradtx.partition({"a": gradtx.sgd(0.1), "b": gradtx.adam(0.1)}, [(".*", "b"), ("bias", "a"), (".*", "b")]).init(PARAMS),
+        lambda: gradtx.partition(
+            {"a": gradtx.sgd(0.1), "b": gradtx.adam(0.1)}, [(".*", "b"), ("bias", "a"), (".*", "b")]
+        ).init(PARAMS),
         SelectionError,
         "partition: rule 2, ('bias', 'a'), claims nothing: earlier rules claim every leaf that it matches",
     ),
@@ -113,7 +130,10 @@ CASES = {
         "the state has nothing for member 'adamw/scale_by_adam'; it holds nothing",
     ),
     "state of another rule under the same name": (
-        lambda: update(gradtx.chain(first=gradtx.adam(0.1)), state=gradtx.chain(first=gradtx.rmsprop(0.1)).init(PARAMS)),
+        lambda: update(
+            gradtx.chain(first=gradtx.adam(0.1)),
+            state=gradtx.chain(first=gradtx.rmsprop(0.1)).init(PARAMS),
+        ),
         StateError,
         "the state holds slots for 'first/scale_by_rms', which is no member of this definition",
     ),
@@ -123,12 +143,16 @@ CASES = {
         "slot 'trace' of member trace was made for other parameters: 'w' is only in the gradients, 'dense/bias' is only in the state",
     ),
     "state for other shapes": (
-        lambda: gradtx.sgd(0.1, momentum=0.9).update(jnp.ones(3), gradtx.sgd(0.1, momentum=0.9).init(jnp.ones((2, 3)))),
+        lambda: gradtx.sgd(0.1, momentum=0.9).update(
+            jnp.ones(3), gradtx.sgd(0.1, momentum=0.9).init(jnp.ones((2, 3)))
+        ),
         StateError,
         "slot 'trace' of member trace at '' is f32[2,3], for a gradient f32[3]: this state was made for other parameters",
     ),
     "state made with another mask": (
-        lambda: update(gradtx.adam(0.1), state=gradtx.masked(gradtx.adam(0.1), "bias").init(PARAMS)),
+        lambda: update(
+            gradtx.adam(0.1), state=gradtx.masked(gradtx.adam(0.1), "bias").init(PARAMS)
+        ),
         StateError,
         "member scale_by_adam acts on 'dense/kernel', for which its state holds nothing: this state was made with another mask",
     ),
@@ -142,8 +166,16 @@ CASES = {
         StructureError,
         "two leaves have the same path 'a/b'; rename a key, so that paths tell leaves apart",
     ),
-    "b1 out of range": (lambda: gradtx.adam(0.1, b1=1.5), HyperparamError, "adam: b1 = 1.5 is outside its range [0, 1)"),
-    "negative learning rate": (lambda: gradtx.sgd(-0.1), HyperparamError, "sgd: learning_rate = -0.1 is outside its range [0, inf]"),
+    "b1 out of range": (
+        lambda: gradtx.adam(0.1, b1=1.5),
+        HyperparamError,
+        "adam: b1 = 1.5 is outside its range [0, 1)",
+    ),
+    "negative learning rate": (
+        lambda: gradtx.sgd(-0.1),
+        HyperparamError,
+        "sgd: learning_rate = -0.1 is outside its range [0, inf]",
+    ),
     "out of range in replace": (
         lambda: gradtx.replace(ADAMW, b2=1.0),
         HyperparamError,
@@ -185,7 +217,10 @@ CASES = {
         "chain: the keyword 'adam' is already the name of a member given by position; choose another",
     ),
     "complex for a rule on reals": (
-        lambda: gradtx.clip(1.0).update({"z": jnp.ones(2, jnp.complex64)}, gradtx.clip(1.0).init({"z": jnp.ones(2, jnp.complex64)})),
+        lambda: gradtx.clip(1.0).update(
+            {"z": jnp.ones(2, jnp.complex64)},
+            gradtx.clip(1.0).init({"z": jnp.ones(2, jnp.complex64)}),
+        ),
         StructureError,
         "clip is not defined for complex numbers, and 'z' is c64[2]: leave that leaf out with masked(...)",
     ),
@@ -260,9 +295,15 @@ def needs_decay(grad: Any, slots: Any, param: Any, step: Any, *, decay: Any) -> 
 
 
 def test_a_rule_that_asks_for_what_it_is_not_given() -> None:
-    with pytest.raises(GradtxError, match="mine: its rule asks for decay, which is in neither hyperparams nor options"):
+    with pytest.raises(
+        GradtxError,
+        match="mine: its rule asks for decay, which is in neither hyperparams nor options",
+    ):
         gradtx.leafwise(None, needs_decay, name="mine")
-    with pytest.raises(GradtxError, match="mine: rate is given, but no function of the rule has a keyword-only argument of that name"):
+    with pytest.raises(
+        GradtxError,
+        match="mine: rate is given, but no function of the rule has a keyword-only argument of that name",
+    ):
         gradtx.leafwise(None, needs_decay, hyperparams={"decay": 0.1, "rate": 0.1}, name="mine")
     with pytest.raises(GradtxError, match="must be annotated with the NamedTuple it returns"):
         gradtx.leafwise(unannotated, needs_decay, hyperparams={"decay": 0.1}).init(PARAMS)
@@ -282,7 +323,10 @@ def test_an_error_leaves_the_state_as_it_was() -> None:
     before = jax.tree.map(jnp.copy, state)
     with pytest.raises(StructureError):
         ADAMW.update(without("head"), state, PARAMS)
-    assert all(bool(jnp.array_equal(old, new)) for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(state), strict=True))
+    assert all(
+        bool(jnp.array_equal(old, new))
+        for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(state), strict=True)
+    )
     assert int(ADAMW.update(PARAMS, state, PARAMS)[1].count) == 1
 
 
@@ -293,11 +337,19 @@ def fails(grad: Any, slots: Any, param: Any, step: Any) -> Any:
 def test_an_error_of_the_rule_itself_says_where() -> None:
     with pytest.raises(TypeError) as caught:
         update(gradtx.leafwise(None, fails, name="mine"))
-    assert "raised at 'dense/bias', a gradient f32[3], in the rules of mine" in caught.value.__notes__
+    assert (
+        "raised at 'dense/bias', a gradient f32[3], in the rules of mine" in caught.value.__notes__
+    )
 
 
 def test_arguments_that_do_not_fit_say_which_there_are() -> None:
-    with pytest.raises(TypeError, match=r"sgd: missing a required argument: 'learning_rate'; its arguments are learning_rate, momentum,"):
+    with pytest.raises(
+        TypeError,
+        match=r"sgd: missing a required argument: 'learning_rate'; its arguments are learning_rate, momentum,",
+    ):
         gradtx.sgd()  # pyright: ignore[reportCallIssue]
-    with pytest.raises(TypeError, match=r"sgd: got an unexpected keyword argument 'lr'; its arguments are learning_rate, momentum,"):
+    with pytest.raises(
+        TypeError,
+        match=r"sgd: got an unexpected keyword argument 'lr'; its arguments are learning_rate, momentum,",
+    ):
         gradtx.sgd(0.1, lr=0.1)  # pyright: ignore[reportCallIssue]

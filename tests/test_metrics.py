@@ -1,4 +1,6 @@
-"""What `metrics` shows: norms and rates beside NumPy, counters, scheduled numbers at their own clock; each norm computed once."""
+"""What `metrics` shows: norms and rates beside NumPy, counters, scheduled numbers at their own
+clock; each norm computed once.
+"""
 
 import re
 from typing import Any
@@ -9,9 +11,13 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import MissingParamsError, SelectionError, StateError
+from gradtx.definition.errors import MissingParamsError, SelectionError, StateError
 
-PARAMS = {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}, "out": jnp.full((2, 2), -2.0), "n": jnp.asarray(3)}
+PARAMS = {
+    "dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)},
+    "out": jnp.full((2, 2), -2.0),
+    "n": jnp.asarray(3),
+}
 GROUPS = [(r"bias$", "biases"), (r".*", "rest")]
 
 
@@ -34,24 +40,35 @@ def test_norms_of_all_and_of_groups_beside_numpy() -> None:
     for name, tree in (("grad_norm", grads(3.0)), ("update_norm", updates), ("param_norm", PARAMS)):
         assert found[name].dtype == jnp.float32
         assert float(found[name]) == pytest.approx(norm(*floats(tree)), rel=1e-6)
-        assert float(found[f"{name}/biases"]) == pytest.approx(norm(tree["dense"]["bias"]), rel=1e-6)
-        assert float(found[f"{name}/rest"]) == pytest.approx(norm(tree["dense"]["kernel"], tree["out"]), rel=1e-6)
+        assert float(found[f"{name}/biases"]) == pytest.approx(
+            norm(tree["dense"]["bias"]), rel=1e-6
+        )
+        assert float(found[f"{name}/rest"]) == pytest.approx(
+            norm(tree["dense"]["kernel"], tree["out"]), rel=1e-6
+        )
 
 
 def test_norms_of_bfloat16_are_summed_in_float32() -> None:
     params = {"w": jnp.full(4096, 1.0, jnp.bfloat16)}
     tx = gradtx.with_metrics(gradtx.sgd(1.0))
     _, state = tx.update(params, tx.init(params), params)
-    assert float(gradtx.metrics(tx, state)["grad_norm"]) == 64.0 and state.slots["metrics"]["grad_norm"].dtype == jnp.float32
+    assert (
+        float(gradtx.metrics(tx, state)["grad_norm"]) == 64.0
+        and state.slots["metrics"]["grad_norm"].dtype == jnp.float32
+    )
 
 
 def test_the_clip_rate_is_an_average_that_is_corrected_for_its_start() -> None:
-    tx = gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)), decay=0.9)
+    tx = gradtx.with_metrics(
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)), decay=0.9
+    )
     state, expected, weight = tx.init(PARAMS), 0.0, 0.0
     for t, scale in enumerate((10.0, 1e-3, 1e-3, 10.0), start=1):
         _, state = tx.update(grads(scale), state, PARAMS)
         expected, weight = 0.9 * expected + 0.1 * (scale > 1), 1 - 0.9**t
-        assert float(gradtx.metrics(tx, state)["clip_rate"]) == pytest.approx(expected / weight, rel=1e-5)
+        assert float(gradtx.metrics(tx, state)["clip_rate"]) == pytest.approx(
+            expected / weight, rel=1e-5
+        )
 
 
 def test_clips_in_the_groups_of_a_partition_count_too() -> None:
@@ -81,10 +98,19 @@ def test_everything_that_a_nest_of_wrappers_has_to_report() -> None:
     for scale in (1.0, 3.0, 100.0, 100.0, 2.0):
         _, state = jax.jit(tx.update)(grads(scale), state, PARAMS)
     found = {name: round(float(value), 4) for name, value in gradtx.metrics(tx, state).items()}
-    assert found["grad_norm"] == round(norm(*floats(grads(2.0))), 4), "that of the mean, of the last window that was not skipped"
+    assert found["grad_norm"] == round(norm(*floats(grads(2.0))), 4), (
+        "that of the mean, of the last window that was not skipped"
+    )
     assert found["guarded_norm"] == pytest.approx(norm(*floats(grads(100.0))), rel=1e-6)
-    assert (found["skipped_steps"], found["too_large_steps"], found["not_finite_steps"], found["spike_steps"]) == (1, 1, 0, 0)
-    assert found["micro_step"] == 1 and found["learning_rate"] == 0.9, "the schedule has seen one update"
+    assert (
+        found["skipped_steps"],
+        found["too_large_steps"],
+        found["not_finite_steps"],
+        found["spike_steps"],
+    ) == (1, 1, 0, 0)
+    assert found["micro_step"] == 1 and found["learning_rate"] == 0.9, (
+        "the schedule has seen one update"
+    )
     assert gradtx.hyperparams(tx, at=state)["learning_rate"] == pytest.approx(0.9)
 
 
@@ -92,11 +118,21 @@ def test_numbers_that_methods_keep_for_the_whole_tree_and_that_states_keep() -> 
     tx = gradtx.tunable(gradtx.chain(gradtx.sgd(0.5), gradtx.reduce_on_plateau()), "learning_rate")
     _, state = tx.update(grads(1.0), tx.init(PARAMS), PARAMS, value=2.0)
     found = gradtx.metrics(tx, state)
-    assert float(found["scale"]) == 1.0 and float(found["best_value"]) == 2.0 and float(found["learning_rate"]) == 0.5
+    assert (
+        float(found["scale"]) == 1.0
+        and float(found["best_value"]) == 2.0
+        and float(found["learning_rate"]) == 0.5
+    )
 
 
 def test_names_are_as_short_as_is_unambiguous() -> None:
-    tx = gradtx.partition({"biases": gradtx.with_metrics(gradtx.sgd(0.1)), "rest": gradtx.with_metrics(gradtx.sgd(0.1))}, GROUPS)
+    tx = gradtx.partition(
+        {
+            "biases": gradtx.with_metrics(gradtx.sgd(0.1)),
+            "rest": gradtx.with_metrics(gradtx.sgd(0.1)),
+        },
+        GROUPS,
+    )
     _, state = tx.update(grads(1.0), tx.init(PARAMS), PARAMS)
     found = gradtx.metrics(tx, state)
     assert float(found["biases.with_metrics.grad_norm"]) == pytest.approx(3**0.5)
@@ -104,7 +140,9 @@ def test_names_are_as_short_as_is_unambiguous() -> None:
 
 
 def test_a_skipped_step_leaves_the_metrics_inside_a_guard_alone() -> None:
-    tx = gradtx.guard(gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1))))
+    tx = gradtx.guard(
+        gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)))
+    )
     _, state = tx.update(grads(1.0), tx.init(PARAMS), PARAMS)
     before = state.slots["metrics"]
     _, state = tx.update(grads(float("nan")), state, PARAMS)
@@ -113,7 +151,10 @@ def test_a_skipped_step_leaves_the_metrics_inside_a_guard_alone() -> None:
 
 def test_metrics_within_jit_and_of_what_has_none() -> None:
     tx = production(1)
-    assert jax.jit(lambda state: gradtx.metrics(tx, state))(tx.init(PARAMS)).keys() == gradtx.metrics(tx, tx.init(PARAMS)).keys()
+    assert (
+        jax.jit(lambda state: gradtx.metrics(tx, state))(tx.init(PARAMS)).keys()
+        == gradtx.metrics(tx, tx.init(PARAMS)).keys()
+    )
     import optax
 
     assert gradtx.metrics(optax.adam(0.1), optax.adam(0.1).init(PARAMS)) == {}
@@ -129,7 +170,9 @@ def reduces(tx: gradtx.GradientTransformation) -> int:
 
 
 def test_each_norm_is_computed_once() -> None:
-    """In the HLO: the norm of the gradients, for a guard, the metrics and a clip, is one sum for each of two arrays."""
+    """In the HLO: the norm of the gradients, for a guard, the metrics and a clip, is one sum for
+    each of two arrays.
+    """
     chain = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1))
     assert reduces(chain) == 2
     assert reduces(gradtx.guard(chain)) == 2
@@ -141,7 +184,9 @@ def test_each_norm_is_computed_once() -> None:
 def test_without_the_update_norm_a_step_needs_no_memory() -> None:
     """Its temporaries on the CPU: less than a hundredth of the parameters."""
     params = {name: jnp.ones((256, 256)) for name in "abcd"}
-    tx = gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)), update_norm=False)
+    tx = gradtx.with_metrics(
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)), update_norm=False
+    )
     assert "update_norm" not in gradtx.metrics(tx, tx.init(params))
 
     def step(params: Any, state: Any, grads: Any) -> Any:
@@ -154,22 +199,46 @@ def test_without_the_update_norm_a_step_needs_no_memory() -> None:
 
 
 def test_what_is_wrong_is_told() -> None:
-    with pytest.raises(SelectionError, match=r"with_metrics: groups = 'bias' are no rules; give \[\(pattern, group\), ...\]"):
+    with pytest.raises(
+        SelectionError,
+        match=r"with_metrics: groups = 'bias' are no rules; give \[\(pattern, group\), ...\]",
+    ):
         gradtx.with_metrics(gradtx.sgd(0.1), groups="bias")  # pyright: ignore[reportArgumentType]
     tx = gradtx.with_metrics(gradtx.sgd(0.1), [(r"biases$", "biases"), (r".*", "rest")])
-    with pytest.raises(SelectionError, match=r"with_metrics: rule 1, \('biases\$', 'biases'\), matches none of the 4 leaves"):
+    with pytest.raises(
+        SelectionError,
+        match=r"with_metrics: rule 1, \('biases\$', 'biases'\), matches none of the 4 leaves",
+    ):
         tx.update(grads(1.0), tx.init(PARAMS), PARAMS)
     with pytest.raises(MissingParamsError, match="with_metrics needs the parameters"):
-        gradtx.with_metrics(gradtx.sgd(0.1)).update(grads(1.0), gradtx.with_metrics(gradtx.sgd(0.1)).init(PARAMS))
+        gradtx.with_metrics(gradtx.sgd(0.1)).update(
+            grads(1.0), gradtx.with_metrics(gradtx.sgd(0.1)).init(PARAMS)
+        )
 
 
 def test_a_state_of_another_definition() -> None:
     guarded, watched = gradtx.guard(gradtx.sgd(0.1)), gradtx.with_metrics(gradtx.sgd(0.1))
     for tx, state, message in (
-        (guarded, PARAMS, r"^the state of sgd is a dict, not a gradtx.State: pass the state that tx.update gave$"),
-        (guarded, watched.init(PARAMS), r"^the state has nothing for guard; it holds 'metrics': it is another definition's$"),
-        (watched, guarded.init(PARAMS), r"^the state has nothing for metrics; it holds 'guard': it is another definition's$"),
-        (gradtx.sgd(0.1), guarded.init(PARAMS), r"^the state holds slots for 'guard', which is no member of this definition; .* are none$"),
+        (
+            guarded,
+            PARAMS,
+            r"^the state of sgd is a dict, not a gradtx.State: pass the state that tx.update gave$",
+        ),
+        (
+            guarded,
+            watched.init(PARAMS),
+            r"^the state has nothing for guard; it holds 'metrics': it is another definition's$",
+        ),
+        (
+            watched,
+            guarded.init(PARAMS),
+            r"^the state has nothing for metrics; it holds 'guard': it is another definition's$",
+        ),
+        (
+            gradtx.sgd(0.1),
+            guarded.init(PARAMS),
+            r"^the state holds slots for 'guard', which is no member of this definition; .* are none$",
+        ),
     ):
         with pytest.raises(StateError, match=message):
             gradtx.metrics(tx, state)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import HyperparamError
+from gradtx.definition.errors import HyperparamError
 from gradtx.testing import LAWS
 
 
@@ -45,12 +45,19 @@ def test_noise_is_independent_over_arrays_steps_and_seeds_and_comes_again() -> N
 def test_a_number_is_the_seed_of_a_key() -> None:
     gradient = [jnp.zeros(4)]
     typed = steps(gradtx.add_noise(1.0, 0.5, jax.random.key(3)), gradient)[0]
-    for tx in (gradtx.add_noise(1.0, 0.5, 3), gradtx.add_noise(1.0, 0.5, seed=3), gradtx.noisy_sgd(1.0, eta=1.0, gamma=0.5, seed=3)):
+    for tx in (
+        gradtx.add_noise(1.0, 0.5, 3),
+        gradtx.add_noise(1.0, 0.5, seed=3),
+        gradtx.noisy_sgd(1.0, eta=1.0, gamma=0.5, seed=3),
+    ):
         found = steps(tx, gradient)[0]
         np.testing.assert_array_equal(-found if tx.name == "noisy_sgd" else found, typed)
     old = steps(gradtx.add_noise(1.0, 0.5, jax.random.PRNGKey(3)), gradient)[0]
     np.testing.assert_array_equal(old, typed)
-    np.testing.assert_array_equal(steps(gradtx.add_noise(1.0, 0.5), gradient)[0], steps(gradtx.add_noise(1.0, 0.5, key=0), gradient)[0])
+    np.testing.assert_array_equal(
+        steps(gradtx.add_noise(1.0, 0.5), gradient)[0],
+        steps(gradtx.add_noise(1.0, 0.5, key=0), gradient)[0],
+    )
 
 
 def test_no_variance_is_no_noise() -> None:
@@ -62,11 +69,15 @@ def test_no_variance_is_no_noise() -> None:
 def test_noise_is_the_same_in_every_precision_and_complex_where_the_gradient_is() -> None:
     tx = gradtx.add_noise(1.0, 0.5, key=1)
     single = steps(tx, [jnp.zeros(8)])[0]
-    np.testing.assert_array_equal(steps(tx, [jnp.zeros(8, jnp.bfloat16)])[0], single.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(
+        steps(tx, [jnp.zeros(8, jnp.bfloat16)])[0], single.astype(jnp.bfloat16)
+    )
     with jax.enable_x64(True):
         np.testing.assert_allclose(steps(tx, [jnp.zeros(8, jnp.float64)])[0], single, rtol=1e-6)
     draws = steps(tx, [jnp.zeros(20_000, jnp.complex64)])[0]
-    assert float(draws.real.var()) == pytest.approx(0.5, rel=0.05) and float(draws.imag.var()) == pytest.approx(0.5, rel=0.05)
+    assert float(draws.real.var()) == pytest.approx(0.5, rel=0.05) and float(
+        draws.imag.var()
+    ) == pytest.approx(0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("law", sorted(LAWS))
@@ -79,13 +90,19 @@ def test_laws_of_noise(law: str) -> None:
 
 def test_a_batch_of_seeds_in_one_program() -> None:
     batch = gradtx.replace(gradtx.add_noise(1.0, 0.5, key=0), key=jnp.arange(3))
-    got = jax.vmap(lambda tx: steps(tx, [jnp.zeros(4)])[0], in_axes=(gradtx.vmap_axes(batch, "key"),))(batch)
+    got = jax.vmap(
+        lambda tx: steps(tx, [jnp.zeros(4)])[0], in_axes=(gradtx.vmap_axes(batch, "key"),)
+    )(batch)
     for seed, row in enumerate(got):
-        np.testing.assert_array_equal(row, steps(gradtx.add_noise(1.0, 0.5, key=seed), [jnp.zeros(4)])[0])
+        np.testing.assert_array_equal(
+            row, steps(gradtx.add_noise(1.0, 0.5, key=seed), [jnp.zeros(4)])[0]
+        )
 
 
 def test_a_key_and_a_seed_together_are_refused() -> None:
-    with pytest.raises(HyperparamError, match="add_noise: key = 1 and seed = 2 say the same; give one of them"):
+    with pytest.raises(
+        HyperparamError, match="add_noise: key = 1 and seed = 2 say the same; give one of them"
+    ):
         gradtx.add_noise(0.1, 0.5, 1, seed=2)
     with pytest.raises(HyperparamError, match="say the same"):
         gradtx.noisy_sgd(0.1, key=1, seed=2)

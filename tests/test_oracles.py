@@ -37,9 +37,14 @@ def test_float64(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_float32(name: str) -> None:
-    """Step by step; 1e-5 leaves room for 1 - beta in float32, 1e-6 relative at beta = 0.99, and for sums that cancel."""
+    """Step by step; 1e-5 leaves room for 1 - beta in float32, 1e-6 relative at beta = 0.99, and for
+    sums that cancel.
+    """
     method = METHODS[name]
-    assert deviation(follow(method.tx, jnp.float32, extra=method.extra), reference(name)) <= method.float32
+    assert (
+        deviation(follow(method.tx, jnp.float32, extra=method.extra), reference(name))
+        <= method.float32
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in OTHERS if METHODS[name].optax is not None])
@@ -62,7 +67,9 @@ def test_beside_torch(name: str) -> None:
 
 @pytest.mark.parametrize("name", TORCH_MUON)
 def test_muon_beside_torch(name: str) -> None:
-    """Torch iterates in bfloat16, which rounds a direction to within some hundredths: 20 steps are off by a tenth of one step at most."""
+    """Torch iterates in bfloat16, which rounds a direction to within some hundredths: 20 steps are
+    off by a tenth of one step at most.
+    """
     with jax.enable_x64(True):
         ours = [mine[0] for mine in positions(follow(TORCH_MUON[name], jnp.float64))]
     theirs = [found[0] for found in torch_trace(name)]
@@ -71,5 +78,8 @@ def test_muon_beside_torch(name: str) -> None:
 
 def test_adam_in_float32_is_closer_than_optax() -> None:
     """The bias correction keeps the digits that 1 - b2**t loses: at t = 2, 1e-5 of the update."""
-    ours, theirs = (deviation(follow(tx, jnp.float32), reference("adam")) for tx in (METHODS["adam"].tx, METHODS["adam"].optax))
+    ours, theirs = (
+        deviation(follow(tx, jnp.float32), reference("adam"))
+        for tx in (METHODS["adam"].tx, METHODS["adam"].optax)
+    )
     assert ours <= 2e-6 and theirs >= 5e-6

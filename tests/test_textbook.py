@@ -31,7 +31,9 @@ def by_hand(step: Callable[[np.ndarray, dict[str, Any], int], np.ndarray]) -> np
     return np.array(path)
 
 
-def by_gradtx(tx: gradtx.GradientTransformation, at: Callable[[Any, Any], Any] | None = None) -> np.ndarray:
+def by_gradtx(
+    tx: gradtx.GradientTransformation, at: Callable[[Any, Any], Any] | None = None
+) -> np.ndarray:
     """The path of w; `at` reads out other parameters than those that are stored."""
     with jax.enable_x64(True):
         w, path = jnp.asarray(START), []
@@ -79,7 +81,9 @@ def adam(w: np.ndarray, memory: dict[str, Any], tau: int) -> np.ndarray:
     g = curve(w)
     memory["s"] = 0.9 * memory.get("s", 0.0) + 0.1 * g
     memory["r"] = 0.99 * memory.get("r", 0.0) + 0.01 * g**2
-    return w - ETA * (memory["s"] / (1 - 0.9**tau)) / (np.sqrt(memory["r"] / (1 - 0.99**tau)) + DELTA)
+    return w - ETA * (memory["s"] / (1 - 0.9**tau)) / (
+        np.sqrt(memory["r"] / (1 - 0.99**tau)) + DELTA
+    )
 
 
 def linear(tau: float) -> float:
@@ -105,8 +109,14 @@ from_one = gradtx.shift_schedule(SCHEDULES["linear"][0], 1)
 METHODS = {
     "sgd": (gradtx.sgd(ETA), sgd),
     "momentum": (gradtx.sgd(ETA, momentum=MU), momentum),
-    "momentum under a schedule": (gradtx.chain(gradtx.scale_by_learning_rate(from_one), gradtx.trace(MU)), momentum_scheduled),
-    "adagrad": (gradtx.adagrad(ETA, initial_accumulator_value=0.0, eps=DELTA, eps_in_sqrt=False), adagrad),
+    "momentum under a schedule": (
+        gradtx.chain(gradtx.scale_by_learning_rate(from_one), gradtx.trace(MU)),
+        momentum_scheduled,
+    ),
+    "adagrad": (
+        gradtx.adagrad(ETA, initial_accumulator_value=0.0, eps=DELTA, eps_in_sqrt=False),
+        adagrad,
+    ),
     "rmsprop": (gradtx.rmsprop(ETA, decay=BETA, eps=DELTA, eps_in_sqrt=False), rmsprop),
     "adam": (gradtx.adam(ETA, b1=0.9, b2=0.99, eps=DELTA), adam),
 }
@@ -119,9 +129,15 @@ def test_method(name: str) -> None:
 
 
 def test_nesterov() -> None:
-    """gradtx stores the point w + mu dw where the gradient is taken; w is read out by subtracting mu dw."""
+    """gradtx stores the point w + mu dw where the gradient is taken; w is read out by subtracting
+    mu dw.
+    """
     tx = gradtx.chain(gradtx.scale_by_learning_rate(ETA), gradtx.trace(MU, nesterov=True))
-    np.testing.assert_allclose(by_gradtx(tx, lambda y, state: y - MU * state.slots["trace"].trace), by_hand(nesterov), rtol=1e-12)
+    np.testing.assert_allclose(
+        by_gradtx(tx, lambda y, state: y - MU * state.slots["trace"].trace),
+        by_hand(nesterov),
+        rtol=1e-12,
+    )
     same = gradtx.sgd(ETA, momentum=MU, nesterov=True)
     np.testing.assert_allclose(by_gradtx(same), by_gradtx(tx), rtol=1e-12)
 
@@ -138,4 +154,6 @@ def test_schedule(name: str) -> None:
 def test_sgd_under_a_schedule_that_starts_at_one(name: str) -> None:
     schedule, formula = SCHEDULES[name]
     expected = by_hand(lambda w, memory, tau: w - formula(tau) * curve(w))
-    np.testing.assert_allclose(by_gradtx(gradtx.sgd(gradtx.shift_schedule(schedule, 1))), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        by_gradtx(gradtx.sgd(gradtx.shift_schedule(schedule, 1))), expected, rtol=1e-12
+    )

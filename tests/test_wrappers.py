@@ -1,4 +1,6 @@
-"""Wrappers in the corners that the rows of the table do not reach, and beside Optax where it has another form or another answer."""
+"""Wrappers in the corners that the rows of the table do not reach, and beside Optax where it has
+another form or another answer.
+"""
 
 import functools
 from typing import Any
@@ -9,7 +11,13 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import GradtxError, HyperparamError, MissingExtraError, StateError, StructureError
+from gradtx.definition.errors import (
+    GradtxError,
+    HyperparamError,
+    MissingExtraError,
+    StateError,
+    StructureError,
+)
 from tests.methods.row import rate
 from tests.methods.wrappers import climb, climb_optax
 from tests.oracles.wrappers import slopes
@@ -34,7 +42,10 @@ def wrapped(lib: Any, inner: Any, **arguments: Any) -> Any:
 def test_parameters_to_evaluate_are_those_of_optax() -> None:
     with jax.enable_x64(True):
         ends = []
-        for lib, evaluate in ((gradtx, gradtx.schedule_free_eval_params), (optax, contrib.schedule_free_eval_params)):
+        for lib, evaluate in (
+            (gradtx, gradtx.schedule_free_eval_params),
+            (optax, contrib.schedule_free_eval_params),
+        ):
             tx, params = wrapped(lib, lib.sgd(rate), b1=0.8), list(map(jnp.asarray, start()))
             state = tx.init(params)
             for step in range(1, 6):
@@ -48,17 +59,33 @@ def test_parameters_to_evaluate_are_found_wherever_the_state_is() -> None:
     params = {"a": jnp.array([2.0]), "b": jnp.array([3.0])}
     inner = gradtx.schedule_free_sgd(0.5)
     split = gradtx.partition({"free": inner, "plain": gradtx.sgd(0.5)}, {"a": "free", "b": "plain"})
-    after_one_step = {"a": jnp.array([1.0]), "b": jnp.array([1.5])}  # the average of one iterate is that iterate
-    for tx, b in ((gradtx.chain(gradtx.clip(9.0), last=inner), 1.5), (split, 1.5), (optax.chain(optax.clip(9.0), inner), 1.5)):
+    after_one_step = {
+        "a": jnp.array([1.0]),
+        "b": jnp.array([1.5]),
+    }  # the average of one iterate is that iterate
+    for tx, b in (
+        (gradtx.chain(gradtx.clip(9.0), last=inner), 1.5),
+        (split, 1.5),
+        (optax.chain(optax.clip(9.0), inner), 1.5),
+    ):
         state = tx.init(params)
         updates, state = tx.update(params, state, params)
-        close(gradtx.schedule_free_eval_params(state, gradtx.apply_updates(params, updates)), {**after_one_step, "b": jnp.array([b])}, 1e-6)
-    with pytest.raises(StateError, match=r"nothing of schedule_free, which keeps b1, max_lr, weight_sum, z: pass the state"):
+        close(
+            gradtx.schedule_free_eval_params(state, gradtx.apply_updates(params, updates)),
+            {**after_one_step, "b": jnp.array([b])},
+            1e-6,
+        )
+    with pytest.raises(
+        StateError,
+        match=r"nothing of schedule_free, which keeps b1, max_lr, weight_sum, z: pass the state",
+    ):
         gradtx.schedule_free_eval_params(gradtx.sgd(0.1).init(params), params)
 
 
 def test_the_mixing_may_change_from_step_to_step() -> None:
-    """x and z as in the paper, both kept; b1 of this step mixes y, and that of the step before recovers x."""
+    """x and z as in the paper, both kept; b1 of this step mixes y, and that of the step before
+    recovers x.
+    """
     with jax.enable_x64(True):
         tx = gradtx.schedule_free(gradtx.sgd(0.3), 0.3, b1=lambda count: 0.5 + 0.1 * count)
         y = x = z = jnp.array(1.0)
@@ -74,7 +101,9 @@ def test_the_mixing_may_change_from_step_to_step() -> None:
 
 
 def test_without_mixing_there_is_no_average_to_recover() -> None:
-    with pytest.raises(HyperparamError, match=r"schedule_free: b1 = 0\.0 is outside its range \(0, 1\]"):
+    with pytest.raises(
+        HyperparamError, match=r"schedule_free: b1 = 0\.0 is outside its range \(0, 1\]"
+    ):
         gradtx.schedule_free(gradtx.sgd(0.1), 0.1, b1=0.0)
 
 
@@ -91,11 +120,16 @@ def test_lookahead_on_pairs_is_that_of_optax(reset: bool) -> None:
     with jax.enable_x64(True):
         ends = []
         for lib in (gradtx, optax):
-            tx = lib.chain(lib.lookahead(lib.sgd(rate, momentum=0.9), 3, 0.6, reset_state=reset), lib.scale(0.9))
+            tx = lib.chain(
+                lib.lookahead(lib.sgd(rate, momentum=0.9), 3, 0.6, reset_state=reset),
+                lib.scale(0.9),
+            )
             params = lib.LookaheadParams.init_synced(list(map(jnp.asarray, start())))
             state = tx.init(params)
             for step in range(1, 9):
-                updates, state = jax.jit(tx.update)(list(map(jnp.asarray, gradient(step))), state, params)
+                updates, state = jax.jit(tx.update)(
+                    list(map(jnp.asarray, gradient(step))), state, params
+                )
                 params = lib.apply_updates(params, updates)
             ends.append(tuple(params))
         close(*ends)
@@ -107,9 +141,13 @@ def test_lookahead_on_pairs_keeps_no_slow_parameters_and_is_first() -> None:
     assert jax.tree.leaves(tx.init(params).slots) == []
     late, masked = gradtx.chain(gradtx.clip(1.0), tx), gradtx.masked(tx, "fast")
     for wrong in (late, masked):
-        with pytest.raises(StructureError, match="'w' is only in the gradients, 'fast/w' is only in the parameters"):
+        with pytest.raises(
+            StructureError, match="'w' is only in the gradients, 'fast/w' is only in the parameters"
+        ):
             wrong.update(params.fast, wrong.init(params), params)
-    with pytest.raises(StructureError, match="the gradients and the parameters differ in structure"):
+    with pytest.raises(
+        StructureError, match="the gradients and the parameters differ in structure"
+    ):
         tx.update({"v": jnp.ones(2)}, tx.init(params), params)
 
 
@@ -141,7 +179,10 @@ def sharp(period: Any) -> Any:
 @pytest.mark.parametrize("period", [0, 2.0, True])
 @pytest.mark.parametrize(("name", "make"), [("lookahead", synced), ("sam", sharp)])
 def test_periods_are_whole_numbers(name: str, make: Any, period: Any) -> None:
-    with pytest.raises(HyperparamError, match=rf"{name}: sync_period = {period!r} is no number of steps; give a whole number from 1 on"):
+    with pytest.raises(
+        HyperparamError,
+        match=rf"{name}: sync_period = {period!r} is no number of steps; give a whole number from 1 on",
+    ):
         make(period)
 
 
@@ -149,7 +190,10 @@ def test_periods_are_whole_numbers(name: str, make: Any, period: Any) -> None:
 def test_average_of_parameters(warmup: bool) -> None:
     with jax.enable_x64(True):
         tx, w = gradtx.chain(gradtx.sgd(0.5), gradtx.params_ema(0.4, warmup=warmup)), jnp.array(2.0)
-        mean, state = w, gradtx.chain(gradtx.sgd(0.5), gradtx.params_ema(0.4, warmup=warmup)).init(w)
+        mean, state = (
+            w,
+            gradtx.chain(gradtx.sgd(0.5), gradtx.params_ema(0.4, warmup=warmup)).init(w),
+        )
         for t in range(1, 12):
             updates, state = tx.update(jnp.cos(1.0 * t), state, w)
             w = gradtx.apply_updates(w, updates)
@@ -165,7 +209,10 @@ def test_average_of_parameters(warmup: bool) -> None:
 def test_plateaus_are_those_of_optax(patience: int) -> None:
     values = np.abs(np.random.default_rng(patience).normal(size=60)) + np.linspace(2, 1, 60)
     with jax.enable_x64(True):
-        ours, theirs = (lib.reduce_on_plateau(0.9, patience=patience, rtol=0.05, cooldown=2) for lib in (gradtx, contrib))
+        ours, theirs = (
+            lib.reduce_on_plateau(0.9, patience=patience, rtol=0.05, cooldown=2)
+            for lib in (gradtx, contrib)
+        )
         state, other = ours.init(ONE), theirs.init(ONE)
         step, expect = jax.jit(ours.update), jax.jit(theirs.update)
         for value in values:
@@ -173,7 +220,11 @@ def test_plateaus_are_those_of_optax(patience: int) -> None:
             expected, other = expect(ONE, other, value=value)
             close(updates, expected, 1e-6)
             kept = state.slots["reduce_on_plateau"]
-            close([getattr(kept, name) for name in kept._fields], [getattr(other, name) for name in kept._fields], 1e-6)
+            close(
+                [getattr(kept, name) for name in kept._fields],
+                [getattr(other, name) for name in kept._fields],
+                1e-6,
+            )
         assert 0 < float(state.slots["reduce_on_plateau"].scale) < 1
 
 
@@ -192,7 +243,10 @@ def test_steps_that_are_not_finite_are_left_out_as_optax_does() -> None:
         params = list(map(jnp.asarray, start()))
         state, other = ours.init(params), theirs.init(params)
         for step in range(1, 12):
-            grads = [jnp.asarray(g) * (jnp.inf if step in bad and i == 1 else 1.0) for i, g in enumerate(gradient(step))]
+            grads = [
+                jnp.asarray(g) * (jnp.inf if step in bad and i == 1 else 1.0)
+                for i, g in enumerate(gradient(step))
+            ]
             updates, state = jax.jit(ours.update)(grads, state, params)
             expected, other = theirs.update(grads, other, params)
             close(updates, expected)
@@ -227,7 +281,9 @@ class Seen:
         return updates * 2, state
 
 
-@pytest.mark.parametrize(("make", "other"), [(gradtx.conditionally_transform, 1.0), (gradtx.conditionally_mask, 0.0)])
+@pytest.mark.parametrize(
+    ("make", "other"), [(gradtx.conditionally_transform, 1.0), (gradtx.conditionally_mask, 0.0)]
+)
 def test_what_is_left_out_does_not_run(make: Any, other: float) -> None:
     seen = Seen()
     tx = make(seen, lambda count: count % 3 == 0)
@@ -239,7 +295,9 @@ def test_what_is_left_out_does_not_run(make: Any, other: float) -> None:
     assert values == [2.0, other, other, 2.0] and seen.times == 2
     costly = make(gradtx.stateless(lambda u, p: jnp.sort(u)), lambda count: count % 3 == 0)
     big = jnp.ones(4096)
-    assert "conditional" in str(jax.jit(costly.update).lower(big, costly.init(big)).compile().as_text())
+    assert "conditional" in str(
+        jax.jit(costly.update).lower(big, costly.init(big)).compile().as_text()
+    )
 
 
 def below_two(count: Any, value: Any) -> Any:
@@ -248,7 +306,10 @@ def below_two(count: Any, value: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["conditionally_transform", "conditionally_mask"])
 def test_conditions_may_see_the_extra_arguments(name: str) -> None:
-    ours, theirs = (getattr(lib, name)(lib.sgd(0.1, momentum=0.9), below_two, forward_extra_args=True) for lib in (gradtx, optax))
+    ours, theirs = (
+        getattr(lib, name)(lib.sgd(0.1, momentum=0.9), below_two, forward_extra_args=True)
+        for lib in (gradtx, optax)
+    )
     state, other = ours.init(ONE), theirs.init(ONE)
     for value in (1.0, 3.0, 1.0, 1.0, 5.0):
         updates, state = ours.update(ONE, state, value=value)
@@ -262,8 +323,12 @@ def test_a_wrapper_around_itself_is_refused_by_name() -> None:
     with pytest.raises(GradtxError, match=message):
         twice.init(ONE)
     with pytest.raises(GradtxError, match=message):
-        gradtx.apply_if_finite(gradtx.accumulate(gradtx.apply_if_finite(gradtx.sgd(0.1), 1), 2), 2).init(ONE)
-    apart = gradtx.apply_if_finite(gradtx.chain(gradtx.apply_if_finite(gradtx.sgd(0.1), 1), gradtx.scale(2.0)), 2)
+        gradtx.apply_if_finite(
+            gradtx.accumulate(gradtx.apply_if_finite(gradtx.sgd(0.1), 1), 2), 2
+        ).init(ONE)
+    apart = gradtx.apply_if_finite(
+        gradtx.chain(gradtx.apply_if_finite(gradtx.sgd(0.1), 1), gradtx.scale(2.0)), 2
+    )
     assert set(apart.init(ONE).slots) == {"sgd", "apply_if_finite"}
 
 
@@ -278,7 +343,9 @@ def test_both_forms_of_sam_take_the_same_steps() -> None:
         one_by_one = gradtx.sam(gradtx.adam(0.1), up, 3)
         state, other, v = at_once.init(w), one_by_one.init(w), w
         for _ in range(3):
-            updates, state = at_once.update(slopes(w, 0), state, w, grad_fn=lambda w, i: slopes(w, 0))
+            updates, state = at_once.update(
+                slopes(w, 0), state, w, grad_fn=lambda w, i: slopes(w, 0)
+            )
             w = gradtx.apply_updates(w, updates)
             for _ in range(3):
                 updates, other = one_by_one.update(slopes(v, 0), other, v)
@@ -294,7 +361,8 @@ def test_the_step_down_is_averaged_over_the_batch_as_in_optax() -> None:
         return tx.update(grad, tx.init(w), w, grad_fn=lambda w, i: jnp.cos(w) * grad)[0]
 
     ours, theirs = (
-        jax.vmap(functools.partial(first, sam, lib), axis_name="batch")(grads) for sam, lib in ((gradtx.sam, gradtx), (contrib.sam, optax))
+        jax.vmap(functools.partial(first, sam, lib), axis_name="batch")(grads)
+        for sam, lib in ((gradtx.sam, gradtx), (contrib.sam, optax))
     )
     close(ours, theirs, 1e-5)
     assert ours[0].tolist() == ours[1].tolist()
@@ -303,9 +371,15 @@ def test_the_step_down_is_averaged_over_the_batch_as_in_optax() -> None:
 def test_what_sam_must_be_told() -> None:
     tx = gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), opaque_mode=True)
     assert tx.needs == {"params", "grad_fn"}
-    with pytest.raises(MissingExtraError, match=r"sam needs grad_fn: call update\(grads, state, params, grad_fn=\.\.\.\)"):
+    with pytest.raises(
+        MissingExtraError,
+        match=r"sam needs grad_fn: call update\(grads, state, params, grad_fn=\.\.\.\)",
+    ):
         tx.update(ONE, tx.init(ONE), ONE)
-    with pytest.raises(HyperparamError, match=r"batch_axis_name = 'b' has no meaning without opaque_mode=True: average the"):
+    with pytest.raises(
+        HyperparamError,
+        match=r"batch_axis_name = 'b' has no meaning without opaque_mode=True: average the",
+    ):
         gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), batch_axis_name="b")
 
 
@@ -320,4 +394,7 @@ def test_opaque_sam_keeps_its_ascent_if_asked() -> None:
         updates, state = ours.update(w, state, w, grad_fn=slopes)
         expected, other = theirs.update(w, other, w, grad_fn=slopes)
         close(updates, expected, 1e-5)
-    assert gradtx.sam(gradtx.sgd(0.1), climb, 3, opaque_mode=True).init(w).slots["sam"].adv_optimizer is None
+    assert (
+        gradtx.sam(gradtx.sgd(0.1), climb, 3, opaque_mode=True).init(w).slots["sam"].adv_optimizer
+        is None
+    )

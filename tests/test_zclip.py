@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.errors import HyperparamError
+from gradtx.definition.errors import HyperparamError
 
 W = {"a": jnp.zeros(2), "b": jnp.zeros(1)}
 
@@ -42,15 +42,21 @@ def test_the_first_norms_are_gathered_and_bound_by_max_norm_alone() -> None:
 @pytest.mark.parametrize("eps", [1e-6, 0.0])
 def test_equal_norms_pass_and_a_spike_after_them_is_cut_to_their_mean(eps: float) -> None:
     """σ = 0, where z divides by ε or by nothing."""
-    seen, kept = follow(gradtx.zclip(warmup_steps=3, max_norm=math.inf, eps=eps), [5.0] * 40 + [50.0, 4.0])
+    seen, kept = follow(
+        gradtx.zclip(warmup_steps=3, max_norm=math.inf, eps=eps), [5.0] * 40 + [50.0, 4.0]
+    )
     np.testing.assert_allclose(seen, [5.0] * 41 + [4.0], rtol=1e-6)
     assert kept.mean == pytest.approx(0.97 * 5 + 0.03 * 4, rel=1e-6) and kept.variance > 0
 
 
 def test_what_is_cut_is_what_the_mean_follows_and_max_norm_does_not_count() -> None:
-    seen, kept = follow(gradtx.zclip(2.0, 0.5, 2, 10.0, 0.0), [9.0, 11.0, 16.0])  # mean 10, deviation 1; z = 6: 10 + 4/6
+    seen, kept = follow(
+        gradtx.zclip(2.0, 0.5, 2, 10.0, 0.0), [9.0, 11.0, 16.0]
+    )  # mean 10, deviation 1; z = 6: 10 + 4/6
     assert seen[2] == pytest.approx(10.0, rel=1e-6)
-    assert kept.mean == pytest.approx(10 + 1 / 3, rel=1e-6) and kept.variance == pytest.approx(0.5 + 0.5 / 9, rel=1e-5)
+    assert kept.mean == pytest.approx(10 + 1 / 3, rel=1e-6) and kept.variance == pytest.approx(
+        0.5 + 0.5 / 9, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e30])
@@ -68,7 +74,9 @@ def test_a_norm_that_is_not_finite_does_not_count(bad: float, before: int, max_n
     assert updates["a"][1] == 0.0 if bad == 1e30 else not np.isfinite(updates["a"][1])
 
 
-def test_the_bound_does_not_follow_a_norm_that_rises_by_more_than_seven_deviations_for_good() -> None:
+def test_the_bound_does_not_follow_a_norm_that_rises_by_more_than_seven_deviations_for_good() -> (
+    None
+):
     """z_max √(z_max² + 2) = 7.2: above it σ shrinks faster than μ rises."""
     quiet = [9.0, 11.0] * 10
     tx = gradtx.zclip(warmup_steps=20, max_norm=math.inf)

@@ -1,4 +1,6 @@
-"""The definitions that move parameters as the optimizers of torch and of pytorch_optimizer do, recorded by tests/traces/record_torch.py."""
+"""The definitions that move parameters as the optimizers of torch and of pytorch_optimizer do,
+recorded by tests/traces/record_torch.py.
+"""
 
 import pathlib
 from typing import Any
@@ -15,7 +17,9 @@ TORCH: dict[str, Any] = {
     "sgd/nesterov": gradtx.sgd(0.1, momentum=0.9, nesterov=True),
     "adagrad": gradtx.adagrad(0.1, initial_accumulator_value=0.0, eps=1e-10, eps_in_sqrt=False),
     "rmsprop": gradtx.rmsprop(0.01, decay=0.99, eps=1e-8, eps_in_sqrt=False),
-    "rmsprop/centered": gradtx.rmsprop(0.01, decay=0.9, eps=1e-2, eps_in_sqrt=False, centered=True, momentum=0.9),
+    "rmsprop/centered": gradtx.rmsprop(
+        0.01, decay=0.9, eps=1e-2, eps_in_sqrt=False, centered=True, momentum=0.9
+    ),
     "adam": gradtx.adam(0.01),
     "adam/l2": gradtx.adam(0.01, weight_decay=0.1, decay_form="l2"),
     "adamw": gradtx.adamw(0.01, b2=0.99, weight_decay=0.1),
@@ -43,9 +47,16 @@ TORCH: dict[str, Any] = {
 """By the name of the trace: `optimizer`, or `optimizer/variant`."""
 
 TORCH_MUON: dict[str, Any] = {
-    "muon": gradtx.muon(0.1, "jordan", weight_decay=0.1, bias_correction=False, dimensions=[("0", "out in")]),
+    "muon": gradtx.muon(
+        0.1, "jordan", weight_decay=0.1, bias_correction=False, dimensions=[("0", "out in")]
+    ),
     "muon/match_rms": gradtx.muon(
-        0.1, "jordan", weight_decay=0.1, bias_correction=False, dimensions=[("0", "out in")], scaling="match_rms_adamw"
+        0.1,
+        "jordan",
+        weight_decay=0.1,
+        bias_correction=False,
+        dimensions=[("0", "out in")],
+        scaling="match_rms_adamw",
     ),
 }
 """On the first array alone, a matrix; torch iterates in bfloat16, whatever the dtype."""

@@ -32,7 +32,9 @@ def follow_reference(oracle: Any, steps: int = STEPS, extra: Any = None) -> list
     params, memory, history = start(), {}, []
     for step in range(1, steps + 1):
         told = extra(step, params, gradient(step)) if extra else {}
-        updates = [np.asarray(u, np.float64) for u in oracle(gradient(step), params, memory, step, **told)]
+        updates = [
+            np.asarray(u, np.float64) for u in oracle(gradient(step), params, memory, step, **told)
+        ]
         params = [w + u for w, u in zip(params, updates, strict=True)]
         history.append(updates)
     return history
@@ -44,14 +46,21 @@ def follow(tx: Any, dtype: Any, steps: int = STEPS, extra: Any = None) -> list[l
     state, update, history = tx.init(params), jax.jit(tx.update), []
     for step in range(1, steps + 1):
         grads = [jnp.asarray(g, dtype) for g in gradient(step)]
-        updates, state = update(grads, state, params, **(extra(step, params, grads) if extra else {}))
+        updates, state = update(
+            grads, state, params, **(extra(step, params, grads) if extra else {})
+        )
         params = gradtx.apply_updates(params, updates)
         history.append([np.asarray(u, np.float64) for u in updates])
     return history
 
 
-def deviation(ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]], exact: list[list[np.ndarray]] | None = None) -> float:
-    """The largest difference of two histories, relative to the largest entry of its array at its step, in theirs or in a third.
+def deviation(
+    ours: list[list[np.ndarray]],
+    theirs: list[list[np.ndarray]],
+    exact: list[list[np.ndarray]] | None = None,
+) -> float:
+    """The largest difference of two histories, relative to the largest entry of its array at its
+    step, in theirs or in a third.
 
     Where that is zero up to rounding, relative to the largest of all steps.
     """

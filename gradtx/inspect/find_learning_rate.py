@@ -9,18 +9,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import GradtxError, HyperparamError, StructureError
-from gradtx.core.hyperparams import find, replace
-from gradtx.core.make_step import make_step
-from gradtx.core.schedule import schedule
-from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
-from gradtx.core.types import Array, Hyperparam
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+)
+from gradtx.definition.errors import GradtxError, HyperparamError, StructureError
+from gradtx.definition.schedule import schedule
+from gradtx.definition.types import Array, Hyperparam
+from gradtx.training.hyperparams import find, replace
+from gradtx.training.make_step import make_step
 from gradtx.tree.casts import is_inexact, is_inexact_dtype, real_dtype
 from gradtx.tree.paths import path_text
 
 
 class LearningRateCurve(NamedTuple):
-    """What `find_learning_rate` measured at n learning rates; a pytree, so it leaves `jit` and `vmap` as it is."""
+    """What `find_learning_rate` measured at n learning rates; a pytree, so it leaves `jit` and
+    `vmap` as it is.
+    """
 
     learning_rates: Array
     """η_i, shape (n,): growing geometrically."""
@@ -58,27 +64,33 @@ def find_learning_rate(
     name: str = "learning_rate",
     has_aux: bool = False,
 ) -> LearningRateCurve:
-    r"""Train once while the learning rate grows from tiny to too large, and see where the loss falls fastest.
+    r"""Train once while the learning rate grows from tiny to too large, and see where the loss
+    falls fastest.
 
-    For batches i = 0, ..., n − 1: η_i = η_min (η_max/η_min)^(i/(n − 1)); ℓ_i is the loss on batch i before the step with η_i, and
-    s_i = (1 − β) Σ_{j ≤ i} β^(i−j) ℓ_j / (1 − β^(i+1)) its bias-corrected average, which reaches back r = ⌈1/(1 − β)⌉ batches.
-    The suggestion is η_k for the k with the largest s_k − s_{k+r} > 0, the steepest slope over log η, where k ≥ r, and k + r ≤ m:
-    up to the smallest s, s_m, of those before the first that is not finite. What comes later, inf and nan too, has no part in it.
+    For batches i = 0, ..., n − 1: η_i = η_min (η_max/η_min)^(i/(n − 1)); ℓ_i is the loss on batch i
+    before the step with η_i, and s_i = (1 − β) Σ_{j ≤ i} β^(i−j) ℓ_j / (1 − β^(i+1)) its
+    bias-corrected average, which reaches back r = ⌈1/(1 − β)⌉ batches. The suggestion is η_k for
+    the k with the largest s_k − s_{k+r} > 0, the steepest slope over log η, where k ≥ r, and k + r
+    ≤ m: up to the smallest s, s_m, of those before the first that is not finite. What comes later,
+    inf and nan too, has no part in it.
 
-    The whole run is one `jax.lax.scan` of the steps that `make_step` makes: it may stand inside `jit`, and `vmap` over
-    definitions or starts gives a batch of curves. `params` are left as they are.
+    The whole run is one `jax.lax.scan` of the steps that `make_step` makes: it may stand inside
+    `jit`, and `vmap` over definitions or starts gives a batch of curves. `params` are left as they
+    are.
 
-    When: a new network, loss or optimizer, for the order of magnitude: take the suggestion, or up to ten times it with warmup. With the
-    defaults and 100 batches it is 1/26 to 1/11 of the stable limit 2/L on quadratics of condition numbers 1 to 10⁴. When not: methods
-    that need no learning rate, where it is a factor of 1; line searches; the last factor of 2, for which whole trainings have to be
-    compared. Losses of single examples want more batches: noise of a batch that is larger than the fall finds a slope anywhere.
+    When: a new network, loss or optimizer, for the order of magnitude: take the suggestion, or up
+    to ten times it with warmup. With the defaults and 100 batches it is 1/26 to 1/11 of the stable
+    limit 2/L on quadratics of condition numbers 1 to 10⁴. When not: methods that need no learning
+    rate, where it is a factor of 1; line searches; the last factor of 2, for which whole trainings
+    have to be compared. Losses of single examples want more batches: noise of a batch that is
+    larger than the fall finds a slope anywhere.
 
     Args:
       loss_fn: `loss_fn(params, *batch)` -> scalar, or `(scalar, aux)` with `has_aux`.
       params: where to start.
       tx: the transformation; its learning rate, a schedule too, is replaced at every step.
-      batches: arrays with a first axis of n ≥ 3r batches; about 100. A tuple holds the arguments of `loss_fn` after the
-        parameters, any other tree is one argument.
+      batches: arrays with a first axis of n ≥ 3r batches; about 100. A tuple holds the arguments of
+        `loss_fn` after the parameters, any other tree is one argument.
       min_rate: η_min > 0, a Python number; where nothing is learned.
       max_rate: η_max > η_min, a Python number; where the loss grows.
       smoothing: β in [0, 1), a Python number; 0: none.
@@ -119,11 +131,21 @@ def find_learning_rate(
 
 @schedule
 def held(count: Array, value: Hyperparam) -> Any:
-    """A value at every count: what is scheduled is followed by a transformation that keeps its numbers in the state, too."""
+    """A value at every count: what is scheduled is followed by a transformation that keeps its
+    numbers in the state, too.
+    """
     return value
 
 
-def _step(loss_fn: Any, tx: GradientTransformation, name: str, has_aux: bool, smoothing: float, carry: Any, row: Any) -> Any:
+def _step(
+    loss_fn: Any,
+    tx: GradientTransformation,
+    name: str,
+    has_aux: bool,
+    smoothing: float,
+    carry: Any,
+    row: Any,
+) -> Any:
     (params, state, average), (rate, index, batch) = carry, row
     step = make_step(loss_fn, replace(tx, **{name: held(rate)}), has_aux=has_aux, donate=False)
     params, state, loss, *_ = step(params, state, *batch)
@@ -159,7 +181,9 @@ def _check_rates(min_rate: float, max_rate: float, smoothing: float) -> None:
             f"find_learning_rate: min_rate = {min_rate!r} and max_rate = {max_rate!r} span no range; give 0 < min_rate < max_rate"
         )
     if not 0 <= smoothing < 1:
-        raise HyperparamError(f"find_learning_rate: smoothing = {smoothing!r} is outside its range [0, 1)")
+        raise HyperparamError(
+            f"find_learning_rate: smoothing = {smoothing!r} is outside its range [0, 1)"
+        )
 
 
 def _check_name(tx: GradientTransformation, name: str) -> None:
@@ -174,11 +198,16 @@ def _check_name(tx: GradientTransformation, name: str) -> None:
 
 def _count(batch: Any, least: int) -> int:
     """How many batches there are."""
-    found = [(path_text(path), jnp.shape(leaf)) for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]]
+    found = [
+        (path_text(path), jnp.shape(leaf))
+        for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]
+    ]
     scalar = next((path for path, shape in found if not shape), None)
     if not found or scalar is not None:
         what = "batches hold no array" if scalar is None else f"batches at {scalar!r} is a scalar"
-        raise StructureError(f"find_learning_rate: {what}; stack the batches along a first axis, one entry per step")
+        raise StructureError(
+            f"find_learning_rate: {what}; stack the batches along a first axis, one entry per step"
+        )
     (first, (count, *_)), *others = found
     for path, shape in others:
         if shape[0] != count:
@@ -194,22 +223,37 @@ def _count(batch: Any, least: int) -> int:
 
 
 def _check_loss(loss_fn: Any, params: Any, batch: Any, has_aux: bool) -> None:
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), batch)
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), batch
+    )
     out = jax.eval_shape(loss_fn, params, *one)
     if has_aux:
         out = out[0]
-    if not hasattr(out, "dtype") or out.shape != () or not is_inexact_dtype(out.dtype) or jnp.issubdtype(out.dtype, jnp.complexfloating):
-        raise GradtxError(f"find_learning_rate: loss_fn returns {_shown(out)}; return a real scalar, such as the mean over a batch")
+    if (
+        not hasattr(out, "dtype")
+        or out.shape != ()
+        or not is_inexact_dtype(out.dtype)
+        or jnp.issubdtype(out.dtype, jnp.complexfloating)
+    ):
+        raise GradtxError(
+            f"find_learning_rate: loss_fn returns {_shown(out)}; return a real scalar, such as the mean over a batch"
+        )
 
 
 def _shown(out: Any) -> str:
-    return f"an array {out.dtype}{list(out.shape)}" if hasattr(out, "dtype") else f"a {type(out).__name__}, not an array"
+    return (
+        f"an array {out.dtype}{list(out.shape)}"
+        if hasattr(out, "dtype")
+        else f"a {type(out).__name__}, not an array"
+    )
 
 
 def _plot(curve: LearningRateCurve, path: str | os.PathLike[str] | None) -> Any:
     if jnp.ndim(curve.suggestion):
         shape = jnp.shape(curve.suggestion)
-        raise GradtxError(f"this is a batch of curves, of shape {shape}: take one, jax.tree.map(lambda leaf: leaf[0], curve), and plot it")
+        raise GradtxError(
+            f"this is a batch of curves, of shape {shape}: take one, jax.tree.map(lambda leaf: leaf[0], curve), and plot it"
+        )
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -221,7 +265,9 @@ def _plot(curve: LearningRateCurve, path: str | os.PathLike[str] | None) -> Any:
     axes.plot(rates, losses, color="#0072B2", lw=0.8, alpha=0.4, label="loss of each batch")
     axes.plot(rates, smoothed, color="#0072B2", lw=2, label="smoothed")
     if math.isfinite(suggestion):
-        axes.axvline(suggestion, color="#D55E00", lw=1.5, ls="--", label=f"suggestion: {suggestion:.2g}")
+        axes.axvline(
+            suggestion, color="#D55E00", lw=1.5, ls="--", label=f"suggestion: {suggestion:.2g}"
+        )
     axes.set(
         xscale="log",
         xlabel="learning rate",
@@ -237,10 +283,15 @@ def _plot(curve: LearningRateCurve, path: str | os.PathLike[str] | None) -> Any:
 
 
 def _limits(losses: Any, smoothed: Any) -> tuple[float, float] | None:
-    """Room for what is not yet diverged: from the smallest loss to half of the fall above the largest smooth one before."""
+    """Room for what is not yet diverged: from the smallest loss to half of the fall above the
+    largest smooth one before.
+    """
     finite = smoothed[jnp.isfinite(smoothed)]
     if not len(finite):
         return None
-    low, high = float(losses[: finite.argmin() + 1].min()), float(finite[: finite.argmin() + 1].max())
+    low, high = (
+        float(losses[: finite.argmin() + 1].min()),
+        float(finite[: finite.argmin() + 1].max()),
+    )
     fall = high - low or max(abs(low), 1.0)
     return low - fall / 10, high + fall / 2

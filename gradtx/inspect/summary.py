@@ -6,9 +6,9 @@ from typing import IO, Any, NamedTuple
 
 import jax
 
-from gradtx.core.show import show_array, show_table
-from gradtx.core.transformation import GradientTransformation
-from gradtx.core.types import State
+from gradtx.compose.transformation import GradientTransformation
+from gradtx.definition.show import show_array, show_table
+from gradtx.definition.types import State
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import path_text, tree_paths
 
@@ -57,15 +57,18 @@ class Summary(NamedTuple):
         if all((row.member, row.slot, row.path) == ("", "count", "") for row in self.rows):
             what = "only its step count" if self.rows else "nothing at all"
             return f"stateless: it keeps {what}, {self.bytes:,} bytes for {self.parameters:,} parameters"
-        return show_table([HEADER, *(_cells(row, self.parameters) for row in self.rows), total], TEXT_COLUMNS)
+        return show_table(
+            [HEADER, *(_cells(row, self.parameters) for row in self.rows), total], TEXT_COLUMNS
+        )
 
 
 def summary(tx: Any, params: Any, *, file: IO[str] | None = None) -> Summary:
     """Print what an optimizer keeps for given parameters, and what that costs in memory.
 
-    One line per slot and kind of array; arrays of one shape whose paths differ in numbers only, as in
-    `layers/0/kernel` and `layers/1/kernel`, share a line, `layers/*/kernel`. The last column is
-    bytes over the number of all parameters, so that it adds up. Nothing is allocated: only shapes are worked out.
+    One line per slot and kind of array; arrays of one shape whose paths differ in numbers only, as
+    in `layers/0/kernel` and `layers/1/kernel`, share a line, `layers/*/kernel`. The last column is
+    bytes over the number of all parameters, so that it adds up. Nothing is allocated: only shapes
+    are worked out.
 
     Args:
       tx: the optimizer; an Optax transformation too, whose own state is then shown by its paths.
@@ -91,11 +94,19 @@ def summary(tx: Any, params: Any, *, file: IO[str] | None = None) -> Summary:
     >>> found
     Summary(112 bytes, 18 parameters, 6.22 bytes per parameter)
     """
-    tx = tx if isinstance(tx, GradientTransformation) else GradientTransformation.coerce(tx, "summary: tx")
+    tx = (
+        tx
+        if isinstance(tx, GradientTransformation)
+        else GradientTransformation.coerce(tx, "summary: tx")
+    )
     state = jax.eval_shape(tx.init, params)
-    parameters = sum(getattr(leaf, "size", 1) for leaf in jax.tree.leaves(params) if is_inexact(leaf))
+    parameters = sum(
+        getattr(leaf, "size", 1) for leaf in jax.tree.leaves(params) if is_inexact(leaf)
+    )
     known = {tuple(path.split("/")) for path in tree_paths(params)}
-    rows = tuple(sorted(_rows(state, known), key=lambda row: row.member == ""))  # the step count last
+    rows = tuple(
+        sorted(_rows(state, known), key=lambda row: row.member == "")
+    )  # the step count last
     made = Summary(rows, sum(row.bytes for row in rows), parameters)
     print(made, file=file)
     return made
@@ -106,17 +117,30 @@ def _rows(state: Any, known: set[Path]) -> Iterable[Row]:
     alike: dict[tuple[str, ...], list[tuple[str, Any]]] = {}
     for keys, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         path = tuple(path_text(keys).split("/"))
-        member, slot, rest = _split(path[1:] if isinstance(state, State) and path[0] == "slots" else path, known)
+        member, slot, rest = _split(
+            path[1:] if isinstance(state, State) and path[0] == "slots" else path, known
+        )
         alike.setdefault((member, slot, _stars(rest), show_array(leaf)), []).append((rest, leaf))
     for (member, slot, pattern, array), found in alike.items():
         path = found[0][0] if len(found) == 1 else _common(pattern, [rest for rest, _ in found])
-        yield Row(member, slot, path, array, len(found), sum(leaf.size * leaf.dtype.itemsize for _, leaf in found))
+        yield Row(
+            member,
+            slot,
+            path,
+            array,
+            len(found),
+            sum(leaf.size * leaf.dtype.itemsize for _, leaf in found),
+        )
 
 
 def _split(path: Path, known: set[Path]) -> tuple[str, str, str]:
-    """A path in a state as member, slot and path of the parameter: the longest parameter path in it, the last of these."""
+    """A path in a state as member, slot and path of the parameter: the longest parameter path in
+    it, the last of these.
+    """
     ends = range(2, len(path) + 1)
-    spans = [(end - start, start) for end in ends for start in range(1, end) if path[start:end] in known]
+    spans = [
+        (end - start, start) for end in ends for start in range(1, end) if path[start:end] in known
+    ]
     start = max(spans)[1] if spans else len(path)
     return "/".join(path[: start - 1]), path[start - 1], "/".join(path[start:])
 
@@ -128,7 +152,10 @@ def _stars(path: str) -> str:
 def _common(pattern: str, paths: Sequence[str]) -> str:
     """The pattern of several paths, its stars only in the parts where they differ."""
     columns = zip(*(path.split("/") for path in paths), strict=True)
-    return "/".join(star if len(set(column)) > 1 else column[0] for star, column in zip(pattern.split("/"), columns, strict=True))
+    return "/".join(
+        star if len(set(column)) > 1 else column[0]
+        for star, column in zip(pattern.split("/"), columns, strict=True)
+    )
 
 
 def _ratio(size: int, parameters: int) -> float:
@@ -137,4 +164,11 @@ def _ratio(size: int, parameters: int) -> float:
 
 def _cells(row: Row, parameters: int) -> tuple[str, ...]:
     array = f"{row.array} × {row.arrays:,}" if row.arrays > 1 else row.array
-    return (row.member, row.slot, row.path, array, f"{row.bytes:,}", f"{_ratio(row.bytes, parameters):.2f}")
+    return (
+        row.member,
+        row.slot,
+        row.path,
+        array,
+        f"{row.bytes:,}",
+        f"{_ratio(row.bytes, parameters):.2f}",
+    )

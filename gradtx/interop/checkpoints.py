@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.errors import StateError, StructureError
-from gradtx.core.show import show_array
+from gradtx.definition.errors import StateError, StructureError
+from gradtx.definition.show import show_array
 from gradtx.tree.paths import path_text, repeated
 
 HEADER = "__gradtx__"
@@ -28,11 +28,13 @@ KEYS = ("threefry2x32", "rbg", "unsafe_rbg")
 def flatten_state(state: Any) -> dict[str, Any]:
     """Every array of a state under its path, such as `slots/adamw/scale_by_adam/mu/dense/kernel`.
 
-    Works on parameters, and on any other tree of arrays. The arrays are those of the tree, not copies; a random key gives its key
-    data, a Python number an array. What is None, such as the slots of a masked leaf, has no entry.
+    Works on parameters, and on any other tree of arrays. The arrays are those of the tree, not
+    copies; a random key gives its key data, a Python number an array. What is None, such as the
+    slots of a masked leaf, has no entry.
 
-    When: saving with another library (safetensors, Orbax, a database), looking at a state, moving slots between definitions whose
-    members are named otherwise. When not: one process that keeps all in one file; take `save`.
+    When: saving with another library (safetensors, Orbax, a database), looking at a state, moving
+    slots between definitions whose members are named otherwise. When not: one process that keeps
+    all in one file; take `save`.
 
     Args:
       state: a state, or any tree of arrays.
@@ -57,16 +59,19 @@ def flatten_state(state: Any) -> dict[str, Any]:
 
 
 def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
-    """The tree that `flatten_state` flattened: the structure of `like`, the numbers of `flat`, bit for bit.
+    """The tree that `flatten_state` flattened: the structure of `like`, the numbers of `flat`, bit
+    for bit.
 
     Each array goes where its counterpart in `like` is, if that is sharded or was put on a device.
 
     Args:
-      like: a tree of the same structure, shapes and dtypes: a state, or `jax.eval_shape(tx.init, params)`, which allocates nothing.
+      like: a tree of the same structure, shapes and dtypes: a state, or `jax.eval_shape(tx.init,
+        params)`, which allocates nothing.
       flat: arrays by path.
 
     Raises:
-      StateError: entries that are missing, not wanted, or of another shape or dtype; nothing is cast or dropped silently.
+      StateError: entries that are missing, not wanted, or of another shape or dtype; nothing is
+        cast or dropped silently.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> tx, w = gradtx.sgd(0.1, momentum=0.9), jnp.ones(2)
@@ -85,15 +90,19 @@ def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:
-    """Write a tree of arrays into one file, which is whole at every moment: either the one before or the new one.
+    """Write a tree of arrays into one file, which is whole at every moment: either the one before
+    or the new one.
 
-    The file is written under another name in the same folder, `.NAME.xxxxxxxx.tmp`, forced to the disk, and put in place by one
-    rename. A process that is killed while it saves leaves the last checkpoint as it was, and at most such a file, to be deleted.
+    The file is written under another name in the same folder, `.NAME.xxxxxxxx.tmp`, forced to the
+    disk, and put in place by one rename. A process that is killed while it saves leaves the last
+    checkpoint as it was, and at most such a file, to be deleted.
 
-    It is an uncompressed `.npz` with one entry per path, as `flatten_state` names them. bfloat16 and other dtypes that NumPy
-    lacks are kept as raw bits; random keys as key data; None has no entry.
+    It is an uncompressed `.npz` with one entry per path, as `flatten_state` names them. bfloat16
+    and other dtypes that NumPy lacks are kept as raw bits; random keys as key data; None has no
+    entry.
 
-    When: one process that holds all arrays. When not: arrays sharded over several hosts, for which Orbax is made.
+    When: one process that holds all arrays. When not: arrays sharded over several hosts, for which
+    Orbax is made.
 
     Args:
       path: the file; an existing one is replaced. `.npz` is customary, and not added.
@@ -114,7 +123,9 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     """
     named = _named(tree)
     if HEADER in named:
-        raise StructureError(f"a leaf has the path {HEADER!r}, which save keeps for itself; rename it")
+        raise StructureError(
+            f"a leaf has the path {HEADER!r}, which save keeps for itself; rename it"
+        )
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -137,7 +148,8 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
 
     Raises:
       FileNotFoundError: there is no such file.
-      StateError: it was not written by `save`, is damaged, or does not fit `like`; the path of what differs is told.
+      StateError: it was not written by `save`, is damaged, or does not fit `like`; the path of what
+        differs is told.
 
     >>> import gradtx, jax, jax.numpy as jnp, tempfile, pathlib
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "run.npz"
@@ -152,18 +164,26 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     try:
         header, flat = _read(path)
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-        raise StateError(f"{os.fspath(path)!r} is no whole checkpoint of gradtx.save: {error}; load an earlier one") from None
+        raise StateError(
+            f"{os.fspath(path)!r} is no whole checkpoint of gradtx.save: {error}; load an earlier one"
+        ) from None
     for name, leaf in _named(like).items():
         kept = header["dtypes"].get(name, "")
         if kept.startswith("key<") and name in flat and kept != str(getattr(leaf, "dtype", "")):
-            raise StateError(f"entry {name!r} is a random key {kept}, wanted is {_shown(leaf)}: make `like` as the saved tree was made")
+            raise StateError(
+                f"entry {name!r} is a random key {kept}, wanted is {_shown(leaf)}: make `like` as the saved tree was made"
+            )
     return restore_state(like, flat)
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    found = [(path_text(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    found = [
+        (path_text(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    ]
     if (twice := repeated(tuple(path for path, _ in found))) is not None:
-        raise StructureError(f"two leaves have the same path {twice!r}; rename a key, so that paths tell leaves apart")
+        raise StructureError(
+            f"two leaves have the same path {twice!r}; rename a key, so that paths tell leaves apart"
+        )
     return dict(found)
 
 
@@ -176,17 +196,26 @@ def _plain(path: str, leaf: Any) -> Any:
     if _is_key(leaf):
         return jax.random.key_data(leaf)
     if not hasattr(leaf, "dtype") and not isinstance(leaf, bool | int | float | complex):
-        raise StructureError(f"the leaf at {path!r} is a {type(leaf).__name__}; a checkpoint holds arrays and Python numbers")
+        raise StructureError(
+            f"the leaf at {path!r} is a {type(leaf).__name__}; a checkpoint holds arrays and Python numbers"
+        )
     return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
 
 
 def _check_names(wanted: Sequence[str], found: Sequence[str]) -> None:
-    missing, unexpected = [name for name in wanted if name not in set(found)], [name for name in found if name not in set(wanted)]
+    missing, unexpected = (
+        [name for name in wanted if name not in set(found)],
+        [name for name in found if name not in set(wanted)],
+    )
     if not missing and not unexpected:
         return
     parts = [f"there is no {_first(missing)}"] if missing else []
     parts += [f"{_first(unexpected)} is not wanted"] if unexpected else []
-    near = difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.0) if missing and unexpected else []
+    near = (
+        difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.0)
+        if missing and unexpected
+        else []
+    )
     advice = f"; if {near[0]!r} is meant for it, rename the entry of the flat dict" if near else ""
     raise StateError(
         f"the checkpoint does not fit: {', and '.join(parts)}. Make `like` with the definition and the parameters that were saved{advice}"
@@ -206,30 +235,48 @@ def _restored(path: str, like: Any, value: Any) -> Any:
     want = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
     if value.shape != want.shape:
         advice = "this state was made for other parameters"
-        raise StateError(f"entry {path!r} has shape {tuple(value.shape)}, wanted is {tuple(want.shape)}: {advice}")
+        raise StateError(
+            f"entry {path!r} has shape {tuple(value.shape)}, wanted is {tuple(want.shape)}: {advice}"
+        )
     if value.dtype != want.dtype:
         advice = "cast the entry of the flat dict, or make `like` with that dtype"
-        raise StateError(f"entry {path!r} is {show_array(value)}, wanted is {show_array(want)}: {advice}")
+        raise StateError(
+            f"entry {path!r} is {show_array(value)}, wanted is {show_array(want)}: {advice}"
+        )
     if isinstance(like, np.ndarray | np.generic):
         return np.array(value)
-    made = value if isinstance(value, jax.Array) else jnp.array(value)  # a copy, so that the dict may be changed
-    return _placed(jax.random.wrap_key_data(made, impl=_impl(like)) if _is_key(like) else made, like)
+    made = (
+        value if isinstance(value, jax.Array) else jnp.array(value)
+    )  # a copy, so that the dict may be changed
+    return _placed(
+        jax.random.wrap_key_data(made, impl=_impl(like)) if _is_key(like) else made, like
+    )
 
 
 def _number(path: str, like: Any, value: Any) -> Any:
     found = np.asarray(value)
     if found.shape or type(found.item()) is not type(like):
-        raise StateError(f"entry {path!r} is {_shown(found)}, wanted is a Python {type(like).__name__}")
+        raise StateError(
+            f"entry {path!r} is {_shown(found)}, wanted is a Python {type(like).__name__}"
+        )
     return found.item()
 
 
 def _placed(value: jax.Array, like: Any) -> jax.Array:
     sharding = getattr(like, "sharding", None)
-    return value if sharding is None or not getattr(like, "committed", True) else jax.device_put(value, sharding)
+    return (
+        value
+        if sharding is None or not getattr(like, "committed", True)
+        else jax.device_put(value, sharding)
+    )
 
 
 def _impl(like: Any) -> str:
-    return next(name for name in KEYS if jax.eval_shape(lambda name=name: jax.random.key(0, impl=name)).dtype == like.dtype)
+    return next(
+        name
+        for name in KEYS
+        if jax.eval_shape(lambda name=name: jax.random.key(0, impl=name)).dtype == like.dtype
+    )
 
 
 def _shown(leaf: Any) -> str:
@@ -238,7 +285,10 @@ def _shown(leaf: Any) -> str:
 
 def _write(file: Any, named: Mapping[str, Any]) -> None:
     """The header, and then array by array, so that only one at a time is copied to the host."""
-    header = {"format": FORMAT, "dtypes": {path: str(getattr(leaf, "dtype", "")) for path, leaf in named.items()}}
+    header = {
+        "format": FORMAT,
+        "dtypes": {path: str(getattr(leaf, "dtype", "")) for path, leaf in named.items()},
+    }
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _write_array(archive, HEADER, np.frombuffer(json.dumps(header).encode(), np.uint8))
         for path, leaf in named.items():
@@ -263,12 +313,20 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
         header = json.loads(archive[HEADER].tobytes())
         if header["format"] != FORMAT:
             raise ValueError(f"its format is {header['format']}, this version reads {FORMAT}")
-        return header, {name: _typed(archive[name], header["dtypes"][name]) for name in archive.files if name != HEADER}
+        return header, {
+            name: _typed(archive[name], header["dtypes"][name])
+            for name in archive.files
+            if name != HEADER
+        }
 
 
 def _typed(array: np.ndarray, dtype: str) -> np.ndarray:
     """The array in the dtype that it had."""
-    return array if not dtype or dtype.startswith("key<") or str(array.dtype) == dtype else array.view(jnp.dtype(dtype))
+    return (
+        array
+        if not dtype or dtype.startswith("key<") or str(array.dtype) == dtype
+        else array.view(jnp.dtype(dtype))
+    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""Matrices: orthogonal factors, inverse roots, eigenbases, Kronecker and triangular factors, blocks; batched, without state."""
+"""Matrices: orthogonal factors, inverse roots, eigenbases, Kronecker and triangular factors,
+blocks; batched, without state.
+"""
 
 from gradtx.linalg.blocking import block_grid as block_grid
 from gradtx.linalg.blocking import join_blocks as join_blocks

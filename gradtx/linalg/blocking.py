@@ -1,14 +1,17 @@
-"""Long axes of a matrix cut into blocks of one size, and joined again: k blocks of ⌈n/k⌉, the last filled up with zeros."""
+"""Long axes of a matrix cut into blocks of one size, and joined again: k blocks of ⌈n/k⌉, the last
+filled up with zeros.
+"""
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import HyperparamError, StructureError
-from gradtx.core.types import ArrayLike
+from gradtx.definition.errors import HyperparamError, StructureError
+from gradtx.definition.types import ArrayLike
 
 
 def block_grid(shape: tuple[int, ...], max_dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The number of blocks along rows and columns, and the shape of one: the fewest that are no longer than `max_dim`, as even as can be.
+    """The number of blocks along rows and columns, and the shape of one: the fewest that are no
+    longer than `max_dim`, as even as can be.
 
     Args:
       shape: of the matrix, or of a batch of them; the last two count.
@@ -25,7 +28,9 @@ def block_grid(shape: tuple[int, ...], max_dim: int) -> tuple[tuple[int, int], t
     See also: `split_blocks`.
     """
     if len(shape) < 2:
-        raise StructureError(f"block_grid: shape = {shape} is that of no matrix; give (..., rows, columns)")
+        raise StructureError(
+            f"block_grid: shape = {shape} is that of no matrix; give (..., rows, columns)"
+        )
     if max_dim < 1:
         raise HyperparamError(f"block_grid: max_dim = {max_dim!r} is below 1")
     rows, columns = (max(1, -(-side // max_dim)) for side in shape[-2:])
@@ -33,13 +38,16 @@ def block_grid(shape: tuple[int, ...], max_dim: int) -> tuple[tuple[int, int], t
 
 
 def split_blocks(x: ArrayLike, max_dim: int) -> jax.Array:
-    """The blocks of a matrix, none of a side longer than `max_dim`: (..., n, m) becomes (..., k_n, k_m, ⌈n/k_n⌉, ⌈m/k_m⌉).
+    """The blocks of a matrix, none of a side longer than `max_dim`: (..., n, m) becomes (..., k_n,
+    k_m, ⌈n/k_n⌉, ⌈m/k_m⌉).
 
-    What a block has too much is zero. Zero rows and columns add zero to Gram matrices, stay zero in `orthogonalize` and in products with
-    inverse roots, and `join_blocks` leaves them out, so nothing is changed by them. Where the sides divide evenly it is a reshape, and a
-    transposition if columns are cut.
+    What a block has too much is zero. Zero rows and columns add zero to Gram matrices, stay zero in
+    `orthogonalize` and in products with inverse roots, and `join_blocks` leaves them out, so
+    nothing is changed by them. Where the sides divide evenly it is a reshape, and a transposition
+    if columns are cut.
 
-    When: Shampoo and its kin on long axes; roots cost the cube of a side. When not: the whole matrix matters, as in Muon.
+    When: Shampoo and its kin on long axes; roots cost the cube of a side. When not: the whole
+    matrix matters, as in Muon.
 
     Args:
       x: X, (..., n, m), any dtype.
@@ -70,7 +78,8 @@ def split_blocks(x: ArrayLike, max_dim: int) -> jax.Array:
 
 
 def join_blocks(blocks: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """The matrix whose blocks these are, without the zeros that filled up the last: undoes `split_blocks`.
+    """The matrix whose blocks these are, without the zeros that filled up the last: undoes
+    `split_blocks`.
 
     Args:
       blocks: (..., k_n, k_m, height, width).
@@ -97,6 +106,12 @@ def join_blocks(blocks: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _belongs(blocks: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether the batch is the same, and the sides of the blocks are those of an even cut of the matrix into so many."""
-    even = all(length == -(-side // count) for side, count, length in zip(shape[-2:], blocks[-4:-2], blocks[-2:]) if count)
+    """Whether the batch is the same, and the sides of the blocks are those of an even cut of the
+    matrix into so many.
+    """
+    even = all(
+        length == -(-side // count)
+        for side, count, length in zip(shape[-2:], blocks[-4:-2], blocks[-2:])
+        if count
+    )
     return blocks[:-4] == tuple(shape[:-2]) and all(blocks[-4:-2]) and even

@@ -1,4 +1,5 @@
-r"""Kronecker factors of the second moments of a matrix: E[vec G vec Gᵀ] ≈ L ⊗ R, one small square matrix per axis.
+r"""Kronecker factors of the second moments of a matrix: E[vec G vec Gᵀ] ≈ L ⊗ R, one small square
+matrix per axis.
 
 L ← β L + w G Gᵀ   (n × n),   R ← β R + w Gᵀ G   (m × m),   w = 1 − β for an average
 """
@@ -8,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import HyperparamError, StructureError
-from gradtx.core.types import ArrayLike
+from gradtx.definition.errors import HyperparamError, StructureError
+from gradtx.definition.types import ArrayLike
 from gradtx.linalg.checks import matrices
 from gradtx.linalg.newton_schulz import adjoint
 from gradtx.tree import casts
@@ -22,11 +23,14 @@ class Factors(NamedTuple):
     right: jax.Array | None
 
 
-def factor_sides(shape: tuple[int, ...], max_dim: int = 10_000, *, one_sided: bool = False) -> tuple[bool, bool]:
-    """Whether the rows and the columns of a matrix get a factor: those no longer than `max_dim`, or the shorter of them alone.
+def factor_sides(
+    shape: tuple[int, ...], max_dim: int = 10_000, *, one_sided: bool = False
+) -> tuple[bool, bool]:
+    """Whether the rows and the columns of a matrix get a factor: those no longer than `max_dim`, or
+    the shorter of them alone.
 
-    When: Shampoo and SOAP; the factor of an axis of 50 000 would have 2.5e9 entries. One-sided costs a third and less. When not: every axis
-    is short.
+    When: Shampoo and SOAP; the factor of an axis of 50 000 would have 2.5e9 entries. One-sided
+    costs a third and less. When not: every axis is short.
 
     Args:
       shape: of the matrix, or of a batch of them; the last two count.
@@ -47,7 +51,10 @@ def factor_sides(shape: tuple[int, ...], max_dim: int = 10_000, *, one_sided: bo
         raise HyperparamError(f"factor_sides: max_dim = {max_dim!r} is below 1")
     rows, columns = shape[-2:]
     left, right = rows <= max_dim, columns <= max_dim
-    return (left and not (one_sided and columns < rows), right and not (one_sided and rows <= columns))
+    return (
+        left and not (one_sided and columns < rows),
+        right and not (one_sided and rows <= columns),
+    )
 
 
 def kronecker_factors(x: ArrayLike, sides: tuple[bool, bool] = (True, True)) -> Factors:
@@ -55,7 +62,8 @@ def kronecker_factors(x: ArrayLike, sides: tuple[bool, bool] = (True, True)) -> 
 
     X is (..., n, m), each matrix for itself; arithmetic and result are float32 at least.
 
-    When: the statistics of Shampoo, SOAP and their kin. When not: they are averaged; `update_factors` does both.
+    When: the statistics of Shampoo, SOAP and their kin. When not: they are averaged;
+    `update_factors` does both.
 
     Args:
       x: X, real or complex.
@@ -76,13 +84,19 @@ def kronecker_factors(x: ArrayLike, sides: tuple[bool, bool] = (True, True)) -> 
     """
     array = matrices("kronecker_factors", x)
     array = array.astype(casts.compute_dtype(array.dtype))
-    return Factors(array @ adjoint(array) if sides[0] else None, adjoint(array) @ array if sides[1] else None)
+    return Factors(
+        array @ adjoint(array) if sides[0] else None, adjoint(array) @ array if sides[1] else None
+    )
 
 
-def update_factors(factors: Factors, x: ArrayLike, decay: ArrayLike, weight: ArrayLike | None = None) -> Factors:
-    """A running average, or sum, of the Kronecker factors: L ← β L + w X Xᵀ, R ← β R + w Xᵀ X; the new ones.
+def update_factors(
+    factors: Factors, x: ArrayLike, decay: ArrayLike, weight: ArrayLike | None = None
+) -> Factors:
+    """A running average, or sum, of the Kronecker factors: L ← β L + w X Xᵀ, R ← β R + w Xᵀ X; the
+    new ones.
 
-    When: at every step of Shampoo, SOAP and their kin. When not: an average from zero on is wanted without its bias; divide by 1 − βᵗ.
+    When: at every step of Shampoo, SOAP and their kin. When not: an average from zero on is wanted
+    without its bias; divide by 1 − βᵗ.
 
     Args:
       factors: L and R, a None among them stays None; each keeps its dtype.
@@ -102,24 +116,36 @@ def update_factors(factors: Factors, x: ArrayLike, decay: ArrayLike, weight: Arr
     """
     new = kronecker_factors(x, (factors.left is not None, factors.right is not None))
     share = 1 - decay if weight is None else weight  # pyright: ignore[reportOperatorIssue]  (a scalar, of whatever kind)
-    return Factors(*(_blend(name, old, new, decay, share) for name, old, new in zip(Factors._fields, factors, new)))
+    return Factors(
+        *(
+            _blend(name, old, new, decay, share)
+            for name, old, new in zip(Factors._fields, factors, new)
+        )
+    )
 
 
-def _blend(name: str, old: jax.Array | None, new: jax.Array | None, decay: ArrayLike, share: ArrayLike) -> jax.Array | None:
+def _blend(
+    name: str, old: jax.Array | None, new: jax.Array | None, decay: ArrayLike, share: ArrayLike
+) -> jax.Array | None:
     if old is None or new is None:
         return None
     if old.shape != new.shape:
-        raise StructureError(f"update_factors: the {name} factor has shape {old.shape}, that of the new matrix {new.shape}")
-    return jnp.asarray(decay * old.astype(jnp.promote_types(old.dtype, new.dtype)) + share * new).astype(old.dtype)
+        raise StructureError(
+            f"update_factors: the {name} factor has shape {old.shape}, that of the new matrix {new.shape}"
+        )
+    return jnp.asarray(
+        decay * old.astype(jnp.promote_types(old.dtype, new.dtype)) + share * new
+    ).astype(old.dtype)
 
 
 def multiply_sides(left: ArrayLike | None, x: ArrayLike, right: ArrayLike | None) -> jax.Array:
     """A matrix between two others: L X R, where None is the identity.
 
-    X is (..., n, m), L is (..., n, n), R is (..., m, m); arithmetic is float32 at least, the result has the dtype of X.
+    X is (..., n, m), L is (..., n, n), R is (..., m, m); arithmetic is float32 at least, the result
+    has the dtype of X.
 
-    When: to apply inverse roots, L^(−1/4) G R^(−1/4), or to change the basis, Q_Lᵀ G Q_R. When not: three matrices that are all there;
-    write `l @ x @ r`.
+    When: to apply inverse roots, L^(−1/4) G R^(−1/4), or to change the basis, Q_Lᵀ G Q_R. When not:
+    three matrices that are all there; write `l @ x @ r`.
 
     Args:
       left: L, or None.

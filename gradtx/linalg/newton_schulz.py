@@ -1,13 +1,15 @@
-r"""Odd polynomials of the singular values by matrix products alone, a few steps at a time on one Gram matrix.
+r"""Odd polynomials of the singular values by matrix products alone, a few steps at a time on one
+Gram matrix.
 
 X is n × m with n ≤ m and singular values in [0, 1];   p(x) = a x + b x³ + c x⁵
 R = X Xᵀ, Q = 0, l = 1;   Z = b R + c R²,   Q ← a Q + l Z + Q Z,   l ← a l,   R ← (a + Z) R (a + Z);   X ← l X + Q X after k steps
 
-With k = 1 this is the plain form, X ← a X + (b R + c R²) X; with more the Gram form. The identity stays apart from Q, so that what is a
-multiple of X is not rounded. A tall X is multiplied from the right, and nothing is transposed.
+With k = 1 this is the plain form, X ← a X + (b R + c R²) X; with more the Gram form. The identity
+stays apart from Q, so that what is a multiple of X is not rounded. A tall X is multiplied from the
+right, and nothing is transposed.
 
-Flops: (4 m/n + 8 k − 6) n³ for k steps between two touches of X. One step or many cost the same at m = 1.5 n, wherever they are cut.
-"""
+Flops: (4 m/n + 8 k − 6) n³ for k steps between two touches of X. One step or many cost the same at
+m = 1.5 n, wherever they are cut."""
 
 import functools
 import math
@@ -22,7 +24,9 @@ BREAK_EVEN = 1.5
 """Columns per row from which on many steps on one Gram matrix take fewer flops than one."""
 
 FIRST, EXACT, ROUNDED = 2, 3, 2
-"""Steps on one Gram matrix: at first, when X is at its worst; later, with products in float32; later, with rounded ones."""
+"""Steps on one Gram matrix: at first, when X is at its worst; later, with products in float32;
+later, with rounded ones.
+"""
 
 
 def adjoint(x: jax.Array) -> jax.Array:
@@ -42,7 +46,9 @@ def gram(x: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
 def is_gram(form: str, x: jax.Array) -> bool:
     """Whether more than one step is made on a Gram matrix; 16 bits are too few for that."""
     short, long = sorted(x.shape[-2:])
-    return form == "gram" or (form == "auto" and x.dtype.itemsize >= 4 and long > BREAK_EVEN * short)
+    return form == "gram" or (
+        form == "auto" and x.dtype.itemsize >= 4 and long > BREAK_EVEN * short
+    )
 
 
 def cuts(steps: int, first: int, later: int) -> tuple[int, ...]:
@@ -53,11 +59,15 @@ def cuts(steps: int, first: int, later: int) -> tuple[int, ...]:
 def compose(x: jax.Array, first: jax.Array, coefficients: Sequence[Triple], form: str) -> jax.Array:
     """Σ p(σ) u vᵀ of X and its Gram matrix.
 
-    Rounding makes small eigenvalues of R negative, and every step multiplies them by about a²: three steps are too many where products are
-    rounded to 16 or 19 bits, as accelerators do with float32 unless `jax.default_matmul_precision` says otherwise.
-    """
+    Rounding makes small eigenvalues of R negative, and every step multiplies them by about a²:
+    three steps are too many where products are rounded to 16 or 19 bits, as accelerators do with
+    float32 unless `jax.default_matmul_precision` says otherwise."""
     steps = len(coefficients)
-    plain, exact, rounded = cuts(steps, 1, 1), cuts(steps, FIRST, EXACT), cuts(steps, FIRST, ROUNDED)
+    plain, exact, rounded = (
+        cuts(steps, 1, 1),
+        cuts(steps, FIRST, EXACT),
+        cuts(steps, FIRST, ROUNDED),
+    )
     if not is_gram(form, x) or steps == 1:
         return _compose(x, first, coefficients, plain)
     if x.dtype.itemsize < 4 or exact == rounded:
@@ -65,12 +75,15 @@ def compose(x: jax.Array, first: jax.Array, coefficients: Sequence[Triple], form
     if jnp.finfo(x.dtype).bits > 32:
         return _compose(x, first, coefficients, exact)
     arranged = {
-        name: functools.partial(_compose, coefficients=coefficients, stops=stops) for name, stops in (("cpu", exact), ("default", rounded))
+        name: functools.partial(_compose, coefficients=coefficients, stops=stops)
+        for name, stops in (("cpu", exact), ("default", rounded))
     }
     return jax.lax.platform_dependent(x, first, **arranged)
 
 
-def _compose(x: jax.Array, first: jax.Array, coefficients: Sequence[Triple], stops: Sequence[int]) -> jax.Array:
+def _compose(
+    x: jax.Array, first: jax.Array, coefficients: Sequence[Triple], stops: Sequence[int]
+) -> jax.Array:
     start = 0
     for stop in stops:
         r = gram(x) if start else first
@@ -87,7 +100,9 @@ def _lead(coefficients: Sequence[Triple]) -> float:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _factor(r: jax.Array, coefficients: tuple[Triple, ...]) -> jax.Array:
-    """Q of l X + Q X = p(X), from R = X Xᵀ; jitted, so that matrices with as many rows share its trace."""
+    """Q of l X + Q X = p(X), from R = X Xᵀ; jitted, so that matrices with as many rows share its
+    trace.
+    """
     a, b, c = coefficients[0]
     q = z = _even(r, b, c)
     for step in range(1, len(coefficients)):

@@ -1,4 +1,5 @@
-r"""Polar Express: the quintics whose composition brings every singular value in [ℓ, 1] as near to 1 as quintics can.
+r"""Polar Express: the quintics whose composition brings every singular value in [ℓ, 1] as near to 1
+as quintics can.
 
 p_t = argmin over odd quintics of max |1 − p(x)| on [ℓ_t, u_t]      ℓ_1 = ℓ, u_1 = 1
 ℓ_{t+1} = p_t(ℓ_t),   u_{t+1} = 2 − ℓ_{t+1}
@@ -10,7 +11,7 @@ import math
 
 import numpy as np
 
-from gradtx.core.errors import HyperparamError
+from gradtx.definition.errors import HyperparamError
 
 Triple = tuple[float, float, float]
 
@@ -30,7 +31,9 @@ def scaled(triple: Triple, inside: float = 1.0, outside: float = 1.0) -> Triple:
 
 
 def best_quintic(low: float, high: float) -> Triple:
-    """The odd quintic that is nearest to 1 on [low, high], by Remez' exchange: its errors alternate at four points."""
+    """The odd quintic that is nearest to 1 on [low, high], by Remez' exchange: its errors alternate
+    at four points.
+    """
     if low > (1 - 5e-6) * high:
         return scaled(CLASSIC, inside=1 / high)
     inner = ((3 * low + high) / 4, (low + 3 * high) / 4)
@@ -38,7 +41,9 @@ def best_quintic(low: float, high: float) -> Triple:
     for _ in range(100):
         points = np.array([low, *inner, high])
         signs = np.array([1.0, -1.0, 1.0, -1.0])
-        a, b, c, found = np.linalg.solve(np.stack([points, points**3, points**5, signs], axis=1), np.ones(4)).tolist()
+        a, b, c, found = np.linalg.solve(
+            np.stack([points, points**3, points**5, signs], axis=1), np.ones(4)
+        ).tolist()
         root = math.sqrt(9 * b * b - 20 * a * c)
         inner = (math.sqrt((-3 * b - root) / (10 * c)), math.sqrt((-3 * b + root) / (10 * c)))
         if abs(found - error) <= 1e-15:
@@ -49,22 +54,32 @@ def best_quintic(low: float, high: float) -> Triple:
 
 @functools.lru_cache(maxsize=64)
 def polar_express_coefficients(
-    steps: int = 5, lower: float = 1e-3, *, cushion: float = 0.02407327424182761, safety: float = 0.0
+    steps: int = 5,
+    lower: float = 1e-3,
+    *,
+    cushion: float = 0.02407327424182761,
+    safety: float = 0.0,
 ) -> tuple[Triple, ...]:
-    """The best odd quintics (a, b, c) to compose for an orthogonal factor: p_t minimises max |1 − p(x)| over [ℓ_t, u_t].
+    """The best odd quintics (a, b, c) to compose for an orthogonal factor: p_t minimises max |1 −
+    p(x)| over [ℓ_t, u_t].
 
-    Here ℓ_{t+1} = p_t(ℓ_t) and u_{t+1} = 2 − ℓ_{t+1}, from ℓ_1 = `lower` and u_1 = 1. The fit is over [max(ℓ_t, cushion · u_t), u_t],
-    and the quintic is then scaled so that p_t(ℓ_t) + p_t(u_t) = 2.
+    Here ℓ_{t+1} = p_t(ℓ_t) and u_{t+1} = 2 − ℓ_{t+1}, from ℓ_1 = `lower` and u_1 = 1. The fit is
+    over [max(ℓ_t, cushion · u_t), u_t], and the quintic is then scaled so that p_t(ℓ_t) + p_t(u_t)
+    = 2.
 
-    When: as `method` of `orthogonalize`, for another number of steps or another smallest singular value than its presets have.
+    When: as `method` of `orthogonalize`, for another number of steps or another smallest singular
+    value than its presets have.
     When not: the matrices are well conditioned; the preset "you" is nearer to 1 there.
 
     Args:
       steps: how many quintics, 1 or more; 5 is common.
-      lower: ℓ in (0, 1), the smallest singular value, relative to the Frobenius norm, that should come near 1.
-      cushion: in [0, 1); keeps the first quintics from being steep without need; 0.02407327424182761 is the paper's, 0.02 others'.
-      safety: s ≥ 0; x is divided by 1 + s in every step but the last, so that rounding cannot push a value out of the interval;
-        0 in float32, 0.01 to 0.02 where products are rounded to bfloat16.
+      lower: ℓ in (0, 1), the smallest singular value, relative to the Frobenius norm, that should
+        come near 1.
+      cushion: in [0, 1); keeps the first quintics from being steep without need;
+        0.02407327424182761 is the paper's, 0.02 others'.
+      safety: s ≥ 0; x is divided by 1 + s in every step but the last, so that rounding cannot push
+        a value out of the interval; 0 in float32, 0.01 to 0.02 where products are rounded to
+        bfloat16.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -84,7 +99,9 @@ def polar_express_coefficients(
     for step in range(steps):
         triple = best_quintic(max(low, cushion * high), high)
         if cushion * high > low:
-            triple = scaled(triple, outside=2 / (polynomial(triple, low) + polynomial(triple, high)))
+            triple = scaled(
+                triple, outside=2 / (polynomial(triple, low) + polynomial(triple, high))
+            )
         if step < steps - 1:
             triple = scaled(triple, inside=1 / (1 + safety))
         found.append(triple)
@@ -95,7 +112,11 @@ def polar_express_coefficients(
 
 def _check(steps: int, lower: float, cushion: float, safety: float) -> None:
     wrong = itertools.compress(
-        (f"steps = {steps!r} is below 1", f"lower = {lower!r} is outside (0, 1)", f"cushion = {cushion!r} is outside [0, 1)"),
+        (
+            f"steps = {steps!r} is below 1",
+            f"lower = {lower!r} is outside (0, 1)",
+            f"cushion = {cushion!r} is outside [0, 1)",
+        ),
         (steps < 1, not 0 < lower < 1, not 0 <= cushion < 1),
     )
     for message in (*wrong, *([f"safety = {safety!r} is negative"] if not safety >= 0 else [])):

@@ -1,11 +1,13 @@
-"""The published sequences of quintics for `orthogonalize`, by name, and how far from 1 each leaves a singular value."""
+"""The published sequences of quintics for `orthogonalize`, by name, and how far from 1 each leaves
+a singular value.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gradtx.core.errors import HyperparamError
+from gradtx.definition.errors import HyperparamError
 from gradtx.linalg.polar_express import CLASSIC, Triple, polar_express_coefficients
 
 JORDAN: Triple = (3.4445, -4.7750, 2.0315)
@@ -36,8 +38,12 @@ SPELLINGS = {"standard": "jordan", "dion": "you"}
 """Optax's names of presets."""
 
 
-def coefficients_of(method: str | Sequence[Triple] | Triple, steps: int | None = None) -> tuple[Triple, ...]:
-    """The quintics of a preset, or those given; what is cut off or added where `steps` is not their number, `orthogonalize` tells."""
+def coefficients_of(
+    method: str | Sequence[Triple] | Triple, steps: int | None = None
+) -> tuple[Triple, ...]:
+    """The quintics of a preset, or those given; what is cut off or added where `steps` is not their
+    number, `orthogonalize` tells.
+    """
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise HyperparamError(f"orthogonalize: steps = {steps!r} is below 1, or not whole")
     if not isinstance(method, str):
@@ -48,7 +54,9 @@ def coefficients_of(method: str | Sequence[Triple] | Triple, steps: int | None =
     method = SPELLINGS.get(method, method)
     if method not in PRESETS:
         known = ", ".join(map(repr, PRESETS))
-        raise HyperparamError(f"orthogonalize: method = {method!r} has no coefficients; choose one of {known}, or give triples (a, b, c)")
+        raise HyperparamError(
+            f"orthogonalize: method = {method!r} has no coefficients; choose one of {known}, or give triples (a, b, c)"
+        )
     count = PRESETS[method] if steps is None else steps
     if method == "polar_express":
         return polar_express_coefficients(count, cushion=0.02, safety=0.02)
@@ -66,7 +74,9 @@ def numbers_of(method: Any) -> Any:
     except (TypeError, ValueError):
         found = np.empty(0)
     if found.ndim not in (1, 2) or found.shape[-1] != 3 or not found.size:
-        raise HyperparamError(f"orthogonalize: method = {method!r} is not a sequence of triples (a, b, c), nor one triple")
+        raise HyperparamError(
+            f"orthogonalize: method = {method!r} is not a sequence of triples (a, b, c), nor one triple"
+        )
     values: list[Any] = found.tolist()
     return tuple(values) if found.ndim == 1 else tuple(map(tuple, values))
 
@@ -82,11 +92,14 @@ def worst_error(
     interval: tuple[float, float] = (1e-3, 1.0),
     margin: float = 1.0,
 ) -> float:
-    """How far from 1 a singular value of `orthogonalize` can be: max |1 − p_T(⋯ p_1(σ / margin))| over σ in an interval.
+    """How far from 1 a singular value of `orthogonalize` can be: max |1 − p_T(⋯ p_1(σ / margin))|
+    over σ in an interval.
 
-    σ is a singular value of the matrix divided by its Frobenius norm; arithmetic is exact but for float64.
+    σ is a singular value of the matrix divided by its Frobenius norm; arithmetic is exact but for
+    float64.
 
-    When: comparing presets, numbers of steps, or coefficients of your own. When not: the spectrum is known; compose the quintics on it.
+    When: comparing presets, numbers of steps, or coefficients of your own. When not: the spectrum
+    is known; compose the quintics on it.
 
     Args:
       method: a preset of `orthogonalize`, or triples (a, b, c).

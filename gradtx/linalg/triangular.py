@@ -1,4 +1,5 @@
-r"""Triangular factors fitted to whiten: P = QᵀQ with Q = Q_L ⊗ Q_R, such that E|P^(1/2) g|² and E|P^(−1/2) v|² balance for white v.
+r"""Triangular factors fitted to whiten: P = QᵀQ with Q = Q_L ⊗ Q_R, such that E|P^(1/2) g|² and
+E|P^(−1/2) v|² balance for white v.
 
 A = Q_L G Q_Rᵀ,   B = Q_L^(−T) V Q_R^(−1)
 Q_L ← Q_L − μ triu(A Aᵀ − B Bᵀ)/‖A Aᵀ + B Bᵀ‖ Q_L,   Q_R ← Q_R − μ triu(Aᵀ A − Bᵀ B)/‖Aᵀ A + Bᵀ B‖ Q_R
@@ -7,20 +8,22 @@ Q_L ← Q_L − μ triu(A Aᵀ − B Bᵀ)/‖A Aᵀ + B Bᵀ‖ Q_L,   Q_R ← 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import StructureError
-from gradtx.core.types import ArrayLike
+from gradtx.definition.errors import StructureError
+from gradtx.definition.types import ArrayLike
 from gradtx.linalg.checks import matrices, squares
 from gradtx.linalg.kronecker import Factors
 from gradtx.tree import casts
 
 
 def norm_lower_bound(a: ArrayLike) -> jax.Array:
-    """A lower bound of the spectral norm of a symmetric matrix, from one step of power iteration: ‖A v‖, v = A c / ‖A c‖.
+    """A lower bound of the spectral norm of a symmetric matrix, from one step of power iteration:
+    ‖A v‖, v = A c / ‖A c‖.
 
-    A is (..., n, n) and c its longest column; the bound is a number for each matrix, above ‖A‖₂ / √n and most often close to it.
+    A is (..., n, n) and c its longest column; the bound is a number for each matrix, above ‖A‖₂ /
+    √n and most often close to it.
 
-    When: a step size that must suit a matrix, at the cost of two products with a vector, as in PSGD. When not: an upper bound is
-    needed; take the Frobenius norm.
+    When: a step size that must suit a matrix, at the cost of two products with a vector, as in
+    PSGD. When not: an upper bound is needed; take the Frobenius norm.
 
     Args:
       a: A, symmetric.
@@ -44,17 +47,23 @@ def norm_lower_bound(a: ArrayLike) -> jax.Array:
     lengths = jnp.sum(jnp.real(array * array.conj()), axis=-2, keepdims=True)
     column = jnp.take_along_axis(array, jnp.argmax(lengths, axis=-1, keepdims=True), axis=-1)
     image = array @ column
-    return (size * _length(array @ image) / jnp.maximum(_length(image), jnp.finfo(size.dtype).tiny))[..., 0, 0]
+    return (
+        size * _length(array @ image) / jnp.maximum(_length(image), jnp.finfo(size.dtype).tiny)
+    )[..., 0, 0]
 
 
-def fit_triangular(factors: Factors, x: ArrayLike, noise: ArrayLike, rate: ArrayLike = 0.1) -> Factors:
-    """One step of PSGD's fit of triangular factors that whiten a matrix: Q ← Q − μ triu(A Aᵀ − B Bᵀ)/‖A Aᵀ + B Bᵀ‖ Q on each side.
+def fit_triangular(
+    factors: Factors, x: ArrayLike, noise: ArrayLike, rate: ArrayLike = 0.1
+) -> Factors:
+    """One step of PSGD's fit of triangular factors that whiten a matrix: Q ← Q − μ triu(A Aᵀ − B
+    Bᵀ)/‖A Aᵀ + B Bᵀ‖ Q on each side.
 
-    A = Q_L X Q_Rᵀ and B = Q_L^(−T) V Q_R^(−1); the norm is `norm_lower_bound`. A factor is upper triangular, (..., n, n), or a diagonal
-    alone, (..., n), for an axis that is too long, or None, the identity. Where A and B are both zero, factors stay as they are.
+    A = Q_L X Q_Rᵀ and B = Q_L^(−T) V Q_R^(−1); the norm is `norm_lower_bound`. A factor is upper
+    triangular, (..., n, n), or a diagonal alone, (..., n), for an axis that is too long, or None,
+    the identity. Where A and B are both zero, factors stay as they are.
 
-    When: the preconditioner of PSGD-Kron; it needs neither roots nor eigenvectors. When not: the exact root is wanted at once; take
-    `inverse_root`.
+    When: the preconditioner of PSGD-Kron; it needs neither roots nor eigenvectors. When not: the
+    exact root is wanted at once; take `inverse_root`.
 
     Args:
       factors: Q_L and Q_R, real; identities at first, scaled to the inverse of the gradient's size.
@@ -79,7 +88,9 @@ def fit_triangular(factors: Factors, x: ArrayLike, noise: ArrayLike, rate: Array
     """
     array, noise = _real("fit_triangular", x), _real("fit_triangular", noise)
     if noise.shape != array.shape:
-        raise StructureError(f"fit_triangular: noise has shape {noise.shape}, the matrix {array.shape}; they must be equal")
+        raise StructureError(
+            f"fit_triangular: noise has shape {noise.shape}, the matrix {array.shape}; they must be equal"
+        )
     left, right = _known("fit_triangular", factors, array)
     white = _right(right, _left(left, array))
     solved = _solved(left, right, noise)
@@ -89,7 +100,8 @@ def fit_triangular(factors: Factors, x: ArrayLike, noise: ArrayLike, rate: Array
 def apply_triangular(factors: Factors, x: ArrayLike) -> jax.Array:
     """A matrix preconditioned by triangular factors: Q_Lᵀ Q_L X Q_Rᵀ Q_R.
 
-    When: the direction of PSGD, from factors that `fit_triangular` fitted. When not: the factors are symmetric; take `multiply_sides`.
+    When: the direction of PSGD, from factors that `fit_triangular` fitted. When not: the factors
+    are symmetric; take `multiply_sides`.
 
     Args:
       factors: Q_L and Q_R: upper triangular, diagonals alone, or None.
@@ -139,11 +151,15 @@ def _solved(left: jax.Array | None, right: jax.Array | None, x: jax.Array) -> ja
         if q.ndim < x.ndim:
             x = x / (q[..., None, :] if turned else q[..., None])
         else:
-            x = jax.lax.linalg.triangular_solve(q, x, left_side=not turned, lower=False, transpose_a=not turned)
+            x = jax.lax.linalg.triangular_solve(
+                q, x, left_side=not turned, lower=False, transpose_a=not turned
+            )
     return x
 
 
-def _fitted(q: jax.Array | None, white: jax.Array, solved: jax.Array, rate: ArrayLike) -> jax.Array | None:
+def _fitted(
+    q: jax.Array | None, white: jax.Array, solved: jax.Array, rate: ArrayLike
+) -> jax.Array | None:
     """The factor of the rows, after a step."""
     if q is None:
         return None
@@ -161,7 +177,9 @@ def _known(where: str, factors: Factors, x: jax.Array) -> Factors:
     for name, factor, side in zip(Factors._fields, factors, x.shape[-2:]):
         shapes = ((*x.shape[:-2], side, side), (*x.shape[:-2], side))
         if factor is not None and factor.shape not in shapes:
-            raise StructureError(f"{where}: the {name} factor has shape {factor.shape}; this matrix needs {shapes[0]}, or {shapes[1]}")
+            raise StructureError(
+                f"{where}: the {name} factor has shape {factor.shape}; this matrix needs {shapes[0]}, or {shapes[1]}"
+            )
     return Factors(*(None if factor is None else factor.astype(x.dtype) for factor in factors))
 
 

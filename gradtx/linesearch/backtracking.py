@@ -9,17 +9,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import treewise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Fraction, NonNegative, Positive
-from gradtx.linesearch.line import Line, Searched, as_before, check_count, either, error_above, line, until_done
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Fraction, NonNegative, Positive
+from gradtx.linesearch.line import (
+    Line,
+    Searched,
+    as_before,
+    check_count,
+    either,
+    error_above,
+    line,
+    until_done,
+)
 from gradtx.tree.casts import zeros
 from gradtx.tree.maps import make_leaves
 from gradtx.tree.vectors import scalar_dtype
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
-    """How the last search ended: step sizes tried, and by how much the last of them missed the decrease."""
+    """How the last search ended: step sizes tried, and by how much the last of them missed the
+    decrease.
+    """
 
     num_linesearch_steps: jax.Array
     decrease_error: jax.Array
@@ -51,7 +62,9 @@ def _init(params: Any, *, store_grad: bool) -> Searched:
     dtype = scalar_dtype(params)
     one, unknown = jnp.ones((), dtype), jnp.full((), jnp.inf, dtype)
     grad = make_leaves(zeros, params) if store_grad else None
-    return Searched(one, jnp.copy(unknown), grad, BacktrackingLinesearchInfo(jnp.zeros((), jnp.int32), unknown))
+    return Searched(
+        one, jnp.copy(unknown), grad, BacktrackingLinesearchInfo(jnp.zeros((), jnp.int32), unknown)
+    )
 
 
 def _round(along: Line, rules: Rules, options: tuple[int, bool], search: Search) -> Search:
@@ -59,7 +72,11 @@ def _round(along: Line, rules: Rules, options: tuple[int, bool], search: Search)
     max_steps, store_grad = options
     start, (function, arrays) = along.start, along.at(search.trial)
     value, pull_back = jax.vjp(function, arrays) if store_grad else (function(arrays), None)
-    allowed = start.value + rules.rtol * jnp.abs(start.value) + rules.slope_rtol * search.trial * start.slope
+    allowed = (
+        start.value
+        + rules.rtol * jnp.abs(start.value)
+        + rules.slope_rtol * search.trial * start.slope
+    )
     error = error_above(value - allowed)
     number = search.info.num_linesearch_steps + 1
     done = (error <= rules.atol) | (number > max_steps)
@@ -90,16 +107,28 @@ def _search(
     verbose: bool,
 ) -> tuple[Any, Searched]:
     along = line(params, updates, value, grad, value_fn)
-    rules = Rules(*(jnp.asarray(number, along.dtype) for number in (slope_rtol, decrease_factor, atol, rtol)))
-    last, limit = (jnp.asarray(number, along.dtype) for number in (slots.learning_rate, max_learning_rate))
+    rules = Rules(
+        *(jnp.asarray(number, along.dtype) for number in (slope_rtol, decrease_factor, atol, rtol))
+    )
+    last, limit = (
+        jnp.asarray(number, along.dtype) for number in (slots.learning_rate, max_learning_rate)
+    )
     guess = jnp.where(last > 0, jnp.minimum(limit, increase_factor * last), limit)
     info = BacktrackingLinesearchInfo(jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, along.dtype))
-    start = Search(guess.astype(along.dtype), along.start.value, along.grads if store_grad else [], info, jnp.zeros((), bool))
+    start = Search(
+        guess.astype(along.dtype),
+        along.start.value,
+        along.grads if store_grad else [],
+        info,
+        jnp.zeros((), bool),
+    )
     turn = functools.partial(_round, along, rules, (max_backtracking_steps, store_grad))
     found = until_done(turn, start)
     stay = jnp.isinf(found.info.decrease_error)  # no loss anywhere: no step
     found = jax.tree.map(
-        functools.partial(jnp.where, stay), start._replace(trial=jnp.zeros_like(guess), info=found.info, done=found.done), found
+        functools.partial(jnp.where, stay),
+        start._replace(trial=jnp.zeros_like(guess), info=found.info, done=found.done),
+        found,
     )
     if verbose:
         _report(along, found)
@@ -136,15 +165,15 @@ def scale_by_backtracking_linesearch(
 ) -> GradientTransformation:
     r"""Scale the updates u by a step size α that decreases the loss enough: θ ← θ + α u.
 
-    With φ(α) the loss at θ + α u, the first of α, τ α, τ² α, … for which φ(α) ≤ φ(0) + c1 α φ'(0), up to tolerances
-    a + r |φ(0)|; α starts ρ times higher than the last one ended, α_max at most. u must descend: it stands last in its
-    chain, behind `scale(-1.0)` or an optimizer.
+    With φ(α) the loss at θ + α u, the first of α, τ α, τ² α, … for which φ(α) ≤ φ(0) + c1 α φ'(0),
+    up to tolerances a + r |φ(0)|; α starts ρ times higher than the last one ended, α_max at most. u
+    must descend: it stands last in its chain, behind `scale(-1.0)` or an optimizer.
 
-    Every round costs one evaluation of the loss. Where no step size serves, the last one tried is taken, or 0 if the
-    loss there is no number.
+    Every round costs one evaluation of the loss. Where no step size serves, the last one tried is
+    taken, or 0 if the loss there is no number.
 
-    When: values are cheap beside gradients, and the loss is deterministic. When not: behind `scale_by_lbfgs`, which needs the
-    curvature condition of `scale_by_zoom_linesearch`.
+    When: values are cheap beside gradients, and the loss is deterministic. When not: behind
+    `scale_by_lbfgs`, which needs the curvature condition of `scale_by_zoom_linesearch`.
 
     Args:
       max_backtracking_steps: how often α is shrunk at most; 15 to 30.
@@ -154,15 +183,18 @@ def scale_by_backtracking_linesearch(
       max_learning_rate: α_max > 0.
       atol: a ≥ 0, for losses known up to rounding.
       rtol: r ≥ 0, the same relative to φ(0).
-      store_grad: whether the gradient at the new parameters is computed and kept, for `value_and_grad_from_state`.
+      store_grad: whether the gradient at the new parameters is computed and kept, for
+        `value_and_grad_from_state`.
       verbose: print one line for each search.
 
     Raises:
       HyperparamError: a number out of its range.
-      MissingExtraError: `update` is called without `value`, `grad` and `value_fn`: the loss, its gradient (of complex parameters
-        the conjugate of what `jax.grad` gives), and the loss as a function of the parameters.
+      MissingExtraError: `update` is called without `value`, `grad` and `value_fn`: the loss, its
+        gradient (of complex parameters the conjugate of what `jax.grad` gives), and the loss as a
+        function of the parameters.
 
-    State: 0 bytes per parameter, 4 with store_grad; and scalars: learning_rate, value, and info, how the last search ended.
+    State: 0 bytes per parameter, 4 with store_grad; and scalars: learning_rate, value, and info,
+    how the last search ended.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda w: 10 * w**2
@@ -178,7 +210,12 @@ def scale_by_backtracking_linesearch(
 
     Nocedal and Wright, Numerical Optimization, 2nd edition 2006, Algorithm 3.1.
     """
-    check_count("scale_by_backtracking_linesearch", "max_backtracking_steps", max_backtracking_steps, least=0)
+    check_count(
+        "scale_by_backtracking_linesearch",
+        "max_backtracking_steps",
+        max_backtracking_steps,
+        least=0,
+    )
     return treewise(
         _init,
         _search,
@@ -190,7 +227,11 @@ def scale_by_backtracking_linesearch(
             "atol": atol,
             "rtol": rtol,
         },
-        options={"max_backtracking_steps": max_backtracking_steps, "store_grad": store_grad, "verbose": verbose},
+        options={
+            "max_backtracking_steps": max_backtracking_steps,
+            "store_grad": store_grad,
+            "verbose": verbose,
+        },
         extra=("value", "grad", "value_fn"),
         needs_params=True,
         name="scale_by_backtracking_linesearch",

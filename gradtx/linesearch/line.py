@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core.apply import apply_updates
-from gradtx.core.errors import HyperparamError
+from gradtx.definition.errors import HyperparamError
+from gradtx.training.apply import apply_updates
 from gradtx.tree.arithmetic import sum_scalars
 from gradtx.tree.casts import compute_dtype
 from gradtx.tree.kernels import map_arrays
@@ -17,7 +17,9 @@ from gradtx.tree.vectors import scalar_dtype, vector
 
 
 class Searched(NamedTuple):
-    """What a line search keeps: the step size it took, and the loss and its gradient where that led."""
+    """What a line search keeps: the step size it took, and the loss and its gradient where that
+    led.
+    """
 
     learning_rate: jax.Array
     value: jax.Array
@@ -34,7 +36,9 @@ class Point(NamedTuple):
 
 
 class Line(NamedTuple):
-    """φ(α), the loss at θ + α u. The points are those that `apply_updates` will reach, roundings included."""
+    """φ(α), the loss at θ + α u. The points are those that `apply_updates` will reach, roundings
+    included.
+    """
 
     params: Any
     updates: Any
@@ -44,7 +48,9 @@ class Line(NamedTuple):
     start: Point
     """φ at α = 0, as the caller told."""
     grads: list[jax.Array]
-    """The gradient there, array by array, as `jax.grad` gives it: of complex arrays the conjugate of the steepest ascent."""
+    """The gradient there, array by array, as `jax.grad` gives it: of complex arrays the conjugate
+    of the steepest ascent.
+    """
 
     def along(self, step: jax.Array) -> Any:
         """θ + α u."""
@@ -57,7 +63,9 @@ class Line(NamedTuple):
     def at(self, step: jax.Array) -> tuple[Callable[[Sequence[Any]], jax.Array], list[jax.Array]]:
         """The loss as a function of a list of arrays, and the list at θ + α u."""
         point = vector(self.updates, self.along(step))
-        return lambda arrays: jnp.asarray(self.value_fn(point.fill(arrays))).astype(self.dtype), point.arrays
+        return lambda arrays: jnp.asarray(self.value_fn(point.fill(arrays))).astype(
+            self.dtype
+        ), point.arrays
 
     def slope(self, grads: Sequence[jax.Array]) -> jax.Array:
         """The derivative along u, of a gradient as `jax.grad` gives it."""
@@ -65,9 +73,13 @@ class Line(NamedTuple):
         return sum_scalars(map_arrays(_slope, changes, grads) if changes else []).astype(self.dtype)
 
     def stored(self, grads: Sequence[jax.Array], old: Any) -> Any:
-        """A gradient as the state keeps it, in the dtypes of the one before, which stays where there is no update."""
+        """A gradient as the state keeps it, in the dtypes of the one before, which stays where
+        there is no update.
+        """
         like = vector(self.updates, old)
-        return like.fill([grad.astype(kept.dtype) for grad, kept in zip(grads, like.arrays, strict=True)])
+        return like.fill(
+            [grad.astype(kept.dtype) for grad, kept in zip(grads, like.arrays, strict=True)]
+        )
 
 
 def line(params: Any, updates: Any, value: Any, grad: Any, value_fn: Callable[[Any], Any]) -> Line:
@@ -75,7 +87,14 @@ def line(params: Any, updates: Any, value: Any, grad: Any, value_fn: Callable[[A
     dtype = scalar_dtype(params)
     arrays, given = vector(updates, params).arrays, vector(updates, grad).arrays
     grads = [one.astype(array.dtype).conj() for one, array in zip(given, arrays, strict=True)]
-    found = Line(params, updates, value_fn, dtype, Point(jnp.zeros((), dtype), jnp.asarray(value, dtype), None), grads)
+    found = Line(
+        params,
+        updates,
+        value_fn,
+        dtype,
+        Point(jnp.zeros((), dtype), jnp.asarray(value, dtype), None),
+        grads,
+    )
     return found._replace(start=found.start._replace(slope=found.slope(grads)))
 
 
@@ -88,7 +107,8 @@ def _scale(update: jax.Array, *, step: jax.Array) -> jax.Array:
 
 
 def until_done(turn: Callable[[Any], Any], search: Any) -> Any:
-    """Rounds until the search says that it is done: a loop of the program where it is traced, else one of Python's.
+    """Rounds until the search says that it is done: a loop of the program where it is traced, else
+    one of Python's.
 
     Outside of jit a loop of the program would be compiled anew at every step, with the loss in it.
     """
@@ -113,7 +133,9 @@ def as_before(slots: Searched, learning_rate: jax.Array, value: jax.Array, info:
 
 
 def error_above(*excess: jax.Array) -> jax.Array:
-    """By how much conditions `excess <= 0` that must all hold are missed: 0 if they hold, inf where one is no number."""
+    """By how much conditions `excess <= 0` that must all hold are missed: 0 if they hold, inf where
+    one is no number.
+    """
     most = jnp.stack(excess).max()
     return jnp.where(jnp.isnan(most), jnp.inf, jnp.maximum(most, 0.0))
 

@@ -7,22 +7,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import StateError
-from gradtx.core.types import State
+from gradtx.definition.errors import StateError
+from gradtx.definition.types import State
 from gradtx.linesearch.line import either
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import flatten
 
 
 def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
-    """`jax.value_and_grad(value_fn)`, which takes both from the state where the last line search found them.
+    """`jax.value_and_grad(value_fn)`, which takes both from the state where the last line search
+    found them.
 
-    The result is called `value_and_grad(params, *args, state=state, **kwargs)`. It computes at the first step, where the last
-    loss was not finite, and where the state holds the gradient of some parameters only (a line search under a mask). Of complex
-    parameters the gradient is the conjugate of the steepest ascent, as `jax.grad` has it.
+    The result is called `value_and_grad(params, *args, state=state, **kwargs)`. It computes at the
+    first step, where the last loss was not finite, and where the state holds the gradient of some
+    parameters only (a line search under a mask). Of complex parameters the gradient is the
+    conjugate of the steepest ascent, as `jax.grad` has it.
 
-    When: every step descends the same function, and the line search is last in its chain, so that the parameters are those
-    which it evaluated last. When not: the loss depends on a batch; then the state holds the loss of the batch before.
+    When: every step descends the same function, and the line search is last in its chain, so that
+    the parameters are those which it evaluated last. When not: the loss depends on a batch; then
+    the state holds the loss of the batch before.
 
     Args:
       value_fn: `value_fn(params, *args, **kwargs)` -> scalar.
@@ -44,7 +47,9 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
     return functools.partial(_value_and_grad, value_fn)
 
 
-def _value_and_grad(value_fn: Callable[..., Any], params: Any, *args: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
+def _value_and_grad(
+    value_fn: Callable[..., Any], params: Any, *args: Any, state: Any, **kwargs: Any
+) -> tuple[Any, Any]:
     kept_value, kept_grad = _kept(state)
     compute = functools.partial(jax.value_and_grad(value_fn), params, *args, **kwargs)
     arrays, treedef = flatten(params)
@@ -60,7 +65,9 @@ def _kept(state: Any) -> tuple[Any, Any]:
     found = list(_holders(state.slots if isinstance(state, State) else state, ()))
     if len(found) > 1:
         places = ", ".join(repr("/".join(path)) for path, _ in found)
-        raise StateError(f"the state holds a value and a gradient in {len(found)} places: {places}; which is meant cannot be told")
+        raise StateError(
+            f"the state holds a value and a gradient in {len(found)} places: {places}; which is meant cannot be told"
+        )
     if not found or found[0][1].grad is None:
         raise StateError(
             "the state holds no value and gradient: put scale_by_zoom_linesearch(...), or "
@@ -74,6 +81,10 @@ def _holders(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
     if {"value", "grad"} <= set(getattr(node, "_fields", ())):
         yield path, node
     elif isinstance(node, Mapping | tuple | list):
-        named = node.items() if isinstance(node, Mapping) else zip(getattr(node, "_fields", range(len(node))), node, strict=True)
+        named = (
+            node.items()
+            if isinstance(node, Mapping)
+            else zip(getattr(node, "_fields", range(len(node))), node, strict=True)
+        )
         for name, below in named:
             yield from _holders(below, (*path, str(name)))

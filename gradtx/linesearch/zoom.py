@@ -3,9 +3,9 @@ r"""A line search for the strong Wolfe conditions, by bracketing and interpolati
 φ(α) ≤ φ(0) + c1 α φ'(0)     or     φ'(α) ≤ (2 c1 − 1) φ'(0)  and  φ(α) ≤ φ(0) + ε |φ(0)|       (decrease)
 |φ'(α)| ≤ c2 |φ'(0)|                                                                            (curvature)
 
-The book's two algorithms are one loop here, so that the loss is compiled once: each round evaluates one step
-size, and updates `low`, the best end of the interval, and `high`, the other end, which is nan until there is one.
-"""
+The book's two algorithms are one loop here, so that the loss is compiled once: each round evaluates
+one step size, and updates `low`, the best end of the interval, and `high`, the other end, which is
+nan until there is one."""
 
 import functools
 from typing import Any, Literal, NamedTuple, get_args
@@ -13,12 +13,21 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import HyperparamError
-from gradtx.core.leafwise import treewise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Fraction, NonNegative, Positive
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import Fraction, NonNegative, Positive
 from gradtx.linesearch.interpolation import between
-from gradtx.linesearch.line import Line, Point, Searched, as_before, check_count, error_above, line, until_done
+from gradtx.linesearch.line import (
+    Line,
+    Point,
+    Searched,
+    as_before,
+    check_count,
+    error_above,
+    line,
+    until_done,
+)
 from gradtx.tree.casts import zeros
 from gradtx.tree.maps import make_leaves
 from gradtx.tree.vectors import scalar_dtype
@@ -27,7 +36,9 @@ Guess = Literal["keep", "one"]
 
 
 class ZoomLinesearchInfo(NamedTuple):
-    """How the last search ended: step sizes tried, and by how much the last of them missed each condition."""
+    """How the last search ended: step sizes tried, and by how much the last of them missed each
+    condition.
+    """
 
     num_linesearch_steps: jax.Array
     decrease_error: jax.Array
@@ -74,7 +85,9 @@ def _init(params: Any) -> Searched:
     return Searched(one, jnp.copy(unknown), make_leaves(zeros, params), info)
 
 
-def _errors(point: Point, start: Point, rules: Rules, approximate: bool) -> tuple[jax.Array, jax.Array]:
+def _errors(
+    point: Point, start: Point, rules: Rules, approximate: bool
+) -> tuple[jax.Array, jax.Array]:
     """By how much a point misses the decrease, and the curvature."""
     decrease = error_above(point.value - start.value - rules.slope_rtol * point.step * start.slope)
     if approximate:
@@ -112,7 +125,9 @@ def _round(along: Line, rules: Rules, options: tuple[int, bool], search: Search)
     search = _take(along, rules, search, point, grads, decrease, accepted)
     low, high, third = _narrowed(search, point, decrease)
     bracketed = ~jnp.isnan(high.step)
-    small = (jnp.abs(search.high.step - search.low.step) <= rules.stepsize_precision) & search.decreasing
+    small = (
+        jnp.abs(search.high.step - search.low.step) <= rules.stepsize_precision
+    ) & search.decreasing
     at_limit = ~bracketed & (search.trial >= rules.max_learning_rate)
     further = jnp.minimum(rules.increase_factor * search.trial, rules.max_learning_rate)
     return search._replace(
@@ -125,17 +140,29 @@ def _round(along: Line, rules: Rules, options: tuple[int, bool], search: Search)
     )
 
 
-def _take(along: Line, rules: Rules, search: Search, point: Point, grads: Any, decrease: jax.Array, accepted: jax.Array) -> Search:
+def _take(
+    along: Line,
+    rules: Rules,
+    search: Search,
+    point: Point,
+    grads: Any,
+    decrease: jax.Array,
+    accepted: jax.Array,
+) -> Search:
     """What to take if the search ended now.
 
-    An accepted point; else the last that decreases enough, and from the bracket on the lowest of these; else the last one
-    if its loss is a number; else no step.
+    An accepted point; else the last that decreases enough, and from the bracket on the lowest of
+    these; else the last one if its loss is a number; else no step.
     """
     best = jnp.where(search.decreasing, search.taken.value, along.start.value)
-    better = accepted | ((decrease <= rules.tol) & (jnp.isnan(search.high.step) | (point.value < best)))
+    better = accepted | (
+        (decrease <= rules.tol) & (jnp.isnan(search.high.step) | (point.value < best))
+    )
     decreasing = search.decreasing | better
     taken, kept = _choose(better | ~decreasing, (point, grads), (search.taken, search.grads))
-    taken, kept = _choose(~decreasing & jnp.isinf(decrease), (along.start, along.grads), (taken, kept))
+    taken, kept = _choose(
+        ~decreasing & jnp.isinf(decrease), (along.start, along.grads), (taken, kept)
+    )
     return search._replace(taken=taken, grads=kept, decreasing=decreasing)
 
 
@@ -161,16 +188,28 @@ def _search(
     verbose: bool,
 ) -> tuple[Any, Searched]:
     along = line(params, updates, value, grad, value_fn)
-    numbers = tol, increase_factor, slope_rtol, curv_rtol, approx_dec_rtol, stepsize_precision, max_learning_rate
+    numbers = (
+        tol,
+        increase_factor,
+        slope_rtol,
+        curv_rtol,
+        approx_dec_rtol,
+        stepsize_precision,
+        max_learning_rate,
+    )
     rules = Rules(*(jnp.asarray(number, along.dtype) for number in numbers))
     kept = initial_guess_strategy == "keep"
-    guess = jnp.where(kept & (slots.learning_rate > 0), slots.learning_rate.astype(along.dtype), 1.0)
+    guess = jnp.where(
+        kept & (slots.learning_rate > 0), slots.learning_rate.astype(along.dtype), 1.0
+    )
     unknown = Point(*[jnp.full((), jnp.nan, along.dtype)] * 3)
     start = Search(
         jnp.minimum(guess, rules.max_learning_rate),
         *(along.start, unknown, unknown, along.start, along.grads),
         decreasing=jnp.zeros((), bool),
-        info=ZoomLinesearchInfo(jnp.zeros((), jnp.int32), *[jnp.full((), jnp.inf, along.dtype)] * 2),
+        info=ZoomLinesearchInfo(
+            jnp.zeros((), jnp.int32), *[jnp.full((), jnp.inf, along.dtype)] * 2
+        ),
         done=jnp.zeros((), bool),
     )
     turn = functools.partial(_round, along, rules, (max_linesearch_steps, approximate))
@@ -178,7 +217,9 @@ def _search(
     if verbose:
         _report(along, found)
     learning_rate, value, info = as_before(slots, found.taken.step, found.taken.value, found.info)
-    return along.scaled(found.taken.step), Searched(learning_rate, value, along.stored(found.grads, slots.grad), info)
+    return along.scaled(found.taken.step), Searched(
+        learning_rate, value, along.stored(found.grads, slots.grad), info
+    )
 
 
 def _report(along: Line, found: Search) -> None:
@@ -211,17 +252,20 @@ def scale_by_zoom_linesearch(
 ) -> GradientTransformation:
     r"""Scale the updates u by a step size α that meets the strong Wolfe conditions: θ ← θ + α u.
 
-    With φ(α) the loss at θ + α u: φ(α) ≤ φ(0) + c1 α φ'(0), or at small steps, where rounding hides that,
-    φ'(α) ≤ (2 c1 − 1) φ'(0) and φ(α) ≤ φ(0) + ε |φ(0)|; and |φ'(α)| ≤ c2 |φ'(0)|. Step sizes grow by a factor until
-    an interval holds such a point, and then the interval shrinks, at the minimum of a cubic or of a parabola. u must
+    With φ(α) the loss at θ + α u: φ(α) ≤ φ(0) + c1 α φ'(0), or at small steps, where rounding hides
+    that, φ'(α) ≤ (2 c1 − 1) φ'(0) and φ(α) ≤ φ(0) + ε |φ(0)|; and |φ'(α)| ≤ c2 |φ'(0)|. Step sizes
+    grow by a factor until an interval holds such a point, and then the interval shrinks, at the
+    minimum of a cubic or of a parabola. u must
     descend: it stands last in its chain, behind `scale(-1.0)` or an optimizer.
 
-    Every round costs one evaluation of the loss and its gradient, both of which are kept for the next step
-    (`value_and_grad_from_state`). Where no step size serves, the last that decreases the loss enough is taken, from the first
-    interval on the lowest such; failing these, the last one tried, or 0 if the loss there is no number.
+    Every round costs one evaluation of the loss and its gradient, both of which are kept for the
+    next step (`value_and_grad_from_state`). Where no step size serves, the last that decreases the
+    loss enough is taken, from the first interval on the lowest such; failing these, the last one
+    tried, or 0 if the loss there is no number.
 
-    When: the loss is deterministic and smooth, before all behind `scale_by_lbfgs`. When not: the loss is taken of another batch at
-    each step; or gradients are dear beside values, then take `scale_by_backtracking_linesearch`.
+    When: the loss is deterministic and smooth, before all behind `scale_by_lbfgs`. When not: the
+    loss is taken of another batch at each step; or gradients are dear beside values, then take
+    `scale_by_backtracking_linesearch`.
 
     Args:
       max_linesearch_steps: how many step sizes are tried at most (one at least); 15 to 30.
@@ -229,18 +273,22 @@ def scale_by_zoom_linesearch(
       tol: by how much either condition may be missed, ≥ 0.
       increase_factor: from one step size to the next while there is no interval, > 1; 2.
       slope_rtol: c1 in [0, 1]; 1e-4, below c2.
-      curv_rtol: c2 ≥ 0; 0.9 behind quasi-Newton methods, 0.1 behind conjugate gradients; inf for no such condition.
+      curv_rtol: c2 ≥ 0; 0.9 behind quasi-Newton methods, 0.1 behind conjugate gradients; inf for no
+        such condition.
       approx_dec_rtol: ε ≥ 0; None for the first form of the decrease alone.
-      stepsize_precision: the width below which an interval that has a decreasing step size is not searched on.
+      stepsize_precision: the width below which an interval that has a decreasing step size is not
+        searched on.
       initial_guess_strategy: "keep" tries the last step size first (at first 1), "one" always 1.
       verbose: print one line for each search.
 
     Raises:
       HyperparamError: a number out of its range; a strategy of another name.
-      MissingExtraError: `update` is called without `value`, `grad` and `value_fn`: the loss, its gradient (of complex parameters
-        the conjugate of what `jax.grad` gives), and the loss as a function of the parameters.
+      MissingExtraError: `update` is called without `value`, `grad` and `value_fn`: the loss, its
+        gradient (of complex parameters the conjugate of what `jax.grad` gives), and the loss as a
+        function of the parameters.
 
-    State: 4 bytes per parameter (the gradient), and scalars: learning_rate, value, and info, how the last search ended.
+    State: 4 bytes per parameter (the gradient), and scalars: learning_rate, value, and info, how
+    the last search ended.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda w: jnp.sum(w**4)
@@ -254,13 +302,15 @@ def scale_by_zoom_linesearch(
 
     See also: `lbfgs`, `scale_by_backtracking_linesearch`.
 
-    Nocedal and Wright, Numerical Optimization, 2nd edition 2006, Algorithms 3.5 and 3.6; the approximate decrease: Hager and
-    Zhang 2005, SIAM Journal on Optimization 16, equation 4.1 and section 4.
-    """
+    Nocedal and Wright, Numerical Optimization, 2nd edition 2006, Algorithms 3.5 and 3.6; the
+    approximate decrease: Hager and Zhang 2005, SIAM Journal on Optimization 16, equation 4.1 and
+    section 4."""
     check_count("scale_by_zoom_linesearch", "max_linesearch_steps", max_linesearch_steps, least=0)
     if initial_guess_strategy not in get_args(Guess):
         choices = ", ".join(map(repr, get_args(Guess)))
-        raise HyperparamError(f"scale_by_zoom_linesearch: initial_guess_strategy = {initial_guess_strategy!r}; choose one of {choices}")
+        raise HyperparamError(
+            f"scale_by_zoom_linesearch: initial_guess_strategy = {initial_guess_strategy!r}; choose one of {choices}"
+        )
     return treewise(
         _init,
         _search,

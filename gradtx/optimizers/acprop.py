@@ -5,8 +5,8 @@ s ← β2 s + (1 − β2) (g − m)² + ε_root            with m from before th
 m ← β1 m + (1 − β1) g
 θ ← θ − η (u + λ θ)
 
-The denominator does not know this step's gradient, so that it scales every possible gradient alike: the
-direction stays unbiased.
+The denominator does not know this step's gradient, so that it scales every possible gradient alike:
+the direction stays unbiased.
 """
 
 from typing import Any, Unpack
@@ -14,11 +14,11 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -29,7 +29,15 @@ def _init(param: jax.Array) -> Moments:
 
 
 def _update(
-    grad: jax.Array, slots: Moments, param: None, step: jax.Array, *, b1: jax.Array, b2: jax.Array, eps: jax.Array, eps_root: jax.Array
+    grad: jax.Array,
+    slots: Moments,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+    eps_root: jax.Array,
 ) -> Any:
     before = jnp.maximum(step - 1, 1)
     scale = jnp.where(step > 1, jnp.sqrt(debias(slots.nu, b2, before)), 1.0)
@@ -38,14 +46,18 @@ def _update(
 
 
 @definition
-def scale_by_acprop(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-16, eps_root: NonNegative = 1e-16) -> GradientTransformation:
-    """ACProp's direction: u = g / (√ŝ + ε), where s is an average of (g − m)² up to the step before.
+def scale_by_acprop(
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-16, eps_root: NonNegative = 1e-16
+) -> GradientTransformation:
+    """ACProp's direction: u = g / (√ŝ + ε), where s is an average of (g − m)² up to the step
+    before.
 
     Args:
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1), decay of s.
       eps: ε ≥ 0, beside the root.
-      eps_root: ε_root > 0, added to s at every step; with 0 a gradient that never changes divides by zero.
+      eps_root: ε_root > 0, added to s at every step; with 0 a gradient that never changes divides
+        by zero.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -81,13 +93,16 @@ def acprop(
     r"""Large steps where the gradient is as expected, scaled by what was known before it came.
 
     For every array, all of one shape: u = g / (√ŝ + ε), s ← β2 s + (1 − β2) (g − m)² + ε_root,
-    m ← β1 m + (1 − β1) g, in this order, and θ ← θ − η (u + λ θ); ŝ = s/(1 − β2^(t−1)) is from before this step.
+    m ← β1 m + (1 − β1) g, in this order, and θ ← θ − η (u + λ θ); ŝ = s/(1 − β2^(t−1)) is from
+    before this step.
 
-    When: reinforcement learning and adversarial networks, where Adam's denominator, which knows the gradient that it
-    divides, may not converge. When not: gradients without noise, for which s, and the divisor with it, goes to zero; take `adam`.
+    When: reinforcement learning and adversarial networks, where Adam's denominator, which knows the
+    gradient that it divides, may not converge. When not: gradients without noise, for which s, and
+    the divisor with it, goes to zero; take `adam`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3. The first step is η g, undivided.
+      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3. The first step is η g,
+        undivided.
       b1: β1 in [0, 1), decay of m, the expected gradient; typically 0.9.
       b2: β2 in [0, 1), decay of s; 0.99 to 0.999.
       eps: ε ≥ 0, beside the root; 1e-16 to 1e-8.
@@ -112,7 +127,9 @@ def acprop(
 
     See also: `adam`, `scale_by_acprop`.
 
-    Zhuang et al. 2021, arXiv 2110.05454. The m in (g − m)² is that of the step before, as in Optax; with that of this step (g − m)²
-    would be β1² times as large.
+    Zhuang et al. 2021, arXiv 2110.05454. The m in (g − m)² is that of the step before, as in Optax;
+    with that of this step (g − m)² would be β1² times as large.
     """
-    return descend(scale_by_acprop(b1, b2, eps, eps_root), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_acprop(b1, b2, eps, eps_root), learning_rate, weight_decay, mask, **flags
+    )

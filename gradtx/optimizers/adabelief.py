@@ -1,4 +1,5 @@
-r"""AdaBelief: large steps where the gradient is as its average foretold, small ones where it is not.
+r"""AdaBelief: large steps where the gradient is as its average foretold, small ones where it is
+not.
 
 m ← β1 m + (1 − β1) g                       m̂ = m / (1 − β1^t)
 s ← β2 s + (1 − β2) (g − m)² + ε_root       ŝ = s / (1 − β2^t)
@@ -13,10 +14,10 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative
 from gradtx.transforms.moments import Moments, average, corrected_mean, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -40,12 +41,19 @@ def _update(
 ) -> Any:
     mu = average(slots.mu, grad, b1)
     nu = average(slots.nu, abs_sq(grad - mu), b2) + eps_root
-    return corrected_mean(mu, grad, b1, step, nesterov) / (jnp.sqrt(debias(nu, b2, step)) + eps), Moments(mu, nu)
+    return corrected_mean(mu, grad, b1, step, nesterov) / (
+        jnp.sqrt(debias(nu, b2, step)) + eps
+    ), Moments(mu, nu)
 
 
 @definition
 def scale_by_belief(
-    b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-16, eps_root: NonNegative = 1e-16, *, nesterov: bool = False
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-16,
+    eps_root: NonNegative = 1e-16,
+    *,
+    nesterov: bool = False,
 ) -> GradientTransformation:
     """AdaBelief's direction: u = m̂ / (√ŝ + ε), with s an average of (g − m)².
 
@@ -53,7 +61,8 @@ def scale_by_belief(
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1), decay of s.
       eps: ε ≥ 0, beside the root.
-      eps_root: ε_root ≥ 0, joined to s at every step; with both at 0 a steady gradient divides by zero.
+      eps_root: ε_root ≥ 0, joined to s at every step; with both at 0 a steady gradient divides by
+        zero.
       nesterov: the m̂ of a step ahead.
 
     Raises:
@@ -70,7 +79,13 @@ def scale_by_belief(
     Zhuang et al. 2020, arXiv 2010.07468, Algorithm 2.
     """
     hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(_init, _update, hyperparams=hyperparams, options={"nesterov": nesterov}, name="scale_by_belief")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options={"nesterov": nesterov},
+        name="scale_by_belief",
+    )
 
 
 @definition
@@ -86,10 +101,13 @@ def adabelief(
 ) -> GradientTransformation:
     r"""Adam, where the spread of the gradient around its average takes the place of its size.
 
-    For every array, all of one shape: m ← β1 m + (1 − β1) g, s ← β2 s + (1 − β2) (g − m)² + ε_root, θ ← θ − η m̂ / (√ŝ + ε).
+    For every array, all of one shape: m ← β1 m + (1 − β1) g, s ← β2 s + (1 − β2) (g − m)² + ε_root,
+    θ ← θ − η m̂ / (√ŝ + ε).
 
-    When: image classifiers and GANs, where Adam generalises worse than SGD; a steady gradient may take steps well above η.
-    When not: with ε as small as here, coordinates whose gradient hardly changes move far; raise `eps` to 1e-8, or take `adamw`.
+    When: image classifiers and GANs, where Adam generalises worse than SGD; a steady gradient may
+    take steps well above η.
+    When not: with ε as small as here, coordinates whose gradient hardly changes move far; raise
+    `eps` to 1e-8, or take `adamw`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3.
@@ -98,7 +116,8 @@ def adabelief(
       eps: ε ≥ 0, beside the root; 1e-16 to 1e-8.
       eps_root: ε_root ≥ 0, joined to s at every step; 1e-16.
       nesterov: the m̂ of a step ahead.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -117,4 +136,6 @@ def adabelief(
 
     Zhuang et al. 2020, arXiv 2010.07468, Algorithm 2.
     """
-    return descend(scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov), learning_rate, **flags)
+    return descend(
+        scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov), learning_rate, **flags
+    )

@@ -1,4 +1,5 @@
-r"""Adadelta: steps in the units of the parameters, from averages of squared gradients and of squared steps.
+r"""Adadelta: steps in the units of the parameters, from averages of squared gradients and of
+squared steps.
 
 e ← ρ e + (1 − ρ) g²
 u = g √(x + ε) / √(e + ε)
@@ -11,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Squares
+from gradtx.compose.descend import descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative, Squares
+from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average, divide_by_root
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros
@@ -32,7 +33,15 @@ def _init(param: jax.Array) -> SquaredSteps:
     return SquaredSteps(real_zeros(param), real_zeros(param))
 
 
-def _update(grad: jax.Array, slots: SquaredSteps, param: None, step: jax.Array, *, rho: jax.Array, eps: jax.Array) -> Any:
+def _update(
+    grad: jax.Array,
+    slots: SquaredSteps,
+    param: None,
+    step: jax.Array,
+    *,
+    rho: jax.Array,
+    eps: jax.Array,
+) -> Any:
     e_g = average(slots.e_g, abs_sq(grad), rho)
     delta = divide_by_root(jnp.sqrt(slots.e_x + eps) * grad, e_g, eps, True)
     return delta, SquaredSteps(e_g, average(slots.e_x, abs_sq(delta), rho))
@@ -70,12 +79,14 @@ def adadelta(
     weight_decay: NonNegative = 0.0,
     weight_decay_mask: Where | None = None,
 ) -> GradientTransformation:
-    r"""Steps as long as recent steps, over the root of recent squared gradients; no learning rate is needed.
+    r"""Steps as long as recent steps, over the root of recent squared gradients; no learning rate
+    is needed.
 
-    For every array, all of one shape: e ← ρ e + (1 − ρ) g², u = g √(x + ε) / √(e + ε), x ← ρ x + (1 − ρ) u²,
-    θ ← θ − η u. Weight decay is an L2 penalty: g ← g + λ θ before all.
+    For every array, all of one shape: e ← ρ e + (1 − ρ) g², u = g √(x + ε) / √(e + ε), x ← ρ x + (1
+    − ρ) u², θ ← θ − η u. Weight decay is an L2 penalty: g ← g + λ θ before all.
 
-    When: to reproduce work that used it. When not: otherwise; the start is slow, and `adam` needs no more memory.
+    When: to reproduce work that used it. When not: otherwise; the start is slow, and `adam` needs
+    no more memory.
 
     Args:
       learning_rate: η ≥ 0, without unit; None: 1, as in the paper.
@@ -102,4 +113,6 @@ def adadelta(
     Zeiler 2012, arXiv 1212.5701, Algorithm 1.
     """
     rate = 1.0 if learning_rate is None else learning_rate
-    return descend(scale_by_adadelta(rho, eps), rate, weight_decay, weight_decay_mask, decay_form="l2")
+    return descend(
+        scale_by_adadelta(rho, eps), rate, weight_decay, weight_decay_mask, decay_form="l2"
+    )

@@ -13,14 +13,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import add_decayed_weights, scale_by_learning_rate
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative, Positive
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import add_decayed_weights, scale_by_learning_rate
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative, Positive
+from gradtx.engine.selector import Where
 from gradtx.transforms.clipping import clip_by_block_rms
-from gradtx.transforms.factoring import Factored, average_factored, divide_by_factored_root, factored_axes, init_factored
+from gradtx.transforms.factoring import (
+    Factored,
+    average_factored,
+    divide_by_factored_root,
+    factored_axes,
+    init_factored,
+)
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale
 from gradtx.transforms.trust import scale_by_param_block_rms
@@ -31,7 +37,9 @@ DecayRate = Callable[[jax.Array, jax.Array], Any]
 
 
 def _init(param: jax.Array, *, factored: bool, min_dim_size_to_factor: int) -> Factored:
-    return init_factored(param, factored_axes(param.shape, min_dim_size_to_factor) if factored else None)
+    return init_factored(
+        param, factored_axes(param.shape, min_dim_size_to_factor) if factored else None
+    )
 
 
 def _update(
@@ -49,7 +57,11 @@ def _update(
 ) -> Any:
     axes = factored_axes(grad.shape, min_dim_size_to_factor) if factored else None
     count = jnp.maximum(step - 1 - step_offset, 0)
-    decay = 1 - (count + 1) ** -decay_rate if decay_rate_fn is None else decay_rate_fn(count, decay_rate)
+    decay = (
+        1 - (count + 1) ** -decay_rate
+        if decay_rate_fn is None
+        else decay_rate_fn(count, decay_rate)
+    )
     averages = average_factored(slots, abs_sq(grad) + epsilon, decay, axes)
     return divide_by_factored_root(grad, averages, axes), averages
 
@@ -63,17 +75,20 @@ def scale_by_factored_rms(
     epsilon: NonNegative = 1e-30,
     decay_rate_fn: DecayRate | None = None,
 ) -> GradientTransformation:
-    """Divide by a running root mean square that is kept per row and per column: u = g / √(r ⊗ c / mean(r)).
+    """Divide by a running root mean square that is kept per row and per column: u = g / √(r ⊗ c /
+    mean(r)).
 
-    r and c are averages of g² + ε over columns and over rows with decay β_t = 1 − (t − t0)^−p. Of arrays with more than
-    two axes the two longest are factored. Up to step t0 + 1, β_t = 0 and nothing is remembered. inf and nan count as 0 in
-    the means.
+    r and c are averages of g² + ε over columns and over rows with decay β_t = 1 − (t − t0)^−p. Of
+    arrays with more than two axes the two longest are factored. Up to step t0 + 1, β_t = 0 and
+    nothing is remembered. inf and nan count as 0 in the means.
 
     Args:
       factored: False to keep an average per entry.
       decay_rate: p ≥ 0; 0.8 in the paper.
-      step_offset: t0 ≥ 0, the step at which the averages start anew, such as the first of fine-tuning under a clock that goes on.
-      min_dim_size_to_factor: length that the second longest axis must have, or the array is not factored.
+      step_offset: t0 ≥ 0, the step at which the averages start anew, such as the first of
+        fine-tuning under a clock that goes on.
+      min_dim_size_to_factor: length that the second longest axis must have, or the array is not
+        factored.
       epsilon: ε ≥ 0, added to g².
       decay_rate_fn: `(count − t0, p) -> β_t`, in place of the power; count = 0 on the first update.
 
@@ -89,9 +104,15 @@ def scale_by_factored_rms(
 
     Shazeer and Stern 2018, arXiv 1804.04235, Algorithm 2, and section 7 for β_t.
     """
-    options = {"factored": factored, "min_dim_size_to_factor": min_dim_size_to_factor, "decay_rate_fn": decay_rate_fn}
+    options = {
+        "factored": factored,
+        "min_dim_size_to_factor": min_dim_size_to_factor,
+        "decay_rate_fn": decay_rate_fn,
+    }
     hyperparams = {"decay_rate": decay_rate, "step_offset": step_offset, "epsilon": epsilon}
-    return leafwise(_init, _update, hyperparams=hyperparams, options=options, name="scale_by_factored_rms")
+    return leafwise(
+        _init, _update, hyperparams=hyperparams, options=options, name="scale_by_factored_rms"
+    )
 
 
 @definition
@@ -111,18 +132,22 @@ def adafactor(
 ) -> GradientTransformation:
     r"""Adam's second moments in the memory of their row and column means, without a first moment.
 
-    For a matrix g (n, k), r (n) and c (k): r ← β_t r + (1 − β_t) mean_j(g² + ε), c ← β_t c + (1 − β_t) mean_i(g² + ε),
-    u = g / √(r ⊗ c / mean(r)), u ← u / max(1, rms(u)/d), s = η max(rms(θ), 1e-3) u, θ ← θ − s; β_t = 1 − t^−p. With momentum
-    m ← μ m + (1 − μ) s in place of s; with decay θ ← θ − s − λ θ, not multiplied by η.
+    For a matrix g (n, k), r (n) and c (k): r ← β_t r + (1 − β_t) mean_j(g² + ε), c ← β_t c + (1 −
+    β_t) mean_i(g² + ε), u = g / √(r ⊗ c / mean(r)), u ← u / max(1, rms(u)/d), s = η max(rms(θ),
+    1e-3) u, θ ← θ − s; β_t = 1 − t^−p. With momentum m ← μ m + (1 − μ) s in place of s; with decay
+    θ ← θ − s − λ θ, not multiplied by η.
 
-    When: the state of `adam` does not fit; large matrices. When not: small networks, where it saves nothing, and fine-tuning
-    in few steps, where momentum helps.
+    When: the state of `adam` does not fit; large matrices. When not: small networks, where it saves
+    nothing, and fine-tuning in few steps, where momentum helps.
 
     Args:
-      learning_rate: η ≥ 0, a fraction of the parameter per step, 1e-3 to 1e-2, after a warmup; None: 1.
-      min_dim_size_to_factor: length that the second longest axis must have, or the array is not factored.
+      learning_rate: η ≥ 0, a fraction of the parameter per step, 1e-3 to 1e-2, after a warmup;
+        None: 1.
+      min_dim_size_to_factor: length that the second longest axis must have, or the array is not
+        factored.
       decay_rate: p ≥ 0; 0.8.
-      decay_offset: the step at which the averages start anew, ≥ 0, such as the first of fine-tuning under a clock that goes on.
+      decay_offset: the step at which the averages start anew, ≥ 0, such as the first of fine-tuning
+        under a clock that goes on.
       multiply_by_parameter_scale: False for steps that are not relative to the parameters.
       clipping_threshold: d > 0; None: no clipping.
       momentum: μ in [0, 1); None: none.
@@ -136,7 +161,8 @@ def adafactor(
       HyperparamError: a number out of its range.
       MissingParamsError: `update` is called without parameters.
 
-    State: 4 bytes per row and per column; 4 bytes per parameter for vectors and small arrays; 4 more with momentum.
+    State: 4 bytes per row and per column; 4 bytes per parameter for vectors and small arrays; 4
+    more with momentum.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> w = jnp.full((256, 256), 2.0)
@@ -149,7 +175,9 @@ def adafactor(
 
     Shazeer and Stern 2018, arXiv 1804.04235, Algorithm 4, and Algorithm 5 for vectors.
     """
-    members: list[TransformationLike] = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)]
+    members: list[TransformationLike] = [
+        scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)
+    ]
     if clipping_threshold is not None:
         members.append(clip_by_block_rms(clipping_threshold))
     if learning_rate is not None:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.descend import descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative, Squares
+from gradtx.compose.descend import descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import NonNegative, Squares
 from gradtx.transforms.moments import divide_by_root
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import full
@@ -28,14 +28,25 @@ def _init(param: jax.Array, *, initial_accumulator_value: Any) -> SumOfSquares:
     return SumOfSquares(full(param, initial_accumulator_value))
 
 
-def _update(grad: jax.Array, slots: SumOfSquares, param: None, step: jax.Array, *, eps: jax.Array, eps_in_sqrt: bool) -> Any:
+def _update(
+    grad: jax.Array,
+    slots: SumOfSquares,
+    param: None,
+    step: jax.Array,
+    *,
+    eps: jax.Array,
+    eps_in_sqrt: bool,
+) -> Any:
     total = slots.sum_of_squares + abs_sq(grad)
     return divide_by_root(grad, total, eps, eps_in_sqrt), SumOfSquares(total)
 
 
 @definition
 def scale_by_rss(
-    initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7, *, eps_in_sqrt: bool = True
+    initial_accumulator_value: NonNegative = 0.1,
+    eps: NonNegative = 1e-7,
+    *,
+    eps_in_sqrt: bool = True,
 ) -> GradientTransformation:
     """Divide by the root of the sum of squares: r ← r + g², u = g / √(r + ε).
 
@@ -58,7 +69,13 @@ def scale_by_rss(
     Duchi, Hazan and Singer 2011, JMLR 12, Figure 1, diagonal form.
     """
     hyperparams = {"initial_accumulator_value": initial_accumulator_value, "eps": eps}
-    return leafwise(_init, _update, hyperparams=hyperparams, options={"eps_in_sqrt": eps_in_sqrt}, name="scale_by_rss")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options={"eps_in_sqrt": eps_in_sqrt},
+        name="scale_by_rss",
+    )
 
 
 @definition
@@ -73,15 +90,16 @@ def adagrad(
 
     For every array, g, r and θ of one shape: r ← r + g², θ ← θ − η g / √(r + ε).
 
-    When: sparse features, where a rare coordinate keeps a large step. When not: long runs of deep networks,
-    where r only grows and the steps die out; take `rmsprop` or `adam`.
+    When: sparse features, where a rare coordinate keeps a large step. When not: long runs of deep
+    networks, where r only grows and the steps die out; take `rmsprop` or `adam`.
 
     The textbook starts at r = 0 with ε outside the root:
     `adagrad(eta, initial_accumulator_value=0.0, eps=delta, eps_in_sqrt=False)`.
 
     Args:
       learning_rate: η ≥ 0, parameter units; 1e-2 to 1.
-      initial_accumulator_value: r before the first update, ≥ 0; the larger, the gentler the first steps.
+      initial_accumulator_value: r before the first update, ≥ 0; the larger, the gentler the first
+        steps.
       eps: ε ≥ 0, keeps the division finite; 1e-10 to 1e-6.
       eps_in_sqrt: whether ε is added under the root.
 
@@ -101,4 +119,6 @@ def adagrad(
 
     Duchi, Hazan and Singer 2011, JMLR 12, Figure 1, diagonal form.
     """
-    return descend(scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt), learning_rate)
+    return descend(
+        scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt), learning_rate
+    )

@@ -13,10 +13,10 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.transforms.moments import Moments, average, corrected_mean, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -40,7 +40,9 @@ def _update(
 ) -> Any:
     mu = average(slots.mu, grad, b1)
     nu = average(slots.nu, abs_sq(grad), b2)
-    return corrected_mean(mu, grad, b1, step, nesterov) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
+    return corrected_mean(mu, grad, b1, step, nesterov) / (
+        jnp.sqrt(debias(nu, b2, step) + eps_root) + eps
+    ), Moments(mu, nu)
 
 
 @definition
@@ -53,7 +55,8 @@ def scale_by_adam(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """Adam's direction: u = m̂ / (√(r̂ + ε_root) + ε), averages of g and g² corrected for their start.
+    """Adam's direction: u = m̂ / (√(r̂ + ε_root) + ε), averages of g and g² corrected for their
+    start.
 
     Args:
       b1: β1 in [0, 1), decay of m.
@@ -74,10 +77,16 @@ def scale_by_adam(
     >>> [round(x, 5) for x in u.tolist()]
     [1.0, -1.0]
 
-    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1; Nesterov: Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam.
-    """
+    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1; Nesterov: Dozat 2016, ICLR workshop,
+    Incorporating Nesterov momentum into Adam."""
     hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(_init, _update, hyperparams=hyperparams, options={"mu_dtype": mu_dtype, "nesterov": nesterov}, name="scale_by_adam")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options={"mu_dtype": mu_dtype, "nesterov": nesterov},
+        name="scale_by_adam",
+    )
 
 
 @definition
@@ -97,8 +106,9 @@ def adam(
     For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← β2 r + (1 − β2) g²,
     θ ← θ − η m̂ / (√(r̂ + ε_root) + ε), with m̂ = m/(1 − β1^t) and r̂ = r/(1 − β2^t).
 
-    When: the default for networks of unknown conditioning; steps have size about η whatever the scale of
-    the gradient. When not: to regularise with weight decay, take `adamw`; memory-bound, take `lion` or `sgd`.
+    When: the default for networks of unknown conditioning; steps have size about η whatever the
+    scale of the gradient. When not: to regularise with weight decay, take `adamw`; memory-bound,
+    take `lion` or `sgd`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
@@ -106,9 +116,11 @@ def adam(
       b2: β2 in [0, 1), decay of r; 0.95 (large batches) to 0.999.
       eps: ε ≥ 0; where √r̂ is below it, steps shrink; 1e-8.
       eps_root: ε_root ≥ 0, under the root; 1e-15 or so to differentiate through the step.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least; bfloat16 saves 2 bytes per parameter.
+      mu_dtype: dtype of m; None: the parameter's, float32 at least; bfloat16 saves 2 bytes per
+        parameter.
       nesterov: NAdam's m̂.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -127,4 +139,6 @@ def adam(
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1.
     """
-    return descend(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, **flags)
+    return descend(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, **flags
+    )

@@ -5,8 +5,8 @@ r_b ← β2 r_b + (1 − β2) mean of g² in block b    r̂_b = r_b / (1 − β2
 u = m̂ / (√r̂_b + ε)                               with the r̂ of the entry's block
 θ ← θ − η (u + λ θ)
 
-A block is what feeds one output: all entries of an array that share their place along the output axis.
-"""
+A block is what feeds one output: all entries of an array that share their place along the output
+axis."""
 
 from collections.abc import Sequence
 from typing import Any, Unpack
@@ -14,12 +14,12 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.errors import StructureError
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import StructureError
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq, finite
 from gradtx.tree.casts import real_zeros_along, zeros
@@ -28,7 +28,9 @@ Axes = int | Sequence[int]
 
 
 def output_axes(shape: Sequence[int], output_axis: Axes) -> list[int]:
-    """The axes that a second moment has an entry for; none for vectors and numbers, which are one block."""
+    """The axes that a second moment has an entry for; none for vectors and numbers, which are one
+    block.
+    """
     rank, wanted = len(shape), [output_axis] if isinstance(output_axis, int) else list(output_axis)
     if rank < 2:
         return []
@@ -42,7 +44,9 @@ def output_axes(shape: Sequence[int], output_axis: Axes) -> list[int]:
 
 
 def _init(param: jax.Array, *, mu_dtype: DTypeLike | None, output_axis: Axes) -> Moments:
-    return Moments(mu=zeros(param, mu_dtype), nu=real_zeros_along(param, output_axes(param.shape, output_axis)))
+    return Moments(
+        mu=zeros(param, mu_dtype), nu=real_zeros_along(param, output_axes(param.shape, output_axis))
+    )
 
 
 def _update(
@@ -59,13 +63,23 @@ def _update(
     kept = output_axes(grad.shape, output_axis)
     block = [axis for axis in range(grad.ndim) if axis not in kept]
     square = jnp.sum(abs_sq(finite(grad)), block)  # an entry that is inf or nan spoils itself alone
-    mu, nu = average(slots.mu, grad, b1), average(slots.nu, square * square.size / max(grad.size, 1), b2)
-    return debias(mu, b1, step) / (jnp.sqrt(jnp.expand_dims(debias(nu, b2, step), block)) + eps), Moments(mu, nu)
+    mu, nu = (
+        average(slots.mu, grad, b1),
+        average(slots.nu, square * square.size / max(grad.size, 1), b2),
+    )
+    return debias(mu, b1, step) / (
+        jnp.sqrt(jnp.expand_dims(debias(nu, b2, step), block)) + eps
+    ), Moments(mu, nu)
 
 
 @definition
 def scale_by_adam_mini(
-    b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8, mu_dtype: DTypeLike | None = None, *, output_axis: Axes = -1
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    output_axis: Axes = -1,
 ) -> GradientTransformation:
     """Adam-mini's direction: u = m̂ / (√r̂_b + ε), with one r for every block.
 
@@ -74,7 +88,8 @@ def scale_by_adam_mini(
       b2: β2 in [0, 1), decay of r.
       eps: ε ≥ 0, beside the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      output_axis: the axis, or axes, that r has an entry for; all others are averaged over. An array of one axis is one block.
+      output_axis: the axis, or axes, that r has an entry for; all others are averaged over. An
+        array of one axis is one block.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -91,7 +106,13 @@ def scale_by_adam_mini(
     Zhang et al. 2024, arXiv 2406.16793, Algorithm 1.
     """
     options = {"mu_dtype": mu_dtype, "output_axis": output_axis}
-    return leafwise(_init, _update, hyperparams={"b1": b1, "b2": b2, "eps": eps}, options=options, name="scale_by_adam_mini")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams={"b1": b1, "b2": b2, "eps": eps},
+        options=options,
+        name="scale_by_adam_mini",
+    )
 
 
 @definition
@@ -112,8 +133,8 @@ def adam_mini(
     For every array g, m and θ of one shape, and r with one entry per block: m ← β1 m + (1 − β1) g,
     r_b ← β2 r_b + (1 − β2) mean(g² in b), θ ← θ − η (m̂ / (√r̂_b + ε) + λ θ).
 
-    When: transformers, at AdamW's hyperparameters and half of its memory. When not: entries of one block differ in scale by
-    far; take `adamw`, or `lion` for the same memory.
+    When: transformers, at AdamW's hyperparameters and half of its memory. When not: entries of one
+    block differ in scale by far; take `adamw`, or `lion` for the same memory.
 
     Which axes make a block depends on the layer. The paper's are, for kernels as Flax shapes them,
 
@@ -122,8 +143,8 @@ def adam_mini(
         queries and keys (width, heads, head_size)     output_axis=-2         one per head
         values (width, heads, head_size)               output_axis=(-2, -1)   one per output
 
-    and `partition` gives each kind its own. Vectors and numbers, such as biases and scales, are one block. An entry that
-    is inf or nan is left out of its block's mean, so that the others go on.
+    and `partition` gives each kind its own. Vectors and numbers, such as biases and scales, are one
+    block. An entry that is inf or nan is left out of its block's mean, so that the others go on.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; as for AdamW, 1e-4 to 3e-3.
@@ -131,9 +152,11 @@ def adam_mini(
       b2: β2 in [0, 1), decay of r; 0.95 to 0.999.
       eps: ε ≥ 0, beside the root; 1e-8.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0.1 for language models.
+      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0.1 for language
+        models.
       mask: which leaves decay (see `masked`); None: all.
-      output_axis: the axis, or axes, that r has an entry for; all others are averaged over. An array of one axis is one block.
+      output_axis: the axis, or axes, that r has an entry for; all others are averaged over. An
+        array of one axis is one block.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
     Raises:
@@ -153,4 +176,10 @@ def adam_mini(
 
     Zhang et al. 2024, arXiv 2406.16793, Algorithm 1.
     """
-    return descend(scale_by_adam_mini(b1, b2, eps, mu_dtype, output_axis=output_axis), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_adam_mini(b1, b2, eps, mu_dtype, output_axis=output_axis),
+        learning_rate,
+        weight_decay,
+        mask,
+        **flags,
+    )

@@ -11,10 +11,10 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.casts import real_zeros, zeros
 
@@ -23,14 +23,25 @@ def _init(param: jax.Array) -> Moments:
     return Moments(mu=zeros(param), nu=real_zeros(param))
 
 
-def _update(grad: jax.Array, slots: Moments, param: None, step: jax.Array, *, b1: jax.Array, b2: jax.Array, eps: jax.Array) -> Any:
+def _update(
+    grad: jax.Array,
+    slots: Moments,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+) -> Any:
     mu = average(slots.mu, grad, b1)
     nu = jnp.maximum(b2 * slots.nu, jnp.abs(grad) + eps)
     return debias(mu, b1, step) / nu, Moments(mu, nu)
 
 
 @definition
-def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8) -> GradientTransformation:
+def scale_by_adamax(
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8
+) -> GradientTransformation:
     """AdaMax's direction: u = m̂ / r, with r ← max(β2 r, |g| + ε).
 
     Args:
@@ -51,26 +62,35 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2.
     """
-    return leafwise(_init, _update, hyperparams={"b1": b1, "b2": b2, "eps": eps}, name="scale_by_adamax")
+    return leafwise(
+        _init, _update, hyperparams={"b1": b1, "b2": b2, "eps": eps}, name="scale_by_adamax"
+    )
 
 
 @definition
 def adamax(
-    learning_rate: NonNegative, b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8, **flags: Unpack[DecayFlags]
+    learning_rate: NonNegative,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""Adam with steps hardly above η: each is divided by the largest gradient of late.
 
-    For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← max(β2 r, |g| + ε), θ ← θ − η m̂ / r, with m̂ = m/(1 − β1^t).
+    For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← max(β2 r, |g| + ε), θ ← θ − η m̂ /
+    r, with m̂ = m/(1 − β1^t).
 
-    When: sparse gradients, such as those of embeddings: r falls slowly where the gradient is zero, and noise below
-    the maximum leaves it alone. When not: one outlier slows a coordinate down for 1/(1 − β2) steps; take `adam`.
+    When: sparse gradients, such as those of embeddings: r falls slowly where the gradient is zero,
+    and noise below the maximum leaves it alone. When not: one outlier slows a coordinate down for
+    1/(1 − β2) steps; take `adam`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; typically 2e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; typically 0.999.
       eps: ε ≥ 0, joined to every |g|; 1e-8.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.

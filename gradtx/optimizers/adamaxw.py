@@ -6,10 +6,10 @@ u = m̂ / r       (AdaMax's direction)
 
 from typing import Unpack
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.optimizers.adamax import scale_by_adamax
 
 
@@ -34,7 +34,8 @@ def adamaxw(
       b1: β1 in [0, 1), decay of the mean gradient; typically 0.9.
       b2: β2 in [0, 1), decay of the largest gradient; typically 0.999.
       eps: ε ≥ 0, joined to every |g|; 1e-8.
-      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to 0.1.
+      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to
+        0.1.
       mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
@@ -53,6 +54,6 @@ def adamaxw(
 
     See also: `adamax`, `adamw`.
 
-    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2; Loshchilov and Hutter 2019, arXiv 1711.05101, for the decay.
-    """
+    Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2; Loshchilov and Hutter 2019, arXiv 1711.05101,
+    for the decay."""
     return descend(scale_by_adamax(b1, b2, eps), learning_rate, weight_decay, mask, **flags)

@@ -1,4 +1,5 @@
-r"""AdaMuon: Muon and Adam at once: each entry of an orthogonal direction is divided by its recent size.
+r"""AdaMuon: Muon and Adam at once: each entry of an orthogonal direction is divided by its recent
+size.
 
 m ← β m + g,   O = U Vᵀ of sign(m)
 v ← β v + (1 − β) O²
@@ -11,12 +12,12 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.matrixwise import matrixwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.matrixwise import matrixwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.optimizers.adamw import adamw
 from gradtx.optimizers.muon import Coefficients, averaged, polar_options
@@ -37,13 +38,22 @@ def _init(param: jax.Array) -> SquareOfPolar:
 
 
 def _update(
-    grad: jax.Array, slots: SquareOfPolar, param: None, step: jax.Array, *, eps: jax.Array, beta: jax.Array, polar: dict[str, Any]
+    grad: jax.Array,
+    slots: SquareOfPolar,
+    param: None,
+    step: jax.Array,
+    *,
+    eps: jax.Array,
+    beta: jax.Array,
+    polar: dict[str, Any],
 ) -> Any:
     factor = orthogonalize(jnp.sign(grad), eps=eps, **polar)
     nu = average(slots.nu, abs_sq(factor), beta)
     even = divide_by_root(factor, nu, eps, False)
     norm = jnp.sqrt(jnp.sum(abs_sq(even), axis=(-2, -1), keepdims=True))
-    return 0.2 * (grad.shape[-2] * grad.shape[-1]) ** 0.5 * even / jnp.where(norm == 0, 1.0, norm), SquareOfPolar(nu)
+    return 0.2 * (grad.shape[-2] * grad.shape[-1]) ** 0.5 * even / jnp.where(
+        norm == 0, 1.0, norm
+    ), SquareOfPolar(nu)
 
 
 @definition
@@ -59,7 +69,8 @@ def scale_by_adamuon(
     dimensions: Any = None,
     shard: Any = None,
 ) -> GradientTransformation:
-    r"""AdaMuon's direction: the orthogonal factor of the momentum's signs, over the root of its average square, with a mean square of 0.2².
+    r"""AdaMuon's direction: the orthogonal factor of the momentum's signs, over the root of its
+    average square, with a mean square of 0.2².
 
     Args:
       ns_coeffs: the polynomials, as in `muon`.
@@ -89,7 +100,15 @@ def scale_by_adamuon(
     """
     options = {"polar": polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius")}
     numbers = {"eps": eps, "beta": beta}
-    even = matrixwise(_init, _update, hyperparams=numbers, options=options, dimensions=dimensions, shard=shard, name="by_entry")
+    even = matrixwise(
+        _init,
+        _update,
+        hyperparams=numbers,
+        options=options,
+        dimensions=dimensions,
+        shard=shard,
+        name="by_entry",
+    )
     return chain(averaged(beta, mu_dtype, nesterov=nesterov), even)
 
 
@@ -117,12 +136,12 @@ def adamuon(
 ) -> GradientTransformation:
     r"""Muon and Adam at once: each entry of an orthogonal direction is divided by its recent size.
 
-    For every hidden matrix (n, k): m ← β m + (1 − β) g, O = U Vᵀ of sign(m), v ← β v + (1 − β) O², D = O / (√v + ε),
-    θ ← θ − η (0.2 √(n k) D / ‖D‖ + λ θ).
+    For every hidden matrix (n, k): m ← β m + (1 − β) g, O = U Vᵀ of sign(m), v ← β v + (1 − β) O²,
+    D = O / (√v + ε), θ ← θ − η (0.2 √(n k) D / ‖D‖ + λ θ).
     Embeddings, heads, norms, biases, routers and vectors get AdamW, by their paths (`by_role`).
 
-    When: AdamW's learning rate and decay are known: a step has the mean square of 0.2², as AdamW's has about. When not: memory counts; it
-    keeps as much as AdamW.
+    When: AdamW's learning rate and decay are known: a step has the mean square of 0.2², as AdamW's
+    has about. When not: memory counts; it keeps as much as AdamW.
 
     Args:
       learning_rate: η ≥ 0, AdamW's; 1e-4 to 3e-3.
@@ -142,11 +161,13 @@ def adamuon(
       routes: rules `[(pattern, "adamuon" or "adam"), ...]` that go before the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `muon`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for both.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for
+        both.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset.
-      SelectionError: `routes` or `dimensions` that fit no parameter; a route that sends a vector or an embedding here.
+      SelectionError: `routes` or `dimensions` that fit no parameter; a route that sends a vector or
+        an embedding here.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (two moments, in both groups).
@@ -162,8 +183,21 @@ def adamuon(
 
     Si, Zhang and Shen 2025, arXiv 2507.11005, Algorithm 1.
     """
-    told: dict[str, Any] = {"nesterov": nesterov, "compute_dtype": compute_dtype, "dimensions": dimensions, "shard": shard}
-    hidden = descend(scale_by_adamuon(ns_coeffs, ns_steps, beta, eps, mu_dtype, **told), learning_rate, weight_decay, mask, **flags)
+    told: dict[str, Any] = {
+        "nesterov": nesterov,
+        "compute_dtype": compute_dtype,
+        "dimensions": dimensions,
+        "shard": shard,
+    }
+    hidden = descend(
+        scale_by_adamuon(ns_coeffs, ns_steps, beta, eps, mu_dtype, **told),
+        learning_rate,
+        weight_decay,
+        mask,
+        **flags,
+    )
     rate = learning_rate if adam_learning_rate is None else adam_learning_rate
-    rest = adamw(rate, adam_b1, adam_b2, eps, mu_dtype=mu_dtype, weight_decay=adam_weight_decay, **flags)
+    rest = adamw(
+        rate, adam_b1, adam_b2, eps, mu_dtype=mu_dtype, weight_decay=adam_weight_decay, **flags
+    )
     return by_role({"adamuon": hidden, "adam": rest}, routes, dimensions)

@@ -6,10 +6,10 @@ u = m̂ / (√(r̂ + ε_root) + ε)       (Adam's direction)
 
 from typing import Unpack
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.optimizers.adam import scale_by_adam
 
 
@@ -31,8 +31,8 @@ def adamw(
 
     For every array, all of one shape: θ ← θ − η (u + λ θ), with Adam's u.
 
-    When: transformers, and most networks trained from scratch. When not: few steps of fine-tuning where
-    decay would undo the pretraining (set it to 0).
+    When: transformers, and most networks trained from scratch. When not: few steps of fine-tuning
+    where decay would undo the pretraining (set it to 0).
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, after a warmup.
@@ -41,7 +41,8 @@ def adamw(
       eps: ε ≥ 0, beside the root; 1e-8.
       eps_root: ε_root ≥ 0, under the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to 0.1 (language models).
+      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to 0.1
+        (language models).
       mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
       nesterov: NAdam's m̂.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
@@ -63,4 +64,10 @@ def adamw(
 
     Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2.
     """
-    return descend(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        learning_rate,
+        weight_decay,
+        mask,
+        **flags,
+    )

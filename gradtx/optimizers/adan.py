@@ -15,18 +15,20 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, Fraction, NonNegative, Squares
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, Fraction, NonNegative, Squares
+from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
 
 
 class NesterovMoments(NamedTuple):
-    """Averages of gradients (mu), of their changes (delta) and of squares (nu), and the gradient before."""
+    """Averages of gradients (mu), of their changes (delta) and of squares (nu), and the gradient
+    before.
+    """
 
     mu: jax.Array
     delta: jax.Array
@@ -35,7 +37,9 @@ class NesterovMoments(NamedTuple):
 
 
 def _init(param: jax.Array) -> NesterovMoments:
-    return NesterovMoments(mu=zeros(param), delta=zeros(param), nu=real_zeros(param), previous=zeros(param))
+    return NesterovMoments(
+        mu=zeros(param), delta=zeros(param), nu=real_zeros(param), previous=zeros(param)
+    )
 
 
 def _update(
@@ -56,7 +60,9 @@ def _update(
     mu, delta = average(slots.mu, grad, b1), average(slots.delta, change, b2)
     nu = average(slots.nu, abs_sq(grad + weight * change), b3)
     mean = debias(mu, b1, step) + weight * debias(delta, b2, step)
-    return mean / (jnp.sqrt(debias(nu, b3, step) + eps_root) + eps), NesterovMoments(mu, delta, nu, grad)
+    return mean / (jnp.sqrt(debias(nu, b3, step) + eps_root) + eps), NesterovMoments(
+        mu, delta, nu, grad
+    )
 
 
 @definition
@@ -112,16 +118,18 @@ def adan(
     difference_weight: Fraction | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Adam with Nesterov's momentum written by changes of the gradient, which it averages on their own.
+    r"""Adam with Nesterov's momentum written by changes of the gradient, which it averages on their
+    own.
 
     For every array, all of one shape: d = g − g_before, m, v and n averages of g, d and (g + c d)²,
     θ ← θ − η ((m̂ + c v̂) / (√(n̂ + ε_root) + ε) + λ θ).
 
-    When: large batches and vision transformers, with a learning rate 2 to 10 times AdamW's. When not: memory-bound; it keeps
-    four arrays.
+    When: large batches and vision transformers, with a learning rate 2 to 10 times AdamW's. When
+    not: memory-bound; it keeps four arrays.
 
-    The paper's Adan is `adan(eta, eps_root=0.0, difference_weight=0.92, decay_form="proximal")`: c = β2, and a step
-    θ ← (θ − η u) / (1 + η λ). Optax, whose numbers are the default, has c = 1 − β2, a twelfth of it.
+    The paper's Adan is `adan(eta, eps_root=0.0, difference_weight=0.92, decay_form="proximal")`: c
+    = β2, and a step θ ← (θ − η u) / (1 + η λ). Optax, whose numbers are the default, has c = 1 −
+    β2, a twelfth of it.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-3 to 1e-2.

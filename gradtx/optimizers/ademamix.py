@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -49,7 +49,9 @@ def _update(
 ) -> Any:
     m1, m2 = average(slots.m1, grad, b1), average(slots.m2, grad, b3)
     nu = average(slots.nu, abs_sq(grad), b2)
-    return (debias(m1, b1, step) + alpha * m2) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), MixedMoments(m1, m2, nu)
+    return (debias(m1, b1, step) + alpha * m2) / (
+        jnp.sqrt(debias(nu, b2, step) + eps_root) + eps
+    ), MixedMoments(m1, m2, nu)
 
 
 @definition
@@ -62,7 +64,8 @@ def scale_by_ademamix(
     eps_root: NonNegative = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """AdEMAMix's direction: u = (m̂1 + α m2) / (√(r̂ + ε_root) + ε), a short and a long average of g over the root of one of g².
+    """AdEMAMix's direction: u = (m̂1 + α m2) / (√(r̂ + ε_root) + ε), a short and a long average of
+    g over the root of one of g².
 
     Args:
       b1: β1 in [0, 1), decay of the short average.
@@ -87,7 +90,13 @@ def scale_by_ademamix(
     Pagliardini, Ablin and Grangier 2024, arXiv 2409.03137, Algorithm 1.
     """
     hyperparams = {"b1": b1, "b2": b2, "b3": b3, "alpha": alpha, "eps": eps, "eps_root": eps_root}
-    return leafwise(_init, _update, hyperparams=hyperparams, options={"mu_dtype": mu_dtype}, name="scale_by_ademamix")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options={"mu_dtype": mu_dtype},
+        name="scale_by_ademamix",
+    )
 
 
 @definition
@@ -106,14 +115,17 @@ def ademamix(
 ) -> GradientTransformation:
     r"""Adam that also remembers gradients of ten thousand steps ago.
 
-    For every array, all of one shape: m1 ← β1 m1 + (1 − β1) g, m2 ← β3 m2 + (1 − β3) g, r ← β2 r + (1 − β2) g²,
-    θ ← θ − η ((m̂1 + α m2) / (√(r̂ + ε_root) + ε) + λ θ), with m̂1 = m1/(1 − β1^t) and r̂ = r/(1 − β2^t); m2 is not corrected.
+    For every array, all of one shape: m1 ← β1 m1 + (1 − β1) g, m2 ← β3 m2 + (1 − β3) g, r ← β2 r +
+    (1 − β2) g², θ ← θ − η ((m̂1 + α m2) / (√(r̂ + ε_root) + ε) + λ θ), with m̂1 = m1/(1 − β1^t) and
+    r̂ = r/(1 − β2^t); m2 is not corrected.
 
-    When: long runs, where old gradients still help; the paper reaches AdamW's loss of a language model in about half of the tokens.
+    When: long runs, where old gradients still help; the paper reaches AdamW's loss of a language
+    model in about half of the tokens.
     When not: fewer than some 1/(1 − β3) steps, or a loss that changes under way.
 
-    The paper warms up α and β3 over T steps, normally the whole run; without it early steps may diverge:
-    `ademamix(eta, b3=half_life_schedule(0.9, 0.9999, T), alpha=linear_schedule(0.0, 5.0, T))`.
+    The paper warms up α and β3 over T steps, normally the whole run; without it early steps may
+    diverge: `ademamix(eta, b3=half_life_schedule(0.9, 0.9999, T), alpha=linear_schedule(0.0, 5.0,
+    T))`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, as for AdamW.
@@ -147,4 +159,10 @@ def ademamix(
 
     Pagliardini, Ablin and Grangier 2024, arXiv 2409.03137, Algorithm 1.
     """
-    return descend(scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
+        learning_rate,
+        weight_decay,
+        mask,
+        **flags,
+    )

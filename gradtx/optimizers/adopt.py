@@ -6,8 +6,8 @@ t > 1:  c = g / max(√v, ε), held inside [−k, k],  k = (t − 1)^¼
         v ← β2 v + (1 − β2) g²
 θ ← θ − η u
 
-With Nesterov u = β1 m + (1 − β1) c. The gradient and the average that divides it are independent, which lets ADOPT
-converge for every β2.
+With Nesterov u = β1 m + (1 − β1) c. The gradient and the average that divides it are independent,
+which lets ADOPT converge for every β2.
 """
 
 from typing import Any, Unpack
@@ -15,11 +15,11 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.schedule import schedule
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Array, Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.schedule import schedule
+from gradtx.definition.types import Array, Decay, DTypeLike, NonNegative
 from gradtx.transforms.moments import Moments, average
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -27,7 +27,9 @@ from gradtx.tree.casts import real_zeros, zeros
 
 @schedule
 def fourth_root(count: Array) -> Array:
-    """The bound that ADOPT's paper gives: k = (t − 1)^¼, where t − 1 is the count of updates made so far."""
+    """The bound that ADOPT's paper gives: k = (t − 1)^¼, where t − 1 is the count of updates made
+    so far.
+    """
     return jnp.sqrt(jnp.sqrt(jnp.asarray(count, jnp.result_type(float))))
 
 
@@ -58,7 +60,9 @@ def _update(
         scaled = jnp.clip(scaled, -clip_value_fn, clip_value_fn)
     mu = jnp.where(first, slots.mu, average(slots.mu, scaled, b1))
     direction = average(mu, scaled, b1) if nesterov else mu
-    return jnp.where(first, 0 * grad, direction), Moments(mu, jnp.where(first, square, average(slots.nu, square, b2)))
+    return jnp.where(first, 0 * grad, direction), Moments(
+        mu, jnp.where(first, square, average(slots.nu, square, b2))
+    )
 
 
 @definition
@@ -72,7 +76,8 @@ def scale_by_adopt(
     use_clipping: bool = True,
     clip_value_fn: NonNegative = BOUND,
 ) -> GradientTransformation:
-    """ADOPT's direction: u is an average of g / max(√v, ε), where v is an average of g² up to the step before.
+    """ADOPT's direction: u is an average of g / max(√v, ε), where v is an average of g² up to the
+    step before.
 
     Args:
       b1: β1 in [0, 1), decay of the average of scaled gradients.
@@ -81,7 +86,8 @@ def scale_by_adopt(
       mu_dtype: dtype of the average; None: the parameter's, float32 at least.
       nesterov: look ahead by one more step of the average.
       use_clipping: whether scaled gradients are held inside [−k, k].
-      clip_value_fn: k, a function of the count of updates made so far, a schedule or a number; the paper's is count^¼.
+      clip_value_fn: k, a function of the count of updates made so far, a schedule or a number; the
+        paper's is count^¼.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -102,7 +108,14 @@ def scale_by_adopt(
     """
     hyperparams = {"b1": b1, "b2": b2, "eps": eps, "clip_value_fn": clip_value_fn}
     options = {"mu_dtype": mu_dtype, "nesterov": nesterov, "use_clipping": use_clipping}
-    return leafwise(_init, _update, hyperparams=hyperparams, options=options, real_only=use_clipping, name="scale_by_adopt")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options=options,
+        real_only=use_clipping,
+        name="scale_by_adopt",
+    )
 
 
 @definition
@@ -118,13 +131,15 @@ def adopt(
     clip_value_fn: NonNegative = BOUND,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
-    r"""Adam that converges for every β2: each gradient is divided by an average that does not hold it.
+    r"""Adam that converges for every β2: each gradient is divided by an average that does not hold
+    it.
 
-    For every array, all of one shape: c = g / max(√v, ε) held inside [−k, k], m ← β1 m + (1 − β1) c, θ ← θ − η m, and only
-    then v ← β2 v + (1 − β2) g². The first step sets v = g² and moves nothing.
+    For every array, all of one shape: c = g / max(√v, ε) held inside [−k, k], m ← β1 m + (1 − β1)
+    c, θ ← θ − η m, and only then v ← β2 v + (1 − β2) g². The first step sets v = g² and moves
+    nothing.
 
-    When: in Adam's place, with its learning rate, where training is unstable or β2 hard to choose. When not: a handful of steps,
-    of which the first is spent.
+    When: in Adam's place, with its learning rate, where training is unstable or β2 hard to choose.
+    When not: a handful of steps, of which the first is spent.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
@@ -133,9 +148,12 @@ def adopt(
       eps: ε ≥ 0, the least divisor; 1e-6.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: look ahead by one more step of m.
-      use_clipping: whether c is held inside [−k, k]; without it one small first gradient makes a huge second step.
-      clip_value_fn: k, a function of the count of updates made so far, a schedule or a number; the paper's is count^¼.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      use_clipping: whether c is held inside [−k, k]; without it one small first gradient makes a
+        huge second step.
+      clip_value_fn: k, a function of the count of updates made so far, a schedule or a number; the
+        paper's is count^¼.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -155,5 +173,13 @@ def adopt(
 
     Taniguchi et al. 2024, arXiv 2411.02853.
     """
-    rule = scale_by_adopt(b1, b2, eps, mu_dtype, nesterov=nesterov, use_clipping=use_clipping, clip_value_fn=clip_value_fn)
+    rule = scale_by_adopt(
+        b1,
+        b2,
+        eps,
+        mu_dtype,
+        nesterov=nesterov,
+        use_clipping=use_clipping,
+        clip_value_fn=clip_value_fn,
+    )
     return descend(rule, learning_rate, **flags)

@@ -12,17 +12,19 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
 
 
 class MaxMoments(NamedTuple):
-    """Averages of gradients (mu) and of squared gradients (nu), and the largest of the latter so far."""
+    """Averages of gradients (mu) and of squared gradients (nu), and the largest of the latter so
+    far.
+    """
 
     mu: jax.Array
     nu: Squares
@@ -50,7 +52,9 @@ def _update(
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
     corrected = debias(nu, b2, step) if bias_correction_nu and max_after_bias_correction else nu
     nu_max = jnp.maximum(slots.nu_max, corrected)
-    top = debias(nu_max, b2, step) if bias_correction_nu and not max_after_bias_correction else nu_max
+    top = (
+        debias(nu_max, b2, step) if bias_correction_nu and not max_after_bias_correction else nu_max
+    )
     mean = debias(mu, b1, step) if bias_correction_mu else mu
     return mean / (jnp.sqrt(top + eps_root) + eps), MaxMoments(mu, nu, nu_max)
 
@@ -77,7 +81,8 @@ def scale_by_amsgrad(
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       bias_correction_mu: m / (1 − β1^t) in place of m.
       bias_correction_nu: r / (1 − β2^t) in place of r.
-      max_after_bias_correction: whether the maximum is taken of corrected averages; False: of r, and then it is corrected, as in torch.
+      max_after_bias_correction: whether the maximum is taken of corrected averages; False: of r,
+        and then it is corrected, as in torch.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -99,7 +104,9 @@ def scale_by_amsgrad(
         "max_after_bias_correction": max_after_bias_correction,
     }
     hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(_init, _update, hyperparams=hyperparams, options=options, name="scale_by_amsgrad")
+    return leafwise(
+        _init, _update, hyperparams=hyperparams, options=options, name="scale_by_amsgrad"
+    )
 
 
 @definition
@@ -118,12 +125,15 @@ def amsgrad(
 ) -> GradientTransformation:
     r"""Adam that never forgets how large gradients were, so that its steps only shrink.
 
-    For every array, all of one shape: Adam's m̂ and r̂, s ← max(s, r̂), θ ← θ − η m̂ / (√(s + ε_root) + ε).
+    For every array, all of one shape: Adam's m̂ and r̂, s ← max(s, r̂), θ ← θ − η m̂ / (√(s +
+    ε_root) + ε).
 
-    When: rare, large and telling gradients, which Adam forgets: there it may fail to converge, and AMSGrad does. When not:
-    one outlier slows a coordinate down for good; take `adam` with a larger `b2`.
+    When: rare, large and telling gradients, which Adam forgets: there it may fail to converge, and
+    AMSGrad does. When not: one outlier slows a coordinate down for good; take `adam` with a larger
+    `b2`.
 
-    torch's rule, with its order of maximum and correction, is `amsgrad(eta, max_after_bias_correction=False)`.
+    torch's rule, with its order of maximum and correction, is `amsgrad(eta,
+    max_after_bias_correction=False)`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
@@ -134,8 +144,10 @@ def amsgrad(
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       bias_correction_mu: m / (1 − β1^t) in place of m.
       bias_correction_nu: r / (1 − β2^t) in place of r.
-      max_after_bias_correction: whether the maximum is taken of corrected averages; False: of r, and then it is corrected, as in torch.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      max_after_bias_correction: whether the maximum is taken of corrected averages; False: of r,
+        and then it is corrected, as in torch.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -157,5 +169,13 @@ def amsgrad(
     Reddi, Kale and Kumar 2018, arXiv 1904.09237, Algorithm 2.
     """
     correct = {"bias_correction_mu": bias_correction_mu, "bias_correction_nu": bias_correction_nu}
-    rule = scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, **correct, max_after_bias_correction=max_after_bias_correction)
+    rule = scale_by_amsgrad(
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        **correct,
+        max_after_bias_correction=max_after_bias_correction,
+    )
     return descend(rule, learning_rate, **flags)

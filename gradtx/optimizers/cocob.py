@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import add_decayed_weights, scale_by_learning_rate
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative, Precise
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import add_decayed_weights, scale_by_learning_rate
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import NonNegative, Precise
+from gradtx.engine.selector import Where
 from gradtx.tree.casts import copied, full, zeros
 
 
@@ -35,13 +35,17 @@ def _init(param: jax.Array, *, eps: jax.Array) -> Slots:
     return Slots(copied(param), zeros(param), zeros(param), full(param, eps), zeros(param))
 
 
-def _update(grad: jax.Array, slots: Slots, param: jax.Array, step: jax.Array, *, alpha: jax.Array) -> Any:
+def _update(
+    grad: jax.Array, slots: Slots, param: jax.Array, step: jax.Array, *, alpha: jax.Array
+) -> Any:
     scale, abs_sum = jnp.maximum(slots.scale, jnp.abs(grad)), slots.abs_sum + jnp.abs(grad)
     way = param - slots.init_params
     reward = jnp.maximum(slots.reward - way * grad, 0.0)
     grad_sum = slots.grad_sum - grad
     divisor = scale * jnp.maximum(abs_sum + scale, alpha * scale)
-    target = jnp.where(divisor > 0, grad_sum / jnp.where(divisor > 0, divisor, 1.0) * (scale + reward), 0 * grad)
+    target = jnp.where(
+        divisor > 0, grad_sum / jnp.where(divisor > 0, divisor, 1.0) * (scale + reward), 0 * grad
+    )
     return target - way, Slots(slots.init_params, grad_sum, abs_sum, scale, reward)
 
 
@@ -70,7 +74,14 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: NonNegative = 1e-8) -> Gradi
     Orabona and Tommasi 2017, arXiv 1705.07795, Algorithm 2.
     """
     hyperparams = {"alpha": alpha, "eps": eps}
-    return leafwise(_init, _update, hyperparams=hyperparams, needs_params=True, real_only=True, name="scale_by_cocob")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        needs_params=True,
+        real_only=True,
+        name="scale_by_cocob",
+    )
 
 
 @definition
@@ -81,17 +92,19 @@ def cocob(
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
 ) -> GradientTransformation:
-    r"""Steps without a learning rate: every coordinate bets on its next gradient with what its former bets won.
+    r"""Steps without a learning rate: every coordinate bets on its next gradient with what its
+    former bets won.
 
-    For every array, all of one shape, and g ← η (g + λ θ): L ← max(L, |g|), G ← G + |g|, R ← max(R − (θ − θ0) g, 0),
-    S ← S − g, θ ← θ0 + S / (L max(G + L, α L)) (L + R).
+    For every array, all of one shape, and g ← η (g + λ θ): L ← max(L, |g|), G ← G + |g|, R ← max(R
+    − (θ − θ0) g, 0), S ← S − g, θ ← θ0 + S / (L max(G + L, α L)) (L + R).
 
-    When: there is no time to tune anything, and memory enough. When not: memory is short; or the noise is large and
-    the end of the run matters, for steps do not shrink by themselves as a schedule makes them.
+    When: there is no time to tune anything, and memory enough. When not: memory is short; or the
+    noise is large and the end of the run matters, for steps do not shrink by themselves as a
+    schedule makes them.
 
     Args:
-      learning_rate: η ≥ 0, a factor of the gradient: as a number it changes nothing, for COCOB does not see the gradient's
-        scale; a schedule gives gradients unequal weight.
+      learning_rate: η ≥ 0, a factor of the gradient: as a number it changes nothing, for COCOB does
+        not see the gradient's scale; a schedule gives gradients unequal weight.
       alpha: α ≥ 0; the first steps are no longer than 1/α; 100.
       eps: ε ≥ 0, the least of L; 1e-8.
       weight_decay: λ ≥ 0, an L2 penalty, part of the gradient; 0 to 1e-3.
@@ -119,5 +132,7 @@ def cocob(
     Orabona and Tommasi 2017, arXiv 1705.07795, Algorithm 2.
     """
     return chain(
-        add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate, flip_sign=False), scale_by_cocob(alpha, eps)
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate, flip_sign=False),
+        scale_by_cocob(alpha, eps),
     )

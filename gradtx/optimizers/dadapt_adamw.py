@@ -1,4 +1,5 @@
-r"""D-Adaptation of AdamW: Adam's step, times a lower bound d of the distance to the solution that only grows.
+r"""D-Adaptation of AdamW: Adam's step, times a lower bound d of the distance to the solution that
+only grows.
 
 γ = η d √(1 − β2^t) / (1 − β1^t)          β3 = √β2
 r ← β3 r + (1 − β3) γ Σ ⟨g, s / (√v + ε)⟩                   (s and v of the step before)
@@ -14,16 +15,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Positive, Squares
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative, Positive, Squares
 from gradtx.transforms.moments import average, corrected_rate
 from gradtx.tree.arithmetic import abs_sq, dot, finite, finite_or, total
 from gradtx.tree.casts import real_zeros, zeros
 
 
 class Slots(NamedTuple):
-    """Averages of scaled gradients (mu), of squared gradients (nu), and a weighted sum of gradients."""
+    """Averages of scaled gradients (mu), of squared gradients (nu), and a weighted sum of
+    gradients.
+    """
 
     mu: jax.Array
     nu: Squares
@@ -49,10 +52,15 @@ def init_estimate(*, estim_lr0: jax.Array) -> Estimate:
 
 
 def grown(old: Estimate, numerator: jax.Array, divisor: jax.Array) -> Estimate:
-    """d ← max(d, r / divisor); a divisor of zero and sums that overflow leave the estimate as it was."""
+    """d ← max(d, r / divisor); a divisor of zero and sums that overflow leave the estimate as it
+    was.
+    """
     ratio = numerator / jnp.where(divisor > 0, divisor, 1.0)
     usable = (divisor > 0) & jnp.isfinite(ratio)
-    return Estimate(jnp.where(usable, jnp.maximum(old.estim_lr, ratio), old.estim_lr), finite_or(numerator, old.numerator))
+    return Estimate(
+        jnp.where(usable, jnp.maximum(old.estim_lr, ratio), old.estim_lr),
+        finite_or(numerator, old.numerator),
+    )
 
 
 def norm1(array: jax.Array) -> jax.Array:
@@ -86,7 +94,15 @@ def _measure(
     return Found(dot(grad, scaled), norm1(_new_sum(grad, slots.grad_sum, rate, b2)))
 
 
-def _conclude(found: Any, shared: Estimate, step: jax.Array, *, learning_rate: jax.Array, b1: jax.Array, b2: jax.Array) -> Any:
+def _conclude(
+    found: Any,
+    shared: Estimate,
+    step: jax.Array,
+    *,
+    learning_rate: jax.Array,
+    b1: jax.Array,
+    b2: jax.Array,
+) -> Any:
     b3 = jnp.sqrt(b2)
     rate = corrected_rate(learning_rate * shared.estim_lr, b1, b2, step)
     numerator = average(shared.numerator, rate * total(found.inner), b3)
@@ -106,7 +122,9 @@ def _update(
     rate: jax.Array,
 ) -> Any:
     mu, nu = average(slots.mu, rate * grad, b1), average(slots.nu, abs_sq(grad), b2)
-    return -mu / (jnp.sqrt(nu) + eps) - rate * weight_decay * param, Slots(mu, nu, _new_sum(grad, slots.grad_sum, rate, b2))
+    return -mu / (jnp.sqrt(nu) + eps) - rate * weight_decay * param, Slots(
+        mu, nu, _new_sum(grad, slots.grad_sum, rate, b2)
+    )
 
 
 @definition
@@ -117,23 +135,27 @@ def dadapt_adamw(
     estim_lr0: Positive = 1e-6,
     weight_decay: NonNegative = 0.0,
 ) -> GradientTransformation:
-    r"""AdamW whose learning rate is an estimate of the distance to the solution, from below, that grows as it learns.
+    r"""AdamW whose learning rate is an estimate of the distance to the solution, from below, that
+    grows as it learns.
 
-    For every array, all of one shape but d, r and γ, which are scalars of the whole tree: γ = η d √(1 − β2^t)/(1 − β1^t),
-    r ← β3 r + (1 − β3) γ ⟨g, s/(√v + ε)⟩, m ← β1 m + (1 − β1) γ g, v ← β2 v + (1 − β2) g², s ← β3 s + (1 − β3) γ g,
-    d ← max(d, r/((1 − β3) ‖s‖₁)), θ ← θ − m/(√v + ε) − γ λ θ, with β3 = √β2.
+    For every array, all of one shape but d, r and γ, which are scalars of the whole tree: γ = η d
+    √(1 − β2^t)/(1 − β1^t), r ← β3 r + (1 − β3) γ ⟨g, s/(√v + ε)⟩, m ← β1 m + (1 − β1) γ g, v ← β2 v
+    + (1 − β2) g², s ← β3 s + (1 − β3) γ g, d ← max(d, r/((1 − β3) ‖s‖₁)), θ ← θ − m/(√v + ε) − γ λ
+    θ, with β3 = √β2.
 
-    When: Adam suits the problem and its learning rate is unknown. When not: `prodigy` is at hand, which finds the same
-    number sooner; or the learning rate is known, for `adamw` keeps a third less.
+    When: Adam suits the problem and its learning rate is unknown. When not: `prodigy` is at hand,
+    which finds the same number sooner; or the learning rate is known, for `adamw` keeps a third
+    less.
 
-    d never falls: one misleading stretch early leaves it too large. Entries that are not finite do not count in the sums, and
-    a step whose sums are zero or overflow leaves d as it was.
+    d never falls: one misleading stretch early leaves it too large. Entries that are not finite do
+    not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
 
     Args:
       learning_rate: η ≥ 0, a factor of the estimate, without unit; 1, or a schedule that ends in 0.
       betas: β1 and β2, each in [0, 1), as in Adam.
       eps: ε ≥ 0, beside the root; 1e-8.
-      estim_lr0: d before the first step, > 0, less than the distance; 1e-8 to 1e-4, with little effect.
+      estim_lr0: d before the first step, > 0, less than the distance; 1e-8 to 1e-4, with little
+        effect.
       weight_decay: λ ≥ 0, decoupled, per unit of γ; 0 to 0.1.
 
     Raises:
@@ -157,7 +179,14 @@ def dadapt_adamw(
     Defazio and Mishchenko 2023, arXiv 2301.07733, the algorithm for Adam, with bias correction.
     """
     b1, b2 = betas
-    hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "estim_lr0": estim_lr0, "weight_decay": weight_decay}
+    hyperparams = {
+        "learning_rate": learning_rate,
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        "estim_lr0": estim_lr0,
+        "weight_decay": weight_decay,
+    }
     return leafwise(
         _init,
         _update,

@@ -1,4 +1,5 @@
-r"""Dion: a low-rank orthogonal direction by one step of power iteration, and what it leaves out fed back to the momentum.
+r"""Dion: a low-rank orthogonal direction by one step of power iteration, and what it leaves out fed
+back to the momentum.
 
 X = m + g                                   (n, m)
 P = orth(Xᵀ Q)                              (m, r), by QR
@@ -15,12 +16,12 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.errors import HyperparamError
-from gradtx.core.matrixwise import matrixwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, Fraction, NonNegative, Precise
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.matrixwise import matrixwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import Decay, DTypeLike, Fraction, NonNegative, Precise
+from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.optimizers.adamw import adamw
 from gradtx.optimizers.muon import Scaling, check_scaling, factor_of
@@ -29,20 +30,34 @@ from gradtx.wrappers.by_role import by_role
 
 
 class Feedback(NamedTuple):
-    """The momentum with what was left out, and the basis of inputs from which power iteration goes on."""
+    """The momentum with what was left out, and the basis of inputs from which power iteration goes
+    on.
+    """
 
     mu: jax.Array
     basis: Precise
 
 
-def _init(param: jax.Array, *, rank_fraction: float, mu_dtype: DTypeLike | None, seed: int) -> Feedback:
+def _init(
+    param: jax.Array, *, rank_fraction: float, mu_dtype: DTypeLike | None, seed: int
+) -> Feedback:
     *batch, inputs, outputs = param.shape
     rank = min(inputs, outputs, max(1, math.ceil(rank_fraction * min(inputs, outputs))))
-    start = jax.random.normal(jax.random.key(seed), (*batch, inputs, rank), jnp.float32)  # alike in every precision
+    start = jax.random.normal(
+        jax.random.key(seed), (*batch, inputs, rank), jnp.float32
+    )  # alike in every precision
     return Feedback(zeros(param, mu_dtype), start.astype(compute_dtype(param.dtype)))
 
 
-def _update(grad: jax.Array, slots: Feedback, param: None, step: jax.Array, *, mu: jax.Array, scaling: Scaling) -> Any:
+def _update(
+    grad: jax.Array,
+    slots: Feedback,
+    param: None,
+    step: jax.Array,
+    *,
+    mu: jax.Array,
+    scaling: Scaling,
+) -> Any:
     if not grad.size:
         return grad, slots
     total = slots.mu + grad
@@ -51,7 +66,9 @@ def _update(grad: jax.Array, slots: Feedback, param: None, step: jax.Array, *, m
     adjoint = outputs.mT.conj()
     lengths = jnp.linalg.norm(inputs, axis=-2, keepdims=True)
     unit = inputs / jnp.where(lengths == 0, 1, lengths)
-    kept = Feedback(total - (1 - mu) * (inputs @ adjoint), jnp.where(lengths == 0, slots.basis, unit))
+    kept = Feedback(
+        total - (1 - mu) * (inputs @ adjoint), jnp.where(lengths == 0, slots.basis, unit)
+    )
     return factor_of(scaling, grad.shape) * (unit @ adjoint), kept
 
 
@@ -66,10 +83,12 @@ def scale_by_dion(
     dimensions: Any = None,
     shard: Any = None,
 ) -> GradientTransformation:
-    r"""Dion's direction: u = s Q Pᵀ, with P = orth(Xᵀ Q), R = X P, X = m + g; then m ← X − (1 − μ) R Pᵀ and Q ← R with columns of length 1.
+    r"""Dion's direction: u = s Q Pᵀ, with P = orth(Xᵀ Q), R = X P, X = m + g; then m ← X − (1 − μ)
+    R Pᵀ and Q ← R with columns of length 1.
 
-    X is (n, m), P is (m, r), Q and R are (n, r), and r is the `rank_fraction` of min(n, m), rounded up. A direction that X does not have
-    is left out of u, and its column of Q stays as it was; a zero gradient gives zero.
+    X is (n, m), P is (m, r), Q and R are (n, r), and r is the `rank_fraction` of min(n, m), rounded
+    up. A direction that X does not have is left out of u, and its column of Q stays as it was; a
+    zero gradient gives zero.
 
     Args:
       rank_fraction: r / min(n, m) in (0, 1]; static.
@@ -77,7 +96,8 @@ def scale_by_dion(
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       scaling: s, as in `muon`.
       seed: of the normal numbers that Q starts from, the same for matrices of one shape.
-      dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in `matrixwise`.
+      dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
+        `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
 
     Raises:
@@ -97,11 +117,30 @@ def scale_by_dion(
 
     Ahn and others 2025, arXiv 2504.05295, Algorithm 1.
     """
-    if isinstance(rank_fraction, bool) or not isinstance(rank_fraction, float | int) or not 0 < rank_fraction <= 1:
-        raise HyperparamError(f"scale_by_dion: rank_fraction = {rank_fraction!r} is outside its range (0, 1]")
+    if (
+        isinstance(rank_fraction, bool)
+        or not isinstance(rank_fraction, float | int)
+        or not 0 < rank_fraction <= 1
+    ):
+        raise HyperparamError(
+            f"scale_by_dion: rank_fraction = {rank_fraction!r} is outside its range (0, 1]"
+        )
     check_scaling("scale_by_dion", scaling)
-    options = {"rank_fraction": rank_fraction, "mu_dtype": mu_dtype, "seed": seed, "scaling": scaling}
-    return matrixwise(_init, _update, hyperparams={"mu": mu}, options=options, dimensions=dimensions, shard=shard, name="scale_by_dion")
+    options = {
+        "rank_fraction": rank_fraction,
+        "mu_dtype": mu_dtype,
+        "seed": seed,
+        "scaling": scaling,
+    }
+    return matrixwise(
+        _init,
+        _update,
+        hyperparams={"mu": mu},
+        options=options,
+        dimensions=dimensions,
+        shard=shard,
+        name="scale_by_dion",
+    )
 
 
 @definition
@@ -125,19 +164,22 @@ def dion(
     shard: Any = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Hidden matrices move in a few orthogonal directions at a time, what is left out comes later; Adam moves the rest.
+    r"""Hidden matrices move in a few orthogonal directions at a time, what is left out comes later;
+    Adam moves the rest.
 
-    For every hidden matrix θ, g, m of shape (n, m): X = m + g, P = orth(Xᵀ Q) of shape (m, r), R = X P, m ← X − (1 − μ) R Pᵀ,
-    Q ← R with columns of length 1, θ ← θ − η (s Q Pᵀ + λ θ), s = √(fan_out/fan_in). One step of power iteration from the last Q
-    stands for Muon's orthogonal factor, at 2 r / min(n, m) of the cost of one of its products and a QR of (m, r).
-    Embeddings, heads, norms, biases and vectors get AdamW, by their paths (`by_role`).
+    For every hidden matrix θ, g, m of shape (n, m): X = m + g, P = orth(Xᵀ Q) of shape (m, r), R =
+    X P, m ← X − (1 − μ) R Pᵀ, Q ← R with columns of length 1, θ ← θ − η (s Q Pᵀ + λ θ), s =
+    √(fan_out/fan_in). One step of power iteration from the last Q stands for Muon's orthogonal
+    factor, at 2 r / min(n, m) of the cost of one of its products and a QR of (m, r). Embeddings,
+    heads, norms, biases and vectors get AdamW, by their paths (`by_role`).
 
-    When: as Muon, where its products are too costly, or its matrices lie on several devices. When not: matrices are small, and whole
-    orthogonal factors cost little; QR is slow on accelerators.
+    When: as Muon, where its products are too costly, or its matrices lie on several devices. When
+    not: matrices are small, and whole orthogonal factors cost little; QR is slow on accelerators.
 
     Args:
       learning_rate: η ≥ 0; 0.01, at every width.
-      rank_fraction: r / min(n, m) in (0, 1]; static; 1/16 to 1/4 for large matrices, where 1 is Muon's direction, nearly.
+      rank_fraction: r / min(n, m) in (0, 1]; static; 1/16 to 1/4 for large matrices, where 1 is
+        Muon's direction, nearly.
       mu: μ in [0, 1], the momentum; 0.95.
       weight_decay: λ ≥ 0 of hidden matrices, a fraction per unit of learning rate; 0 to 0.1.
       mask: which of them decay; None: all.
@@ -150,10 +192,12 @@ def dion(
       adam_eps: ε of AdamW.
       adam_weight_decay: λ ≥ 0 of AdamW.
       routes: rules `[(pattern, "dion" or "adam"), ...]` that go before the roles.
-      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`; arrays of more than two axes are hidden
-        matrices only if they are named here, or sent by a route, which takes the last two for inputs and outputs.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`; arrays
+        of more than two axes are hidden matrices only if they are named here, or sent by a route,
+        which takes the last two for inputs and outputs.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for both.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for
+        both.
 
     Raises:
       HyperparamError: a number out of its range, an unknown scaling.
@@ -176,7 +220,13 @@ def dion(
 
     Ahn and others 2025, arXiv 2504.05295, Algorithm 1.
     """
-    direction = scale_by_dion(rank_fraction, mu, mu_dtype, scaling=scaling, seed=seed, dimensions=dimensions, shard=shard)
+    direction = scale_by_dion(
+        rank_fraction, mu, mu_dtype, scaling=scaling, seed=seed, dimensions=dimensions, shard=shard
+    )
     rate = learning_rate if adam_learning_rate is None else adam_learning_rate
     rest = adamw(rate, adam_b1, adam_b2, adam_eps, 0.0, mu_dtype, adam_weight_decay, **flags)
-    return by_role({"dion": descend(direction, learning_rate, weight_decay, mask, **flags), "adam": rest}, routes, dimensions)
+    return by_role(
+        {"dion": descend(direction, learning_rate, weight_decay, mask, **flags), "adam": rest},
+        routes,
+        dimensions,
+    )

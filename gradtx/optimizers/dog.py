@@ -4,20 +4,20 @@ r"""DoG: the learning rate is the distance travelled over the root of the sum of
     G ← G + ‖g‖²
     θ ← θ − η r / √(G + ε) g
 
-Norms run over all arrays. `scale_by_distance_over_gradients` is the same for every array by itself (layer-wise DoG).
-"""
+Norms run over all arrays. `scale_by_distance_over_gradients` is the same for every array by itself
+(layer-wise DoG)."""
 
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import descend
-from gradtx.core.errors import HyperparamError
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import DTypeLike, Hyperparam, NonNegative, Precise
+from gradtx.compose.descend import descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import DTypeLike, Hyperparam, NonNegative, Precise
+from gradtx.engine.selector import Where
 from gradtx.tree.arithmetic import abs_sq, finite, finite_or, total
 from gradtx.tree.casts import copied
 
@@ -38,7 +38,9 @@ class Travelled(NamedTuple):
 
 
 class Squares(NamedTuple):
-    """Squared norms of one array: of its gradient, of its way from the first parameters, and of these."""
+    """Squared norms of one array: of its gradient, of its way from the first parameters, and of
+    these.
+    """
 
     grad: jax.Array
     way: jax.Array
@@ -55,7 +57,11 @@ def finite_square(array: jax.Array) -> jax.Array:
 
 
 def measure_way(grad: jax.Array, slots: Start, param: jax.Array, step: jax.Array) -> Squares:
-    return Squares(finite_square(grad), finite_square(param - slots.init_params), finite_square(slots.init_params))
+    return Squares(
+        finite_square(grad),
+        finite_square(param - slots.init_params),
+        finite_square(slots.init_params),
+    )
 
 
 def ratio(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
@@ -68,19 +74,34 @@ def _init_shared() -> Travelled:
 
 
 def _conclude(
-    found: Any, shared: Travelled, step: jax.Array, *, eps: jax.Array, first_value: jax.Array, first_step: FirstStep
+    found: Any,
+    shared: Travelled,
+    step: jax.Array,
+    *,
+    eps: jax.Array,
+    first_value: jax.Array,
+    first_step: FirstStep,
 ) -> tuple[dict[str, Any], Travelled]:
-    start = {"distance": 1.0, "learning_rate": 0.0, "heuristic": 1 + jnp.sqrt(total(found.start))}[first_step] * first_value
-    far = jnp.maximum(jnp.where(step == 1, start, shared.max_dist), finite_or(jnp.sqrt(total(found.way)), shared.max_dist))
+    start = {"distance": 1.0, "learning_rate": 0.0, "heuristic": 1 + jnp.sqrt(total(found.start))}[
+        first_step
+    ] * first_value
+    far = jnp.maximum(
+        jnp.where(step == 1, start, shared.max_dist),
+        finite_or(jnp.sqrt(total(found.way)), shared.max_dist),
+    )
     square = total(found.grad)
     # A norm that overflows makes a step of zero, and is not added: the sum would stay infinite.
     rate = ratio(far, jnp.sqrt(shared.sum_sq_norm_grads + square + eps))
     if first_step == "learning_rate":
         rate = jnp.where(step == 1, first_value, rate)
-    return {"rate": rate}, Travelled(far, finite_or(shared.sum_sq_norm_grads + square, shared.sum_sq_norm_grads))
+    return {"rate": rate}, Travelled(
+        far, finite_or(shared.sum_sq_norm_grads + square, shared.sum_sq_norm_grads)
+    )
 
 
-def scale_by_rate(grad: jax.Array, slots: Start, param: jax.Array, step: jax.Array, *, rate: jax.Array) -> Any:
+def scale_by_rate(
+    grad: jax.Array, slots: Start, param: jax.Array, step: jax.Array, *, rate: jax.Array
+) -> Any:
     return rate * grad, slots
 
 
@@ -97,15 +118,18 @@ def dog(
     For arrays of any shapes, with norms over all of them: r ← max(r, ‖θ − θ0‖), G ← G + ‖g‖²,
     θ ← θ − η r / √(G + ε) g.
 
-    When: SGD suits the problem and its learning rate is unknown; the paper averages the iterates for evaluation. When not: arrays
-    differ in scale by far; take `scale_by_distance_over_gradients`, or `prodigy`.
+    When: SGD suits the problem and its learning rate is unknown; the paper averages the iterates
+    for evaluation. When not: arrays differ in scale by far; take
+    `scale_by_distance_over_gradients`, or `prodigy`.
 
-    Entries that are not finite do not count in the norms; a norm that overflows makes a step of zero.
+    Entries that are not finite do not count in the norms; a norm that overflows makes a step of
+    zero.
 
     Args:
       learning_rate: η ≥ 0, a factor without unit; 1, or a schedule.
-      init_step: the first step: ("distance", r) for r before it, in parameter units; ("heuristic", c) for r = c (1 + ‖θ0‖);
-        ("learning_rate", a) for a first step of a g, after which r is its length. Static. 1e-6 to 1e-4 of what is expected.
+      init_step: the first step: ("distance", r) for r before it, in parameter units; ("heuristic",
+        c) for r = c (1 + ‖θ0‖); ("learning_rate", a) for a first step of a g, after which r is its
+        length. Static. 1e-6 to 1e-4 of what is expected.
       eps: ε ≥ 0, under the root; 1e-8.
       weight_decay: λ ≥ 0, an L2 penalty: g ← g + λ θ before all this; None for no such term.
       mask: which leaves decay (see `masked`); None: all.
@@ -149,19 +173,30 @@ def checked_first_step(init_step: Any) -> tuple[FirstStep, float]:
     forms = get_args(FirstStep)
     if not isinstance(init_step, tuple | list) or len(init_step) != 2 or init_step[0] not in forms:
         known = ", ".join(map(repr, forms))
-        raise HyperparamError(f"dog: init_step = {init_step!r} is no pair of a form and a number; the forms are {known}")
+        raise HyperparamError(
+            f"dog: init_step = {init_step!r} is no pair of a form and a number; the forms are {known}"
+        )
     return init_step[0], init_step[1]
 
 
 def descend_with_penalty(
-    rule: GradientTransformation, learning_rate: NonNegative, weight_decay: NonNegative | None, mask: Where | None
+    rule: GradientTransformation,
+    learning_rate: NonNegative,
+    weight_decay: NonNegative | None,
+    mask: Where | None,
 ) -> GradientTransformation:
     """θ ← θ − η u, with weight decay, if any, as an L2 penalty that the rule sees."""
-    return descend(rule, learning_rate) if weight_decay is None else descend(rule, learning_rate, weight_decay, mask, decay_form="l2")
+    return (
+        descend(rule, learning_rate)
+        if weight_decay is None
+        else descend(rule, learning_rate, weight_decay, mask, decay_form="l2")
+    )
 
 
 class LayerTravelled(NamedTuple):
-    """What one array keeps for itself: its largest distance, the sum of its squared gradients, its first value."""
+    """What one array keeps for itself: its largest distance, the sum of its squared gradients, its
+    first value.
+    """
 
     max_dist: jax.Array
     grad_sum_of_squares: jax.Array
@@ -176,26 +211,38 @@ def _init_layer(param: jax.Array, *, reps_rel: jax.Array, param_dtype: DTypeLike
 
 
 def _update_layer(
-    grad: jax.Array, slots: LayerTravelled, param: jax.Array, step: jax.Array, *, eps: jax.Array, global_scale: jax.Array
+    grad: jax.Array,
+    slots: LayerTravelled,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    eps: jax.Array,
+    global_scale: jax.Array,
 ) -> Any:
     way = jnp.sqrt(finite_square(param - slots.init_params))
     far = jnp.maximum(slots.max_dist, finite_or(way, slots.max_dist))
     squares = slots.grad_sum_of_squares + finite_square(grad)
     rate = global_scale * ratio(far, jnp.sqrt(squares + eps))
-    return rate * grad, LayerTravelled(far, finite_or(squares, slots.grad_sum_of_squares), slots.init_params)
+    return rate * grad, LayerTravelled(
+        far, finite_or(squares, slots.grad_sum_of_squares), slots.init_params
+    )
 
 
 @definition
 def scale_by_distance_over_gradients(
-    reps_rel: NonNegative = 1e-6, eps: NonNegative = 1e-8, param_dtype: DTypeLike = jnp.float32, global_scale: Hyperparam = 1.0
+    reps_rel: NonNegative = 1e-6,
+    eps: NonNegative = 1e-8,
+    param_dtype: DTypeLike = jnp.float32,
+    global_scale: Hyperparam = 1.0,
 ) -> GradientTransformation:
-    """Layer-wise DoG: u = c r / √(G + ε) g, with r = max ‖θ − θ0‖ and G = Σ ‖g‖² of each array by itself.
+    """Layer-wise DoG: u = c r / √(G + ε) g, with r = max ‖θ − θ0‖ and G = Σ ‖g‖² of each array by
+    itself.
 
     Args:
       reps_rel: ρ ≥ 0: r begins as ρ (1 + ‖θ0‖); 1e-8 to 1e-4.
       eps: ε ≥ 0, under the root.
-      param_dtype: dtype of θ0, unless that of the parameter, or float32, is wider: a copy narrower than the parameter would
-        show its own rounding as a distance.
+      param_dtype: dtype of θ0, unless that of the parameter, or float32, is wider: a copy narrower
+        than the parameter would show its own rounding as a distance.
       global_scale: c, a factor of all updates.
 
     Raises:
@@ -216,4 +263,11 @@ def scale_by_distance_over_gradients(
     hyperparams = {"reps_rel": reps_rel, "eps": eps, "global_scale": global_scale}
     options = {"param_dtype": param_dtype}
     name = "scale_by_distance_over_gradients"
-    return leafwise(_init_layer, _update_layer, hyperparams=hyperparams, options=options, needs_params=True, name=name)
+    return leafwise(
+        _init_layer,
+        _update_layer,
+        hyperparams=hyperparams,
+        options=options,
+        needs_params=True,
+        name=name,
+    )

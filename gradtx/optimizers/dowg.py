@@ -12,16 +12,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative
-from gradtx.optimizers.dog import descend_with_penalty, init_start, measure_way, ratio, scale_by_rate
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import NonNegative
+from gradtx.engine.selector import Where
+from gradtx.optimizers.dog import (
+    descend_with_penalty,
+    init_start,
+    measure_way,
+    ratio,
+    scale_by_rate,
+)
 from gradtx.tree.arithmetic import finite_or, total
 
 
 class Travelled(NamedTuple):
-    """The largest squared distance from the first parameters, and the sum of squared gradients that it weights."""
+    """The largest squared distance from the first parameters, and the sum of squared gradients that
+    it weights.
+    """
 
     estim_sq_dist: jax.Array
     weighted_sq_norm_grads: jax.Array
@@ -31,11 +39,15 @@ def _init_shared(*, init_estim_sq_dist: jax.Array) -> Travelled:
     return Travelled(jnp.asarray(init_estim_sq_dist), jnp.zeros(()))
 
 
-def _conclude(found: Any, shared: Travelled, step: jax.Array, *, eps: jax.Array) -> tuple[dict[str, Any], Travelled]:
+def _conclude(
+    found: Any, shared: Travelled, step: jax.Array, *, eps: jax.Array
+) -> tuple[dict[str, Any], Travelled]:
     far = jnp.maximum(shared.estim_sq_dist, finite_or(total(found.way), shared.estim_sq_dist))
     # A norm that overflows makes a step of zero, and is not added: the sum would stay infinite.
     squares = shared.weighted_sq_norm_grads + far * total(found.grad)
-    return {"rate": ratio(far, jnp.sqrt(squares) + eps)}, Travelled(far, finite_or(squares, shared.weighted_sq_norm_grads))
+    return {"rate": ratio(far, jnp.sqrt(squares) + eps)}, Travelled(
+        far, finite_or(squares, shared.weighted_sq_norm_grads)
+    )
 
 
 @definition
@@ -46,14 +58,18 @@ def dowg(
     weight_decay: NonNegative | None = None,
     mask: Where | None = None,
 ) -> GradientTransformation:
-    r"""SGD whose learning rate is how far it came, over the root of a sum of squared gradients that counts late ones more.
+    r"""SGD whose learning rate is how far it came, over the root of a sum of squared gradients that
+    counts late ones more.
 
-    For arrays of any shapes, with norms over all of them: D ← max(D, ‖θ − θ0‖²), V ← V + D ‖g‖², θ ← θ − η D/(√V + ε) g.
+    For arrays of any shapes, with norms over all of them: D ← max(D, ‖θ − θ0‖²), V ← V + D ‖g‖², θ
+    ← θ − η D/(√V + ε) g.
 
-    When: as `dog`, which it outpaces, since early gradients are soon outweighed. When not: arrays differ in scale by far; take
-    `prodigy`. Larger steps may diverge on networks where those of `dog` do not.
+    When: as `dog`, which it outpaces, since early gradients are soon outweighed. When not: arrays
+    differ in scale by far; take `prodigy`. Larger steps may diverge on networks where those of
+    `dog` do not.
 
-    Entries that are not finite do not count in the norms; a norm that overflows makes a step of zero.
+    Entries that are not finite do not count in the norms; a norm that overflows makes a step of
+    zero.
 
     Args:
       learning_rate: η ≥ 0, a factor without unit; 1, or a schedule.
@@ -85,7 +101,10 @@ def dowg(
     rule = leafwise(
         init_start,
         scale_by_rate,
-        hyperparams={"init_estim_sq_dist": eps if init_estim_sq_dist is None else init_estim_sq_dist, "eps": eps},
+        hyperparams={
+            "init_estim_sq_dist": eps if init_estim_sq_dist is None else init_estim_sq_dist,
+            "eps": eps,
+        },
         measure=measure_way,
         conclude=_conclude,
         init_shared=_init_shared,

@@ -4,9 +4,9 @@ r"""Differentially private stochastic gradient descent.
 θ ← θ − η ḡ,   or with momentum as in `sgd`
 """
 
-from gradtx.core.chain import chain
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Fraction, Hyperparam, NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Fraction, Hyperparam, NonNegative
 from gradtx.optimizers.sgd import sgd
 from gradtx.transforms.privacy import differentially_private_aggregate
 
@@ -22,17 +22,22 @@ def dpsgd(
     *,
     seed: int | None = None,
 ) -> GradientTransformation:
-    r"""Gradient descent of which it can be proven how little any one example has to do with the result.
+    r"""Gradient descent of which it can be proven how little any one example has to do with the
+    result.
 
-    g_b is the gradient of example b = 1 .. B, over all arrays: ḡ = (Σ_b g_b min(1, c / ‖g_b‖) + σ c n) / B, then θ ← θ − η ḡ.
+    g_b is the gradient of example b = 1 .. B, over all arrays: ḡ = (Σ_b g_b min(1, c / ‖g_b‖) + σ c
+    n) / B, then θ ← θ − η ḡ.
 
-    Gradients are given per example, with a batch axis in front: `jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, batch)`.
+    Gradients are given per example, with a batch axis in front: `jax.vmap(jax.grad(loss),
+    in_axes=(None, 0))(params, batch)`.
 
-    When: training on data about persons, with an accountant for σ, B and the number of steps. When not: privacy is no matter; take `sgd`.
+    When: training on data about persons, with an accountant for σ, B and the number of steps. When
+    not: privacy is no matter; take `sgd`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per gradient unit.
-      l2_norm_clip: c ≥ 0, the most that one example may add to the sum; the median norm of the examples' gradients, or below.
+      l2_norm_clip: c ≥ 0, the most that one example may add to the sum; the median norm of the
+        examples' gradients, or below.
       noise_multiplier: σ ≥ 0, standard deviation of the noise over c; 0.5 to 4.
       key: a random key, or a number to make one from; keep it secret.
       momentum: μ in [0, 1]; None for none.
@@ -57,4 +62,7 @@ def dpsgd(
 
     Abadi et al. 2016, arXiv 1607.00133, Algorithm 1.
     """
-    return chain(differentially_private_aggregate(l2_norm_clip, noise_multiplier, key, seed=seed), sgd(learning_rate, momentum, nesterov))
+    return chain(
+        differentially_private_aggregate(l2_norm_clip, noise_multiplier, key, seed=seed),
+        sgd(learning_rate, momentum, nesterov),
+    )

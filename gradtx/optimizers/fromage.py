@@ -8,14 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import NonNegative
 from gradtx.transforms.trust import scale_by_trust_ratio
 
 
-def _update(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, learning_rate: jax.Array) -> Any:
+def _update(
+    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, learning_rate: jax.Array
+) -> Any:
     root = jnp.sqrt(1 + learning_rate**2)
     shrinkage = learning_rate**2 / (1 + root)  # root - 1, with all its digits
     return -(learning_rate * grad + shrinkage * param) / root, slots
@@ -25,11 +27,11 @@ def _update(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, 
 def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> GradientTransformation:
     r"""Every array moves by a fraction of its own norm, whatever the size of its gradient.
 
-    For every array, with its own norms: θ ← (θ − η (‖θ‖ / ‖g‖) g) / √(1 + η²). The root undoes the growth of ‖θ‖ that
-    steps across θ bring.
+    For every array, with its own norms: θ ← (θ − η (‖θ‖ / ‖g‖) g) / √(1 + η²). The root undoes the
+    growth of ‖θ‖ that steps across θ bring.
 
-    When: networks without tuned learning rates, GANs; η = 0.01 is a start for all. When not: arrays that start at zero, which
-    leave it slowly.
+    When: networks without tuned learning rates, GANs; η = 0.01 is a start for all. When not: arrays
+    that start at zero, which leave it slowly.
 
     Args:
       learning_rate: η ≥ 0, a fraction of the parameter per step; 0.01.
@@ -51,5 +53,11 @@ def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> Gradien
 
     Bernstein, Vahdat, Yue and Liu 2020, arXiv 2002.03432, Algorithm 1.
     """
-    step = leafwise(None, _update, hyperparams={"learning_rate": learning_rate}, needs_params=True, name="fromage")
+    step = leafwise(
+        None,
+        _update,
+        hyperparams={"learning_rate": learning_rate},
+        needs_params=True,
+        name="fromage",
+    )
     return chain(scale_by_trust_ratio(min_norm), step)

@@ -9,11 +9,11 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -24,7 +24,15 @@ def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Moments:
 
 
 def _update(
-    grad: jax.Array, slots: Moments, param: None, step: jax.Array, *, b1: jax.Array, b2: jax.Array, eps: jax.Array, eps_root: jax.Array
+    grad: jax.Array,
+    slots: Moments,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+    eps_root: jax.Array,
 ) -> Any:
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
     size = jnp.abs(debias(mu, b1, step)) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps)
@@ -62,7 +70,13 @@ def scale_by_grams(
     Cao, Li and Song 2024, arXiv 2412.17107, Algorithm 1.
     """
     hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(_init, _update, hyperparams=hyperparams, options={"mu_dtype": mu_dtype}, name="scale_by_grams")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options={"mu_dtype": mu_dtype},
+        name="scale_by_grams",
+    )
 
 
 @definition
@@ -81,8 +95,9 @@ def grams(
 
     For every array, all of one shape: θ ← θ − η (sign(g) |u| + λ θ), with Adam's u.
 
-    When: fine-tuning and pretraining where momentum overshoots; a bolder relative of Adam with `cautious=True`, which stands still
-    where the two disagree. When not: small noisy batches, where the sign of one gradient says little.
+    When: fine-tuning and pretraining where momentum overshoots; a bolder relative of Adam with
+    `cautious=True`, which stands still where the two disagree. When not: small noisy batches, where
+    the sign of one gradient says little.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3.
@@ -113,4 +128,6 @@ def grams(
 
     Cao, Li and Song 2024, arXiv 2412.17107, Algorithm 1.
     """
-    return descend(scale_by_grams(b1, b2, eps, eps_root, mu_dtype), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_grams(b1, b2, eps, eps_root, mu_dtype), learning_rate, weight_decay, mask, **flags
+    )

@@ -6,10 +6,10 @@ u = m̂ / (√(r̂ + ε_root) + ε) + λ θ       (Adam's direction, and decay)
 
 from typing import Unpack
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.trust import scale_by_trust_ratio
 
@@ -27,10 +27,11 @@ def lamb(
 ) -> GradientTransformation:
     r"""AdamW whose every step is a fraction of the norm of its array.
 
-    For every array, all of one shape, with its own norms: u = m̂ / (√(r̂ + ε_root) + ε) + λ θ, θ ← θ − η ‖θ‖ / ‖u‖ u.
+    For every array, all of one shape, with its own norms: u = m̂ / (√(r̂ + ε_root) + ε) + λ θ, θ ←
+    θ − η ‖θ‖ / ‖u‖ u.
 
-    When: transformers with batches of thousands of sequences, where `adamw` has to lower its learning rate. When not: small
-    batches, where it has no advantage.
+    When: transformers with batches of thousands of sequences, where `adamw` has to lower its
+    learning rate. When not: small batches, where it has no advantage.
 
     Args:
       learning_rate: η ≥ 0, a fraction of the parameter per step; 1e-3 to 1e-2, after a warmup.

@@ -10,11 +10,11 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -25,7 +25,15 @@ def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Moments:
 
 
 def _update(
-    grad: jax.Array, slots: Moments, param: None, step: jax.Array, *, b1: jax.Array, b2: jax.Array, eps: jax.Array, eps_root: jax.Array
+    grad: jax.Array,
+    slots: Moments,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+    eps_root: jax.Array,
 ) -> Any:
     nu = average(slots.nu, abs_sq(grad), b2)
     mu = average(slots.mu, grad / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), b1)
@@ -64,7 +72,13 @@ def scale_by_laprop(
     Ziyin, Wang and Ueda 2020, arXiv 2002.04839, Algorithm 1.
     """
     hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(_init, _update, hyperparams=hyperparams, options={"mu_dtype": mu_dtype}, name="scale_by_laprop")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options={"mu_dtype": mu_dtype},
+        name="scale_by_laprop",
+    )
 
 
 @definition
@@ -79,11 +93,14 @@ def laprop(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Momentum of gradients that are already divided by their size, so that β1 and β2 may be chosen apart.
+    r"""Momentum of gradients that are already divided by their size, so that β1 and β2 may be
+    chosen apart.
 
-    For every array, all of one shape: r ← β2 r + (1 − β2) g², m ← β1 m + (1 − β1) g / (√r̂ + ε), θ ← θ − η (m̂ + λ θ).
+    For every array, all of one shape: r ← β2 r + (1 − β2) g², m ← β1 m + (1 − β1) g / (√r̂ + ε), θ
+    ← θ − η (m̂ + λ θ).
 
-    When: noisy or shifting gradients that ask for a small β2: Adam becomes unstable with β2 below β1, LaProp does not.
+    When: noisy or shifting gradients that ask for a small β2: Adam becomes unstable with β2 below
+    β1, LaProp does not.
     When not: at the usual β2 = 0.999 it goes much as `adamw` does.
 
     The paper has η inside m; with η constant that is the same.
@@ -117,4 +134,6 @@ def laprop(
 
     Ziyin, Wang and Ueda 2020, arXiv 2002.04839, Algorithm 1.
     """
-    return descend(scale_by_laprop(b1, b2, eps, eps_root, mu_dtype), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_laprop(b1, b2, eps, eps_root, mu_dtype), learning_rate, weight_decay, mask, **flags
+    )

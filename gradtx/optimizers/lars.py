@@ -5,12 +5,12 @@ u = c ‖θ‖ / (‖d‖ + ε) d           norms per array
 Δ ← μ Δ − η u,  θ ← θ + Δ
 """
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import add_decayed_weights, scale_by_learning_rate
-from gradtx.core.select import masked
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Fraction, NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import add_decayed_weights, scale_by_learning_rate
+from gradtx.compose.select import masked
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Fraction, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.trust import scale_by_trust_ratio
 
@@ -26,12 +26,13 @@ def lars(
     momentum: Fraction = 0.9,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    r"""Momentum with a learning rate per array, in proportion to the norm of the array over that of its gradient.
+    r"""Momentum with a learning rate per array, in proportion to the norm of the array over that of
+    its gradient.
 
     For every array, all of one shape: d = g + λ θ, Δ ← μ Δ − η c ‖θ‖ / (‖d‖ + ε) d, θ ← θ + Δ.
 
-    When: convolutional networks with batches of 4096 and more. When not: small batches, and for biases and norms, which the
-    masks should leave out; attention, for which `lamb` is made.
+    When: convolutional networks with batches of 4096 and more. When not: small batches, and for
+    biases and norms, which the masks should leave out; attention, for which `lamb` is made.
 
     Args:
       learning_rate: η ≥ 0, without unit; 1 to 30 with c = 1e-3, after a warmup.
@@ -61,7 +62,9 @@ def lars(
     trust = scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps)
     return chain(
         add_decayed_weights(weight_decay, None if weight_decay_mask is True else weight_decay_mask),
-        trust if trust_ratio_mask is None or trust_ratio_mask is True else masked(trust, trust_ratio_mask),
+        trust
+        if trust_ratio_mask is None or trust_ratio_mask is True
+        else masked(trust, trust_ratio_mask),
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov),
     )

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import scale_by_learning_rate
-from gradtx.core.leafwise import treewise
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import NonNegative, Precise
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import scale_by_learning_rate
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.types import NonNegative, Precise
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scaling import identity, scale
@@ -31,7 +31,9 @@ ZOOM = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy=
 
 
 class Memory(NamedTuple):
-    """The parameters and gradients of the last step, and the changes of both over the last m steps, in a ring."""
+    """The parameters and gradients of the last step, and the changes of both over the last m steps,
+    in a ring.
+    """
 
     params: Precise
     updates: Any
@@ -44,23 +46,48 @@ class Memory(NamedTuple):
 
 
 def _init(params: Any, *, memory_size: int) -> Memory:
-    stacked = functools.partial(make_leaves, functools.partial(zeros_stacked, count=memory_size), params)
+    stacked = functools.partial(
+        make_leaves, functools.partial(zeros_stacked, count=memory_size), params
+    )
     weights = jnp.zeros((memory_size,), scalar_dtype(params))
-    return Memory(make_leaves(zeros, params), make_leaves(zeros, params), stacked(), stacked(), weights, jnp.zeros((), jnp.int32))
+    return Memory(
+        make_leaves(zeros, params),
+        make_leaves(zeros, params),
+        stacked(),
+        stacked(),
+        weights,
+        jnp.zeros((), jnp.int32),
+    )
 
 
-def _update(updates: Any, slots: Memory, params: Any, step: Any, *, memory_size: int, scale_init_precond: bool) -> tuple[Any, Memory]:
+def _update(
+    updates: Any,
+    slots: Memory,
+    params: Any,
+    step: Any,
+    *,
+    memory_size: int,
+    scale_init_precond: bool,
+) -> tuple[Any, Memory]:
     slots, newest, scale = _remember(updates, slots, params, memory_size)
-    direction = _two_loops(make_leaves(copied, updates), slots, newest, scale if scale_init_precond else None)
+    direction = _two_loops(
+        make_leaves(copied, updates), slots, newest, scale if scale_init_precond else None
+    )
     return map_leaves(_second, updates, direction), slots
 
 
-def _remember(updates: Any, slots: Memory, params: Any, memory_size: int) -> tuple[Memory, jax.Array, jax.Array]:
-    """The memory with the newest pair, where that stands, and the scale γ of the inverse Hessian before all pairs."""
+def _remember(
+    updates: Any, slots: Memory, params: Any, memory_size: int
+) -> tuple[Memory, jax.Array, jax.Array]:
+    """The memory with the newest pair, where that stands, and the scale γ of the inverse Hessian
+    before all pairs.
+    """
     started, newest = slots.position > 0, (slots.position - 1) % memory_size
     s = map_leaves(_change, updates, params, slots.params, like=2, started=started)
     y = map_leaves(_change, updates, updates, slots.updates, like=2, started=started)
-    curvature, square = (inner(vector(updates, left).arrays, vector(updates, y).arrays) for left in (s, y))
+    curvature, square = (
+        inner(vector(updates, left).arrays, vector(updates, y).arrays) for left in (s, y)
+    )
     defined = curvature != 0
     weight = jnp.where(defined, 1 / jnp.where(defined, curvature, 1.0), 0.0)
     gradient = vector(updates, updates).arrays
@@ -94,7 +121,9 @@ def _two_loops(direction: Any, kept: Memory, newest: jax.Array, scale: jax.Array
         beta = weights[index] * _inner_at(y, q, index).astype(weights.dtype)
         return map_leaves(_subtract, q, s, index=index, factor=beta - alphas[index])
 
-    direction, alphas = jax.lax.fori_loop(0, size, from_newest, (direction, jnp.zeros_like(weights)))
+    direction, alphas = jax.lax.fori_loop(
+        0, size, from_newest, (direction, jnp.zeros_like(weights))
+    )
     direction = direction if scale is None else map_leaves(_scale, direction, factor=scale)
     return jax.lax.fori_loop(0, size, from_oldest, direction)
 
@@ -102,7 +131,11 @@ def _two_loops(direction: Any, kept: Memory, newest: jax.Array, scale: jax.Array
 def _inner_at(memory: Any, tree: Any, index: jax.Array) -> jax.Array:
     """The inner product with one of the stacked trees."""
     arrays = vector(tree, tree).arrays
-    return sum_scalars(map_arrays(_dot_at, vector(tree, memory).arrays, arrays, [index] * len(arrays)) if arrays else [])
+    return sum_scalars(
+        map_arrays(_dot_at, vector(tree, memory).arrays, arrays, [index] * len(arrays))
+        if arrays
+        else []
+    )
 
 
 def _dot_at(memory: jax.Array, array: jax.Array, index: jax.Array) -> jax.Array:
@@ -125,7 +158,9 @@ def _store(update: jax.Array, memory: jax.Array, new: jax.Array, *, index: jax.A
     return memory.at[index].set(new)
 
 
-def _subtract(direction: jax.Array, memory: jax.Array, *, index: jax.Array, factor: jax.Array) -> jax.Array:
+def _subtract(
+    direction: jax.Array, memory: jax.Array, *, index: jax.Array, factor: jax.Array
+) -> jax.Array:
     return direction - factor * memory[index]
 
 
@@ -134,18 +169,22 @@ def _scale(direction: jax.Array, *, factor: jax.Array) -> jax.Array:
 
 
 @definition
-def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> GradientTransformation:
+def scale_by_lbfgs(
+    memory_size: int = 10, scale_init_precond: bool = True
+) -> GradientTransformation:
     r"""The direction of L-BFGS: the gradient times an inverse Hessian made of the last m steps.
 
-    With s the change of the parameters over a step and y that of the gradients, all arrays together as one vector: the
-    matrix that maps every y of the memory on its s as BFGS would, applied by two loops over the pairs, from γ times the identity.
+    With s the change of the parameters over a step and y that of the gradients, all arrays together
+    as one vector: the matrix that maps every y of the memory on its s as BFGS would, applied by two
+    loops over the pairs, from γ times the identity.
 
-    When: before a line search with a curvature condition, which keeps ⟨s, y⟩ positive. When not: gradients of batches,
-    whose differences are noise.
+    When: before a line search with a curvature condition, which keeps ⟨s, y⟩ positive. When not:
+    gradients of batches, whose differences are noise.
 
     Args:
       memory_size: m ≥ 1, how many steps are remembered; 5 to 20.
-      scale_init_precond: γ = ⟨s, y⟩ / ⟨y, y⟩ of the newest pair, and at the first step min(1, 1 / ‖g‖); False: 1.
+      scale_init_precond: γ = ⟨s, y⟩ / ⟨y, y⟩ of the newest pair, and at the first step min(1, 1 /
+        ‖g‖); False: 1.
 
     Raises:
       HyperparamError: a memory of no step.
@@ -166,8 +205,8 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Gr
 
     See also: `lbfgs`.
 
-    Nocedal and Wright, Numerical Optimization, 2nd edition 2006, Algorithm 7.4, and equation 7.20 for γ.
-    """
+    Nocedal and Wright, Numerical Optimization, 2nd edition 2006, Algorithm 7.4, and equation 7.20
+    for γ."""
     check_count("scale_by_lbfgs", "memory_size", memory_size, least=1)
     options = {"memory_size": memory_size, "scale_init_precond": scale_init_precond}
     return treewise(_init, _update, options=options, needs_params=True, name="scale_by_lbfgs")
@@ -180,17 +219,20 @@ def lbfgs(
     scale_init_precond: bool = True,
     linesearch: TransformationLike | None = ZOOM,
 ) -> GradientTransformation:
-    r"""Newton's method with a Hessian learned from the last m gradients, and a line search for the length of each step.
+    r"""Newton's method with a Hessian learned from the last m gradients, and a line search for the
+    length of each step.
 
-    θ ← θ − α η H g: g is the gradient of all arrays as one vector, H the inverse Hessian of `scale_by_lbfgs`, α the step
-    size of the line search, which mostly takes 1.
+    θ ← θ − α η H g: g is the gradient of all arrays as one vector, H the inverse Hessian of
+    `scale_by_lbfgs`, α the step size of the line search, which mostly takes 1.
 
-    When: a deterministic, smooth loss, such as logistic regression, physics-informed networks, fits of curves; tens of steps
-    then do what first-order methods do in thousands. When not: the loss is taken of another batch at each step.
+    When: a deterministic, smooth loss, such as logistic regression, physics-informed networks, fits
+    of curves; tens of steps then do what first-order methods do in thousands. When not: the loss is
+    taken of another batch at each step.
 
-    `update` takes the loss too: `value`, its gradient `grad`, and `value_fn`, the loss as a function of the parameters; `make_step`
-    passes them, and `value_and_grad_from_state` spares the evaluation that the line search has done already.
-    For complex parameters `jax.grad` gives the conjugate of the steepest ascent: pass its conjugate, as gradients and as `grad`.
+    `update` takes the loss too: `value`, its gradient `grad`, and `value_fn`, the loss as a
+    function of the parameters; `make_step` passes them, and `value_and_grad_from_state` spares the
+    evaluation that the line search has done already. For complex parameters `jax.grad` gives the
+    conjugate of the steepest ascent: pass its conjugate, as gradients and as `grad`.
 
     Args:
       learning_rate: η ≥ 0, before the line search; None: 1.
@@ -200,9 +242,11 @@ def lbfgs(
 
     Raises:
       HyperparamError: a number out of its range.
-      MissingParamsError, MissingExtraError: `update` is called without parameters, or without the loss.
+      MissingParamsError, MissingExtraError: `update` is called without parameters, or without the
+        loss.
 
-    State: 92 bytes per parameter at m = 10: 8 m + 8, and 4 for the gradient that the line search found.
+    State: 92 bytes per parameter at m = 10: 8 m + 8, and 4 for the gradient that the line search
+    found.
 
     >>> import gradtx, jax.numpy as jnp
     >>> rosenbrock = lambda w: (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2
@@ -215,7 +259,11 @@ def lbfgs(
 
     See also: `scale_by_lbfgs`, `scale_by_zoom_linesearch`, `value_and_grad_from_state`.
 
-    Liu and Nocedal 1989, Mathematical Programming 45; Nocedal and Wright, Numerical Optimization, 2nd edition 2006, Algorithm 7.5.
-    """
+    Liu and Nocedal 1989, Mathematical Programming 45; Nocedal and Wright, Numerical Optimization,
+    2nd edition 2006, Algorithm 7.5."""
     down = scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
-    return chain(scale_by_lbfgs(memory_size, scale_init_precond), down, identity() if linesearch is None else linesearch)
+    return chain(
+        scale_by_lbfgs(memory_size, scale_init_precond),
+        down,
+        identity() if linesearch is None else linesearch,
+    )

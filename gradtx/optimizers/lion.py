@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.errors import GradtxError
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import GradtxError
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average
 from gradtx.tree.casts import zeros
 
@@ -35,16 +35,33 @@ def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Momentum:
 
 
 def _update(
-    grad: jax.Array, slots: Momentum, param: None, step: jax.Array, *, b1: jax.Array, b2: jax.Array, smooth_beta: jax.Array, mode: Mode
+    grad: jax.Array,
+    slots: Momentum,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    smooth_beta: jax.Array,
+    mode: Mode,
 ) -> Any:
     blend = average(slots.mu, grad, b1)
-    directions = {"hard": jnp.sign, "smooth": lambda c: jnp.tanh(smooth_beta * c), "refined": lambda c: jnp.clip(c, -1, 1)}
+    directions = {
+        "hard": jnp.sign,
+        "smooth": lambda c: jnp.tanh(smooth_beta * c),
+        "refined": lambda c: jnp.clip(c, -1, 1),
+    }
     return directions[mode](blend), Momentum(average(slots.mu, grad, b2))
 
 
 @definition
 def scale_by_lion(
-    b1: Decay = 0.9, b2: Decay = 0.99, mu_dtype: DTypeLike | None = None, *, mode: Mode = "hard", smooth_beta: NonNegative = 1.0
+    b1: Decay = 0.9,
+    b2: Decay = 0.99,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    mode: Mode = "hard",
+    smooth_beta: NonNegative = 1.0,
 ) -> GradientTransformation:
     """Lion's direction: u = sign(β1 m + (1 − β1) g), then m ← β2 m + (1 − β2) g.
 
@@ -69,10 +86,19 @@ def scale_by_lion(
     Chen et al. 2023, arXiv 2302.06675, Algorithm 2.
     """
     if mode not in ("hard", "smooth", "refined"):
-        raise GradtxError(f"scale_by_lion: mode = {mode!r} is unknown; choose 'hard', 'smooth' or 'refined'")
+        raise GradtxError(
+            f"scale_by_lion: mode = {mode!r} is unknown; choose 'hard', 'smooth' or 'refined'"
+        )
     hyperparams = {"b1": b1, "b2": b2, "smooth_beta": smooth_beta}
     options = {"mu_dtype": mu_dtype, "mode": mode}
-    return leafwise(_init, _update, hyperparams=hyperparams, options=options, real_only=mode == "refined", name="scale_by_lion")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options=options,
+        real_only=mode == "refined",
+        name="scale_by_lion",
+    )
 
 
 @definition
@@ -87,13 +113,16 @@ def lion(
 ) -> GradientTransformation:
     r"""Steps of one size for every coordinate, in the direction of an averaged gradient's sign.
 
-    For every array, all of one shape: θ ← θ − η (sign(β1 m + (1 − β1) g) + λ θ), m ← β2 m + (1 − β2) g.
+    For every array, all of one shape: θ ← θ − η (sign(β1 m + (1 − β1) g) + λ θ), m ← β2 m + (1 −
+    β2) g.
 
-    When: large batches and long runs, at half of Adam's memory; the paper takes η 3 to 10 times smaller than
-    AdamW's, and λ as much larger. When not: small batches, where the sign is mostly noise.
+    When: large batches and long runs, at half of Adam's memory; the paper takes η 3 to 10 times
+    smaller than AdamW's, and λ as much larger. When not: small batches, where the sign is mostly
+    noise.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step: the sign moves every coordinate by η, decay adds η λ θ; 1e-5 to 3e-4.
+      learning_rate: η ≥ 0, parameter units per step: the sign moves every coordinate by η, decay
+        adds η λ θ; 1e-5 to 3e-4.
       b1: β1 in [0, 1), weight of the past in the direction; typically 0.9.
       b2: β2 in [0, 1), decay of m; typically 0.99.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.

@@ -1,4 +1,5 @@
-r"""MADGRAD: dual averaging with the cube root of a sum of squares, and momentum as an average of points.
+r"""MADGRAD: dual averaging with the cube root of a sum of squares, and momentum as an average of
+points.
 
 l = (η + ε) √t
 s ← s + l g                    v ← v + l g²
@@ -11,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import add_decayed_weights
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Precise, Squares
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import add_decayed_weights
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative, Precise, Squares
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import copied, real_zeros, zeros
 
@@ -50,8 +51,11 @@ def _update(
 
 
 @definition
-def scale_by_madgrad(learning_rate: NonNegative, momentum: Decay = 0.9, eps: NonNegative = 1e-6) -> GradientTransformation:
-    """MADGRAD's step, downwards and with its learning rate: u = (1 − μ) (z − θ), z = θ0 − s / (∛v + ε).
+def scale_by_madgrad(
+    learning_rate: NonNegative, momentum: Decay = 0.9, eps: NonNegative = 1e-6
+) -> GradientTransformation:
+    """MADGRAD's step, downwards and with its learning rate: u = (1 − μ) (z − θ), z = θ0 − s / (∛v +
+    ε).
 
     Args:
       learning_rate: η ≥ 0.
@@ -72,23 +76,32 @@ def scale_by_madgrad(learning_rate: NonNegative, momentum: Decay = 0.9, eps: Non
     Defazio and Jelassi 2021, arXiv 2101.11075, Algorithm 1.
     """
     hyperparams = {"learning_rate": learning_rate, "momentum": momentum, "eps": eps}
-    return leafwise(_init, _update, hyperparams=hyperparams, needs_params=True, name="scale_by_madgrad")
+    return leafwise(
+        _init, _update, hyperparams=hyperparams, needs_params=True, name="scale_by_madgrad"
+    )
 
 
 @definition
 def madgrad(
-    learning_rate: NonNegative, momentum: Decay = 0.9, weight_decay: NonNegative = 0.0, eps: NonNegative = 1e-6
+    learning_rate: NonNegative,
+    momentum: Decay = 0.9,
+    weight_decay: NonNegative = 0.0,
+    eps: NonNegative = 1e-6,
 ) -> GradientTransformation:
-    r"""Steps from the start by a weighted sum of all gradients over the cube root of the sum of their squares.
+    r"""Steps from the start by a weighted sum of all gradients over the cube root of the sum of
+    their squares.
 
-    For every array, all of one shape, with l = (η + ε) √t: s ← s + l g, v ← v + l g², z = θ0 − s / (∛v + ε),
-    θ ← μ θ + (1 − μ) z. The weights l grow, so that late gradients count more. Weight decay is an L2 penalty: g ← g + λ θ.
+    For every array, all of one shape, with l = (η + ε) √t: s ← s + l g, v ← v + l g², z = θ0 − s /
+    (∛v + ε), θ ← μ θ + (1 − μ) z. The weights l grow, so that late gradients count more. Weight
+    decay is an L2 penalty: g ← g + λ θ.
 
-    When: sparse and dense problems alike where `sgd` generalises better than `adam`. When not: fine-tuning and long runs with
-    decay, since every step starts from θ0; memory-bound, as it keeps three arrays.
+    When: sparse and dense problems alike where `sgd` generalises better than `adam`. When not:
+    fine-tuning and long runs with decay, since every step starts from θ0; memory-bound, as it keeps
+    three arrays.
 
     Args:
-      learning_rate: η ≥ 0; it must be tuned anew, optima of `sgd` and `adam` do not carry over; 1e-4 to 1e-1.
+      learning_rate: η ≥ 0; it must be tuned anew, optima of `sgd` and `adam` do not carry over;
+        1e-4 to 1e-1.
       momentum: μ in [0, 1); 0.9.
       weight_decay: λ ≥ 0; often 0, less than for `sgd`.
       eps: ε ≥ 0, beside the root, and added to η, which therefore never is 0; 1e-6.

@@ -5,8 +5,8 @@ c ← c / max(1, ‖c‖)                       per array
 u = Adam's direction of c                 matrices;  vectors take Adam's direction of g, with decays of their own
 θ ← θ − η (u + λ θ)
 
-The two parts are independent: `mars_correction` may stand before any rule. Before the sign of an average it makes the
-paper's MARS-Lion, `chain(mars_correction(), ema(0.95), scale_by_sign())`.
+The two parts are independent: `mars_correction` may stand before any rule. Before the sign of an
+average it makes the paper's MARS-Lion, `chain(mars_correction(), ema(0.95), scale_by_sign())`.
 """
 
 from typing import Any, NamedTuple, Unpack
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.select import partition
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.select import partition
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.clipping import shrink
 from gradtx.tree.arithmetic import norm
@@ -55,17 +55,24 @@ def _correct(
 
 @definition
 def mars_correction(
-    b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: NonNegative = 1.0, *, from_zero: bool = False
+    b1: Decay = 0.95,
+    gamma: NonNegative = 0.025,
+    max_norm: NonNegative = 1.0,
+    *,
+    from_zero: bool = False,
 ) -> GradientTransformation:
-    """Add a multiple of the gradient's change, and bound every array: c = g + γ β1/(1 − β1) (g − g_prev), c ← c min(1, k/‖c‖).
+    """Add a multiple of the gradient's change, and bound every array: c = g + γ β1/(1 − β1) (g −
+    g_prev), c ← c min(1, k/‖c‖).
 
-    g, c and g_prev have one shape. g_prev is the gradient of the step before, of another batch: the paper's cheap form.
+    g, c and g_prev have one shape. g_prev is the gradient of the step before, of another batch: the
+    paper's cheap form.
 
     Args:
       b1: β1 in [0, 1), decay of the momentum behind.
       gamma: γ ≥ 0; 0 leaves only the bound.
       max_norm: k ≥ 0, the largest norm of an array of c.
-      from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise as none, as in the paper.
+      from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise
+        as none, as in the paper.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -82,7 +89,13 @@ def mars_correction(
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 1.
     """
     hyperparams = {"b1": b1, "gamma": gamma, "max_norm": max_norm}
-    return leafwise(_init, _correct, hyperparams=hyperparams, options={"from_zero": from_zero}, name="mars_correction")
+    return leafwise(
+        _init,
+        _correct,
+        hyperparams=hyperparams,
+        options={"from_zero": from_zero},
+        name="mars_correction",
+    )
 
 
 def _by_rank(params: Any) -> Any:
@@ -101,7 +114,8 @@ def scale_by_mars(
     vector_b2: Decay = 0.95,
     from_zero: bool = False,
 ) -> GradientTransformation:
-    """MARS's direction: for arrays of two axes and more Adam's of the corrected gradient, for the others Adam's.
+    """MARS's direction: for arrays of two axes and more Adam's of the corrected gradient, for the
+    others Adam's.
 
     Args:
       b1: β1 in [0, 1), decay of the mean, and in the correction.
@@ -126,8 +140,12 @@ def scale_by_mars(
 
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 2.
     """
-    matrices = chain(mars_correction(b1, gamma, max_norm, from_zero=from_zero), scale_by_adam(b1, b2, eps))
-    return partition({"matrices": matrices, "vectors": scale_by_adam(vector_b1, vector_b2, eps)}, _by_rank)
+    matrices = chain(
+        mars_correction(b1, gamma, max_norm, from_zero=from_zero), scale_by_adam(b1, b2, eps)
+    )
+    return partition(
+        {"matrices": matrices, "vectors": scale_by_adam(vector_b1, vector_b2, eps)}, _by_rank
+    )
 
 
 @definition
@@ -148,25 +166,28 @@ def mars(
 ) -> GradientTransformation:
     r"""AdamW on gradients whose noise is reduced by their change from step to step.
 
-    For every matrix, all of one shape: c = g + γ β1/(1 − β1) (g − g_prev), c ← c min(1, k/‖c‖), m ← β1 m + (1 − β1) c,
-    r ← β2 r + (1 − β2) c², θ ← θ − η (m̂ / (√r̂ + ε) + λ θ), with m̂ = m/(1 − β1^t) and r̂ = r/(1 − β2^t). Arrays of
-    fewer than two axes take AdamW's step, c = g, with decays of their own.
+    For every matrix, all of one shape: c = g + γ β1/(1 − β1) (g − g_prev), c ← c min(1, k/‖c‖), m ←
+    β1 m + (1 − β1) c, r ← β2 r + (1 − β2) c², θ ← θ − η (m̂ / (√r̂ + ε) + λ θ), with m̂ = m/(1 −
+    β1^t) and r̂ = r/(1 − β2^t). Arrays of fewer than two axes take AdamW's step, c = g, with decays
+    of their own.
 
-    When: pretraining of language models, in AdamW's place. When not: memory is short, g_prev is one more array; embeddings are
-    matrices here, and may be given to `adamw` with `partition`.
+    When: pretraining of language models, in AdamW's place. When not: memory is short, g_prev is one
+    more array; embeddings are matrices here, and may be given to `adamw` with `partition`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-3 to 6e-3.
       b1: β1 in [0, 1), decay of m, and in the correction; typically 0.95.
       b2: β2 in [0, 1), decay of r; typically 0.99.
-      gamma: γ ≥ 0, the strength of the correction; 0.01 to 0.05; 0: AdamW with a bound on the gradient.
+      gamma: γ ≥ 0, the strength of the correction; 0.01 to 0.05; 0: AdamW with a bound on the
+        gradient.
       eps: ε ≥ 0, beside the root; 1e-8.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 (here) to 0.1.
       mask: which leaves decay (see `masked`); None: all.
       max_norm: k ≥ 0, the largest norm of an array of c; 1.
       vector_b1: β1 for arrays of fewer than two axes; 0.9.
       vector_b2: β2 for these; 0.95.
-      from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise as none, as in the paper.
+      from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise
+        as none, as in the paper.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
     Raises:
@@ -186,5 +207,7 @@ def mars(
 
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 2.
     """
-    rule = scale_by_mars(b1, b2, gamma, eps, max_norm, vector_b1=vector_b1, vector_b2=vector_b2, from_zero=from_zero)
+    rule = scale_by_mars(
+        b1, b2, gamma, eps, max_norm, vector_b1=vector_b1, vector_b2=vector_b2, from_zero=from_zero
+    )
     return descend(rule, learning_rate, weight_decay, mask, **flags)

@@ -1,4 +1,5 @@
-r"""MoMo with Adam's preconditioner: Adam, as far as a model of the loss by averaged tangents takes to reach a lower bound of it.
+r"""MoMo with Adam's preconditioner: Adam, as far as a model of the loss by averaged tangents takes
+to reach a lower bound of it.
 
     d ← β1 d + (1 − β1) g,   f̄ ← β1 f̄ + (1 − β1) f,   γ ← β1 γ + (1 − β1) ⟨g, θ⟩,   ρ = 1 − β1^t
     v ← β2 v + (1 − β2) g²,   D = √(v / (1 − β2^t)) + ε
@@ -14,9 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, Hyperparam, NonNegative
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.optimizers.momo import Found, Model, init_model, step_length
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq, dot
@@ -34,12 +35,23 @@ def _init(param: jax.Array) -> Moments:
     return Moments(zeros(param), real_zeros(param))
 
 
-def _scaled(grad: jax.Array, slots: Moments, step: jax.Array, b1: jax.Array, b2: jax.Array, eps: jax.Array) -> Scaled:
+def _scaled(
+    grad: jax.Array, slots: Moments, step: jax.Array, b1: jax.Array, b2: jax.Array, eps: jax.Array
+) -> Scaled:
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
     return Scaled(Moments(mu, nu), mu / (jnp.sqrt(debias(nu, b2, step)) + eps))
 
 
-def _measure(grad: jax.Array, slots: Moments, param: jax.Array, step: jax.Array, *, b1: jax.Array, b2: jax.Array, eps: jax.Array) -> Found:
+def _measure(
+    grad: jax.Array,
+    slots: Moments,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+) -> Found:
     (mu, _), direction = _scaled(grad, slots, step, b1, b2, eps)
     return Found(dot(grad, param), dot(mu, param), dot(mu, direction))
 
@@ -57,7 +69,17 @@ def _conclude(
     adapt_lower_bound: bool,
 ) -> Any:
     shrink, weight = 1 + learning_rate * weight_decay, 1 / debias(jnp.ones_like(b1), b1, step)
-    length, new = step_length(found, shared, value, b1, learning_rate / weight, weight, lower_bound, shrink, adapt_lower_bound)
+    length, new = step_length(
+        found,
+        shared,
+        value,
+        b1,
+        learning_rate / weight,
+        weight,
+        lower_bound,
+        shrink,
+        adapt_lower_bound,
+    )
     return {"length": length, "decayed": learning_rate * weight_decay / shrink}, new
 
 
@@ -89,15 +111,17 @@ def momo_adam(
 ) -> GradientTransformation:
     r"""Adam whose steps shorten by themselves: no further than a model of the loss says it falls.
 
-    For arrays of any shapes, with inner products over all of them: d, f̄ and γ are averages of g, of the loss f and of ⟨g, θ⟩,
-    ρ = 1 − β1^t, D = √v̂ + ε, h = (1 + η λ)(f̄ − γ) + ⟨d, θ⟩, τ = min(η/ρ, max(h − (1 + η λ) ρ f_*, 0)/⟨d, d/D⟩), θ ← θ/(1 + η λ) − τ d/D.
+    For arrays of any shapes, with inner products over all of them: d, f̄ and γ are averages of g,
+    of the loss f and of ⟨g, θ⟩, ρ = 1 − β1^t, D = √v̂ + ε, h = (1 + η λ)(f̄ − γ) + ⟨d, θ⟩, τ =
+    min(η/ρ, max(h − (1 + η λ) ρ f_*, 0)/⟨d, d/D⟩), θ ← θ/(1 + η λ) − τ d/D.
 
     `update` must be told the loss: `update(grads, state, params, value=loss)`.
 
-    When: Adam suits the problem, a lower bound of the loss is known, and η shall not need tuning: it may be 10 times Adam's. When not: the
-    loss is negative without bound.
+    When: Adam suits the problem, a lower bound of the loss is known, and η shall not need tuning:
+    it may be 10 times Adam's. When not: the loss is negative without bound.
 
-    Entries that are not finite do not count in the sums. A zero gradient, a loss of nan and sums that overflow make a step of zero.
+    Entries that are not finite do not count in the sums. A zero gradient, a loss of nan and sums
+    that overflow make a step of zero.
 
     Args:
       learning_rate: η ≥ 0, Adam's, and the longest step here; 1e-3 to 1e-2, or a schedule.

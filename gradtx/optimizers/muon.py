@@ -12,13 +12,13 @@ from typing import Any, Literal, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.errors import HyperparamError
-from gradtx.core.leafwise import leafwise
-from gradtx.core.matrixwise import matrixwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, Part, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.matrixwise import matrixwise
+from gradtx.compose.transformation import GradientTransformation, Part, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.linalg.presets import numbers_of
 from gradtx.optimizers.adamw import adamw
@@ -42,7 +42,14 @@ def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Momentum:
 
 
 def _update(
-    grad: jax.Array, slots: Momentum, param: None, step: jax.Array, *, beta: jax.Array, nesterov: bool, bias_correction: bool
+    grad: jax.Array,
+    slots: Momentum,
+    param: None,
+    step: jax.Array,
+    *,
+    beta: jax.Array,
+    nesterov: bool,
+    bias_correction: bool,
 ) -> Any:
     mu = average(slots.mu, grad, beta)
     if bias_correction:
@@ -52,15 +59,29 @@ def _update(
 
 @definition
 def averaged(
-    beta: Decay, mu_dtype: DTypeLike | None = None, *, nesterov: bool = True, bias_correction: bool = True
+    beta: Decay,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = True,
+    bias_correction: bool = True,
 ) -> GradientTransformation:
-    """The momentum of Muon and its kin: an average of gradients, that of a step ahead with Nesterov."""
+    """The momentum of Muon and its kin: an average of gradients, that of a step ahead with
+    Nesterov.
+    """
     options = {"mu_dtype": mu_dtype, "nesterov": nesterov, "bias_correction": bias_correction}
     return leafwise(_init, _update, hyperparams={"beta": beta}, options=options, name="averaged")
 
 
 def _orthogonal(
-    grad: jax.Array, slots: None, param: None, step: jax.Array, *, eps: jax.Array, adaptive: bool, scaling: Scaling, polar: Any
+    grad: jax.Array,
+    slots: None,
+    param: None,
+    step: jax.Array,
+    *,
+    eps: jax.Array,
+    adaptive: bool,
+    scaling: Scaling,
+    polar: Any,
 ) -> Any:
     factor = orthogonalize(grad, eps=eps, **polar)
     if adaptive:
@@ -73,13 +94,22 @@ def factor_of(scaling: Scaling, shape: tuple[int, ...]) -> float:
     fan_in, fan_out = max(shape[-2], 1), max(shape[-1], 1)
     if not isinstance(scaling, str) or scaling == "match_rms_adamw":
         return (0.2 if isinstance(scaling, str) else scaling) * max(fan_in, fan_out) ** 0.5
-    return {"none": 1.0, "original": max(1.0, fan_out / fan_in), "spectral": fan_out / fan_in}[scaling] ** 0.5
+    return {"none": 1.0, "original": max(1.0, fan_out / fan_in), "spectral": fan_out / fan_in}[
+        scaling
+    ] ** 0.5
 
 
-def polar_options(ns_coeffs: Coefficients, ns_steps: int | None, compute_dtype: DTypeLike | None, normalize: str) -> dict[str, Any]:
+def polar_options(
+    ns_coeffs: Coefficients, ns_steps: int | None, compute_dtype: DTypeLike | None, normalize: str
+) -> dict[str, Any]:
     """How Muon and its kin orthogonalize, as `orthogonalize` takes it."""
     method = ns_coeffs if isinstance(ns_coeffs, str) else numbers_of(ns_coeffs)
-    return {"method": method, "steps": ns_steps, "compute_dtype": compute_dtype, "normalize": normalize}
+    return {
+        "method": method,
+        "steps": ns_steps,
+        "compute_dtype": compute_dtype,
+        "normalize": normalize,
+    }
 
 
 def check_scaling(where: str, scaling: Scaling) -> None:
@@ -109,22 +139,28 @@ def scale_by_muon(
     dimensions: Any = None,
     shard: Any = None,
 ) -> GradientTransformation:
-    r"""Muon's direction: the orthogonal factor of an average of gradients, u = s U Vᵀ of β m̂ + (1 − β) ĝ = U Σ Vᵀ.
+    r"""Muon's direction: the orthogonal factor of an average of gradients, u = s U Vᵀ of β m̂ + (1
+    − β) ĝ = U Σ Vᵀ.
 
     Args:
-      ns_coeffs: the polynomials of the iteration: a preset of `gradtx.linalg.orthogonalize`, one triple (a, b, c), repeated, or triples.
+      ns_coeffs: the polynomials of the iteration: a preset of `gradtx.linalg.orthogonalize`, one
+        triple (a, b, c), repeated, or triples.
       ns_steps: their number; None: that of the preset, 5.
       beta: β in [0, 1), decay of m.
       eps: ε ≥ 0, keeps matrices near zero small.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: False for m̂ in place of the average of a step ahead.
       adaptive: multiply by ⟨M, O⟩, so that the direction grows with the gradient.
-      preconditioning: how M is brought into the interval of the polynomials, `normalize` of `orthogonalize`.
+      preconditioning: how M is brought into the interval of the polynomials, `normalize` of
+        `orthogonalize`.
       weight_dimension_numbers: Optax's name for `dimensions`.
       scaling: s by inputs and outputs of the matrix; "none": 1; `muon` has the others.
-      bias_correction: False for plain averages, as in the first implementation; the direction hardly changes.
-      compute_dtype: of the products; None: the gradient's, float32 at least. bfloat16 costs less on accelerators.
-      dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in `matrixwise`.
+      bias_correction: False for plain averages, as in the first implementation; the direction
+        hardly changes.
+      compute_dtype: of the products; None: the gradient's, float32 at least. bfloat16 costs less on
+        accelerators.
+      dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
+        `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
 
     Raises:
@@ -146,8 +182,18 @@ def scale_by_muon(
     told = dimensions if weight_dimension_numbers is None else weight_dimension_numbers
     polar = polar_options(ns_coeffs, ns_steps, compute_dtype, preconditioning)
     options = {"adaptive": adaptive, "scaling": scaling, "polar": polar}
-    direction = matrixwise(None, _orthogonal, hyperparams={"eps": eps}, options=options, dimensions=told, shard=shard, name="orthogonal")
-    return in_turn(averaged(beta, mu_dtype, nesterov=nesterov, bias_correction=bias_correction), direction)
+    direction = matrixwise(
+        None,
+        _orthogonal,
+        hyperparams={"eps": eps},
+        options=options,
+        dimensions=told,
+        shard=shard,
+        name="orthogonal",
+    )
+    return in_turn(
+        averaged(beta, mu_dtype, nesterov=nesterov, bias_correction=bias_correction), direction
+    )
 
 
 def in_turn(*members: GradientTransformation) -> Any:
@@ -184,10 +230,12 @@ def muon(
     shard: Any = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Momentum, orthogonalized: every direction of a hidden weight matrix moves by the same amount, and Adam moves the rest.
+    r"""Momentum, orthogonalized: every direction of a hidden weight matrix moves by the same
+    amount, and Adam moves the rest.
 
-    For every hidden matrix θ, g, m of shape (n, m): m ← β m + (1 − β) g, O = U Vᵀ of β m̂ + (1 − β) ĝ = U Σ Vᵀ, θ ← θ − η (s O + λ θ).
-    Embeddings, heads, norms, biases, routers and vectors get AdamW, by their paths (`by_role`); `coverage(tx, params)` shows the table.
+    For every hidden matrix θ, g, m of shape (n, m): m ← β m + (1 − β) g, O = U Vᵀ of β m̂ + (1 − β)
+    ĝ = U Σ Vᵀ, θ ← θ − η (s O + λ θ). Embeddings, heads, norms, biases, routers and vectors get
+    AdamW, by their paths (`by_role`); `coverage(tx, params)` shows the table.
 
     ==================  ===========================  =================================================
     scaling             s                            a step changes
@@ -198,14 +246,17 @@ def muon(
     "none"              1                            the matrix by η in every direction
     ==================  ===========================  =================================================
 
-    The default polynomials, "polar_express", bring singular values to within 0.15 of 1; those of Optax, "jordan", to within 0.53.
+    The default polynomials, "polar_express", bring singular values to within 0.15 of 1; those of
+    Optax, "jordan", to within 0.53.
 
-    When: the hidden matrices of transformers and of other networks; a step costs a few matrix products more than AdamW's, state is half.
+    When: the hidden matrices of transformers and of other networks; a step costs a few matrix
+    products more than AdamW's, state is half.
     When not: fine-tuning what AdamW trained; parameters that are no matrices.
 
     Args:
       learning_rate: η ≥ 0; 0.02 with "original", 1e-3 with "match_rms_adamw".
-      ns_coeffs: the polynomials: a preset of `gradtx.linalg.orthogonalize`, one triple (a, b, c), or a triple for every step.
+      ns_coeffs: the polynomials: a preset of `gradtx.linalg.orthogonalize`, one triple (a, b, c),
+        or a triple for every step.
       ns_steps: their number; None: that of the preset, 5.
       beta: β in [0, 1), decay of m; 0.95.
       eps: ε ≥ 0, keeps matrices near zero small; also Adam's.
@@ -214,27 +265,32 @@ def muon(
       mu_dtype: dtype of both first moments; None: the parameter's, float32 at least.
       nesterov: the average of a step ahead, for Muon and Adam.
       adaptive: multiply O by ⟨M, O⟩, so that steps shrink with gradients.
-      preconditioning: "frobenius", "schatten", "aol" or "spectral": how M is scaled before the polynomials.
+      preconditioning: "frobenius", "schatten", "aol" or "spectral": how M is scaled before the
+        polynomials.
       adam_b1: β1 of AdamW, in [0, 1).
       adam_b2: β2 of AdamW, in [0, 1).
       adam_eps_root: ε under AdamW's root.
       adam_weight_decay: λ ≥ 0 of AdamW.
-      adam_learning_rate: η of AdamW; None: the same η, which suits "match_rms_adamw"; else 3e-4 to 3e-3.
+      adam_learning_rate: η of AdamW; None: the same η, which suits "match_rms_adamw"; else 3e-4 to
+        3e-3.
       muon_weight_dimension_numbers: Optax's name for `dimensions`.
-      consistent_rms: Optax's way to say "match_rms_adamw" with this number for 0.2; it goes before `scaling`.
+      consistent_rms: Optax's way to say "match_rms_adamw" with this number for 0.2; it goes before
+        `scaling`.
       scaling: s, see above.
       bias_correction: False for plain averages in Muon's momentum.
       compute_dtype: of the products; None: float32 at least. bfloat16 costs less on accelerators.
       routes: rules `[(pattern, "muon" or "adam"), ...]` that go before the roles.
-      dimensions: which axes of an array are inputs, outputs and batches: `[("conv.*kernel", "in in in out"), ("qkv", "in out/3")]`. Arrays
-        of more than two axes are hidden matrices only if they are named here, or sent by a route, which takes the last two for inputs and
-        outputs.
+      dimensions: which axes of an array are inputs, outputs and batches: `[("conv.*kernel", "in in
+        in out"), ("qkv", "in out/3")]`. Arrays of more than two axes are hidden matrices only if
+        they are named here, or sent by a route, which takes the last two for inputs and outputs.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for both.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for
+        both.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset or scaling.
-      SelectionError: `routes` or `dimensions` that fit no parameter; a route that sends a vector or an embedding to Muon.
+      SelectionError: `routes` or `dimensions` that fit no parameter; a route that sends a vector or
+        an embedding to Muon.
       MissingParamsError: `update` is called without parameters.
 
     State: 4 bytes per parameter of hidden matrices (m), 8 of the rest.
@@ -252,14 +308,28 @@ def muon(
 
     See also: `normuon`, `soap`, `gradtx.linalg.orthogonalize`.
 
-    Jordan et al. 2024 (kellerjordan.github.io/posts/muon); Liu et al. 2025, arXiv 2502.16982, equation 4, for "match_rms_adamw";
-    Bernstein and Newhouse 2024, arXiv 2409.20325, for "spectral".
-    """
+    Jordan et al. 2024 (kellerjordan.github.io/posts/muon); Liu et al. 2025, arXiv 2502.16982,
+    equation 4, for "match_rms_adamw"; Bernstein and Newhouse 2024, arXiv 2409.20325, for
+    "spectral"."""
     told = dimensions if muon_weight_dimension_numbers is None else muon_weight_dimension_numbers
-    how = {"adaptive": adaptive, "preconditioning": preconditioning, "bias_correction": bias_correction, "compute_dtype": compute_dtype}
+    how = {
+        "adaptive": adaptive,
+        "preconditioning": preconditioning,
+        "bias_correction": bias_correction,
+        "compute_dtype": compute_dtype,
+    }
     form: Any = scaling if consistent_rms is None else float(consistent_rms)
     direction = scale_by_muon(
-        ns_coeffs, ns_steps, beta, eps, mu_dtype, nesterov=nesterov, scaling=form, dimensions=told, shard=shard, **how
+        ns_coeffs,
+        ns_steps,
+        beta,
+        eps,
+        mu_dtype,
+        nesterov=nesterov,
+        scaling=form,
+        dimensions=told,
+        shard=shard,
+        **how,
     )
     rest = adamw(
         learning_rate if adam_learning_rate is None else adam_learning_rate,

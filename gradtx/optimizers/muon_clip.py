@@ -10,44 +10,65 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import StepFlags
-from gradtx.core.errors import HyperparamError, StructureError
-from gradtx.core.leafwise import treewise
-from gradtx.core.program import leaves_of
-from gradtx.core.select import masked
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import ArrayLike, Decay, DTypeLike, NonNegative, Positive
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import StepFlags
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.select import masked
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import HyperparamError, StructureError
+from gradtx.definition.types import ArrayLike, Decay, DTypeLike, NonNegative, Positive
+from gradtx.engine.program import leaves_of
+from gradtx.engine.selector import Where
 from gradtx.optimizers.muon import Coefficients, Scaling, muon
 from gradtx.tree.casts import compute_dtype, is_inexact
 
 
 def _update(
-    updates: Any, slots: None, params: Any, step: Any, *, threshold: jax.Array, exponent: float, head_axis: int, max_logits: Any
+    updates: Any,
+    slots: None,
+    params: Any,
+    step: Any,
+    *,
+    threshold: jax.Array,
+    exponent: float,
+    head_axis: int,
+    max_logits: Any,
 ) -> Any:
     leaves = leaves_of(updates)
     beside = leaves.treedef.flatten_up_to(params)
     given = {"threshold": threshold, "exponent": exponent, "head_axis": head_axis}
     scaled = [
-        _scaled(path, update, param, _of_leaf(path, max_logits), **given) if is_inexact(update) else update
+        _scaled(path, update, param, _of_leaf(path, max_logits), **given)
+        if is_inexact(update)
+        else update
         for path, update, param in zip(leaves.paths, leaves.values, beside, strict=True)
     ]
     return leaves._replace(values=scaled).tree, slots
 
 
 def _of_leaf(path: str, max_logits: Any) -> Any:
-    """The maxima that belong to a leaf: those of the longest path that it lies below, or those of all."""
+    """The maxima that belong to a leaf: those of the longest path that it lies below, or those of
+    all.
+    """
     if not isinstance(max_logits, Mapping):
         return max_logits
     above = [key for key in max_logits if f"{path}/".startswith(f"{key}/")]
     if not above:
-        raise StructureError(f"qk_clip: max_logits says nothing of {path!r}; its paths are {', '.join(map(repr, max_logits))}")
+        raise StructureError(
+            f"qk_clip: max_logits says nothing of {path!r}; its paths are {', '.join(map(repr, max_logits))}"
+        )
     return max_logits[max(above, key=len)]
 
 
 def _scaled(
-    path: str, update: jax.Array, param: jax.Array, max_logits: ArrayLike, *, threshold: jax.Array, exponent: float, head_axis: int
+    path: str,
+    update: jax.Array,
+    param: jax.Array,
+    max_logits: ArrayLike,
+    *,
+    threshold: jax.Array,
+    exponent: float,
+    head_axis: int,
 ) -> jax.Array:
     """The update after which each head is γ^p of what it would have been."""
     logits = jnp.asarray(max_logits)
@@ -57,33 +78,50 @@ def _scaled(
             "max_logits: give one number for each head, and head_axis as it is in the kernels"
         )
     given, dtype = update.dtype, compute_dtype(update.dtype)
-    gamma = jnp.minimum(1.0, threshold / jnp.maximum(logits, jnp.finfo(jnp.float32).tiny)).astype(dtype) ** exponent
+    gamma = (
+        jnp.minimum(1.0, threshold / jnp.maximum(logits, jnp.finfo(jnp.float32).tiny)).astype(dtype)
+        ** exponent
+    )
     each = jnp.repeat(gamma, update.shape[head_axis] // logits.shape[-1], axis=-1)
-    each = each.reshape(*each.shape[:-1], *[1] * (update.ndim + head_axis + 1 - each.ndim), each.shape[-1], *[1] * (-head_axis - 1))
+    each = each.reshape(
+        *each.shape[:-1],
+        *[1] * (update.ndim + head_axis + 1 - each.ndim),
+        each.shape[-1],
+        *[1] * (-head_axis - 1),
+    )
     update, param = update.astype(dtype), param.astype(dtype)
     return (update + (each - 1) * (param + update)).astype(given)
 
 
 @definition
-def qk_clip(where: Where, threshold: Positive = 100.0, *, exponent: float = 0.5, head_axis: int = -2) -> GradientTransformation:
-    r"""Scale query and key weights down, head by head, once logits grow too large: W_h ← γ_h^p (W_h + u_h), γ_h = min(1, τ / S_h).
+def qk_clip(
+    where: Where, threshold: Positive = 100.0, *, exponent: float = 0.5, head_axis: int = -2
+) -> GradientTransformation:
+    r"""Scale query and key weights down, head by head, once logits grow too large: W_h ← γ_h^p (W_h
+    + u_h), γ_h = min(1, τ / S_h).
 
-    S_h is the largest logit of head h over the batch, handed to `update` as `max_logits=`: an array (heads,) for all leaves, or
-    {path: array}, each for the leaves below that path; (layers, heads) for leaves whose first axis is layers.
+    S_h is the largest logit of head h over the batch, handed to `update` as `max_logits=`: an array
+    (heads,) for all leaves, or {path: array}, each for the leaves below that path; (layers, heads)
+    for leaves whose first axis is layers.
 
-    When: at the end of a chain, in training of transformers whose logits explode, as with Muon. When not: queries and keys are normalised.
+    When: at the end of a chain, in training of transformers whose logits explode, as with Muon.
+    When not: queries and keys are normalised.
 
     Args:
       where: the query and key kernels, as for `masked`.
       threshold: τ > 0; 100.
-      exponent: p; 1/2 where queries and keys are both scaled, 1 for what is scaled alone, as the rotary part of queries. Static.
-      head_axis: the axis that heads lie along, counted from the end: −2 for (inputs, heads, size), −1 for (inputs, heads · size).
+      exponent: p; 1/2 where queries and keys are both scaled, 1 for what is scaled alone, as the
+        rotary part of queries. Static.
+      head_axis: the axis that heads lie along, counted from the end: −2 for (inputs, heads, size),
+        −1 for (inputs, heads · size).
 
     Raises:
-      HyperparamError: a threshold that is not above 0, a head_axis that does not count from the end.
+      HyperparamError: a threshold that is not above 0, a head_axis that does not count from the
+        end.
       MissingParamsError: `update` is called without parameters.
       MissingExtraError: `update` is called without `max_logits=`.
-      StructureError: an axis that is not made of so many heads; a leaf of which `max_logits` says nothing.
+      StructureError: an axis that is not made of so many heads; a leaf of which `max_logits` says
+        nothing.
 
     State: 0 bytes per parameter.
 
@@ -99,10 +137,18 @@ def qk_clip(where: Where, threshold: Positive = 100.0, *, exponent: float = 0.5,
     Kimi Team 2025, arXiv 2507.20534, section 2.1, Algorithm 1.
     """
     if isinstance(head_axis, bool) or not isinstance(head_axis, int) or head_axis >= 0:
-        raise HyperparamError(f"qk_clip: head_axis = {head_axis!r} does not count from the end; give -1, -2 or the like")
+        raise HyperparamError(
+            f"qk_clip: head_axis = {head_axis!r} does not count from the end; give -1, -2 or the like"
+        )
     options = {"exponent": exponent, "head_axis": head_axis}
     rule = treewise(
-        None, _update, hyperparams={"threshold": threshold}, options=options, extra=("max_logits",), needs_params=True, name="qk_clip"
+        None,
+        _update,
+        hyperparams={"threshold": threshold},
+        options=options,
+        extra=("max_logits",),
+        needs_params=True,
+        name="qk_clip",
     )
     return masked(rule, where)
 
@@ -131,12 +177,15 @@ def muon_clip(
     shard: Any = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Muon for transformers whose attention logits explode: behind each step queries and keys of such heads are scaled down.
+    r"""Muon for transformers whose attention logits explode: behind each step queries and keys of
+    such heads are scaled down.
 
-    θ ← θ − η (s O + λ θ) as `muon`, then W_h ← √γ_h W_h for queries and keys of head h, γ_h = min(1, τ / S_h), S_h its largest logit,
-    which the model returns and `update` takes as `max_logits=` (see `qk_clip`).
+    θ ← θ − η (s O + λ θ) as `muon`, then W_h ← √γ_h W_h for queries and keys of head h, γ_h =
+    min(1, τ / S_h), S_h its largest logit, which the model returns and `update` takes as
+    `max_logits=` (see `qk_clip`).
 
-    When: large transformers under Muon without normalised queries and keys. When not: logits stay small; it then is `muon`.
+    When: large transformers under Muon without normalised queries and keys. When not: logits stay
+    small; it then is `muon`.
 
     Args:
       learning_rate: η ≥ 0, as AdamW's with "match_rms_adamw"; 1e-4 to 1e-3.
@@ -156,8 +205,8 @@ def muon_clip(
       adam_learning_rate: η of AdamW; None: the same η.
       compute_dtype: of the products; None: float32 at least.
       routes: rules `[(pattern, "muon" or "adam"), ...]` that go before the roles.
-      dimensions: which axes of an array are inputs, outputs and batches: kernels of shape (inputs, heads, size) need
-        `[("query|key", "in out out")]`, or "in batch out" for a matrix per head.
+      dimensions: which axes of an array are inputs, outputs and batches: kernels of shape (inputs,
+        heads, size) need `[("query|key", "in out out")]`, or "in batch out" for a matrix per head.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
@@ -182,10 +231,23 @@ def muon_clip(
 
     Kimi Team 2025, arXiv 2507.20534, section 2.1, Algorithm 1.
     """
-    told: dict[str, Any] = {"adam_b1": adam_b1, "adam_b2": adam_b2, "adam_weight_decay": adam_weight_decay, "scaling": scaling}
+    told: dict[str, Any] = {
+        "adam_b1": adam_b1,
+        "adam_b2": adam_b2,
+        "adam_weight_decay": adam_weight_decay,
+        "scaling": scaling,
+    }
     told |= {"adam_learning_rate": adam_learning_rate, "compute_dtype": compute_dtype}
     told |= {"routes": routes, "dimensions": dimensions, "shard": shard}
     step = muon(
-        learning_rate, ns_coeffs, ns_steps, beta, weight_decay=weight_decay, weight_decay_mask=mask, mu_dtype=mu_dtype, **told, **flags
+        learning_rate,
+        ns_coeffs,
+        ns_steps,
+        beta,
+        weight_decay=weight_decay,
+        weight_decay_mask=mask,
+        mu_dtype=mu_dtype,
+        **told,
+        **flags,
     )
     return chain(step, qk_clip(where, threshold, head_axis=head_axis))

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.errors import HyperparamError
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
@@ -27,7 +27,9 @@ from gradtx.tree.casts import real_zeros, real_zeros_along, zeros
 
 
 class RisingMoments(NamedTuple):
-    """Averages of gradients (mu) and of squared gradients (nu), and the product of the look ahead's weights so far."""
+    """Averages of gradients (mu) and of squared gradients (nu), and the product of the look ahead's
+    weights so far.
+    """
 
     mu: jax.Array
     nu: Squares
@@ -35,7 +37,9 @@ class RisingMoments(NamedTuple):
 
 
 def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> RisingMoments:
-    return RisingMoments(mu=zeros(param, mu_dtype), nu=real_zeros(param), product=real_zeros_along(param, ()) + 1)
+    return RisingMoments(
+        mu=zeros(param, mu_dtype), nu=real_zeros(param), product=real_zeros_along(param, ()) + 1
+    )
 
 
 def _update(
@@ -90,14 +94,32 @@ def scale_by_nadam(
     >>> round(state.slots["scale_by_nadam"].product.item(), 6)
     0.45
 
-    Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam; m is averaged with β1 itself, as in torch.
-    """
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "momentum_decay": momentum_decay}
-    return leafwise(_init, _update, hyperparams=hyperparams, options={"mu_dtype": mu_dtype}, name="scale_by_nadam")
+    Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam; m is averaged with β1
+    itself, as in torch."""
+    hyperparams = {
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        "eps_root": eps_root,
+        "momentum_decay": momentum_decay,
+    }
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options={"mu_dtype": mu_dtype},
+        name="scale_by_nadam",
+    )
 
 
 def direction(
-    b1: Any, b2: Any, eps: Any, eps_root: Any, mu_dtype: DTypeLike | None, nesterov: bool, momentum_decay: Any
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    eps_root: Any,
+    mu_dtype: DTypeLike | None,
+    nesterov: bool,
+    momentum_decay: Any,
 ) -> GradientTransformation:
     """The rule behind `nadam` and `nadamw`."""
     if momentum_decay is None:
@@ -124,11 +146,11 @@ def nadam(
 ) -> GradientTransformation:
     r"""Adam that looks one step ahead along its momentum.
 
-    For every array, all of one shape: θ ← θ − η m̂ / (√(r̂ + ε_root) + ε), with Adam's m and r̂, and
-    m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t).
+    For every array, all of one shape: θ ← θ − η m̂ / (√(r̂ + ε_root) + ε), with Adam's m and r̂,
+    and m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t).
 
-    When: in Adam's place, at the same cost; it answers a change of the gradient one step earlier. When not: small noisy
-    batches, where this step's gradient deserves no more weight; take `adam`.
+    When: in Adam's place, at the same cost; it answers a change of the gradient one step earlier.
+    When not: small noisy batches, where this step's gradient deserves no more weight; take `adam`.
 
     torch's form is `nadam(eta, momentum_decay=0.004)`.
 
@@ -140,8 +162,10 @@ def nadam(
       eps_root: ε_root ≥ 0, under the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: False for plain Adam.
-      momentum_decay: ψ ≥ 0, how fast the weight of the look ahead rises from β1/2 to β1; 0.004 in torch. None: it is β1 throughout.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      momentum_decay: ψ ≥ 0, how fast the weight of the look ahead rises from β1/2 to β1; 0.004 in
+        torch. None: it is β1 throughout.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range; `momentum_decay` with `nesterov=False`.
@@ -158,4 +182,6 @@ def nadam(
 
     Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam.
     """
-    return descend(direction(b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay), learning_rate, **flags)
+    return descend(
+        direction(b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay), learning_rate, **flags
+    )

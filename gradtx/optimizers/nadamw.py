@@ -6,10 +6,10 @@ u = m̂ / (√(r̂ + ε_root) + ε)       (NAdam's direction)
 
 from typing import Unpack
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.optimizers.nadam import direction
 
 
@@ -32,7 +32,8 @@ def nadamw(
 
     For every array, all of one shape: θ ← θ − η (u + λ θ), with NAdam's u.
 
-    When: as `adamw`; it is a strong baseline across workloads at a tuned learning rate. When not: small noisy batches.
+    When: as `adamw`; it is a strong baseline across workloads at a tuned learning rate. When not:
+    small noisy batches.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, after a warmup.
@@ -41,10 +42,12 @@ def nadamw(
       eps: ε ≥ 0, beside the root; 1e-8.
       eps_root: ε_root ≥ 0, under the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to 0.1.
+      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to
+        0.1.
       mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
       nesterov: False for plain AdamW.
-      momentum_decay: ψ ≥ 0, how fast the weight of the look ahead rises from β1/2 to β1; None: it is β1 throughout.
+      momentum_decay: ψ ≥ 0, how fast the weight of the look ahead rises from β1/2 to β1; None: it
+        is β1 throughout.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
     Raises:
@@ -61,7 +64,7 @@ def nadamw(
 
     See also: `nadam`, `adamw`.
 
-    Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam; Loshchilov and Hutter 2019, arXiv 1711.05101, for the decay.
-    """
+    Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam; Loshchilov and Hutter
+    2019, arXiv 1711.05101, for the decay."""
     rule = direction(b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay)
     return descend(rule, learning_rate, weight_decay, mask, **flags)

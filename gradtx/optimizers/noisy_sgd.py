@@ -3,9 +3,9 @@ r"""Stochastic gradient descent on gradients with noise that fades.
 θ ← θ − ρ (g + σ n),   n normal of variance 1,   σ² = η / (1 + count)^γ
 """
 
-from gradtx.core.descend import descend
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Hyperparam, NonNegative
+from gradtx.compose.descend import descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.noise import add_noise
 
 
@@ -20,14 +20,16 @@ def noisy_sgd(
 ) -> GradientTransformation:
     r"""Gradient descent that shakes at first, and calms down.
 
-    For every array, θ, g and n of one shape: θ ← θ − ρ (g + σ n), n normal of variance 1, σ² = η / (1 + count)^γ; count = 0, 1, 2, ...
+    For every array, θ, g and n of one shape: θ ← θ − ρ (g + σ n), n normal of variance 1, σ² = η /
+    (1 + count)^γ; count = 0, 1, 2, ...
 
-    When: very deep or badly started networks, which plain descent leaves where they are. When not: small batches, whose gradients
-    are noisy enough; take `sgd`.
+    When: very deep or badly started networks, which plain descent leaves where they are. When not:
+    small batches, whose gradients are noisy enough; take `sgd`.
 
     Args:
       learning_rate: ρ ≥ 0, parameter units per unit of gradient; 1e-3 to 0.1.
-      eta: η ≥ 0, the variance of the noise at the first update, in squared units of the gradient; 0.01 to 1.
+      eta: η ≥ 0, the variance of the noise at the first update, in squared units of the gradient;
+        0.01 to 1.
       gamma: γ ≥ 0, how fast it fades; typically 0.55.
       key: a random key, or a number to make one from.
       seed: Optax's name for a `key` that is a number; neither: 0, so that every run draws the same.

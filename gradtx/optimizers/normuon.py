@@ -1,4 +1,5 @@
-r"""NorMuon: Muon whose outputs all learn at one pace: each output of the orthogonal direction is divided by its recent size.
+r"""NorMuon: Muon whose outputs all learn at one pace: each output of the orthogonal direction is
+divided by its recent size.
 
 O = U Vᵀ of Muon's momentum                      (n × m, m outputs)
 v ← β2 v + (1 − β2) mean of O² over inputs        (m)
@@ -11,15 +12,22 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.matrixwise import matrixwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.matrixwise import matrixwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.optimizers.adamw import adamw
-from gradtx.optimizers.muon import Coefficients, Scaling, averaged, check_scaling, factor_of, polar_options
+from gradtx.optimizers.muon import (
+    Coefficients,
+    Scaling,
+    averaged,
+    check_scaling,
+    factor_of,
+    polar_options,
+)
 from gradtx.transforms.moments import average
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_dtype
@@ -56,7 +64,9 @@ def _update(
 
 def _ratio(one: jax.Array, other: jax.Array) -> jax.Array:
     """‖one‖ / ‖other‖ of each matrix; 0 where the other is zero."""
-    above, below = (jnp.sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True)) for x in (one, other))
+    above, below = (
+        jnp.sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True)) for x in (one, other)
+    )
     return jnp.where(below == 0, 0.0, above / jnp.where(below == 0, 1.0, below))
 
 
@@ -75,7 +85,8 @@ def scale_by_normuon(
     dimensions: Any = None,
     shard: Any = None,
 ) -> GradientTransformation:
-    r"""NorMuon's direction: Muon's O, each output over the root of its mean square of late, brought back to the length of O.
+    r"""NorMuon's direction: Muon's O, each output over the root of its mean square of late, brought
+    back to the length of O.
 
     Args:
       ns_coeffs: the polynomials, as in `muon`.
@@ -106,9 +117,20 @@ def scale_by_normuon(
     See also: `normuon`, `scale_by_muon`.
     """
     check_scaling("scale_by_normuon", scaling)
-    options = {"scaling": scaling, "polar": polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius")}
+    options = {
+        "scaling": scaling,
+        "polar": polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius"),
+    }
     numbers = {"eps": eps, "b2": b2}
-    even = matrixwise(_init, _update, hyperparams=numbers, options=options, dimensions=dimensions, shard=shard, name="by_output")
+    even = matrixwise(
+        _init,
+        _update,
+        hyperparams=numbers,
+        options=options,
+        dimensions=dimensions,
+        shard=shard,
+        name="by_output",
+    )
     return chain(averaged(beta, mu_dtype, nesterov=nesterov), even)
 
 
@@ -136,10 +158,12 @@ def normuon(
     shard: Any = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Muon whose outputs all learn at one pace: each is divided by its recent size in the orthogonal direction.
+    r"""Muon whose outputs all learn at one pace: each is divided by its recent size in the
+    orthogonal direction.
 
-    For every hidden matrix (n, m): O of Muon, v ← β2 v + (1 − β2) mean over inputs of O², O' = O / √v, θ ← θ − η (s O' ‖O‖ / ‖O'‖ + λ θ).
-    Embeddings, heads, norms, biases, routers and vectors get AdamW, by their paths (`by_role`).
+    For every hidden matrix (n, m): O of Muon, v ← β2 v + (1 − β2) mean over inputs of O², O' = O /
+    √v, θ ← θ − η (s O' ‖O‖ / ‖O'‖ + λ θ). Embeddings, heads, norms, biases, routers and vectors get
+    AdamW, by their paths (`by_role`).
 
     When: as Muon, where a few outputs of a layer take most of the step.
     When not: square matrices of full rank, whose O is even already.
@@ -164,14 +188,17 @@ def normuon(
       routes: rules `[(pattern, "normuon" or "adam"), ...]` that go before the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `muon`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for both.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for
+        both.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset or scaling.
-      SelectionError: `routes` or `dimensions` that fit no parameter; a route that sends a vector or an embedding here.
+      SelectionError: `routes` or `dimensions` that fit no parameter; a route that sends a vector or
+        an embedding here.
       MissingParamsError: `update` is called without parameters.
 
-    State: 4 bytes per parameter of hidden matrices (m), 4 per output (v), 8 per parameter of the rest.
+    State: 4 bytes per parameter of hidden matrices (m), 4 per output (v), 8 per parameter of the
+    rest.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx, w = gradtx.normuon(0.1, "svd", scaling="none"), jnp.array([[1.0, 0.0, 0.0], [0.0, 3.0, 4.0]])
@@ -191,7 +218,15 @@ def normuon(
         "dimensions": dimensions,
         "shard": shard,
     }
-    hidden = descend(scale_by_normuon(ns_coeffs, ns_steps, beta, b2, eps, mu_dtype, **told), learning_rate, weight_decay, mask, **flags)
+    hidden = descend(
+        scale_by_normuon(ns_coeffs, ns_steps, beta, b2, eps, mu_dtype, **told),
+        learning_rate,
+        weight_decay,
+        mask,
+        **flags,
+    )
     rate = learning_rate if adam_learning_rate is None else adam_learning_rate
-    rest = adamw(rate, adam_b1, adam_b2, eps, mu_dtype=mu_dtype, weight_decay=adam_weight_decay, **flags)
+    rest = adamw(
+        rate, adam_b1, adam_b2, eps, mu_dtype=mu_dtype, weight_decay=adam_weight_decay, **flags
+    )
     return by_role({"normuon": hidden, "adam": rest}, routes, dimensions)

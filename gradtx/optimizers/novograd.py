@@ -10,10 +10,10 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.transforms.moments import Moments, average
 from gradtx.tree.arithmetic import abs_sq, finite
 from gradtx.tree.casts import real_zeros_along, zeros
@@ -50,12 +50,15 @@ def scale_by_novograd(
     weight_decay: NonNegative = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """NovoGrad's direction: u = m, m ← β1 m + g / (√(v + ε_root) + ε) + λ θ, with v an average of ‖g‖² by array.
+    """NovoGrad's direction: u = m, m ← β1 m + g / (√(v + ε_root) + ε) + λ θ, with v an average of
+    ‖g‖² by array.
 
     Args:
-      b1: β1 in [0, 1), momentum of normalised gradients; a sum, not an average: steps grow up to 1/(1 − β1) times longer.
+      b1: β1 in [0, 1), momentum of normalised gradients; a sum, not an average: steps grow up to
+        1/(1 − β1) times longer.
       b2: β2 in [0, 1), decay of v, which starts at its first value.
-      eps: ε ≥ 0, beside the root; with 0 an array whose gradient is zero at the first step divides by zero.
+      eps: ε ≥ 0, beside the root; with 0 an array whose gradient is zero at the first step divides
+        by zero.
       eps_root: ε_root ≥ 0, under the root.
       weight_decay: λ ≥ 0; it joins the momentum.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
@@ -74,8 +77,21 @@ def scale_by_novograd(
 
     Ginsburg et al. 2019, arXiv 1905.11286, Algorithm 1.
     """
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "weight_decay": weight_decay}
-    return leafwise(_init, _update, hyperparams=hyperparams, options={"mu_dtype": mu_dtype}, needs_params=True, name="scale_by_novograd")
+    hyperparams = {
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        "eps_root": eps_root,
+        "weight_decay": weight_decay,
+    }
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options={"mu_dtype": mu_dtype},
+        needs_params=True,
+        name="scale_by_novograd",
+    )
 
 
 @definition
@@ -90,11 +106,12 @@ def novograd(
 ) -> GradientTransformation:
     r"""SGD with momentum on gradients of length one, array by array, and decay inside the momentum.
 
-    For every array, g, m and θ of one shape and v a number: v ← β2 v + (1 − β2) ‖g‖² from its first value on,
-    m ← β1 m + g / (√(v + ε_root) + ε) + λ θ, θ ← θ − η m.
+    For every array, g, m and θ of one shape and v a number: v ← β2 v + (1 − β2) ‖g‖² from its first
+    value on, m ← β1 m + g / (√(v + ε_root) + ε) + λ θ, θ ← θ − η m.
 
-    When: large batches, convolutional and speech networks, at half of Adam's memory and with little warmup. When not: coordinates
-    of one array differ in scale by far, as in embeddings; take `adamw`.
+    When: large batches, convolutional and speech networks, at half of Adam's memory and with little
+    warmup. When not: coordinates of one array differ in scale by far, as in embeddings; take
+    `adamw`.
 
     An entry that is inf or nan is left out of ‖g‖, so that the others go on.
 
@@ -104,8 +121,8 @@ def novograd(
       b2: β2 in [0, 1), decay of v; 0.25 to 0.98.
       eps: ε ≥ 0, beside the root; 1e-6.
       eps_root: ε_root ≥ 0, under the root.
-      weight_decay: λ ≥ 0, per unit of learning rate and of momentum; 1e-4 to 1e-2. With a `decay_form` it acts as `descend`
-        explains that form, and not inside the momentum.
+      weight_decay: λ ≥ 0, per unit of learning rate and of momentum; 1e-4 to 1e-2. With a
+        `decay_form` it acts as `descend` explains that form, and not inside the momentum.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
     Raises:
@@ -126,5 +143,7 @@ def novograd(
     Ginsburg et al. 2019, arXiv 1905.11286, Algorithm 1.
     """
     if flags.get("decay_form"):
-        return descend(scale_by_novograd(b1, b2, eps, eps_root), learning_rate, weight_decay, **flags)
+        return descend(
+            scale_by_novograd(b1, b2, eps, eps_root), learning_rate, weight_decay, **flags
+        )
     return descend(scale_by_novograd(b1, b2, eps, eps_root, weight_decay), learning_rate, **flags)

@@ -11,11 +11,11 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.optimizers.optimistic_gradient_descent import Previous, scale_by_optimistic_gradient
 from gradtx.tree.casts import zeros
@@ -25,7 +25,15 @@ def _init(param: jax.Array) -> Previous:
     return Previous(zeros(param))
 
 
-def _update(grad: jax.Array, slots: Previous, param: None, step: jax.Array, *, learning_rate: jax.Array, optimism: jax.Array) -> Any:
+def _update(
+    grad: jax.Array,
+    slots: Previous,
+    param: None,
+    step: jax.Array,
+    *,
+    learning_rate: jax.Array,
+    optimism: jax.Array,
+) -> Any:
     """u + (ω/η) (u − u_before), which descends by η."""
     moves = learning_rate > 0
     ratio = jnp.where(moves, optimism / jnp.where(moves, learning_rate, 1), 0)
@@ -49,8 +57,9 @@ def optimistic_adam(
 
     For every array, all of one shape: θ ← θ − η u − ω (u − u_before), with Adam's u.
 
-    When: GANs and other min-max problems, where Adam circles. When not: a plain minimum; take `adam`. A schedule for η leaves ω
-    as it is; where both are to follow it, take `optimistic_adam_v2`.
+    When: GANs and other min-max problems, where Adam circles. When not: a plain minimum; take
+    `adam`. A schedule for η leaves ω as it is; where both are to follow it, take
+    `optimistic_adam_v2`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-2.
@@ -61,7 +70,8 @@ def optimistic_adam(
       eps_root: ε_root ≥ 0, under the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: NAdam's m̂, as Optax; the paper has Adam's.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -85,4 +95,8 @@ def optimistic_adam(
     else:
         rates = {"learning_rate": learning_rate, "optimism": optimism}
         ahead = leafwise(_init, _update, hyperparams=rates, name="scale_by_optimistic_gradient")
-    return descend(chain(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), ahead), learning_rate, **flags)
+    return descend(
+        chain(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), ahead),
+        learning_rate,
+        **flags,
+    )

@@ -6,10 +6,10 @@ u = m̂ / (√(r̂ + ε_root) + ε)       Adam's direction
 
 from typing import Unpack
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, Hyperparam, NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.optimizers.optimistic_gradient_descent import scale_by_optimistic_gradient
 
@@ -44,7 +44,8 @@ def optimistic_adam_v2(
       eps_root: ε_root ≥ 0, under the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: NAdam's m̂, as Optax; the paper has Adam's.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -63,5 +64,8 @@ def optimistic_adam_v2(
 
     Daskalakis et al. 2018, arXiv 1711.00141, Algorithm 1, where α = β = 1.
     """
-    rule = chain(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), scale_by_optimistic_gradient(alpha, beta))
+    rule = chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        scale_by_optimistic_gradient(alpha, beta),
+    )
     return descend(rule, learning_rate, **flags)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Hyperparam, NonNegative
+from gradtx.compose.descend import descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.tree.casts import zeros
 
 
@@ -25,18 +25,29 @@ def _init(param: jax.Array) -> Previous:
     return Previous(zeros(param))
 
 
-def _update(grad: jax.Array, slots: Previous, param: None, step: jax.Array, *, alpha: jax.Array, beta: jax.Array) -> Any:
+def _update(
+    grad: jax.Array,
+    slots: Previous,
+    param: None,
+    step: jax.Array,
+    *,
+    alpha: jax.Array,
+    beta: jax.Array,
+) -> Any:
     change = jnp.where(step > 1, grad - slots.previous, 0)
     return alpha * grad + beta * change, Previous(grad)
 
 
 @definition
-def scale_by_optimistic_gradient(alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0) -> GradientTransformation:
+def scale_by_optimistic_gradient(
+    alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0
+) -> GradientTransformation:
     """Extrapolate from the update before: u ← α u + β (u − u_before).
 
     Args:
       alpha: α, weight of the update.
-      beta: β, weight of its change; 0 for no optimism, 1 to foretell the next update in a straight line.
+      beta: β, weight of its change; 0 for no optimism, 1 to foretell the next update in a straight
+        line.
 
     State: 4 bytes per parameter.
 
@@ -48,16 +59,24 @@ def scale_by_optimistic_gradient(alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0
 
     Mokhtari, Ozdaglar and Pattathil 2020, arXiv 1901.08511.
     """
-    return leafwise(_init, _update, hyperparams={"alpha": alpha, "beta": beta}, name="scale_by_optimistic_gradient")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams={"alpha": alpha, "beta": beta},
+        name="scale_by_optimistic_gradient",
+    )
 
 
 @definition
-def optimistic_gradient_descent(learning_rate: NonNegative, alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0) -> GradientTransformation:
+def optimistic_gradient_descent(
+    learning_rate: NonNegative, alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0
+) -> GradientTransformation:
     r"""Gradient descent with a correction that makes games converge where plain descent circles.
 
     For every array, all of one shape: θ ← θ − η (α g + β (g − g_before)).
 
-    When: min-max problems, each player running it on its own loss, as GANs do. When not: a plain minimum; take `sgd`.
+    When: min-max problems, each player running it on its own loss, as GANs do. When not: a plain
+    minimum; take `sgd`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per unit of gradient; 1e-3 to 1.
@@ -82,6 +101,6 @@ def optimistic_gradient_descent(learning_rate: NonNegative, alpha: Hyperparam = 
 
     See also: `optimistic_adam_v2`, `scale_by_optimistic_gradient`.
 
-    Daskalakis et al. 2018, arXiv 1711.00141; Mokhtari, Ozdaglar and Pattathil 2020, arXiv 1901.08511, for α and β.
-    """
+    Daskalakis et al. 2018, arXiv 1711.00141; Mokhtari, Ozdaglar and Pattathil 2020, arXiv
+    1901.08511, for α and β."""
     return descend(scale_by_optimistic_gradient(alpha, beta), learning_rate)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import scale_by_learning_rate
-from gradtx.core.errors import GradtxError
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Hyperparam, NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import scale_by_learning_rate
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import GradtxError
+from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.clipping import Square
 from gradtx.tree.arithmetic import abs_sq, finite, finite_or, total
 
@@ -38,7 +38,9 @@ def _conclude(
     gap, divisor = value - f_min, total(found.square) + eps
     gap = jnp.maximum(gap, 0.0) if variant == "sps+" else gap
     # Without a gradient there is no step to take, and none with a loss of nan.
-    rate = jnp.where(divisor > 0, jnp.minimum(gap / jnp.where(divisor > 0, divisor, 1.0), max_learning_rate), 0.0)
+    rate = jnp.where(
+        divisor > 0, jnp.minimum(gap / jnp.where(divisor > 0, divisor, 1.0), max_learning_rate), 0.0
+    )
     return {"rate": finite_or(rate, jnp.zeros_like(rate))}, None
 
 
@@ -48,13 +50,17 @@ def _update(grad: jax.Array, slots: None, param: None, step: jax.Array, *, rate:
 
 @definition
 def scale_by_polyak(
-    f_min: Hyperparam = 0.0, max_learning_rate: NonNegative = 1.0, eps: NonNegative = 0.0, variant: Variant = "sps"
+    f_min: Hyperparam = 0.0,
+    max_learning_rate: NonNegative = 1.0,
+    eps: NonNegative = 0.0,
+    variant: Variant = "sps",
 ) -> GradientTransformation:
     """Scale by Polyak's rate: u ← min((f − f_min) / (‖g‖² + ε), η_max) g, ‖g‖ over all arrays.
 
     `update` must be told the loss: `update(grads, state, value=loss)`.
 
-    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step of zero.
+    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step
+    of zero.
 
     Args:
       f_min: the least value of the loss, or a lower bound of it; 0 where the data can be fitted.
@@ -76,10 +82,12 @@ def scale_by_polyak(
     >>> u.tolist()
     [1.0]
 
-    Loizou et al. 2020, arXiv 2002.10542, SPS with its bound; Garrigos, Gower and Schaipp 2023, arXiv 2307.14528, for SPS+.
-    """
+    Loizou et al. 2020, arXiv 2002.10542, SPS with its bound; Garrigos, Gower and Schaipp 2023,
+    arXiv 2307.14528, for SPS+."""
     if variant not in ("sps", "sps+"):
-        raise GradtxError(f"scale_by_polyak: variant = {variant!r} is unknown; choose 'sps' or 'sps+'")
+        raise GradtxError(
+            f"scale_by_polyak: variant = {variant!r} is unknown; choose 'sps' or 'sps+'"
+        )
     hyperparams = {"f_min": f_min, "max_learning_rate": max_learning_rate, "eps": eps}
     return leafwise(
         None,
@@ -103,23 +111,26 @@ def polyak_sgd(
 ) -> GradientTransformation:
     r"""SGD whose learning rate follows from the value of the loss.
 
-    For arrays of any shapes, with ‖g‖ over all of them: θ ← θ − min((f − f_min) / (‖g‖² + ε), η_max) g, where g is the
-    gradient times the factor s.
+    For arrays of any shapes, with ‖g‖ over all of them: θ ← θ − min((f − f_min) / (‖g‖² + ε),
+    η_max) g, where g is the gradient times the factor s.
 
     `update` must be told the loss: `update(grads, state, value=loss)`.
 
-    When: the least value of the loss is known, as in networks that fit their data (0). When not: it is not; too low a guess
-    makes steps too long, up to the bound; take `momo`, which can adapt it.
+    When: the least value of the loss is known, as in networks that fit their data (0). When not: it
+    is not; too low a guess makes steps too long, up to the bound; take `momo`, which can adapt it.
 
-    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step of zero.
+    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step
+    of zero.
 
     Args:
       max_learning_rate: η_max ≥ 0, parameter units per unit of gradient; 1.
-      scaling: s ≥ 0, a factor of the gradient before all this, as in Optax: where the bound holds the step grows with s,
-        elsewhere it shrinks as 1/s. To scale the step itself, chain `scale` behind.
+      scaling: s ≥ 0, a factor of the gradient before all this, as in Optax: where the bound holds
+        the step grows with s, elsewhere it shrinks as 1/s. To scale the step itself, chain `scale`
+        behind.
       f_min: the least value of the loss, or a lower bound of it; 0 where the data can be fitted.
       eps: ε ≥ 0, beside the square; 0.
-      variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0), which then stands still.
+      variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0), which
+        then stands still.
 
     Raises:
       GradtxError: a variant of another name.
@@ -138,6 +149,8 @@ def polyak_sgd(
 
     See also: `scale_by_polyak`, `momo`.
 
-    Loizou et al. 2020, arXiv 2002.10542, SPS with its bound; Garrigos, Gower and Schaipp 2023, arXiv 2307.14528, for SPS+.
-    """
-    return chain(scale_by_learning_rate(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant))
+    Loizou et al. 2020, arXiv 2002.10542, SPS with its bound; Garrigos, Gower and Schaipp 2023,
+    arXiv 2307.14528, for SPS+."""
+    return chain(
+        scale_by_learning_rate(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant)
+    )

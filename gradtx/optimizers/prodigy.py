@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Positive, Precise, Squares
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative, Positive, Precise, Squares
 from gradtx.optimizers.dadapt_adamw import Estimate, Found, grown, init_estimate, norm1
 from gradtx.transforms.moments import average, corrected_rate
 from gradtx.tree.arithmetic import abs_sq, dot, total
@@ -26,7 +26,9 @@ from gradtx.tree.casts import copied, real_zeros, zeros
 
 
 class Slots(NamedTuple):
-    """Averages of scaled gradients (mu) and of their squares (nu), a weighted sum of gradients, and the first parameters."""
+    """Averages of scaled gradients (mu) and of their squares (nu), a weighted sum of gradients, and
+    the first parameters.
+    """
 
     mu: jax.Array
     nu: Squares
@@ -38,7 +40,9 @@ def _init(param: jax.Array) -> Slots:
     return Slots(zeros(param), real_zeros(param), zeros(param), copied(param))
 
 
-def _new_sum(grad: jax.Array, old: jax.Array, weight: jax.Array, b2: jax.Array, beta3: jax.Array | None) -> jax.Array:
+def _new_sum(
+    grad: jax.Array, old: jax.Array, weight: jax.Array, b2: jax.Array, beta3: jax.Array | None
+) -> jax.Array:
     return _beta3(b2, beta3) * old + weight * grad
 
 
@@ -46,8 +50,12 @@ def _beta3(b2: jax.Array, beta3: jax.Array | None) -> jax.Array:
     return jnp.sqrt(b2) if beta3 is None else beta3
 
 
-def _weight(estim_lr: jax.Array, estim_lr0: jax.Array, rate: jax.Array, safeguard_warmup: bool) -> jax.Array:
-    """What a gradient counts in the denominator of the estimate; with the safeguard a warmup does not make it small."""
+def _weight(
+    estim_lr: jax.Array, estim_lr0: jax.Array, rate: jax.Array, safeguard_warmup: bool
+) -> jax.Array:
+    """What a gradient counts in the denominator of the estimate; with the safeguard a warmup does
+    not make it small.
+    """
     return estim_lr / estim_lr0 * (estim_lr if safeguard_warmup else rate)
 
 
@@ -67,7 +75,9 @@ def _measure(
 ) -> Found:
     rate = corrected_rate(learning_rate * estim_lr, b1, b2, step)
     weight = _weight(estim_lr, estim_lr0, rate, safeguard_warmup)
-    return Found(dot(grad, slots.params0 - param), norm1(_new_sum(grad, slots.grad_sum, weight, b2, beta3)))
+    return Found(
+        dot(grad, slots.params0 - param), norm1(_new_sum(grad, slots.grad_sum, weight, b2, beta3))
+    )
 
 
 def _conclude(
@@ -88,7 +98,12 @@ def _conclude(
     numerator = _beta3(b2, beta3) * shared.numerator + old / estim_lr0 * rate * total(found.inner)
     divisor = total(found.norm1)
     new = grown(shared, numerator, divisor / estim_lr_coef)
-    return {"rate": rate, "old": old, "new": new.estim_lr, "weight": _weight(old, estim_lr0, rate, safeguard_warmup)}, new
+    return {
+        "rate": rate,
+        "old": old,
+        "new": new.estim_lr,
+        "weight": _weight(old, estim_lr0, rate, safeguard_warmup),
+    }, new
 
 
 def _update(
@@ -123,24 +138,28 @@ def prodigy(
     weight_decay: NonNegative = 0.0,
     safeguard_warmup: bool = False,
 ) -> GradientTransformation:
-    r"""AdamW whose learning rate is found on the way, from how far the parameters travelled along their gradients.
+    r"""AdamW whose learning rate is found on the way, from how far the parameters travelled along
+    their gradients.
 
-    For every array, all of one shape but d, r and γ, which are scalars of the whole tree: γ = η d √(1 − β2^t)/(1 − β1^t),
-    m ← β1 m + (1 − β1) d g, v ← β2 v + (1 − β2) d² g², r ← β3 r + (d/d0) γ ⟨g, θ0 − θ⟩, s ← β3 s + (d/d0) γ g,
-    d' = max(d, c r/‖s‖₁), θ ← θ − γ (m/(√v + d' ε) + λ θ), then d ← d'.
+    For every array, all of one shape but d, r and γ, which are scalars of the whole tree: γ = η d
+    √(1 − β2^t)/(1 − β1^t), m ← β1 m + (1 − β1) d g, v ← β2 v + (1 − β2) d² g², r ← β3 r + (d/d0) γ
+    ⟨g, θ0 − θ⟩, s ← β3 s + (d/d0) γ g, d' = max(d, c r/‖s‖₁), θ ← θ − γ (m/(√v + d' ε) + λ θ), then
+    d ← d'.
 
-    When: the learning rate is unknown, and one run is all there is; fine-tuning and diffusion models are its common uses.
+    When: the learning rate is unknown, and one run is all there is; fine-tuning and diffusion
+    models are its common uses.
     When not: memory is short, or the learning rate is known; take `adamw`, which keeps half.
 
-    d never falls: one misleading stretch early leaves it too large. Entries that are not finite do not count in the sums, and
-    a step whose sums are zero or overflow leaves d as it was.
+    d never falls: one misleading stretch early leaves it too large. Entries that are not finite do
+    not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
 
     Args:
       learning_rate: η ≥ 0, a factor of the estimate, without unit; 1, or a schedule that ends in 0.
       betas: β1 and β2, each in [0, 1), as in Adam.
       beta3: β3 in [0, 1), memory of the estimate; None: √β2.
       eps: ε ≥ 0, relative to d; 1e-8.
-      estim_lr0: d0 > 0, d before the first step; 1e-6, with little effect while it is less than the distance.
+      estim_lr0: d0 > 0, d before the first step; 1e-6, with little effect while it is less than the
+        distance.
       estim_lr_coef: c > 0, a factor of the estimate, and the number to tune if any; 0.5 to 2.
       weight_decay: λ ≥ 0, decoupled, per unit of γ; 0 to 0.1.
       safeguard_warmup: d in place of γ in s, so that a warmup of η does not raise the estimate.
@@ -166,8 +185,16 @@ def prodigy(
     Mishchenko and Defazio 2023, arXiv 2306.06101, the algorithm for Adam, with bias correction.
     """
     b1, b2 = betas
-    hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay}
-    hyperparams |= {"estim_lr0": estim_lr0, "estim_lr_coef": estim_lr_coef} | ({} if beta3 is None else {"beta3": beta3})
+    hyperparams = {
+        "learning_rate": learning_rate,
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        "weight_decay": weight_decay,
+    }
+    hyperparams |= {"estim_lr0": estim_lr0, "estim_lr_coef": estim_lr_coef} | (
+        {} if beta3 is None else {"beta3": beta3}
+    )
     return leafwise(
         _init,
         _update,

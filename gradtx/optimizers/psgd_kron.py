@@ -1,4 +1,5 @@
-r"""PSGD Kron: a preconditioner P = Q_Lᵀ Q_L ⊗ Q_Rᵀ Q_R, fitted by gradient steps until it whitens; neither roots nor eigenvectors.
+r"""PSGD Kron: a preconditioner P = Q_Lᵀ Q_L ⊗ Q_Rᵀ Q_R, fitted by gradient steps until it whitens;
+neither roots nor eigenvectors.
 
 m ← β1 m + (1 − β1) g,   M = m / (1 − β1ᵗ)
 A = Q_L (M + √ε mean|M| V) Q_Rᵀ,   B = Q_L^(−T) V Q_R^(−1),      V standard normal
@@ -13,12 +14,21 @@ from typing import Annotated, Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.errors import HyperparamError
-from gradtx.core.matrixwise import matrixwise, where_due
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import PRECISE, Decay, DTypeLike, Fraction, Hyperparam, NonNegative, Positive, Precise
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.matrixwise import matrixwise, where_due
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import (
+    PRECISE,
+    Decay,
+    DTypeLike,
+    Fraction,
+    Hyperparam,
+    NonNegative,
+    Positive,
+    Precise,
+)
+from gradtx.engine.selector import Where
 from gradtx.linalg.kronecker import Factors
 from gradtx.linalg.triangular import apply_triangular, fit_triangular
 from gradtx.schedules.decay import exponential_decay
@@ -26,13 +36,19 @@ from gradtx.transforms.moments import average, debias
 from gradtx.tree.casts import real_dtype, zeros
 
 SPREAD = 32
-"""Over how many parts of a fit the matrices of a tree are spread, so that few are fitted in the same step."""
+"""Over how many parts of a fit the matrices of a tree are spread, so that few are fitted in the
+same step.
+"""
 DAMPING = 2.0**-11.5
-"""√ε of float32: noise in the gradient, which keeps a factor from growing without bound where the gradient is always zero."""
+"""√ε of float32: noise in the gradient, which keeps a factor from growing without bound where the
+gradient is always zero.
+"""
 
 
 class Whitening(NamedTuple):
-    """An average of gradients, the factors, and how many fits were made since these were balanced, with the part of the next."""
+    """An average of gradients, the factors, and how many fits were made since these were balanced,
+    with the part of the next.
+    """
 
     mu: jax.Array
     left: Annotated[jax.Array | None, PRECISE]
@@ -40,14 +56,20 @@ class Whitening(NamedTuple):
     progress: Precise
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None, max_size: int, init_scale: jax.Array) -> Whitening:
+def _init(
+    param: jax.Array, *, mu_dtype: DTypeLike | None, max_size: int, init_scale: jax.Array
+) -> Whitening:
     sides = param.shape[-2:]
     kinds = [_kind(side, other, max_size) for side, other in zip(sides, sides[::-1], strict=True)]
     if sides == (1, 1):
         kinds = ["none", "diagonal"]
     scale = init_scale ** (1 / (2 - kinds.count("none")))
-    left, right = (_first(param, side, kind, scale) for side, kind in zip(sides, kinds, strict=True))
-    return Whitening(zeros(param, mu_dtype), left, right, jnp.zeros(param.shape[:-2], real_dtype(param.dtype)))
+    left, right = (
+        _first(param, side, kind, scale) for side, kind in zip(sides, kinds, strict=True)
+    )
+    return Whitening(
+        zeros(param, mu_dtype), left, right, jnp.zeros(param.shape[:-2], real_dtype(param.dtype))
+    )
 
 
 def _kind(side: int, other: int, max_size: int) -> str:
@@ -89,15 +111,28 @@ def _update(
     left, right = slots.left, slots.right
     if grad.size:
         due = (jnp.floor(after) > jnp.floor(before)) & jnp.any(mean != 0, axis=(-2, -1))
-        left, right = where_due(due, functools.partial(_fitted, factor_rate), (key, full, mean, left, right), (left, right))
+        left, right = where_due(
+            due,
+            functools.partial(_fitted, factor_rate),
+            (key, full, mean, left, right),
+            (left, right),
+        )
     direction = apply_triangular(Factors(left, right), mean)
-    mean_square = jnp.sum(direction**2, axis=(-2, -1), keepdims=True) / max(1, math.prod(grad.shape[-2:]))
-    return direction / jnp.maximum(1, jnp.sqrt(mean_square) / max_rms), Whitening(mu, left, right, progress)
+    mean_square = jnp.sum(direction**2, axis=(-2, -1), keepdims=True) / max(
+        1, math.prod(grad.shape[-2:])
+    )
+    return direction / jnp.maximum(1, jnp.sqrt(mean_square) / max_rms), Whitening(
+        mu, left, right, progress
+    )
 
 
-def _fitted(rate: Any, key: Any, balance: Any, mean: jax.Array, left: Any, right: Any) -> tuple[Any, Any]:
+def _fitted(
+    rate: Any, key: Any, balance: Any, mean: jax.Array, left: Any, right: Any
+) -> tuple[Any, Any]:
     """The factors of one matrix after a step of their fit."""
-    noise = jax.random.normal(key, mean.shape, jnp.float32).astype(mean.dtype)  # alike in every precision
+    noise = jax.random.normal(key, mean.shape, jnp.float32).astype(
+        mean.dtype
+    )  # alike in every precision
     damped = mean + DAMPING * jnp.mean(jnp.abs(mean)) * noise
     left, right = fit_triangular(Factors(left, right), damped, noise, rate)
     if left is None or right is None:
@@ -122,14 +157,17 @@ def scale_by_psgd_kron(
     dimensions: Any = None,
     shard: Any = None,
 ) -> GradientTransformation:
-    r"""PSGD's direction: an average of gradients, whitened by a Kronecker product of triangular factors: u = Q_Lᵀ Q_L M Q_Rᵀ Q_R.
+    r"""PSGD's direction: an average of gradients, whitened by a Kronecker product of triangular
+    factors: u = Q_Lᵀ Q_L M Q_Rᵀ Q_R.
 
-    M is (n, m), Q_L is (n, n) and Q_R is (m, m), upper triangular; `psgd_kron` says how they are fitted. Arrays of fewer than two axes,
-    and matrices with one row or column, have one factor, a diagonal.
+    M is (n, m), Q_L is (n, n) and Q_R is (m, m), upper triangular; `psgd_kron` says how they are
+    fitted. Arrays of fewer than two axes, and matrices with one row or column, have one factor, a
+    diagonal.
 
     Args:
       b1: β1 in [0, 1), decay of m.
-      update_probability: p in [0, 1], fits per step; None: 1 for 500 steps, then exp(−(count − 500)/1000), no less than 0.03.
+      update_probability: p in [0, 1], fits per step; None: 1 for 500 steps, then exp(−(count −
+        500)/1000), no less than 0.03.
       factor_rate: μ in (0, 1), the step of a fit.
       init_scale: Q_L ⊗ Q_R at first is this number times the identity.
       max_size: the longest axis that has a triangular factor; longer ones have a diagonal.
@@ -137,7 +175,8 @@ def scale_by_psgd_kron(
       balance_every: fits after which Q_L and Q_R are given the same largest entry.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       key: a random key, or a number to make one from, for V.
-      dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in `matrixwise`.
+      dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
+        `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
 
     Raises:
@@ -161,8 +200,14 @@ def scale_by_psgd_kron(
     """
     for name, value in (("max_size", max_size), ("balance_every", balance_every)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise HyperparamError(f"scale_by_psgd_kron: {name} = {value!r} is no whole number of at least 1")
-    probability = exponential_decay(1.0, 1000, math.exp(-1), 500, end_value=0.03) if update_probability is None else update_probability
+            raise HyperparamError(
+                f"scale_by_psgd_kron: {name} = {value!r} is no whole number of at least 1"
+            )
+    probability = (
+        exponential_decay(1.0, 1000, math.exp(-1), 500, end_value=0.03)
+        if update_probability is None
+        else update_probability
+    )
     return matrixwise(
         _init,
         _update,
@@ -174,7 +219,12 @@ def scale_by_psgd_kron(
             "max_rms": max_rms,
             "key": key,
         },
-        options={"mu_dtype": mu_dtype, "max_size": max_size, "balance_every": balance_every, "refresh_every": SPREAD},
+        options={
+            "mu_dtype": mu_dtype,
+            "max_size": max_size,
+            "balance_every": balance_every,
+            "refresh_every": SPREAD,
+        },
         dimensions=dimensions,
         shard=shard,
         vectors="rows",
@@ -202,18 +252,23 @@ def psgd_kron(
     shard: Any = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""An average of gradients, whitened by a Kronecker-factored preconditioner that is itself learned step by step.
+    r"""An average of gradients, whitened by a Kronecker-factored preconditioner that is itself
+    learned step by step.
 
-    For every matrix θ, g, m of shape (n, m): m ← β1 m + (1 − β1) g, M = m/(1 − β1ᵗ), u = Q_Lᵀ Q_L M Q_Rᵀ Q_R,
-    θ ← θ − η (u / max(1, RMS(u)/1.1) + λ θ). With V standard normal, A = Q_L (M + √ε mean|M| V) Q_Rᵀ and B = Q_L^(−T) V Q_R^(−1),
-    a fit is Q_L ← Q_L − μ triu(A Aᵀ − B Bᵀ)/‖A Aᵀ + B Bᵀ‖ Q_L, and likewise Q_R with Aᵀ A − Bᵀ B. It rests when both sides are equal,
-    P^(1/2) M as white as V. The norm is a bound from below, by one step of power iteration.
+    For every matrix θ, g, m of shape (n, m): m ← β1 m + (1 − β1) g, M = m/(1 − β1ᵗ), u = Q_Lᵀ Q_L M
+    Q_Rᵀ Q_R, θ ← θ − η (u / max(1, RMS(u)/1.1) + λ θ). With V standard normal, A = Q_L (M + √ε
+    mean|M| V) Q_Rᵀ and B = Q_L^(−T) V Q_R^(−1), a fit is Q_L ← Q_L − μ triu(A Aᵀ − B Bᵀ)/‖A Aᵀ + B
+    Bᵀ‖ Q_L, and likewise Q_R with Aᵀ A − Bᵀ B. It rests when both sides are equal, P^(1/2) M as
+    white as V. The norm is a bound from below, by one step of power iteration.
 
-    Not every step fits: p fits per step are added up, and a matrix is fitted at the steps where its sum passes a whole number, which is
-    as often as with probability p, without chance. Sums start at different parts of 1, so that a later fit of one matrix is not the
-    step of all others; a step without a fit costs four products of matrices per matrix. A matrix without any gradient is not fitted.
+    Not every step fits: p fits per step are added up, and a matrix is fitted at the steps where its
+    sum passes a whole number, which is as often as with probability p, without chance. Sums start
+    at different parts of 1, so that a later fit of one matrix is not the step of all others; a step
+    without a fit costs four products of matrices per matrix. A matrix without any gradient is not
+    fitted.
 
-    When: as AdamW, where fewer steps are worth more time per step; a preconditioner without a matrix decomposition, all products.
+    When: as AdamW, where fewer steps are worth more time per step; a preconditioner without a
+    matrix decomposition, all products.
     When not: arrays whose axes are all very long, whose factors are larger than they are.
 
     Args:
@@ -221,17 +276,21 @@ def psgd_kron(
       b1: β1 in [0, 1), decay of m; 0.9.
       weight_decay: λ ≥ 0, a fraction per unit of learning rate; 0 to 1.
       mask: which leaves decay; None: all.
-      update_probability: p in [0, 1], fits per step; None: 1 for 500 steps, then exp(−(count − 500)/1000), no less than 0.03.
+      update_probability: p in [0, 1], fits per step; None: 1 for 500 steps, then exp(−(count −
+        500)/1000), no less than 0.03.
       factor_rate: μ in (0, 1), the step of a fit; 0.1.
-      init_scale: Q_L ⊗ Q_R at first is this number times the identity; a fit changes it by μ at most, so that the first 50 fits bring
-        gradients of 1e-4 to their size.
-      max_size: the longest axis that has a triangular factor, static; longer ones have a diagonal; 2048 to 8192.
+      init_scale: Q_L ⊗ Q_R at first is this number times the identity; a fit changes it by μ at
+        most, so that the first 50 fits bring gradients of 1e-4 to their size.
+      max_size: the longest axis that has a triangular factor, static; longer ones have a diagonal;
+        2048 to 8192.
       max_rms: what the root of the mean square of u is cut down to; 1.1.
-      balance_every: fits after which Q_L and Q_R are given the same largest entry, which leaves u as it is; 100.
+      balance_every: fits after which Q_L and Q_R are given the same largest entry, which leaves u
+        as it is; 100.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      key: a random key, or a number to make one from, for V; every array draws its own at every step, by its path.
-      dimensions: which axes of an array are inputs, outputs and batches of matrices, as in `matrixwise`; the kernel of a convolution is
-        best said to be `"in in in out"`.
+      key: a random key, or a number to make one from, for V; every array draws its own at every
+        step, by its path.
+      dimensions: which axes of an array are inputs, outputs and batches of matrices, as in
+        `matrixwise`; the kernel of a convolution is best said to be `"in in in out"`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 

@@ -14,10 +14,10 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, Hyperparam, NonNegative
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.transforms.moments import Moments, average, corrected_mean, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -30,14 +30,18 @@ def _init(param: jax.Array) -> Moments:
 def effective_length(b2: jax.Array, step: jax.Array, longest: jax.Array) -> jax.Array:
     """ρ_t = ρ_∞ − 2 t β2^t / (1 − β2^t).
 
-    The difference of two numbers near ρ_∞ loses all digits of float32 while t is small. With x = −ln β2 it is
-    t − t f(t x) + f(x), f(y) = coth(y/2) − 2/y = y/6 − y³/360 + y⁵/15120 − ..., which loses none.
-    """
+    The difference of two numbers near ρ_∞ loses all digits of float32 while t is small. With x =
+    −ln β2 it is t − t f(t x) + f(x), f(y) = coth(y/2) − 2/y = y/6 − y³/360 + y⁵/15120 − ..., which
+    loses none."""
     rate = -jnp.log1p(b2 - 1)
     early = step * rate < 0.1
     small = jnp.where(early, rate, 0.0)
     power = jnp.where(early, 0.5, b2**step)
-    return jnp.where(early, step - step * _series(step * small) + _series(small), longest - 2 * step * power / (1 - power))
+    return jnp.where(
+        early,
+        step - step * _series(step * small) + _series(small),
+        longest - 2 * step * power / (1 - power),
+    )
 
 
 def _series(y: jax.Array) -> jax.Array:
@@ -63,8 +67,16 @@ def _update(
     length = effective_length(b2, step, longest)
     enough = (length >= threshold) & (length > 4)  # at 4 and below the variance is infinite
     known = jnp.where(enough, length, longest)
-    factor = jnp.sqrt(jnp.where(enough, (known - 4) * (known - 2) / ((longest - 4) * (longest - 2)) * longest / known, 1.0))
-    return jnp.where(enough, factor * mean / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), mean), Moments(mu, nu)
+    factor = jnp.sqrt(
+        jnp.where(
+            enough,
+            (known - 4) * (known - 2) / ((longest - 4) * (longest - 2)) * longest / known,
+            1.0,
+        )
+    )
+    return jnp.where(
+        enough, factor * mean / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), mean
+    ), Moments(mu, nu)
 
 
 @definition
@@ -77,14 +89,16 @@ def scale_by_radam(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """RAdam's direction: u = c_t m̂ / (√(r̂ + ε_root) + ε) once ρ_t reaches a threshold, and m̂ before.
+    """RAdam's direction: u = c_t m̂ / (√(r̂ + ε_root) + ε) once ρ_t reaches a threshold, and m̂
+    before.
 
     Args:
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1), decay of r.
       eps: ε ≥ 0, beside the root.
       eps_root: ε_root ≥ 0, under the root.
-      threshold: the ρ from which on the step is divided; 4, below which c is not defined, acts where less is given.
+      threshold: the ρ from which on the step is divided; 4, below which c is not defined, acts
+        where less is given.
       nesterov: the m̂ of a step ahead.
 
     Raises:
@@ -101,7 +115,13 @@ def scale_by_radam(
     Liu et al. 2020, arXiv 1908.03265, Algorithm 2.
     """
     hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "threshold": threshold}
-    return leafwise(_init, _update, hyperparams=hyperparams, options={"nesterov": nesterov}, name="scale_by_radam")
+    return leafwise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options={"nesterov": nesterov},
+        name="scale_by_radam",
+    )
 
 
 @definition
@@ -118,11 +138,11 @@ def radam(
 ) -> GradientTransformation:
     r"""Adam with a warmup that follows from β2: steps grow as the variance of their divisor falls.
 
-    For every array, all of one shape: θ ← θ − η c_t m̂ / (√(r̂ + ε_root) + ε) where ρ_t ≥ 5, and θ ← θ − η m̂ before;
-    ρ_t counts how many gradients r̂ is worth, and c_t in (0, 1) rises with it.
+    For every array, all of one shape: θ ← θ − η c_t m̂ / (√(r̂ + ε_root) + ε) where ρ_t ≥ 5, and θ
+    ← θ − η m̂ before; ρ_t counts how many gradients r̂ is worth, and c_t in (0, 1) rises with it.
 
-    When: no warmup schedule is to be tuned. When not: gradients far above 1 at the start, which the first five steps
-    take as they are; clip them, or take `adamw` with a warmup.
+    When: no warmup schedule is to be tuned. When not: gradients far above 1 at the start, which the
+    first five steps take as they are; clip them, or take `adamw` with a warmup.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
@@ -130,9 +150,11 @@ def radam(
       b2: β2 in [0, 1), decay of r; above 0.67, for ρ to reach 5; typically 0.999.
       eps: ε ≥ 0, beside the root; 1e-8.
       eps_root: ε_root ≥ 0, under the root.
-      threshold: the ρ from which on the step is divided; 5. The paper's text takes 4, below which c is not defined.
+      threshold: the ρ from which on the step is divided; 5. The paper's text takes 4, below which c
+        is not defined.
       nesterov: the m̂ of a step ahead.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -153,4 +175,6 @@ def radam(
 
     Liu et al. 2020, arXiv 1908.03265, Algorithm 2.
     """
-    return descend(scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov), learning_rate, **flags)
+    return descend(
+        scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov), learning_rate, **flags
+    )

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import descend, scale_by_learning_rate
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, Fraction, NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import descend, scale_by_learning_rate
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, Fraction, NonNegative
 from gradtx.transforms.moments import Moments, SecondMoment, average, debias, divide_by_root
 from gradtx.transforms.momentum import trace
 from gradtx.tree.arithmetic import abs_sq
@@ -57,14 +57,20 @@ def _update_stddev(
     bias_correction: bool,
 ) -> Any:
     mu, nu = average(slots.mu, grad, decay), average(slots.nu, abs_sq(grad), decay)
-    mean, square = (debias(mu, decay, step), debias(nu, decay, step)) if bias_correction else (mu, nu)
+    mean, square = (
+        (debias(mu, decay, step), debias(nu, decay, step)) if bias_correction else (mu, nu)
+    )
     variance = jnp.maximum(square - abs_sq(mean), 0)  # rounding may take it below 0
     return divide_by_root(grad, variance, eps, eps_in_sqrt), Moments(mu, nu)
 
 
 @definition
 def scale_by_rms(
-    decay: Decay = 0.9, eps: NonNegative = 1e-8, initial_scale: NonNegative = 0.0, eps_in_sqrt: bool = True, bias_correction: bool = False
+    decay: Decay = 0.9,
+    eps: NonNegative = 1e-8,
+    initial_scale: NonNegative = 0.0,
+    eps_in_sqrt: bool = True,
+    bias_correction: bool = False,
 ) -> GradientTransformation:
     """Divide by a running root mean square: r ← β r + (1 − β) g², u = g / √(r + ε).
 
@@ -90,14 +96,21 @@ def scale_by_rms(
     """
     hyperparams = {"decay": decay, "eps": eps, "initial_scale": initial_scale}
     options = {"eps_in_sqrt": eps_in_sqrt, "bias_correction": bias_correction}
-    return leafwise(_init_rms, _update_rms, hyperparams=hyperparams, options=options, name="scale_by_rms")
+    return leafwise(
+        _init_rms, _update_rms, hyperparams=hyperparams, options=options, name="scale_by_rms"
+    )
 
 
 @definition
 def scale_by_stddev(
-    decay: Decay = 0.9, eps: NonNegative = 1e-8, initial_scale: NonNegative = 0.0, eps_in_sqrt: bool = True, bias_correction: bool = False
+    decay: Decay = 0.9,
+    eps: NonNegative = 1e-8,
+    initial_scale: NonNegative = 0.0,
+    eps_in_sqrt: bool = True,
+    bias_correction: bool = False,
 ) -> GradientTransformation:
-    """Divide by a running standard deviation: u = g / √(r − m² + ε), with averages m of g and r of g².
+    """Divide by a running standard deviation: u = g / √(r − m² + ε), with averages m of g and r of
+    g².
 
     Args:
       decay: β in [0, 1), of both averages.
@@ -121,7 +134,13 @@ def scale_by_stddev(
     """
     hyperparams = {"decay": decay, "eps": eps, "initial_scale": initial_scale}
     options = {"eps_in_sqrt": eps_in_sqrt, "bias_correction": bias_correction}
-    return leafwise(_init_stddev, _update_stddev, hyperparams=hyperparams, options=options, name="scale_by_stddev")
+    return leafwise(
+        _init_stddev,
+        _update_stddev,
+        hyperparams=hyperparams,
+        options=options,
+        name="scale_by_stddev",
+    )
 
 
 @definition
@@ -140,8 +159,8 @@ def rmsprop(
 
     For every array, g, r and θ of one shape: r ← β r + (1 − β) g², θ ← θ − η g / √(r + ε).
 
-    When: recurrent networks, reinforcement learning, gradients whose scale drifts. When not: as a default;
-    `adam` adds momentum and a corrected start for 4 more bytes per parameter.
+    When: recurrent networks, reinforcement learning, gradients whose scale drifts. When not: as a
+    default; `adam` adds momentum and a corrected start for 4 more bytes per parameter.
 
     The textbook has ε outside the root: `rmsprop(eta, decay=beta, eps=delta, eps_in_sqrt=False)`.
 
@@ -169,9 +188,11 @@ def rmsprop(
 
     See also: `adagrad`, `adam`, `scale_by_rms`, `scale_by_stddev`.
 
-    Tieleman and Hinton 2012, Neural Networks for Machine Learning, lecture 6e; centered: Graves 2013, arXiv 1308.0850, equations 38 to 45.
-    """
-    rule = (scale_by_stddev if centered else scale_by_rms)(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
+    Tieleman and Hinton 2012, Neural Networks for Machine Learning, lecture 6e; centered: Graves
+    2013, arXiv 1308.0850, equations 38 to 45."""
+    rule = (scale_by_stddev if centered else scale_by_rms)(
+        decay, eps, initial_scale, eps_in_sqrt, bias_correction
+    )
     if momentum is None:
         return descend(rule, learning_rate)
     return chain(rule, scale_by_learning_rate(learning_rate), trace(momentum, nesterov))

@@ -1,4 +1,5 @@
-r"""Rprop: a step size per coordinate that grows while the gradient keeps its sign, and shrinks when it turns.
+r"""Rprop: a step size per coordinate that grows while the gradient keeps its sign, and shrinks when
+it turns.
 
 Δ ← η₊ Δ  where g g' > 0,   η₋ Δ  where g g' < 0,   Δ else;   within [Δ_min, Δ_max]
 g ← 0     where g g' < 0
@@ -10,10 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative, Positive, Precise
+from gradtx.compose.chain import chain
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import NonNegative, Positive, Precise
 from gradtx.transforms.scaling import scale
 from gradtx.tree.casts import full, zeros
 
@@ -56,7 +57,8 @@ def scale_by_rprop(
     min_step_size: NonNegative = 1e-6,
     max_step_size: NonNegative = 50.0,
 ) -> GradientTransformation:
-    """Rprop's step, upwards: u = Δ sign(g), with step sizes Δ that learn from the signs of the gradient; 0 where the sign has turned.
+    """Rprop's step, upwards: u = Δ sign(g), with step sizes Δ that learn from the signs of the
+    gradient; 0 where the sign has turned.
 
     Args:
       learning_rate: Δ before the first update, ≥ 0; read once, by `init`.
@@ -80,8 +82,8 @@ def scale_by_rprop(
     >>> seen
     [1.0, 1.2, 0.0, -0.6]
 
-    Riedmiller and Braun 1993, IEEE International Conference on Neural Networks; without going back, as here: Igel and Hüsken 2000,
-    Improving the Rprop learning algorithm, iRprop−.
+    Riedmiller and Braun 1993, IEEE International Conference on Neural Networks; without going back,
+    as here: Igel and Hüsken 2000, Improving the Rprop learning algorithm, iRprop−.
     """
     hyperparams = {
         "learning_rate": learning_rate,
@@ -103,10 +105,11 @@ def rprop(
 ) -> GradientTransformation:
     r"""A step size per coordinate, from the signs of successive gradients alone.
 
-    For every array, all of one shape: Δ grows by η₊ where g keeps its sign, shrinks by η₋ where it turns, and θ ← θ − Δ sign(g);
-    where the sign has turned the coordinate waits for one step.
+    For every array, all of one shape: Δ grows by η₊ where g keeps its sign, shrinks by η₋ where it
+    turns, and θ ← θ − Δ sign(g); where the sign has turned the coordinate waits for one step.
 
-    When: full batches, where the gradient has no noise. When not: mini-batches, whose signs turn by chance; take `adam`.
+    When: full batches, where the gradient has no noise. When not: mini-batches, whose signs turn by
+    chance; take `adam`.
 
     Args:
       learning_rate: Δ before the first update, ≥ 0, parameter units; it is forgotten soon.
@@ -132,7 +135,10 @@ def rprop(
 
     See also: `sign_sgd`, `scale_by_rprop`.
 
-    Riedmiller and Braun 1993, IEEE International Conference on Neural Networks; Igel and Hüsken 2000, Improving the Rprop learning
-    algorithm, iRprop−.
+    Riedmiller and Braun 1993, IEEE International Conference on Neural Networks; Igel and Hüsken
+    2000, Improving the Rprop learning algorithm, iRprop−.
     """
-    return chain(scale_by_rprop(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size), scale(-1.0))
+    return chain(
+        scale_by_rprop(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size),
+        scale(-1.0),
+    )

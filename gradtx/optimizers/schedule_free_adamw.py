@@ -1,4 +1,5 @@
-r"""Schedule-Free AdamW: Adam's step sizes, with an average of the iterates in the place of its momentum.
+r"""Schedule-Free AdamW: Adam's step sizes, with an average of the iterates in the place of its
+momentum.
 
 r ← β2 r + (1 − β2) g²,  r̂ = r / (1 − β2^t)
 z ← z − η (g / (√r̂ + ε) + λ y),   x ← (1 − c) x + c z,   y ← β1 x + (1 − β1) z,   g taken at the parameters y
@@ -6,10 +7,10 @@ z ← z − η (g / (√r̂ + ε) + λ y),   x ← (1 − c) x + c z,   y ← β
 
 from typing import Unpack
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.schedules.join import with_warmup
 from gradtx.wrappers.schedule_free import Mixing, schedule_free
@@ -30,12 +31,12 @@ def schedule_free_adamw(
 ) -> GradientTransformation:
     r"""AdamW without a schedule: no learning rate has to decay, whatever the length of the run.
 
-    For every array, all of one shape, with the parameters y: r ← β2 r + (1 − β2) g², z ← z − η (g / (√r̂ + ε) + λ y),
-    x ← (1 − c) x + c z, y ← β1 x + (1 − β1) z; r̂ = r/(1 − β2^t), c as in `schedule_free`. Evaluate at x, which
-    `schedule_free_eval_params(state, params)` gives.
+    For every array, all of one shape, with the parameters y: r ← β2 r + (1 − β2) g², z ← z − η (g /
+    (√r̂ + ε) + λ y), x ← (1 − c) x + c z, y ← β1 x + (1 − β1) z; r̂ = r/(1 − β2^t), c as in
+    `schedule_free`. Evaluate at x, which `schedule_free_eval_params(state, params)` gives.
 
-    When: as `adamw`, for runs of open length. When not: the very last bit of loss at a known length counts; `adamw` with a tuned
-    schedule is a match for it.
+    When: as `adamw`, for runs of open length. When not: the very last bit of loss at a known length
+    counts; `adamw` with a tuned schedule is a match for it.
 
     Args:
       learning_rate: η ≥ 0; 1 to 10 times that of AdamW with a schedule.
@@ -68,4 +69,6 @@ def schedule_free_adamw(
     """
     eta = learning_rate if warmup_steps is None else with_warmup(learning_rate, warmup_steps)
     rule = scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
-    return schedule_free(descend(rule, eta, weight_decay, mask, **flags), eta, b1, weight_lr_power, state_dtype)
+    return schedule_free(
+        descend(rule, eta, weight_decay, mask, **flags), eta, b1, weight_lr_power, state_dtype
+    )

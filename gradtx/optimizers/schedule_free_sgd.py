@@ -3,9 +3,9 @@ r"""Schedule-Free SGD: gradient descent whose iterates are averaged as it goes.
 z ← z − η (g + λ y),   x ← (1 − c) x + c z,   y ← β x + (1 − β) z,   g taken at the parameters y
 """
 
-from gradtx.core.descend import add_decayed_weights, descend
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import DTypeLike, NonNegative
+from gradtx.compose.descend import add_decayed_weights, descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import DTypeLike, NonNegative
 from gradtx.schedules.join import with_warmup
 from gradtx.transforms.scaling import identity
 from gradtx.wrappers.schedule_free import Mixing, schedule_free
@@ -20,12 +20,15 @@ def schedule_free_sgd(
     weight_lr_power: NonNegative = 2.0,
     state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    r"""Gradient descent with an average of its iterates in the place of momentum and of a decaying learning rate.
+    r"""Gradient descent with an average of its iterates in the place of momentum and of a decaying
+    learning rate.
 
-    For every array, all of one shape, with the parameters y: z ← z − η (g + λ y), x ← (1 − c) x + c z, y ← β x + (1 − β) z;
-    c as in `schedule_free`. Evaluate at x, which `schedule_free_eval_params(state, params)` gives.
+    For every array, all of one shape, with the parameters y: z ← z − η (g + λ y), x ← (1 − c) x + c
+    z, y ← β x + (1 − β) z; c as in `schedule_free`. Evaluate at x, which
+    `schedule_free_eval_params(state, params)` gives.
 
-    When: convolutional networks and convex problems, for runs of open length. When not: transformers; take `schedule_free_adamw`.
+    When: convolutional networks and convex problems, for runs of open length. When not:
+    transformers; take `schedule_free_adamw`.
 
     Args:
       learning_rate: η ≥ 0; larger than for SGD with momentum, 1 to 10.

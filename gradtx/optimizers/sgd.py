@@ -5,9 +5,9 @@ u = t            (momentum)        u = g + μ t      (Nesterov)
 θ ← θ − η u
 """
 
-from gradtx.core.descend import descend
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import DTypeLike, Fraction, NonNegative
+from gradtx.compose.descend import descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import DTypeLike, Fraction, NonNegative
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import identity
 
@@ -21,18 +21,21 @@ def sgd(
 ) -> GradientTransformation:
     r"""Step down the gradient, or down a decaying sum of gradients.
 
-    For every array, g, t and θ of one shape: t ← g + μ t, then θ ← θ − η t, or θ ← θ − η (g + μ t) with
-    Nesterov; without momentum θ ← θ − η g.
+    For every array, g, t and θ of one shape: t ← g + μ t, then θ ← θ − η t, or θ ← θ − η (g + μ t)
+    with Nesterov; without momentum θ ← θ − η g.
 
     When: a well-conditioned loss, convolutional networks with batch norm, or as the baseline of
-    everything. When not: transformers and embeddings, whose gradients differ in scale by layer; take `adamw`.
+    everything. When not: transformers and embeddings, whose gradients differ in scale by layer;
+    take `adamw`.
 
-    The textbook's Δw ← μ Δw − η g keeps η inside the sum. It is the same while η is constant; under a
-    schedule it is `chain(scale_by_learning_rate(eta), trace(mu))`.
+    The textbook's Δw ← μ Δw − η g keeps η inside the sum. It is the same while η is constant; under
+    a schedule it is `chain(scale_by_learning_rate(eta), trace(mu))`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per gradient unit; 1e-3 to 1. Too small is slow, too large diverges.
-      momentum: μ in [0, 1]; None for none; typically 0.9, which makes steps up to 1/(1 − μ) = 10 times longer.
+      learning_rate: η ≥ 0, parameter units per gradient unit; 1e-3 to 1. Too small is slow, too
+        large diverges.
+      momentum: μ in [0, 1]; None for none; typically 0.9, which makes steps up to 1/(1 − μ) = 10
+        times longer.
       nesterov: look ahead by one more step of momentum.
       accumulator_dtype: dtype of t; None: the parameter's, float32 at least.
 
@@ -50,7 +53,7 @@ def sgd(
 
     See also: `adam`, `trace`.
 
-    Robbins and Monro 1951, Annals of Mathematical Statistics 22; Sutskever et al. 2013, ICML, equations 1 to 4.
-    """
+    Robbins and Monro 1951, Annals of Mathematical Statistics 22; Sutskever et al. 2013, ICML,
+    equations 1 to 4."""
     rule = identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
     return descend(rule, learning_rate)

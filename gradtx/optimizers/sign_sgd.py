@@ -3,9 +3,9 @@ r"""Sign descent: every coordinate steps by the learning rate, against the sign 
 θ ← θ − η sign(g)
 """
 
-from gradtx.core.descend import descend
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative
+from gradtx.compose.descend import descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import NonNegative
 from gradtx.transforms.signs import scale_by_sign
 
 
@@ -13,8 +13,8 @@ from gradtx.transforms.signs import scale_by_sign
 def sign_sgd(learning_rate: NonNegative) -> GradientTransformation:
     r"""Steps of one size for every coordinate, against the sign of the gradient: θ ← θ − η sign(g).
 
-    When: one bit per coordinate is to be sent between workers, and batches are large. When not: small batches, where the
-    sign is mostly noise; take `signum` or `lion`, which average first.
+    When: one bit per coordinate is to be sent between workers, and batches are large. When not:
+    small batches, where the sign is mostly noise; take `signum` or `lion`, which average first.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-5 to 1e-3.

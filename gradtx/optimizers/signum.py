@@ -4,21 +4,24 @@ m ← β m + (1 − β) g
 θ ← θ − η sign(m)
 """
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import descend
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.signs import scale_by_sign
 
 
 @definition
-def signum(learning_rate: NonNegative, beta: Decay = 0.9, accumulator_dtype: DTypeLike | None = None) -> GradientTransformation:
+def signum(
+    learning_rate: NonNegative, beta: Decay = 0.9, accumulator_dtype: DTypeLike | None = None
+) -> GradientTransformation:
     r"""Steps of one size for every coordinate, against the sign of an average of gradients.
 
     For every array, all of one shape: m ← β m + (1 − β) g, θ ← θ − η sign(m).
 
-    When: as `sign_sgd`, with less noise. When not: with weight decay; take `tiger`, which is this with it, or `lion`.
+    When: as `sign_sgd`, with less noise. When not: with weight decay; take `tiger`, which is this
+    with it, or `lion`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-5 to 1e-3.
@@ -40,4 +43,7 @@ def signum(learning_rate: NonNegative, beta: Decay = 0.9, accumulator_dtype: DTy
 
     Bernstein, Wang, Azizzadenesheli and Anandkumar 2018, arXiv 1802.04434, Algorithm 2.
     """
-    return descend(chain(ema(beta, debias=False, accumulator_dtype=accumulator_dtype), scale_by_sign()), learning_rate)
+    return descend(
+        chain(ema(beta, debias=False, accumulator_dtype=accumulator_dtype), scale_by_sign()),
+        learning_rate,
+    )

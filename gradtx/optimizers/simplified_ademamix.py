@@ -11,11 +11,11 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
@@ -43,9 +43,14 @@ def _update(
 
 @definition
 def scale_by_simplified_ademamix(
-    b1: Decay = 0.99, b2: Decay = 0.95, alpha: NonNegative = 0.0, eps: NonNegative = 1e-8, eps_root: NonNegative = 0.0
+    b1: Decay = 0.99,
+    b2: Decay = 0.95,
+    alpha: NonNegative = 0.0,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
 ) -> GradientTransformation:
-    """Simplified AdEMAMix's direction: u = (m + α g) / (√(r̂ + ε_root) + ε), where m is a decaying sum of gradients.
+    """Simplified AdEMAMix's direction: u = (m + α g) / (√(r̂ + ε_root) + ε), where m is a decaying
+    sum of gradients.
 
     Args:
       b1: β1 in [0, 1), decay of the sum m.
@@ -85,13 +90,13 @@ def simplified_ademamix(
 ) -> GradientTransformation:
     r"""AdEMAMix at Adam's memory: the long average is kept, the short one is the gradient itself.
 
-    For every array, all of one shape: m ← β1 m + g, r ← β2 r + (1 − β2) g², θ ← θ − η ((m + α g) / (√(r̂ + ε_root) + ε) + λ θ),
-    with r̂ = r/(1 − β2^t).
+    For every array, all of one shape: m ← β1 m + g, r ← β2 r + (1 − β2) g², θ ← θ − η ((m + α g) /
+    (√(r̂ + ε_root) + ε) + λ θ), with r̂ = r/(1 − β2^t).
 
     m is a sum: u grows to about 1/(1 − β1) + α times Adam's, and η is to be chosen as much smaller.
 
-    When: what `ademamix` is for, without its third array; α large for small batches, 0 for large ones. When not: you want Adam's
-    learning rates to carry over.
+    When: what `ademamix` is for, without its third array; α large for small batches, 0 for large
+    ones. When not: you want Adam's learning rates to carry over.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; about (1 − β1) times Adam's, 1e-6 to 1e-4.
@@ -122,4 +127,10 @@ def simplified_ademamix(
 
     Morwani et al. 2025, arXiv 2502.02431.
     """
-    return descend(scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root),
+        learning_rate,
+        weight_decay,
+        mask,
+        **flags,
+    )

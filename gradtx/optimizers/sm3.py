@@ -13,17 +13,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, Fraction, NonNegative
+from gradtx.compose.descend import descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, Fraction, NonNegative
 from gradtx.transforms.moments import average, divide_by_root
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_dtype, zeros
 
 
 class Covers(NamedTuple):
-    """An average of directions (mu), and the accumulators of all axes one behind another (nu), as many as the sum of their lengths."""
+    """An average of directions (mu), and the accumulators of all axes one behind another (nu), as
+    many as the sum of their lengths.
+    """
 
     mu: jax.Array
     nu: jax.Array
@@ -41,28 +43,50 @@ def _init(param: jax.Array) -> Covers:
 def _least(nu: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """For every entry the least of the accumulators that cover it."""
     parts = jnp.split(nu, list(itertools.accumulate(shape))[:-1])
-    placed = [jnp.expand_dims(part, [other for other in range(len(shape)) if other != axis]) for axis, part in enumerate(parts)]
+    placed = [
+        jnp.expand_dims(part, [other for other in range(len(shape)) if other != axis])
+        for axis, part in enumerate(parts)
+    ]
     return jnp.broadcast_to(functools.reduce(jnp.minimum, placed), shape)
 
 
 def _largest(values: jax.Array) -> jax.Array:
     """For every axis the largest of what its accumulators cover, one axis behind another."""
     axes = range(values.ndim)
-    return jnp.concatenate([jnp.max(values, axis=[other for other in axes if other != axis], initial=0.0) for axis in axes])
+    return jnp.concatenate(
+        [
+            jnp.max(values, axis=[other for other in axes if other != axis], initial=0.0)
+            for axis in axes
+        ]
+    )
 
 
-def _update(grad: jax.Array, slots: Covers, param: None, step: jax.Array, *, b1: jax.Array, b2: jax.Array, eps: jax.Array) -> Any:
+def _update(
+    grad: jax.Array,
+    slots: Covers,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+) -> Any:
     shape = _lengths(grad)
     before = _least(slots.nu, shape)
     square = b2 * before + jnp.where(b2 < 1, 1 - b2, 1.0) * abs_sq(grad).reshape(shape)
     mu = average(slots.mu, divide_by_root(grad, square.reshape(grad.shape), eps, True), b1)
-    covered = jnp.where(jnp.isfinite(square), square, before)  # inf and nan must not reach all that an axis covers
+    covered = jnp.where(
+        jnp.isfinite(square), square, before
+    )  # inf and nan must not reach all that an axis covers
     return mu, Covers(mu, _largest(covered))
 
 
 @definition
-def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -> GradientTransformation:
-    """SM3's direction: an average of g / √(v + ε), where v is g² plus the least accumulator that covers the entry.
+def scale_by_sm3(
+    b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8
+) -> GradientTransformation:
+    """SM3's direction: an average of g / √(v + ε), where v is g² plus the least accumulator that
+    covers the entry.
 
     Args:
       b1: β1 in [0, 1), decay of the average of directions.
@@ -72,7 +96,8 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
     Raises:
       HyperparamError: a number out of its range.
 
-    State: 4 bytes per parameter (the average), and 4 per row, per column, and so on; 8 for a vector.
+    State: 4 bytes per parameter (the average), and 4 per row, per column, and so on; 8 for a
+    vector.
 
     >>> import gradtx, jax.numpy as jnp
     >>> w, tx = jnp.zeros((100, 200)), gradtx.scale_by_sm3()
@@ -81,18 +106,22 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
 
     Anil, Gupta, Koren and Singer 2019, arXiv 1901.11150, Algorithm SM3-II.
     """
-    return leafwise(_init, _update, hyperparams={"b1": b1, "b2": b2, "eps": eps}, name="scale_by_sm3")
+    return leafwise(
+        _init, _update, hyperparams={"b1": b1, "b2": b2, "eps": eps}, name="scale_by_sm3"
+    )
 
 
 @definition
 def sm3(learning_rate: NonNegative, momentum: Decay = 0.9) -> GradientTransformation:
     r"""Adagrad in the memory of momentum alone: accumulators per row and per column.
 
-    For a matrix g (n, k) with row and column accumulators a (n) and b (k): v_ij = min(a_i, b_j) + g_ij²,
-    m ← β m + (1 − β) g / √v, θ ← θ − η m, a_i ← max_j v_ij, b_j ← max_i v_ij; arrays of more axes alike.
+    For a matrix g (n, k) with row and column accumulators a (n) and b (k): v_ij = min(a_i, b_j) +
+    g_ij², m ← β m + (1 − β) g / √v, θ ← θ − η m, a_i ← max_j v_ij, b_j ← max_i v_ij; arrays of more
+    axes alike.
 
-    When: large embeddings and sparse gradients, where Adagrad works and its memory does not fit. When not: long runs on dense
-    gradients, where the sums grow until nothing moves; take `adafactor`.
+    When: large embeddings and sparse gradients, where Adagrad works and its memory does not fit.
+    When not: long runs on dense gradients, where the sums grow until nothing moves; take
+    `adafactor`.
 
     Args:
       learning_rate: η ≥ 0, parameter units; 0.01 to 0.5, after a warmup.

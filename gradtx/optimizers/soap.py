@@ -6,22 +6,22 @@ r"""SOAP: Adam in the eigenbases of Shampoo's factors, which turn slowly.
     L ← β_s L + (1 − β_s) G Gᵀ        R ← β_s R + (1 − β_s) Gᵀ G
     θ ← θ − η (U + λ θ)
 
-Every k-th step, at a turn of its own, a matrix has its bases refreshed: columns of Q_L in the order of diag(Q_Lᵀ L Q_L), the largest
-first, and the rows of V with them, then Q_L ← qr(L Q_L); R alike. M' is kept in the bases and turns with them: that costs two products at
-a refresh, while a momentum in the space of the parameters has to be rotated at every step, for the same result.
-"""
+Every k-th step, at a turn of its own, a matrix has its bases refreshed: columns of Q_L in the order
+of diag(Q_Lᵀ L Q_L), the largest first, and the rows of V with them, then Q_L ← qr(L Q_L); R alike.
+M' is kept in the bases and turns with them: that costs two products at a refresh, while a momentum
+in the space of the parameters has to be rotated at every step, for the same result."""
 
 from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.errors import HyperparamError
-from gradtx.core.matrixwise import matrixwise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Precise, Squares
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.matrixwise import matrixwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import Decay, NonNegative, Precise, Squares
+from gradtx.engine.selector import Where
 from gradtx.linalg import Factors, orthogonalize, update_factors
 from gradtx.transforms.eigenbases import (
     NONE,
@@ -44,7 +44,9 @@ from gradtx.tree.casts import real_zeros, zeros
 
 
 class InBases(NamedTuple):
-    """Moments in the bases, the factors of both sides, and their bases; a side without a factor has None."""
+    """Moments in the bases, the factors of both sides, and their bases; a side without a factor has
+    None.
+    """
 
     mu: jax.Array
     nu: Squares
@@ -56,7 +58,9 @@ class InBases(NamedTuple):
 
 def _init(param: jax.Array, *, max_dim: int, one_sided: bool) -> InBases:
     sides = kept_sides(param.shape, max_dim, one_sided)
-    return InBases(zeros(param), real_zeros(param), *zero_factors(param, sides), *identities(param, sides))
+    return InBases(
+        zeros(param), real_zeros(param), *zero_factors(param, sides), *identities(param, sides)
+    )
 
 
 def _update(
@@ -77,7 +81,9 @@ def _update(
     if any_side(old) is None:
         direction, mu, nu = adam_step(grad, slots, b1, b2, eps, step)
         return as_muon(direction) if orthogonal else direction, slots._replace(mu=mu, nu=nu)
-    direction, mu, nu = adam_step(rotated(bases, grad), slots, b1, b2, eps, jnp.maximum(step - 1, 1))
+    direction, mu, nu = adam_step(
+        rotated(bases, grad), slots, b1, b2, eps, jnp.maximum(step - 1, 1)
+    )
     waits = unused(old, phase.ndim)
     mu, nu = (jnp.where(wide(waits), 0, moment) for moment in (mu, nu))
     direction = jnp.where(wide(waits), 0 * grad, restored(bases, direction))  # nan shows at once
@@ -85,10 +91,14 @@ def _update(
     begins, due = waits & ~unused(factors, phase.ndim), is_turn(step, phase, refresh_every) & ~waits
     held = turn(begins, due, factors, Held(bases, mu, nu, NONE))
     assert held.nu is not None
-    return as_muon(direction) if orthogonal else direction, InBases(held.mu, held.nu, *factors, *held.bases)
+    return as_muon(direction) if orthogonal else direction, InBases(
+        held.mu, held.nu, *factors, *held.bases
+    )
 
 
-def adam_step(grad: jax.Array, slots: Any, b1: jax.Array, b2: jax.Array, eps: jax.Array, step: jax.Array) -> tuple[Any, Any, Any]:
+def adam_step(
+    grad: jax.Array, slots: Any, b1: jax.Array, b2: jax.Array, eps: jax.Array, step: jax.Array
+) -> tuple[Any, Any, Any]:
     """Adam's direction and moments, in whatever bases."""
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
     return debias(mu, b1, step) / (jnp.sqrt(debias(nu, b2, step)) + eps), mu, nu
@@ -96,12 +106,16 @@ def adam_step(grad: jax.Array, slots: Any, b1: jax.Array, b2: jax.Array, eps: ja
 
 def as_muon(direction: jax.Array) -> jax.Array:
     """The orthogonal factor of a direction, of the same Frobenius norm."""
-    return of_size(orthogonalize(direction), direction) if min(direction.shape[-2:]) > 1 else direction
+    return (
+        of_size(orthogonalize(direction), direction) if min(direction.shape[-2:]) > 1 else direction
+    )
 
 
 def check_max_dim(name: str, max_dim: int) -> None:
     if isinstance(max_dim, bool) or not isinstance(max_dim, int) or max_dim < 1:
-        raise HyperparamError(f"{name}: max_dim = {max_dim!r} is no length of an axis; give a whole number from 1 on")
+        raise HyperparamError(
+            f"{name}: max_dim = {max_dim!r} is no length of an axis; give a whole number from 1 on"
+        )
 
 
 @definition
@@ -148,10 +162,27 @@ def scale_by_soap(
     Vyas et al. 2024, arXiv 2409.11321, Algorithm 3.
     """
     check_max_dim("scale_by_soap", max_dim)
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, **({} if shampoo_beta is None else {"shampoo_beta": shampoo_beta})}
-    options = {"refresh_every": refresh_every, "max_dim": max_dim, "one_sided": one_sided, "orthogonal": orthogonal}
+    hyperparams = {
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        **({} if shampoo_beta is None else {"shampoo_beta": shampoo_beta}),
+    }
+    options = {
+        "refresh_every": refresh_every,
+        "max_dim": max_dim,
+        "one_sided": one_sided,
+        "orthogonal": orthogonal,
+    }
     return matrixwise(
-        _init, _update, hyperparams=hyperparams, options=options, dimensions=dimensions, shard=shard, vectors="rows", name="scale_by_soap"
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options=options,
+        dimensions=dimensions,
+        shard=shard,
+        vectors="rows",
+        name="scale_by_soap",
     )
 
 
@@ -175,31 +206,41 @@ def soap(
 ) -> GradientTransformation:
     r"""AdamW for matrices in the directions along which their gradients vary most and least.
 
-    For every n × m matrix: G' = Q_Lᵀ G Q_R with the eigenvectors Q_L (n × n) and Q_R (m × m) of averages L and R of G Gᵀ and Gᵀ G;
-    M' and V, averages of G' and G'²; θ ← θ − η (Q_L [M̂' / (√V̂ + ε)] Q_Rᵀ + λ θ).
+    For every n × m matrix: G' = Q_Lᵀ G Q_R with the eigenvectors Q_L (n × n) and Q_R (m × m) of
+    averages L and R of G Gᵀ and Gᵀ G; M' and V, averages of G' and G'²; θ ← θ − η (Q_L [M̂' / (√V̂
+    + ε)] Q_Rᵀ + λ θ).
 
-    A matrix makes no step with its first gradient that is not zero: eigenvectors are made from it (bias corrections count from the step
-    behind the first). Afterwards, every `refresh_every` steps, the eigenvectors are brought up to date by one step of power iteration
-    and a QR decomposition, each matrix at a turn of its own, so that no step pays for all. A matrix with a side of 1, and a
+    A matrix makes no step with its first gradient that is not zero: eigenvectors are made from it
+    (bias corrections count from the step behind the first). Afterwards, every `refresh_every`
+    steps, the eigenvectors are brought up to date by one step of power iteration and a QR
+    decomposition, each matrix at a turn of its own, so that no step pays for all. A matrix with a
+    side of 1, and a
     vector or scalar, has no factors: AdamW.
 
-    When: matrices dominate, batches are large, and a step may cost more: per n × m matrix six products, 4 n m (n + m) + 2 n m (n + m)
-    operations, and now and then QR. When not: memory is short (`muon` keeps one array); axes are much longer than 10 000.
+    When: matrices dominate, batches are large, and a step may cost more: per n × m matrix six
+    products, 4 n m (n + m) + 2 n m (n + m) operations, and now and then QR. When not: memory is
+    short (`muon` keeps one array); axes are much longer than 10 000.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-3 to 1e-2.
       b1: β1 in [0, 1), decay of M'; 0.95.
       b2: β2 in [0, 1), decay of V; 0.9 to 0.99.
       shampoo_beta: β_s in [0, 1), decay of L and R; 0.9 to 0.99; None: β2.
-      eps: ε ≥ 0; where √V̂ is below it, steps shrink; 1e-8. Above 1e-7 of the gradients' size where these have fewer directions than
-        their sides for long: what is left in the others is rounding, which Adam would raise to the size of a step.
+      eps: ε ≥ 0; where √V̂ is below it, steps shrink; 1e-8. Above 1e-7 of the gradients' size where
+        these have fewer directions than
+        their sides for long: what is left in the others is rounding, which Adam would raise to the
+        size of a step.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 to 0.1.
       mask: which leaves decay (see `masked`); None: all.
-      refresh_every: k ≥ 1, steps from one refresh of a matrix to its next; 1 (best, dear) to 100; 10.
-      max_dim: the longest axis that is rotated; 1024 to 10 000. A longer one, such as a vocabulary, keeps its coordinates.
+      refresh_every: k ≥ 1, steps from one refresh of a matrix to its next; 1 (best, dear) to 100;
+        10.
+      max_dim: the longest axis that is rotated; 1024 to 10 000. A longer one, such as a vocabulary,
+        keeps its coordinates.
       one_sided: only the shorter axis is rotated: less memory and time, somewhat slower progress.
-      orthogonal: U is replaced by its orthogonal factor (`gradtx.linalg.orthogonalize`) times ‖U‖_F/‖O‖_F: SOAP-Muon.
-      dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: the last two, and batch before.
+      orthogonal: U is replaced by its orthogonal factor (`gradtx.linalg.orthogonalize`) times
+        ‖U‖_F/‖O‖_F: SOAP-Muon.
+      dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: the
+        last two, and batch before.
       shard: axes of a device mesh to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
@@ -207,8 +248,8 @@ def soap(
       HyperparamError: a number out of its range.
       MissingParamsError: `update` is called without parameters.
 
-    State: for an n × m matrix 8 n m + 8 (n² + m²) bytes, 24 per parameter of a square one; of L and Q_L only, or R and Q_R, with one
-    side; 8 per parameter of a vector.
+    State: for an n × m matrix 8 n m + 8 (n² + m²) bytes, 24 per parameter of a square one; of L and
+    Q_L only, or R and Q_R, with one side; 8 per parameter of a vector.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> turn = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (4, 4)))[0]

@@ -1,12 +1,13 @@
-r"""Sophia: momentum over a seldom refreshed estimate of the curvature, every coordinate's step bounded.
+r"""Sophia: momentum over a seldom refreshed estimate of the curvature, every coordinate's step
+bounded.
 
 m ← β1 m + (1 − β1) g,   m̂ = m / (1 − β1^t)
 h ← β2 h + (1 − β2) ĥ           at steps 1, k + 1, 2k + 1, ..., ĥ an estimate of the diagonal of the Hessian
 u = clip(m̂ / max(γ h, ε), −ρ, ρ)
 θ ← θ − η (u + λ θ)
 
-Two things differ from the paper unless asked otherwise, as in Optax: m̂ in the place of m, and h as of before this step's estimate.
-"""
+Two things differ from the paper unless asked otherwise, as in Optax: m̂ in the place of m, and h as
+of before this step's estimate."""
 
 import functools
 from typing import Any, NamedTuple, Unpack
@@ -14,12 +15,12 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.errors import HyperparamError
-from gradtx.core.leafwise import treewise
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.casts import is_inexact, real_zeros, zeros
@@ -28,14 +29,18 @@ from gradtx.wrappers.choosing import run_if
 
 
 class Curvature(NamedTuple):
-    """Averages of gradients (mu) and of estimates of the Hessian's diagonal (nu), and the slots of the estimator."""
+    """Averages of gradients (mu) and of estimates of the Hessian's diagonal (nu), and the slots of
+    the estimator.
+    """
 
     mu: Any
     nu: Any
     hessian_diagonal_fn: Any
 
 
-def _init(params: Any, *, hessian_diagonal_fn: GradientTransformation, mu_dtype: DTypeLike | None) -> Curvature:
+def _init(
+    params: Any, *, hessian_diagonal_fn: GradientTransformation, mu_dtype: DTypeLike | None
+) -> Curvature:
     return Curvature(
         make_leaves(functools.partial(zeros, dtype=mu_dtype), params),
         make_leaves(real_zeros, params),
@@ -62,7 +67,9 @@ def _update(
     extra: Any,
 ) -> Any:
     def estimate() -> Any:
-        found, kept = hessian_diagonal_fn.update_slots(updates, slots.hessian_diagonal_fn, params, step, extra)
+        found, kept = hessian_diagonal_fn.update_slots(
+            updates, slots.hessian_diagonal_fn, params, step, extra
+        )
         return map_leaves(_first, found, slots.nu, like=1), kept
 
     def rest() -> Any:
@@ -70,9 +77,19 @@ def _update(
 
     due = (step - 1) % update_interval == 0
     found, kept = run_if(due, estimate, rest)
-    told = {"b1": b1, "b2": b2, "eps": eps, "gamma": gamma, "clip_threshold": clip_threshold, "step": step, "due": due}
+    told = {
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        "gamma": gamma,
+        "clip_threshold": clip_threshold,
+        "step": step,
+        "due": due,
+    }
     told |= {"bias_correction": bias_correction, "delay_hessian": delay_hessian}
-    updates, mu, nu = map_leaves(_direction, updates, slots.mu, slots.nu, found, like=(0, 1, 2), **told)
+    updates, mu, nu = map_leaves(
+        _direction, updates, slots.mu, slots.nu, found, like=(0, 1, 2), **told
+    )
     if print_win_rate_every_n_steps is not None:
         _print_win_rate(updates, clip_threshold, step % max(print_win_rate_every_n_steps, 1) == 0)
     return updates, Curvature(mu, nu, kept)
@@ -103,7 +120,9 @@ def _direction(
     return _clipped(mean, jnp.where(delay_hessian, nu, new), **told), mu, new
 
 
-def _clipped(mean: jax.Array, nu: jax.Array, *, gamma: jax.Array, eps: jax.Array, clip_threshold: jax.Array) -> jax.Array:
+def _clipped(
+    mean: jax.Array, nu: jax.Array, *, gamma: jax.Array, eps: jax.Array, clip_threshold: jax.Array
+) -> jax.Array:
     """The mean over the curvature, 0 / 0 being 0."""
     divisor = jnp.maximum(gamma * nu, eps)
     ratio = jnp.where(mean == 0, 0.0, mean / jnp.where(mean == 0, 1.0, divisor))
@@ -114,8 +133,18 @@ def _print_win_rate(updates: Any, clip_threshold: Any, due: Any) -> None:
     """The part of all entries that no bound held back."""
     arrays = [leaf for leaf in jax.tree.leaves(updates) if is_inexact(leaf)]
     size = max(sum(array.size for array in arrays), 1)
-    rate = sum((jnp.sum(jnp.abs(array) < clip_threshold) for array in arrays), start=jnp.zeros((), jnp.int32)) / size
-    jax.lax.cond(due, lambda: jax.debug.print("sophia: {:.1%} of the entries are within the bound", rate), lambda: None)
+    rate = (
+        sum(
+            (jnp.sum(jnp.abs(array) < clip_threshold) for array in arrays),
+            start=jnp.zeros((), jnp.int32),
+        )
+        / size
+    )
+    jax.lax.cond(
+        due,
+        lambda: jax.debug.print("sophia: {:.1%} of the entries are within the bound", rate),
+        lambda: None,
+    )
 
 
 @definition
@@ -133,7 +162,8 @@ def scale_by_sophia(
     delay_hessian: bool = True,
     print_win_rate_every_n_steps: int | None = None,
 ) -> GradientTransformation:
-    """Sophia's direction: u = clip(m̂ / max(γ h, ε), −ρ, ρ), h an average of Hessian diagonals taken at every k-th step.
+    """Sophia's direction: u = clip(m̂ / max(γ h, ε), −ρ, ρ), h an average of Hessian diagonals
+    taken at every k-th step.
 
     Args:
       b1: β1 in [0, 1), decay of m.
@@ -142,11 +172,14 @@ def scale_by_sophia(
       gamma: γ ≥ 0.
       clip_threshold: ρ ≥ 0, the largest entry of u.
       update_interval: k ≥ 1, steps from one estimate to the next.
-      hessian_diagonal_fn: gives the estimate in the place of updates; it is told what `update` is told, and runs at every k-th step only.
+      hessian_diagonal_fn: gives the estimate in the place of updates; it is told what `update` is
+        told, and runs at every k-th step only.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       bias_correction: False for m in the place of m̂, as in the paper.
-      delay_hessian: divide by h as it was before this step's estimate, as Optax does; False: after it, as in the paper.
-      print_win_rate_every_n_steps: print at every n-th step how many entries are within the bound; None: never.
+      delay_hessian: divide by h as it was before this step's estimate, as Optax does; False: after
+        it, as in the paper.
+      print_win_rate_every_n_steps: print at every n-th step how many entries are within the bound;
+        None: never.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -164,8 +197,14 @@ def scale_by_sophia(
 
     Liu et al. 2023, arXiv 2305.14342, Algorithm 3.
     """
-    if isinstance(update_interval, bool) or not isinstance(update_interval, int) or update_interval < 1:
-        raise HyperparamError(f"sophia: update_interval = {update_interval!r} is no number of steps; give a whole number from 1 on")
+    if (
+        isinstance(update_interval, bool)
+        or not isinstance(update_interval, int)
+        or update_interval < 1
+    ):
+        raise HyperparamError(
+            f"sophia: update_interval = {update_interval!r} is no number of steps; give a whole number from 1 on"
+        )
     hyperparams = {"b1": b1, "b2": b2, "eps": eps, "gamma": gamma, "clip_threshold": clip_threshold}
     options = {
         "update_interval": update_interval,
@@ -175,7 +214,15 @@ def scale_by_sophia(
         "print_win_rate_every_n_steps": print_win_rate_every_n_steps,
     }
     members = {"hessian_diagonal_fn": hessian_diagonal_fn}
-    return treewise(_init, _update, hyperparams=hyperparams, options=options, members=members, needs_params=True, name="scale_by_sophia")
+    return treewise(
+        _init,
+        _update,
+        hyperparams=hyperparams,
+        options=options,
+        members=members,
+        needs_params=True,
+        name="scale_by_sophia",
+    )
 
 
 @definition
@@ -198,16 +245,19 @@ def sophia(
     delay_hessian: bool = True,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Newton's step for every coordinate where the curvature is known to be large, a step of bounded size elsewhere.
+    r"""Newton's step for every coordinate where the curvature is known to be large, a step of
+    bounded size elsewhere.
 
-    For every array, all of one shape: m ← β1 m + (1 − β1) g; at every k-th step h ← β2 h + (1 − β2) ĥ, ĥ = z ⊙ H z with random signs z;
-    θ ← θ − η (clip(m̂ / max(γ h, ε), −ρ, ρ) + λ θ).
+    For every array, all of one shape: m ← β1 m + (1 − β1) g; at every k-th step h ← β2 h + (1 − β2)
+    ĥ, ĥ = z ⊙ H z with random signs z; θ ← θ − η (clip(m̂ / max(γ h, ε), −ρ, ρ) + λ θ).
 
-    `update(grads, state, params, obj_fn=loss)` must be called with the loss on this batch as a function of the parameters: at every
-    k-th step about two more gradients are taken of it, at the others none.
+    `update(grads, state, params, obj_fn=loss)` must be called with the loss on this batch as a
+    function of the parameters: at every k-th step about two more gradients are taken of it, at the
+    others none.
 
-    When: language models, where curvature differs by far between coordinates. When not: the loss cannot be differentiated twice;
-    take `adamw`, or `lion`, which is Sophia with every step at its bound.
+    When: language models, where curvature differs by far between coordinates. When not: the loss
+    cannot be differentiated twice; take `adamw`, or `lion`, which is Sophia with every step at its
+    bound.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; a little below that of Lion.
@@ -219,12 +269,14 @@ def sophia(
       gamma: γ ≥ 0; such that a tenth to a half of all entries are within the bound; 0.01 to 0.05.
       clip_threshold: ρ ≥ 0, the largest entry of u.
       update_interval: k ≥ 1, steps from one estimate to the next; 10.
-      hessian_diagonal_fn: gives ĥ in the place of updates: a transformation, told what `update` is told.
+      hessian_diagonal_fn: gives ĥ in the place of updates: a transformation, told what `update` is
+        told.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       verbose: print how many entries are within the bound.
       print_win_rate_every_n_steps: with `verbose`, at every n-th step; 0: at all.
       bias_correction: False for m in the place of m̂, as in the paper.
-      delay_hessian: divide by h as it was before this step's estimate, as Optax does; False: after it, as in the paper.
+      delay_hessian: divide by h as it was before this step's estimate, as Optax does; False: after
+        it, as in the paper.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
     Raises:

@@ -1,4 +1,5 @@
-r"""StableAdamW: AdamW with Adafactor's clipping, a learning rate by array that falls where gradients outgrow their average.
+r"""StableAdamW: AdamW with Adafactor's clipping, a learning rate by array that falls where
+gradients outgrow their average.
 
 m, r: averages of g and g², corrected for their start, m̂ and r̂
 ρ = √(mean of g² / max(r̂, ε²))           one number for the array
@@ -11,11 +12,11 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.selector import Selector, Where
-from gradtx.core.transformation import GradientTransformation, Part, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, Part, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Selector, Where
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq, finite
 from gradtx.tree.casts import real_zeros, zeros
@@ -39,7 +40,9 @@ def _update(
     square = abs_sq(grad)
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, square, b2)
     mean, variance = debias(mu, b1, step), debias(nu, b2, step)
-    excess = finite(square / jnp.maximum(variance, eps**2))  # an entry that is inf or nan spoils itself alone
+    excess = finite(
+        square / jnp.maximum(variance, eps**2)
+    )  # an entry that is inf or nan spoils itself alone
     shrink = 1 / jnp.maximum(1, jnp.sqrt(jnp.sum(excess) / max(excess.size, 1)))
     return shrink * (mean / (jnp.sqrt(variance) + eps) + weight_decay * param), Moments(mu, nu)
 
@@ -53,7 +56,8 @@ def scale_by_stable_adamw(
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
 ) -> GradientTransformation | list[Part]:
-    """StableAdamW's direction: u = (m̂ / (√r̂ + ε) + λ θ) / max(1, ρ), with ρ² the mean of g² / max(r̂, ε²) over the array.
+    """StableAdamW's direction: u = (m̂ / (√r̂ + ε) + λ θ) / max(1, ρ), with ρ² the mean of g² /
+    max(r̂, ε²) over the array.
 
     Args:
       b1: β1 in [0, 1), decay of m.
@@ -83,12 +87,22 @@ def scale_by_stable_adamw(
     def rule(decay: Any) -> GradientTransformation:
         hyperparams = {"b1": b1, "b2": b2, "eps": eps, "weight_decay": decay}
         options = {"mu_dtype": mu_dtype}
-        return leafwise(_init, _update, hyperparams=hyperparams, options=options, needs_params=True, name="scale_by_stable_adamw")
+        return leafwise(
+            _init,
+            _update,
+            hyperparams=hyperparams,
+            options=options,
+            needs_params=True,
+            name="scale_by_stable_adamw",
+        )
 
     if mask is None:
         return rule(weight_decay)
     chosen = (Selector(mask, answer, "scale_by_stable_adamw: mask") for answer in (True, False))
-    return [Part(name, rule(decay), here) for name, decay, here in zip(("decays", "rests"), (weight_decay, 0.0), chosen, strict=True)]
+    return [
+        Part(name, rule(decay), here)
+        for name, decay, here in zip(("decays", "rests"), (weight_decay, 0.0), chosen, strict=True)
+    ]
 
 
 @definition
@@ -102,13 +116,16 @@ def stable_adamw(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""AdamW that takes a shorter step with an array whose gradient is larger than its second moment foretold.
+    r"""AdamW that takes a shorter step with an array whose gradient is larger than its second
+    moment foretold.
 
     For every array, all of one shape but for the number ρ: ρ² = mean of g² / max(r̂, ε²),
     θ ← θ − η / max(1, ρ) (m̂ / (√r̂ + ε) + λ θ).
 
-    When: large transformers, in low precision too, whose loss spikes when r̂ lags behind; in place of clipping gradients.
-    When not: ρ is taken of whole arrays, so a model kept in one flat vector is better off with `clip_by_global_norm` and `adamw`.
+    When: large transformers, in low precision too, whose loss spikes when r̂ lags behind; in place
+    of clipping gradients.
+    When not: ρ is taken of whole arrays, so a model kept in one flat vector is better off with
+    `clip_by_global_norm` and `adamw`.
 
     An entry that is inf or nan is left out of ρ, so that the others go on.
 
@@ -118,10 +135,11 @@ def stable_adamw(
       b2: β2 in [0, 1), decay of r; 0.95 to 0.99.
       eps: ε ≥ 0, beside the root, and the least root in ρ; 1e-8 to 1e-6.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      weight_decay: λ ≥ 0, a fraction of the parameter per unit of the array's own rate; 1e-4 (here) to 0.2.
+      weight_decay: λ ≥ 0, a fraction of the parameter per unit of the array's own rate; 1e-4 (here)
+        to 0.2.
       mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them. With `decay_form` or `cautious` the
-        decay goes at the common η, not at the array's own.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them. With
+        `decay_form` or `cautious` the decay goes at the common η, not at the array's own.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -143,5 +161,9 @@ def stable_adamw(
     Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2.
     """
     if flags.get("decay_form") or flags.get("cautious"):
-        return descend(scale_by_stable_adamw(b1, b2, eps, mu_dtype), learning_rate, weight_decay, mask, **flags)
-    return descend(scale_by_stable_adamw(b1, b2, eps, mu_dtype, weight_decay, mask), learning_rate, **flags)
+        return descend(
+            scale_by_stable_adamw(b1, b2, eps, mu_dtype), learning_rate, weight_decay, mask, **flags
+        )
+    return descend(
+        scale_by_stable_adamw(b1, b2, eps, mu_dtype, weight_decay, mask), learning_rate, **flags
+    )

@@ -6,11 +6,11 @@ m ← β m + (1 − β) g
 
 from typing import Unpack
 
-from gradtx.core.chain import chain
-from gradtx.core.descend import StepFlags, descend
-from gradtx.core.selector import Where
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, NonNegative
+from gradtx.compose.chain import chain
+from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.engine.selector import Where
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.signs import scale_by_sign
 
@@ -47,12 +47,14 @@ def tiger(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Steps of one size for every coordinate, against the sign of an average of gradients, and weight decay.
+    r"""Steps of one size for every coordinate, against the sign of an average of gradients, and
+    weight decay.
 
-    For every array, all of one shape: m ← β m + (1 − β) g, θ ← θ − η (sign(m) + λ θ). It is Lion with β1 = β2 = β.
+    For every array, all of one shape: m ← β m + (1 − β) g, θ ← θ − η (sign(m) + λ θ). It is Lion
+    with β1 = β2 = β.
 
-    When: as `lion`, with one number less to tune; gradients may be accumulated into m itself. When not: small batches,
-    where the sign is mostly noise.
+    When: as `lion`, with one number less to tune; gradients may be accumulated into m itself. When
+    not: small batches, where the sign is mostly noise.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3.

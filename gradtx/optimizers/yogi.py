@@ -13,10 +13,10 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.descend import DecayFlags, descend
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative
+from gradtx.compose.descend import DecayFlags, descend
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import full, zeros
@@ -28,7 +28,15 @@ def _init(param: jax.Array, *, initial_accumulator_value: jax.Array) -> Moments:
 
 
 def _update(
-    grad: jax.Array, slots: Moments, param: None, step: jax.Array, *, b1: jax.Array, b2: jax.Array, eps: jax.Array, eps_root: jax.Array
+    grad: jax.Array,
+    slots: Moments,
+    param: None,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+    eps_root: jax.Array,
 ) -> Any:
     square = abs_sq(grad)
     mu, nu = average(slots.mu, grad, b1), slots.nu - (1 - b2) * jnp.sign(slots.nu - square) * square
@@ -77,21 +85,27 @@ def scale_by_yogi(
 
 @definition
 def yogi(
-    learning_rate: NonNegative, b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-3, **flags: Unpack[DecayFlags]
+    learning_rate: NonNegative,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-3,
+    **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""Adam, with a divisor that falls slowly when gradients become small.
 
-    For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← r − (1 − β2) sign(r − g²) g², θ ← θ − η m̂ / (√r̂ + ε).
+    For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← r − (1 − β2) sign(r − g²) g², θ ←
+    θ − η m̂ / (√r̂ + ε).
 
-    When: sparse gradients, where Adam forgets r between two of them and then steps too far. When not: gradients start
-    far above their later size; r then stays large for long.
+    When: sparse gradients, where Adam forgets r between two of them and then steps too far. When
+    not: gradients start far above their later size; r then stays large for long.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; typically 1e-2.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1); 1 − β2 is the largest change of r, in units of g²; typically 0.999.
       eps: ε ≥ 0, beside the root; 1e-3.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.

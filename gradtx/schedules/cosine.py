@@ -4,19 +4,24 @@ w = ½ (1 + cos(π p)),   p = count/K held inside [0, 1]
 η = w^c η_0 + (1 − w^c) η_K
 """
 
-from gradtx.core.schedule import schedule
-from gradtx.core.types import Array, Hyperparam, NonNegative, Positive
+from gradtx.definition.schedule import schedule
+from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
 from gradtx.schedules.phases import SHAPES, blend, phase, raised, real
 
 
 @schedule
 def cosine_decay_schedule(
-    count: Array, init_value: Hyperparam, decay_steps: Positive, alpha: Hyperparam = 0.0, exponent: NonNegative = 1.0
+    count: Array,
+    init_value: Hyperparam,
+    decay_steps: Positive,
+    alpha: Hyperparam = 0.0,
+    exponent: NonNegative = 1.0,
 ) -> Array:
     """Half a cosine down, then constant: η = η_0 ((1 − α) w^c + α), w = ½ (1 + cos(π count/K)).
 
     When: runs of known length; a common choice for vision models and transformers, after a warmup
-    (`warmup_cosine_decay_schedule`). When not: the run may be prolonged; take `warmup_stable_decay_schedule`.
+    (`warmup_cosine_decay_schedule`). When not: the run may be prolonged; take
+    `warmup_stable_decay_schedule`.
 
     Args:
       init_value: η_0.

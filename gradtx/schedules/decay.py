@@ -8,13 +8,15 @@ import math
 
 import jax.numpy as jnp
 
-from gradtx.core.schedule import schedule
-from gradtx.core.types import Array, Hyperparam, NonNegative, Positive
+from gradtx.definition.schedule import schedule
+from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
 from gradtx.schedules.phases import alike, number, real, since
 
 
 def _longest(rate: Array) -> Array:
-    """The exponent at which growth stops, at the largest number to the power 0.9, so that neither it nor its gradient overflows."""
+    """The exponent at which growth stops, at the largest number to the power 0.9, so that neither
+    it nor its gradient overflows.
+    """
     grows = rate > 1
     largest = 0.9 * math.log(jnp.finfo(rate.dtype).max)
     return jnp.where(grows, largest / jnp.log(jnp.where(grows, rate, 2)), jnp.inf)
@@ -32,7 +34,8 @@ def exponential_decay(
 ) -> Array:
     """The same factor for every so many updates: η = η_0 c^(t/s), t = max(count − begin, 0).
 
-    With `end_value` the decay stops there: η = max(η, η_end) for c < 1, and min(η, η_end) for growth.
+    With `end_value` the decay stops there: η = max(η, η_end) for c < 1, and min(η, η_end) for
+    growth.
 
     When: a decay over orders of magnitude, or, growing, a test of which learning rates are stable.
     When not: the length of the run is known; a cosine or a line to zero ends lower.
@@ -70,16 +73,20 @@ def exponential_decay(
     value = real(init_value) * rate ** jnp.minimum(times, _longest(rate))
     if end_value is None:
         return value
-    bounded = jnp.where(rate < 1, jnp.maximum(value, real(end_value)), jnp.minimum(value, real(end_value)))
+    bounded = jnp.where(
+        rate < 1, jnp.maximum(value, real(end_value)), jnp.minimum(value, real(end_value))
+    )
     return jnp.where(moves, bounded, value)
 
 
 @schedule
-def power_law_schedule(count: Array, init_value: Hyperparam, transition_steps: Positive, power: Hyperparam) -> Array:
+def power_law_schedule(
+    count: Array, init_value: Hyperparam, transition_steps: Positive, power: Hyperparam
+) -> Array:
     """A power of the time: η = η_0 (1 + count/s)^c.
 
-    When: runs without a planned end; c = −1 is the classical 1/t decay of stochastic approximation, c = −1/2
-    the rate for convex losses. When not: the length of the run is known.
+    When: runs without a planned end; c = −1 is the classical 1/t decay of stochastic approximation,
+    c = −1/2 the rate for convex losses. When not: the length of the run is known.
 
     The textbook's τ = 1, 2, 3, ... is `shift_schedule(power_law_schedule(...), 1)`.
 
@@ -99,7 +106,7 @@ def power_law_schedule(count: Array, init_value: Hyperparam, transition_steps: P
 
     See also: `inverse_sqrt_schedule`.
 
-    Bishop and Bishop 2024, Deep Learning: Foundations and Concepts, section 7.3; the conditions on c: Robbins and
-    Monro 1951, Annals of Mathematical Statistics 22, equations 6 and 26.
+    Bishop and Bishop 2024, Deep Learning: Foundations and Concepts, section 7.3; the conditions on
+    c: Robbins and Monro 1951, Annals of Mathematical Statistics 22, equations 6 and 26.
     """
     return real(init_value) * (1 + real(count) / real(transition_steps)) ** real(power)

@@ -7,16 +7,20 @@ h_t = (1 − p) h_0 + p h_K,   p = count/K held inside [0, 1]
 
 import jax.numpy as jnp
 
-from gradtx.core.schedule import schedule
-from gradtx.core.types import Array, Decay, Positive
+from gradtx.definition.schedule import schedule
+from gradtx.definition.types import Array, Decay, Positive
 from gradtx.schedules.phases import phase, real
 
 
 @schedule
-def half_life_schedule(count: Array, init_value: Decay, end_value: Decay, transition_steps: Positive) -> Array:
-    """A decay rate whose half-life grows, or shrinks, in a straight line: ln β = 1 / ((1 − p)/ln β_0 + p/ln β_K), p = count/K in [0, 1].
+def half_life_schedule(
+    count: Array, init_value: Decay, end_value: Decay, transition_steps: Positive
+) -> Array:
+    """A decay rate whose half-life grows, or shrinks, in a straight line: ln β = 1 / ((1 − p)/ln
+    β_0 + p/ln β_K), p = count/K in [0, 1].
 
-    When: to warm up the decay of a long average, as β3 of `ademamix`; a straight line in β would stay short almost to the end.
+    When: to warm up the decay of a long average, as β3 of `ademamix`; a straight line in β would
+    stay short almost to the end.
     When not: for learning rates.
 
     Args:

@@ -9,9 +9,9 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from gradtx.core.errors import HyperparamError
-from gradtx.core.schedule import schedule, value_at
-from gradtx.core.types import Array, Hyperparam, NonNegative
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.schedule import schedule, value_at
+from gradtx.definition.types import Array, Hyperparam, NonNegative
 from gradtx.schedules.phases import check_increasing, fill, joined, later, route
 
 
@@ -25,17 +25,23 @@ def _check_join(schedules: Any, boundaries: Any) -> None:
 
 
 @schedule(check=_check_join)
-def join_schedules(count: Array, schedules: Sequence[Hyperparam], boundaries: Sequence[NonNegative]) -> Array:
-    """Schedules one after another: from b_i on η = s_i(count − b_i), so that each starts at its own count 0.
+def join_schedules(
+    count: Array, schedules: Sequence[Hyperparam], boundaries: Sequence[NonNegative]
+) -> Array:
+    """Schedules one after another: from b_i on η = s_i(count − b_i), so that each starts at its own
+    count 0.
 
-    When: phases that no ready-made schedule has. When not: a warmup before a schedule; `with_warmup` says it plainly.
+    When: phases that no ready-made schedule has. When not: a warmup before a schedule;
+    `with_warmup` says it plainly.
 
     Args:
       schedules: s_0, s_1, ...: schedules, numbers, or plain functions of the count.
-      boundaries: b_1 < b_2 < ...: the counts at which the next one takes over; one less than schedules.
+      boundaries: b_1 < b_2 < ...: the counts at which the next one takes over; one less than
+        schedules.
 
     Raises:
-      HyperparamError: another number of boundaries; boundaries that do not increase or are negative.
+      HyperparamError: another number of boundaries; boundaries that do not increase or are
+        negative.
 
     State: 0 bytes.
 
@@ -50,11 +56,13 @@ def join_schedules(count: Array, schedules: Sequence[Hyperparam], boundaries: Se
 
 
 @schedule
-def with_warmup(count: Array, schedule: Hyperparam, warmup_steps: NonNegative, init_value: Hyperparam = 0.0) -> Array:
+def with_warmup(
+    count: Array, schedule: Hyperparam, warmup_steps: NonNegative, init_value: Hyperparam = 0.0
+) -> Array:
     """Any schedule behind a warmup: a line from η_0 to s(0) over W updates, then η = s(count − W).
 
-    When: any optimizer whose first steps are too rough, adaptive methods above all. When not: SGD with a small
-    learning rate.
+    When: any optimizer whose first steps are too rough, adaptive methods above all. When not: SGD
+    with a small learning rate.
 
     Args:
       schedule: s, a schedule, a number, or a plain function of the count.
@@ -74,7 +82,9 @@ def with_warmup(count: Array, schedule: Hyperparam, warmup_steps: NonNegative, i
 
     Goyal et al. 2017, arXiv 1706.02677, section 2.2.
     """
-    warmup = functools.partial(route, stops=[warmup_steps], values=[init_value, value_at(schedule, 0)])
+    warmup = functools.partial(
+        route, stops=[warmup_steps], values=[init_value, value_at(schedule, 0)]
+    )
     return joined(count, [warmup, functools.partial(value_at, schedule)], [warmup_steps])
 
 
@@ -82,7 +92,8 @@ def with_warmup(count: Array, schedule: Hyperparam, warmup_steps: NonNegative, i
 def shift_schedule(count: Array, schedule: Hyperparam, steps: Hyperparam) -> Array:
     """A schedule that is k updates ahead: η = s(max(count + k, 0)).
 
-    When: a formula counts its steps τ = 1, 2, 3, ... (k = 1), or a run goes on where another one ended. A negative k
+    When: a formula counts its steps τ = 1, 2, 3, ... (k = 1), or a run goes on where another one
+    ended. A negative k
     delays: the schedule waits at s(0).
 
     Args:

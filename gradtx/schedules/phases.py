@@ -1,14 +1,15 @@
-"""What schedules are made of: the time since a moment, the way from one value to the next, and checks.
+"""What schedules are made of: the time since a moment, the way from one value to the next, and
+checks.
 
     phase(count, a, b)  = (left, done) = ((b − t)/(b − a), (t − a)/(b − a)),  t = count held inside [a, b]
     blend(w, old, new)  = w.old old + w.new new,  where w is a phase, or a SHAPE of one
 
 A phase that has not begun weighs (1, 0) and one that is over (0, 1), so phases that follow
-one another are blended one after another without asking which of them is running. Both weights are kept,
-since 1 − done loses its digits near the end of a phase, and 1 − left those near its start.
+one another are blended one after another without asking which of them is running. Both weights are
+kept, since 1 − done loses its digits near the end of a phase, and 1 − left those near its start.
 
-Parameters may be tracers, so nothing here branches on a number; the checks look at Python numbers only.
-"""
+Parameters may be tracers, so nothing here branches on a number; the checks look at Python numbers
+only."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,9 +17,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx.core.errors import HyperparamError
-from gradtx.core.schedule import Schedule
-from gradtx.core.types import Array, ArrayLike
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.schedule import Schedule
+from gradtx.definition.types import Array, ArrayLike
 
 
 class Weights(NamedTuple):
@@ -56,7 +57,9 @@ def fill(count: ArrayLike, value: Any) -> Array:
 
 
 def since(count: ArrayLike, start: Any) -> Array:
-    """count − start, held inside [0, largest integer]: a start below 0 cannot make a large count wrap."""
+    """count − start, held inside [0, largest integer]: a start below 0 cannot make a large count
+    wrap.
+    """
     count, start = alike(count, start)
     moved = count - start
     if jnp.issubdtype(moved.dtype, jnp.inexact):
@@ -77,13 +80,18 @@ def begun(count: ArrayLike, start: Any) -> Array:
 
 
 def phase(count: ArrayLike, start: Any, stop: Any) -> Weights:
-    """How much of [start, stop] is left and how much is done; a phase of no length is over when it begins."""
+    """How much of [start, stop] is left and how much is done; a phase of no length is over when it
+    begins.
+    """
     start, stop = alike(start, stop)
     elapsed, steps = alike(since(count, start), stop - start)
     elapsed, lasting = jnp.minimum(elapsed, steps), steps > 0
     length = real(jnp.where(lasting, steps, 1))
     over = real(begun(count, start))
-    return Weights(jnp.where(lasting, real(steps - elapsed) / length, 1 - over), jnp.where(lasting, real(elapsed) / length, over))
+    return Weights(
+        jnp.where(lasting, real(steps - elapsed) / length, 1 - over),
+        jnp.where(lasting, real(elapsed) / length, over),
+    )
 
 
 def blend(weights: Weights, old: Any, new: Any) -> Array:
@@ -111,7 +119,11 @@ def _one_minus_sqrt(weights: Weights) -> Weights:
     return Weights(1 - root, root)
 
 
-SHAPES: Mapping[str, Callable[[Weights], Weights]] = {"linear": _linear, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
+SHAPES: Mapping[str, Callable[[Weights], Weights]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "1-sqrt": _one_minus_sqrt,
+}
 """The ways from one value to the next, by name: each bends the weights of a phase."""
 
 
@@ -121,7 +133,9 @@ def raised(weights: Weights, exponent: Any) -> Weights:
     return Weights(old, jnp.where(real(exponent) == 1, weights.new, 1 - old))
 
 
-def route(count: ArrayLike, stops: Sequence[Any], values: Sequence[Any], shape: str = "linear") -> Array:
+def route(
+    count: ArrayLike, stops: Sequence[Any], values: Sequence[Any], shape: str = "linear"
+) -> Array:
     """From values[0] at count 0 through values[i + 1] at stops[i], constant after the last stop."""
     value = fill(count, values[0])
     for start, stop, target in zip((0, *stops), stops, values[1:]):
@@ -129,7 +143,9 @@ def route(count: ArrayLike, stops: Sequence[Any], values: Sequence[Any], shape: 
     return value
 
 
-def joined(count: ArrayLike, schedules: Sequence[Callable[[Any], Any]], boundaries: Iterable[Any]) -> Array:
+def joined(
+    count: ArrayLike, schedules: Sequence[Callable[[Any], Any]], boundaries: Iterable[Any]
+) -> Array:
     """The first schedule, and from each boundary on the next one, whose count starts at 0 there."""
     value = fill(count, schedules[0](count))
     for boundary, schedule in zip(boundaries, schedules[1:], strict=True):
@@ -145,7 +161,9 @@ def known(*values: Any) -> bool:
 def check_shape(name: str, given: str) -> None:
     """Raise if a way from one value to the next has no such name."""
     if given not in SHAPES:
-        raise HyperparamError(f"{name} is {given!r}, which is unknown; choose one of {', '.join(map(repr, SHAPES))}")
+        raise HyperparamError(
+            f"{name} is {given!r}, which is unknown; choose one of {', '.join(map(repr, SHAPES))}"
+        )
 
 
 def check_increasing(name: str, boundaries: Iterable[Any]) -> None:
@@ -154,4 +172,6 @@ def check_increasing(name: str, boundaries: Iterable[Any]) -> None:
     if any(number < 0 for number in numbers):
         raise HyperparamError(f"{name} are {numbers}, but counts start at 0; give boundaries >= 0")
     if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
-        raise HyperparamError(f"{name} are {numbers}, which do not increase; write them in order, each above the one before")
+        raise HyperparamError(
+            f"{name} are {numbers}, which do not increase; write them in order, each above the one before"
+        )

@@ -1,4 +1,5 @@
-r"""Values that change at given counts, in steps or along a way; and the one-cycle policies, which are such ways.
+r"""Values that change at given counts, in steps or along a way; and the one-cycle policies, which
+are such ways.
 
 constant       η = η_0 Π_{b_i ≤ count} c_i
 interpolate    from η_{i−1} at b_{i−1} to η_i = c_i η_{i−1} at b_i;  b_0 = 0
@@ -10,9 +11,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.core.errors import HyperparamError
-from gradtx.core.schedule import schedule
-from gradtx.core.types import Array, Fraction, Hyperparam, NonNegative, Positive
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.schedule import schedule
+from gradtx.definition.types import Array, Fraction, Hyperparam, NonNegative, Positive
 from gradtx.schedules.phases import begun, check_increasing, check_shape, fill, known, real, route
 
 
@@ -22,17 +23,20 @@ def _check_constant(init_value: Any, boundaries_and_scales: Any) -> None:
 
 @schedule(check=_check_constant)
 def piecewise_constant_schedule(
-    count: Array, init_value: Hyperparam, boundaries_and_scales: Mapping[int, NonNegative] | None = None
+    count: Array,
+    init_value: Hyperparam,
+    boundaries_and_scales: Mapping[int, NonNegative] | None = None,
 ) -> Array:
     """A value that is multiplied by a factor at each boundary: η = η_0 Π c_i over the b_i ≤ count.
 
-    When: the classical recipe of convolutional networks, a tenth at a third and two thirds of the run, or any rule
-    given as a table. When not: no such table is known; a cosine needs no tuning of boundaries.
+    When: the classical recipe of convolutional networks, a tenth at a third and two thirds of the
+    run, or any rule given as a table. When not: no such table is known; a cosine needs no tuning of
+    boundaries.
 
     Args:
       init_value: η_0, the value before the first boundary.
-      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each on top of those before;
-        the counts are static, the factors are data. None: constant.
+      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each on top of
+        those before; the counts are static, the factors are data. None: constant.
 
     Raises:
       HyperparamError: boundaries that do not increase or are negative; a negative factor.
@@ -60,23 +64,29 @@ def _check_interpolate(interpolate_type: str, init_value: Any, boundaries_and_sc
 
 @schedule(check=_check_interpolate)
 def piecewise_interpolate_schedule(
-    count: Array, interpolate_type: str, init_value: Hyperparam, boundaries_and_scales: Mapping[int, NonNegative] | None = None
+    count: Array,
+    interpolate_type: str,
+    init_value: Hyperparam,
+    boundaries_and_scales: Mapping[int, NonNegative] | None = None,
 ) -> Array:
-    """A way through given points: at boundary b_i the value is η_i = c_i η_{i−1}; before, between η_{i−1} and η_i.
+    """A way through given points: at boundary b_i the value is η_i = c_i η_{i−1}; before, between
+    η_{i−1} and η_i.
 
     With p the share of [b_{i−1}, b_i] that is done: η = (1 − p) η_{i−1} + p η_i ("linear"), with
-    ½ (1 − cos πp) in place of p ("cosine"), or √p ("1-sqrt"). After the last boundary it is constant.
+    ½ (1 − cos πp) in place of p ("cosine"), or √p ("1-sqrt"). After the last boundary it is
+    constant.
 
     When: any cycle of ups and downs. When not: jumps; take `piecewise_constant_schedule`.
 
     Args:
       interpolate_type: "linear", "cosine" or "1-sqrt".
       init_value: η_0, the value at count 0.
-      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each on top of those before;
-        the counts are static, the factors are data. None: constant.
+      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each on top of
+        those before; the counts are static, the factors are data. None: constant.
 
     Raises:
-      HyperparamError: an unknown type; boundaries that do not increase or are negative; a negative factor.
+      HyperparamError: an unknown type; boundaries that do not increase or are negative; a negative
+        factor.
 
     State: 0 bytes.
 
@@ -93,12 +103,16 @@ def piecewise_interpolate_schedule(
 
 
 def _whole(share: Any, steps: Any) -> Array:
-    """⌊share · steps⌋, where a product that rounding alone put below a whole number counts as that number."""
+    """⌊share · steps⌋, where a product that rounding alone put below a whole number counts as that
+    number.
+    """
     product = real(share) * real(steps)
     return jnp.floor(product * (1 + 4 * jnp.finfo(product.dtype).eps))
 
 
-def _check_cosine_onecycle(transition_steps: Any, peak_value: Any, pct_start: Any, div_factor: Any, final_div_factor: Any) -> None:
+def _check_cosine_onecycle(
+    transition_steps: Any, peak_value: Any, pct_start: Any, div_factor: Any, final_div_factor: Any
+) -> None:
     if known(transition_steps, pct_start) and int(pct_start * transition_steps) >= transition_steps:
         raise HyperparamError(
             f"cosine_onecycle_schedule: with pct_start = {pct_start} all {transition_steps} steps go up and none is left to come down; "
@@ -115,10 +129,12 @@ def cosine_onecycle_schedule(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ) -> Array:
-    """One cosine up to the peak and one down to nearly nothing: η_max/d at 0, η_max at ⌊aK⌋, η_max/(d f) from K on.
+    """One cosine up to the peak and one down to nearly nothing: η_max/d at 0, η_max at ⌊aK⌋,
+    η_max/(d f) from K on.
 
-    When: short runs with a large peak, as found by a learning-rate test. When not: transformers on large data, where
-    a warmup of a few thousand updates is enough; take `warmup_cosine_decay_schedule`.
+    When: short runs with a large peak, as found by a learning-rate test. When not: transformers on
+    large data, where a warmup of a few thousand updates is enough; take
+    `warmup_cosine_decay_schedule`.
 
     Args:
       transition_steps: K > 0, updates in the cycle.
@@ -141,12 +157,20 @@ def cosine_onecycle_schedule(
 
     Smith and Topin 2018, arXiv 1708.07120 (there with straight lines).
     """
-    first, stops = real(peak_value) / real(div_factor), (_whole(pct_start, transition_steps), transition_steps)
+    first, stops = (
+        real(peak_value) / real(div_factor),
+        (_whole(pct_start, transition_steps), transition_steps),
+    )
     return route(count, stops, (first, peak_value, first / real(final_div_factor)), "cosine")
 
 
 def _check_linear_onecycle(
-    transition_steps: Any, peak_value: Any, pct_start: Any, pct_final: Any, div_factor: Any, final_div_factor: Any
+    transition_steps: Any,
+    peak_value: Any,
+    pct_start: Any,
+    pct_final: Any,
+    div_factor: Any,
+    final_div_factor: Any,
 ) -> None:
     if known(pct_start, pct_final) and pct_start >= pct_final:
         raise HyperparamError(
@@ -168,7 +192,8 @@ def linear_onecycle_schedule(
 
     η_max/d at 0, η_max at ⌊aK⌋, η_max/d at ⌊bK⌋, η_max/(d f) from K on.
 
-    When: the one-cycle policy as published. When not: `cosine_onecycle_schedule` has one phase less to choose.
+    When: the one-cycle policy as published. When not: `cosine_onecycle_schedule` has one phase less
+    to choose.
 
     Args:
       transition_steps: K > 0, updates in the cycle.
@@ -192,5 +217,12 @@ def linear_onecycle_schedule(
 
     Smith and Topin 2018, arXiv 1708.07120.
     """
-    first, stops = real(peak_value) / real(div_factor), (_whole(pct_start, transition_steps), _whole(pct_final, transition_steps))
-    return route(count, (*stops, transition_steps), (first, peak_value, first, first / real(final_div_factor)))
+    first, stops = (
+        real(peak_value) / real(div_factor),
+        (_whole(pct_start, transition_steps), _whole(pct_final, transition_steps)),
+    )
+    return route(
+        count,
+        (*stops, transition_steps),
+        (first, peak_value, first, first / real(final_div_factor)),
+    )

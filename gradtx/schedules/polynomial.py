@@ -7,8 +7,8 @@ polynomial   η = (1 − p)^c η_0 + (1 − (1 − p)^c) η_K
 
 import jax.numpy as jnp
 
-from gradtx.core.schedule import schedule
-from gradtx.core.types import Array, Hyperparam, NonNegative
+from gradtx.definition.schedule import schedule
+from gradtx.definition.types import Array, Hyperparam, NonNegative
 from gradtx.schedules.phases import Weights, blend, fill, later, number, phase, raised
 
 
@@ -17,7 +17,9 @@ def _way(count: Array, steps: Hyperparam, begin: Hyperparam) -> Weights:
     return phase(count, begin, later(begin, steps))
 
 
-def _between(weights: Weights, init_value: Hyperparam, end_value: Hyperparam, steps: Hyperparam) -> Array:
+def _between(
+    weights: Weights, init_value: Hyperparam, end_value: Hyperparam, steps: Hyperparam
+) -> Array:
     """The value between the two, or the first where there are no steps to go."""
     return jnp.where(number(steps) > 0, blend(weights, init_value, end_value), fill(0, init_value))
 
@@ -26,7 +28,8 @@ def _between(weights: Weights, init_value: Hyperparam, end_value: Hyperparam, st
 def constant_schedule(count: Array, value: Hyperparam) -> Array:
     """The same value at every count: η = η_0.
 
-    When: a place asks for a schedule and a number is meant; wherever gradtx takes a schedule the number itself does, too.
+    When: a place asks for a schedule and a number is meant; wherever gradtx takes a schedule the
+    number itself does, too.
 
     Args:
       value: η_0, any real number.
@@ -42,12 +45,17 @@ def constant_schedule(count: Array, value: Hyperparam) -> Array:
 
 @schedule
 def linear_schedule(
-    count: Array, init_value: Hyperparam, end_value: Hyperparam, transition_steps: Hyperparam, transition_begin: Hyperparam = 0
+    count: Array,
+    init_value: Hyperparam,
+    end_value: Hyperparam,
+    transition_steps: Hyperparam,
+    transition_begin: Hyperparam = 0,
 ) -> Array:
-    """A straight line from one value to another, then constant: η = (1 − p) η_0 + p η_K, p = (count − begin)/K in [0, 1].
+    """A straight line from one value to another, then constant: η = (1 − p) η_0 + p η_K, p = (count
+    − begin)/K in [0, 1].
 
-    When: the learning rate of a run whose length is known; also as a warmup. When not: the length is open;
-    take `power_law_schedule` or `warmup_stable_decay_schedule`.
+    When: the learning rate of a run whose length is known; also as a warmup. When not: the length
+    is open; take `power_law_schedule` or `warmup_stable_decay_schedule`.
 
     The textbook's τ = 1, 2, 3, ... is `shift_schedule(linear_schedule(...), 1)`.
 
@@ -55,7 +63,8 @@ def linear_schedule(
       init_value: η_0, the value up to `transition_begin`.
       end_value: η_K, the value from `transition_begin + transition_steps` on; 0 to 0.1 η_0.
       transition_steps: K, updates; 0 or less: constant at η_0.
-      transition_begin: the count at which the line starts; below 0 counts as 0 (`shift_schedule` starts further on).
+      transition_begin: the count at which the line starts; below 0 counts as 0 (`shift_schedule`
+        starts further on).
 
     State: 0 bytes.
 
@@ -67,7 +76,9 @@ def linear_schedule(
 
     Bishop and Bishop 2024, Deep Learning: Foundations and Concepts, section 7.3.
     """
-    return _between(_way(count, transition_steps, transition_begin), init_value, end_value, transition_steps)
+    return _between(
+        _way(count, transition_steps, transition_begin), init_value, end_value, transition_steps
+    )
 
 
 @schedule
@@ -83,8 +94,9 @@ def polynomial_schedule(
 
     p = (count − begin)/K, held inside [0, 1].
 
-    When: a decay that slows down towards its end (c > 1) or speeds up (c < 1); c = 0.9 is common in segmentation,
-    c = 2 in tuning language models. When not: c = 1; `linear_schedule` says it plainly.
+    When: a decay that slows down towards its end (c > 1) or speeds up (c < 1); c = 0.9 is common in
+    segmentation, c = 2 in tuning language models. When not: c = 1; `linear_schedule` says it
+    plainly.
 
     Args:
       init_value: η_0, the value up to `transition_begin`.

@@ -9,20 +9,34 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradtx.core.errors import HyperparamError
-from gradtx.core.schedule import schedule
-from gradtx.core.types import Array, Hyperparam, NonNegative, Positive
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.schedule import schedule
+from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
 from gradtx.schedules.decay import exponential_decay, power_law_schedule
-from gradtx.schedules.phases import SHAPES, blend, check_shape, joined, known, later, number, phase, raised, route
+from gradtx.schedules.phases import (
+    SHAPES,
+    blend,
+    check_shape,
+    joined,
+    known,
+    later,
+    number,
+    phase,
+    raised,
+    route,
+)
 from gradtx.schedules.polynomial import linear_schedule
 
 
 @schedule
-def warmup_constant_schedule(count: Array, init_value: Hyperparam, peak_value: Hyperparam, warmup_steps: Hyperparam) -> Array:
+def warmup_constant_schedule(
+    count: Array, init_value: Hyperparam, peak_value: Hyperparam, warmup_steps: Hyperparam
+) -> Array:
     """A line up, then constant: `linear_schedule(init_value, peak_value, warmup_steps)`.
 
-    When: runs of open length, averaged or decayed elsewhere. When not: `warmup_steps` may be 0; the line is then
-    constant at `init_value`, as in Optax, while `with_warmup(peak_value, 0)` is constant at the peak.
+    When: runs of open length, averaged or decayed elsewhere. When not: `warmup_steps` may be 0; the
+    line is then constant at `init_value`, as in Optax, while `with_warmup(peak_value, 0)` is
+    constant at the peak.
 
     Args:
       init_value: η_init, the value at count 0; 0.
@@ -40,7 +54,14 @@ def warmup_constant_schedule(count: Array, init_value: Hyperparam, peak_value: H
     return linear_schedule(init_value, peak_value, warmup_steps)(count)
 
 
-def _check_cosine(init_value: Any, peak_value: Any, warmup_steps: Any, decay_steps: Any, end_value: Any, exponent: Any) -> None:
+def _check_cosine(
+    init_value: Any,
+    peak_value: Any,
+    warmup_steps: Any,
+    decay_steps: Any,
+    end_value: Any,
+    exponent: Any,
+) -> None:
     if known(warmup_steps, decay_steps) and warmup_steps >= decay_steps:
         raise HyperparamError(
             f"warmup_cosine_decay_schedule: warmup_steps = {warmup_steps} leave nothing of decay_steps = {decay_steps}, "
@@ -62,8 +83,8 @@ def warmup_cosine_decay_schedule(
 
     w = ½ (1 + cos(π (count − W)/(K − W))), and η_end after K.
 
-    When: the common choice for transformers and vision models with a fixed number of updates. When not: the run may
-    be prolonged; take `warmup_stable_decay_schedule`.
+    When: the common choice for transformers and vision models with a fixed number of updates. When
+    not: the run may be prolonged; take `warmup_stable_decay_schedule`.
 
     Args:
       init_value: η_init, the value at count 0; 0.
@@ -85,15 +106,19 @@ def warmup_cosine_decay_schedule(
 
     See also: `cosine_decay_schedule`, `sgdr_schedule`.
 
-    Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5; the warmup: Goyal et al. 2017, arXiv 1706.02677, section 2.2.
-    """
+    Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5; the warmup: Goyal et al. 2017, arXiv
+    1706.02677, section 2.2."""
     warm = route(count, [warmup_steps], [init_value, peak_value])
-    return blend(raised(SHAPES["cosine"](phase(count, warmup_steps, decay_steps)), exponent), warm, end_value)
+    return blend(
+        raised(SHAPES["cosine"](phase(count, warmup_steps, decay_steps)), exponent), warm, end_value
+    )
 
 
 def _check_sgdr(cosine_kwargs: Any) -> None:
     if not cosine_kwargs:
-        raise HyperparamError("sgdr_schedule: cosine_kwargs is empty; give the arguments of one warmup_cosine_decay_schedule per cycle")
+        raise HyperparamError(
+            "sgdr_schedule: cosine_kwargs is empty; give the arguments of one warmup_cosine_decay_schedule per cycle"
+        )
     for kwargs in cosine_kwargs:
         warmup_cosine_decay_schedule(**kwargs)
 
@@ -102,8 +127,8 @@ def _check_sgdr(cosine_kwargs: Any) -> None:
 def sgdr_schedule(count: Array, cosine_kwargs: Sequence[Mapping[str, Hyperparam]]) -> Array:
     """Warm restarts: one warmup and cosine decay after another, each as long as its `decay_steps`.
 
-    When: a usable model is wanted at the end of each of several cycles. When not: one budget, one model; a
-    single cycle is simpler.
+    When: a usable model is wanted at the end of each of several cycles. When not: one budget, one
+    model; a single cycle is simpler.
 
     Args:
       cosine_kwargs: per cycle the arguments of `warmup_cosine_decay_schedule`, by name.
@@ -138,10 +163,11 @@ def warmup_exponential_decay_schedule(
     staircase: bool = False,
     end_value: Hyperparam | None = None,
 ) -> Array:
-    """A line up, then exponential decay: from count W on η = η_peak c^(t/s), t = max(count − W − begin, 0).
+    """A line up, then exponential decay: from count W on η = η_peak c^(t/s), t = max(count − W −
+    begin, 0).
 
-    When: an open end, and a decay over orders of magnitude. When not: the length of the run is known; take
-    `warmup_cosine_decay_schedule`.
+    When: an open end, and a decay over orders of magnitude. When not: the length of the run is
+    known; take `warmup_cosine_decay_schedule`.
 
     Args:
       init_value: η_init, the value at count 0; 0.
@@ -166,11 +192,15 @@ def warmup_exponential_decay_schedule(
     See also: `exponential_decay`.
     """
     warmup = linear_schedule(init_value, peak_value, warmup_steps)
-    decay = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
+    decay = exponential_decay(
+        peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value
+    )
     return joined(count, [warmup, decay], [warmup_steps])
 
 
-def _check_inverse_sqrt(init_value: Any, peak_value: Any, warmup_steps: Any, timescale: Any) -> None:
+def _check_inverse_sqrt(
+    init_value: Any, peak_value: Any, warmup_steps: Any, timescale: Any
+) -> None:
     if timescale is None and known(warmup_steps) and warmup_steps == 0:
         raise HyperparamError(
             "inverse_sqrt_schedule: warmup_steps = 0 and no timescale would divide by zero at count 0; "
@@ -180,14 +210,21 @@ def _check_inverse_sqrt(init_value: Any, peak_value: Any, warmup_steps: Any, tim
 
 @schedule(check=_check_inverse_sqrt)
 def inverse_sqrt_schedule(
-    count: Array, init_value: Hyperparam, peak_value: Hyperparam, warmup_steps: NonNegative, timescale: Positive | None = None
+    count: Array,
+    init_value: Hyperparam,
+    peak_value: Hyperparam,
+    warmup_steps: NonNegative,
+    timescale: Positive | None = None,
 ) -> Array:
-    """A line up, then one over the root of the time: from count W on η = η_peak √(s/(s + count − W)).
+    """A line up, then one over the root of the time: from count W on η = η_peak √(s/(s + count −
+    W)).
 
     With s = W, the default, it is η_peak √(W/count). The schedule of the first transformer,
-    d^(−1/2) min(τ^(−1/2), τ W^(−3/2)), is η_init = 0, η_peak = (d W)^(−1/2), shifted by one (`shift_schedule`).
+    d^(−1/2) min(τ^(−1/2), τ W^(−3/2)), is η_init = 0, η_peak = (d W)^(−1/2), shifted by one
+    (`shift_schedule`).
 
-    When: runs of open length, prolonged as one likes. When not: the length is known; a decay to zero ends lower.
+    When: runs of open length, prolonged as one likes. When not: the length is known; a decay to
+    zero ends lower.
 
     Args:
       init_value: η_init, the value at count 0; 0.
@@ -215,7 +252,13 @@ def inverse_sqrt_schedule(
 
 
 def _check_stable(
-    init_value: Any, peak_value: Any, warmup_steps: Any, stable_steps: Any, decay_steps: Any, end_value: Any, shape: str
+    init_value: Any,
+    peak_value: Any,
+    warmup_steps: Any,
+    stable_steps: Any,
+    decay_steps: Any,
+    end_value: Any,
+    shape: str,
 ) -> None:
     check_shape("warmup_stable_decay_schedule: shape", shape)
 
@@ -233,10 +276,11 @@ def warmup_stable_decay_schedule(
 ) -> Array:
     """A line up, a long constant phase, and a short decay, each of a length of its own.
 
-    With p the share of the decay that is done: η = (1 − f) η_peak + f η_end, where f = p ("linear"),
-    ½ (1 − cos πp) ("cosine") or √p ("1-sqrt").
+    With p the share of the decay that is done: η = (1 − f) η_peak + f η_end, where f = p
+    ("linear"), ½ (1 − cos πp) ("cosine") or √p ("1-sqrt").
 
-    When: the length of the run may change: prolong the constant phase, or branch off a decay from any checkpoint in it.
+    When: the length of the run may change: prolong the constant phase, or branch off a decay from
+    any checkpoint in it.
     When not: a fixed budget, and a recipe tuned for the cosine.
 
     Args:
@@ -244,7 +288,8 @@ def warmup_stable_decay_schedule(
       peak_value: η_peak, the value of the constant phase.
       warmup_steps: updates of the rise, ≥ 0.
       stable_steps: updates at the peak, ≥ 0.
-      decay_steps: updates of the decay alone, ≥ 0; 10 to 20 % of the run. The run has the sum of the three.
+      decay_steps: updates of the decay alone, ≥ 0; 10 to 20 % of the run. The run has the sum of
+        the three.
       end_value: η_end, the value afterwards; 0 to 0.1 η_peak.
       shape: "linear", "cosine" or "1-sqrt".
 
@@ -262,4 +307,6 @@ def warmup_stable_decay_schedule(
     """
     start = later(number(warmup_steps), stable_steps)
     weights = phase(count, start, later(start, decay_steps))
-    return blend(SHAPES[shape](weights), route(count, [warmup_steps], [init_value, peak_value]), end_value)
+    return blend(
+        SHAPES[shape](weights), route(count, [warmup_steps], [init_value, peak_value]), end_value
+    )

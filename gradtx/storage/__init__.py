@@ -1,1 +1,3 @@
-"""Optimizer state in fewer bits: codecs, and the wrapper that puts them on the slots of any optimizer."""
+"""Optimizer state in fewer bits: codecs, and the wrapper that puts them on the slots of any
+optimizer.
+"""

@@ -1,4 +1,6 @@
-"""`compare_storage`: what each codec costs and what it loses, on parameters and gradients of your own."""
+"""`compare_storage`: what each codec costs and what it loses, on parameters and gradients of your
+own.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,14 +9,19 @@ from typing import IO, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import GradtxError
-from gradtx.core.program import chosen_leaves, leaves_of, shown
-from gradtx.core.rules import LeafRule, TreeRule
-from gradtx.core.selector import Leaves
-from gradtx.core.show import show, show_table
-from gradtx.core.slot_paths import slots_at
-from gradtx.core.storing import decode_tree, first_tree, own_slots
-from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation, members_inside
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+    members_inside,
+)
+from gradtx.definition.errors import GradtxError
+from gradtx.definition.show import show, show_table
+from gradtx.engine.program import chosen_leaves, leaves_of, shown
+from gradtx.engine.rules import LeafRule, TreeRule
+from gradtx.engine.selector import Leaves
+from gradtx.engine.slots import slots_at
+from gradtx.engine.storage import decode_tree, first_tree, own_slots
 from gradtx.storage.stored import stored
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import is_inexact
@@ -29,9 +36,13 @@ class Stored(NamedTuple):
     bytes: int
     """The whole state."""
     slot_error: float
-    """‖decoded − s‖ / ‖s‖ of the slot that suffers most, in one encoding to the nearest; nan if a wrapper's member has other arrays."""
+    """‖decoded − s‖ / ‖s‖ of the slot that suffers most, in one encoding to the nearest; nan if a
+    wrapper's member has other arrays.
+    """
     update_error: float
-    """‖u − u₃₂‖ / ‖u₃₂‖ of the last step that moves anything, from the same parameters and gradients as in float32; nan if none does."""
+    """‖u − u₃₂‖ / ‖u₃₂‖ of the last step that moves anything, from the same parameters and
+    gradients as in float32; nan if none does.
+    """
 
 
 class Comparison(NamedTuple):
@@ -45,7 +56,13 @@ class Comparison(NamedTuple):
 
     def _cells(self, row: Stored) -> tuple[str, ...]:
         per_param = row.bytes / self.parameters if self.parameters else 0.0
-        return row.codec, f"{row.bytes:,}", f"{per_param:.2f}", f"{row.slot_error:.1e}", f"{row.update_error:.1e}"
+        return (
+            row.codec,
+            f"{row.bytes:,}",
+            f"{per_param:.2f}",
+            f"{row.slot_error:.1e}",
+            f"{row.update_error:.1e}",
+        )
 
 
 def compare_storage(
@@ -59,16 +76,18 @@ def compare_storage(
 ) -> Comparison:
     r"""Print what the state costs and what it loses under each codec.
 
-    The optimizer makes a few steps in float32 and under each codec, at the same parameters and gradients. Two errors are told: of one
-    encoding of the float32 slots, and of the last update. The second is what training feels; it grows with the number of steps, to a level.
+    The optimizer makes a few steps in float32 and under each codec, at the same parameters and
+    gradients. Two errors are told: of one encoding of the float32 slots, and of the last update.
+    The second is what training feels; it grows with the number of steps, to a level.
 
     When: choosing a codec for a model. When not: for the last word, which only a training has.
 
     Args:
       tx: the optimizer.
       params: the parameters; arrays, since the optimizer is run.
-      grads: gradients of several steps, each a tree like the parameters; None: 5 steps of independent normal numbers of size 1e-3,
-        the hardest case, as real gradients repeat themselves.
+      grads: gradients of several steps, each a tree like the parameters; None: 5 steps of
+        independent normal numbers of size 1e-3, the hardest case, as real gradients repeat
+        themselves.
       codecs: names, for all slots; "float32" for `tx` itself.
       file: where to print; None: standard output.
       **options: for `stored`: `min_size=`, `where=`, `rounding=`, `block=`.
@@ -90,7 +109,9 @@ def compare_storage(
     tx = as_transformation(tx)
     steps = _normal(params) if grads is None else grads
     if not isinstance(steps, Sequence) or not steps:
-        raise GradtxError(f"compare_storage: grads = {show(grads)} is no list of trees, one for each step; pass [grads]")
+        raise GradtxError(
+            f"compare_storage: grads = {show(grads)} is no list of trees, one for each step; pass [grads]"
+        )
     step, update, state = _after(tx, params, steps)
     rows = []
     for codec in codecs:
@@ -98,8 +119,12 @@ def compare_storage(
         other, made = (update, state) if kept is tx else _after(kept, params, steps, step)[1:]
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
         worst = 0.0 if kept is tx else _worst(_slot_errors(kept, state.slots, state.count, params))
-        rows.append(Stored(codec, size, worst, _relative(other, update) if _moves(update) else math.nan))
-    found = Comparison(tuple(rows), sum(jnp.size(leaf) for leaf in jax.tree.leaves(params) if is_inexact(leaf)))
+        rows.append(
+            Stored(codec, size, worst, _relative(other, update) if _moves(update) else math.nan)
+        )
+    found = Comparison(
+        tuple(rows), sum(jnp.size(leaf) for leaf in jax.tree.leaves(params) if is_inexact(leaf))
+    )
     print(found, file=file)
     return found
 
@@ -107,7 +132,12 @@ def compare_storage(
 def _normal(params: Any, count: int = 5, size: float = 1e-3) -> list[Any]:
     values, treedef = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(0), (count, max(len(values), 1)))
-    return [jax.tree.unflatten(treedef, [_like(value, key, size) for value, key in zip(values, row, strict=False)]) for row in keys]
+    return [
+        jax.tree.unflatten(
+            treedef, [_like(value, key, size) for value, key in zip(values, row, strict=False)]
+        )
+        for row in keys
+    ]
 
 
 def _like(value: Any, key: Any, size: float) -> Any:
@@ -116,8 +146,12 @@ def _like(value: Any, key: Any, size: float) -> Any:
     return size * jax.random.normal(key, jnp.shape(value), jnp.result_type(value))
 
 
-def _after(tx: GradientTransformation, params: Any, steps: Sequence[Any], at: int | None = None) -> tuple[int, Any, Any]:
-    """The number of a step and its update, and the state after all; None: the last step that moves anything."""
+def _after(
+    tx: GradientTransformation, params: Any, steps: Sequence[Any], at: int | None = None
+) -> tuple[int, Any, Any]:
+    """The number of a step and its update, and the state after all; None: the last step that moves
+    anything.
+    """
     update, state, step, chosen = jax.jit(tx.update), tx.init(params), 0, None
     for number, grads in enumerate(steps):
         made, state = update(grads, state, params)
@@ -131,9 +165,15 @@ def _moves(update: Any) -> bool:
 
 
 def _relative(one: Any, other: Any) -> float:
-    values, others = ([leaf for leaf in jax.tree.leaves(tree) if is_inexact(leaf)] for tree in (one, other))
+    values, others = (
+        [leaf for leaf in jax.tree.leaves(tree) if is_inexact(leaf)] for tree in (one, other)
+    )
     size = float(global_norm(others))
-    return float(global_norm([a - b for a, b in zip(values, others, strict=True)])) / size if size else 0.0
+    return (
+        float(global_norm([a - b for a, b in zip(values, others, strict=True)])) / size
+        if size
+        else 0.0
+    )
 
 
 def _worst(errors: Iterator[float]) -> float:
@@ -141,7 +181,9 @@ def _worst(errors: Iterator[float]) -> float:
     return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
 
 
-def _slot_errors(tx: GradientTransformation, slots: Any, count: Any, params: Any) -> Iterator[float]:
+def _slot_errors(
+    tx: GradientTransformation, slots: Any, count: Any, params: Any
+) -> Iterator[float]:
     """The relative error of every slot, encoded once and decoded, members of wrappers included."""
     leaves = leaves_of(params)
     for item in tx.items:
@@ -170,7 +212,14 @@ def _errors_of_arrays(item: Any, kept: Any, leaves: Leaves) -> Iterator[float]:
     for index, value in enumerate(leaves.values):
         if acts[index]:
             slots = rule.slots(*(column[index] for column in columns))
-            pairs.append((slots, rule.storage.decode(rule.storage.first(slots, value, stored_how[index]), jnp.shape(value))))
+            pairs.append(
+                (
+                    slots,
+                    rule.storage.decode(
+                        rule.storage.first(slots, value, stored_how[index]), jnp.shape(value)
+                    ),
+                )
+            )
     for place in range(len(rule.slots._fields)):
         both = [(exact[place], read[place]) for exact, read in pairs if exact[place] is not None]
         yield _relative([read for _, read in both], [exact for exact, _ in both])
@@ -178,5 +227,8 @@ def _errors_of_arrays(item: Any, kept: Any, leaves: Leaves) -> Iterator[float]:
 
 def _errors_of_tree(rule: TreeRule, kept: Any) -> Iterator[float]:
     """Of what a rule on trees keeps for itself."""
-    own, read = own_slots(rule, kept)[0], own_slots(rule, decode_tree(rule, first_tree(rule, kept)))[0]
+    own, read = (
+        own_slots(rule, kept)[0],
+        own_slots(rule, decode_tree(rule, first_tree(rule, kept)))[0],
+    )
     yield from (_relative(other, exact) for other, exact in zip(read or (), own or (), strict=True))

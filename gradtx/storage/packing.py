@@ -24,7 +24,11 @@ def packed_type(kind: type[Any], pairs: tuple[tuple[str, str], ...]) -> type[Any
         return kind
     fields = [(name, Any) for name in (*kind._fields, *map("_".join, pairs))]
     base = NamedTuple(kind.__name__, fields)  # pyright: ignore[reportCallIssue]
-    return type(kind.__name__, (base,), {"__slots__": (), "packing": Packing(kind, pairs), "__reduce__": _reduce})
+    return type(
+        kind.__name__,
+        (base,),
+        {"__slots__": (), "packing": Packing(kind, pairs), "__reduce__": _reduce},
+    )
 
 
 def _reduce(packed: Any) -> Any:
@@ -66,5 +70,7 @@ def _upper(words: jax.Array) -> jax.Array:
 
 
 def _pack(one: jax.Array, other: jax.Array) -> jax.Array:
-    first, second = (jax.lax.bitcast_convert_type(half, jnp.uint16).astype(jnp.uint32) for half in (one, other))
+    first, second = (
+        jax.lax.bitcast_convert_type(half, jnp.uint16).astype(jnp.uint32) for half in (one, other)
+    )
     return (first << HALF) | second

@@ -1,8 +1,8 @@
 """One Pallas kernel for any rule that treats every entry alike, and any codec that works by tiles.
 
-The lifter's kernel of a leaf is traced on a tile. What depends on step and hyperparameters alone is worked out before, since a kernel
-cannot do all that scalars need (a power, say); the rest is evaluated within the kernel, operation by operation. Slots are updated
-in place.
+The lifter's kernel of a leaf is traced on a tile. What depends on step and hyperparameters alone is
+worked out before, since a kernel cannot do all that scalars need (a power, say); the rest is
+evaluated within the kernel, operation by operation. Slots are updated in place.
 """
 
 import functools
@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu, triton
 from jax.extend.core import Literal
 
-from gradtx.core.leaving_out import evaluate, read
+from gradtx.engine.gate import evaluate, read
 from gradtx.tree.rounding import positions
 
 
@@ -42,7 +42,9 @@ def _is_float_scalar(variable: Any) -> bool:
 
 
 def split(jaxpr: Any, early: Sequence[Any]) -> Split:
-    """Divide a program by what follows from the scalars `early` alone; integers, a seed for one, are cheaper made within the kernel."""
+    """Divide a program by what follows from the scalars `early` alone; integers, a seed for one,
+    are cheaper made within the kernel.
+    """
     scalars, before, within = set(early), [], []
     for equation in jaxpr.eqns:
         inputs = [atom for atom in equation.invars if not isinstance(atom, Literal)]
@@ -51,13 +53,20 @@ def split(jaxpr: Any, early: Sequence[Any]) -> Split:
             scalars.update(equation.outvars)
         else:
             within.append(equation)
-    used = [atom for equation in within for atom in equation.invars if not isinstance(atom, Literal) and atom in scalars]
+    used = [
+        atom
+        for equation in within
+        for atom in equation.invars
+        if not isinstance(atom, Literal) and atom in scalars
+    ]
     used += [atom for atom in jaxpr.outvars if not isinstance(atom, Literal) and atom in scalars]
     return Split(tuple(before), tuple(within), tuple(dict.fromkeys(used)))
 
 
 class Traced(NamedTuple):
-    """The kernel of a leaf, traced on a tile: its arguments are scalars, the origin of the tile, and tiles."""
+    """The kernel of a leaf, traced on a tile: its arguments are scalars, the origin of the tile,
+    and tiles.
+    """
 
     jaxpr: Any
     consts: Mapping[Any, Any]
@@ -71,16 +80,24 @@ class Traced(NamedTuple):
     tile: tuple[int, int]
 
 
-def trace_tile(kernel: Callable[..., Any], scalars: Any, tiles: Sequence[Any], tile: tuple[int, int]) -> tuple[Traced, list[Any]]:
-    """`kernel(scalars, origin, tiles)` in two parts, and the scalars that cross from the first to the second."""
-    closed, made = jax.make_jaxpr(kernel, return_shape=True)(scalars, (jnp.int32(0), jnp.int32(0)), tiles)
+def trace_tile(
+    kernel: Callable[..., Any], scalars: Any, tiles: Sequence[Any], tile: tuple[int, int]
+) -> tuple[Traced, list[Any]]:
+    """`kernel(scalars, origin, tiles)` in two parts, and the scalars that cross from the first to
+    the second.
+    """
+    closed, made = jax.make_jaxpr(kernel, return_shape=True)(
+        scalars, (jnp.int32(0), jnp.int32(0)), tiles
+    )
     values, variables = jax.tree.leaves(scalars), closed.jaxpr.invars
     parts = split(closed.jaxpr, variables[: len(values)])
     consts = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     known = {**consts, **dict(zip(variables[: len(values)], values, strict=True))}
     evaluate(parts.before, known)
     origin, arrays = variables[len(values) : len(values) + 2], variables[len(values) + 2 :]
-    return Traced(closed.jaxpr, consts, parts, arrays, origin, made, tile), [_word(known[variable]) for variable in parts.crossing]
+    return Traced(closed.jaxpr, consts, parts, arrays, origin, made, tile), [
+        _word(known[variable]) for variable in parts.crossing
+    ]
 
 
 def pallas_run(
@@ -97,27 +114,44 @@ def pallas_run(
     height, width = tile = min(tile[0], seen.rows), min(tile[1], seen.columns)
     flat = jax.tree.map(seen.flat, row._replace(leaf=None))
     arrays, treedef = jax.tree.flatten(flat)
-    tiles = [jax.ShapeDtypeStruct((height * array.shape[0] // seen.rows, width), array.dtype) for array in arrays]
+    tiles = [
+        jax.ShapeDtypeStruct((height * array.shape[0] // seen.rows, width), array.dtype)
+        for array in arrays
+    ]
     kernel = functools.partial(_on_tile, function, rules, seen, treedef)
     traced, crossing = trace_tile(kernel, (shared, row.leaf), tiles, tile)
     outs = jax.tree.leaves(traced.made)
-    shapes = [jax.ShapeDtypeStruct((out.shape[0] * seen.rows // height, seen.columns), out.dtype) for out in outs]
+    shapes = [
+        jax.ShapeDtypeStruct((out.shape[0] * seen.rows // height, seen.columns), out.dtype)
+        for out in outs
+    ]
     results = pl.pallas_call(
         functools.partial(_body, traced),
         out_shape=shapes,
         grid=(pl.cdiv(seen.rows, height), pl.cdiv(seen.columns, width)),
-        in_specs=[*(_scalar_spec(on_tpu) for _ in crossing), *(pl.BlockSpec(one.shape, _index) for one in tiles)],
+        in_specs=[
+            *(_scalar_spec(on_tpu) for _ in crossing),
+            *(pl.BlockSpec(one.shape, _index) for one in tiles),
+        ],
         out_specs=[pl.BlockSpec(one.shape, _index) for one in outs],
         input_output_aliases=_aliases(flat, rules, len(crossing)),
         compiler_params=None if on_tpu else triton.CompilerParams(num_warps=4),
         interpret=interpret,
     )(*crossing, *arrays)
     update, slots = jax.tree.unflatten(jax.tree.structure(traced.made), results)
-    return update.reshape(row.grad.shape), jax.tree.map(lambda new, old: new.reshape(old.shape), slots, row.slots)
+    return update.reshape(row.grad.shape), jax.tree.map(
+        lambda new, old: new.reshape(old.shape), slots, row.slots
+    )
 
 
 def _on_tile(
-    function: Callable[..., Any], rules: Sequence[Any], seen: Any, treedef: Any, scalars: Any, origin: Any, tiles: Sequence[Any]
+    function: Callable[..., Any],
+    rules: Sequence[Any],
+    seen: Any,
+    treedef: Any,
+    scalars: Any,
+    origin: Any,
+    tiles: Sequence[Any],
 ) -> Any:
     """The kernel of the lifter on one tile, its entries numbered as in the whole leaf."""
     (shared, leaf), row = scalars, jax.tree.unflatten(treedef, tiles)
@@ -153,8 +187,12 @@ def _value(word: jax.Array, like: Any) -> jax.Array:
 
 
 def _aliases(flat: Any, rules: Sequence[Any], offset: int) -> dict[int, int]:
-    """Which arguments are updated in place: the slots, and the parameter where it is what the rules return."""
-    numbers = jax.tree.unflatten(jax.tree.structure(flat), range(offset, offset + len(jax.tree.leaves(flat))))
+    """Which arguments are updated in place: the slots, and the parameter where it is what the rules
+    return.
+    """
+    numbers = jax.tree.unflatten(
+        jax.tree.structure(flat), range(offset, offset + len(jax.tree.leaves(flat)))
+    )
     found = {number: place for place, number in enumerate(jax.tree.leaves(numbers.slots), start=1)}
     return found | ({numbers.param: 0} if rules[-1].applies else {})
 
@@ -164,8 +202,14 @@ def _body(traced: Traced, *refs: Any) -> None:
     scalars, rest = refs[: len(traced.parts.crossing)], refs[len(traced.parts.crossing) :]
     inputs, outputs = rest[: len(traced.arrays)], rest[len(traced.arrays) :]
     known = dict(traced.consts)
-    known |= {variable: _value(ref[0, 0], variable.aval) for variable, ref in zip(traced.parts.crossing, scalars, strict=True)}
-    known |= {variable: pl.program_id(axis) * traced.tile[axis] for axis, variable in enumerate(traced.origin)}
+    known |= {
+        variable: _value(ref[0, 0], variable.aval)
+        for variable, ref in zip(traced.parts.crossing, scalars, strict=True)
+    }
+    known |= {
+        variable: pl.program_id(axis) * traced.tile[axis]
+        for axis, variable in enumerate(traced.origin)
+    }
     known |= {variable: ref[...] for variable, ref in zip(traced.arrays, inputs, strict=True)}
     evaluate(traced.parts.within, known, REWRITTEN)
     for ref, atom in zip(outputs, traced.jaxpr.outvars, strict=True):

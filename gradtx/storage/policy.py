@@ -9,14 +9,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.core.roles import is_table
-from gradtx.core.selector import Leaves, Selector
-from gradtx.core.types import PRECISE, SQUARES
+from gradtx.definition.types import PRECISE, SQUARES
+from gradtx.engine.selector import Leaves, Selector
 from gradtx.storage import trees
 from gradtx.storage.codec import CODECS, Codec
 from gradtx.storage.packing import packed, packed_type, slots_type, unpacked
 from gradtx.storage.tiles import run_by_tiles
 from gradtx.tree.casts import is_inexact_dtype
+from gradtx.tree.roles import is_table
 from gradtx.tree.rounding import Noise
 
 ROOM, ALONE = 16, 4096
@@ -51,30 +51,54 @@ class Policy:
         return CODECS["int8"] if name == "int4" and mark == SQUARES else found
 
     def chooses(self, leaves: Leaves) -> Sequence[Any]:
-        """For every leaf the codecs that may be used: "all", the "fine" ones for an embedding, or None."""
+        """For every leaf the codecs that may be used: "all", the "fine" ones for an embedding, or
+        None.
+        """
         masks = [True] * len(leaves.values) if self.where is None else self.where(leaves)
         large = [getattr(value, "size", 0) >= self.min_size for value in leaves.values]
-        kinds = ["fine" if self.where is None and is_table(path) else "all" for path in leaves.paths]
-        return [kind if chosen and size else None for chosen, size, kind in zip(masks, large, kinds, strict=True)]
+        kinds = [
+            "fine" if self.where is None and is_table(path) else "all" for path in leaves.paths
+        ]
+        return [
+            kind if chosen and size else None
+            for chosen, size, kind in zip(masks, large, kinds, strict=True)
+        ]
 
     def kept_type(self, kind: type[Any]) -> type[Any]:
         return packed_type(kind, self._pairs(kind))
 
     def _pairs(self, kind: type[Any]) -> tuple[tuple[str, str], ...]:
         """The slots that are packed two by two."""
-        both = [name for name in kind._fields if (codec := self.codec(kind, name)) is not None and codec.name == "packed16"]
+        both = [
+            name
+            for name in kind._fields
+            if (codec := self.codec(kind, name)) is not None and codec.name == "packed16"
+        ]
         return tuple(itertools.pairwise(both))[::2]
 
     def first(self, slots: Any, like: Any, chosen: Any) -> Any:
         kind = type(slots)
-        made = [self._first(kind, name, slot, like, chosen) for name, slot in zip(kind._fields, slots, strict=True)]
+        made = [
+            self._first(kind, name, slot, like, chosen)
+            for name, slot in zip(kind._fields, slots, strict=True)
+        ]
         return packed(kind(*made), self._pairs(kind))
 
     def _first(self, kind: type[Any], name: str, slot: Any, like: Any, chosen: Any) -> Any:
         codec = self.codec(kind, name)
-        if codec is None or chosen is None or (codec.is_coarse and chosen == "fine") or not self.fits(slot, like.shape):
+        if (
+            codec is None
+            or chosen is None
+            or (codec.is_coarse and chosen == "fine")
+            or not self.fits(slot, like.shape)
+        ):
             return slot
-        return codec.encode(slot.astype(jnp.float32), None, square=self.marks(kind, name) == SQUARES, block=self.block)
+        return codec.encode(
+            slot.astype(jnp.float32),
+            None,
+            square=self.marks(kind, name) == SQUARES,
+            block=self.block,
+        )
 
     def decode(self, kept: Any, shape: tuple[int, ...]) -> Any:
         kind, fields = slots_type(type(kept)), unpacked(kept)
@@ -89,22 +113,39 @@ class Policy:
     def encode(self, new: Any, kept: Any, noise: Noise | None, number: int) -> Any:
         kind, old = type(new), unpacked(kept)
         each = enumerate(zip(kind._fields, new, strict=True), start=number * ROOM)
-        made = [self._encode(kind, name, value, old[name], noise, place) for place, (name, value) in each]
+        made = [
+            self._encode(kind, name, value, old[name], noise, place)
+            for place, (name, value) in each
+        ]
         return packed(kind(*made), self._pairs(kind))
 
-    def _encode(self, kind: type[Any], name: str, new: Any, old: Any, noise: Noise | None, place: int) -> Any:
+    def _encode(
+        self, kind: type[Any], name: str, new: Any, old: Any, noise: Noise | None, place: int
+    ) -> Any:
         codec = self.codec(kind, name)
         if new is None:
             return None
         if codec is None or not self.is_encoded(old, codec):
             return new.astype(old.dtype)
-        number = place if codec.name == "packed16" else ALONE + 2 * place  # what is packed together shares bits, since it shares a kernel
+        number = (
+            place if codec.name == "packed16" else ALONE + 2 * place
+        )  # what is packed together shares bits, since it shares a kernel
         random = noise.sixteen(new.shape, number) if noise is not None and self.stochastic else None
-        return codec.encode(new.astype(jnp.float32), random, square=self.marks(kind, name) == SQUARES, block=self.block)
+        return codec.encode(
+            new.astype(jnp.float32),
+            random,
+            square=self.marks(kind, name) == SQUARES,
+            block=self.block,
+        )
 
     def seen(self, kept: Any, slots: Any) -> Any:
         kind, fields = type(slots), unpacked(kept)
-        return kind(*(self._seen(kind, name, fields[name], slot) for name, slot in zip(kind._fields, slots, strict=True)))
+        return kind(
+            *(
+                self._seen(kind, name, fields[name], slot)
+                for name, slot in zip(kind._fields, slots, strict=True)
+            )
+        )
 
     def _seen(self, kind: type[Any], name: str, kept: Any, slot: Any) -> Any:
         codec = self.codec(kind, name)
@@ -118,10 +159,14 @@ class Policy:
         return trees.map_fields(self, rule, skip, functools.partial(trees.first_fields, self), own)
 
     def decode_tree(self, rule: str, skip: frozenset[str], kept: Any) -> Any:
-        return trees.map_fields(self, rule, skip, functools.partial(trees.decoded_fields, self), kept)
+        return trees.map_fields(
+            self, rule, skip, functools.partial(trees.decoded_fields, self), kept
+        )
 
     def encode_tree(self, rule: str, skip: frozenset[str], new: Any, kept: Any, step: Any) -> Any:
-        return trees.map_fields(self, rule, skip, functools.partial(trees.encoded_fields, self, step), kept, new)
+        return trees.map_fields(
+            self, rule, skip, functools.partial(trees.encoded_fields, self, step), kept, new
+        )
 
     @staticmethod
     def marks(kind: type[Any], slot: str) -> Any:
@@ -130,14 +175,22 @@ class Policy:
 
     @staticmethod
     def fits(slot: Any, shape: tuple[int, ...]) -> bool:
-        """Whether a slot can be kept in fewer bits: a real array of floats in the shape of its parameter."""
-        real = hasattr(slot, "dtype") and is_inexact_dtype(slot.dtype) and not jnp.issubdtype(slot.dtype, jnp.complexfloating)
+        """Whether a slot can be kept in fewer bits: a real array of floats in the shape of its
+        parameter.
+        """
+        real = (
+            hasattr(slot, "dtype")
+            and is_inexact_dtype(slot.dtype)
+            and not jnp.issubdtype(slot.dtype, jnp.complexfloating)
+        )
         return real and slot.shape == tuple(shape) and slot.ndim > 0 and slot.size > 0
 
     @staticmethod
     def is_encoded(kept: Any, codec: Codec) -> bool:
         """Whether a slot is in the form of a codec, rather than left as it was."""
-        return kept is not None and (trees.is_node(kept) or getattr(kept, "dtype", None) == codec.kept_dtype)
+        return kept is not None and (
+            trees.is_node(kept) or getattr(kept, "dtype", None) == codec.kept_dtype
+        )
 
 
 @functools.lru_cache(maxsize=256)

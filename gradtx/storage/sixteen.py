@@ -37,11 +37,15 @@ class Corrected(NamedTuple):
 
 
 def half_unit(value: jax.Array) -> jax.Array:
-    """Half a unit in the last place of a bfloat16, as a float32; a power of two, and 0 where that would be subnormal."""
+    """Half a unit in the last place of a bfloat16, as a float32; a power of two, and 0 where that
+    would be subnormal.
+    """
     return float_of(word_of(value) & EXPONENT) * np.float32(2.0**-8)
 
 
-def _encode_corrected(x: jax.Array, random: jax.Array | None, *, square: bool, block: int) -> Corrected:
+def _encode_corrected(
+    x: jax.Array, random: jax.Array | None, *, square: bool, block: int
+) -> Corrected:
     value = to_bfloat16(x)
     near = value.astype(jnp.float32)
     half = half_unit(near)
@@ -49,13 +53,23 @@ def _encode_corrected(x: jax.Array, random: jax.Array | None, *, square: bool, b
     return Corrected(value, jnp.clip(jnp.round(ratio * 127), -127, 127).astype(jnp.int8))
 
 
-def _decode_corrected(kept: Corrected, shape: tuple[int, ...], *, square: bool, block: int) -> jax.Array:
+def _decode_corrected(
+    kept: Corrected, shape: tuple[int, ...], *, square: bool, block: int
+) -> jax.Array:
     near = kept.value.astype(jnp.float32)
     rest = kept.correction.astype(jnp.float32) * np.float32(1 / 127) * half_unit(near)
     return jnp.where(jnp.isfinite(near), near + rest, near)
 
 
-BF16 = register_codec(Codec("bf16", _encode_bf16, _decode_bf16, "2⁻⁷ of each entry; half of it to the nearest", is_seen=True))
+BF16 = register_codec(
+    Codec(
+        "bf16",
+        _encode_bf16,
+        _decode_bf16,
+        "2⁻⁷ of each entry; half of it to the nearest",
+        is_seen=True,
+    )
+)
 F16 = register_codec(
     Codec(
         "f16",
@@ -67,4 +81,6 @@ F16 = register_codec(
     )
 )
 PACKED16 = register_codec(BF16._replace(name="packed16"))
-CORRECTED = register_codec(Codec("bf16+8", _encode_corrected, _decode_corrected, "2⁻¹⁶ of each entry"))
+CORRECTED = register_codec(
+    Codec("bf16+8", _encode_corrected, _decode_corrected, "2⁻¹⁶ of each entry")
+)

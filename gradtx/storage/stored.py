@@ -9,10 +9,17 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradtx.core.errors import GradtxError
-from gradtx.core.rules import LeafRule, TreeRule
-from gradtx.core.selector import Selector, Where
-from gradtx.core.transformation import GradientTransformation, Rewritten, TransformationLike, as_transformation, definition, is_plain
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    Rewritten,
+    TransformationLike,
+    as_transformation,
+    definition,
+    is_plain,
+)
+from gradtx.definition.errors import GradtxError
+from gradtx.engine.rules import LeafRule, TreeRule
+from gradtx.engine.selector import Selector, Where
 from gradtx.storage import blockwise, dynamic, sixteen  # noqa: F401  (their codecs become known)
 from gradtx.storage.codec import codec_named
 from gradtx.storage.policy import Policy
@@ -32,10 +39,11 @@ def stored(
     fused: bool | None = None,
     **slots: str,
 ) -> Any:
-    r"""Keep the state of an optimizer in half, a quarter or an eighth of the memory; its rules do not know.
+    r"""Keep the state of an optimizer in half, a quarter or an eighth of the memory; its rules do
+    not know.
 
-    For every array, in one kernel: s is decoded to float32, the rule runs unchanged, its new slots are encoded. The codecs, with n the
-    bytes per entry and the largest error:
+    For every array, in one kernel: s is decoded to float32, the rule runs unchanged, its new slots
+    are encoded. The codecs, with n the bytes per entry and the largest error:
 
     ==========  ======  =============================================================================================
     codec       n       error
@@ -49,30 +57,36 @@ def stored(
     dynamic8    1.0156  a tenth of the entry, down to 1e-6 of the largest of 256 (Dettmers); on no device the fastest
     ==========  ======  =============================================================================================
 
-    Stochastic rounding is right in the mean, so that averages with small steps do not stand still: with β₂ = 0.999 a second moment in
-    bfloat16 to the nearest never falls again. Its random bits are a hash of step, leaf and position: the same run gives the same numbers,
-    on any number of devices. The update of a step is worked out from moments as 16-bit codecs keep them, and with other codecs
-    from the moments before they are encoded.
+    Stochastic rounding is right in the mean, so that averages with small steps do not stand still:
+    with β₂ = 0.999 a second moment in bfloat16 to the nearest never falls again. Its random bits
+    are a hash of step, leaf and position: the same run gives the same numbers, on any number of
+    devices. The update of a step is worked out from moments as 16-bit codecs keep them, and with
+    other codecs from the moments before they are encoded.
 
-    When: memory or its bandwidth is the limit; packed16 is safe everywhere, and faster than float32. int8 is for GPU and TPU, where it is
-    one kernel; on a CPU it is slower than float32. When not: fewer than a few million parameters, where nothing is gained; int4 with
-    Lion, which keeps nothing but the moment whose sign it takes.
+    When: memory or its bandwidth is the limit; packed16 is safe everywhere, and faster than
+    float32. int8 is for GPU and TPU, where it is one kernel; on a CPU it is slower than float32.
+    When not: fewer than a few million parameters, where nothing is gained; int4 with Lion, which
+    keeps nothing but the moment whose sign it takes.
 
     Args:
-      inner: the transformation; slots of members of wrappers are stored, too, and what `accumulate` and the like keep.
-      default: the codec of all slots, or None: only those named. Slots whose small differences matter (copies and averages of
-        parameters, step sizes) stay float32 unless they are named, `ema="bf16"`.
+      inner: the transformation; slots of members of wrappers are stored, too, and what `accumulate`
+        and the like keep.
+      default: the codec of all slots, or None: only those named. Slots whose small differences
+        matter (copies and averages of parameters, step sizes) stay float32 unless they are named,
+        `ema="bf16"`.
       rounding: "stochastic" or "nearest".
       min_size: arrays with fewer entries stay as they are; 4096.
-      where: which parameters, as for `masked`; None: all, but with 8 and 4 bits embeddings and heads stay float32 (by
-        their paths, such as "embed", "wte", "lm_head").
+      where: which parameters, as for `masked`; None: all, but with 8 and 4 bits embeddings and
+        heads stay float32 (by their paths, such as "embed", "wte", "lm_head").
       block: entries per scale of int8 and int4, a power of two; 32 to 128. Static.
-      fused: whether codes of blocks are worked out tile by tile, within one Pallas kernel (TPU, GPU) or a loop (CPU). None: if jax sees
-        one device only, or within `shard_map`; a kernel of its own cannot be divided among devices by XLA.
+      fused: whether codes of blocks are worked out tile by tile, within one Pallas kernel (TPU,
+        GPU) or a loop (CPU). None: if jax sees one device only, or within `shard_map`; a kernel of
+        its own cannot be divided among devices by XLA.
       **slots: codecs by name of slot, `mu="int4", nu="int8"`; "float32" for none.
 
     Raises:
-      GradtxError: an unknown codec; a slot that no member has; int4 for what a rule keeps as a tree; a member of another library.
+      GradtxError: an unknown codec; a slot that no member has; int4 for what a rule keeps as a
+        tree; a member of another library.
 
     State: per slot of a parameter n bytes instead of 4.
 
@@ -87,16 +101,29 @@ def stored(
 
     See also: `master_weights`, `compare_storage`, `apply_updates`.
 
-    int8 and the map of first moments: Gonzalez Ortiz et al. 2026, FlashOptim, arXiv:2602.23349. dynamic8: Dettmers et al. 2021,
-    arXiv:2110.02861, section 1.2.
+    int8 and the map of first moments: Gonzalez Ortiz et al. 2026, FlashOptim, arXiv:2602.23349.
+    dynamic8: Dettmers et al. 2021, arXiv:2110.02861, section 1.2.
     """
     _check(default, slots, rounding, block)
     inner = as_transformation(inner)
-    unknown, names = sorted(set(slots) - set(slot_names(inner))), ", ".join(map(repr, slot_names(inner)))
+    unknown, names = (
+        sorted(set(slots) - set(slot_names(inner))),
+        ", ".join(map(repr, slot_names(inner))),
+    )
     if unknown:
-        raise GradtxError(f"stored: no member has a slot {', '.join(map(repr, unknown))}; the slots are {names or 'none'}")
+        raise GradtxError(
+            f"stored: no member has a slot {', '.join(map(repr, unknown))}; the slots are {names or 'none'}"
+        )
     selector = None if where is None else Selector(where, True, "stored")
-    policy = Policy(default, tuple(sorted(slots.items())), rounding == "stochastic", block, fused, min_size, selector)
+    policy = Policy(
+        default,
+        tuple(sorted(slots.items())),
+        rounding == "stochastic",
+        block,
+        fused,
+        min_size,
+        selector,
+    )
     return Rewritten(inner, functools.partial(_store, policy))
 
 
@@ -105,7 +132,9 @@ def _check(default: str | None, slots: Mapping[str, str], rounding: str | None, 
         if codec is not None and codec != "float32":
             codec_named(codec, f"stored: {name}")
     if default is None and not slots:
-        raise GradtxError('stored: no codec is given; say stored(tx, "packed16") for all slots, or stored(tx, mu="bf16") for one')
+        raise GradtxError(
+            'stored: no codec is given; say stored(tx, "packed16") for all slots, or stored(tx, mu="bf16") for one'
+        )
     if rounding not in ROUNDING:
         raise GradtxError(f"stored: rounding = {rounding!r} is neither 'stochastic' nor 'nearest'")
     if block < 2 or block & (block - 1):
@@ -113,12 +142,23 @@ def _check(default: str | None, slots: Mapping[str, str], rounding: str | None, 
 
 
 def _store(policy: Policy, rule: LeafRule | TreeRule) -> LeafRule | TreeRule:
-    """A rule with a storage, its members too; another library's is refused, since its slots have no names."""
+    """A rule with a storage, its members too; another library's is refused, since its slots have no
+    names.
+    """
     if isinstance(rule, LeafRule):
-        return dataclasses.replace(rule, rule=dataclasses.replace(rule.rule, storage=policy)) if rule.rule.slots else rule
+        return (
+            dataclasses.replace(rule, rule=dataclasses.replace(rule.rule, storage=policy))
+            if rule.rule.slots
+            else rule
+        )
     if is_plain(rule):
-        raise GradtxError(f"stored: {rule.name} is another library's, whose slots have no names; take gradtx's own, or leave it outside")
-    options = {name: _stored_member(one, policy) if isinstance(one, GradientTransformation) else one for name, one in rule.options.items()}
+        raise GradtxError(
+            f"stored: {rule.name} is another library's, whose slots have no names; take gradtx's own, or leave it outside"
+        )
+    options = {
+        name: _stored_member(one, policy) if isinstance(one, GradientTransformation) else one
+        for name, one in rule.options.items()
+    }
     return dataclasses.replace(rule, options=options, storage=policy)
 
 
@@ -137,14 +177,21 @@ def _names(rule: LeafRule | TreeRule) -> Iterator[str]:
     if isinstance(rule, LeafRule):
         yield from rule.rule.slots._fields if rule.rule.slots else ()
         return
-    members = {name: one for name, one in rule.options.items() if isinstance(one, GradientTransformation)}
+    members = {
+        name: one for name, one in rule.options.items() if isinstance(one, GradientTransformation)
+    }
     for member in members.values():
         yield from slot_names(member)
     yield from (name for name in _own_fields(rule) if name not in members)
 
 
 def _own_fields(rule: TreeRule) -> tuple[str, ...]:
-    """The fields of what a rule on trees keeps for itself, by the annotation of its `init`: a NamedTuple, or a dict of such."""
+    """The fields of what a rule on trees keeps for itself, by the annotation of its `init`: a
+    NamedTuple, or a dict of such.
+    """
     found = typing.get_type_hints(rule.init).get("return") if rule.init is not None else None
     kinds = typing.get_args(found) if typing.get_origin(found) is dict else (found,)
-    return next((kind._fields for kind in reversed(kinds) if kind is not None and hasattr(kind, "_fields")), ())
+    return next(
+        (kind._fields for kind in reversed(kinds) if kind is not None and hasattr(kind, "_fields")),
+        (),
+    )

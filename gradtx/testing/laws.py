@@ -1,7 +1,7 @@
 """The laws: what holds for every transformation, whatever its equation.
 
-Each law is a function of a definition that raises when it is broken. `check_laws(tx)` runs them all;
-parametrize a test over `LAWS` to see them one by one.
+Each law is a function of a definition that raises when it is broken. `check_laws(tx)` runs them
+all; parametrize a test over `LAWS` to see them one by one.
 """
 
 import functools
@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.apply import apply_updates
-from gradtx.core.config import from_config, to_config
-from gradtx.core.errors import ConfigError, MissingParamsError, StateError, StructureError
-from gradtx.core.hyperparams import hyperparams, hyperparams_named, replace
-from gradtx.core.select import partition
-from gradtx.core.transformation import GradientTransformation
+from gradtx.compose.select import partition
+from gradtx.compose.transformation import GradientTransformation
+from gradtx.definition.config import from_config, to_config
+from gradtx.definition.errors import ConfigError, MissingParamsError, StateError, StructureError
 from gradtx.testing.problems import extras, gradients, parameters
+from gradtx.training.apply import apply_updates
+from gradtx.training.hyperparams import hyperparams, hyperparams_named, replace
 from gradtx.transforms.scaling import set_to_zero
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import is_none, tree_paths
@@ -72,7 +72,9 @@ def law_scan_carry(tx: TX) -> None:
     state = tx.init(params)
     _, new = advance(tx, gradients(params), state, params)
     chex.assert_trees_all_equal_structs(state, new)
-    same = jax.tree.map(lambda old, now: old.aval == now.aval and old.sharding == now.sharding, state, new)
+    same = jax.tree.map(
+        lambda old, now: old.aval == now.aval and old.sharding == now.sharding, state, new
+    )
     assert all(jax.tree.leaves(same)), f"the state changes its types: {state} became {new}"
 
     def body(carry: Any, _: None) -> tuple[Any, None]:
@@ -131,7 +133,10 @@ def kept_paths(state: Any) -> list[str]:
 def law_leaf_order(tx: TX) -> None:
     """Other names, so another order of the leaves: the same numbers."""
     params, grads = parameters(), gradients(parameters())
-    rename = functools.partial(_rename, dict(zip(sorted(params), reversed([f"k{i}" for i in range(len(params))]), strict=True)))
+    rename = functools.partial(
+        _rename,
+        dict(zip(sorted(params), reversed([f"k{i}" for i in range(len(params))]), strict=True)),
+    )
     updates, _ = advance(tx, grads, tx.init(params), params)
     renamed, _ = advance(tx, rename(grads), tx.init(rename(params)), rename(params))
     close(rename(updates), renamed)
@@ -142,20 +147,29 @@ def _rename(names: dict[str, str], tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def law_dtypes(tx: TX) -> None:
-    """Low precision in, low precision out, computed in float32: equal to float32 up to one rounding."""
-    for dtype, rtol in ((jnp.bfloat16, 2**-7), (jnp.float16, 2**-9)):  # one rounding of the gradient's dtype, doubled
+    """Low precision in, low precision out, computed in float32: equal to float32 up to one
+    rounding.
+    """
+    for dtype, rtol in (
+        (jnp.bfloat16, 2**-7),
+        (jnp.float16, 2**-9),
+    ):  # one rounding of the gradient's dtype, doubled
         params = {"dense": parameters(dtype)["dense"]}
         grads, wide = gradients(params), to_float32(params)
         updates, state = advance(tx, grads, tx.init(params), params)
         exact, _ = advance(tx, to_float32(grads), tx.init(wide), wide)
         chex.assert_trees_all_equal_shapes_and_dtypes(grads, updates)
         close(to_float32(updates), exact, rtol=rtol, atol=1e-3)
-        assert all(leaf.dtype != dtype for leaf in jax.tree.leaves(state.slots)), "slots are kept in float32 unless asked otherwise"
+        assert all(leaf.dtype != dtype for leaf in jax.tree.leaves(state.slots)), (
+            "slots are kept in float32 unless asked otherwise"
+        )
 
 
 def to_float32(tree: Any) -> Any:
     """The same numbers in float32; integers as they are."""
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float32)) if is_inexact(leaf) else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(np.asarray(leaf, np.float32)) if is_inexact(leaf) else leaf, tree
+    )
 
 
 def law_float64(tx: TX) -> None:
@@ -163,9 +177,18 @@ def law_float64(tx: TX) -> None:
     with jax.enable_x64(True):
         starts = ({"dense": parameters(dtype)["dense"]} for dtype in (jnp.float64, jnp.float32))
         (_, state, wide), (_, _, narrow) = (run(tx, params, steps=1, jit=True) for params in starts)
-        assert wide["dense"]["kernel"].dtype == jnp.float64 and narrow["dense"]["kernel"].dtype == jnp.float32
-        assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(state.slots) if is_inexact(leaf) and leaf.ndim)
-        close(jax.tree.map(np.float32, wide), jax.tree.map(np.float32, narrow), rtol=1e-4, atol=1e-4)
+        assert (
+            wide["dense"]["kernel"].dtype == jnp.float64
+            and narrow["dense"]["kernel"].dtype == jnp.float32
+        )
+        assert all(
+            leaf.dtype == jnp.float64
+            for leaf in jax.tree.leaves(state.slots)
+            if is_inexact(leaf) and leaf.ndim
+        )
+        close(
+            jax.tree.map(np.float32, wide), jax.tree.map(np.float32, narrow), rtol=1e-4, atol=1e-4
+        )
 
 
 def law_complex(tx: TX) -> None:
@@ -196,9 +219,13 @@ def law_contained(tx: TX) -> None:
         grads["dense"]["kernel"] = grads["dense"]["kernel"].at[1, 2].set(bad)
         updates, _ = advance(tx, grads, tx.init(params), params)
         for grad, update in zip(jax.tree.leaves(grads), jax.tree.leaves(updates), strict=True):
-            assert bool(jnp.all(jnp.isfinite(update) | ~jnp.isfinite(grad))), f"{bad} spread to other entries"
+            assert bool(jnp.all(jnp.isfinite(update) | ~jnp.isfinite(grad))), (
+                f"{bad} spread to other entries"
+            )
         there = updates["dense"]["kernel"][1, 2]
-        assert bool(jnp.isnan(there)) or zeroed or not jnp.isnan(bad), f"nan became the number {there}"
+        assert bool(jnp.isnan(there)) or zeroed or not jnp.isnan(bad), (
+            f"nan became the number {there}"
+        )
 
 
 def law_partition(tx: TX) -> None:
@@ -228,33 +255,49 @@ def law_vmap_definition(tx: TX) -> None:
 
 
 def law_saved(tx: TX) -> None:
-    """A state through host memory and pickle, and a definition through pickle and JSON, go on alike."""
+    """A state through host memory and pickle, and a definition through pickle and JSON, go on
+    alike.
+    """
     params = parameters()
     _, state, _ = run(tx, params)
     loaded = jax.tree.map(jnp.asarray, pickle.loads(pickle.dumps(jax.tree.map(np.asarray, state))))
-    chex.assert_trees_all_equal(advance(tx, gradients(params), state, params), advance(tx, gradients(params), loaded, params))
+    chex.assert_trees_all_equal(
+        advance(tx, gradients(params), state, params),
+        advance(tx, gradients(params), loaded, params),
+    )
     try:
         config = json.loads(json.dumps(to_config(tx)))
     except ConfigError:  # it holds a Python function
         return
-    assert from_config(config) == tx and pickle.loads(pickle.dumps(tx)) == tx and hash(from_config(config)) == hash(tx)
+    assert (
+        from_config(config) == tx
+        and pickle.loads(pickle.dumps(tx)) == tx
+        and hash(from_config(config)) == hash(tx)
+    )
 
 
 def law_shapes(tx: TX) -> None:
     """`init` needs shapes and dtypes only."""
     params = parameters()
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-    chex.assert_trees_all_equal_shapes_and_dtypes(tx.init(params), tx.init(shapes), jax.eval_shape(tx.init, params))
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        tx.init(params), tx.init(shapes), jax.eval_shape(tx.init, params)
+    )
 
 
 def law_donated(tx: TX) -> None:
     """A donated step reuses every buffer of the parameters and the state."""
     params = {"a": jnp.ones((64, 128)), "b": jnp.ones((64, 128)), "c": jnp.ones(256)}
-    step, state = jax.jit(functools.partial(train_step, tx), donate_argnums=(0, 1), keep_unused=True), tx.init(params)
+    step, state = (
+        jax.jit(functools.partial(train_step, tx), donate_argnums=(0, 1), keep_unused=True),
+        tx.init(params),
+    )
     memory = step.lower(params, state, gradients(params)).compile().memory_analysis()
     assert memory is not None
     held = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state)))
-    assert memory.alias_size_in_bytes == held, f"{held - memory.alias_size_in_bytes} of {held} bytes are not reused"
+    assert memory.alias_size_in_bytes == held, (
+        f"{held - memory.alias_size_in_bytes} of {held} bytes are not reused"
+    )
     grads = gradients(params)
     jax.block_until_ready(step(params, state, grads))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((params, state)))
@@ -288,9 +331,13 @@ def law_errors(tx: TX) -> None:
         ({**grads, "scalar": jnp.ones(5)}, StructureError, "(5,)"),
     ):
         error = caught(lambda wrong=wrong: advance(tx, wrong, state, params))
-        assert isinstance(error, kind) and text in str(error), f"{error!r} should be a {kind.__name__} with {text}"
+        assert isinstance(error, kind) and text in str(error), (
+            f"{error!r} should be a {kind.__name__} with {text}"
+        )
     error = caught(lambda: tx.update(grads, state, **extras(tx, params, grads)))
-    assert error is None or (isinstance(error, MissingParamsError) and "update(grads, state, params)" in str(error))
+    assert error is None or (
+        isinstance(error, MissingParamsError) and "update(grads, state, params)" in str(error)
+    )
     error = caught(lambda: advance(tx, grads, {"count": 0}, params))
     assert isinstance(error, StateError)
 
@@ -304,7 +351,11 @@ def caught(function: Callable[[], Any]) -> Exception | None:
     return None
 
 
-LAWS: dict[str, Law] = {name.removeprefix("law_"): law for name, law in list(globals().items()) if name.startswith("law_")}
+LAWS: dict[str, Law] = {
+    name.removeprefix("law_"): law
+    for name, law in list(globals().items())
+    if name.startswith("law_")
+}
 """Every law by its name."""
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import NonNegative
 from gradtx.transforms.clipping import shrink
 from gradtx.tree.arithmetic import abs_sq
 
@@ -15,29 +15,44 @@ Axes = int | tuple[int, ...]
 
 
 def _unit_axes(shape: tuple[int, ...]) -> Axes:
-    """What belongs to one output unit: all of a vector, the inputs of a matrix (inputs, outputs), a filter of a kernel (..., outputs)."""
+    """What belongs to one output unit: all of a vector, the inputs of a matrix (inputs, outputs), a
+    filter of a kernel (..., outputs).
+    """
     if sum(size > 1 for size in shape) < 2:
         return tuple(range(len(shape)))
     return 0 if len(shape) < 4 else tuple(range(len(shape) - 1))
 
 
 def _clip_units(
-    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, clipping: jax.Array, eps: jax.Array, axis: Axes | None
+    grad: jax.Array,
+    slots: None,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    clipping: jax.Array,
+    eps: jax.Array,
+    axis: Axes | None,
 ) -> Any:
     axes = _unit_axes(grad.shape) if axis is None else axis
-    of_param, of_grad = (jnp.sqrt(jnp.sum(abs_sq(array), axis=axes, keepdims=True)) for array in (param, grad))
+    of_param, of_grad = (
+        jnp.sqrt(jnp.sum(abs_sq(array), axis=axes, keepdims=True)) for array in (param, grad)
+    )
     return shrink(of_grad, clipping * jnp.maximum(of_param, eps)) * grad, slots
 
 
 @definition
-def adaptive_grad_clip(clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axes | None = None) -> GradientTransformation:
-    """Shrink the gradient of every unit to a fraction of its weights: u_i ← g_i min(1, c max(‖θ_i‖, ε) / ‖g_i‖).
+def adaptive_grad_clip(
+    clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axes | None = None
+) -> GradientTransformation:
+    """Shrink the gradient of every unit to a fraction of its weights: u_i ← g_i min(1, c max(‖θ_i‖,
+    ε) / ‖g_i‖).
 
-    i counts output units: columns of a matrix (inputs, outputs) and the last axis of a convolution kernel; of three axes,
-    the first is summed over. A vector or scalar is one unit. Where ‖g_i‖ is not finite, the finite entries of the unit become 0.
+    i counts output units: columns of a matrix (inputs, outputs) and the last axis of a convolution
+    kernel; of three axes, the first is summed over. A vector or scalar is one unit. Where ‖g_i‖ is
+    not finite, the finite entries of the unit become 0.
 
-    When: large learning rates and batches without batch norm. When not: for the last linear layer, which the paper leaves
-    out; use `masked`.
+    When: large learning rates and batches without batch norm. When not: for the last linear layer,
+    which the paper leaves out; use `masked`.
 
     Args:
       clipping: c ≥ 0; 0.01 (large batches) to 0.08.
@@ -60,4 +75,11 @@ def adaptive_grad_clip(clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axe
     Brock, De, Smith and Simonyan 2021, arXiv 2102.06171, equation 3.
     """
     hyperparams, options = {"clipping": clipping, "eps": eps}, {"axis": axis}
-    return leafwise(None, _clip_units, hyperparams=hyperparams, options=options, needs_params=True, name="adaptive_grad_clip")
+    return leafwise(
+        None,
+        _clip_units,
+        hyperparams=hyperparams,
+        options=options,
+        needs_params=True,
+        name="adaptive_grad_clip",
+    )

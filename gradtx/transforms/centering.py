@@ -5,14 +5,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.tree.arithmetic import finite
 
 Axes = int | tuple[int, ...]
 
 
-def _centralize(grad: jax.Array, slots: None, param: None, step: jax.Array, *, axis: Axes | None) -> Any:
+def _centralize(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, axis: Axes | None
+) -> Any:
     if grad.ndim < 2:
         return grad, slots
     axes = tuple(range(1, grad.ndim)) if axis is None else axis
@@ -21,13 +23,15 @@ def _centralize(grad: jax.Array, slots: None, param: None, step: jax.Array, *, a
 
 @definition
 def centralize(axis: Axes | None = None) -> GradientTransformation:
-    """Subtract from every matrix's update its mean over some axes: u ← g − mean(g); vectors and scalars are left as they are.
+    """Subtract from every matrix's update its mean over some axes: u ← g − mean(g); vectors and
+    scalars are left as they are.
 
-    The paper takes the mean over the inputs of every output. JAX layers mostly store (inputs, outputs), for which that is
-    `axis=0`; the default, every axis but the first, is that of (outputs, inputs). inf and nan count as 0 in the mean.
+    The paper takes the mean over the inputs of every output. JAX layers mostly store (inputs,
+    outputs), for which that is `axis=0`; the default, every axis but the first, is that of
+    (outputs, inputs). inf and nan count as 0 in the mean.
 
-    When: convolutional networks with batch norm, at no cost in memory. When not: embeddings, whose rows are not the inputs
-    of one unit.
+    When: convolutional networks with batch norm, at no cost in memory. When not: embeddings, whose
+    rows are not the inputs of one unit.
 
     Args:
       axis: the axes of the mean, in arrays of two axes and more; None: all but the first.

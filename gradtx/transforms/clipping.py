@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative, Positive
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import NonNegative, Positive
 from gradtx.tree.arithmetic import abs_sq, squared_norm, total
 
 
-def _clip(grad: jax.Array, slots: None, param: None, step: jax.Array, *, max_delta: jax.Array) -> Any:
+def _clip(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, max_delta: jax.Array
+) -> Any:
     return jnp.clip(grad, -max_delta, max_delta), slots
 
 
@@ -19,8 +21,8 @@ def _clip(grad: jax.Array, slots: None, param: None, step: jax.Array, *, max_del
 def clip(max_delta: NonNegative) -> GradientTransformation:
     """Clip every entry to an interval: u ← min(max(g, −c), c).
 
-    When: single entries spike, and the direction may change. When not: to bound the length of a step; take
-    `clip_by_global_norm`, which keeps the direction. nan stays nan.
+    When: single entries spike, and the direction may change. When not: to bound the length of a
+    step; take `clip_by_global_norm`, which keeps the direction. nan stays nan.
 
     Args:
       max_delta: c ≥ 0, in units of the gradient.
@@ -39,12 +41,15 @@ def clip(max_delta: NonNegative) -> GradientTransformation:
 
 
 def shrink(size: jax.Array, limit: jax.Array) -> jax.Array:
-    """The factor in [0, 1] that brings `size` down to `limit`: 1 within it, 0 when `size` is not finite.
+    """The factor in [0, 1] that brings `size` down to `limit`: 1 within it, 0 when `size` is not
+    finite.
 
-    With 0, finite entries become a step of zero, while inf and nan stay not finite, and stay where they are.
-    """
+    With 0, finite entries become a step of zero, while inf and nan stay not finite, and stay where
+    they are."""
     within = size <= limit
-    return jnp.where(within, 1.0, jnp.where(jnp.isfinite(size), limit / jnp.where(within, 1.0, size), 0.0))
+    return jnp.where(
+        within, 1.0, jnp.where(jnp.isfinite(size), limit / jnp.where(within, 1.0, size), 0.0)
+    )
 
 
 class Square(NamedTuple):
@@ -62,7 +67,9 @@ def _shrinkage(found: Any, shared: None, step: jax.Array, *, max_norm: jax.Array
     return {"factor": shrink(jnp.sqrt(total(found.square)), max_norm)}, None
 
 
-def shrink_by_factor(grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array) -> Any:
+def shrink_by_factor(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array
+) -> Any:
     return factor * grad, slots
 
 
@@ -70,11 +77,12 @@ def shrink_by_factor(grad: jax.Array, slots: None, param: None, step: jax.Array,
 def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
     """Shrink all updates together to a norm: u ← g min(1, c / ‖g‖), ‖g‖ over all arrays.
 
-    When: gradients spike now and then, as in recurrent networks and language models; the direction is kept. When
+    When: gradients spike now and then, as in recurrent networks and language models; the direction
+    is kept. When
     not: layers differ in scale by far, and one of them would shrink all; take `clip_by_block_rms`.
 
-    The norm is summed in float32 at least, whatever the gradients' dtype. When it is not finite, finite entries
-    become 0, and the others stay where they are.
+    The norm is summed in float32 at least, whatever the gradients' dtype. When it is not finite,
+    finite entries become 0, and the others stay where they are.
 
     Args:
       max_norm: c ≥ 0, in units of the gradient; typically 1.0 for language models.
@@ -102,7 +110,9 @@ def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
     )
 
 
-def _shrink_to_rms(grad: jax.Array, slots: None, param: None, step: jax.Array, *, threshold: jax.Array) -> Any:
+def _shrink_to_rms(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, threshold: jax.Array
+) -> Any:
     rms = jnp.sqrt(jnp.sum(abs_sq(grad)) / max(grad.size, 1))
     return shrink(rms, threshold) * grad, slots
 
@@ -111,8 +121,8 @@ def _shrink_to_rms(grad: jax.Array, slots: None, param: None, step: jax.Array, *
 def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
     """Shrink every array to a root mean square: u ← g min(1, c / rms(g)), rms per array.
 
-    When: arrays differ in scale, behind a preconditioner. When not: the relative sizes of the arrays' steps matter; take
-    `clip_by_global_norm`.
+    When: arrays differ in scale, behind a preconditioner. When not: the relative sizes of the
+    arrays' steps matter; take `clip_by_global_norm`.
 
     Args:
       threshold: c > 0; 1.0 in Adafactor.
@@ -129,4 +139,6 @@ def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
 
     Shazeer and Stern 2018, arXiv 1804.04235, section 6.
     """
-    return leafwise(None, _shrink_to_rms, hyperparams={"threshold": threshold}, name="clip_by_block_rms")
+    return leafwise(
+        None, _shrink_to_rms, hyperparams={"threshold": threshold}, name="clip_by_block_rms"
+    )

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
 
 
 class FoundNan(NamedTuple):
@@ -30,8 +30,8 @@ def zero_nans() -> GradientTransformation:
 
     inf stays. Put it first in a chain, so that no average takes the nan in.
 
-    When: a gradient is now and then undefined for good reason, such as a division by a distance of 0. When not: a nan says that
-    training has gone wrong; this hides it, but for `found_nan`.
+    When: a gradient is now and then undefined for good reason, such as a division by a distance of
+    0. When not: a nan says that training has gone wrong; this hides it, but for `found_nan`.
 
     State: 1 byte per array: `found_nan`, whether its last gradient held a nan.
 
@@ -55,10 +55,11 @@ def _stop_at_zero(grad: jax.Array, slots: None, param: jax.Array, step: jax.Arra
 def keep_params_nonnegative() -> GradientTransformation:
     """Stop every parameter at zero: u ← max(u, −θ), so that θ + u ≥ 0.
 
-    u and θ have one shape. Put it last in a chain; a parameter that is negative already is brought to zero, or beyond it by a
-    positive step. A nan stays nan.
+    u and θ have one shape. Put it last in a chain; a parameter that is negative already is brought
+    to zero, or beyond it by a positive step. A nan stays nan.
 
-    When: rates, variances, counts, mixing weights. When not: a value of exactly 0 is as bad as a negative one; learn its logarithm.
+    When: rates, variances, counts, mixing weights. When not: a value of exactly 0 is as bad as a
+    negative one; learn its logarithm.
 
     Raises:
       MissingParamsError: `update` is called without parameters.
@@ -73,4 +74,6 @@ def keep_params_nonnegative() -> GradientTransformation:
     >>> updates.tolist(), gradtx.apply_updates(w, updates).tolist()
     ([-0.5, -1.0], [0.5, 0.0])
     """
-    return leafwise(None, _stop_at_zero, needs_params=True, real_only=True, name="keep_params_nonnegative")
+    return leafwise(
+        None, _stop_at_zero, needs_params=True, real_only=True, name="keep_params_nonnegative"
+    )

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Positive
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Positive
 from gradtx.tree.casts import zeros
 
 
@@ -21,19 +21,23 @@ def _init(param: jax.Array) -> Accumulated:
     return Accumulated(zeros(param))
 
 
-def _update(grad: jax.Array, slots: Accumulated, param: None, step: jax.Array, *, k: jax.Array) -> Any:
+def _update(
+    grad: jax.Array, slots: Accumulated, param: None, step: jax.Array, *, k: jax.Array
+) -> Any:
     total, due = slots.grad_acc + grad, step % k == 0
     return jnp.where(due, total, 0.0), Accumulated(jnp.where(due, 0.0, total))
 
 
 @definition
 def apply_every(k: Positive = 1) -> GradientTransformation:
-    """Collect updates, and let their sum through at every k-th step: u = Σ g of the last k steps if t mod k = 0, else 0.
+    """Collect updates, and let their sum through at every k-th step: u = Σ g of the last k steps if
+    t mod k = 0, else 0.
 
-    What stands before it in a chain runs at every step, what stands behind it sees k − 1 zeros for each sum.
+    What stands before it in a chain runs at every step, what stands behind it sees k − 1 zeros for
+    each sum.
 
-    When: the sum is to be applied, as behind a learning rate. When not: the batch is to look k times as large to Adam or another
-    method with averages; these would take the zeros in.
+    When: the sum is to be applied, as behind a learning rate. When not: the batch is to look k
+    times as large to Adam or another method with averages; these would take the zeros in.
 
     Args:
       k: how many steps make one, a whole number ≥ 1. Steps are told apart up to 2²⁴ in float32.

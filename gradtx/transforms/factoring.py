@@ -1,22 +1,24 @@
 """Second moments of rows and columns in place of second moments of entries.
 
-A matrix of averages of squares is replaced by the product of its row means r and column means c, r ⊗ c / mean(r): n + m numbers
-for n · m. Of an array with more axes the two longest are factored, and the others are kept.
-"""
+A matrix of averages of squares is replaced by the product of its row means r and column means c, r
+⊗ c / mean(r): n + m numbers for n · m. Of an array with more axes the two longest are factored, and
+the others are kept."""
 
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.types import SQUARES
+from gradtx.definition.types import SQUARES
 from gradtx.transforms.moments import average, divide_by_root
 from gradtx.tree.arithmetic import finite
 from gradtx.tree.casts import real_zeros, real_zeros_along
 
 
 class Factored(NamedTuple):
-    """Averages of squares: of rows and columns where the array is factored, of entries where it is not; None for the others."""
+    """Averages of squares: of rows and columns where the array is factored, of entries where it is
+    not; None for the others.
+    """
 
     nu_row: Any
     nu_col: Any
@@ -28,7 +30,9 @@ Pair = tuple[int, int] | None
 
 
 def factored_axes(shape: tuple[int, ...], min_dim_size_to_factor: int) -> Pair:
-    """The two longest axes, the longest second, if both have the length that factoring takes; of equal ones the last."""
+    """The two longest axes, the longest second, if both have the length that factoring takes; of
+    equal ones the last.
+    """
     by_length = sorted(range(len(shape)), key=lambda axis: shape[axis])
     if len(shape) < 2 or shape[by_length[-2]] < min_dim_size_to_factor:
         return None
@@ -44,12 +48,16 @@ def init_factored(param: jax.Array, axes: Pair) -> Factored:
 
 
 def average_factored(slots: Factored, square: jax.Array, decay: jax.Array, axes: Pair) -> Factored:
-    """One step of the averages; inf and nan count as 0 in the means, so that they do not reach a whole row and column."""
+    """One step of the averages; inf and nan count as 0 in the means, so that they do not reach a
+    whole row and column.
+    """
     if axes is None:
         return Factored(None, None, average(slots.nu, square, decay))
     row, col = axes
     over_rows, over_cols = jnp.mean(finite(square), axis=row), jnp.mean(finite(square), axis=col)
-    return Factored(average(slots.nu_row, over_cols, decay), average(slots.nu_col, over_rows, decay), None)
+    return Factored(
+        average(slots.nu_row, over_cols, decay), average(slots.nu_col, over_rows, decay), None
+    )
 
 
 def divide_by_factored_root(grad: jax.Array, slots: Factored, axes: Pair) -> jax.Array:
@@ -60,4 +68,9 @@ def divide_by_factored_root(grad: jax.Array, slots: Factored, axes: Pair) -> jax
     row, col = axes
     rows, cols = jnp.expand_dims(slots.nu_row, col), jnp.expand_dims(slots.nu_col, row)
     mean = jnp.mean(rows, axis=row, keepdims=True)
-    return divide_by_root(divide_by_root(grad, rows / jnp.where(mean > 0, mean, 1.0), nothing, True), cols, nothing, True)
+    return divide_by_root(
+        divide_by_root(grad, rows / jnp.where(mean > 0, mean, 1.0), nothing, True),
+        cols,
+        nothing,
+        True,
+    )

@@ -1,8 +1,14 @@
 """Leave parameters as they are."""
 
-from gradtx.core.select import masked
-from gradtx.core.selector import Selector, Where
-from gradtx.core.transformation import GradientTransformation, Part, TransformationLike, as_transformation, definition
+from gradtx.compose.select import masked
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    Part,
+    TransformationLike,
+    as_transformation,
+    definition,
+)
+from gradtx.engine.selector import Selector, Where
 from gradtx.transforms.scaling import set_to_zero
 
 
@@ -10,8 +16,8 @@ from gradtx.transforms.scaling import set_to_zero
 def freeze(mask: Where) -> GradientTransformation:
     """Zero updates for the chosen leaves: u ← 0 there, u ← u elsewhere.
 
-    Put it last in a chain. To spare the state as well, give the optimizer itself the other leaves, with
-    `masked` or `partition`.
+    Put it last in a chain. To spare the state as well, give the optimizer itself the other leaves,
+    with `masked` or `partition`.
 
     Args:
       mask: which leaves to freeze (see `masked`).
@@ -34,7 +40,8 @@ def freeze(mask: Where) -> GradientTransformation:
 def selective_transform(optimizer: TransformationLike, *, freeze_mask: Where) -> list[Part]:
     """`optimizer` where the mask is False; zero updates, and no slots, where it is True.
 
-    When: some parameters are to stay as they are. When not: they need another optimizer; take `partition`.
+    When: some parameters are to stay as they are. When not: they need another optimizer; take
+    `partition`.
 
     Args:
       optimizer: the transformation for the leaves that move.
@@ -54,5 +61,8 @@ def selective_transform(optimizer: TransformationLike, *, freeze_mask: Where) ->
     True
     """
     member = as_transformation(optimizer)
-    chosen = {frozen: Selector(freeze_mask, frozen, f"selective_transform({member.name})") for frozen in (False, True)}
+    chosen = {
+        frozen: Selector(freeze_mask, frozen, f"selective_transform({member.name})")
+        for frozen in (False, True)
+    }
     return [Part(None, member, chosen[False]), Part(None, set_to_zero(), chosen[True])]

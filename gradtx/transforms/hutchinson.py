@@ -7,17 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import StructureError
-from gradtx.core.leafwise import treewise
-from gradtx.core.show import show_array
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Hyperparam
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import StructureError
+from gradtx.definition.show import show_array
+from gradtx.definition.types import Hyperparam
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.keys import leaf_key, path_hash
 from gradtx.tree.paths import flatten, leaf_paths
 
 
-def _estimate(updates: Any, slots: None, params: Any, step: Any, *, key: Any, obj_fn: Callable[..., Any]) -> Any:
+def _estimate(
+    updates: Any, slots: None, params: Any, step: Any, *, key: Any, obj_fn: Callable[..., Any]
+) -> Any:
     values, treedef = flatten(params)
     places = [index for index, value in enumerate(values) if is_inexact(value)]
     arrays, paths = [as_array(values[index]) for index in places], leaf_paths(treedef)
@@ -28,7 +30,10 @@ def _estimate(updates: Any, slots: None, params: Any, step: Any, *, key: Any, ob
                 "leave that leaf out with masked(...)"
             )
     loss = functools.partial(_loss, obj_fn, treedef, values, places)
-    signs = [_signs(leaf_key(key, step, path_hash(paths[index])), array) for index, array in zip(places, arrays, strict=True)]
+    signs = [
+        _signs(leaf_key(key, step, path_hash(paths[index])), array)
+        for index, array in zip(places, arrays, strict=True)
+    ]
     products = jax.jvp(jax.grad(loss), (arrays,), (signs,))[1] if arrays else []
     found, shape = flatten(updates)
     for index, sign, product in zip(places, signs, products, strict=True):
@@ -36,7 +41,13 @@ def _estimate(updates: Any, slots: None, params: Any, step: Any, *, key: Any, ob
     return jax.tree.unflatten(shape, found), slots
 
 
-def _loss(obj_fn: Callable[..., Any], treedef: Any, values: Sequence[Any], places: Sequence[int], arrays: Sequence[Any]) -> Any:
+def _loss(
+    obj_fn: Callable[..., Any],
+    treedef: Any,
+    values: Sequence[Any],
+    places: Sequence[int],
+    arrays: Sequence[Any],
+) -> Any:
     """The loss as a function of the float arrays alone."""
     filled = list(values)
     for index, array in zip(places, arrays, strict=True):
@@ -50,20 +61,23 @@ def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
 
 
 @definition
-def hutchinson_estimator_diag_hessian(random_seed: Hyperparam | None = None) -> GradientTransformation:
-    r"""An estimate of the diagonal of the Hessian in the place of the updates: u = z ⊙ H z, z of random signs.
+def hutchinson_estimator_diag_hessian(
+    random_seed: Hyperparam | None = None,
+) -> GradientTransformation:
+    r"""An estimate of the diagonal of the Hessian in the place of the updates: u = z ⊙ H z, z of
+    random signs.
 
-    z, u and θ have one shape, array by array; H is the Hessian of all arrays together. The mean over z is the diagonal; where H is
-    diagonal, u is exactly it. The price is about two gradients.
+    z, u and θ have one shape, array by array; H is the Hessian of all arrays together. The mean
+    over z is the diagonal; where H is diagonal, u is exactly it. The price is about two gradients.
 
-    When: in `sophia`, as its `hessian_diagonal_fn`. When not: by itself at every step as if it were exact: the variance of an entry is the
-    sum of the squares of its row beside the diagonal.
+    When: in `sophia`, as its `hessian_diagonal_fn`. When not: by itself at every step as if it were
+    exact: the variance of an entry is the sum of the squares of its row beside the diagonal.
 
     `update(..., params, obj_fn=loss)` must be called with the loss as a function of the parameters.
 
     Args:
-      random_seed: a number, or a random key; None: 0. Every array draws its own signs at every step, from the seed, the
-        number of the step and the array's path.
+      random_seed: a number, or a random key; None: 0. Every array draws its own signs at every
+        step, from the seed, the number of the step and the array's path.
 
     Raises:
       MissingParamsError: `update` is called without parameters.
@@ -80,9 +94,11 @@ def hutchinson_estimator_diag_hessian(random_seed: Hyperparam | None = None) -> 
 
     See also: `sophia`.
 
-    Hutchinson 1990, Communications in Statistics 19, for the trace; Bekas, Kokiopoulou and Saad 2007, Applied Numerical Mathematics 57,
-    for the diagonal.
+    Hutchinson 1990, Communications in Statistics 19, for the trace; Bekas, Kokiopoulou and Saad
+    2007, Applied Numerical Mathematics 57, for the diagonal.
     """
     key = 0 if random_seed is None else random_seed
     name = "hutchinson_estimator_diag_hessian"
-    return treewise(None, _estimate, hyperparams={"key": key}, extra=("obj_fn",), needs_params=True, name=name)
+    return treewise(
+        None, _estimate, hyperparams={"key": key}, extra=("obj_fn",), needs_params=True, name=name
+    )

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike, Fraction
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, DTypeLike, Fraction
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.casts import zeros
 
@@ -21,17 +21,22 @@ def _init_trace(param: jax.Array, *, accumulator_dtype: DTypeLike | None) -> Tra
     return Trace(zeros(param, accumulator_dtype))
 
 
-def _update_trace(grad: jax.Array, slots: Trace, param: None, step: jax.Array, *, decay: jax.Array, nesterov: bool) -> Any:
+def _update_trace(
+    grad: jax.Array, slots: Trace, param: None, step: jax.Array, *, decay: jax.Array, nesterov: bool
+) -> Any:
     trace = grad + decay * slots.trace
     return grad + decay * trace if nesterov else trace, Trace(trace)
 
 
 @definition
-def trace(decay: Fraction, nesterov: bool = False, accumulator_dtype: DTypeLike | None = None) -> GradientTransformation:
+def trace(
+    decay: Fraction, nesterov: bool = False, accumulator_dtype: DTypeLike | None = None
+) -> GradientTransformation:
     """Momentum: a decaying sum of updates, t ← g + μ t; u = t, or u = g + μ t with Nesterov.
 
-    When: a method without momentum of its own. Behind a learning rate this is the classical velocity:
-    `chain(scale_by_learning_rate(eta), trace(mu))` gives Δw ← μ Δw − η g exactly, also while η changes.
+    When: a method without momentum of its own. Behind a learning rate this is the classical
+    velocity: `chain(scale_by_learning_rate(eta), trace(mu))` gives Δw ← μ Δw − η g exactly, also
+    while η changes.
     When not: for an average instead of a sum; take `ema`.
 
     Args:
@@ -54,7 +59,9 @@ def trace(decay: Fraction, nesterov: bool = False, accumulator_dtype: DTypeLike 
     Sutskever, Martens, Dahl and Hinton 2013, ICML, equations 1 to 4.
     """
     options = {"nesterov": nesterov, "accumulator_dtype": accumulator_dtype}
-    return leafwise(_init_trace, _update_trace, hyperparams={"decay": decay}, options=options, name="trace")
+    return leafwise(
+        _init_trace, _update_trace, hyperparams={"decay": decay}, options=options, name="trace"
+    )
 
 
 class Average(NamedTuple):
@@ -67,16 +74,27 @@ def _init_ema(param: jax.Array, *, accumulator_dtype: DTypeLike | None) -> Avera
     return Average(zeros(param, accumulator_dtype))
 
 
-def _update_ema(grad: jax.Array, slots: Average, param: None, step: jax.Array, *, decay: jax.Array, correct: bool) -> Any:
+def _update_ema(
+    grad: jax.Array,
+    slots: Average,
+    param: None,
+    step: jax.Array,
+    *,
+    decay: jax.Array,
+    correct: bool,
+) -> Any:
     mean = average(slots.ema, grad, decay)
     return debias(mean, decay, step) if correct else mean, Average(mean)
 
 
 @definition
-def ema(decay: Decay, debias: bool = True, accumulator_dtype: DTypeLike | None = None) -> GradientTransformation:
+def ema(
+    decay: Decay, debias: bool = True, accumulator_dtype: DTypeLike | None = None
+) -> GradientTransformation:
     """An exponential average of updates: m ← β m + (1 − β) g; u = m / (1 − β^t), or u = m.
 
-    When: to smooth gradients or updates at their own scale. When not: for the classical momentum, a sum; take `trace`.
+    When: to smooth gradients or updates at their own scale. When not: for the classical momentum, a
+    sum; take `trace`.
 
     Args:
       decay: β in [0, 1); the average reaches back about 1/(1 − β) steps. Typically 0.9 to 0.999.
@@ -97,4 +115,6 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: DTypeLike | None =
     Kingma and Ba 2015, arXiv 1412.6980, section 3.
     """
     options = {"correct": debias, "accumulator_dtype": accumulator_dtype}
-    return leafwise(_init_ema, _update_ema, hyperparams={"decay": decay}, options=options, name="ema")
+    return leafwise(
+        _init_ema, _update_ema, hyperparams={"decay": decay}, options=options, name="ema"
+    )

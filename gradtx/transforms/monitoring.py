@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import GradtxError
-from gradtx.core.leafwise import treewise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, DTypeLike
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import GradtxError
+from gradtx.definition.types import Decay, DTypeLike
 from gradtx.transforms.moments import debias as debiased
 from gradtx.tree.casts import compute_dtype, is_inexact_dtype
 
@@ -19,7 +19,10 @@ Measure = Callable[[Any], Any]
 
 def _blank(measure: Measure, params: Any, dtype: DTypeLike | None = None) -> Any:
     """Zeros like what a measure gives, in float32 at least."""
-    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, dtype or _kept_dtype(shape.dtype)), jax.eval_shape(measure, params))
+    return jax.tree.map(
+        lambda shape: jnp.zeros(shape.shape, dtype or _kept_dtype(shape.dtype)),
+        jax.eval_shape(measure, params),
+    )
 
 
 def _kept_dtype(dtype: Any) -> Any:
@@ -34,7 +37,9 @@ def _init_snapshot(params: Any, *, measure_name: str, measure: Measure) -> dict[
     return {measure_name: _blank(measure, params)}
 
 
-def _update_snapshot(updates: Any, slots: Any, params: Any, step: Any, *, measure_name: str, measure: Measure) -> Any:
+def _update_snapshot(
+    updates: Any, slots: Any, params: Any, step: Any, *, measure_name: str, measure: Measure
+) -> Any:
     return updates, {measure_name: _like(measure(updates), slots[measure_name])}
 
 
@@ -44,7 +49,8 @@ def snapshot(measure_name: str, measure: Measure) -> GradientTransformation:
 
     Args:
       measure_name: under which name it stands in the state.
-      measure: a function of the updates, such as `global_norm`; it gives an array, or a tree of arrays.
+      measure: a function of the updates, such as `global_norm`; it gives an array, or a tree of
+        arrays.
 
     State: what the function gives, 0 before the first update.
 
@@ -59,16 +65,24 @@ def snapshot(measure_name: str, measure: Measure) -> GradientTransformation:
     return treewise(_init_snapshot, _update_snapshot, options=options, name="snapshot")
 
 
-def _init_average(params: Any, *, measure: Measure, accumulator_dtype: DTypeLike | None) -> dict[str, Any]:
+def _init_average(
+    params: Any, *, measure: Measure, accumulator_dtype: DTypeLike | None
+) -> dict[str, Any]:
     return {"ema": _blank(measure, params, accumulator_dtype)}
 
 
-def _update_average(updates: Any, slots: Any, params: Any, step: Any, *, measure: Measure, decay: Any, correct: bool) -> Any:
-    """The corrected average follows m ← m + (1 − β)/(1 − β^t) (x − m), which keeps no uncorrected one beside it."""
+def _update_average(
+    updates: Any, slots: Any, params: Any, step: Any, *, measure: Measure, decay: Any, correct: bool
+) -> Any:
+    """The corrected average follows m ← m + (1 − β)/(1 − β^t) (x − m), which keeps no uncorrected
+    one beside it.
+    """
     real = jnp.result_type(float)
     rate = 1 - jnp.asarray(decay, real)
     share = debiased(rate, jnp.asarray(decay, real), jnp.asarray(step, real)) if correct else rate
-    new = jax.tree.map(lambda mean, value: mean + share * (value - mean), slots["ema"], measure(updates))
+    new = jax.tree.map(
+        lambda mean, value: mean + share * (value - mean), slots["ema"], measure(updates)
+    )
     return updates, {"ema": _like(new, slots["ema"])}
 
 
@@ -76,12 +90,14 @@ def _update_average(updates: Any, slots: Any, params: Any, step: Any, *, measure
 def measure_with_ema(
     measure: Measure, decay: Decay, debias: bool = True, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:
-    """Keep an exponential average of what a function gives for the updates that pass here; they go on unchanged.
+    """Keep an exponential average of what a function gives for the updates that pass here; they go
+    on unchanged.
 
     For a measure x: m ← β m + (1 − β) x; kept is m / (1 − β^t), or m.
 
     Args:
-      measure: a function of the updates, such as `global_norm`; it gives an array, or a tree of arrays.
+      measure: a function of the updates, such as `global_norm`; it gives an array, or a tree of
+        arrays.
       decay: β in [0, 1); the average reaches back about 1/(1 − β) steps.
       debias: divide by 1 − β^t, so that the start at zero does not show.
       accumulator_dtype: dtype of the average; None: the measure's, float32 at least.
@@ -99,20 +115,38 @@ def measure_with_ema(
     4.0
     """
     options = {"measure": measure, "correct": debias, "accumulator_dtype": accumulator_dtype}
-    return treewise(_init_average, _update_average, hyperparams={"decay": decay}, options=options, name="measure_with_ema")
+    return treewise(
+        _init_average,
+        _update_average,
+        hyperparams={"decay": decay},
+        options=options,
+        name="measure_with_ema",
+    )
 
 
 def _init_monitor(params: Any, *, measures: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: measure.init_slots(params)["ema"] if isinstance(measure, GradientTransformation) else _blank(measure, params)
+        name: measure.init_slots(params)["ema"]
+        if isinstance(measure, GradientTransformation)
+        else _blank(measure, params)
         for name, measure in measures.items()
     }
 
 
-def _update_monitor(updates: Any, slots: Any, params: Any, step: Any, *, measures: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
+def _update_monitor(
+    updates: Any,
+    slots: Any,
+    params: Any,
+    step: Any,
+    *,
+    measures: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> Any:
     def look(name: str, measure: Any) -> Any:
         if isinstance(measure, GradientTransformation):
-            return measure.update_slots(updates, {"ema": slots[name]}, params, step, extra)[1]["ema"]
+            return measure.update_slots(updates, {"ema": slots[name]}, params, step, extra)[1][
+                "ema"
+            ]
         return _like(measure(updates), slots[name])
 
     return updates, {name: look(name, measure) for name, measure in measures.items()}
@@ -141,4 +175,6 @@ def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
             raise GradtxError(
                 f"monitor: {name} is {measure!r}, which is no measure; give a function of the updates, or measure_with_ema of one"
             )
-    return treewise(_init_monitor, _update_monitor, options={"measures": dict(measures)}, name="monitor")
+    return treewise(
+        _init_monitor, _update_monitor, options={"measures": dict(measures)}, name="monitor"
+    )

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Hyperparam, NonNegative
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.clipping import measure_square
 from gradtx.tree.arithmetic import total
 
@@ -22,7 +22,9 @@ def _to_one(found: Any, shared: None, step: jax.Array) -> Any:
     return {"factor": _inverse(jnp.sqrt(total(found.square)))}, None
 
 
-def _to_factor(found: Any, shared: None, step: jax.Array, *, scale_factor: jax.Array, eps: jax.Array) -> Any:
+def _to_factor(
+    found: Any, shared: None, step: jax.Array, *, scale_factor: jax.Array, eps: jax.Array
+) -> Any:
     return {"factor": scale_factor * _inverse(jnp.sqrt(total(found.square)) + eps)}, None
 
 
@@ -34,9 +36,9 @@ def _times(grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor
 def normalize() -> GradientTransformation:
     """Divide all updates by their common norm: u ← g / ‖g‖, ‖g‖ over all arrays; 0 where it is 0.
 
-    When: only the direction of the gradient counts, and the learning rate is the length of the step. When not: near a
-    minimum with a constant learning rate, where steps do not shrink. When the norm is not finite, finite entries become 0,
-    and the others stay where they are.
+    When: only the direction of the gradient counts, and the learning rate is the length of the
+    step. When not: near a minimum with a constant learning rate, where steps do not shrink. When
+    the norm is not finite, finite entries become 0, and the others stay where they are.
 
     State: 0 bytes per parameter.
 
@@ -51,12 +53,14 @@ def normalize() -> GradientTransformation:
 
 
 @definition
-def normalize_by_update_norm(scale_factor: Hyperparam = 1.0, eps: NonNegative = 1e-6) -> GradientTransformation:
+def normalize_by_update_norm(
+    scale_factor: Hyperparam = 1.0, eps: NonNegative = 1e-6
+) -> GradientTransformation:
     """Give all updates together a chosen norm: u ← c g / (‖g‖ + ε), ‖g‖ over all arrays.
 
-    When: behind a method whose steps differ in length, to have them all alike; ε lets them shrink near a minimum. When not:
-    for an upper bound alone; take `clip_by_global_norm`. When the norm is not finite, finite entries become 0, and the others
-    stay where they are.
+    When: behind a method whose steps differ in length, to have them all alike; ε lets them shrink
+    near a minimum. When not: for an upper bound alone; take `clip_by_global_norm`. When the norm is
+    not finite, finite entries become 0, and the others stay where they are.
 
     Args:
       scale_factor: c, the norm of the result; any real number.
@@ -73,4 +77,11 @@ def normalize_by_update_norm(scale_factor: Hyperparam = 1.0, eps: NonNegative = 
     [3.0, 4.0]
     """
     hyperparams = {"scale_factor": scale_factor, "eps": eps}
-    return leafwise(None, _times, hyperparams=hyperparams, measure=measure_square, conclude=_to_factor, name="normalize_by_update_norm")
+    return leafwise(
+        None,
+        _times,
+        hyperparams=hyperparams,
+        measure=measure_square,
+        conclude=_to_factor,
+        name="normalize_by_update_norm",
+    )

@@ -1,4 +1,6 @@
-"""Bound the gradient of every example before they are summed: functions on gradients with a leading batch axis."""
+"""Bound the gradient of every example before they are summed: functions on gradients with a leading
+batch axis.
+"""
 
 import math
 from typing import Any
@@ -6,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import StructureError
-from gradtx.core.show import show_array
-from gradtx.core.types import ArrayLike, PyTree
+from gradtx.definition.errors import StructureError
+from gradtx.definition.show import show_array
+from gradtx.definition.types import ArrayLike, PyTree
 from gradtx.transforms.clipping import shrink
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import as_array, compute_dtype
@@ -30,23 +32,32 @@ def _examples(name: str, grads: PyTree) -> tuple[list[jax.Array], Any]:
 
 def _squares(array: jax.Array) -> jax.Array:
     """The squared norm of every example."""
-    return jnp.sum(abs_sq(array.astype(compute_dtype(array.dtype))), axis=tuple(range(1, array.ndim)))
+    return jnp.sum(
+        abs_sq(array.astype(compute_dtype(array.dtype))), axis=tuple(range(1, array.ndim))
+    )
 
 
 def _sum(factors: jax.Array, array: jax.Array) -> jax.Array:
     """The sum of the examples, each times its factor."""
     wide = array.astype(compute_dtype(array.dtype))
-    return jnp.sum(factors.reshape(-1, *(1 for _ in array.shape[1:])) * wide, axis=0).astype(array.dtype)
+    return jnp.sum(factors.reshape(-1, *(1 for _ in array.shape[1:])) * wide, axis=0).astype(
+        array.dtype
+    )
 
 
-def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: ArrayLike) -> tuple[PyTree, jax.Array]:
-    """Shrink every example's gradient to a norm, and sum: Σ_b g_b min(1, c / ‖g_b‖), ‖g_b‖ over all arrays.
+def per_example_global_norm_clip(
+    grads: PyTree, l2_norm_clip: ArrayLike
+) -> tuple[PyTree, jax.Array]:
+    """Shrink every example's gradient to a norm, and sum: Σ_b g_b min(1, c / ‖g_b‖), ‖g_b‖ over all
+    arrays.
 
-    When: differentially private training, where no example may move the sum by more than c. When not: to bound the
-    gradient of the batch; take `clip_by_global_norm`, which needs no gradients per example.
+    When: differentially private training, where no example may move the sum by more than c. When
+    not: to bound the gradient of the batch; take `clip_by_global_norm`, which needs no gradients
+    per example.
 
     Args:
-      grads: gradients per example, every array with the batch axis in front, as `jax.vmap(jax.grad(loss), ...)` gives them.
+      grads: gradients per example, every array with the batch axis in front, as
+        `jax.vmap(jax.grad(loss), ...)` gives them.
       l2_norm_clip: c ≥ 0, in units of the gradient.
 
     Returns:
@@ -66,17 +77,23 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: ArrayLike) -> tupl
     arrays, treedef = _examples("per_example_global_norm_clip", grads)
     norms = jnp.sqrt(sum(map(_squares, arrays), start=jnp.zeros(())))
     factors = shrink(norms, jnp.asarray(l2_norm_clip))
-    return jax.tree.unflatten(treedef, [_sum(factors, array) for array in arrays]), jnp.sum(~(norms <= l2_norm_clip))
+    return jax.tree.unflatten(treedef, [_sum(factors, array) for array in arrays]), jnp.sum(
+        ~(norms <= l2_norm_clip)
+    )
 
 
-def per_example_layer_norm_clip(grads: PyTree, global_l2_norm_clip: ArrayLike, uniform: bool = True) -> tuple[PyTree, PyTree]:
-    """Shrink every array of every example's gradient to a share of a norm, and sum: Σ_b g_bl min(1, c_l / ‖g_bl‖).
+def per_example_layer_norm_clip(
+    grads: PyTree, global_l2_norm_clip: ArrayLike, uniform: bool = True
+) -> tuple[PyTree, PyTree]:
+    """Shrink every array of every example's gradient to a share of a norm, and sum: Σ_b g_bl min(1,
+    c_l / ‖g_bl‖).
 
-    The squares of the shares sum to c²: c_l = c √(1/L) for each of L arrays, or c √(n_l/n) in proportion to their sizes. So
-    no example's gradient has a norm over c, as with `per_example_global_norm_clip`.
+    The squares of the shares sum to c²: c_l = c √(1/L) for each of L arrays, or c √(n_l/n) in
+    proportion to their sizes. So no example's gradient has a norm over c, as with
+    `per_example_global_norm_clip`.
 
-    When: arrays whose gradients differ in scale, in differentially private training. When not: the direction of an
-    example's gradient is to be kept.
+    When: arrays whose gradients differ in scale, in differentially private training. When not: the
+    direction of an example's gradient is to be kept.
 
     Args:
       grads: gradients per example, every array with the batch axis in front.
@@ -101,6 +118,9 @@ def per_example_layer_norm_clip(grads: PyTree, global_l2_norm_clip: ArrayLike, u
     sizes = [1 if uniform else array[0].size for array in arrays]
     limits = [jnp.asarray(global_l2_norm_clip) * math.sqrt(size / sum(sizes)) for size in sizes]
     norms = [jnp.sqrt(_squares(array)) for array in arrays]
-    sums = [_sum(shrink(norm, limit), array) for norm, limit, array in zip(norms, limits, arrays, strict=True)]
+    sums = [
+        _sum(shrink(norm, limit), array)
+        for norm, limit, array in zip(norms, limits, arrays, strict=True)
+    ]
     counts = [jnp.sum(~(norm <= limit)) for norm, limit in zip(norms, limits, strict=True)]
     return jax.tree.unflatten(treedef, sums), jax.tree.unflatten(treedef, counts)

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Fraction, NonNegative, Positive
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Fraction, NonNegative, Positive
 
 
 class Plateau(NamedTuple):
@@ -29,7 +29,9 @@ class Plateau(NamedTuple):
 
 def _init() -> Plateau:
     plateau, cooldown, count = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return Plateau(jnp.asarray(1.0), jnp.asarray(jnp.inf), plateau, cooldown, count, jnp.asarray(0.0))
+    return Plateau(
+        jnp.asarray(1.0), jnp.asarray(jnp.inf), plateau, cooldown, count, jnp.asarray(0.0)
+    )
 
 
 def _conclude(
@@ -63,7 +65,9 @@ def _conclude(
     )
     full = count >= accumulation_size
     gathered = shared._replace(count=count, avg_value=mean)
-    new = Plateau(*(jnp.where(full, now, until) for now, until in zip(counted, gathered, strict=True)))
+    new = Plateau(
+        *(jnp.where(full, now, until) for now, until in zip(counted, gathered, strict=True))
+    )
     return {"scale": new.scale}, new
 
 
@@ -83,14 +87,15 @@ def reduce_on_plateau(
 ) -> GradientTransformation:
     r"""Multiply updates by a number that falls whenever the loss has stopped falling: u ← c u.
 
-    v is the mean of `accumulation_size` values in a row. It is better when v < v* − r |v*| − a, and then v* ← v. After
-    `patience` means in a row that were no better, c ← max(f c, c_min), and the next `cooldown` means do not count.
+    v is the mean of `accumulation_size` values in a row. It is better when v < v* − r |v*| − a, and
+    then v* ← v. After `patience` means in a row that were no better, c ← max(f c, c_min), and the
+    next `cooldown` means do not count.
 
-    When: validation losses, or smooth training losses, with no schedule at hand. When not: the length of the run is known; a schedule
-    does as well, and does not depend on noise.
+    When: validation losses, or smooth training losses, with no schedule at hand. When not: the
+    length of the run is known; a schedule does as well, and does not depend on noise.
 
-    `update(..., value=loss)` must be called with the value at every step. With `cooldown` and `accumulation_size`
-    in mind, all times are in means, not in steps.
+    `update(..., value=loss)` must be called with the value at every step. With `cooldown` and
+    `accumulation_size` in mind, all times are in means, not in steps.
 
     Args:
       factor: f in [0, 1], what c is multiplied by; 0.1 to 0.5.
@@ -105,8 +110,8 @@ def reduce_on_plateau(
       HyperparamError: a number out of its range.
       MissingExtraError: `update` is called without `value=`.
 
-    State: 0 bytes per parameter; six numbers for the whole tree: `scale`, `best_value`, `plateau_count`, `cooldown_count`, `count`,
-    `avg_value`.
+    State: 0 bytes per parameter; six numbers for the whole tree: `scale`, `best_value`,
+    `plateau_count`, `cooldown_count`, `count`, `avg_value`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.reduce_on_plateau(factor=0.5, patience=2))
@@ -129,5 +134,11 @@ def reduce_on_plateau(
         "min_scale": min_scale,
     }
     return leafwise(
-        None, _scale, hyperparams=hyperparams, conclude=_conclude, init_shared=_init, extra=("value",), name="reduce_on_plateau"
+        None,
+        _scale,
+        hyperparams=hyperparams,
+        conclude=_conclude,
+        init_shared=_init,
+        extra=("value",),
+        name="reduce_on_plateau",
     )

@@ -1,15 +1,17 @@
-"""Gradients that tell little of any one example: clipped example by example, and noise on their sum."""
+"""Gradients that tell little of any one example: clipped example by example, and noise on their
+sum.
+"""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import HyperparamError, StructureError
-from gradtx.core.leafwise import treewise
-from gradtx.core.show import show_array
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Hyperparam, NonNegative
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import HyperparamError, StructureError
+from gradtx.definition.show import show_array
+from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.clipping import shrink
 from gradtx.tree.arithmetic import abs_sq, total
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
@@ -19,15 +21,33 @@ from gradtx.tree.maps import map_leaves
 from gradtx.tree.paths import flatten, leaf_paths
 
 
-def _aggregate(updates: Any, slots: None, params: Any, step: Any, *, l2_norm_clip: Any, noise_multiplier: Any, key: Any) -> Any:
+def _aggregate(
+    updates: Any,
+    slots: None,
+    params: Any,
+    step: Any,
+    *,
+    l2_norm_clip: Any,
+    noise_multiplier: Any,
+    key: Any,
+) -> Any:
     leaves, treedef = flatten(updates)
-    arrays = {path: as_array(leaf) for path, leaf in zip(leaf_paths(treedef), leaves, strict=True) if is_inexact(leaf)}
+    arrays = {
+        path: as_array(leaf)
+        for path, leaf in zip(leaf_paths(treedef), leaves, strict=True)
+        if is_inexact(leaf)
+    }
     if not arrays:
         return updates, slots
     batch = _batch_size(arrays)
-    factors = shrink(jnp.sqrt(total(map_arrays(_squares, list(arrays.values())))), jnp.asarray(l2_norm_clip))
+    factors = shrink(
+        jnp.sqrt(total(map_arrays(_squares, list(arrays.values())))), jnp.asarray(l2_norm_clip)
+    )
     hashes = jax.tree.unflatten(treedef, [path_hash(path) for path in leaf_paths(treedef)])
-    told = {"factors": factors / batch, "deviation": jnp.asarray(l2_norm_clip) * noise_multiplier / batch}
+    told = {
+        "factors": factors / batch,
+        "deviation": jnp.asarray(l2_norm_clip) * noise_multiplier / batch,
+    }
     return map_leaves(_noisy_sum, updates, hashes, key=as_key(key), step=step, **told), slots
 
 
@@ -45,32 +65,52 @@ def _batch_size(arrays: dict[str, jax.Array]) -> int:
 
 def _squares(array: jax.Array) -> jax.Array:
     """The squared norm of every example."""
-    return jnp.sum(abs_sq(array.astype(compute_dtype(array.dtype))), axis=tuple(range(1, array.ndim)))
+    return jnp.sum(
+        abs_sq(array.astype(compute_dtype(array.dtype))), axis=tuple(range(1, array.ndim))
+    )
 
 
-def _noisy_sum(grads: jax.Array, leaf: jax.Array, *, factors: jax.Array, deviation: jax.Array, key: jax.Array, step: jax.Array) -> Any:
-    mean = jnp.tensordot(factors.astype(grads.dtype), grads, axes=1, precision=jax.lax.Precision.HIGHEST)
-    kind = jnp.complex64 if jnp.iscomplexobj(grads) else jnp.float32  # drawn alike in every precision
+def _noisy_sum(
+    grads: jax.Array,
+    leaf: jax.Array,
+    *,
+    factors: jax.Array,
+    deviation: jax.Array,
+    key: jax.Array,
+    step: jax.Array,
+) -> Any:
+    mean = jnp.tensordot(
+        factors.astype(grads.dtype), grads, axes=1, precision=jax.lax.Precision.HIGHEST
+    )
+    kind = (
+        jnp.complex64 if jnp.iscomplexobj(grads) else jnp.float32
+    )  # drawn alike in every precision
     return mean + deviation * jax.random.normal(leaf_key(key, step, leaf), mean.shape, kind)
 
 
 @definition
 def differentially_private_aggregate(
-    l2_norm_clip: NonNegative, noise_multiplier: NonNegative, key: Hyperparam | None = None, *, seed: int | None = None
+    l2_norm_clip: NonNegative,
+    noise_multiplier: NonNegative,
+    key: Hyperparam | None = None,
+    *,
+    seed: int | None = None,
 ) -> GradientTransformation:
-    r"""From gradients per example to one that tells little of any: u = (Σ_b g_b min(1, c / ‖g_b‖) + σ c n) / B, n normal of variance 1.
+    r"""From gradients per example to one that tells little of any: u = (Σ_b g_b min(1, c / ‖g_b‖) +
+    σ c n) / B, n normal of variance 1.
 
-    Every gradient has a batch axis of size B in front of its parameter's shape; ‖g_b‖ is taken over all arrays of example b. u has the
-    parameter's shape. When the norm of an example is not finite, its finite entries count for nothing, and the others stay where they are.
+    Every gradient has a batch axis of size B in front of its parameter's shape; ‖g_b‖ is taken over
+    all arrays of example b. u has the parameter's shape. When the norm of an example is not finite,
+    its finite entries count for nothing, and the others stay where they are.
 
-    When: training on data about persons, with an accountant for σ, B and the number of steps. When not: privacy is no matter; gradients per
-    example cost B times the memory.
+    When: training on data about persons, with an accountant for σ, B and the number of steps. When
+    not: privacy is no matter; gradients per example cost B times the memory.
 
     Args:
       l2_norm_clip: c ≥ 0, the most that one example may add to the sum.
       noise_multiplier: σ ≥ 0, standard deviation of the noise over c; 0.5 to 4; 0: only clipped.
-      key: a random key, or a number to make one from; a leaf of the definition, so a new one does not compile again. **A secret:**
-        who knows it can take the noise away.
+      key: a random key, or a number to make one from; a leaf of the definition, so a new one does
+        not compile again. **A secret:** who knows it can take the noise away.
       seed: Optax's name for a `key` that is a number; neither: 0, which is no secret.
 
     Raises:
@@ -91,7 +131,19 @@ def differentially_private_aggregate(
     Abadi et al. 2016, arXiv 1607.00133, Algorithm 1.
     """
     if key is not None and seed is not None:
-        raise HyperparamError(f"differentially_private_aggregate: key = {key!r} and seed = {seed!r} say the same; give one of them")
+        raise HyperparamError(
+            f"differentially_private_aggregate: key = {key!r} and seed = {seed!r} say the same; give one of them"
+        )
     source = next((given for given in (key, seed) if given is not None), 0)
-    hyperparams = {"l2_norm_clip": l2_norm_clip, "noise_multiplier": noise_multiplier, "key": source}
-    return treewise(None, _aggregate, hyperparams=hyperparams, reshapes=True, name="differentially_private_aggregate")
+    hyperparams = {
+        "l2_norm_clip": l2_norm_clip,
+        "noise_multiplier": noise_multiplier,
+        "key": source,
+    }
+    return treewise(
+        None,
+        _aggregate,
+        hyperparams=hyperparams,
+        reshapes=True,
+        name="differentially_private_aggregate",
+    )

@@ -5,13 +5,15 @@ from typing import Any
 
 import jax
 
-from gradtx.core.leafwise import leafwise, treewise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Hyperparam
+from gradtx.compose.leafwise import leafwise, treewise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Hyperparam
 from gradtx.tree.maps import map_leaves
 
 
-def _scale(grad: jax.Array, slots: None, param: None, step: jax.Array, *, step_size: jax.Array) -> Any:
+def _scale(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, step_size: jax.Array
+) -> Any:
     return step_size * grad, slots
 
 
@@ -109,7 +111,9 @@ def stateless(f: Callable[[Any, Any], Any]) -> GradientTransformation:
     return treewise(None, _apply_tree, options={"f": f}, name="stateless")
 
 
-def _apply_leaves(updates: Any, slots: None, params: Any, step: Any, *, f: Callable[..., Any]) -> Any:
+def _apply_leaves(
+    updates: Any, slots: None, params: Any, step: Any, *, f: Callable[..., Any]
+) -> Any:
     if params is None:
         params = jax.tree.map(lambda _: None, updates)
     return map_leaves(f, updates, params), slots
@@ -119,11 +123,12 @@ def _apply_leaves(updates: Any, slots: None, params: Any, step: Any, *, f: Calla
 def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> GradientTransformation:
     """A transformation from a function of one array: u ← f(u, θ), array by array.
 
-    The function is given at least float32, and its result is rounded to the dtype of the gradient; None and integers it is not shown.
+    The function is given at least float32, and its result is rounded to the dtype of the gradient;
+    None and integers it is not shown.
 
     Args:
-      f: `f(update, param) -> update`; `param` is None when the caller gives no parameters. Static: two definitions are equal
-        when they hold the same function.
+      f: `f(update, param) -> update`; `param` is None when the caller gives no parameters. Static:
+        two definitions are equal when they hold the same function.
 
     State: 0 bytes per parameter.
 

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
 
 
 def _sign(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
@@ -15,10 +15,11 @@ def _sign(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
 
 @definition
 def scale_by_sign() -> GradientTransformation:
-    """Replace every entry by its sign: u ← sign(g), which is g / |g| for complex numbers; 0 stays 0.
+    """Replace every entry by its sign: u ← sign(g), which is g / |g| for complex numbers; 0 stays
+    0.
 
-    When: the size of the gradient carries no meaning, or too many bits. When not: without an average before it and on
-    small batches, where signs are mostly noise.
+    When: the size of the gradient carries no meaning, or too many bits. When not: without an
+    average before it and on small batches, where signs are mostly noise.
 
     State: 0 bytes per parameter.
 

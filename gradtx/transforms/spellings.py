@@ -2,15 +2,20 @@
 
 from typing import NamedTuple
 
-from gradtx.core.chain import chain
-from gradtx.core.errors import GradtxError
-from gradtx.core.select import partition
-from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
-from gradtx.core.types import Params
+from gradtx.compose.chain import chain
+from gradtx.compose.select import partition
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+)
+from gradtx.definition.errors import GradtxError
+from gradtx.definition.types import Params
 
 
 def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation:
-    """Optax's spelling of `chain(first=..., second=...)`: members as pairs of a name and a transformation.
+    """Optax's spelling of `chain(first=..., second=...)`: members as pairs of a name and a
+    transformation.
 
     Args:
       *args: (name, transformation), in the order in which they act.
@@ -25,9 +30,13 @@ def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation
     members: dict[str, TransformationLike] = {}
     for number, pair in enumerate(args):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise GradtxError(f"named_chain: argument {number} is {pair!r}; give pairs of a name and a transformation: ('clip', clip(1.0))")
+            raise GradtxError(
+                f"named_chain: argument {number} is {pair!r}; give pairs of a name and a transformation: ('clip', clip(1.0))"
+            )
         if pair[0] in members:
-            raise GradtxError(f"named_chain: two members are named {pair[0]!r}; give every member a name of its own")
+            raise GradtxError(
+                f"named_chain: two members are named {pair[0]!r}; give every member a name of its own"
+            )
         members[pair[0]] = pair[1]
     return chain(**members)
 
@@ -54,7 +63,8 @@ def init_empty_state(params: Params) -> EmptyState:
 
 
 def with_extra_args_support(tx: TransformationLike) -> GradientTransformation:
-    """The same transformation, which takes extra arguments as every one of gradtx does: it hands on those that `tx` knows.
+    """The same transformation, which takes extra arguments as every one of gradtx does: it hands on
+    those that `tx` knows.
 
     Args:
       tx: a transformation, of gradtx, of Optax, or a plain pair.

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import NonNegative
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import NonNegative
 from gradtx.tree.arithmetic import norm, root_mean_square
 
 
@@ -23,7 +23,9 @@ def _trust(
 ) -> Any:
     ours, theirs = jnp.maximum(norm(param), min_norm), jnp.maximum(norm(grad), min_norm)
     undefined = (ours == 0) | (theirs == 0)
-    ratio = jnp.where(undefined, 1.0, trust_coefficient * ours / jnp.where(undefined, 1.0, theirs + eps))
+    ratio = jnp.where(
+        undefined, 1.0, trust_coefficient * ours / jnp.where(undefined, 1.0, theirs + eps)
+    )
     return jnp.where(jnp.isfinite(ratio), ratio, 0.0) * grad, slots
 
 
@@ -33,11 +35,12 @@ def scale_by_trust_ratio(
 ) -> GradientTransformation:
     """Give every array's update the norm of the array: u ← c ‖θ‖ / (‖g‖ + ε) g, norms per array.
 
-    Both norms are raised to a floor. Where one is still 0, as for parameters that start at zero, u ← g. Where the norm of g is
-    not finite, finite entries become 0, and the others stay where they are.
+    Both norms are raised to a floor. Where one is still 0, as for parameters that start at zero, u
+    ← g. Where the norm of g is not finite, finite entries become 0, and the others stay where they
+    are.
 
-    When: large batches, layers whose gradients differ in scale from their weights. When not: for biases and norms, whose own
-    size says little; leave them out with `masked`.
+    When: large batches, layers whose gradients differ in scale from their weights. When not: for
+    biases and norms, whose own size says little; leave them out with `masked`.
 
     Args:
       min_norm: floor of both norms, ≥ 0.
@@ -59,14 +62,20 @@ def scale_by_trust_ratio(
     You, Gitman and Ginsburg 2017, arXiv 1708.03888; You et al. 2020, arXiv 1904.00962, Algorithm 2.
     """
     hyperparams = {"min_norm": min_norm, "trust_coefficient": trust_coefficient, "eps": eps}
-    return leafwise(None, _trust, hyperparams=hyperparams, needs_params=True, name="scale_by_trust_ratio")
+    return leafwise(
+        None, _trust, hyperparams=hyperparams, needs_params=True, name="scale_by_trust_ratio"
+    )
 
 
-def _times_norm(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, min_scale: jax.Array) -> Any:
+def _times_norm(
+    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, min_scale: jax.Array
+) -> Any:
     return jnp.maximum(norm(param), min_scale) * grad, slots
 
 
-def _times_rms(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, min_scale: jax.Array) -> Any:
+def _times_rms(
+    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, min_scale: jax.Array
+) -> Any:
     return jnp.maximum(root_mean_square(param), min_scale) * grad, slots
 
 
@@ -74,8 +83,8 @@ def _times_rms(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, 
 def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransformation:
     """Multiply every array's update by the norm of the array: u ← max(‖θ‖, c) g.
 
-    When: the update has been normalised, and steps are to be relative. When not: arrays differ in size by far; take
-    `scale_by_param_block_rms`, which does not grow with it.
+    When: the update has been normalised, and steps are to be relative. When not: arrays differ in
+    size by far; take `scale_by_param_block_rms`, which does not grow with it.
 
     Args:
       min_scale: c ≥ 0, so that parameters at zero can leave it.
@@ -92,15 +101,21 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransfor
     >>> tx.update(jnp.array([1.0, -1.0]), tx.init(w), w)[0].tolist()
     [5.0, -5.0]
     """
-    return leafwise(None, _times_norm, hyperparams={"min_scale": min_scale}, needs_params=True, name="scale_by_param_block_norm")
+    return leafwise(
+        None,
+        _times_norm,
+        hyperparams={"min_scale": min_scale},
+        needs_params=True,
+        name="scale_by_param_block_norm",
+    )
 
 
 @definition
 def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransformation:
     """Multiply every array's update by the root mean square of the array: u ← max(rms(θ), c) g.
 
-    When: steps are to be relative to the parameters, as in Adafactor. When not: behind a learning rate that was tuned
-    for absolute steps.
+    When: steps are to be relative to the parameters, as in Adafactor. When not: behind a learning
+    rate that was tuned for absolute steps.
 
     Args:
       min_scale: c ≥ 0, so that parameters at zero can leave it; 1e-3 in Adafactor.
@@ -119,4 +134,10 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransform
 
     Shazeer and Stern 2018, arXiv 1804.04235, section 8.
     """
-    return leafwise(None, _times_rms, hyperparams={"min_scale": min_scale}, needs_params=True, name="scale_by_param_block_rms")
+    return leafwise(
+        None,
+        _times_rms,
+        hyperparams={"min_scale": min_scale},
+        needs_params=True,
+        name="scale_by_param_block_rms",
+    )

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import Decay, NonNegative, Positive
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import Decay, NonNegative, Positive
 from gradtx.transforms.clipping import measure_square, shrink, shrink_by_factor
 from gradtx.transforms.moments import average
 from gradtx.tree.arithmetic import total
@@ -41,7 +41,9 @@ def _gathered(kept: NormStatistics, size: jax.Array) -> NormStatistics:
     """The mean and the variance of one norm more."""
     count = kept.count + 1
     mean = kept.mean + (size - kept.mean) / count
-    return NormStatistics(mean, kept.variance + ((size - kept.mean) * (size - mean) - kept.variance) / count, count)
+    return NormStatistics(
+        mean, kept.variance + ((size - kept.mean) * (size - mean) - kept.variance) / count, count
+    )
 
 
 def _followed(kept: NormStatistics, size: jax.Array, decay: jax.Array) -> NormStatistics:
@@ -50,11 +52,17 @@ def _followed(kept: NormStatistics, size: jax.Array, decay: jax.Array) -> NormSt
     return NormStatistics(mean, average(kept.variance, (size - mean) ** 2, decay), kept.count)
 
 
-def _usual(kept: NormStatistics, size: jax.Array, threshold: jax.Array, eps: jax.Array) -> jax.Array:
+def _usual(
+    kept: NormStatistics, size: jax.Array, threshold: jax.Array, eps: jax.Array
+) -> jax.Array:
     """n*: the norm, or less where it is a spike. Without z, which divides by σ + ε: that may be 0."""
     sigma, excess = jnp.sqrt(kept.variance), size - kept.mean
     spike = excess > threshold * (sigma + eps)
-    return jnp.where(spike, kept.mean + threshold**2 * sigma * (sigma + eps) / jnp.where(spike, excess, 1.0), size)
+    return jnp.where(
+        spike,
+        kept.mean + threshold**2 * sigma * (sigma + eps) / jnp.where(spike, excess, 1.0),
+        size,
+    )
 
 
 def _conclude(
@@ -73,7 +81,9 @@ def _conclude(
     usual = jnp.where(gathering, size, _usual(shared, size, z_threshold, eps))
     both = zip(_gathered(shared, size), _followed(shared, usual, decay), shared, strict=True)
     good = jnp.isfinite(size)
-    kept = NormStatistics(*(jnp.where(good, jnp.where(gathering, first, later), old) for first, later, old in both))
+    kept = NormStatistics(
+        *(jnp.where(good, jnp.where(gathering, first, later), old) for first, later, old in both)
+    )
     return {"factor": jnp.where(good, shrink(size, jnp.minimum(usual, max_norm)), 0.0)}, kept
 
 
@@ -85,23 +95,29 @@ def zclip(
     max_norm: NonNegative = 1.0,
     eps: NonNegative = 1e-6,
 ) -> GradientTransformation:
-    r"""Shrink all updates together when their norm is far above what it was of late: u ← g min(1, n*/n, k/n).
+    r"""Shrink all updates together when their norm is far above what it was of late: u ← g min(1,
+    n*/n, k/n).
 
-    n = ‖g‖ over all arrays, z = (n − μ) / (σ + ε), n* = μ + z_max² σ / z where z > z_max, else n; then μ ← β μ + (1 − β) n* and
-    σ² ← β σ² + (1 − β) (n* − μ)². The first N norms give μ and σ² by their mean and variance, and are bound by k alone.
+    n = ‖g‖ over all arrays, z = (n − μ) / (σ + ε), n* = μ + z_max² σ / z where z > z_max, else n;
+    then μ ← β μ + (1 − β) n* and σ² ← β σ² + (1 − β) (n* − μ)². The first N norms give μ and σ² by
+    their mean and variance, and are bound by k alone.
 
-    When: long runs whose gradients spike now and then, and whose usual norm changes as training goes on, so that no `max_norm` fits
-    all of it. When not: the norm may rise for good by more than z_max √(z_max² + 2) deviations, 7 by default. Then σ shrinks faster than
-    μ rises, and the bound never follows; take `clip_by_global_norm`.
+    When: long runs whose gradients spike now and then, and whose usual norm changes as training
+    goes on, so that no `max_norm` fits all of it. When not: the norm may rise for good by more than
+    z_max √(z_max² + 2) deviations, 7 by default. Then σ shrinks faster than μ rises, and the bound
+    never follows; take `clip_by_global_norm`.
 
-    A norm that is not finite does not enter μ and σ²; finite entries then become 0, and the others stay where they are. Where
-    all norms were equal, σ = 0, and what is above their mean is cut to it. The norm is summed in float32 at least.
+    A norm that is not finite does not enter μ and σ²; finite entries then become 0, and the others
+    stay where they are. Where all norms were equal, σ = 0, and what is above their mean is cut to
+    it. The norm is summed in float32 at least.
 
     Args:
-      z_threshold: z_max > 0, in standard deviations; 2 to 3. At it, n* is the norm itself; the larger z, the nearer n* is to μ.
+      z_threshold: z_max > 0, in standard deviations; 2 to 3. At it, n* is the norm itself; the
+        larger z, the nearer n* is to μ.
       decay: β in [0, 1), decay of μ and σ²; 0.97 remembers about 33 norms.
       warmup_steps: N > 0, how many finite norms are gathered first; 25.
-      max_norm: k ≥ 0, a bound for all times, in units of the gradient; 1.0, as the authors' code has it; `math.inf`: none.
+      max_norm: k ≥ 0, a bound for all times, in units of the gradient; 1.0, as the authors' code
+        has it; `math.inf`: none.
       eps: ε ≥ 0, beside σ, in units of the gradient's norm; 1e-6.
 
     Raises:
@@ -122,7 +138,19 @@ def zclip(
 
     Kumar, Owen, Roy Chowdhury and Güra 2025, arXiv 2504.02507.
     """
-    hyperparams = {"z_threshold": z_threshold, "decay": decay, "warmup_steps": warmup_steps, "max_norm": max_norm, "eps": eps}
+    hyperparams = {
+        "z_threshold": z_threshold,
+        "decay": decay,
+        "warmup_steps": warmup_steps,
+        "max_norm": max_norm,
+        "eps": eps,
+    }
     return leafwise(
-        None, shrink_by_factor, hyperparams=hyperparams, measure=measure_square, conclude=_conclude, init_shared=_init, name="zclip"
+        None,
+        shrink_by_factor,
+        hyperparams=hyperparams,
+        measure=measure_square,
+        conclude=_conclude,
+        init_shared=_init,
+        name="zclip",
     )

@@ -18,8 +18,8 @@ def abs_sq(array: jax.Array) -> jax.Array:
 def squared_norm(array: jax.Array) -> jax.Array:
     """‖x‖² of one array, in its own precision.
 
-    On a CPU it squares x behind a barrier. Where a rule squares x as well, XLA:CPU would else find the two alike, and keep all
-    squares of an array in memory for both.
+    On a CPU it squares x behind a barrier. Where a rule squares x as well, XLA:CPU would else find
+    the two alike, and keep all squares of an array in memory for both.
     """
     return jnp.sum(abs_sq(array) if jnp.iscomplexobj(array) else _square(array))
 
@@ -34,14 +34,18 @@ def _square_apart(array: jax.Array) -> jax.Array:
 
 
 @_square.defjvp
-def _square_jvp(arrays: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _square_jvp(
+    arrays: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     """That of x², with no barrier in its way."""
     (array,), (tangent,) = arrays, tangents
     return _square(array), 2 * array * tangent
 
 
 def finite(array: jax.Array) -> jax.Array:
-    """The array with 0 in place of inf and nan: for sums and means that one bad entry must not ruin."""
+    """The array with 0 in place of inf and nan: for sums and means that one bad entry must not
+    ruin.
+    """
     return jnp.where(jnp.isfinite(array), array, 0)
 
 
@@ -51,8 +55,14 @@ def finite_or(new: jax.Array, old: jax.Array) -> jax.Array:
 
 
 def dot(left: jax.Array, right: jax.Array) -> jax.Array:
-    """The inner product of two arrays as vectors of real numbers; entries that are not finite do not count."""
-    product = finite(left).conj() * finite(right) if jnp.iscomplexobj(left) else finite(left) * finite(right)
+    """The inner product of two arrays as vectors of real numbers; entries that are not finite do
+    not count.
+    """
+    product = (
+        finite(left).conj() * finite(right)
+        if jnp.iscomplexobj(left)
+        else finite(left) * finite(right)
+    )
     return jnp.sum(product.real)
 
 

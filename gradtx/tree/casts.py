@@ -53,20 +53,32 @@ def real_zeros(like: Any, dtype: Any = None) -> jax.Array:
 
 def copied(like: Any) -> jax.Array:
     """An array of its own, in the compute dtype; zeros where only the shape is known."""
-    return zeros(like) if isinstance(like, jax.ShapeDtypeStruct) else jnp.array(like, dtype=compute_dtype(as_array(like).dtype), copy=True)
+    return (
+        zeros(like)
+        if isinstance(like, jax.ShapeDtypeStruct)
+        else jnp.array(like, dtype=compute_dtype(as_array(like).dtype), copy=True)
+    )
 
 
 def real_zeros_along(like: Any, axes: Sequence[int]) -> jax.Array:
-    """Real zeros with some axes of an array alone, sharded as the array is along them: for what is kept per row or per column."""
-    return _zeros_along(like, tuple(like.shape[axis] for axis in axes), real_dtype(like.dtype), axes)
+    """Real zeros with some axes of an array alone, sharded as the array is along them: for what is
+    kept per row or per column.
+    """
+    return _zeros_along(
+        like, tuple(like.shape[axis] for axis in axes), real_dtype(like.dtype), axes
+    )
 
 
 def zeros_stacked(like: Any, count: int) -> jax.Array:
     """Zeros for a number of arrays like one, along a new first axis, each sharded as that is."""
-    return _zeros_along(like, (count, *like.shape), compute_dtype(like.dtype), (None, *range(like.ndim)))
+    return _zeros_along(
+        like, (count, *like.shape), compute_dtype(like.dtype), (None, *range(like.ndim))
+    )
 
 
-def _zeros_along(like: Any, shape: tuple[int, ...], dtype: Any, axes: Sequence[int | None]) -> jax.Array:
+def _zeros_along(
+    like: Any, shape: tuple[int, ...], dtype: Any, axes: Sequence[int | None]
+) -> jax.Array:
     """Zeros of which each axis is sharded as one of an array, or not at all."""
     sharding = None if isinstance(like, Tracer) else getattr(like, "sharding", None)
     if not isinstance(sharding, NamedSharding):

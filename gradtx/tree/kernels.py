@@ -32,8 +32,13 @@ def _each_row(function: Callable[..., Any], shared: Any, rows: Sequence[Any]) ->
 
 @functools.lru_cache(maxsize=4096)
 def bundle_size(count: int) -> int:
-    """How many rows to bundle: the size that makes the fewest calls, those inside a bundle included."""
-    return min(range(1, count + 1), key=lambda size: (size if size > 1 else 0) + count // size + count % size)
+    """How many rows to bundle: the size that makes the fewest calls, those inside a bundle
+    included.
+    """
+    return min(
+        range(1, count + 1),
+        key=lambda size: (size if size > 1 else 0) + count // size + count % size,
+    )
 
 
 def signature(array: Any) -> tuple[Hashable, ...]:
@@ -51,10 +56,16 @@ def group(kinds: Iterable[Hashable]) -> dict[Any, list[int]]:
 
 
 def call_rows(function: Callable[..., Any], shared: Any, rows: Sequence[Any]) -> list[Any]:
-    """`function(shared, row)` for rows of equal shapes; `function` at module level, or a partial of one."""
+    """`function(shared, row)` for rows of equal shapes; `function` at module level, or a partial of
+    one.
+    """
     size = bundle_size(len(rows))
     whole = len(rows) - len(rows) % size if size > 1 else 0
-    bundled = [result for start in range(0, whole, size) for result in bundle(function)(shared, rows[start : start + size])]
+    bundled = [
+        result
+        for start in range(0, whole, size)
+        for result in bundle(function)(shared, rows[start : start + size])
+    ]
     return bundled + [kernel(function)(shared, row) for row in rows[whole:]]
 
 
@@ -63,7 +74,11 @@ def map_arrays(function: Callable[..., Any], *columns: Sequence[Any]) -> list[An
     rows = list(zip(*columns, strict=True))
     results: list[Any] = [None] * len(rows)
     for indices in group(tuple(map(signature, row)) for row in rows).values():
-        for index, result in zip(indices, call_rows(_spread(function), (), [rows[index] for index in indices]), strict=True):
+        for index, result in zip(
+            indices,
+            call_rows(_spread(function), (), [rows[index] for index in indices]),
+            strict=True,
+        ):
             results[index] = result
     return results
 

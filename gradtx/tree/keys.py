@@ -22,5 +22,7 @@ def as_key(key: Any) -> jax.Array:
 
 
 def leaf_key(key: Any, step: Any, leaf: Any) -> jax.Array:
-    """The key of one leaf at one step: fold the step into the definition's key, or seed, then the leaf."""
+    """The key of one leaf at one step: fold the step into the definition's key, or seed, then the
+    leaf.
+    """
     return jax.random.fold_in(jax.random.fold_in(as_key(key), step), leaf)

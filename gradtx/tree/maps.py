@@ -1,4 +1,6 @@
-"""Functions of arrays over whole trees, for rules on trees: leaf by leaf, in compute precision, shapes alike sharing kernels."""
+"""Functions of arrays over whole trees, for rules on trees: leaf by leaf, in compute precision,
+shapes alike sharing kernels.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,12 +14,16 @@ from gradtx.tree.kernels import call_rows, group, signature
 from gradtx.tree.paths import flatten
 
 
-def map_leaves(function: Callable[..., Any], *trees: Any, like: int | Sequence[int] = 0, **told: Any) -> Any:
-    """`function(*arrays, **told)` for every float or complex array of the first tree and what stands beside it in the others.
+def map_leaves(
+    function: Callable[..., Any], *trees: Any, like: int | Sequence[int] = 0, **told: Any
+) -> Any:
+    """`function(*arrays, **told)` for every float or complex array of the first tree and what
+    stands beside it in the others.
 
-    Arithmetic runs in float32 at least; a result gets the dtype that the array of tree number `like` has. Leaves that
-    are None or integers in the first tree stay as they are. Where `function` returns several arrays, `like` has one number
-    for each, and as many trees are returned. `function` stands at module level; `told` are arrays or numbers.
+    Arithmetic runs in float32 at least; a result gets the dtype that the array of tree number
+    `like` has. Leaves that are None or integers in the first tree stay as they are. Where
+    `function` returns several arrays, `like` has one number for each, and as many trees are
+    returned. `function` stands at module level; `told` are arrays or numbers.
 
     >>> import jax.numpy as jnp, operator
     >>> map_leaves(operator.add, {"w": jnp.ones(2), "n": 3}, {"w": jnp.ones(2), "n": 4})
@@ -27,15 +33,24 @@ def map_leaves(function: Callable[..., Any], *trees: Any, like: int | Sequence[i
     first, treedef = flatten(trees[0])
     columns = [first, *(treedef.flatten_up_to(tree) for tree in trees[1:])]
     rows = {
-        index: tuple(column[index] if column[index] is None else as_array(column[index]) for column in columns)
+        index: tuple(
+            column[index] if column[index] is None else as_array(column[index])
+            for column in columns
+        )
         for index, leaf in enumerate(first)
         if is_inexact(leaf)
     }
     results = [list(columns[number]) for number in numbers]
     order = list(rows)
-    for places in group(tuple(None if one is None else signature(one) for one in rows[index]) for index in order).values():
+    for places in group(
+        tuple(None if one is None else signature(one) for one in rows[index]) for index in order
+    ).values():
         chosen = [order[place] for place in places]
-        for index, made in zip(chosen, call_rows(_on_row(function, numbers), told, [rows[index] for index in chosen]), strict=True):
+        for index, made in zip(
+            chosen,
+            call_rows(_on_row(function, numbers), told, [rows[index] for index in chosen]),
+            strict=True,
+        ):
             for column, one in zip(results, made, strict=True):
                 column[index] = one
     made = [jax.tree.unflatten(treedef, column) for column in results]
@@ -47,15 +62,21 @@ def _on_row(function: Callable[..., Any], like: tuple[int, ...]) -> Any:
     return functools.partial(_run, function, like)
 
 
-def _run(function: Callable[..., Any], like: tuple[int, ...], told: Any, row: Sequence[Any]) -> list[jax.Array]:
+def _run(
+    function: Callable[..., Any], like: tuple[int, ...], told: Any, row: Sequence[Any]
+) -> list[jax.Array]:
     dtype = compute_dtype(row[0].dtype)
     values = {name: cast_inexact(value, real_dtype(dtype)) for name, value in told.items()}
     made = function(*(one if one is None else cast_inexact(one, dtype) for one in row), **values)
-    return [one.astype(row[number].dtype) for number, one in zip(like, made if isinstance(made, tuple) else (made,), strict=True)]
+    return [
+        one.astype(row[number].dtype)
+        for number, one in zip(like, made if isinstance(made, tuple) else (made,), strict=True)
+    ]
 
 
 def make_leaves(function: Callable[[Any], Any], params: Any) -> Any:
-    """A tree of what `function` makes of every float or complex array, None for the rest: slots of a rule on trees.
+    """A tree of what `function` makes of every float or complex array, None for the rest: slots of
+    a rule on trees.
 
     >>> from gradtx.tree.casts import zeros
     >>> import jax.numpy as jnp
@@ -63,7 +84,9 @@ def make_leaves(function: Callable[[Any], Any], params: Any) -> Any:
     {'n': None, 'w': Array([0., 0.], dtype=float32)}
     """
     values, treedef = flatten(params)
-    return jax.tree.unflatten(treedef, [function(_typed(value)) if is_inexact(value) else None for value in values])
+    return jax.tree.unflatten(
+        treedef, [function(_typed(value)) if is_inexact(value) else None for value in values]
+    )
 
 
 def _typed(leaf: Any) -> Any:
@@ -72,10 +95,11 @@ def _typed(leaf: Any) -> Any:
 
 
 def choose(condition: Any, new: Any, old: Any) -> Any:
-    """`new` where a condition holds, or where there is none (None), else `old`; both are worked out.
+    """`new` where a condition holds, or where there is none (None), else `old`; both are worked
+    out.
 
-    For what is cheap, or for a condition that nearly always holds: XLA fuses the choice into the kernels that make `new`.
-    The trees hold arrays of any dtype, and None.
+    For what is cheap, or for a condition that nearly always holds: XLA fuses the choice into the
+    kernels that make `new`. The trees hold arrays of any dtype, and None.
     """
     if condition is None:
         return new
@@ -86,9 +110,13 @@ def choose(condition: Any, new: Any, old: Any) -> Any:
         if theirs is not None
     }
     order, chosen = list(rows), list(ours)
-    for places in group((signature(one), signature(other)) for one, other in rows.values()).values():
+    for places in group(
+        (signature(one), signature(other)) for one, other in rows.values()
+    ).values():
         indices = [order[place] for place in places]
-        for index, made in zip(indices, call_rows(_pick, condition, [rows[index] for index in indices]), strict=True):
+        for index, made in zip(
+            indices, call_rows(_pick, condition, [rows[index] for index in indices]), strict=True
+        ):
             chosen[index] = made
     return jax.tree.unflatten(treedef, chosen)
 

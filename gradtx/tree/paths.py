@@ -63,5 +63,7 @@ def told_apart(ours: Sequence[str], theirs: Sequence[str], here: str, there: str
     """How two trees differ: the first path of either that the other lacks."""
     mine = next((path for path in ours if path not in set(theirs)), None)
     other = next((path for path in theirs if path not in set(ours)), None)
-    only = [f"{mine!r} is only in {here}"] * (mine is not None) + [f"{other!r} is only in {there}"] * (other is not None)
+    only = [f"{mine!r} is only in {here}"] * (mine is not None) + [
+        f"{other!r} is only in {there}"
+    ] * (other is not None)
     return ", ".join(only) or "the paths are the same, the containers are not"

@@ -24,7 +24,9 @@ class Vector(NamedTuple):
 
 
 def vector(like: Any, tree: Any) -> Vector:
-    """What a tree has where another has float or complex arrays; None and integers are no part of a vector."""
+    """What a tree has where another has float or complex arrays; None and integers are no part of a
+    vector.
+    """
     chosen, treedef = flatten(like)
     values = treedef.flatten_up_to(tree)
     places = [place for place, value in enumerate(chosen) if is_inexact(value)]
@@ -35,7 +37,9 @@ def vector(like: Any, tree: Any) -> Vector:
     )
 
 
-def _put(treedef: Treedef, places: Sequence[int], values: Sequence[Any], arrays: Sequence[Any]) -> Any:
+def _put(
+    treedef: Treedef, places: Sequence[int], values: Sequence[Any], arrays: Sequence[Any]
+) -> Any:
     filled = list(values)
     for place, array in zip(places, arrays, strict=True):
         filled[place] = array
@@ -43,7 +47,9 @@ def _put(treedef: Treedef, places: Sequence[int], values: Sequence[Any], arrays:
 
 
 def inner(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> jax.Array:
-    """The real inner product of two lists of arrays, in float32 at least; entries that are not finite do not count."""
+    """The real inner product of two lists of arrays, in float32 at least; entries that are not
+    finite do not count.
+    """
     return sum_scalars(map_arrays(_dot, left, right) if left else [])
 
 
@@ -52,6 +58,8 @@ def _dot(left: jax.Array, right: jax.Array) -> jax.Array:
 
 
 def scalar_dtype(tree: Any) -> Any:
-    """The widest real dtype that any array of a tree is computed in: for the scalars of the whole tree."""
+    """The widest real dtype that any array of a tree is computed in: for the scalars of the whole
+    tree.
+    """
     dtypes = {real_dtype(jnp.result_type(value)) for value in flatten(tree)[0] if is_inexact(value)}
     return jnp.result_type(jnp.float32, *dtypes)

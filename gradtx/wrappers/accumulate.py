@@ -5,8 +5,8 @@ With micro-steps i = 1, …, k of one update, gradients g_i and weights w_i (1 e
     G ← w_1 g_1 at i = 1,  G ← G + w_i g_i after that      in float32 at least
     i = k:  u from the inner transformation at G / Σ w;    i < k:  u = 0
 
-The update takes the place of the sum, whose time is over: so a step needs no memory beside its arguments.
-"""
+The update takes the place of the sum, whose time is over: so a step needs no memory beside its
+arguments."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core.errors import HyperparamError
-from gradtx.core.leafwise import treewise
-from gradtx.core.rules import Inside
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import DTypeLike
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import DTypeLike
+from gradtx.engine.rules import Inside
 from gradtx.tree.casts import as_array, is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
@@ -31,7 +31,9 @@ class Accumulated(NamedTuple):
     """What the micro-steps of the update to come have gathered."""
 
     total: Any
-    """Σ w g, a tree like the parameters. It counts only while `micro_step` is not 0; just after an update it holds that update."""
+    """Σ w g, a tree like the parameters. It counts only while `micro_step` is not 0; just after an
+    update it holds that update.
+    """
     weight: Any
     """Σ w."""
     value: Any
@@ -42,14 +44,22 @@ class Accumulated(NamedTuple):
     """Updates that the inner transformation has made: what its clock says."""
 
 
-def _init(params: Any, *, inner: GradientTransformation, accumulator_dtype: DTypeLike | None) -> dict[str, Accumulated]:
+def _init(
+    params: Any, *, inner: GradientTransformation, accumulator_dtype: DTypeLike | None
+) -> dict[str, Accumulated]:
     total = make_leaves(zeros, params)
     if accumulator_dtype is not None:
-        total = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(accumulator_dtype, _kind(leaf))), total)
+        total = jax.tree.map(
+            lambda leaf: leaf.astype(jnp.promote_types(accumulator_dtype, _kind(leaf))), total
+        )
     real = jnp.result_type(float)
     value = jnp.zeros((), real) if "value" in inner.needs else None
     micro_step, applied = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-    return beside(inner.init_slots(params), "accumulate", Accumulated(total, jnp.zeros((), real), value, micro_step, applied))
+    return beside(
+        inner.init_slots(params),
+        "accumulate",
+        Accumulated(total, jnp.zeros((), real), value, micro_step, applied),
+    )
 
 
 def _kind(leaf: jax.Array) -> Any:
@@ -57,19 +67,34 @@ def _kind(leaf: jax.Array) -> Any:
 
 
 def _add(
-    total: jax.Array, grad: jax.Array | None, *, weight: jax.Array, first: jax.Array, counts: jax.Array, share: jax.Array
+    total: jax.Array,
+    grad: jax.Array | None,
+    *,
+    weight: jax.Array,
+    first: jax.Array,
+    counts: jax.Array,
+    share: jax.Array,
 ) -> jax.Array:
     """The sum and one more; at the last one the mean, in the same kernel.
 
-    What weighs nothing adds nothing, be it nan, as the mean over no tokens is. No gradient adds nothing either.
-    """
-    part = jnp.zeros_like(total) if grad is None else jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))
+    What weighs nothing adds nothing, be it nan, as the mean over no tokens is. No gradient adds
+    nothing either."""
+    part = (
+        jnp.zeros_like(total)
+        if grad is None
+        else jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))
+    )
     return jnp.where(counts, jnp.where(first, part, total + part) * share, total)
 
 
 def _count(kept: Accumulated, weight: Any, value: Any, counts: Any) -> Accumulated:
-    """One micro-step more, if it counts, in all but the sum; the first one starts anew, whatever the last update left."""
-    ones = (jnp.ones_like(kept.weight), None if kept.value is None else jnp.asarray(value, kept.value.dtype))
+    """One micro-step more, if it counts, in all but the sum; the first one starts anew, whatever
+    the last update left.
+    """
+    ones = (
+        jnp.ones_like(kept.weight),
+        None if kept.value is None else jnp.asarray(value, kept.value.dtype),
+    )
     told = {"weight": weight, "first": kept.micro_step == 0, "counts": counts, "share": 1.0}
     of_weight, of_value = map_leaves(_add, (kept.weight, kept.value), ones, **told)
     return kept._replace(weight=of_weight, value=of_value, micro_step=kept.micro_step + counts)
@@ -80,7 +105,9 @@ def _as(held: jax.Array, update: jax.Array | None) -> jax.Array:
 
 
 def _nothing(update: jax.Array) -> jax.Array:
-    """−0, which added to a parameter leaves its bits; made from the update, so that it lies on the same devices."""
+    """−0, which added to a parameter leaves its bits; made from the update, so that it lies on the
+    same devices.
+    """
     return jnp.where(jnp.zeros_like(update, bool), update, -jnp.zeros_like(update))
 
 
@@ -90,8 +117,16 @@ def _release(update: jax.Array, held: jax.Array, *, due: jax.Array) -> jax.Array
 
 def _holds(total: Any, updates: Any) -> bool:
     """Whether the arrays of the sum are wide enough for the updates, too."""
-    pairs = zip(jax.tree.leaves(total, is_leaf=is_none), jax.tree.leaves(updates, is_leaf=is_none), strict=True)
-    return all(_both(one, other) == one.dtype for one, other in pairs if one is not None and other is not None)
+    pairs = zip(
+        jax.tree.leaves(total, is_leaf=is_none),
+        jax.tree.leaves(updates, is_leaf=is_none),
+        strict=True,
+    )
+    return all(
+        _both(one, other) == one.dtype
+        for one, other in pairs
+        if one is not None and other is not None
+    )
 
 
 def _both(total: jax.Array, update: Any) -> Any:
@@ -121,8 +156,14 @@ def _update(
     due, usable = (kept.micro_step >= every) & counts, kept.weight > 0
     check_weights(due, usable, kept.micro_step)
     due_now = due & usable
-    share = jnp.where(due_now, 1 / jnp.where(usable, kept.weight, 1.0), 1.0) if use_grad_mean else jnp.ones_like(kept.weight)
-    total = map_leaves(_add, before.total, updates, weight=weight, first=first, counts=counts, share=share)
+    share = (
+        jnp.where(due_now, 1 / jnp.where(usable, kept.weight, 1.0), 1.0)
+        if use_grad_mean
+        else jnp.ones_like(kept.weight)
+    )
+    total = map_leaves(
+        _add, before.total, updates, weight=weight, first=first, counts=counts, share=share
+    )
     in_place = _holds(total, updates)
     held = total if in_place else map_leaves(_nothing, updates)
 
@@ -133,7 +174,11 @@ def _update(
         return map_leaves(_as, held, made), new
 
     held, new = run_in_place_if(due_now, act, _as_they_are, held, old)
-    kept = kept._replace(total=held if in_place else total, micro_step=jnp.where(due, 0, kept.micro_step), applied=kept.applied + due_now)
+    kept = kept._replace(
+        total=held if in_place else total,
+        micro_step=jnp.where(due, 0, kept.micro_step),
+        applied=kept.applied + due_now,
+    )
     return map_leaves(_release, updates, held, due=due_now), beside(new, "accumulate", kept)
 
 
@@ -147,10 +192,15 @@ def _widened(grad: Any, total: Any) -> Any:
 
 
 def _told(extra: Mapping[str, Any], grads: Any, value: Any) -> dict[str, Any]:
-    """The extra arguments as the inner transformation sees them: loss and gradient are means too, weights are done with."""
+    """The extra arguments as the inner transformation sees them: loss and gradient are means too,
+    weights are done with.
+    """
     told = {name: given for name, given in extra.items() if name != "weight"}
     means = {"grad": grads, "value": value}
-    return {**told, **{name: mean for name, mean in means.items() if name in told and mean is not None}}
+    return {
+        **told,
+        **{name: mean for name, mean in means.items() if name in told and mean is not None},
+    }
 
 
 def check_weights(due: jax.Array, usable: jax.Array, micro_step: jax.Array) -> None:
@@ -166,9 +216,13 @@ def checked_weight(weight: Any) -> jax.Array:
     """The weight of a micro-batch; an error where a number is known that is none."""
     found = jnp.asarray(weight, jnp.result_type(float))
     if found.ndim:
-        raise HyperparamError(f"accumulate: weight= has shape {found.shape}: give one number for the micro-batch, such as its tokens")
+        raise HyperparamError(
+            f"accumulate: weight= has shape {found.shape}: give one number for the micro-batch, such as its tokens"
+        )
     if not isinstance(found, Tracer) and not (float(found) >= 0 and jnp.isfinite(found)):
-        raise HyperparamError(f"accumulate: weight = {float(found)!r} is outside its range [0, inf): give how much the micro-batch counts")
+        raise HyperparamError(
+            f"accumulate: weight = {float(found)!r} is outside its range [0, inf): give how much the micro-batch counts"
+        )
     return found
 
 
@@ -190,37 +244,43 @@ def accumulate(
     should_skip_update_fn: Callable[..., Any] | None = None,
     accumulator_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    r"""One update of `inner` from the mean gradient of k micro-batches; the updates of the micro-steps between are zero.
+    r"""One update of `inner` from the mean gradient of k micro-batches; the updates of the
+    micro-steps between are zero.
 
-    For every array G and g of one shape: G ← G + w g, and at the k-th micro-step u from `inner` at G / Σ w. A micro-step that is not due
-    costs that sum, and no run of `inner`; clips, schedules and statistics see each mean once, so the result is that of the large
-    batch, to float32 rounding. Updates in between are −0, so that parameters keep their bits, whatever was gathered: an inf
-    acts when its mean is due, not before.
+    For every array G and g of one shape: G ← G + w g, and at the k-th micro-step u from `inner` at
+    G / Σ w. A micro-step that is not due costs that sum, and no run of `inner`; clips, schedules
+    and statistics see each mean once, so the result is that of the large batch, to float32
+    rounding. Updates in between are −0, so that parameters keep their bits, whatever was gathered:
+    an inf acts when its mean is due, not before.
 
-    The clock of `inner` counts its own updates. Where `accumulate` is the whole definition, `state.count` is that clock, and schedules
-    and `hyperparams(tx, at=state)` go by it; `every` as a schedule is read there too.
+    The clock of `inner` counts its own updates. Where `accumulate` is the whole definition,
+    `state.count` is that clock, and schedules and `hyperparams(tx, at=state)` go by it; `every` as
+    a schedule is read there too.
 
-    Micro-batches of different size are weighed by `update(..., weight=tokens)`; one that weighs 0 counts as a micro-step and adds
-    nothing, not even a nan. When `inner` asks for `value=`, it is told the mean loss.
+    Micro-batches of different size are weighed by `update(..., weight=tokens)`; one that weighs 0
+    counts as a micro-step and adds nothing, not even a nan. When `inner` asks for `value=`, it is
+    told the mean loss.
 
-    When: the batch that is wanted does not fit into memory, or arrives in pieces. When not: all micro-batches are at hand at once;
-    `make_step(..., microbatches=k)` runs them in one step, and keeps no sum between steps.
+    When: the batch that is wanted does not fit into memory, or arrives in pieces. When not: all
+    micro-batches are at hand at once; `make_step(..., microbatches=k)` runs them in one step, and
+    keeps no sum between steps.
 
     Args:
-      inner: the transformation; put the whole chain here. `guard(accumulate(...))` drops bad micro-batches, `accumulate(guard(...))`
-        bad means.
+      inner: the transformation; put the whole chain here. `guard(accumulate(...))` drops bad
+        micro-batches, `accumulate(guard(...))` bad means.
       every: k ≥ 1, micro-steps to an update; a schedule is read at the number of updates made.
       use_grad_mean: False: u from `inner` at G itself, the sum.
-      should_skip_update_fn: `(updates, count, params) -> (skip, anything)`, as for Optax's `MultiSteps`: whether a micro-step is to
-        count for nothing. Static.
+      should_skip_update_fn: `(updates, count, params) -> (skip, anything)`, as for Optax's
+        `MultiSteps`: whether a micro-step is to count for nothing. Static.
       accumulator_dtype: dtype of G; None: the gradient's, float32 at least.
 
     Raises:
-      HyperparamError: k below 1, or no whole number; a weight that is negative, not finite, or no scalar; outside of jit, weights
-        that sum to 0. Within jit such a sum makes no update, and the next one begins.
+      HyperparamError: k below 1, or no whole number; a weight that is negative, not finite, or no
+        scalar; outside of jit, weights that sum to 0. Within jit such a sum makes no update, and
+        the next one begins.
 
-    State: 4 bytes per parameter (G), and that of `inner`; beside it, under "accumulate", also the numbers `weight`, `value`,
-    `micro_step` and `applied`.
+    State: 4 bytes per parameter (G), and that of `inner`; beside it, under "accumulate", also the
+    numbers `weight`, `value`, `micro_step` and `applied`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.accumulate(gradtx.sgd(1.0), every=2)
@@ -234,7 +294,9 @@ def accumulate(
     See also: `make_step`, `guard`, `MultiSteps`.
     """
     if isinstance(every, bool) or (isinstance(every, float) and every != int(every)):
-        raise HyperparamError(f"accumulate: every = {every!r} is no number of micro-steps; give a whole number from 1 on, or a schedule")
+        raise HyperparamError(
+            f"accumulate: every = {every!r} is no number of micro-steps; give a whole number from 1 on, or a schedule"
+        )
     return treewise(
         _init,
         _update,

@@ -8,25 +8,29 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core.errors import GradtxError, StateError
+from gradtx.definition.errors import GradtxError, StateError
 from gradtx.tree.maps import map_leaves
 
 
 def run_if(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-    """The outcome of one of two functions, which is the only one that runs: for what is expensive and seldom wanted.
+    """The outcome of one of two functions, which is the only one that runs: for what is expensive
+    and seldom wanted.
 
-    Both give arrays of the same shapes and dtypes. Outside of jit, where the condition is a value, nothing is compiled for it.
-    """
+    Both give arrays of the same shapes and dtypes. Outside of jit, where the condition is a value,
+    nothing is compiled for it."""
     if isinstance(condition, Tracer):
         return jax.lax.cond(condition, then, otherwise)
     return then() if condition else otherwise()
 
 
-def run_in_place_if(condition: Any, then: Callable[..., Any], otherwise: Callable[..., Any], *args: Any) -> Any:
-    """`run_if` of two functions of arrays that are to be overwritten, `otherwise` leaving them as they are.
+def run_in_place_if(
+    condition: Any, then: Callable[..., Any], otherwise: Callable[..., Any], *args: Any
+) -> Any:
+    """`run_if` of two functions of arrays that are to be overwritten, `otherwise` leaving them as
+    they are.
 
-    Which branch stands first decides whether XLA copies them: for a GPU the one that runs nothing must be last, elsewhere first.
-    """
+    Which branch stands first decides whether XLA copies them: for a GPU the one that runs nothing
+    must be last, elsewhere first."""
     if not isinstance(condition, Tracer):
         return then(*args) if condition else otherwise(*args)
     then = jax.jit(then)
@@ -36,7 +40,9 @@ def run_in_place_if(condition: Any, then: Callable[..., Any], otherwise: Callabl
 
 
 def keep_if(condition: Any, updates: Any) -> Any:
-    """The updates where a condition holds, else zeros, whatever the updates are: −0, which added to any number gives that number."""
+    """The updates where a condition holds, else zeros, whatever the updates are: −0, which added to
+    any number gives that number.
+    """
     return map_leaves(_or_zero, updates, keep=condition)
 
 
@@ -58,5 +64,7 @@ def parted(slots: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
     """What `beside` put together: the slots of the member, and those of its wrapper."""
     if name not in slots:
         holds = ", ".join(map(repr, slots)) or "nothing"
-        raise StateError(f"the state has nothing for {name}; it holds {holds}: it is another definition's")
+        raise StateError(
+            f"the state has nothing for {name}; it holds {holds}: it is another definition's"
+        )
     return {key: kept for key, kept in slots.items() if key != name}, slots[name]

@@ -1,4 +1,6 @@
-"""Transformations that act at some steps only: while gradients are finite, or where a function of the step says so."""
+"""Transformations that act at some steps only: while gradients are finite, or where a function of
+the step says so.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import treewise
-from gradtx.core.rules import Inside
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import NonNegative
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.types import NonNegative
+from gradtx.engine.rules import Inside
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import choose, map_leaves
@@ -41,11 +43,23 @@ def is_finite(tree: Any) -> jax.Array:
 
 def _init_finite(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
     row, all_of_them, applied = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return beside(inner.init_slots(params), "apply_if_finite", FiniteCounts(row, jnp.asarray(True), all_of_them, applied))
+    return beside(
+        inner.init_slots(params),
+        "apply_if_finite",
+        FiniteCounts(row, jnp.asarray(True), all_of_them, applied),
+    )
 
 
 def _update_finite(
-    updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, max_consecutive_errors: Any, extra: Any, acts: Any
+    updates: Any,
+    slots: Any,
+    params: Any,
+    step: Any,
+    *,
+    inner: GradientTransformation,
+    max_consecutive_errors: Any,
+    extra: Any,
+    acts: Any,
 ) -> Any:
     old, counts = parted(slots, "apply_if_finite")
     finite = is_finite(updates)
@@ -63,15 +77,19 @@ def _inside_finite(slots: Any, count: Any, *, inner: GradientTransformation) -> 
 
 
 @definition
-def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegative) -> GradientTransformation:
-    r"""Leave out the steps whose gradients hold inf or nan: updates of zero, and the slots of `inner` as they were.
+def apply_if_finite(
+    inner: TransformationLike, max_consecutive_errors: NonNegative
+) -> GradientTransformation:
+    r"""Leave out the steps whose gradients hold inf or nan: updates of zero, and the slots of
+    `inner` as they were.
 
-    A step left out does not count: schedules and bias corrections go on where they were, and so does the state's own count where this is
-    the whole definition. After more than
-    `max_consecutive_errors` such steps in a row `inner` acts on what there is, so that a run that is lost shows it.
+    A step left out does not count: schedules and bias corrections go on where they were, and so
+    does the state's own count where this is the whole definition. After more than
+    `max_consecutive_errors` such steps in a row `inner` acts on what there is, so that a run that
+    is lost shows it.
 
-    When: training in low precision, where a batch now and then overflows. When not: gradients are never finite again once they were
-    not; find the cause.
+    When: training in low precision, where a batch now and then overflows. When not: gradients are
+    never finite again once they were not; find the cause.
 
     Args:
       inner: the transformation; put the whole chain here.
@@ -80,8 +98,8 @@ def apply_if_finite(inner: TransformationLike, max_consecutive_errors: NonNegati
     Raises:
       HyperparamError: a negative number.
 
-    State: that of `inner`, and beside it under "apply_if_finite" the counts `notfinite_count` (steps in a row up to now), `last_finite`,
-    `total_notfinite` and `applied`.
+    State: that of `inner`, and beside it under "apply_if_finite" the counts `notfinite_count`
+    (steps in a row up to now), `last_finite`, `total_notfinite` and `applied`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.apply_if_finite(gradtx.sgd(0.5, momentum=0.9), max_consecutive_errors=2)
@@ -130,7 +148,9 @@ def _update_conditional(
     extra: Any,
 ) -> Any:
     old, (applied,) = parted(slots, name)
-    acts = jnp.asarray(should_transform_fn(jnp.asarray(step) - 1, **(extra if forward_extra_args else {})), bool)
+    acts = jnp.asarray(
+        should_transform_fn(jnp.asarray(step) - 1, **(extra if forward_extra_args else {})), bool
+    )
 
     def act() -> Any:
         return inner.update_slots(updates, old, params, applied + 1, extra)
@@ -139,13 +159,19 @@ def _update_conditional(
     return updates, beside(new, name, Applied(applied + acts))
 
 
-def _inside_conditional(slots: Any, count: Any, *, inner: GradientTransformation, name: str) -> list[Inside]:
+def _inside_conditional(
+    slots: Any, count: Any, *, inner: GradientTransformation, name: str
+) -> list[Inside]:
     kept, (applied,) = parted(slots, name)
     return [Inside(inner, kept, applied)]
 
 
 def _conditional(
-    name: str, inner: TransformationLike, should_transform_fn: Callable[..., Any], forward_extra_args: bool, otherwise: Callable[[Any], Any]
+    name: str,
+    inner: TransformationLike,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool,
+    otherwise: Callable[[Any], Any],
 ) -> GradientTransformation:
     options = {
         "name": name,
@@ -154,7 +180,14 @@ def _conditional(
         "otherwise": otherwise,
     }
     members = {"inner": inner}
-    return treewise(_init_conditional, _update_conditional, options=options, members=members, inside=_inside_conditional, name=name)
+    return treewise(
+        _init_conditional,
+        _update_conditional,
+        options=options,
+        members=members,
+        inside=_inside_conditional,
+        name=name,
+    )
 
 
 def _as_they_are(updates: Any) -> Any:
@@ -167,19 +200,25 @@ def _zeros(updates: Any) -> Any:
 
 @definition
 def conditionally_transform(
-    inner: TransformationLike, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: TransformationLike,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool = False,
 ) -> GradientTransformation:
-    r"""`inner` at the steps that a function chooses; at the others updates pass through, and `inner` does not run.
+    r"""`inner` at the steps that a function chooses; at the others updates pass through, and
+    `inner` does not run.
 
-    Its clock counts the steps at which it acted. What is left out costs nothing: the choice is a branch of the program.
+    Its clock counts the steps at which it acted. What is left out costs nothing: the choice is a
+    branch of the program.
 
-    When: something costly or rough is for every k-th step only, or for those of a phase. When not: updates are to be zero at the other
-    steps; take `conditionally_mask`.
+    When: something costly or rough is for every k-th step only, or for those of a phase. When not:
+    updates are to be zero at the other steps; take `conditionally_mask`.
 
     Args:
       inner: the transformation.
-      should_transform_fn: `should_transform_fn(count) -> bool`, count = 0, 1, 2, ...: updates made so far. Static.
-      forward_extra_args: call it with the extra arguments of `update` by name, too: `should_transform_fn(count, **extra)`.
+      should_transform_fn: `should_transform_fn(count) -> bool`, count = 0, 1, 2, ...: updates made
+        so far. Static.
+      forward_extra_args: call it with the extra arguments of `update` by name, too:
+        `should_transform_fn(count, **extra)`.
 
     State: that of `inner`, and beside it under "conditionally_transform" the count `applied`.
 
@@ -194,24 +233,32 @@ def conditionally_transform(
 
     See also: `conditionally_mask`.
     """
-    return _conditional("conditionally_transform", inner, should_transform_fn, forward_extra_args, _as_they_are)
+    return _conditional(
+        "conditionally_transform", inner, should_transform_fn, forward_extra_args, _as_they_are
+    )
 
 
 @definition
 def conditionally_mask(
-    inner: TransformationLike, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: TransformationLike,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool = False,
 ) -> GradientTransformation:
-    r"""`inner` at the steps that a function chooses; at the others updates are zero, and `inner` does not run.
+    r"""`inner` at the steps that a function chooses; at the others updates are zero, and `inner`
+    does not run.
 
-    Its clock counts the steps at which it acted. What is left out costs nothing: the choice is a branch of the program.
+    Its clock counts the steps at which it acted. What is left out costs nothing: the choice is a
+    branch of the program.
 
-    When: parameters are to stand still at some steps, such as those of one of two players. When not: updates are to pass through at the
-    other steps; take `conditionally_transform`.
+    When: parameters are to stand still at some steps, such as those of one of two players. When
+    not: updates are to pass through at the other steps; take `conditionally_transform`.
 
     Args:
       inner: the transformation.
-      should_transform_fn: `should_transform_fn(count) -> bool`, count = 0, 1, 2, ...: updates made so far. Static.
-      forward_extra_args: call it with the extra arguments of `update` by name, too: `should_transform_fn(count, **extra)`.
+      should_transform_fn: `should_transform_fn(count) -> bool`, count = 0, 1, 2, ...: updates made
+        so far. Static.
+      forward_extra_args: call it with the extra arguments of `update` by name, too:
+        `should_transform_fn(count, **extra)`.
 
     State: that of `inner`, and beside it under "conditionally_mask" the count `applied`.
 
@@ -226,4 +273,6 @@ def conditionally_mask(
 
     See also: `conditionally_transform`, `freeze`.
     """
-    return _conditional("conditionally_mask", inner, should_transform_fn, forward_extra_args, _zeros)
+    return _conditional(
+        "conditionally_mask", inner, should_transform_fn, forward_extra_args, _zeros
+    )

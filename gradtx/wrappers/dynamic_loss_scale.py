@@ -1,7 +1,7 @@
 r"""A loss scale for float16 that follows what the gradients bear.
 
-The loss is multiplied by s before its gradient is taken, so that small entries do not vanish; g is divided by s before anything else.
-With n = ‖g‖ over all arrays and k good steps in a row:
+The loss is multiplied by s before its gradient is taken, so that small entries do not vanish; g is
+divided by s before anything else. With n = ‖g‖ over all arrays and k good steps in a row:
 
     n not finite:  skip,  s ← max(b s, s_min),  k ← 0
     n finite:      k ← k + 1;  k = K:  s ← min(f s, s_max),  k ← 0
@@ -13,11 +13,11 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import HyperparamError
-from gradtx.core.leafwise import treewise
-from gradtx.core.rules import Inside
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import Interval, Numeric, Positive
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import Interval, Numeric, Positive
+from gradtx.engine.rules import Inside
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.maps import choose, map_leaves
@@ -47,7 +47,9 @@ class LossScale(NamedTuple):
 def _init(params: Any, *, inner: GradientTransformation, initial_scale: Any) -> dict[str, Any]:
     scale = jnp.array(initial_scale, jnp.float32, copy=True)
     good, applied, skipped = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return beside(inner.init_slots(params), "dynamic_loss_scale", LossScale(scale, good, applied, skipped))
+    return beside(
+        inner.init_slots(params), "dynamic_loss_scale", LossScale(scale, good, applied, skipped)
+    )
 
 
 def _widen(leaf: Any) -> Any:
@@ -63,12 +65,22 @@ def _like(grad: jax.Array, update: jax.Array) -> jax.Array:
     return update
 
 
-def _next(kept: LossScale, finite: jax.Array, interval: Any, growth: Any, backoff: Any, least: Any, most: Any) -> LossScale:
+def _next(
+    kept: LossScale,
+    finite: jax.Array,
+    interval: Any,
+    growth: Any,
+    backoff: Any,
+    least: Any,
+    most: Any,
+) -> LossScale:
     good = kept.good_steps + 1
     grows = good >= interval
     up = jnp.where(grows, jnp.minimum(kept.scale * growth, most), kept.scale)
     scale = jnp.where(finite, up, jnp.maximum(kept.scale * backoff, least)).astype(kept.scale.dtype)
-    return LossScale(scale, jnp.where(finite & ~grows, good, 0), kept.applied + finite, kept.skipped + ~finite)
+    return LossScale(
+        scale, jnp.where(finite & ~grows, good, 0), kept.applied + finite, kept.skipped + ~finite
+    )
 
 
 def _update(
@@ -117,23 +129,27 @@ def dynamic_loss_scale(
     min_scale: Positive = 1.0,
     max_scale: Positive = 2.0**24,
 ) -> GradientTransformation:
-    r"""Gradients of a loss that was multiplied by s, divided by s; s halves when they overflow, and doubles when they long have not.
+    r"""Gradients of a loss that was multiplied by s, divided by s; s halves when they overflow, and
+    doubles when they long have not.
 
-    For all arrays g: g ← g / s in float32, then `inner`. When ‖g‖ is inf or nan the step is left out as `guard` does it: parameters,
-    slots and clock of `inner` stay, and s ← max(b s, s_min). After K finite steps in a row s ← min(f s, s_max).
+    For all arrays g: g ← g / s in float32, then `inner`. When ‖g‖ is inf or nan the step is left
+    out as `guard` does it: parameters, slots and clock of `inner` stay, and s ← max(b s, s_min).
+    After K finite steps in a row s ← min(f s, s_max).
 
-    The loss must be multiplied by s: `make_step` does it; a loop of your own takes `loss * gradtx.loss_scale(tx, state)`. `value=`, where
-    a member asks for the loss, is the loss itself.
+    The loss must be multiplied by s: `make_step` does it; a loop of your own takes `loss *
+    gradtx.loss_scale(tx, state)`. `value=`, where a member asks for the loss, is the loss itself.
 
-    When: the forward or backward pass is in float16, whose smallest numbers are 6e-8. When not: bfloat16 or float32, which have range
-    enough; `guard` leaves out what is not finite.
+    When: the forward or backward pass is in float16, whose smallest numbers are 6e-8. When not:
+    bfloat16 or float32, which have range enough; `guard` leaves out what is not finite.
 
-    It must be the outermost: a `guard` inside sees gradients as they are without the scale, and both go by one norm, which is computed
-    once; a guard around it would leave out every overflow before the scale hears of it. `loss_scale` refuses what is put so.
+    It must be the outermost: a `guard` inside sees gradients as they are without the scale, and
+    both go by one norm, which is computed once; a guard around it would leave out every overflow
+    before the scale hears of it. `loss_scale` refuses what is put so.
 
     Args:
       inner: the transformation; put the whole chain here.
-      initial_scale: s at first, > 0; 2^15. It must be a power of 2, like the factors, for the division to be exact.
+      initial_scale: s at first, > 0; 2^15. It must be a power of 2, like the factors, for the
+        division to be exact.
       growth_interval: K ≥ 1, finite steps in a row before s grows; 2000.
       growth_factor: f ≥ 1; 2.
       backoff_factor: b in (0, 1); 0.5.
@@ -143,7 +159,8 @@ def dynamic_loss_scale(
     Raises:
       HyperparamError: a number out of its range; a least scale above the largest.
 
-    State: that of `inner`, and beside it under "dynamic_loss_scale" the numbers `scale`, `good_steps`, `applied` and `skipped`.
+    State: that of `inner`, and beside it under "dynamic_loss_scale" the numbers `scale`,
+    `good_steps`, `applied` and `skipped`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.dynamic_loss_scale(gradtx.sgd(1.0), initial_scale=8.0)
@@ -157,8 +174,14 @@ def dynamic_loss_scale(
 
     Micikevicius et al. 2018, arXiv 1710.03740, section 3.2.
     """
-    if isinstance(min_scale, int | float) and isinstance(max_scale, int | float) and min_scale > max_scale:
-        raise HyperparamError(f"dynamic_loss_scale: min_scale = {min_scale!r} is above max_scale = {max_scale!r}; turn them round")
+    if (
+        isinstance(min_scale, int | float)
+        and isinstance(max_scale, int | float)
+        and min_scale > max_scale
+    ):
+        raise HyperparamError(
+            f"dynamic_loss_scale: min_scale = {min_scale!r} is above max_scale = {max_scale!r}; turn them round"
+        )
     given = {
         "initial_scale": initial_scale,
         "growth_interval": growth_interval,
@@ -168,4 +191,12 @@ def dynamic_loss_scale(
         "max_scale": max_scale,
     }
     members, told = {"inner": inner}, {"inside": _inside, "report": _report}
-    return treewise(_init, _update, hyperparams=given, members=members, own_clock=True, name="dynamic_loss_scale", **told)
+    return treewise(
+        _init,
+        _update,
+        hyperparams=given,
+        members=members,
+        own_clock=True,
+        name="dynamic_loss_scale",
+        **told,
+    )

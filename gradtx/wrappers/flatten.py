@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.eval_params import evaluate_slots, reads_out
-from gradtx.core.leafwise import treewise
-from gradtx.core.rules import Inside
-from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.engine.rules import Inside
+from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.paths import Treedef
 from gradtx.tree.paths import flatten as flatten_tree
@@ -36,7 +36,9 @@ def _ravel(layout: Layout, tree: Any) -> Any:
     """A tree of this structure as vectors; anything else as it is."""
     values, treedef = flatten_tree(tree)
     return (
-        {name: _join([values[index] for index in places]) for name, places in layout.groups.items()} if treedef == layout.treedef else tree
+        {name: _join([values[index] for index in places]) for name, places in layout.groups.items()}
+        if treedef == layout.treedef
+        else tree
     )
 
 
@@ -61,7 +63,16 @@ def _init(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
     return inner.init_slots(_ravel(_layout(params), params))
 
 
-def _update(updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, extra: Any, acts: Any) -> Any:
+def _update(
+    updates: Any,
+    slots: Any,
+    params: Any,
+    step: Any,
+    *,
+    inner: GradientTransformation,
+    extra: Any,
+    acts: Any,
+) -> Any:
     layout = _layout(updates)
     beside = None if params is None else _ravel(layout, params)
     told = {name: _ravel(layout, value) for name, value in extra.items()}
@@ -82,11 +93,13 @@ def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformat
 def flatten(inner: GradientTransformation) -> GradientTransformation:
     """`inner` on all arrays as one vector, one for each dtype.
 
-    When: what `inner` does per array is meant for all together, such as one block norm of the whole; or there are thousands of
-    tiny arrays. When not: large arrays, which are copied into the vector and out of it at every step, and arrays that are
-    sharded over devices, which are gathered.
+    When: what `inner` does per array is meant for all together, such as one block norm of the
+    whole; or there are thousands of tiny arrays. When not: large arrays, which are copied into the
+    vector and out of it at every step, and arrays that are sharded over devices, which are
+    gathered.
 
-    The vectors are called like their dtypes, `float32`; that is the path that masks inside `inner` see.
+    The vectors are called like their dtypes, `float32`; that is the path that masks inside `inner`
+    see.
 
     Args:
       inner: the transformation.
@@ -102,4 +115,12 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
     """
     members = {"inner": inner}
     evaluate = _evaluate if reads_out(inner) else None
-    return treewise(_init, _update, members=members, inside=_inside, evaluate=evaluate, own_clock=inner.own_clock, name=inner.name)
+    return treewise(
+        _init,
+        _update,
+        members=members,
+        inside=_inside,
+        evaluate=evaluate,
+        own_clock=inner.own_clock,
+        name=inner.name,
+    )

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.matrixwise import matrixwise
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import NonNegative, Precise
+from gradtx.compose.chain import chain
+from gradtx.compose.matrixwise import matrixwise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.types import NonNegative, Precise
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_dtype
 
@@ -25,7 +25,9 @@ class Radius(NamedTuple):
 def _init(param: Any) -> Radius:
     if isinstance(param, jax.ShapeDtypeStruct):
         return Radius(jnp.zeros(param.shape[:-2], real_dtype(param.dtype)))
-    return Radius(_norm(jnp.asarray(param).astype(jnp.promote_types(param.dtype, jnp.float32)))[..., 0, 0])
+    return Radius(
+        _norm(jnp.asarray(param).astype(jnp.promote_types(param.dtype, jnp.float32)))[..., 0, 0]
+    )
 
 
 def _norm(x: jax.Array) -> jax.Array:
@@ -38,26 +40,35 @@ def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.where(norm == 0, 1.0, norm)
 
 
-def _update(grad: jax.Array, slots: Radius, param: jax.Array, step: jax.Array, *, learning_rate: jax.Array) -> Any:
+def _update(
+    grad: jax.Array, slots: Radius, param: jax.Array, step: jax.Array, *, learning_rate: jax.Array
+) -> Any:
     radius = slots.radius[..., None, None]
     return radius * _unit(param - learning_rate * radius * _unit(grad)) - param, slots
 
 
 @definition
 def hyperball(
-    inner: TransformationLike, learning_rate: NonNegative, *, dimensions: Any = None, shard: Any = None
+    inner: TransformationLike,
+    learning_rate: NonNegative,
+    *,
+    dimensions: Any = None,
+    shard: Any = None,
 ) -> GradientTransformation:
-    r"""Steps of one angle for every matrix, whose norm stays what it was: θ ← R nrm(θ − η R nrm(u)), R = ‖θ0‖.
+    r"""Steps of one angle for every matrix, whose norm stays what it was: θ ← R nrm(θ − η R
+    nrm(u)), R = ‖θ0‖.
 
-    u is the direction of `inner`, nrm(x) = x / ‖x‖ with the Frobenius norm of each matrix (..., n, m) by itself; vectors are matrices of
-    one row. A matrix that begins at zero stays there.
+    u is the direction of `inner`, nrm(x) = x / ‖x‖ with the Frobenius norm of each matrix (..., n,
+    m) by itself; vectors are matrices of one row. A matrix that begins at zero stays there.
 
-    When: in place of weight decay, for matrices that a normalisation follows: η, the angle of a step, carries over from width to width.
-    Behind `scale_by_muon` it is MuonH, behind `scale_by_adam` AdamH. When not: biases and scales, whose norm matters; embeddings.
+    When: in place of weight decay, for matrices that a normalisation follows: η, the angle of a
+    step, carries over from width to width. Behind `scale_by_muon` it is MuonH, behind
+    `scale_by_adam` AdamH. When not: biases and scales, whose norm matters; embeddings.
 
     Args:
       inner: gives the direction; no learning rate, and no weight decay, belongs into it.
-      learning_rate: η ≥ 0, radians per step; √(η λ) of a run with weight decay is a start, 0.003 to 0.03.
+      learning_rate: η ≥ 0, radians per step; √(η λ) of a run with weight decay is a start, 0.003 to
+        0.03.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
 
@@ -78,5 +89,15 @@ def hyperball(
 
     Wen et al. 2026, arXiv 2606.16899, Algorithm 1.
     """
-    told: dict[str, Any] = {"dimensions": dimensions, "shard": shard, "vectors": "rows", "needs_params": True}
-    return chain(inner, matrixwise(_init, _update, hyperparams={"learning_rate": learning_rate}, name="hyperball", **told))
+    told: dict[str, Any] = {
+        "dimensions": dimensions,
+        "shard": shard,
+        "vectors": "rows",
+        "needs_params": True,
+    }
+    return chain(
+        inner,
+        matrixwise(
+            _init, _update, hyperparams={"learning_rate": learning_rate}, name="hyperball", **told
+        ),
+    )

@@ -5,17 +5,19 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import HyperparamError
-from gradtx.core.leafwise import treewise
-from gradtx.core.rules import Inside
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import PRECISE, Fraction, Params
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import PRECISE, Fraction, Params
+from gradtx.engine.rules import Inside
 from gradtx.tree.casts import copied
 from gradtx.tree.maps import choose, make_leaves, map_leaves
 
 
 class LookaheadParams(NamedTuple):
-    """Both sets of parameters as one tree, the form that Optax has; `lookahead` takes plain parameters too."""
+    """Both sets of parameters as one tree, the form that Optax has; `lookahead` takes plain
+    parameters too.
+    """
 
     fast: Params
     """For the gradients."""
@@ -24,7 +26,9 @@ class LookaheadParams(NamedTuple):
 
     @classmethod
     def init_synced(cls, params: Params) -> "LookaheadParams":
-        """Fast and slow parameters that start alike; the slow ones are copies, so that both may be donated."""
+        """Fast and slow parameters that start alike; the slow ones are copies, so that both may be
+        donated.
+        """
         return cls(params, jax.tree.map(jnp.array, params))
 
 
@@ -37,7 +41,10 @@ class Lookahead(NamedTuple):
 
 def _init(params: Any, *, fast_optimizer: GradientTransformation) -> Lookahead:
     paired = isinstance(params, LookaheadParams)
-    return Lookahead(None if paired else make_leaves(copied, params), fast_optimizer.init_slots(params.fast if paired else params))
+    return Lookahead(
+        None if paired else make_leaves(copied, params),
+        fast_optimizer.init_slots(params.fast if paired else params),
+    )
 
 
 def _update(
@@ -55,16 +62,33 @@ def _update(
     paired = isinstance(params, LookaheadParams)
     fast, slow = params if paired else (params, slots.slow)
     since_reset = (step - 1) % sync_period + 1 if reset_state else step
-    updates, kept = fast_optimizer.update_slots(updates, slots.fast_optimizer, fast, since_reset, extra)
+    updates, kept = fast_optimizer.update_slots(
+        updates, slots.fast_optimizer, fast, since_reset, extra
+    )
     due = step % sync_period == 0
     if reset_state:
         kept = choose(due, fast_optimizer.init_slots(fast), kept)
-    updates, move, slow = map_leaves(_synced, updates, fast, slow, like=(0, 2, 2), due=due, slow_step_size=slow_step_size)
-    return (LookaheadParams(updates, move), Lookahead(None, kept)) if paired else (updates, Lookahead(slow, kept))
+    updates, move, slow = map_leaves(
+        _synced, updates, fast, slow, like=(0, 2, 2), due=due, slow_step_size=slow_step_size
+    )
+    return (
+        (LookaheadParams(updates, move), Lookahead(None, kept))
+        if paired
+        else (updates, Lookahead(slow, kept))
+    )
 
 
-def _inside(slots: Lookahead, count: Any, *, fast_optimizer: GradientTransformation, sync_period: int, reset_state: bool) -> list[Inside]:
-    return [Inside(fast_optimizer, slots.fast_optimizer, count % sync_period if reset_state else count)]
+def _inside(
+    slots: Lookahead,
+    count: Any,
+    *,
+    fast_optimizer: GradientTransformation,
+    sync_period: int,
+    reset_state: bool,
+) -> list[Inside]:
+    return [
+        Inside(fast_optimizer, slots.fast_optimizer, count % sync_period if reset_state else count)
+    ]
 
 
 def _slow(params: Any, slots: Lookahead, count: Any) -> Any:
@@ -75,7 +99,14 @@ def _as_slow(fast: jax.Array, slow: jax.Array) -> jax.Array:
     return slow
 
 
-def _synced(update: jax.Array, fast: jax.Array, slow: jax.Array, *, due: jax.Array, slow_step_size: jax.Array) -> Any:
+def _synced(
+    update: jax.Array,
+    fast: jax.Array,
+    slow: jax.Array,
+    *,
+    due: jax.Array,
+    slow_step_size: jax.Array,
+) -> Any:
     """The update of the fast parameters, that of the slow ones, and the new slow ones."""
     move = jnp.where(due, slow_step_size * (fast + update - slow), jnp.zeros_like(slow))
     return jnp.where(due, slow - fast + move, update), move, slow + move
@@ -83,25 +114,31 @@ def _synced(update: jax.Array, fast: jax.Array, slow: jax.Array, *, due: jax.Arr
 
 @definition
 def lookahead(
-    fast_optimizer: TransformationLike, sync_period: int, slow_step_size: Fraction, reset_state: bool = False
+    fast_optimizer: TransformationLike,
+    sync_period: int,
+    slow_step_size: Fraction,
+    reset_state: bool = False,
 ) -> GradientTransformation:
-    r"""Let an optimizer run ahead for k steps, then go a part of the way with slow parameters, and go on from there.
+    r"""Let an optimizer run ahead for k steps, then go a part of the way with slow parameters, and
+    go on from there.
 
-    For every array, fast φ, slow θ and u of one shape: φ ← φ + u at every step; at every k-th then θ ← θ + α (φ − θ), φ ← θ.
+    For every array, fast φ, slow θ and u of one shape: φ ← φ + u at every step; at every k-th then
+    θ ← θ + α (φ − θ), φ ← θ.
 
-    Plain parameters are the fast ones; the slow ones stand in the state: evaluate at `eval_params(tx, state, params)`. Right after
-    a k-th step both are the same. Optax's form works too: with `LookaheadParams(fast, slow)` in the
-    place of the parameters, gradients are those of `fast`, and the updates are a pair as well; `lookahead` must then be the first of
-    its chain.
+    Plain parameters are the fast ones; the slow ones stand in the state: evaluate at
+    `eval_params(tx, state, params)`. Right after a k-th step both are the same. Optax's form works
+    too: with `LookaheadParams(fast, slow)` in the place of the parameters, gradients are those of
+    `fast`, and the updates are a pair as well; `lookahead` must then be the first of its chain.
 
-    When: an optimizer that swings around its path, or whose numbers were not tuned. When not: the learning rate decays to 0, or another
-    average is in use.
+    When: an optimizer that swings around its path, or whose numbers were not tuned. When not: the
+    learning rate decays to 0, or another average is in use.
 
     Args:
       fast_optimizer: gives u.
       sync_period: k ≥ 1, fast steps to one slow step; 5 to 10.
       slow_step_size: α in [0, 1]; 0.5 to 0.8.
-      reset_state: start the fast optimizer anew after each k-th step, its step count and so its schedules included.
+      reset_state: start the fast optimizer anew after each k-th step, its step count and so its
+        schedules included.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -142,4 +179,6 @@ def lookahead(
 def check_period(name: str, sync_period: int) -> None:
     """Raise unless the period is a whole number of at least one step."""
     if isinstance(sync_period, bool) or not isinstance(sync_period, int) or sync_period < 1:
-        raise HyperparamError(f"{name}: sync_period = {sync_period!r} is no number of steps; give a whole number from 1 on")
+        raise HyperparamError(
+            f"{name}: sync_period = {sync_period!r} is no number of steps; give a whole number from 1 on"
+        )

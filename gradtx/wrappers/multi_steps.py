@@ -1,4 +1,6 @@
-"""Optax's spelling of `accumulate`: `MultiSteps`, and the functions that tell it which micro-steps to skip."""
+"""Optax's spelling of `accumulate`: `MultiSteps`, and the functions that tell it which micro-steps
+to skip.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation
-from gradtx.core.types import Array, DTypeLike, Numeric, Params, State, Updates
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+)
+from gradtx.definition.types import Array, DTypeLike, Numeric, Params, State, Updates
 from gradtx.tree.arithmetic import global_norm
 from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.conditional import is_finite
@@ -16,14 +22,16 @@ from gradtx.wrappers.conditional import is_finite
 class MultiSteps:
     """Optax's spelling of `accumulate(opt, every_k_schedule)`.
 
-    Its `init` and `update` are those of `gradient_transformation()`; the state is that of `accumulate`, where
-    `state.slots["accumulate"].micro_step` is Optax's `mini_step`, and `state.count` its `gradient_step`.
+    Its `init` and `update` are those of `gradient_transformation()`; the state is that of
+    `accumulate`, where `state.slots["accumulate"].micro_step` is Optax's `mini_step`, and
+    `state.count` its `gradient_step`.
 
     Args:
       opt: the transformation.
       every_k_schedule: micro-steps to an update, or a function of the updates made that gives it.
       use_grad_mean: whether `opt` sees the mean of the gradients or their sum.
-      should_skip_update_fn: `(updates, count, params) -> (skip, anything)`; `skip_not_finite`, or `skip_large_updates` with its limit.
+      should_skip_update_fn: `(updates, count, params) -> (skip, anything)`; `skip_not_finite`, or
+        `skip_large_updates` with its limit.
       accumulator_dtype: dtype of the sum; None: the gradient's, float32 at least.
 
     >>> import gradtx, jax.numpy as jnp
@@ -61,7 +69,9 @@ class MultiSteps:
         """The state before the first micro-step."""
         return self._tx.init(params)
 
-    def update(self, updates: Updates, state: State, params: Params | None = None, **extra: Any) -> tuple[Any, Any]:
+    def update(
+        self, updates: Updates, state: State, params: Params | None = None, **extra: Any
+    ) -> tuple[Any, Any]:
         """One micro-step."""
         return self._tx.update(updates, state, params, **extra)
 
@@ -75,7 +85,9 @@ class MultiSteps:
         return self._tx
 
 
-def skip_not_finite(updates: Updates, gradient_step: Any, params: Params | None) -> tuple[Array, dict[str, Array]]:
+def skip_not_finite(
+    updates: Updates, gradient_step: Any, params: Params | None
+) -> tuple[Array, dict[str, Array]]:
     """For `should_skip_update_fn`: skip a micro-step whose gradients hold inf or nan.
 
     >>> import jax.numpy as jnp
@@ -89,7 +101,8 @@ def skip_not_finite(updates: Updates, gradient_step: Any, params: Params | None)
 def skip_large_updates(
     updates: Updates, gradient_step: Any, params: Params | None, max_squared_norm: float | jax.Array
 ) -> tuple[Array, dict[str, Array]]:
-    """For `should_skip_update_fn`, its limit bound by `functools.partial`: skip a micro-step whose squared global norm is not below it.
+    """For `should_skip_update_fn`, its limit bound by `functools.partial`: skip a micro-step whose
+    squared global norm is not below it.
 
     nan is below nothing, so it is skipped too.
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.leafwise import leafwise
-from gradtx.core.transformation import GradientTransformation, definition
-from gradtx.core.types import DTypeLike, Fraction, Precise
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.types import DTypeLike, Fraction, Precise
 from gradtx.transforms.moments import average
 from gradtx.tree.casts import copied
 
@@ -23,7 +23,15 @@ def _init(param: jax.Array, *, accumulator_dtype: DTypeLike | None) -> ParamsAve
     return ParamsAverage(start if accumulator_dtype is None else start.astype(accumulator_dtype))
 
 
-def _update(grad: jax.Array, slots: ParamsAverage, param: jax.Array, step: jax.Array, *, decay: jax.Array, warmup: bool) -> Any:
+def _update(
+    grad: jax.Array,
+    slots: ParamsAverage,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    decay: jax.Array,
+    warmup: bool,
+) -> Any:
     decay = jnp.minimum(decay, (1 + step) / (10 + step)) if warmup else decay
     return grad, ParamsAverage(average(slots.ema, param + grad, decay))
 
@@ -33,22 +41,29 @@ def _average_of(param: jax.Array, slots: ParamsAverage) -> jax.Array:
 
 
 @definition
-def params_ema(decay: Fraction, warmup: bool = False, accumulator_dtype: DTypeLike | None = None) -> GradientTransformation:
+def params_ema(
+    decay: Fraction, warmup: bool = False, accumulator_dtype: DTypeLike | None = None
+) -> GradientTransformation:
     r"""Keep an average of the parameters, a ← β a + (1 − β) (θ + u), and leave the updates alone.
 
-    a and θ have one shape; a starts at θ. Put it last in a chain, so that θ + u are the parameters of the next step;
-    read it by `eval_params(tx, state, params)`, or from the state by name, `state.slots["params_ema"].ema`.
+    a and θ have one shape; a starts at θ. Put it last in a chain, so that θ + u are the parameters
+    of the next step; read it by `eval_params(tx, state, params)`, or from the state by name,
+    `state.slots["params_ema"].ema`.
 
-    When: evaluating, as the average of the last steps does better than the last one while the learning rate is high. When not:
-    the learning rate decays to 0 anyway; gradients are to be smoothed (`ema`); or inf and nan occur, which an
+    When: evaluating, as the average of the last steps does better than the last one while the
+    learning rate is high. When not: the learning rate decays to 0 anyway; gradients are to be
+    smoothed (`ema`); or inf and nan occur, which an
     average never forgets: put `guard` around the whole chain.
 
     Args:
-      decay: β in [0, 1]; the average reaches back about 1/(1 − β) steps; 0.99 to 0.9999. Any other warmup is a schedule:
-        `lambda k: 1 - 1 / (1 + k) ** 0.75` at count k = t − 1, or one that is 0 at first, while a is to follow the parameters.
-      warmup: β_t = min(β, (1 + t)/(10 + t)), t = 1, 2, 3, ...: a short reach at first, so that the start is soon forgotten. Without it
-        the first parameters have the weight β^t after t steps.
-      accumulator_dtype: dtype of a; None: the parameter's, float32 at least. In bfloat16 a decay above 0.99 stands still.
+      decay: β in [0, 1]; the average reaches back about 1/(1 − β) steps; 0.99 to 0.9999. Any other
+        warmup is a schedule:
+        `lambda k: 1 - 1 / (1 + k) ** 0.75` at count k = t − 1, or one that is 0 at first, while a
+        is to follow the parameters.
+      warmup: β_t = min(β, (1 + t)/(10 + t)), t = 1, 2, 3, ...: a short reach at first, so that the
+        start is soon forgotten. Without it the first parameters have the weight β^t after t steps.
+      accumulator_dtype: dtype of a; None: the parameter's, float32 at least. In bfloat16 a decay
+        above 0.99 stands still.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -68,10 +83,16 @@ def params_ema(decay: Fraction, warmup: bool = False, accumulator_dtype: DTypeLi
 
     See also: `params_average`, `schedule_free`, `ema`.
 
-    Polyak and Juditsky 1992, SIAM Journal on Control and Optimization 30, for averaging; the warmup is that of TensorFlow's
-    ExponentialMovingAverage.
+    Polyak and Juditsky 1992, SIAM Journal on Control and Optimization 30, for averaging; the warmup
+    is that of TensorFlow's ExponentialMovingAverage.
     """
     options = {"warmup": warmup, "accumulator_dtype": accumulator_dtype}
     return leafwise(
-        _init, _update, hyperparams={"decay": decay}, options=options, evaluate=_average_of, needs_params=True, name="params_ema"
+        _init,
+        _update,
+        hyperparams={"decay": decay},
+        options=options,
+        evaluate=_average_of,
+        needs_params=True,
+        name="params_ema",
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from gradtx.core.errors import StateError
+from gradtx.definition.errors import StateError
 
 
 def find_slots(state: Any, owner: str, fields: frozenset[str]) -> list[Mapping[str, Any]]:
@@ -14,9 +14,15 @@ def find_slots(state: Any, owner: str, fields: frozenset[str]) -> list[Mapping[s
     Raises:
       StateError: there is none.
     """
-    found = [node for node in jax.tree.leaves(state, is_leaf=lambda node: _has(node, fields)) if _has(node, fields)]
+    found = [
+        node
+        for node in jax.tree.leaves(state, is_leaf=lambda node: _has(node, fields))
+        if _has(node, fields)
+    ]
     if not found:
-        raise StateError(f"the state holds nothing of {owner}, which keeps {', '.join(sorted(fields))}: pass the state that tx.update gave")
+        raise StateError(
+            f"the state holds nothing of {owner}, which keeps {', '.join(sorted(fields))}: pass the state that tx.update gave"
+        )
     return found
 
 

@@ -6,12 +6,12 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import HyperparamError
-from gradtx.core.eval_params import evaluate_slots
-from gradtx.core.leafwise import leafwise, treewise
-from gradtx.core.rules import Inside
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import PRECISE, NonNegative
+from gradtx.compose.leafwise import leafwise, treewise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import PRECISE, NonNegative
+from gradtx.engine.rules import Inside
+from gradtx.training.eval_params import evaluate_slots
 from gradtx.transforms.clipping import Square
 from gradtx.tree.arithmetic import abs_sq, total
 from gradtx.tree.casts import copied
@@ -21,15 +21,21 @@ from gradtx.wrappers.lookahead import check_period
 
 
 class SAM(NamedTuple):
-    """The slots of both optimizers, and the parameters that the ascent began at; None where it is not kept."""
+    """The slots of both optimizers, and the parameters that the ascent began at; None where it is
+    not kept.
+    """
 
     cache: Annotated[Any, PRECISE]
     optimizer: Any
     adv_optimizer: Any
 
 
-def _init(params: Any, *, optimizer: GradientTransformation, adv_optimizer: GradientTransformation) -> SAM:
-    return SAM(make_leaves(copied, params), optimizer.init_slots(params), adv_optimizer.init_slots(params))
+def _init(
+    params: Any, *, optimizer: GradientTransformation, adv_optimizer: GradientTransformation
+) -> SAM:
+    return SAM(
+        make_leaves(copied, params), optimizer.init_slots(params), adv_optimizer.init_slots(params)
+    )
 
 
 def _update(
@@ -75,14 +81,25 @@ def _from_cache(move: jax.Array, cache: jax.Array, param: jax.Array) -> jax.Arra
 
 
 def _inside(
-    slots: SAM, count: Any, *, optimizer: GradientTransformation, adv_optimizer: GradientTransformation, sync_period: int, reset_state: bool
+    slots: SAM,
+    count: Any,
+    *,
+    optimizer: GradientTransformation,
+    adv_optimizer: GradientTransformation,
+    sync_period: int,
+    reset_state: bool,
 ) -> list[Inside]:
     done = count // sync_period
     up = count % sync_period if reset_state else count - done
-    return [Inside(optimizer, slots.optimizer, done), Inside(adv_optimizer, slots.adv_optimizer, up)]
+    return [
+        Inside(optimizer, slots.optimizer, done),
+        Inside(adv_optimizer, slots.adv_optimizer, up),
+    ]
 
 
-def _evaluate(params: Any, slots: SAM, count: Any, *, optimizer: GradientTransformation, sync_period: int) -> Any:
+def _evaluate(
+    params: Any, slots: SAM, count: Any, *, optimizer: GradientTransformation, sync_period: int
+) -> Any:
     """What the step down has come to: θ, where the ascent began, while one is under way."""
     below = map_leaves(_where_it_began, params, slots.cache, is_down=count % sync_period == 0)
     return evaluate_slots(optimizer, slots.optimizer, below, count // sync_period)
@@ -96,8 +113,18 @@ def _inside_opaque(slots: SAM, count: Any, *, optimizer: GradientTransformation)
     return [Inside(optimizer, slots.optimizer, count)]
 
 
-def _init_opaque(params: Any, *, optimizer: GradientTransformation, adv_optimizer: GradientTransformation, reset_state: bool) -> SAM:
-    return SAM(None, optimizer.init_slots(params), None if reset_state else adv_optimizer.init_slots(params))
+def _init_opaque(
+    params: Any,
+    *,
+    optimizer: GradientTransformation,
+    adv_optimizer: GradientTransformation,
+    reset_state: bool,
+) -> SAM:
+    return SAM(
+        None,
+        optimizer.init_slots(params),
+        None if reset_state else adv_optimizer.init_slots(params),
+    )
 
 
 def _update_opaque(
@@ -115,10 +142,16 @@ def _update_opaque(
     extra: Any,
 ) -> Any:
     """All steps up and the step down in one update."""
-    kept, place = (adv_optimizer.init_slots(params), 1) if reset_state else (slots.adv_optimizer, (step - 1) * (sync_period - 1) + 1)
+    kept, place = (
+        (adv_optimizer.init_slots(params), 1)
+        if reset_state
+        else (slots.adv_optimizer, (step - 1) * (sync_period - 1) + 1)
+    )
     above, grads = params, updates
     for number in range(sync_period - 1):
-        move, kept = adv_optimizer.update_slots(grads, kept, above, jnp.asarray(place + number, jnp.int32), extra)
+        move, kept = adv_optimizer.update_slots(
+            grads, kept, above, jnp.asarray(place + number, jnp.int32), extra
+        )
         above = map_leaves(_up, above, move)
         grads = grad_fn(above, number)
     if batch_axis_name is not None:
@@ -140,22 +173,26 @@ def sam(
     opaque_mode: bool = False,
     batch_axis_name: str | None = None,
 ) -> GradientTransformation:
-    r"""Descend by the gradient at the top of a short ascent: flat minima are preferred to sharp ones.
+    r"""Descend by the gradient at the top of a short ascent: flat minima are preferred to sharp
+    ones.
 
-    For all arrays together, k = `sync_period`: from θ take k − 1 steps up, θ' ← θ' − a(∇L(θ')) with the updates a of `adv_optimizer`,
-    which is written as if to descend; then one step down from θ by the gradient at the top, θ ← θ + u(∇L(θ')).
+    For all arrays together, k = `sync_period`: from θ take k − 1 steps up, θ' ← θ' − a(∇L(θ')) with
+    the updates a of `adv_optimizer`, which is written as if to descend; then one step down from θ
+    by the gradient at the top, θ ← θ + u(∇L(θ')).
 
-    SAM of the paper is `sam(sgd(eta), chain(normalize(), sgd(rho)))`: θ' = θ + ρ ∇L(θ)/‖∇L(θ)‖. With `scale_by_asam` in the place of
-    `normalize` it is the adaptive form.
+    SAM of the paper is `sam(sgd(eta), chain(normalize(), sgd(rho)))`: θ' = θ + ρ ∇L(θ)/‖∇L(θ)‖.
+    With `scale_by_asam` in the place of `normalize` it is the adaptive form.
 
-    Without `opaque_mode` every update is one of these steps: gradients are those of the parameters as they are, k − 1 of k updates
-    lead up, and every k-th back and down. So training loops stay as they are, and k updates make one step; evaluate after a k-th, or at
-    `eval_params(tx, state, params)`, which is θ at any time. The clock of `optimizer` counts its own steps. With `opaque_mode` one update
-    does them all, and is given the gradient as a function: `update(grads, state, params, grad_fn=...)`, with `grad_fn(params, i)` for the
-    i-th gradient after the first, i = 0, 1, ...
+    Without `opaque_mode` every update is one of these steps: gradients are those of the parameters
+    as they are, k − 1 of k updates lead up, and every k-th back and down. So training loops stay as
+    they are, and k updates make one step; evaluate after a k-th, or at `eval_params(tx, state,
+    params)`, which is θ at any time. The clock of `optimizer` counts its own steps. With
+    `opaque_mode` one update does them all, and is given the gradient as a function: `update(grads,
+    state, params, grad_fn=...)`, with `grad_fn(params, i)` for the i-th gradient after the first, i
+    = 0, 1, ...
 
-    When: generalisation counts more than time; a step costs k gradients. When not: language models in one epoch, where it brings little
-    for twice the time.
+    When: generalisation counts more than time; a step costs k gradients. When not: language models
+    in one epoch, where it brings little for twice the time.
 
     Args:
       optimizer: gives the step down.
@@ -163,15 +200,17 @@ def sam(
       sync_period: k ≥ 1, gradients to a step; 2.
       reset_state: start `adv_optimizer` anew for every ascent.
       opaque_mode: whether one update does all k gradients.
-      batch_axis_name: in opaque mode, a mapped axis over which the gradient of the step down is averaged; the ascent is then that of
-        each device's part of the batch, as in the paper.
+      batch_axis_name: in opaque mode, a mapped axis over which the gradient of the step down is
+        averaged; the ascent is then that of each device's part of the batch, as in the paper.
 
     Raises:
-      HyperparamError: `sync_period` is no whole number from 1 on; `batch_axis_name` without `opaque_mode`.
+      HyperparamError: `sync_period` is no whole number from 1 on; `batch_axis_name` without
+        `opaque_mode`.
       MissingParamsError: `update` is called without parameters.
       MissingExtraError: in opaque mode, `update` is called without `grad_fn=`.
 
-    State: 4 bytes per parameter (θ where the ascent began), 0 in opaque mode, and that of the optimizers.
+    State: 4 bytes per parameter (θ where the ascent began), 0 in opaque mode, and that of the
+    optimizers.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> slope = jax.grad(lambda w: 0.5 * w**2)
@@ -183,8 +222,8 @@ def sam(
 
     See also: `scale_by_asam`, `normalize`, `lookahead`.
 
-    Foret et al. 2021, arXiv 2010.01412, Algorithm 1; Kwon et al. 2021, arXiv 2102.11600, for the adaptive form.
-    """
+    Foret et al. 2021, arXiv 2010.01412, Algorithm 1; Kwon et al. 2021, arXiv 2102.11600, for the
+    adaptive form."""
     check_period("sam", sync_period)
     if batch_axis_name is not None and not opaque_mode:
         raise HyperparamError(
@@ -194,7 +233,16 @@ def sam(
     members = {"optimizer": optimizer, "adv_optimizer": adv_optimizer}
     options: dict[str, Any] = {"sync_period": sync_period, "reset_state": reset_state}
     if not opaque_mode:
-        return treewise(_init, _update, options=options, members=members, needs_params=True, inside=_inside, evaluate=_evaluate, name="sam")
+        return treewise(
+            _init,
+            _update,
+            options=options,
+            members=members,
+            needs_params=True,
+            inside=_inside,
+            evaluate=_evaluate,
+            name="sam",
+        )
     options["batch_axis_name"] = batch_axis_name
     return treewise(
         _init_opaque,
@@ -208,7 +256,9 @@ def sam(
     )
 
 
-def _measure(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, eps: jax.Array) -> Square:
+def _measure(
+    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, eps: jax.Array
+) -> Square:
     return Square(jnp.sum(abs_sq((jnp.abs(param) + eps) * grad)))
 
 
@@ -218,19 +268,30 @@ def _conclude(found: Any, shared: None, step: jax.Array) -> Any:
     return {"factor": jnp.where(usable, 1 / jnp.where(usable, norm, 1.0), 0.0)}, None
 
 
-def _adapt(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, eps: jax.Array, factor: jax.Array) -> Any:
+def _adapt(
+    grad: jax.Array,
+    slots: None,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    eps: jax.Array,
+    factor: jax.Array,
+) -> Any:
     return (jnp.abs(param) + eps) ** 2 * grad * factor, slots
 
 
 @definition
 def scale_by_asam(eps: NonNegative = 0.01) -> GradientTransformation:
-    r"""The ascent of adaptive SAM: u = T² g / ‖T g‖, T = |θ| + ε, ‖T g‖ over all arrays; 0 where that is 0.
+    r"""The ascent of adaptive SAM: u = T² g / ‖T g‖, T = |θ| + ε, ‖T g‖ over all arrays; 0 where
+    that is 0.
 
-    The size of an entry's move follows the entry's own size, so that scaling the weights of one layer up and those of the next down, which
-    leaves the network as it is, leaves the ascent as it is too.
+    The size of an entry's move follows the entry's own size, so that scaling the weights of one
+    layer up and those of the next down, which leaves the network as it is, leaves the ascent as it
+    is too.
 
-    When: as the ascent of `sam`, `adv_optimizer=chain(scale_by_asam(), sgd(rho))`. When not: parameters that start at 0 and ε = 0: they
-    are never moved. When the norm is not finite, finite entries become 0, and the others stay where they are.
+    When: as the ascent of `sam`, `adv_optimizer=chain(scale_by_asam(), sgd(rho))`. When not:
+    parameters that start at 0 and ε = 0: they are never moved. When the norm is not finite, finite
+    entries become 0, and the others stay where they are.
 
     Args:
       eps: ε ≥ 0, in units of the parameter; 0.01; 0 for u = θ² g / ‖ |θ| g ‖.
@@ -252,4 +313,12 @@ def scale_by_asam(eps: NonNegative = 0.01) -> GradientTransformation:
 
     Kwon et al. 2021, arXiv 2102.11600, equation 7 and Algorithm 1, elementwise.
     """
-    return leafwise(None, _adapt, hyperparams={"eps": eps}, measure=_measure, conclude=_conclude, needs_params=True, name="scale_by_asam")
+    return leafwise(
+        None,
+        _adapt,
+        hyperparams={"eps": eps},
+        measure=_measure,
+        conclude=_conclude,
+        needs_params=True,
+        name="scale_by_asam",
+    )

@@ -1,4 +1,5 @@
-r"""Schedule-Free: descend with a base method, take gradients between its iterate and an average, evaluate at the average.
+r"""Schedule-Free: descend with a base method, take gradients between its iterate and an average,
+evaluate at the average.
 
 z ← z + u                          u: what the base method adds, −η g for SGD, with g taken at y = θ
 w = (η_max)^p,  c = w / Σ w        η_max: the largest learning rate so far
@@ -13,11 +14,19 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.chain import chain
-from gradtx.core.leafwise import leafwise
-from gradtx.core.schedule import Schedule
-from gradtx.core.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.core.types import DTypeLike, Hyperparam, Interval, NonNegative, Numeric, Params, Precise
+from gradtx.compose.chain import chain
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.schedule import Schedule
+from gradtx.definition.types import (
+    DTypeLike,
+    Hyperparam,
+    Interval,
+    NonNegative,
+    Numeric,
+    Params,
+    Precise,
+)
 from gradtx.schedules.join import shift_schedule
 from gradtx.tree.casts import copied
 from gradtx.tree.maps import map_leaves
@@ -54,7 +63,13 @@ def _init_shared(*, b1: Any) -> Weights:
 
 
 def _weigh(
-    found: None, shared: Weights, step: jax.Array, *, b1: jax.Array, learning_rate: jax.Array, weight_lr_power: jax.Array
+    found: None,
+    shared: Weights,
+    step: jax.Array,
+    *,
+    b1: jax.Array,
+    learning_rate: jax.Array,
+    weight_lr_power: jax.Array,
 ) -> tuple[dict[str, Any], Weights]:
     max_lr = jnp.maximum(shared.max_lr, learning_rate)
     weight = max_lr**weight_lr_power
@@ -64,7 +79,15 @@ def _weigh(
     return {"push": 1 - rest, "pull": rest / shared.b1 - 1}, Weights(b1, max_lr, weight_sum)
 
 
-def _update(grad: jax.Array, slots: Iterate, param: jax.Array, step: jax.Array, *, push: jax.Array, pull: jax.Array) -> Any:
+def _update(
+    grad: jax.Array,
+    slots: Iterate,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    push: jax.Array,
+    pull: jax.Array,
+) -> Any:
     """y⁺ − y, with x = z + (y − z)/β put in: no difference of large numbers."""
     return push * grad + pull * (param - slots.z), Iterate(slots.z + grad)
 
@@ -77,19 +100,22 @@ def schedule_free(
     weight_lr_power: NonNegative = 2.0,
     state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    r"""A method that needs no learning rate schedule: its iterates are averaged while it runs, and gradients are taken near the average.
+    r"""A method that needs no learning rate schedule: its iterates are averaged while it runs, and
+    gradients are taken near the average.
 
-    For every array, all of one shape, with the parameters y: z ← z + u, x ← (1 − c) x + c z, y ← β x + (1 − β) z, where u is the
-    update of the base method for the gradient at y, and c = η_max^p / Σ η_max^p the weight of this iterate among all.
+    For every array, all of one shape, with the parameters y: z ← z + u, x ← (1 − c) x + c z, y ← β
+    x + (1 − β) z, where u is the update of the base method for the gradient at y, and c = η_max^p /
+    Σ η_max^p the weight of this iterate among all.
 
-    When: the length of a run is not known in advance, or schedules are not to be tuned. Evaluate, and save, at
-    `schedule_free_eval_params(state, params)`. When not: the base method has momentum of its own (β stands in for it); or batch norm
-    statistics, which belong to y, cannot be taken again at x.
+    When: the length of a run is not known in advance, or schedules are not to be tuned. Evaluate,
+    and save, at `schedule_free_eval_params(state, params)`. When not: the base method has momentum
+    of its own (β stands in for it); or batch norm statistics, which belong to y, cannot be taken
+    again at x.
 
     Args:
       base_optimizer: gives u, learning rate and warmup included; without momentum.
-      learning_rate: η ≥ 0, the same as the base method's, for the weights only. A schedule is read one update ahead, as in Optax, so that
-        a warmup from 0 weighs its first iterate.
+      learning_rate: η ≥ 0, the same as the base method's, for the weights only. A schedule is read
+        one update ahead, as in Optax, so that a warmup from 0 weighs its first iterate.
       b1: β in (0, 1]: where between z (0) and the average x (1) gradients are taken; 0.9 to 0.98.
       weight_lr_power: p ≥ 0; 2; with 0 all iterates weigh the same.
       state_dtype: dtype of z; None: the parameter's, float32 at least.
@@ -114,7 +140,9 @@ def schedule_free(
 
     Defazio et al. 2024, arXiv 2405.15682, equations 1 to 3, weights as in Algorithm 1.
     """
-    ahead = shift_schedule(learning_rate, 1) if isinstance(learning_rate, Schedule) else learning_rate
+    ahead = (
+        shift_schedule(learning_rate, 1) if isinstance(learning_rate, Schedule) else learning_rate
+    )
     averaging = leafwise(
         _init,
         _update,
@@ -132,11 +160,14 @@ def schedule_free(
 def schedule_free_eval_params(state: Any, params: Params) -> Params:
     """The parameters to evaluate and to save, x = z + (y − z)/β, from those that are trained, y.
 
-    For states whose definition is not at hand; `eval_params(tx, state, params)` does the same for every method that has such parameters.
+    For states whose definition is not at hand; `eval_params(tx, state, params)` does the same for
+    every method that has such parameters.
 
     Args:
-      state: the state of `schedule_free`, or of anything that holds it: a chain, a partition, an Optax chain.
-      params: y, the parameters as trained. Those that Schedule-Free does not train are returned as they are.
+      state: the state of `schedule_free`, or of anything that holds it: a chain, a partition, an
+        Optax chain.
+      params: y, the parameters as trained. Those that Schedule-Free does not train are returned as
+        they are.
 
     Raises:
       StateError: the state holds nothing of `schedule_free`.

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.eval_params import evaluate_slots, reads_out
-from gradtx.core.leafwise import treewise
-from gradtx.core.rules import Inside
-from gradtx.core.transformation import GradientTransformation, definition
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.engine.rules import Inside
+from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array, is_inexact, real_dtype
 from gradtx.tree.paths import flatten
 
@@ -43,10 +43,24 @@ def _init(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
     return inner.init_slots(_split(params))
 
 
-def _update(updates: Any, slots: Any, params: Any, step: Any, *, inner: GradientTransformation, extra: Any, acts: Any) -> Any:
+def _update(
+    updates: Any,
+    slots: Any,
+    params: Any,
+    step: Any,
+    *,
+    inner: GradientTransformation,
+    extra: Any,
+    acts: Any,
+) -> Any:
     treedef = flatten(updates)[1]
-    told = {name: _split(value) if flatten(value)[1] == treedef else value for name, value in extra.items()}
-    parts, slots = inner.update_slots(_split(updates), slots, None if params is None else _split(params), step, told, acts)
+    told = {
+        name: _split(value) if flatten(value)[1] == treedef else value
+        for name, value in extra.items()
+    }
+    parts, slots = inner.update_slots(
+        _split(updates), slots, None if params is None else _split(params), step, told, acts
+    )
     return _merge(updates, parts), slots
 
 
@@ -54,7 +68,10 @@ def _merge(tree: Any, parts: Any) -> Any:
     """The parts of a tree's arrays as arrays like those."""
     leaves, treedef = flatten(tree)
     columns = treedef.flatten_up_to(parts)
-    merged = [jax.lax.complex(*part) if _is_complex(leaf) else part for leaf, part in zip(leaves, columns, strict=True)]
+    merged = [
+        jax.lax.complex(*part) if _is_complex(leaf) else part
+        for leaf, part in zip(leaves, columns, strict=True)
+    ]
     return jax.tree.unflatten(treedef, merged)
 
 
@@ -68,10 +85,12 @@ def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformat
 
 @definition
 def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransformation:
-    """`inner` on the real and the imaginary part of every complex array, each as an array of its own.
+    """`inner` on the real and the imaginary part of every complex array, each as an array of its
+    own.
 
-    When: a rule that is not defined for complex numbers, or is to scale the two parts apart: Adam divides both parts of an entry by
-    the root of one average of |g|², this by one each. When not: the result must not depend on the choice of the real axis.
+    When: a rule that is not defined for complex numbers, or is to scale the two parts apart: Adam
+    divides both parts of an entry by the root of one average of |g|², this by one each. When not:
+    the result must not depend on the choice of the real axis.
 
     The parts have the paths `.../real` and `.../imaginary`; that is what masks inside `inner` see.
 
@@ -88,4 +107,12 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
     """
     members = {"inner": inner}
     evaluate = _evaluate if reads_out(inner) else None
-    return treewise(_init, _update, members=members, inside=_inside, evaluate=evaluate, own_clock=inner.own_clock, name=inner.name)
+    return treewise(
+        _init,
+        _update,
+        members=members,
+        inside=_inside,
+        evaluate=evaluate,
+        own_clock=inner.own_clock,
+        name=inner.name,
+    )

@@ -1,7 +1,7 @@
 r"""Norms and clip rate, kept in the state while a transformation runs.
 
-‖g‖, ‖u‖ and ‖θ‖ over all arrays and over groups of them, in float32 at least; the clip rate is c ← c + (1 − β)/(1 − β^t) (1[clipped] − c).
-"""
+‖g‖, ‖u‖ and ‖θ‖ over all arrays and over groups of them, in float32 at least; the clip rate is c ←
+c + (1 − β)/(1 − β^t) (1[clipped] − c)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,13 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.errors import SelectionError
-from gradtx.core.leafwise import treewise
-from gradtx.core.program import leaves_of
-from gradtx.core.rules import Inside, LeafRule
-from gradtx.core.selector import labels
-from gradtx.core.transformation import GradientTransformation, TransformationLike, as_transformation, definition
-from gradtx.core.types import Decay
+from gradtx.compose.leafwise import treewise
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+    definition,
+)
+from gradtx.definition.errors import SelectionError
+from gradtx.definition.types import Decay
+from gradtx.engine.program import leaves_of
+from gradtx.engine.rules import Inside, LeafRule
+from gradtx.engine.selector import labels
 from gradtx.transforms.clipping import shrink_by_factor
 from gradtx.transforms.moments import debias
 from gradtx.tree.arithmetic import sum_of_squares, sum_scalars
@@ -30,31 +35,53 @@ NORMS = ("grad_norm", "param_norm", "update_norm")
 
 def _clips(inner: GradientTransformation) -> list[str]:
     """The members that shrink all updates together, by name."""
-    return [item.name for item in inner.items if isinstance(item.rule, LeafRule) and item.rule.rule.update is shrink_by_factor]
+    return [
+        item.name
+        for item in inner.items
+        if isinstance(item.rule, LeafRule) and item.rule.rule.update is shrink_by_factor
+    ]
 
 
 def _group_names(groups: Groups) -> list[str]:
     return list(dict.fromkeys(name for _, name in groups or ()))
 
 
-def _init(params: Any, *, inner: GradientTransformation, groups: Groups, update_norm: bool) -> dict[str, Any]:
+def _init(
+    params: Any, *, inner: GradientTransformation, groups: Groups, update_norm: bool
+) -> dict[str, Any]:
     kinds = NORMS if update_norm else NORMS[:2]
-    names = [name if group is None else f"{name}/{group}" for name in kinds for group in (None, *_group_names(groups))]
+    names = [
+        name if group is None else f"{name}/{group}"
+        for name in kinds
+        for group in (None, *_group_names(groups))
+    ]
     names += ["clip_rate"] if _clips(inner) else []
-    return beside(inner.init_slots(params), "metrics", {name: jnp.zeros((), jnp.result_type(float)) for name in names})
+    return beside(
+        inner.init_slots(params),
+        "metrics",
+        {name: jnp.zeros((), jnp.result_type(float)) for name in names},
+    )
 
 
 def _norms(name: str, tree: Any, groups: Groups) -> dict[str, jax.Array]:
     """The norm of a tree, and of each group of its arrays."""
     leaves = leaves_of(tree)
     chosen = [index for index, value in enumerate(leaves.values) if is_inexact(value)]
-    squares = map_arrays(sum_of_squares, [as_array(leaves.values[index]) for index in chosen]) if chosen else []
+    squares = (
+        map_arrays(sum_of_squares, [as_array(leaves.values[index]) for index in chosen])
+        if chosen
+        else []
+    )
     found = {name: jnp.sqrt(sum_scalars(squares))}
     if not groups:
         return found
     group_of = labels(groups, leaves, _group_names(groups), "with_metrics")
     for group in _group_names(groups):
-        members = [square for index, square in zip(chosen, squares, strict=True) if group_of[index] == group]
+        members = [
+            square
+            for index, square in zip(chosen, squares, strict=True)
+            if group_of[index] == group
+        ]
         found[f"{name}/{group}"] = jnp.sqrt(sum_scalars(members))
     return found
 
@@ -67,7 +94,9 @@ def _clip_rate(rate: jax.Array, factors: Sequence[jax.Array], decay: Any, step: 
 
 
 def _after(update: jax.Array, *, known: jax.Array) -> jax.Array:
-    """The update, once a norm is known, which is never below 0: XLA would else copy parameters that are summed while they are written."""
+    """The update, once a norm is known, which is never below 0: XLA would else copy parameters that
+    are summed while they are written.
+    """
     return jnp.where(known < 0, jnp.zeros_like(update), update)
 
 
@@ -93,7 +122,9 @@ def _update(
     factors = [seen[name]["factor"] for name in _clips(inner) if name in seen]
     if factors:
         found["clip_rate"] = _clip_rate(kept["clip_rate"], factors, decay, step)
-    now = {name: found[name].astype(was.dtype) if name in found else was for name, was in kept.items()}
+    now = {
+        name: found[name].astype(was.dtype) if name in found else was for name, was in kept.items()
+    }
     return made, beside(new, "metrics", choose(acts, now, kept))
 
 
@@ -107,23 +138,31 @@ def _report(slots: Any) -> dict[str, Any]:
 
 @definition
 def with_metrics(
-    inner: TransformationLike, groups: Groups = None, decay: Decay = 0.99, *, update_norm: bool = True
+    inner: TransformationLike,
+    groups: Groups = None,
+    decay: Decay = 0.99,
+    *,
+    update_norm: bool = True,
 ) -> GradientTransformation:
-    r"""`inner`, with the norms of gradients, updates and parameters, and the clip rate, kept in the state for `metrics` to show.
+    r"""`inner`, with the norms of gradients, updates and parameters, and the clip rate, kept in the
+    state for `metrics` to show.
 
-    Norms are 2-norms over all arrays, ‖g‖ as it comes in (before a clip inside), ‖u‖ as it goes out, ‖θ‖ before the step; and over
-    each group. The clip rate is the share of steps at which `clip_by_global_norm` or `zclip` shrank the updates, averaged over about
-    1/(1 − β) steps. A norm that a clip or a guard needs as well is computed once.
+    Norms are 2-norms over all arrays, ‖g‖ as it comes in (before a clip inside), ‖u‖ as it goes
+    out, ‖θ‖ before the step; and over each group. The clip rate is the share of steps at which
+    `clip_by_global_norm` or `zclip` shrank the updates, averaged over about 1/(1 − β) steps. A norm
+    that a clip or a guard needs as well is computed once.
 
-    When: always, in a training that is watched: beside the gradients of a batch its sums do not show. When not: on a CPU, where an update
-    is most of a step; ‖u‖ then needs all updates in memory, which otherwise never are (`update_norm=False` leaves it out).
+    When: always, in a training that is watched: beside the gradients of a batch its sums do not
+    show. When not: on a CPU, where an update is most of a step; ‖u‖ then needs all updates in
+    memory, which otherwise never are (`update_norm=False` leaves it out).
 
-    Put it directly around the chain that has the clip, and `guard` and `accumulate` around it: then the gradients are those of
-    whole batches, and what was skipped does not show.
+    Put it directly around the chain that has the clip, and `guard` and `accumulate` around it: then
+    the gradients are those of whole batches, and what was skipped does not show.
 
     Args:
       inner: the transformation.
-      groups: rules `[(pattern, group), ...]` as for `partition`: norms of each group as well, under `grad_norm/group`; None: none.
+      groups: rules `[(pattern, group), ...]` as for `partition`: norms of each group as well, under
+        `grad_norm/group`; None: none.
       decay: β in [0, 1), of the clip rate; 0.99.
       update_norm: whether to take ‖u‖.
 
@@ -131,8 +170,8 @@ def with_metrics(
       MissingParamsError: `update` is called without parameters.
       SelectionError: a rule of `groups` matches no leaf, or a leaf is claimed by none.
 
-    State: that of `inner`, and beside it under "metrics" the numbers `grad_norm`, `param_norm`, `update_norm`, as many for each group, and
-    with a clip inside `clip_rate`.
+    State: that of `inner`, and beside it under "metrics" the numbers `grad_norm`, `param_norm`,
+    `update_norm`, as many for each group, and with a clip inside `clip_rate`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)))
@@ -143,7 +182,10 @@ def with_metrics(
 
     See also: `metrics`, `monitor`.
     """
-    if groups is not None and not all(isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[1], str) for rule in groups):
+    if groups is not None and not all(
+        isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[1], str)
+        for rule in groups
+    ):
         raise SelectionError(
             f"with_metrics: groups = {groups!r} are no rules; give [(pattern, group), ...], such as [('bias$', 'biases'), ('.*', 'rest')]"
         )

@@ -1,4 +1,6 @@
-"""The compilers are shared with the benchmarks, whose package sets the environment that they need before jax is imported."""
+"""The compilers are shared with the benchmarks, whose package sets the environment that they need
+before jax is imported.
+"""
 
 import sys
 from pathlib import Path

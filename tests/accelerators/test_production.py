@@ -1,4 +1,6 @@
-"""accumulate and guard as the TPU and GPU compilers see them, on GPT-2 small: donated steps need nothing beside their arguments."""
+"""accumulate and guard as the TPU and GPU compilers see them, on GPT-2 small: donated steps need
+nothing beside their arguments.
+"""
 
 import functools
 import math
@@ -30,26 +32,47 @@ COPY = re.compile(r" = \(?f32\[([\d,]+)\]\S* .*?copy(?:-start)?\(")
 @functools.cache
 def compiled(platform: str, name: str) -> tuple[Counts, str]:
     tx = STEPS[name]
-    found = compile_for(platform, jitted_step(gradtx, tx), TREE, jax.eval_shape(tx.init, TREE), TREE)
+    found = compile_for(
+        platform, jitted_step(gradtx, tx), TREE, jax.eval_shape(tx.init, TREE), TREE
+    )
     return counts(platform, found), found.as_text()
 
 
 def large_copies(text: str) -> list[str]:
-    """The copies of matrices; those into and out of the fast memory of a TPU, S(1), are made on purpose."""
+    """The copies of matrices; those into and out of the fast memory of a TPU, S(1), are made on
+    purpose.
+    """
     found = ((line, COPY.search(line)) for line in text.splitlines() if "S(1)" not in line)
-    return [line for line, shape in found if shape and math.prod(map(int, shape[1].split(","))) >= SMALLEST]
+    return [
+        line
+        for line, shape in found
+        if shape and math.prod(map(int, shape[1].split(","))) >= SMALLEST
+    ]
 
 
 @pytest.mark.parametrize(
-    ("platform", "name"), [("tpu", "accumulate"), ("tpu", "guard"), ("tpu", "guard, spikes"), ("cuda", "accumulate"), ("cuda", "guard")]
+    ("platform", "name"),
+    [
+        ("tpu", "accumulate"),
+        ("tpu", "guard"),
+        ("tpu", "guard, spikes"),
+        ("cuda", "accumulate"),
+        ("cuda", "guard"),
+    ],
 )
 def test_donated_step(platform: str, name: str):
-    """With a limit that hangs on the past, XLA:TPU reads ahead as it does behind a clip, and for that keeps as much."""
+    """With a limit that hangs on the past, XLA:TPU reads ahead as it does behind a clip, and for
+    that keeps as much.
+    """
     found, text = compiled(platform, name)
-    print(f"\n{platform}, {name}: {found}, temporaries {found.temp_bytes / BYTES:.2e} of the parameters")
+    print(
+        f"\n{platform}, {name}: {found}, temporaries {found.temp_bytes / BYTES:.2e} of the parameters"
+    )
     assert not large_copies(text)
     assert found.temp_bytes <= (
-        0.01 * BYTES if name != "guard, spikes" else measured("tpu", "gpt2_small", "clip + adamw", "gradtx").temp_bytes
+        0.01 * BYTES
+        if name != "guard, spikes"
+        else measured("tpu", "gpt2_small", "clip + adamw", "gradtx").temp_bytes
     )
     tx: Any = STEPS[name]
     arrays = [leaf for leaf in jax.tree.leaves((TREE, jax.eval_shape(tx.init, TREE))) if leaf.ndim]
@@ -67,4 +90,6 @@ def test_copies_would_be_seen():
     assert large_copies("  %copy.4 = f32[768,768]{1,0} copy(%x)") and large_copies(
         "  %c = (f32[768,768]{1,0}, f32[768,768]{1,0}, u32[]) copy-start(%x)"
     )
-    assert not large_copies("  %copy.4 = f32[768]{0} copy(%x)") and not large_copies("  %copy.4 = f32[768,768]{1,0:T(8,128)S(1)} copy(%x)")
+    assert not large_copies("  %copy.4 = f32[768]{0} copy(%x)") and not large_copies(
+        "  %copy.4 = f32[768,768]{1,0:T(8,128)S(1)} copy(%x)"
+    )

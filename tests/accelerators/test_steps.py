@@ -1,4 +1,6 @@
-"""The training step as the TPU and GPU compilers see it: one kernel per leaf, no copies, everything updated in place."""
+"""The training step as the TPU and GPU compilers see it: one kernel per leaf, no copies, everything
+updated in place.
+"""
 
 from typing import Any
 
@@ -12,7 +14,9 @@ from benchmarks.steps import jitted_step, update_and_apply
 from benchmarks.trees import TREES, parameter_count
 
 CASES = [key for key in BARS if key[1:] != ("500_leaves", "clip + adamw")]
-"""The clipped step of 500 leaves compiles for 20 seconds, and is left to the benchmark; so is Optax's 500-leaf step for a TPU."""
+"""The clipped step of 500 leaves compiles for 20 seconds, and is left to the benchmark; so is
+Optax's 500-leaf step for a TPU.
+"""
 
 BYTES = 4
 
@@ -23,7 +27,9 @@ def hold(counts: Counts, bar: Bar) -> None:
 
 
 def hold_in_place(counts: Counts, platform: str, tree: Any) -> None:
-    """Parameters, both moments and the count are updated in place; a TPU pads arrays, a GPU does not."""
+    """Parameters, both moments and the count are updated in place; a TPU pads arrays, a GPU does
+    not.
+    """
     owned = 3 * parameter_count(tree) * BYTES + BYTES
     assert counts.aliased == 3 * len(jax.tree.leaves(tree)) + 1
     assert counts.alias_bytes == owned if platform == "cuda" else counts.alias_bytes >= owned
@@ -44,7 +50,10 @@ def test_step_is_within_its_bar(platform: str, tree: str, optimizer: str):
     assert platform == "tpu" or found.copies == 0
 
 
-@pytest.mark.parametrize(("platform", "tree", "optimizer"), [key for key in CASES if key != ("tpu", "500_leaves", "adamw")])
+@pytest.mark.parametrize(
+    ("platform", "tree", "optimizer"),
+    [key for key in CASES if key != ("tpu", "500_leaves", "adamw")],
+)
 def test_step_costs_no_more_than_that_of_optax(platform: str, tree: str, optimizer: str):
     mine, theirs = (measured(platform, tree, optimizer, library) for library in ("gradtx", "optax"))
     print(f"\ngradtx {mine}\noptax  {theirs}")
@@ -55,17 +64,26 @@ def test_step_costs_no_more_than_that_of_optax(platform: str, tree: str, optimiz
 
 def lowered(platform: str, tx: gradtx.GradientTransformation) -> str:
     tree = TREES["gpt2_small"]()
-    return jitted_step(gradtx, tx).trace(tree, jax.eval_shape(tx.init, tree), tree).lower(lowering_platforms=(platform,)).as_text()
+    return (
+        jitted_step(gradtx, tx)
+        .trace(tree, jax.eval_shape(tx.init, tree), tree)
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+    )
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_replaced_definition_makes_the_same_step(platform: str):
     """`replace` changes a number, not the program."""
-    assert lowered(platform, gradtx.replace(gradtx.adamw(1.0), learning_rate=1e-3)) == lowered(platform, gradtx.adamw(1e-3))
+    assert lowered(platform, gradtx.replace(gradtx.adamw(1.0), learning_rate=1e-3)) == lowered(
+        platform, gradtx.adamw(1e-3)
+    )
 
 
 def step_at(params: Any, state: Any, grads: Any, learning_rate: Any) -> Any:
-    return update_and_apply(gradtx, gradtx.replace(gradtx.adamw(1.0), learning_rate=learning_rate), params, state, grads)
+    return update_and_apply(
+        gradtx, gradtx.replace(gradtx.adamw(1.0), learning_rate=learning_rate), params, state, grads
+    )
 
 
 def step_of(params: Any, state: Any, grads: Any, tx: gradtx.GradientTransformation) -> Any:
@@ -74,18 +92,28 @@ def step_of(params: Any, state: Any, grads: Any, tx: gradtx.GradientTransformati
 
 @pytest.mark.parametrize(
     ("platform", "step", "argument", "scalar_kernels"),
-    [("tpu", step_at, 1e-3, 0), ("cuda", step_at, 1e-3, 0), ("cuda", step_of, gradtx.adamw(1e-3), 2)],
+    [
+        ("tpu", step_at, 1e-3, 0),
+        ("cuda", step_at, 1e-3, 0),
+        ("cuda", step_of, gradtx.adamw(1e-3), 2),
+    ],
     ids=["tpu, learning rate", "cuda, learning rate", "cuda, definition"],
 )
-def test_one_program_for_every_learning_rate(platform: str, step: Any, argument: Any, scalar_kernels: int):
-    """A learning rate as an argument of the step costs nothing, a whole definition two scalar kernels, 1 − β1 and 1 − β2.
+def test_one_program_for_every_learning_rate(
+    platform: str, step: Any, argument: Any, scalar_kernels: int
+):
+    """A learning rate as an argument of the step costs nothing, a whole definition two scalar
+    kernels, 1 − β1 and 1 − β2.
 
-    On a TPU the whole definition makes as many kernels, and XLA tiles one of 14 operands otherwise than one of 11:
-    it estimates 9.09 million cycles, not 8.21, so only the learning rate is held to the bar there.
-    """
+    On a TPU the whole definition makes as many kernels, and XLA tiles one of 14 operands otherwise
+    than one of 11: it estimates 9.09 million cycles, not 8.21, so only the learning rate is held to
+    the bar there."""
     tree = TREES["gpt2_small"]()
     state = jax.eval_shape(gradtx.adamw(1.0).init, tree)
-    found = counts(platform, compile_for(platform, jax.jit(step, donate_argnums=(0, 1)), tree, state, tree, argument))
+    found = counts(
+        platform,
+        compile_for(platform, jax.jit(step, donate_argnums=(0, 1)), tree, state, tree, argument),
+    )
     print(f"\n{platform}, {step.__name__}: {found}")
     bar = BARS[platform, "gpt2_small", "adamw"]
     hold(found, bar._replace(kernels=bar.kernels + scalar_kernels))

@@ -1,4 +1,6 @@
-"""State in fewer bits as the TPU and GPU compilers see it: one kernel per matrix, nothing in memory beside the arguments."""
+"""State in fewer bits as the TPU and GPU compilers see it: one kernel per matrix, nothing in memory
+beside the arguments.
+"""
 
 import functools
 from typing import Any
@@ -36,20 +38,28 @@ def compiled(platform: str, name: str) -> tuple[Counts, str]:
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_one_kernel_per_matrix(platform: str, name: str) -> None:
-    """A Pallas kernel for each, in which everything is updated in place; beside it only scalars, of the step and its schedule."""
+    """A Pallas kernel for each, in which everything is updated in place; beside it only scalars, of
+    the step and its schedule.
+    """
     found, text = compiled(platform, name)
     target = "tpu_custom_call" if platform == "tpu" else "__gpu$xla.gpu.triton"
     print(f"\n{platform}, {name}: {found}")
     assert text.count(f'custom_call_target="{target}"') == len(TREE)
     assert found.kernels <= (1 if platform == "tpu" else len(TREE) + 4)
     assert found.temp_bytes <= 0.02 * BYTES
-    arrays = [leaf for leaf in jax.tree.leaves((TREE, jax.eval_shape(STEPS[name].init, TREE))) if leaf.ndim]
+    arrays = [
+        leaf
+        for leaf in jax.tree.leaves((TREE, jax.eval_shape(STEPS[name].init, TREE)))
+        if leaf.ndim
+    ]
     assert found.aliased >= len(arrays) and "f32[768,2304]{1,0} copy(" not in text
 
 
 @pytest.mark.parametrize("name", ["bf16", "packed16"])
 def test_sixteen_bits_are_fewer_cycles(name: str) -> None:
-    """XLA's estimate for a TPU; on these two matrices a little more of it is overhead than on GPT-2 small, which the benchmark takes."""
+    """XLA's estimate for a TPU; on these two matrices a little more of it is overhead than on GPT-2
+    small, which the benchmark takes.
+    """
     found, plain = compiled("tpu", name)[0], compiled("tpu", "float32")[0]
     print(f"\n{name}: {found.cycles / plain.cycles:.3f} of the cycles in float32")
     assert found.cycles <= (CYCLES + 0.03) * plain.cycles

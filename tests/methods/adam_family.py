@@ -30,36 +30,63 @@ def deprecated(*args: Any, **kwargs: Any) -> Any:
 
 
 METHODS: dict[str, Method] = {
-    "scale_by_adamax": Method(gradtx.scale_by_adamax(**PLAIN), each(ref.adamax, **PLAIN), optax.scale_by_adamax(**PLAIN)),
+    "scale_by_adamax": Method(
+        gradtx.scale_by_adamax(**PLAIN), each(ref.adamax, **PLAIN), optax.scale_by_adamax(**PLAIN)
+    ),
     "adamax": Method(gradtx.adamax(rate), descend(each(ref.adamax), rate), optax.adamax(rate)),
-    "adamaxw": Method(gradtx.adamaxw(rate, weight_decay=0.1), descend(each(ref.adamax), rate, 0.1), optax.adamaxw(rate, weight_decay=0.1)),
+    "adamaxw": Method(
+        gradtx.adamaxw(rate, weight_decay=0.1),
+        descend(each(ref.adamax), rate, 0.1),
+        optax.adamaxw(rate, weight_decay=0.1),
+    ),
     "scale_by_belief": Method(
         gradtx.scale_by_belief(**COMMON, nesterov=True),
         each(ref.belief, **COMMON, nesterov=True),
         optax.scale_by_belief(**COMMON, nesterov=True),
     ),
-    "adabelief": Method(gradtx.adabelief(rate), descend(each(ref.belief), rate), optax.adabelief(rate)),
+    "adabelief": Method(
+        gradtx.adabelief(rate), descend(each(ref.belief), rate), optax.adabelief(rate)
+    ),
     "scale_by_amsgrad": Method(
         gradtx.scale_by_amsgrad(**COMMON, bias_correction_nu=False),
         each(ref.amsgrad, **COMMON, correct_nu=False),
         optax.scale_by_amsgrad(**COMMON, bias_correction_nu=False),
     ),
-    "amsgrad": Method(gradtx.amsgrad(rate, b2=0.9), descend(each(ref.amsgrad, b2=0.9), rate), optax.amsgrad(rate, b2=0.9)),
-    "amsgrad/max first": Method(
-        gradtx.amsgrad(0.1, **COMMON, **MAX_FIRST), descend(each(ref.amsgrad, **COMMON, correct_mu=False, max_first=True), 0.1)
+    "amsgrad": Method(
+        gradtx.amsgrad(rate, b2=0.9),
+        descend(each(ref.amsgrad, b2=0.9), rate),
+        optax.amsgrad(rate, b2=0.9),
     ),
-    "scale_by_nadam": Method(gradtx.scale_by_nadam(**COMMON, momentum_decay=0.5), each(ref.nadam, **COMMON, psi=0.5)),
-    "nadam": Method(gradtx.nadam(rate, 0.8), descend(each(adam, b1=0.8, nesterov=True), rate), optax.nadam(rate, 0.8)),
-    "nadam/momentum_decay": Method(gradtx.nadam(0.1, momentum_decay=0.004), descend(each(ref.nadam), 0.1)),
+    "amsgrad/max first": Method(
+        gradtx.amsgrad(0.1, **COMMON, **MAX_FIRST),
+        descend(each(ref.amsgrad, **COMMON, correct_mu=False, max_first=True), 0.1),
+    ),
+    "scale_by_nadam": Method(
+        gradtx.scale_by_nadam(**COMMON, momentum_decay=0.5), each(ref.nadam, **COMMON, psi=0.5)
+    ),
+    "nadam": Method(
+        gradtx.nadam(rate, 0.8),
+        descend(each(adam, b1=0.8, nesterov=True), rate),
+        optax.nadam(rate, 0.8),
+    ),
+    "nadam/momentum_decay": Method(
+        gradtx.nadam(0.1, momentum_decay=0.004), descend(each(ref.nadam), 0.1)
+    ),
     "nadamw": Method(
-        gradtx.nadamw(0.1, **COMMON, weight_decay=0.1), descend(NADAM, 0.1, 0.1), optax.nadamw(0.1, **COMMON, weight_decay=0.1)
+        gradtx.nadamw(0.1, **COMMON, weight_decay=0.1),
+        descend(NADAM, 0.1, 0.1),
+        optax.nadamw(0.1, **COMMON, weight_decay=0.1),
     ),
     "scale_by_radam": Method(
         gradtx.scale_by_radam(**COMMON, threshold=7.0, nesterov=True),
         each(ref.radam, **COMMON, threshold=7.0, nesterov=True),
         optax.scale_by_radam(**COMMON, threshold=7.0, nesterov=True),
     ),
-    "radam": Method(gradtx.radam(rate, b2=0.99), descend(each(ref.radam, b2=0.99), rate), optax.radam(rate, b2=0.99)),
+    "radam": Method(
+        gradtx.radam(rate, b2=0.99),
+        descend(each(ref.radam, b2=0.99), rate),
+        optax.radam(rate, b2=0.99),
+    ),
     "scale_by_yogi": Method(
         gradtx.scale_by_yogi(**COMMON, initial_accumulator_value=0.3),
         each(ref.yogi, **COMMON, start=0.3),
@@ -77,7 +104,8 @@ METHODS: dict[str, Method] = {
         optax.novograd(rate, weight_decay=0.1),
     ),
     "novograd/decoupled": Method(
-        gradtx.novograd(0.1, weight_decay=0.1, decay_form="decoupled"), descend(each(ref.novograd, eps=1e-6), 0.1, 0.1)
+        gradtx.novograd(0.1, weight_decay=0.1, decay_form="decoupled"),
+        descend(each(ref.novograd, eps=1e-6), 0.1, 0.1),
     ),
     "scale_by_adan": Method(
         gradtx.scale_by_adan(0.6, 0.9, 0.8, 0.01, 0.02),
@@ -90,7 +118,9 @@ METHODS: dict[str, Method] = {
         optax.adan(rate, weight_decay=0.1),
     ),
     "adan/paper": Method(
-        gradtx.adan(0.3, eps_root=0.0, weight_decay=0.5, difference_weight=0.92, decay_form="proximal"),
+        gradtx.adan(
+            0.3, eps_root=0.0, weight_decay=0.5, difference_weight=0.92, decay_form="proximal"
+        ),
         after(each(ref.adan), each(proximal, weight_decay=0.5, learning_rate=0.3)),
     ),
     "scale_by_optimistic_gradient": Method(
@@ -104,7 +134,9 @@ METHODS: dict[str, Method] = {
         optax.optimistic_gradient_descent(rate, 0.3, 0.4),
     ),
     "optimistic_adam": Method(
-        gradtx.optimistic_adam(0.1, **COMMON), descend(after(NADAM, each(ref.optimistic)), 0.1), deprecated(0.1, **COMMON)
+        gradtx.optimistic_adam(0.1, **COMMON),
+        descend(after(NADAM, each(ref.optimistic)), 0.1),
+        deprecated(0.1, **COMMON),
     ),
     "optimistic_adam/optimism": Method(
         gradtx.optimistic_adam(0.1, 0.04, **COMMON),
@@ -117,17 +149,28 @@ METHODS: dict[str, Method] = {
         optax.optimistic_adam_v2(rate, alpha=0.3, beta=0.4, **COMMON),
     ),
     "scale_by_laprop": Method(gradtx.scale_by_laprop(**COMMON), each(ref.laprop, **COMMON)),
-    "laprop": Method(gradtx.laprop(rate, weight_decay=0.1), descend(each(ref.laprop, eps=1e-15), rate, 0.1)),
-    "scale_by_stable_adamw": Method(
-        gradtx.scale_by_stable_adamw(**PLAIN, weight_decay=0.1, mask=everywhere), each(ref.stable_adamw, **PLAIN, weight_decay=0.1)
+    "laprop": Method(
+        gradtx.laprop(rate, weight_decay=0.1), descend(each(ref.laprop, eps=1e-15), rate, 0.1)
     ),
-    "stable_adamw": Method(gradtx.stable_adamw(rate, weight_decay=0.05), descend(each(ref.stable_adamw, weight_decay=0.05), rate)),
+    "scale_by_stable_adamw": Method(
+        gradtx.scale_by_stable_adamw(**PLAIN, weight_decay=0.1, mask=everywhere),
+        each(ref.stable_adamw, **PLAIN, weight_decay=0.1),
+    ),
+    "stable_adamw": Method(
+        gradtx.stable_adamw(rate, weight_decay=0.05),
+        descend(each(ref.stable_adamw, weight_decay=0.05), rate),
+    ),
     "stable_adamw/decoupled": Method(
         gradtx.stable_adamw(0.1, weight_decay=0.1, decay_form="decoupled"),
         descend(after(each(ref.stable_adamw), each(decay_weights, weight_decay=0.1)), 0.1),
     ),
     "scale_by_grams": Method(gradtx.scale_by_grams(**COMMON), each(ref.grams, **COMMON)),
     "grams": Method(gradtx.grams(rate, weight_decay=0.1), descend(each(ref.grams), rate, 0.1)),
-    "scale_by_adam_mini": Method(gradtx.scale_by_adam_mini(**PLAIN, output_axis=0), each(ref.adam_mini, **PLAIN, block=columns)),
-    "adam_mini": Method(gradtx.adam_mini(rate, weight_decay=0.05), descend(each(ref.adam_mini), rate, 0.05)),
+    "scale_by_adam_mini": Method(
+        gradtx.scale_by_adam_mini(**PLAIN, output_axis=0),
+        each(ref.adam_mini, **PLAIN, block=columns),
+    ),
+    "adam_mini": Method(
+        gradtx.adam_mini(rate, weight_decay=0.05), descend(each(ref.adam_mini), rate, 0.05)
+    ),
 }

@@ -1,4 +1,6 @@
-"""Methods that are evaluated at averages of the parameters; what they are evaluated at is compared in tests/test_eval_params.py."""
+"""Methods that are evaluated at averages of the parameters; what they are evaluated at is compared
+in tests/test_eval_params.py.
+"""
 
 from typing import Any
 

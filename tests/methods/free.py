@@ -30,7 +30,8 @@ def penalized(method: Any, **hyperparams: Any) -> Any:
     return after(each(decay_weights, weight_decay=0.1), functools.partial(method, **hyperparams))
 
 
-# The first distances are large, 0.01 to 0.1: a way of 1e-6 from parameters of size 1 is the rounding of float32. The estimates
+# The first distances are large, 0.01 to 0.1: a way of 1e-6 from parameters of size 1 is the
+# rounding of float32. The estimates
 # grow within the steps compared.
 PRODIGY: dict[str, Any] = {
     "beta3": 0.7,
@@ -43,15 +44,41 @@ PRODIGY: dict[str, Any] = {
 DADAPT: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-3, "estim_lr0": 0.02, "weight_decay": 0.1}
 # Steps that reach the longest and steps that do not.
 MOMO: dict[str, Any] = {"learning_rate": 0.1, "lower_bound": -1.0, "weight_decay": 0.1}
-MOMO_ADAM: dict[str, Any] = {"learning_rate": 0.2, "b1": 0.8, "b2": 0.95, "lower_bound": -0.5, "weight_decay": 0.1}
-ADAPTS: dict[str, Any] = {"learning_rate": 0.1, "lower_bound": 1.5, "weight_decay": 0.1, "adapt_lower_bound": True}
+MOMO_ADAM: dict[str, Any] = {
+    "learning_rate": 0.2,
+    "b1": 0.8,
+    "b2": 0.95,
+    "lower_bound": -0.5,
+    "weight_decay": 0.1,
+}
+ADAPTS: dict[str, Any] = {
+    "learning_rate": 0.1,
+    "lower_bound": 1.5,
+    "weight_decay": 0.1,
+    "adapt_lower_bound": True,
+}
 MECHANIC: dict[str, Any] = {"weight_decay": 0.5, "eps": 1e-3, "s_init": 1.0, "num_betas": 3}
 
 METHODS: dict[str, Method] = {
-    "prodigy": Method(gradtx.prodigy(estim_lr0=0.01), functools.partial(ref.prodigy, d0=0.01), contrib.prodigy(estim_lr0=0.01)),
+    "prodigy": Method(
+        gradtx.prodigy(estim_lr0=0.01),
+        functools.partial(ref.prodigy, d0=0.01),
+        contrib.prodigy(estim_lr0=0.01),
+    ),
     "prodigy/safeguard": Method(
         gradtx.prodigy(slow, (0.8, 0.95), **PRODIGY),
-        functools.partial(ref.prodigy, eta=slow, b1=0.8, b2=0.95, b3=0.7, eps=1e-2, d0=0.02, coef=4.0, weight_decay=0.1, safeguard=True),
+        functools.partial(
+            ref.prodigy,
+            eta=slow,
+            b1=0.8,
+            b2=0.95,
+            b3=0.7,
+            eps=1e-2,
+            d0=0.02,
+            coef=4.0,
+            weight_decay=0.1,
+            safeguard=True,
+        ),
         contrib.prodigy(slow, (0.8, 0.95), **PRODIGY),
     ),
     "dadapt_adamw": Method(
@@ -65,7 +92,9 @@ METHODS: dict[str, Method] = {
         contrib.dog(rate, ("distance", 0.1), 1e-2, weight_decay=0.1),
     ),
     "dog/heuristic": Method(
-        gradtx.dog(init_step=("heuristic", 0.01)), functools.partial(ref.dog, first=0.01), contrib.dog(init_step=("heuristic", 0.01))
+        gradtx.dog(init_step=("heuristic", 0.01)),
+        functools.partial(ref.dog, first=0.01),
+        contrib.dog(init_step=("heuristic", 0.01)),
     ),
     "dog/learning_rate": Method(
         gradtx.dog(init_step=("learning_rate", 0.1)),
@@ -96,13 +125,18 @@ METHODS: dict[str, Method] = {
         extra=loss,
     ),
     "momo": Method(
-        gradtx.momo(**MOMO), functools.partial(ref.momo, eta=0.1, bound=-1.0, weight_decay=0.1), contrib.momo(**MOMO), extra=loss
+        gradtx.momo(**MOMO),
+        functools.partial(ref.momo, eta=0.1, bound=-1.0, weight_decay=0.1),
+        contrib.momo(**MOMO),
+        extra=loss,
     ),
     "momo/adapt": Method(
         gradtx.momo(**ADAPTS),
         functools.partial(ref.momo, eta=0.1, bound=1.5, weight_decay=0.1, adapt=True),
         contrib.momo(**ADAPTS),
-        float32=1e-4,  # the model less its lower bound, which follows the model: the step is a difference of near equals
+        # the model less its lower bound, which follows the model: the step is a difference of near
+        # equals
+        float32=1e-4,
         extra=loss,
     ),
     "momo_adam": Method(
@@ -113,7 +147,9 @@ METHODS: dict[str, Method] = {
     ),
     "momo_adam/adapt": Method(
         gradtx.momo_adam(**ADAPTS, b1=0.8, b2=0.95),
-        functools.partial(ref.momo_adam, eta=0.1, b1=0.8, b2=0.95, bound=1.5, weight_decay=0.1, adapt=True),
+        functools.partial(
+            ref.momo_adam, eta=0.1, b1=0.8, b2=0.95, bound=1.5, weight_decay=0.1, adapt=True
+        ),
         contrib.momo_adam(**ADAPTS, b1=0.8, b2=0.95),
         float32=5e-5,  # as momo/adapt
         extra=loss,
@@ -132,8 +168,11 @@ METHODS: dict[str, Method] = {
     ),
     "mechanize": Method(
         gradtx.mechanize(gradtx.adamw(rate, weight_decay=0.1), **MECHANIC),
-        ref.mechanic(descend(each(core.adam), rate, 0.1), weight_decay=0.5, eps=1e-3, s_init=1.0, betas=3),
+        ref.mechanic(
+            descend(each(core.adam), rate, 0.1), weight_decay=0.5, eps=1e-3, s_init=1.0, betas=3
+        ),
         contrib.mechanize(optax.adamw(rate, weight_decay=0.1), **MECHANIC),
-        float32=3e-4,  # gains are inner products that cancel, of ways that are differences of parameters
+        # gains are inner products that cancel, of ways that are differences of parameters
+        float32=3e-4,
     ),
 }

@@ -26,7 +26,9 @@ def tokens(step: int, params: Any, grads: Any) -> dict[str, Any]:
 
 
 def clipped(learning_rate: Any) -> Any:
-    return gradtx.chain(gradtx.clip_by_global_norm(2.0), gradtx.adamw(learning_rate, weight_decay=0.1))
+    return gradtx.chain(
+        gradtx.clip_by_global_norm(2.0), gradtx.adamw(learning_rate, weight_decay=0.1)
+    )
 
 
 def clipped_optax(learning_rate: Any) -> Any:
@@ -75,7 +77,9 @@ METHODS: dict[str, Method] = {
         breaks=("contained",),  # the same
     ),
     "guard/all": Method(
-        gradtx.guard(gradtx.sgd(slowly, momentum=0.9), max_norm=6.0, zscore=1.0, decay=0.9, warmup_steps=5),
+        gradtx.guard(
+            gradtx.sgd(slowly, momentum=0.9), max_norm=6.0, zscore=1.0, decay=0.9, warmup_steps=5
+        ),
         own.guard(descend(each(ref.trace, decay=0.9), slowly), 6.0, z=1.0, decay=0.9, warmup=5),
         breaks=("contained",),  # the same
     ),

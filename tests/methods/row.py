@@ -12,8 +12,8 @@ import gradtx
 class Method(NamedTuple):
     """One row.
 
-    The tolerances are relative to the largest entry of an array's update at that step; one that is wider
-    than its default has its reason beside it.
+    The tolerances are relative to the largest entry of an array's update at that step; one that is
+    wider than its default has its reason beside it.
     """
 
     tx: gradtx.GradientTransformation
@@ -22,12 +22,15 @@ class Method(NamedTuple):
     float64: float = 1e-12
     """In x64 against the oracle, and against Optax."""
     float32: float = 1e-5
-    """In float32 against the oracle. Arguments are chosen so that no sum cancels: what is measured is below two thirds of this,
-    compiled with optimising and without, since other processors round otherwise."""
+    """In float32 against the oracle. Arguments are chosen so that no sum cancels: what is measured
+    is below two thirds of this, compiled with optimising and without, since other processors round
+    otherwise."""
     optax64: float = 1e-12
     """In x64 against Optax, where it computes a part in float32."""
     extra: Callable[..., dict[str, Any]] | None = None
-    """`extra(step, params, gradients)`: what `update` and the oracle are told besides, by name; params as a list of arrays."""
+    """`extra(step, params, gradients)`: what `update` and the oracle are told besides, by name;
+    params as a list of arrays.
+    """
     breaks: tuple[str, ...] = ()
     """The laws that it breaks because that is what it is for; a comment beside it says why."""
     copies: str = ""

@@ -1,4 +1,6 @@
-"""State in fewer bits: the reference rounds as the codec does. Arrays are small, so `min_size` is 0."""
+"""State in fewer bits: the reference rounds as the codec does. Arrays are small, so `min_size` is
+0.
+"""
 
 import gradtx
 from tests.methods.row import Method, rate
@@ -8,7 +10,9 @@ from tests.oracles.compose import descend, each
 
 
 def along(rank: int) -> int:
-    """Blocks of 2 in arrays of (3, 4), (4,) and (2, 3, 2): the last axis, whose length is even where that of the last but one is odd."""
+    """Blocks of 2 in arrays of (3, 4), (4,) and (2, 3, 2): the last axis, whose length is even
+    where that of the last but one is odd.
+    """
     return rank - 1
 
 
@@ -16,10 +20,13 @@ METHODS: dict[str, Method] = {
     "stored": Method(
         gradtx.stored(gradtx.adam(rate), "packed16", rounding="nearest", min_size=0),
         descend(each(own.half_adam), rate),
-        float32=2e-2,  # what is a rounding error off may be rounded to the next bfloat16, which is 2⁻⁸ away
+        # what is a rounding error off may be rounded to the next bfloat16, which is 2⁻⁸ away
+        float32=2e-2,
     ),
     "stored/int8": Method(
-        gradtx.stored(gradtx.sgd(rate, momentum=0.9), trace="int8", rounding="nearest", min_size=0, block=2),
+        gradtx.stored(
+            gradtx.sgd(rate, momentum=0.9), trace="int8", rounding="nearest", min_size=0, block=2
+        ),
         descend(each(own.coded_trace, decay=0.9, axis=along, block=2), rate),
         float64=2e-2,  # the same, with codes of 8 bits, which are worked out in float32
         float32=2e-2,
@@ -28,6 +35,8 @@ METHODS: dict[str, Method] = {
     "master_weights": Method(
         gradtx.master_weights(gradtx.adam(rate)),
         descend(each(ref.adam), rate),
-        breaks=("dtypes",),  # updates of parameters in bfloat16 are float32, so that they arrive where they are to
+        breaks=(
+            "dtypes",
+        ),  # updates of parameters in bfloat16 are float32, so that they arrive where they are to
     ),
 }

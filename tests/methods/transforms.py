@@ -22,9 +22,13 @@ METHODS: dict[str, Method] = {
         optax.contrib.scale_by_acprop(0.8, 0.9, 1e-3, 1e-4),
     ),
     "acprop": Method(
-        gradtx.acprop(rate, weight_decay=0.1), descend(each(ref.acprop), rate, 0.1), optax.contrib.acprop(rate, weight_decay=0.1)
+        gradtx.acprop(rate, weight_decay=0.1),
+        descend(each(ref.acprop), rate, 0.1),
+        optax.contrib.acprop(rate, weight_decay=0.1),
     ),
-    "scale_by_adopt": Method(gradtx.scale_by_adopt(), each(ref.adopt), optax.contrib.scale_by_adopt()),
+    "scale_by_adopt": Method(
+        gradtx.scale_by_adopt(), each(ref.adopt), optax.contrib.scale_by_adopt()
+    ),
     "scale_by_adopt/free": Method(
         gradtx.scale_by_adopt(0.8, 0.9, 1e-2, nesterov=True, use_clipping=False),
         each(ref.adopt, b1=0.8, b2=0.9, eps=1e-2, nesterov=True, bound=lambda count: float("inf")),
@@ -46,7 +50,9 @@ METHODS: dict[str, Method] = {
             eps=1e-3,
             eps_root=1e-4,
         ),
-        optax.contrib.scale_by_ademamix(0.8, 0.9, beta3, gradtx.linear_schedule(0.0, 6.0, 10), 1e-3, 1e-4),
+        optax.contrib.scale_by_ademamix(
+            0.8, 0.9, beta3, gradtx.linear_schedule(0.0, 6.0, 10), 1e-3, 1e-4
+        ),
     ),
     "ademamix": Method(
         gradtx.ademamix(rate, 0.6, 0.99, weight_decay=0.1),
@@ -64,7 +70,9 @@ METHODS: dict[str, Method] = {
         optax.contrib.simplified_ademamix(rate, weight_decay=0.1),
     ),
     "mars_correction": Method(
-        gradtx.mars_correction(0.7, 0.1, 2.0), each(ref.mars_correction, b1=0.7, gamma=0.1, k=2.0), copies=WRITES_FIRST
+        gradtx.mars_correction(0.7, 0.1, 2.0),
+        each(ref.mars_correction, b1=0.7, gamma=0.1, k=2.0),
+        copies=WRITES_FIRST,
     ),
     "mars_correction/from_zero": Method(
         gradtx.mars_correction(from_zero=True),
@@ -77,12 +85,23 @@ METHODS: dict[str, Method] = {
     ),
     "zclip": Method(gradtx.zclip(), ref.zclip),
     "zclip/soon": Method(
-        gradtx.zclip(0.8, 0.7, 4, 4.4, 0.2), functools.partial(ref.zclip, threshold=0.8, decay=0.7, warmup=4, k=4.4, eps=0.2)
+        gradtx.zclip(0.8, 0.7, 4, 4.4, 0.2),
+        functools.partial(ref.zclip, threshold=0.8, decay=0.7, warmup=4, k=4.4, eps=0.2),
     ),
-    "mars": Method(gradtx.mars(rate, weight_decay=0.05), descend(each(ref.mars), rate, 0.05), copies=WRITES_FIRST),
+    "mars": Method(
+        gradtx.mars(rate, weight_decay=0.05),
+        descend(each(ref.mars), rate, 0.05),
+        copies=WRITES_FIRST,
+    ),
     # noise; a variance of 0 leaves what is certain, tests/test_transforms.py looks at the rest
-    "add_noise": Method(gradtx.add_noise(0.0, 0.55, key=3), each(core.identity), optax.add_noise(0.0, 0.55, key=3)),
-    "noisy_sgd": Method(gradtx.noisy_sgd(rate, eta=0.0, seed=3), descend(each(core.identity), rate), optax.noisy_sgd(rate, eta=0.0, key=3)),
+    "add_noise": Method(
+        gradtx.add_noise(0.0, 0.55, key=3), each(core.identity), optax.add_noise(0.0, 0.55, key=3)
+    ),
+    "noisy_sgd": Method(
+        gradtx.noisy_sgd(rate, eta=0.0, seed=3),
+        descend(each(core.identity), rate),
+        optax.noisy_sgd(rate, eta=0.0, key=3),
+    ),
     # constraints, bundles, functions
     "zero_nans": Method(
         gradtx.zero_nans(),
@@ -96,25 +115,47 @@ METHODS: dict[str, Method] = {
         optax.chain(optax.scale(-0.5), optax.keep_params_nonnegative()),
     ),
     "apply_every": Method(gradtx.apply_every(3), each(ref.every, k=3), optax.apply_every(3)),
-    "stateless_with_tree_map": Method(gradtx.stateless_with_tree_map(uphill), each(ref.times_param), optax.stateless_with_tree_map(uphill)),
+    "stateless_with_tree_map": Method(
+        gradtx.stateless_with_tree_map(uphill),
+        each(ref.times_param),
+        optax.stateless_with_tree_map(uphill),
+    ),
     # measures
-    "snapshot": Method(gradtx.snapshot("norm", gradtx.global_norm), each(core.identity), optax.snapshot("norm", optax.tree.norm)),
-    "measure_with_ema": Method(gradtx.measure_with_ema(gradtx.global_norm, 0.9), each(core.identity)),
-    "monitor": Method(
-        gradtx.monitor({"norm": gradtx.global_norm, "smooth": gradtx.measure_with_ema(gradtx.global_norm, 0.9)}),
+    "snapshot": Method(
+        gradtx.snapshot("norm", gradtx.global_norm),
         each(core.identity),
-        optax.monitor({"norm": optax.tree.norm, "smooth": optax.measure_with_ema(optax.tree.norm, 0.9)}),
+        optax.snapshot("norm", optax.tree.norm),
+    ),
+    "measure_with_ema": Method(
+        gradtx.measure_with_ema(gradtx.global_norm, 0.9), each(core.identity)
+    ),
+    "monitor": Method(
+        gradtx.monitor(
+            {"norm": gradtx.global_norm, "smooth": gradtx.measure_with_ema(gradtx.global_norm, 0.9)}
+        ),
+        each(core.identity),
+        optax.monitor(
+            {"norm": optax.tree.norm, "smooth": optax.measure_with_ema(optax.tree.norm, 0.9)}
+        ),
     ),
     # wrappers
-    "multi_transform": Method(gradtx.multi_transform({"all": gradtx.adam(0.1)}, groups), descend(each(core.adam), 0.1)),
+    "multi_transform": Method(
+        gradtx.multi_transform({"all": gradtx.adam(0.1)}, groups), descend(each(core.adam), 0.1)
+    ),
     "selective_transform": Method(
         gradtx.selective_transform(gradtx.sgd(0.1, momentum=0.9), freeze_mask=flat),
         descend(each(ref.unless(lambda g: g.ndim == 1, lambda *a: core.trace(*a, decay=0.9))), 0.1),
     ),
     "flatten": Method(
-        gradtx.flatten(gradtx.chain(gradtx.clip_by_block_rms(0.9), gradtx.adamw(0.1, weight_decay=0.1))),
-        ref.as_one_vector(after(each(core.clip_by_block_rms, c=0.9), descend(each(core.adam), 0.1, 0.1))),
-        optax.flatten(optax.chain(optax.clip_by_block_rms(0.9), optax.adamw(0.1, weight_decay=0.1))),
+        gradtx.flatten(
+            gradtx.chain(gradtx.clip_by_block_rms(0.9), gradtx.adamw(0.1, weight_decay=0.1))
+        ),
+        ref.as_one_vector(
+            after(each(core.clip_by_block_rms, c=0.9), descend(each(core.adam), 0.1, 0.1))
+        ),
+        optax.flatten(
+            optax.chain(optax.clip_by_block_rms(0.9), optax.adamw(0.1, weight_decay=0.1))
+        ),
         copies="arrays go into one vector and out of it",
     ),
     "split_real_and_imaginary": Method(

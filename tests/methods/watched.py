@@ -9,7 +9,10 @@ clipped = after(lambda *a: ref.clip_by_global_norm(*a, c=1.0), descend(each(ref.
 
 METHODS: dict[str, Method] = {
     "with_metrics": Method(
-        gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(rate, weight_decay=0.1)), decay=0.9),
+        gradtx.with_metrics(
+            gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(rate, weight_decay=0.1)),
+            decay=0.9,
+        ),
         clipped,
         copies="the norm of the updates needs all of them in memory",
     ),

@@ -48,7 +48,9 @@ def with_loss(step: int, params: Any, grads: Any) -> dict[str, Any]:
     return {"obj_fn": jax.tree_util.Partial(separable)}
 
 
-def times_raw(update: jax.Array, slots: None, param: None, step: jax.Array, *, raw: jax.Array) -> Any:
+def times_raw(
+    update: jax.Array, slots: None, param: None, step: jax.Array, *, raw: jax.Array
+) -> Any:
     return update * raw, slots
 
 
@@ -57,7 +59,12 @@ FACTORS = (1.0, 2.0, -0.5)
 
 def examples(updates: Any, params: Any) -> Any:
     """Three examples from one gradient."""
-    return jax.tree.map(lambda u: jnp.stack([f * u for f in FACTORS]) if jnp.issubdtype(u.dtype, jnp.inexact) else u, updates)
+    return jax.tree.map(
+        lambda u: (
+            jnp.stack([f * u for f in FACTORS]) if jnp.issubdtype(u.dtype, jnp.inexact) else u
+        ),
+        updates,
+    )
 
 
 def slowing(count: Any) -> Any:
@@ -71,26 +78,53 @@ private = contrib.differentially_private_aggregate(4.0, 0.0, jax.random.key(0))
 
 METHODS: dict[str, Method] = {
     "schedule_free": Method(
-        gradtx.schedule_free(gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.sgd(0.2, momentum=0.5)), rate, 0.8, 1.5),
-        own.schedule_free(after(each(decay_weights, weight_decay=0.1), descend(each(ref.trace, decay=0.5), 0.2)), rate, 0.8, 1.5),
-        contrib.schedule_free(optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.2, momentum=0.5)), rate, 0.8, 1.5),
+        gradtx.schedule_free(
+            gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.sgd(0.2, momentum=0.5)),
+            rate,
+            0.8,
+            1.5,
+        ),
+        own.schedule_free(
+            after(each(decay_weights, weight_decay=0.1), descend(each(ref.trace, decay=0.5), 0.2)),
+            rate,
+            0.8,
+            1.5,
+        ),
+        contrib.schedule_free(
+            optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.2, momentum=0.5)),
+            rate,
+            0.8,
+            1.5,
+        ),
     ),
     "schedule_free_sgd": Method(
         gradtx.schedule_free_sgd(0.3, warmup_steps=4, weight_decay=0.1),
         own.schedule_free(descend(each(ref.identity), warmup, 0.1), warmup),
         # a warmup of Optax's own is rounded to float32
-        contrib.schedule_free(optax.chain(optax.add_decayed_weights(0.1), optax.sgd(traced_warmup)), traced_warmup),
+        contrib.schedule_free(
+            optax.chain(optax.add_decayed_weights(0.1), optax.sgd(traced_warmup)), traced_warmup
+        ),
     ),
     "schedule_free_adamw": Method(
         gradtx.schedule_free_adamw(0.1, b1=0.95, b2=0.99, eps=1e-4, weight_decay=0.1),
-        own.schedule_free(descend(each(ref.rms, decay=0.99, eps=1e-4, eps_in_sqrt=False, bias_correction=True), 0.1, 0.1), 0.1, 0.95),
+        own.schedule_free(
+            descend(
+                each(ref.rms, decay=0.99, eps=1e-4, eps_in_sqrt=False, bias_correction=True),
+                0.1,
+                0.1,
+            ),
+            0.1,
+            0.95,
+        ),
         contrib.schedule_free_adamw(0.1, b1=0.95, b2=0.99, eps=1e-4, weight_decay=0.1),
         float32=1e-3,  # y - z is a difference of parameters, and has their rounding
     ),
     "lookahead": Method(
         gradtx.lookahead(gradtx.sgd(rate, momentum=0.9), 4, 0.6),
         own.lookahead(descend(each(ref.trace, decay=0.9), rate), 4, 0.6),
-        float32=2e-3,  # the same; a step back of 1.2e-4 between parameters of 1, which are rounded to 1e-7: 7e-4 here
+        # the same; a step back of 1.2e-4 between parameters of 1, which are rounded to 1e-7: 7e-4
+        # here
+        float32=2e-3,
     ),
     "lookahead/reset": Method(
         gradtx.lookahead(gradtx.adam(rate), 3, 0.5, reset_state=True),
@@ -102,9 +136,15 @@ METHODS: dict[str, Method] = {
         after(descend(each(ref.identity), 0.1), each(own.params_ema, decay=0.6, warmup=True)),
     ),
     "reduce_on_plateau": Method(
-        gradtx.reduce_on_plateau(0.5, patience=2, rtol=0.05, atol=0.02, cooldown=1, accumulation_size=2, min_scale=0.2),
-        functools.partial(own.plateau, factor=0.5, patience=2, rtol=0.05, atol=0.02, cooldown=1, size=2, least=0.2),
-        contrib.reduce_on_plateau(0.5, patience=2, rtol=0.05, atol=0.02, cooldown=1, accumulation_size=2, min_scale=0.2),
+        gradtx.reduce_on_plateau(
+            0.5, patience=2, rtol=0.05, atol=0.02, cooldown=1, accumulation_size=2, min_scale=0.2
+        ),
+        functools.partial(
+            own.plateau, factor=0.5, patience=2, rtol=0.05, atol=0.02, cooldown=1, size=2, least=0.2
+        ),
+        contrib.reduce_on_plateau(
+            0.5, patience=2, rtol=0.05, atol=0.02, cooldown=1, accumulation_size=2, min_scale=0.2
+        ),
         extra=losses,
     ),
     "apply_if_finite": Method(
@@ -144,32 +184,77 @@ METHODS: dict[str, Method] = {
     ),
     "scale_by_asam": Method(gradtx.scale_by_asam(0.1), functools.partial(own.asam, eps=0.1)),
     "hutchinson_estimator_diag_hessian": Method(
-        gradtx.chain(gradtx.hutchinson_estimator_diag_hessian(), gradtx.leafwise(None, times_raw), gradtx.scale(-0.02)),
+        gradtx.chain(
+            gradtx.hutchinson_estimator_diag_hessian(),
+            gradtx.leafwise(None, times_raw),
+            gradtx.scale(-0.02),
+        ),
         own.times_curvature,
         extra=with_loss,
     ),
     "scale_by_sophia": Method(
-        gradtx.scale_by_sophia(eps=0.1, gamma=20.0, clip_threshold=0.8, update_interval=3, bias_correction=False, delay_hessian=False),
-        functools.partial(own.sophia, eps=0.1, gamma=20.0, rho=0.8, k=3, corrected=False, late=False),
+        gradtx.scale_by_sophia(
+            eps=0.1,
+            gamma=20.0,
+            clip_threshold=0.8,
+            update_interval=3,
+            bias_correction=False,
+            delay_hessian=False,
+        ),
+        functools.partial(
+            own.sophia, eps=0.1, gamma=20.0, rho=0.8, k=3, corrected=False, late=False
+        ),
         extra=with_loss,
         copies="a branch keeps its outcome, and what passes through it is copied",
     ),
     "sophia": Method(
-        gradtx.sophia(rate, b1=0.9, b2=0.8, eps=0.05, weight_decay=0.1, gamma=2.0, clip_threshold=0.9, update_interval=4),
-        lambda *a, **told: descend(functools.partial(own.sophia, b1=0.9, b2=0.8, eps=0.05, gamma=2.0, rho=0.9, k=4, **told), rate, 0.1)(*a),
-        contrib.sophia(rate, b1=0.9, b2=0.8, eps=0.05, weight_decay=0.1, gamma=2.0, clip_threshold=0.9, update_interval=4),
+        gradtx.sophia(
+            rate,
+            b1=0.9,
+            b2=0.8,
+            eps=0.05,
+            weight_decay=0.1,
+            gamma=2.0,
+            clip_threshold=0.9,
+            update_interval=4,
+        ),
+        lambda *a, **told: descend(
+            functools.partial(
+                own.sophia, b1=0.9, b2=0.8, eps=0.05, gamma=2.0, rho=0.9, k=4, **told
+            ),
+            rate,
+            0.1,
+        )(*a),
+        contrib.sophia(
+            rate,
+            b1=0.9,
+            b2=0.8,
+            eps=0.05,
+            weight_decay=0.1,
+            gamma=2.0,
+            clip_threshold=0.9,
+            update_interval=4,
+        ),
         extra=with_loss,
         copies="a branch keeps its outcome, and what passes through it is copied",
     ),
-    # their gradients are per example, which those of the laws are not; so each gradient is made into three
+    # their gradients are per example, which those of the laws are not; so each gradient is made
+    # into three
     "differentially_private_aggregate": Method(
         gradtx.chain(gradtx.stateless(examples), gradtx.differentially_private_aggregate(4.0, 0.0)),
         functools.partial(own.private_mean, c=4.0, factors=FACTORS),
         optax.chain(optax.stateless(examples), private),
     ),
     "dpsgd": Method(
-        gradtx.chain(gradtx.stateless(examples), gradtx.dpsgd(rate, 4.0, 0.0, momentum=0.9, nesterov=True)),
-        after(functools.partial(own.private_mean, c=4.0, factors=FACTORS), descend(each(ref.trace, decay=0.9, nesterov=True), rate)),
-        optax.chain(optax.stateless(examples), private, optax.sgd(rate, momentum=0.9, nesterov=True)),  # its dpsgd warns of itself
+        gradtx.chain(
+            gradtx.stateless(examples), gradtx.dpsgd(rate, 4.0, 0.0, momentum=0.9, nesterov=True)
+        ),
+        after(
+            functools.partial(own.private_mean, c=4.0, factors=FACTORS),
+            descend(each(ref.trace, decay=0.9, nesterov=True), rate),
+        ),
+        optax.chain(
+            optax.stateless(examples), private, optax.sgd(rate, momentum=0.9, nesterov=True)
+        ),  # its dpsgd warns of itself
     ),
 }

@@ -13,7 +13,9 @@ def ema(memory, name, x, decay):
 
 def ahead(m, g, b1, t, nesterov):
     """Adam's corrected mean, or Dozat's 2016 look ahead with a constant decay."""
-    return b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t) if nesterov else m / (1 - b1**t)
+    return (
+        b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t) if nesterov else m / (1 - b1**t)
+    )
 
 
 def adamax(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-8):
@@ -24,14 +26,30 @@ def adamax(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-8):
 
 
 def belief(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, nesterov=False):
-    """Zhuang et al. 2020, Algorithm 2: the spread of g around its mean in place of g^2, eps joining it at every step."""
+    """Zhuang et al. 2020, Algorithm 2: the spread of g around its mean in place of g^2, eps joining
+    it at every step.
+    """
     m = ema(memory, "m", g, b1)
     s = memory["s"] = b2 * memory.get("s", 0.0) + (1 - b2) * (g - m) ** 2 + eps_root
     return ahead(m, g, b1, t, nesterov) / (np.sqrt(s / (1 - b2**t)) + eps)
 
 
-def amsgrad(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, correct_mu=True, correct_nu=True, max_first=False):
-    """Reddi et al. 2018, Algorithm 2, with Adam's corrections: of v before its maximum is taken, or of that maximum."""
+def amsgrad(
+    g,
+    w,
+    memory,
+    t,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    correct_mu=True,
+    correct_nu=True,
+    max_first=False,
+):
+    """Reddi et al. 2018, Algorithm 2, with Adam's corrections: of v before its maximum is taken, or
+    of that maximum.
+    """
     m, v = ema(memory, "m", g, b1), ema(memory, "v", g * g, b2)
     fix = 1 - b2**t if correct_nu else 1.0
     memory["top"] = np.maximum(memory.get("top", 0.0), v if max_first else v / fix)
@@ -40,7 +58,9 @@ def amsgrad(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, correct_m
 
 
 def nadam(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, psi=0.004):
-    """Dozat 2016 with the decay of the look-ahead rising to b1, and m averaged with b1 itself, as torch has it."""
+    """Dozat 2016 with the decay of the look-ahead rising to b1, and m averaged with b1 itself, as
+    torch has it.
+    """
     m, v = ema(memory, "m", g, b1), ema(memory, "v", g * g, b2)
     now, after = (b1 * (1 - 0.5 * 0.96 ** (i * psi)) for i in (t, t + 1))
     memory["pi"] = memory.get("pi", 1.0) * now
@@ -80,7 +100,11 @@ def adan(g, w, memory, t, b1=0.98, b2=0.92, b3=0.99, eps=1e-8, eps_root=0.0, c=N
     c = b2 if c is None else c
     d = g - memory.get("g", g)
     memory["g"] = g
-    m, v, n = ema(memory, "m", g, b1), ema(memory, "v", d, b2), ema(memory, "n", (g + c * d) ** 2, b3)
+    m, v, n = (
+        ema(memory, "m", g, b1),
+        ema(memory, "v", d, b2),
+        ema(memory, "n", (g + c * d) ** 2, b3),
+    )
     return (m / (1 - b1**t) + c * v / (1 - b2**t)) / (np.sqrt(n / (1 - b3**t) + eps_root) + eps)
 
 
@@ -98,7 +122,9 @@ def laprop(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
 
 
 def stable_adamw(g, w, memory, t, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.0):
-    """Wortsman et al. 2023, Algorithm 2: corrected betas, and the array's learning rate divided by max(1, RMS)."""
+    """Wortsman et al. 2023, Algorithm 2: corrected betas, and the array's learning rate divided by
+    max(1, RMS).
+    """
     c1, c2 = (b * (1 - b ** (t - 1)) / (1 - b**t) for b in (b1, b2))
     v, u = (ema(memory, name, x, c) for name, x, c in (("v", g, c1), ("u", g * g, c2)))
     rms = np.sqrt(np.mean(g * g / np.maximum(u, eps**2)))
@@ -111,7 +137,11 @@ def grams(g, w, memory, t, **hyperparameters):
 
 
 def adam_mini(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-8, block=None):
-    """Zhang et al. 2024, Algorithm 1: Adam, with one v for a block; `block` says over which axes blocks extend, by rank."""
-    axes = block(g.ndim) if block else tuple(range(g.ndim - 1)) if g.ndim > 1 else tuple(range(g.ndim))
+    """Zhang et al. 2024, Algorithm 1: Adam, with one v for a block; `block` says over which axes
+    blocks extend, by rank.
+    """
+    axes = (
+        block(g.ndim) if block else tuple(range(g.ndim - 1)) if g.ndim > 1 else tuple(range(g.ndim))
+    )
     m, v = ema(memory, "m", g, b1), ema(memory, "v", np.mean(g * g, axis=axes, keepdims=True), b2)
     return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)

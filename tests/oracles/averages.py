@@ -1,4 +1,6 @@
-"""Float64 references of what is evaluated at averages of the parameters, from the papers; nothing of gradtx is imported."""
+"""Float64 references of what is evaluated at averages of the parameters, from the papers; nothing
+of gradtx is imported.
+"""
 
 import functools
 
@@ -10,7 +12,9 @@ def at(value, count):
 
 
 def swa(start, every, horizon=None):
-    """Izmailov et al. 2018, Algorithm 1, all that is averaged kept; with a horizon, each is weighed against those before it."""
+    """Izmailov et al. 2018, Algorithm 1, all that is averaged kept; with a horizon, each is weighed
+    against those before it.
+    """
     return each(_swa, start=start, every=every, horizon=horizon)
 
 
@@ -38,7 +42,10 @@ def ema_nesterov(base, decay, beta):
 def _ema_nesterov(base, decay, beta, grads, ahead, memory, t):
     theta = memory.setdefault("theta", [w.copy() for w in ahead])
     m = memory.setdefault("m", [0 * w for w in ahead])
-    new = [w + u for w, u in zip(ahead, base(grads, ahead, memory.setdefault("base", {}), t), strict=True)]
+    new = [
+        w + u
+        for w, u in zip(ahead, base(grads, ahead, memory.setdefault("base", {}), t), strict=True)
+    ]
     m = [decay * one + (1 - decay) * (to - of) for one, to, of in zip(m, new, theta, strict=True)]
     memory["theta"], memory["m"] = new, m
     return [w + at(beta, t) * one - y for w, one, y in zip(new, m, ahead, strict=True)]

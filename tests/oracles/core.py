@@ -1,4 +1,6 @@
-"""Float64 references of the building blocks and the textbook methods, written from the papers; nothing of gradtx is imported."""
+"""Float64 references of the building blocks and the textbook methods, written from the papers;
+nothing of gradtx is imported.
+"""
 
 import numpy as np
 
@@ -54,7 +56,9 @@ def rms(g, w, memory, t, decay=0.9, eps=1e-8, start=0.0, eps_in_sqrt=True, bias_
     return g / np.sqrt(r + eps) if eps_in_sqrt else g / (np.sqrt(r) + eps)
 
 
-def stddev(g, w, memory, t, decay=0.9, eps=1e-8, start=0.0, eps_in_sqrt=True, bias_correction=False):
+def stddev(
+    g, w, memory, t, decay=0.9, eps=1e-8, start=0.0, eps_in_sqrt=True, bias_correction=False
+):
     """Graves 2013."""
     r = memory["r"] = decay * memory.get("r", np.full_like(g, start)) + (1 - decay) * g**2
     m = memory["m"] = decay * memory.get("m", np.zeros_like(g)) + (1 - decay) * g

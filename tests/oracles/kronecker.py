@@ -1,8 +1,9 @@
-"""Float64 references of SOAP, Shampoo and their kin by divergence, written from the papers; nothing of gradtx is imported.
+"""Float64 references of SOAP, Shampoo and their kin by divergence, written from the papers; nothing
+of gradtx is imported.
 
-A reference is `rule(g, memory, t, turn, ...) -> update` on one matrix with more than one row and column: `turn` says whether its bases
-or roots are refreshed at this step. Momenta are kept in the space of the parameters, inverses and roots as whole matrices.
-"""
+A reference is `rule(g, memory, t, turn, ...) -> update` on one matrix with more than one row and
+column: `turn` says whether its bases or roots are refreshed at this step. Momenta are kept in the
+space of the parameters, inverses and roots as whole matrices."""
 
 import functools
 
@@ -34,7 +35,11 @@ def _by_matrix(rule, plain, every, hyperparams, grads, params, memory, t):
         found = []
         for place, matrix in enumerate(several):
             mine, turn = memory.setdefault((leaf, place), {}), (t + next(turns)) % every == 0
-            found.append(plain(matrix, None, mine, t) if 1 in matrix.shape else rule(matrix, mine, t, turn, **hyperparams))
+            found.append(
+                plain(matrix, None, mine, t)
+                if 1 in matrix.shape
+                else rule(matrix, mine, t, turn, **hyperparams)
+            )
         updates.append(np.array(found).reshape(g.shape))
     return updates
 
@@ -63,8 +68,23 @@ def chosen(shape, longest, one_sided):
 # SOAP
 
 
-def soap(g, memory, t, turn, b1=0.95, b2=0.95, beta=None, eps=1e-8, longest=10_000, one_sided=False, orthogonal=False, coupled=False):
-    """Vyas et al. 2024, Algorithm 3; the first gradient makes bases and no step, as in the authors' code. Coupled: Lin et al. 2025."""
+def soap(
+    g,
+    memory,
+    t,
+    turn,
+    b1=0.95,
+    b2=0.95,
+    beta=None,
+    eps=1e-8,
+    longest=10_000,
+    one_sided=False,
+    orthogonal=False,
+    coupled=False,
+):
+    """Vyas et al. 2024, Algorithm 3; the first gradient makes bases and no step, as in the authors'
+    code. Coupled: Lin et al. 2025.
+    """
     beta = b2 if beta is None else beta
     sides = chosen(g.shape, longest, one_sided)
     if not any(sides):
@@ -73,9 +93,13 @@ def soap(g, memory, t, turn, b1=0.95, b2=0.95, beta=None, eps=1e-8, longest=10_0
     if t == 1:
         covariances(g, memory, beta, sides)
         for side in (0, 1):
-            memory["q", side] = eigenvectors(memory["a", side]) if sides[side] else np.eye(g.shape[side])
+            memory["q", side] = (
+                eigenvectors(memory["a", side]) if sides[side] else np.eye(g.shape[side])
+            )
             if coupled and sides[side]:
-                memory["l", side] = np.diag(memory["q", side].T @ memory["a", side] @ memory["q", side])
+                memory["l", side] = np.diag(
+                    memory["q", side].T @ memory["a", side] @ memory["q", side]
+                )
         return np.zeros_like(g)
     left, right = memory["q", 0], memory["q", 1]
     memory["m"] = b1 * memory.get("m", 0) + (1 - b1) * g
@@ -125,13 +149,18 @@ def orthogonal_factor(u, wanted):
 
 
 def fit(g, memory, beta, sides, floor=1e-6):
-    """Lin et al. 2025, section 4: each factor averages G between inverses of the other; eigenvalues along the bases follow."""
+    """Lin et al. 2025, section 4: each factor averages G between inverses of the other; eigenvalues
+    along the bases follow.
+    """
     n, m = g.shape
     if ("l", 0) not in memory:
         square = np.mean(g**2)
         scale = np.sqrt(square) if all(sides) else square
         for side, size in enumerate(g.shape):
-            memory["q", side], memory["l", side] = np.eye(size), np.full(size, scale if sides[side] else 1.0)
+            memory["q", side], memory["l", side] = (
+                np.eye(size),
+                np.full(size, scale if sides[side] else 1.0),
+            )
             memory["a", side] = scale * np.eye(size)
     inverses = []
     for side in (0, 1):
@@ -158,7 +187,12 @@ def kl_shampoo(g, memory, t, turn, b1=0.95, b2=0.95, floor=1e-6, longest=10_000,
             order, memory["q", side] = refreshed(memory["a", side], memory["q", side])
             memory["l", side] = memory["l", side][order]
     memory["m"] = b1 * memory.get("m", 0) + (1 - b1) * g
-    roots = [power(np.maximum(memory["l", side], floor * memory["l", side].max()), memory["q", side], -0.5) for side in (0, 1)]
+    roots = [
+        power(
+            np.maximum(memory["l", side], floor * memory["l", side].max()), memory["q", side], -0.5
+        )
+        for side in (0, 1)
+    ]
     return roots[0] @ memory["m"] @ roots[1] / (1 - b1**t)
 
 
@@ -182,8 +216,22 @@ def cuts(size, longest):
     return [(start, min(start + length, size)) for start in range(0, size, length)], length
 
 
-def shampoo(g, memory, t, turn, b1=0.9, b2=0.99, eps=1e-6, exponent=None, longest=1024, one_sided=False, **graft):
-    """Gupta et al. 2018, Algorithm 1, with averages, and with blocks and grafting by Anil et al. 2020, sections 4 and 5."""
+def shampoo(
+    g,
+    memory,
+    t,
+    turn,
+    b1=0.9,
+    b2=0.99,
+    eps=1e-6,
+    exponent=None,
+    longest=1024,
+    one_sided=False,
+    **graft,
+):
+    """Gupta et al. 2018, Algorithm 1, with averages, and with blocks and grafting by Anil et al.
+    2020, sections 4 and 5.
+    """
     u = grafted(g, None, memory, t, b1=b1, **graft)
     m = memory["m"] / (1 - b1**t)
     sides = chosen(g.shape, max(g.shape), one_sided)
@@ -194,10 +242,14 @@ def shampoo(g, memory, t, turn, b1=0.9, b2=0.99, eps=1e-6, exponent=None, longes
         for first, last in columns:
             block = g[top:bottom, first:last]
             part = m[top:bottom, first:last]
-            for side, (found, whole) in enumerate(((block @ block.T, height), (block.T @ block, width))):
+            for side, (found, whole) in enumerate(
+                ((block @ block.T, height), (block.T @ block, width))
+            ):
                 if not sides[side]:
                     continue
-                a = memory["a", side, top, first] = b2 * memory.get(("a", side, top, first), 0) + (1 - b2 if b2 < 1 else 1) * found
+                a = memory["a", side, top, first] = (
+                    b2 * memory.get(("a", side, top, first), 0) + (1 - b2 if b2 < 1 else 1) * found
+                )
                 if turn or t == 1:
                     a = a / (1 - b2**t if b2 < 1 else 1)
                     values, vectors = np.linalg.eigh(a + eps * np.trace(a) / whole * np.eye(len(a)))

@@ -1,4 +1,6 @@
-"""L-BFGS and line searches from Nocedal and Wright, Numerical Optimization, 2nd edition 2006, in float64."""
+"""L-BFGS and line searches from Nocedal and Wright, Numerical Optimization, 2nd edition 2006, in
+float64.
+"""
 
 import functools
 
@@ -11,7 +13,10 @@ def flat(arrays):
 
 def shaped(vector, like):
     ends = np.cumsum([array.size for array in like])
-    return [part.reshape(array.shape) for part, array in zip(np.split(vector, ends[:-1]), like, strict=True)]
+    return [
+        part.reshape(array.shape)
+        for part, array in zip(np.split(vector, ends[:-1]), like, strict=True)
+    ]
 
 
 def lbfgs_direction(grads, params, memory, t, m=10, scaled=True):
@@ -27,7 +32,11 @@ def lbfgs_direction(grads, params, memory, t, m=10, scaled=True):
         alphas.append((s @ q) / (s @ y))
         q = q - alphas[-1] * y
     if scaled:
-        q = q * (pairs[-1][0] @ pairs[-1][1] / (pairs[-1][1] @ pairs[-1][1]) if pairs else min(1, 1 / np.linalg.norm(g)))
+        q = q * (
+            pairs[-1][0] @ pairs[-1][1] / (pairs[-1][1] @ pairs[-1][1])
+            if pairs
+            else min(1, 1 / np.linalg.norm(g))
+        )
     for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
         q = q + s * (alpha - (y @ q) / (s @ y))
     return shaped(q, grads)
@@ -47,7 +56,9 @@ def _searched(direction, factor, search, grads, params, memory, t, value, grad, 
 
 
 def along(value_fn, params, u, step):
-    """phi and its slope, by a complex step: exact to the rounding of float64 for a function of polynomials."""
+    """phi and its slope, by a complex step: exact to the rounding of float64 for a function of
+    polynomials.
+    """
     h = 1e-30
     value = value_fn([w + (step + 1j * h) * d for w, d in zip(params, u, strict=True)])
     return float(np.real(value)), float(np.imag(value) / h)
@@ -57,7 +68,9 @@ def given(grads, params, memory, t):
     return grads
 
 
-def backtracking(phi, f0, slope, memory, steps, c1=1e-4, shrink=0.8, grow=1.5, most=1.0, atol=0.0, rtol=0.0):
+def backtracking(
+    phi, f0, slope, memory, steps, c1=1e-4, shrink=0.8, grow=1.5, most=1.0, atol=0.0, rtol=0.0
+):
     """Algorithm 3.1; it starts higher than the last search ended."""
     step, tried = min(most, grow * memory.get("step", most)), []
     for _ in range(steps + 1):
@@ -78,12 +91,27 @@ def cubic(a, fa, ga, b, fb, c, fc):
     return next((a + root for root in real if 6 * q * root + 2 * p > 0), np.nan)
 
 
-def zoom(phi, f0, slope, memory, steps, c1=1e-4, c2=0.9, eps=1e-6, grow=2.0, most=np.inf, keep=True, precision=1e-5):
+def zoom(
+    phi,
+    f0,
+    slope,
+    memory,
+    steps,
+    c1=1e-4,
+    c2=0.9,
+    eps=1e-6,
+    grow=2.0,
+    most=np.inf,
+    keep=True,
+    precision=1e-5,
+):
     """Algorithm 3.5, and from the bracket on Algorithm 3.6."""
     tried = []
 
     def decreases(a, f, g):
-        rounded = g <= (2 * c1 - 1) * slope and f <= f0 + eps * abs(f0)  # Hager and Zhang 2005, equation 4.1
+        rounded = g <= (2 * c1 - 1) * slope and f <= f0 + eps * abs(
+            f0
+        )  # Hager and Zhang 2005, equation 4.1
         return f <= f0 + c1 * a * slope or rounded
 
     def end(a):
@@ -99,16 +127,42 @@ def zoom(phi, f0, slope, memory, steps, c1=1e-4, c2=0.9, eps=1e-6, grow=2.0, mos
             return end(a)
         best = (a, f) if enough else before[:2]  # should the search fail
         if not enough or (f >= before[1] and len(tried) > 1):
-            return end(narrow(phi, decreases, c2 * abs(slope), before, (a, f, g), best, steps, tried, precision))
+            return end(
+                narrow(
+                    phi,
+                    decreases,
+                    c2 * abs(slope),
+                    before,
+                    (a, f, g),
+                    best,
+                    steps,
+                    tried,
+                    precision,
+                )
+            )
         if g >= 0:
-            return end(narrow(phi, decreases, c2 * abs(slope), (a, f, g), before, best, steps, tried, precision))
+            return end(
+                narrow(
+                    phi,
+                    decreases,
+                    c2 * abs(slope),
+                    (a, f, g),
+                    before,
+                    best,
+                    steps,
+                    tried,
+                    precision,
+                )
+            )
         if len(tried) == steps or a >= most:
             return end(a)
         before, a = (a, f, g), min(grow * a, most)
 
 
 def narrow(phi, decreases, flat_enough, low, high, best, steps, tried, precision):
-    """Algorithm 3.6: high is the end of the higher value, or behind a minimum. If it fails, the best that decreases enough, or the last."""
+    """Algorithm 3.6: high is the end of the higher value, or behind a minimum. If it fails, the
+    best that decreases enough, or the last.
+    """
     third = None
     while len(tried) < steps:
         a, small = inside(low, high, third), abs(high[0] - low[0]) <= precision
@@ -130,10 +184,17 @@ def narrow(phi, decreases, flat_enough, low, high, best, steps, tried, precision
 
 
 def inside(low, high, third):
-    """The minimum of the cubic a fifth from both ends at least, else that of the parabola a tenth, else the middle."""
+    """The minimum of the cubic a fifth from both ends at least, else that of the parabola a tenth,
+    else the middle.
+    """
     (a, fa, ga), (b, fb, _) = low, high
     left, right, width = min(a, b), max(a, b), abs(b - a)
-    if third is not None and left + 0.2 * width < (found := cubic(a, fa, ga, b, fb, third[0], third[1])) < right - 0.2 * width:
+    if (
+        third is not None
+        and left + 0.2 * width
+        < (found := cubic(a, fa, ga, b, fb, third[0], third[1]))
+        < right - 0.2 * width
+    ):
         return found
     found = a - ga * (b - a) ** 2 / (2 * (fb - fa - ga * (b - a)))
     return found if left + 0.1 * width < found < right - 0.1 * width else (a + b) / 2

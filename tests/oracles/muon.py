@@ -1,4 +1,6 @@
-"""Float64 references of methods that orthogonalize, written from the papers. A matrix is (inputs, outputs)."""
+"""Float64 references of methods that orthogonalize, written from the papers. A matrix is (inputs,
+outputs).
+"""
 
 import numpy as np
 
@@ -20,11 +22,15 @@ def matrices(x):
 
 def by_matrix(function, *arrays):
     """A function of one matrix on each of an array's."""
-    return np.stack([function(*one) for one in zip(*map(matrices, arrays), strict=True)]).reshape(arrays[0].shape)
+    return np.stack([function(*one) for one in zip(*map(matrices, arrays), strict=True)]).reshape(
+        arrays[0].shape
+    )
 
 
 def polar(x, coefficients=POLAR, eps=1e-8):
-    """Jordan et al. 2024: a polynomial of the singular values, by products with the smaller Gram matrix."""
+    """Jordan et al. 2024: a polynomial of the singular values, by products with the smaller Gram
+    matrix.
+    """
     y = x / (np.linalg.norm(x) + eps)
     tall = y.shape[0] > y.shape[1]
     y = y.T if tall else y
@@ -36,17 +42,37 @@ def polar(x, coefficients=POLAR, eps=1e-8):
 
 def factor(scaling, shape):
     n, m = shape[-2:]
-    return {"none": 1, "original": max(1, m / n) ** 0.5, "match_rms_adamw": 0.2 * max(n, m) ** 0.5, "spectral": (m / n) ** 0.5}[scaling]
+    return {
+        "none": 1,
+        "original": max(1, m / n) ** 0.5,
+        "match_rms_adamw": 0.2 * max(n, m) ** 0.5,
+        "spectral": (m / n) ** 0.5,
+    }[scaling]
 
 
 def momentum(g, memory, t, beta, nesterov, debias):
     m = memory["m"] = beta * memory.get("m", 0.0) + (1 - beta) * g
     if not debias:
         return beta * m + (1 - beta) * g if nesterov else m
-    return beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t) if nesterov else m / (1 - beta**t)
+    return (
+        beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+        if nesterov
+        else m / (1 - beta**t)
+    )
 
 
-def muon(g, w, memory, t, beta=0.95, nesterov=True, debias=True, scaling="none", adaptive=False, coefficients=POLAR):
+def muon(
+    g,
+    w,
+    memory,
+    t,
+    beta=0.95,
+    nesterov=True,
+    debias=True,
+    scaling="none",
+    adaptive=False,
+    coefficients=POLAR,
+):
     moved = momentum(g, memory, t, beta, nesterov, debias)
     direction = by_matrix(lambda x: polar(x, coefficients), moved)
     if adaptive:
@@ -59,7 +85,9 @@ def normuon(g, w, memory, t, beta=0.95, b2=0.9, scaling="none"):
     o = by_matrix(polar, momentum(g, memory, t, beta, True, True))
     v = memory["v"] = b2 * memory.get("v", 0.0) + (1 - b2) * np.mean(o**2, axis=-2)
     even = o / (np.sqrt(v) + 1e-10)[..., None, :]
-    return factor(scaling, g.shape) * by_matrix(lambda x, y: y * np.linalg.norm(x) / np.linalg.norm(y), o, even)
+    return factor(scaling, g.shape) * by_matrix(
+        lambda x, y: y * np.linalg.norm(x) / np.linalg.norm(y), o, even
+    )
 
 
 def adamuon(g, w, memory, t, beta=0.95, eps=1e-8):
@@ -84,7 +112,9 @@ def hyperball(u, w, memory, t, eta):
 
 def clip_heads(u, w, memory, t, logits, threshold, exponent=0.5):
     """Kimi Team 2025: the last axis in equal parts, each of a head."""
-    gamma = np.repeat(np.minimum(1.0, threshold / np.asarray(logits)) ** exponent, u.shape[-1] // len(logits))
+    gamma = np.repeat(
+        np.minimum(1.0, threshold / np.asarray(logits)) ** exponent, u.shape[-1] // len(logits)
+    )
     return gamma * (w + u) - w
 
 

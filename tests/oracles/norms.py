@@ -1,4 +1,6 @@
-"""Float64 references of methods that factor, normalise and take signs, written from the papers; nothing of gradtx is imported."""
+"""Float64 references of methods that factor, normalise and take signs, written from the papers;
+nothing of gradtx is imported.
+"""
 
 import itertools
 from typing import Any
@@ -80,9 +82,13 @@ def rprop(g, w, memory, t, start, shrink=0.5, grow=1.2, least=1e-6, most=50.0):
 
 
 def sm3(g, w, memory, t, b1=0.9, b2=1.0, eps=1e-8):
-    """Anil et al. 2019, SM3-II, cover by cover: one for every index of every axis; with b2 < 1 averages in place of sums."""
+    """Anil et al. 2019, SM3-II, cover by cover: one for every index of every axis; with b2 < 1
+    averages in place of sums.
+    """
     shape = g.shape or (1,)
-    covers = memory.setdefault("mu", {(axis, i): 0.0 for axis, size in enumerate(shape) for i in range(size)})
+    covers = memory.setdefault(
+        "mu", {(axis, i): 0.0 for axis, size in enumerate(shape) for i in range(size)}
+    )
     square, fresh = np.zeros(shape), dict.fromkeys(covers, 0.0)
     for index in itertools.product(*map(range, shape)):
         least = min(covers[axis, i] for axis, i in enumerate(index))
@@ -90,12 +96,16 @@ def sm3(g, w, memory, t, b1=0.9, b2=1.0, eps=1e-8):
         for axis, i in enumerate(index):
             fresh[axis, i] = max(fresh[axis, i], square[index])
     covers.update(fresh)
-    memory["m"] = b1 * memory.get("m", np.zeros_like(g)) + (1 - b1) * g / np.sqrt(square.reshape(g.shape) + eps)
+    memory["m"] = b1 * memory.get("m", np.zeros_like(g)) + (1 - b1) * g / np.sqrt(
+        square.reshape(g.shape) + eps
+    )
     return memory["m"]
 
 
 def madgrad(g, w, memory, t, learning_rate: Any, momentum=0.9, eps=1e-6, decay=0.0):
-    """Defazio and Jelassi 2021, Algorithm 1, with eps beside the learning rate as in their code; the step downwards."""
+    """Defazio and Jelassi 2021, Algorithm 1, with eps beside the learning rate as in their code;
+    the step downwards.
+    """
     rate: Any = learning_rate(t - 1) if callable(learning_rate) else learning_rate
     eta = rate + eps
     g = g + decay * w
@@ -117,13 +127,20 @@ def fromage(g, w, memory, t, eta: Any, min_norm=1e-6):
 
 
 def outer(square, memory, name, decay, least):
-    """Shazeer and Stern 2018, Algorithm 2, of a matrix or of a stack of matrices along the first axis; whole for less."""
+    """Shazeer and Stern 2018, Algorithm 2, of a matrix or of a stack of matrices along the first
+    axis; whole for less.
+    """
     lengths = sorted(square.shape)
     if square.ndim < 2 or lengths[-2] < least:
         memory[name] = decay * memory.get(name, np.zeros_like(square)) + (1 - decay) * square
         return memory[name]
     if square.ndim == 3:  # of (2, 3, 2) the last two axes are the longest, of equal ones the last
-        return np.stack([outer(square[i], memory.setdefault((name, i), {}), name, decay, least) for i in range(len(square))])
+        return np.stack(
+            [
+                outer(square[i], memory.setdefault((name, i), {}), name, decay, least)
+                for i in range(len(square))
+            ]
+        )
     rows, columns = memory.get(name, (np.zeros(square.shape[0]), np.zeros(square.shape[1])))
     rows = decay * rows + (1 - decay) * square.mean(axis=1)
     columns = decay * columns + (1 - decay) * square.mean(axis=0)
@@ -135,17 +152,47 @@ def factored_rms(g, w, memory, t, exponent=0.8, offset=0, least=128, eps=1e-30):
     return g / np.sqrt(outer(g**2 + eps, memory, "v", 1 - max(t - offset, 1) ** -exponent, least))
 
 
-def adafactor(g, w, memory, t, eta, exponent=0.8, threshold=1.0, momentum=None, decay=0.0, least=128, relative=True):
-    """Shazeer and Stern 2018, Algorithm 4, with momentum and decay behind the step size; the step downwards."""
+def adafactor(
+    g,
+    w,
+    memory,
+    t,
+    eta,
+    exponent=0.8,
+    threshold=1.0,
+    momentum=None,
+    decay=0.0,
+    least=128,
+    relative=True,
+):
+    """Shazeer and Stern 2018, Algorithm 4, with momentum and decay behind the step size; the step
+    downwards.
+    """
     u = factored_rms(g, w, memory, t, exponent, least=least)
     u = u / max(1.0, np.sqrt(np.mean(u**2)) / threshold)
-    u = (eta(t - 1) if callable(eta) else eta) * u * (max(1e-3, np.sqrt(np.mean(w**2))) if relative else 1.0)
+    u = (
+        (eta(t - 1) if callable(eta) else eta)
+        * u
+        * (max(1e-3, np.sqrt(np.mean(w**2))) if relative else 1.0)
+    )
     if momentum is not None:
         u = memory["m"] = momentum * memory.get("m", np.zeros_like(g)) + (1 - momentum) * u
     return -u - decay * w
 
 
-def came(g, w, memory, t, b1=0.9, b2=0.999, b3=0.9999, eps=1e-30, eps_distance=1e-16, threshold=1.0, least=1):
+def came(
+    g,
+    w,
+    memory,
+    t,
+    b1=0.9,
+    b2=0.999,
+    b3=0.9999,
+    eps=1e-30,
+    eps_distance=1e-16,
+    threshold=1.0,
+    least=1,
+):
     """Luo et al. 2023, Algorithm 2."""
     u = g / np.sqrt(outer(g**2 + eps, memory, "v", b2, least))
     u = u / max(1.0, np.sqrt(np.mean(u**2)) / threshold)

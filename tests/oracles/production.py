@@ -1,4 +1,6 @@
-"""Float64 references of what holds a training together: one update of several gradients, and steps that are left out."""
+"""Float64 references of what holds a training together: one update of several gradients, and steps
+that are left out.
+"""
 
 import functools
 from typing import Any
@@ -7,7 +9,9 @@ import numpy as np
 
 
 def accumulate(method, every):
-    """A method at the mean of every k gradients, k may be a function of the updates made; zeros in between."""
+    """A method at the mean of every k gradients, k may be a function of the updates made; zeros in
+    between.
+    """
     return functools.partial(_accumulate, method, every)
 
 
@@ -21,7 +25,8 @@ def _accumulate(method, every, grads, params, memory: dict[str, Any], t, weight=
     memory["updates"] = updates + 1
     total = sum(w for w, _ in memory.pop("gathered"))
     mean = [
-        sum(w * g for (w, _), g in zip(gathered, column, strict=True)) / total for column in zip(*(g for _, g in gathered), strict=True)
+        sum(w * g for (w, _), g in zip(gathered, column, strict=True)) / total
+        for column in zip(*(g for _, g in gathered), strict=True)
     ]
     return method(mean, params, memory.setdefault("inner", {}), updates + 1)
 
@@ -31,24 +36,37 @@ def norm(grads):
 
 
 def bound(mean, variance, z):
-    """The largest norm that is no spike: z standard deviations, of a hundredth of the mean at least, above the mean."""
+    """The largest norm that is no spike: z standard deviations, of a hundredth of the mean at
+    least, above the mean.
+    """
     return mean + z * max(np.sqrt(variance), mean / 100)
 
 
 def guard(method, max_norm=np.inf, z=None, decay=0.97, warmup=25):
-    """A method that does not see the gradients that are no numbers, too large, or a spike; its clock counts those it sees."""
+    """A method that does not see the gradients that are no numbers, too large, or a spike; its
+    clock counts those it sees.
+    """
     return functools.partial(_guard, method, max_norm, z, decay, warmup)
 
 
 def _guard(method, max_norm, z, decay, warmup, grads, params, memory, t):
-    if not acceptable(norm(grads), max_norm, z, decay, warmup, memory.setdefault("norms", {"known": 0, "mean": 0.0, "variance": 0.0})):
+    if not acceptable(
+        norm(grads),
+        max_norm,
+        z,
+        decay,
+        warmup,
+        memory.setdefault("norms", {"known": 0, "mean": 0.0, "variance": 0.0}),
+    ):
         return [np.zeros_like(g) for g in grads]
     memory["seen"] = memory.get("seen", 0) + 1
     return method(grads, params, memory.setdefault("inner", {}), memory["seen"])
 
 
 def acceptable(size, max_norm, z, decay, warmup, memory):
-    """Whether a norm is none to skip; those known are remembered as a mean and a variance, a spike as the largest that is none."""
+    """Whether a norm is none to skip; those known are remembered as a mean and a variance, a spike
+    as the largest that is none.
+    """
     if not np.isfinite(size) or size > max_norm:
         return False
     if z is None:

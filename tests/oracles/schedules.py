@@ -1,4 +1,6 @@
-"""Schedules in float64, one count at a time, from their equations; every function takes (count, parameters)."""
+"""Schedules in float64, one count at a time, from their equations; every function takes (count,
+parameters).
+"""
 
 import itertools
 import math
@@ -17,11 +19,17 @@ def at(schedule: Schedule, count: float) -> float:
 
 def way(shape: str, done: float) -> float:
     """The share of the way from the old value to the new one, from the share of the time."""
-    return {"linear": done, "cosine": math.sin(0.5 * math.pi * done) ** 2, "1-sqrt": math.sqrt(done)}[shape]
+    return {
+        "linear": done,
+        "cosine": math.sin(0.5 * math.pi * done) ** 2,
+        "1-sqrt": math.sqrt(done),
+    }[shape]
 
 
 def half_cosine(count: float, steps: float) -> float:
-    """½ (1 + cos(π count/steps)), from 1 to 0; by the half angle, cos²(½ π count/steps), which has no cancellation."""
+    """½ (1 + cos(π count/steps)), from 1 to 0; by the half angle, cos²(½ π count/steps), which has
+    no cancellation.
+    """
     return math.cos(0.5 * math.pi * count / steps) ** 2 if count < steps else 0.0
 
 
@@ -29,12 +37,23 @@ def constant_schedule(count: float, value: float) -> float:
     return value
 
 
-def linear_schedule(count: float, init_value: float, end_value: float, transition_steps: float, transition_begin: float = 0) -> float:
+def linear_schedule(
+    count: float,
+    init_value: float,
+    end_value: float,
+    transition_steps: float,
+    transition_begin: float = 0,
+) -> float:
     return polynomial_schedule(count, init_value, end_value, 1, transition_steps, transition_begin)
 
 
 def polynomial_schedule(
-    count: float, init_value: float, end_value: float, power: float, transition_steps: float, transition_begin: float = 0
+    count: float,
+    init_value: float,
+    end_value: float,
+    power: float,
+    transition_steps: float,
+    transition_begin: float = 0,
 ) -> float:
     if transition_steps <= 0:
         return init_value
@@ -56,26 +75,38 @@ def exponential_decay(
         return init_value
     times = max(count - max(transition_begin, 0), 0) / transition_steps
     with np.errstate(over="ignore", under="ignore"):
-        value = float(init_value * np.float64(decay_rate) ** (math.floor(times) if staircase else times))
+        value = float(
+            init_value * np.float64(decay_rate) ** (math.floor(times) if staircase else times)
+        )
     if end_value is None:
         return value
     return max(value, end_value) if decay_rate < 1 else min(value, end_value)
 
 
-def power_law_schedule(count: float, init_value: float, transition_steps: float, power: float) -> float:
+def power_law_schedule(
+    count: float, init_value: float, transition_steps: float, power: float
+) -> float:
     return init_value * (1 + count / transition_steps) ** power
 
 
-def cosine_decay_schedule(count: float, init_value: float, decay_steps: float, alpha: float = 0.0, exponent: float = 1.0) -> float:
+def cosine_decay_schedule(
+    count: float, init_value: float, decay_steps: float, alpha: float = 0.0, exponent: float = 1.0
+) -> float:
     return init_value * ((1 - alpha) * half_cosine(count, decay_steps) ** exponent + alpha)
 
 
-def piecewise_constant_schedule(count: float, init_value: float, boundaries_and_scales: Mapping[int, float] | None = None) -> float:
-    return init_value * math.prod(scale for boundary, scale in (boundaries_and_scales or {}).items() if boundary <= count)
+def piecewise_constant_schedule(
+    count: float, init_value: float, boundaries_and_scales: Mapping[int, float] | None = None
+) -> float:
+    return init_value * math.prod(
+        scale for boundary, scale in (boundaries_and_scales or {}).items() if boundary <= count
+    )
 
 
 def through(count: float, shape: str, points: Sequence[tuple[float, float]]) -> float:
-    """The value on the way through (count, value) points, by looking for the two that `count` is between."""
+    """The value on the way through (count, value) points, by looking for the two that `count` is
+    between.
+    """
     for (start, old), (stop, new) in itertools.pairwise(points):
         if start <= count < stop:
             share = way(shape, (count - start) / (stop - start))
@@ -84,7 +115,10 @@ def through(count: float, shape: str, points: Sequence[tuple[float, float]]) -> 
 
 
 def piecewise_interpolate_schedule(
-    count: float, interpolate_type: str, init_value: float, boundaries_and_scales: Mapping[int, float] | None = None
+    count: float,
+    interpolate_type: str,
+    init_value: float,
+    boundaries_and_scales: Mapping[int, float] | None = None,
 ) -> float:
     points = [(0.0, init_value)]
     for boundary, scale in (boundaries_and_scales or {}).items():
@@ -106,7 +140,11 @@ def cosine_onecycle_schedule(
     final_div_factor: float = 1e4,
 ) -> float:
     first = peak_value / div_factor
-    points = [(0, first), (whole(pct_start, transition_steps), peak_value), (transition_steps, first / final_div_factor)]
+    points = [
+        (0, first),
+        (whole(pct_start, transition_steps), peak_value),
+        (transition_steps, first / final_div_factor),
+    ]
     return through(count, "cosine", points)
 
 
@@ -119,17 +157,38 @@ def linear_onecycle_schedule(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> float:
-    first, peak, fall = peak_value / div_factor, whole(pct_start, transition_steps), whole(pct_final, transition_steps)
-    return through(count, "linear", [(0, first), (peak, peak_value), (fall, first), (transition_steps, first / final_div_factor)])
+    first, peak, fall = (
+        peak_value / div_factor,
+        whole(pct_start, transition_steps),
+        whole(pct_final, transition_steps),
+    )
+    return through(
+        count,
+        "linear",
+        [
+            (0, first),
+            (peak, peak_value),
+            (fall, first),
+            (transition_steps, first / final_div_factor),
+        ],
+    )
 
 
-def join_schedules(count: float, schedules: Sequence[Schedule], boundaries: Sequence[float]) -> float:
-    begun = [(boundary, schedule) for boundary, schedule in zip((0, *boundaries), schedules, strict=True) if boundary <= count]
+def join_schedules(
+    count: float, schedules: Sequence[Schedule], boundaries: Sequence[float]
+) -> float:
+    begun = [
+        (boundary, schedule)
+        for boundary, schedule in zip((0, *boundaries), schedules, strict=True)
+        if boundary <= count
+    ]
     start, schedule = begun[-1]
     return at(schedule, count - start)
 
 
-def with_warmup(count: float, schedule: Schedule, warmup_steps: float, init_value: float = 0.0) -> float:
+def with_warmup(
+    count: float, schedule: Schedule, warmup_steps: float, init_value: float = 0.0
+) -> float:
     if count >= warmup_steps:
         return at(schedule, count - warmup_steps)
     done = count / warmup_steps
@@ -140,7 +199,9 @@ def shift_schedule(count: float, schedule: Schedule, steps: float) -> float:
     return at(schedule, max(count + steps, 0))
 
 
-def warmup_constant_schedule(count: float, init_value: float, peak_value: float, warmup_steps: float) -> float:
+def warmup_constant_schedule(
+    count: float, init_value: float, peak_value: float, warmup_steps: float
+) -> float:
     return linear_schedule(count, init_value, peak_value, warmup_steps)
 
 
@@ -168,14 +229,26 @@ def sgdr_schedule(count: float, cosine_kwargs: Sequence[Mapping[str, Any]]) -> f
 
 
 def warmup_exponential_decay_schedule(
-    count: float, init_value: float, peak_value: float, warmup_steps: float, transition_steps: float, decay_rate: float, **rest: Any
+    count: float,
+    init_value: float,
+    peak_value: float,
+    warmup_steps: float,
+    transition_steps: float,
+    decay_rate: float,
+    **rest: Any,
 ) -> float:
     if count < warmup_steps:
         return linear_schedule(count, init_value, peak_value, warmup_steps)
     return exponential_decay(count - warmup_steps, peak_value, transition_steps, decay_rate, **rest)
 
 
-def inverse_sqrt_schedule(count: float, init_value: float, peak_value: float, warmup_steps: float, timescale: float | None = None) -> float:
+def inverse_sqrt_schedule(
+    count: float,
+    init_value: float,
+    peak_value: float,
+    warmup_steps: float,
+    timescale: float | None = None,
+) -> float:
     if count < warmup_steps:
         return linear_schedule(count, init_value, peak_value, warmup_steps)
     scale = warmup_steps if timescale is None else timescale
@@ -201,8 +274,12 @@ def warmup_stable_decay_schedule(
     return (1 - share) * peak_value + share * end_value
 
 
-def half_life_schedule(count: float, init_value: float, end_value: float, transition_steps: float) -> float:
+def half_life_schedule(
+    count: float, init_value: float, end_value: float, transition_steps: float
+) -> float:
     """Pagliardini et al. 2024, section 3: half-lives in a straight line."""
     done = min(count / transition_steps, 1.0)
-    half_life = (1 - done) * math.log(0.5) / math.log(init_value) + done * math.log(0.5) / math.log(end_value)
+    half_life = (1 - done) * math.log(0.5) / math.log(init_value) + done * math.log(0.5) / math.log(
+        end_value
+    )
     return 0.5 ** (1 / half_life)

@@ -1,4 +1,6 @@
-"""References of codecs, in NumPy, from the equations; nothing of gradtx is imported. Codes are worked out in float32, as they are kept."""
+"""References of codecs, in NumPy, from the equations; nothing of gradtx is imported. Codes are
+worked out in float32, as they are kept.
+"""
 
 import numpy as np
 
@@ -9,7 +11,9 @@ def bf16(x):
     """To the nearest number of 8 bits of mantissa, ties to even."""
     x = np.asarray(x, F)
     mantissa, exponent = np.frexp(x.astype(np.float64))
-    return np.where(np.isfinite(x), np.ldexp(np.round(mantissa * 256), exponent - 8), x).astype(np.float64)
+    return np.where(np.isfinite(x), np.ldexp(np.round(mantissa * 256), exponent - 8), x).astype(
+        np.float64
+    )
 
 
 def bf16_up(x):
@@ -28,7 +32,9 @@ def corrected(x):
     """A bfloat16 and its error over half a unit in the last place, in 127ths."""
     value = bf16(x)
     half = 2.0 ** (np.floor(np.log2(np.maximum(np.abs(value), 1e-37))) - 8)
-    return np.where(value == 0, 0, value + np.round((np.asarray(x, F) - value) / half * 127) / 127 * half)
+    return np.where(
+        value == 0, 0, value + np.round((np.asarray(x, F) - value) / half * 127) / 127 * half
+    )
 
 
 def groups(x, axis, block):
@@ -68,7 +74,9 @@ def half_adam(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-8):
 
 
 def coded_trace(g, w, memory, t, decay, axis, block):
-    """Momentum in codes of 8 bits along an axis of every array, by its rank; the update sees it before it is encoded."""
+    """Momentum in codes of 8 bits along an axis of every array, by its rank; the update sees it
+    before it is encoded.
+    """
     trace = g + decay * memory.get("t", 0.0)
     memory["t"] = blockwise(trace, axis(np.ndim(g)), block) if np.ndim(g) else trace
     return trace

@@ -1,4 +1,6 @@
-"""Float64 references of ADOPT's and AdEMAMix's families, of MARS, and of the small transformations; nothing of gradtx is imported."""
+"""Float64 references of ADOPT's and AdEMAMix's families, of MARS, and of the small transformations;
+nothing of gradtx is imported.
+"""
 
 import numpy as np
 
@@ -11,13 +13,17 @@ def resolve(value, t):
 
 
 def acprop(g, w, memory, t, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
-    """Zhuang et al. 2021: divisor and expected gradient are those of the step before; the divisor is corrected for its start."""
+    """Zhuang et al. 2021: divisor and expected gradient are those of the step before; the divisor
+    is corrected for its start.
+    """
     m, s = memory.get("m", np.zeros_like(g)), memory.get("s", np.zeros_like(g))
     memory["m"], memory["s"] = b1 * m + (1 - b1) * g, b2 * s + (1 - b2) * (g - m) ** 2 + eps_root
     return g / ((np.sqrt(s / (1 - b2 ** (t - 1))) if t > 1 else 1.0) + eps)
 
 
-def adopt(g, w, memory, t, b1=0.9, b2=0.9999, eps=1e-6, nesterov=False, bound=lambda count: count**0.25):
+def adopt(
+    g, w, memory, t, b1=0.9, b2=0.9999, eps=1e-6, nesterov=False, bound=lambda count: count**0.25
+):
     """Taniguchi et al. 2024."""
     if t == 1:
         memory["m"], memory["v"] = np.zeros_like(g), g**2
@@ -58,11 +64,23 @@ def mars_correction(g, w, memory, t, b1=0.95, gamma=0.025, k=1.0, before=None):
     return c / max(1.0, np.sqrt(np.sum(c * c)) / k)
 
 
-def mars(g, w, memory, t, b1=0.95, b2=0.99, gamma=0.025, eps=1e-8, k=1.0, vector_b1=0.9, vector_b2=0.95):
-    """Yuan et al. 2024, Algorithm 2: AdamW's rule on corrected gradients; arrays without rows and columns are left to AdamW."""
+def mars(
+    g, w, memory, t, b1=0.95, b2=0.99, gamma=0.025, eps=1e-8, k=1.0, vector_b1=0.9, vector_b2=0.95
+):
+    """Yuan et al. 2024, Algorithm 2: AdamW's rule on corrected gradients; arrays without rows and
+    columns are left to AdamW.
+    """
     if g.ndim < 2:
         return adam(g, w, memory, t, vector_b1, vector_b2, eps)
-    return adam(mars_correction(g, w, memory.setdefault("c", {}), t, b1, gamma, k), w, memory, t, b1, b2, eps)
+    return adam(
+        mars_correction(g, w, memory.setdefault("c", {}), t, b1, gamma, k),
+        w,
+        memory,
+        t,
+        b1,
+        b2,
+        eps,
+    )
 
 
 def zclip(grads, params, memory, t, threshold=2.5, decay=0.97, warmup=25, k=1.0, eps=1e-6):

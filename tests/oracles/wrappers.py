@@ -1,4 +1,6 @@
-"""Float64 references of the wrappers and of what goes with them, from the papers; nothing of gradtx is imported."""
+"""Float64 references of the wrappers and of what goes with them, from the papers; nothing of gradtx
+is imported.
+"""
 
 import functools
 
@@ -17,7 +19,10 @@ def schedule_free(base, eta, b1=0.9, power=2.0):
 def _schedule_free(base, eta, b1, power, grads, params, memory, t):
     z = memory.setdefault("z", [w.copy() for w in params])
     x = memory.setdefault("x", [w.copy() for w in params])
-    z = [one + u for one, u in zip(z, base(grads, params, memory.setdefault("base", {}), t), strict=True)]
+    z = [
+        one + u
+        for one, u in zip(z, base(grads, params, memory.setdefault("base", {}), t), strict=True)
+    ]
     memory.setdefault("etas", []).append(at(eta, t))
     weight = max(memory["etas"]) ** power
     memory["sum"] = memory.get("sum", 0.0) + weight
@@ -35,7 +40,12 @@ def lookahead(fast, k, alpha, reset=False):
 def _lookahead(fast, k, alpha, reset, grads, params, memory, t):
     slow = memory.setdefault("slow", [w.copy() for w in params])
     inside = memory.setdefault("fast", {})
-    ahead = [w + u for w, u in zip(params, fast(grads, params, inside, (t - 1) % k + 1 if reset else t), strict=True)]
+    ahead = [
+        w + u
+        for w, u in zip(
+            params, fast(grads, params, inside, (t - 1) % k + 1 if reset else t), strict=True
+        )
+    ]
     if t % k == 0:
         memory["slow"] = ahead = [s + alpha * (f - s) for s, f in zip(slow, ahead, strict=True)]
         if reset:
@@ -51,7 +61,9 @@ def params_ema(g, w, memory, t, decay, warmup):
 
 
 def plateau(grads, params, memory, t, value, factor, patience, rtol, atol, cooldown, size, least):
-    """Means of `size` values; after `patience` that are no better the factor falls, and `cooldown` do not count."""
+    """Means of `size` values; after `patience` that are no better the factor falls, and `cooldown`
+    do not count.
+    """
     memory.setdefault("scale", 1.0)
     memory.setdefault("values", []).append(value)
     if len(memory["values"]) == size:
@@ -64,12 +76,18 @@ def plateau(grads, params, memory, t, value, factor, patience, rtol, atol, coold
         else:
             memory["bad"] = 0 if better else memory.get("bad", 0) + 1
             if memory["bad"] >= patience:
-                memory["scale"], memory["bad"], memory["rest"] = max(memory["scale"] * factor, least), 0, cooldown
+                memory["scale"], memory["bad"], memory["rest"] = (
+                    max(memory["scale"] * factor, least),
+                    0,
+                    cooldown,
+                )
     return [memory["scale"] * g for g in grads]
 
 
 def sometimes(method, when, else_factor):
-    """A method at some steps, by the count; at the others, which do not count for it, the gradient times a factor."""
+    """A method at some steps, by the count; at the others, which do not count for it, the gradient
+    times a factor.
+    """
     return functools.partial(_sometimes, method, when, else_factor)
 
 
@@ -81,7 +99,9 @@ def _sometimes(method, when, else_factor, grads, params, memory, t):
 
 
 def sam(down, up, k, reset=True):
-    """Foret et al. 2021, Algorithm 1, one gradient a step: k - 1 steps up, one down from where they began."""
+    """Foret et al. 2021, Algorithm 1, one gradient a step: k - 1 steps up, one down from where they
+    began.
+    """
     return functools.partial(_sam, down, up, k, reset)
 
 
@@ -116,13 +136,17 @@ def _sam_at_once(down, up, k, reset, grads, params, memory, t, grad_fn):
 
 
 def slopes(params, i):
-    """The gradient of sum(w^4 / 4) plus i + 1 times that of sum(w^2 / 2); NumPy and JAX both take it."""
+    """The gradient of sum(w^4 / 4) plus i + 1 times that of sum(w^2 / 2); NumPy and JAX both take
+    it.
+    """
     return [w**3 + (i + 1) * w for w in params]
 
 
 def asam(grads, params, memory, t, eps=0.01):
     """Kwon et al. 2021: T^2 g / ||T g||, T = |w| + eps."""
-    norm = np.sqrt(sum(np.sum(((np.abs(w) + eps) * g) ** 2) for g, w in zip(grads, params, strict=True)))
+    norm = np.sqrt(
+        sum(np.sum(((np.abs(w) + eps) * g) ** 2) for g, w in zip(grads, params, strict=True))
+    )
     return [(np.abs(w) + eps) ** 2 * g / norm for g, w in zip(grads, params, strict=True)]
 
 
@@ -136,8 +160,24 @@ def curvature(w):
     return w**2 - 0.5
 
 
-def sophia(grads, params, memory, t, obj_fn, b1=0.965, b2=0.99, eps=1e-8, gamma=0.01, rho=1.0, k=10, corrected=True, late=True):
-    """Liu et al. 2023, Algorithm 3; the mean corrected for its start, and the curvature of before this step, as options."""
+def sophia(
+    grads,
+    params,
+    memory,
+    t,
+    obj_fn,
+    b1=0.965,
+    b2=0.99,
+    eps=1e-8,
+    gamma=0.01,
+    rho=1.0,
+    k=10,
+    corrected=True,
+    late=True,
+):
+    """Liu et al. 2023, Algorithm 3; the mean corrected for its start, and the curvature of before
+    this step, as options.
+    """
     out = []
     for i, (g, w) in enumerate(zip(grads, params, strict=True)):
         kept = memory.setdefault(i, {"m": np.zeros_like(g), "h": np.zeros_like(g)})

@@ -1,7 +1,7 @@
 """Record how torch's optimizers move float64 parameters: python tests/traces/record_torch.py
 
-Needs torch 2.13, pytorch_optimizer 4.1 and NumPy; the tests need the recorded torch.npz alone. The parameters
-and gradients are those of tests/trees.py.
+Needs torch 2.13, pytorch_optimizer 4.1 and NumPy; the tests need the recorded torch.npz alone. The
+parameters and gradients are those of tests/trees.py.
 """
 
 import pathlib
@@ -22,7 +22,9 @@ OPTIMIZERS = {
     "sgd/nesterov": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True),
     "adagrad": lambda params: torch.optim.Adagrad(params, lr=0.1, eps=1e-10),
     "rmsprop": lambda params: torch.optim.RMSprop(params, lr=0.01, alpha=0.99, eps=1e-8),
-    "rmsprop/centered": lambda params: torch.optim.RMSprop(params, lr=0.01, alpha=0.9, eps=1e-2, centered=True, momentum=0.9),
+    "rmsprop/centered": lambda params: torch.optim.RMSprop(
+        params, lr=0.01, alpha=0.9, eps=1e-2, centered=True, momentum=0.9
+    ),
     "adam": lambda params: torch.optim.Adam(params, lr=0.01),
     "adam/l2": lambda params: torch.optim.Adam(params, lr=0.01, weight_decay=0.1),
     "adamw": lambda params: torch.optim.AdamW(params, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1),
@@ -34,7 +36,9 @@ OPTIMIZERS = {
     "rprop": lambda params: torch.optim.Rprop(params, lr=0.01),
     "adafactor": lambda params: torch.optim.Adafactor(params, lr=0.01),
     "grams": lambda params: third.Grams(params, lr=0.01, weight_decay=0.1, eps=1e-6),
-    "stable_adamw": lambda params: third.StableAdamW(params, lr=0.01, kahan_sum=False, weight_decay=0.1),
+    "stable_adamw": lambda params: third.StableAdamW(
+        params, lr=0.01, kahan_sum=False, weight_decay=0.1
+    ),
     "tiger": lambda params: third.Tiger(params, lr=0.01, weight_decay=0.1),
     "came": lambda params: third.CAME(params, lr=0.01, weight_decay=0.1),
     "mars": lambda params: third.MARS(params, lr=0.01, weight_decay=0.1),
@@ -48,7 +52,9 @@ OPTIMIZERS = {
     "prodigy": lambda params: third.Prodigy(params, lr=1.0, eps=0.0, bias_correction=True),
     "schedule_free_sgd": lambda params: third.ScheduleFreeSGD(params, lr=0.1),
     "muon": lambda params: torch.optim.Muon(params[:1], lr=0.1, weight_decay=0.1),
-    "muon/match_rms": lambda params: torch.optim.Muon(params[:1], lr=0.1, adjust_lr_fn="match_rms_adamw"),
+    "muon/match_rms": lambda params: torch.optim.Muon(
+        params[:1], lr=0.1, adjust_lr_fn="match_rms_adamw"
+    ),
 }
 
 
@@ -59,7 +65,10 @@ def rounded(generator, shape, scale=1.0):
 def record(make):
     """The parameters after every step, by leaf."""
     generator = np.random.default_rng(0)
-    params = [torch.tensor(rounded(generator, shape), dtype=torch.float64, requires_grad=True) for shape in SHAPES]
+    params = [
+        torch.tensor(rounded(generator, shape), dtype=torch.float64, requires_grad=True)
+        for shape in SHAPES
+    ]
     optimizer, history = make(params), [[] for _ in params]
     for step in range(1, STEPS + 1):
         generator = np.random.default_rng(1000 + step)
@@ -72,7 +81,11 @@ def record(make):
 
 
 def main():
-    traces = {f"{name}/{leaf}": states for name, make in OPTIMIZERS.items() for leaf, states in enumerate(record(make))}
+    traces = {
+        f"{name}/{leaf}": states
+        for name, make in OPTIMIZERS.items()
+        for leaf, states in enumerate(record(make))
+    }
     path = pathlib.Path(__file__).with_name("torch.npz")
     np.savez_compressed(path, allow_pickle=False, **traces)
     print(f"{len(traces)} traces, torch {torch.__version__}, {path.stat().st_size} bytes")

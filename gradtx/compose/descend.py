@@ -1,0 +1,247 @@
+"""`descend`: from a direction to a step down; the one home of the arguments that optimizers share."""
+
+from typing import Any, Literal, TypedDict, Unpack, get_args
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.cautious import cautious_mask
+from gradtx.compose.chain import chain
+from gradtx.compose.leafwise import leafwise
+from gradtx.compose.select import masked
+from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.schedule import Schedule
+from gradtx.definition.types import NonNegative
+from gradtx.engine.selector import Where
+
+
+def _decay(
+    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, weight_decay: jax.Array
+) -> Any:
+    return grad + weight_decay * param, slots
+
+
+@definition
+def add_decayed_weights(
+    weight_decay: NonNegative = 0.0, mask: Where | None = None
+) -> GradientTransformation:
+    r"""Add a multiple of the parameters to the updates: u ← u + λ θ.
+
+    After a preconditioner and before the learning rate this is decoupled weight decay (AdamW);
+    before the preconditioner it is the gradient of an L2 penalty λ‖θ‖²/2. u and θ have one shape.
+
+    Args:
+      weight_decay: λ ≥ 0, per unit of learning rate when decoupled; 1e-4 to 0.1.
+      mask: which leaves decay (see `masked`); biases and norms commonly do not. None: all.
+
+    Raises:
+      HyperparamError: a negative number.
+      MissingParamsError: `update` is called without parameters.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array([2.0])
+    >>> tx = gradtx.add_decayed_weights(0.5)
+    >>> tx.update(jnp.array([1.0]), tx.init(w), w)[0].tolist()
+    [2.0]
+
+    Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2, line 12.
+    """
+    decay = leafwise(
+        None,
+        _decay,
+        hyperparams={"weight_decay": weight_decay},
+        needs_params=True,
+        name="add_decayed_weights",
+    )
+    return decay if mask is None else masked(decay, mask)
+
+
+def _descend(
+    grad: jax.Array,
+    slots: None,
+    param: None,
+    step: jax.Array,
+    *,
+    learning_rate: jax.Array,
+    flip_sign: bool,
+) -> Any:
+    return (-learning_rate if flip_sign else learning_rate) * grad, slots
+
+
+@definition
+def scale_by_learning_rate(
+    learning_rate: NonNegative, *, flip_sign: bool = True
+) -> GradientTransformation:
+    """Multiply by minus the learning rate: u ← −η u, a step down.
+
+    Args:
+      learning_rate: η ≥ 0, a number, array or schedule; it is never rounded to the gradient's
+        dtype.
+      flip_sign: False for u ← +η u, to ascend.
+
+    Raises:
+      HyperparamError: a negative number.
+
+    State: 0 bytes per parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_learning_rate(0.1)
+    >>> tx.update(jnp.array([10.0]), tx.init(jnp.zeros(1)))[0].tolist()
+    [-1.0]
+    """
+    return leafwise(
+        None,
+        _descend,
+        hyperparams={"learning_rate": learning_rate},
+        options={"flip_sign": flip_sign},
+        name="scale_by_learning_rate",
+    )
+
+
+DecayForm = Literal["decoupled", "l2", "independent", "corrected", "cautious", "proximal"]
+
+
+class StepFlags(TypedDict, total=False):
+    """How the step is taken: what every optimizer of the Adam family accepts besides, by keyword.
+    None: as Optax does.
+    """
+
+    decay_form: DecayForm | None
+    peak_learning_rate: NonNegative | None
+    cautious: bool | None
+
+
+class DecayFlags(StepFlags, total=False):
+    """The same, for optimizers that have no weight decay of their own."""
+
+    weight_decay: NonNegative | None
+    mask: Where | None
+
+
+def _form(
+    grad: jax.Array,
+    slots: None,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    weight_decay: jax.Array,
+    learning_rate: jax.Array,
+    peak_learning_rate: jax.Array,
+    decay_form: DecayForm,
+) -> Any:
+    if decay_form == "proximal":
+        return (grad + weight_decay * param) / (1 + learning_rate * weight_decay), slots
+    inverse = jnp.where(
+        peak_learning_rate > 0, 1 / jnp.where(peak_learning_rate > 0, peak_learning_rate, 1.0), 0.0
+    )
+    factors = {
+        "independent": inverse,
+        "corrected": learning_rate * inverse,
+        "cautious": (grad * param.conj()).real >= 0,
+    }
+    return grad + weight_decay * factors[decay_form] * param, slots
+
+
+def _decay_by_form(
+    weight_decay: Any, mask: Where | None, learning_rate: Any, flags: StepFlags
+) -> TransformationLike:
+    """Weight decay behind a rule and before the learning rate, in one of its forms."""
+    form = flags.get("decay_form") or "decoupled"
+    if form in ("decoupled", "l2"):
+        return add_decayed_weights(weight_decay, mask)
+    peak = flags.get("peak_learning_rate")
+    if (
+        peak is None
+        and form in ("independent", "corrected")
+        and isinstance(learning_rate, Schedule)
+    ):
+        raise HyperparamError(
+            f"decay_form={form!r} divides by the largest learning rate, and {learning_rate!r} does not say which that is: "
+            "give it as peak_learning_rate=..."
+        )
+    hyperparams = {
+        "weight_decay": weight_decay,
+        "learning_rate": learning_rate,
+        "peak_learning_rate": learning_rate if peak is None else peak,
+    }
+    decay = leafwise(
+        None,
+        _form,
+        hyperparams=hyperparams,
+        options={"decay_form": form},
+        needs_params=True,
+        name="add_decayed_weights",
+    )
+    return decay if mask is None else masked(decay, mask)
+
+
+@definition
+def descend(
+    rule: TransformationLike,
+    learning_rate: NonNegative,
+    weight_decay: NonNegative | None = None,
+    mask: Where | None = None,
+    *,
+    last: TransformationLike | None = None,
+    **flags: Unpack[StepFlags],
+) -> GradientTransformation:
+    r"""A direction, weight decay, and the step down: θ ← θ − η (u + λ θ).
+
+    Every optimizer whose step has this form is `descend` of its rule, and takes the same flags.
+
+    Args:
+      rule: gives the direction u.
+      learning_rate: η ≥ 0.
+      weight_decay: λ ≥ 0; None for no such term.
+      mask: which leaves decay; None: all.
+      last: what the direction passes through behind the decay, before the learning rate, such as
+        LAMB's trust ratio; None: nothing.
+      decay_form: how λ acts. "decoupled" (the default): θ ← θ − η λ θ (AdamW). "l2": g ← g + λ θ
+        before the rule. "independent": θ ← θ − (η/η_max) λ θ, so that tuning η leaves the decay
+        alone. "corrected": θ ← θ − η (η/η_max) λ θ, which keeps the norms of normalised layers
+        level while η falls. "cautious": as decoupled, only where u θ ≥ 0. "proximal": θ ← (θ − η u)
+        / (1 + η λ), which never overshoots zero however large η λ is.
+      peak_learning_rate: η_max > 0, for "independent" and "corrected"; None: η itself, which must
+        then be no schedule.
+      cautious: pass u through `cautious_mask` before it decays and descends.
+
+    Raises:
+      HyperparamError: a number out of its range; a schedule without its peak; a form of another
+        name, or one without weight decay.
+
+    State: that of the rule.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array([1.0, -1.0])
+    >>> def step(form):
+    ...     tx = gradtx.descend(gradtx.identity(), 0.5, weight_decay=1.0, decay_form=form)
+    ...     return tx.update(jnp.array([1.0, 1.0]), tx.init(w), w)[0].tolist()
+    >>> step("decoupled"), step("independent"), step("cautious")
+    ([-1.0, -0.0], [-1.5, 0.5], [-1.0, -0.5])
+
+    Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2, with the schedule multiplier alone on
+    the decay for "independent"; Defazio 2025, arXiv 2506.02285, for "corrected"; Chen et al. 2025,
+    arXiv 2510.12402, for "cautious"; Xie et al. 2022, arXiv 2208.06677, Algorithm 1, for
+    "proximal"."""
+    form = flags.get("decay_form") or "decoupled"
+    if form not in get_args(DecayForm):
+        raise HyperparamError(
+            f"decay_form = {form!r} is unknown; choose one of {', '.join(map(repr, get_args(DecayForm)))}"
+        )
+    direction = chain(rule, cautious_mask()) if flags.get("cautious") else rule
+    scale = (
+        [scale_by_learning_rate(learning_rate)]
+        if last is None
+        else [last, scale_by_learning_rate(learning_rate)]
+    )
+    if weight_decay is None:
+        if flags.get("decay_form"):
+            raise HyperparamError(
+                f"decay_form={form!r} says how weight decay acts, and there is none: give weight_decay=... too"
+            )
+        return chain(direction, *scale)
+    decay = _decay_by_form(weight_decay, mask, learning_rate, flags)
+    return chain(decay, direction, *scale) if form == "l2" else chain(direction, decay, *scale)

@@ -1,0 +1,158 @@
+"""Rules on one matrix, or a batch of them: the third way to write a method."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.transformation import definition
+from gradtx.definition.definition import Static
+from gradtx.definition.errors import GradtxError, HyperparamError
+from gradtx.definition.types import Hyperparam
+from gradtx.engine.matrix_layout import Matrices
+from gradtx.engine.rules import LeafRule, Rule, check_names
+
+TOLD = frozenset({"raw", "phase"})
+
+
+@definition
+def matrixwise(
+    init: Callable[..., Any] | None,
+    update: Callable[..., Any],
+    *,
+    hyperparams: Mapping[str, Hyperparam] | None = None,
+    options: Mapping[str, Any] | None = None,
+    dimensions: Any = None,
+    shard: Any = None,
+    vectors: Literal["refuse", "rows"] = "refuse",
+    needs_params: bool = False,
+    real_only: bool = False,
+    name: str | None = None,
+) -> LeafRule:
+    r"""A transformation from a rule on one matrix, or a batch of them, lifted to trees.
+
+    As `leafwise`, but arrays arrive as matrices (..., n, m): n is the number of inputs (fan in), m
+    that of outputs (fan out), and axes before them count matrices, each of which is worked on by
+    itself.
+
+    - `init(param, *, ...) -> Slots`: slots in the shape (..., n, m) stand in a state in the shape
+      of the parameter, others as they are, a factor for instance as (..., n, n);
+    - `update(grad, slots, param, step, *, ...) -> (update, slots)`.
+
+    A rule may ask by name for `phase`, an int32 array of the shape (...,): the turn of each matrix
+    in [0, refresh_every), spread over the tree by cost, so that no step pays for all (`where_due`);
+    and for `raw` as in `leafwise`. A hyperparameter `key` arrives as a key of each matrix, an array
+    of the same shape.
+
+    Args:
+      init: makes the slots of matrices, or None.
+      update: one step on matrices.
+      hyperparams: numbers, arrays or schedules; leaves of the definition, resolved at this step.
+      options: static values that choose the program.
+      dimensions: which axes of an array are what: rules `[(pattern, words), ...]`, the first that
+        matches a path wins. Words say for every axis of the array `in`, `out` or `batch`; several
+        axes of one role count as one; `out/3` cuts an axis into three matrices; `...` stands for
+        batch axes. What no rule matches: the last two axes are in and out, those before them batch.
+        Or, as Optax has it, a tree like the parameters, or a function of them that gives one, of
+        records with `reduction_axis` and `output_axis`.
+      shard: axes of a device mesh to spread matrices over, "x" or ("x", "y"), in the mesh of
+        `jax.set_mesh`; or what `gradtx.sharding.owners` says of sharded parameters. Matrices of one
+        shape are then gathered into a batch, each device works on its share, and results go back.
+        None: placement is left to XLA.
+      vectors: what becomes of arrays of fewer than two axes: "refuse", an error by path, or "rows",
+        matrices of one row.
+      needs_params: whether the rule reads `param`; otherwise it is None.
+      real_only: whether complex arrays are refused.
+      name: what a chain calls this member; the name of the decorated builder if there is one.
+
+    Raises:
+      GradtxError: a function asks for a name that is given nowhere; shard that names no axes.
+      StructureError: at `init` and `update`, an array that is no matrix, or whose axes are not
+        those of its words.
+
+    >>> import jax.numpy as jnp, gradtx
+    >>> def total(grad, slots, param, step):
+    ...     return jnp.broadcast_to(jnp.sum(grad, axis=(-2, -1), keepdims=True), grad.shape), slots
+    >>> tx = gradtx.matrixwise(None, total, dimensions=[("heads", "in batch out")], name="total")
+    >>> params = {"heads": jnp.ones((2, 3, 2)), "kernel": jnp.ones((2, 3))}
+    >>> updates, _ = tx.update(params, tx.init(params))
+    >>> updates["heads"].ravel()[0].item(), updates["kernel"].ravel()[0].item()
+    (4.0, 6.0)
+
+    See also: `leafwise`, `treewise`.
+    """
+    values, chosen, called = dict(hyperparams or {}), dict(options or {}), name or "matrixwise"
+    every = chosen.get("refresh_every")
+    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        raise HyperparamError(
+            f"{called}: refresh_every = {every!r} is no number of steps; give a whole number from 1 on"
+        )
+    matrices = Matrices(Static({"dimensions": dimensions}), vectors, every, _axes(shard, called))
+    rule = Rule(
+        update,
+        init,
+        None,
+        None,
+        None,
+        None,
+        Static(chosen),
+        (),
+        needs_params,
+        real_only,
+        matrices=matrices,
+    )
+    check_names(called, (init, update), {**values, **chosen}, None, told=TOLD | {"refresh_every"})
+    return LeafRule(called, rule, values)
+
+
+def _axes(shard: Any, owner: str) -> Any:
+    """The names of mesh axes as a tuple; what is more than names, as it is."""
+    if isinstance(shard, str):
+        return (shard,)
+    if shard is None or hasattr(shard, "axes"):
+        return shard
+    if isinstance(shard, tuple | list) and shard and all(isinstance(axis, str) for axis in shard):
+        return tuple(shard)
+    raise GradtxError(
+        f"{owner}: shard = {shard!r} names no mesh axes; give a name, a tuple of names, or gradtx.sharding.owners(params, name)"
+    )
+
+
+def where_due(due: jax.Array, function: Callable[..., Any], operands: Any, otherwise: Any) -> Any:
+    """`function(*operands)` of one matrix where `due`, its part of `otherwise` where not; what is
+    not due costs nothing.
+
+    `due` has the shape of the batch, () for one matrix, and every array of `operands` and
+    `otherwise` has it in front; `function` sees one."""
+    one = functools.partial(_one, function)
+    if due.ndim == 0:
+        return one((due, operands, otherwise))
+    if due.size == 0:
+        return otherwise
+    flat = jax.tree.map(
+        lambda array: array.reshape(due.size, *array.shape[due.ndim :]), (due, operands, otherwise)
+    )
+    if due.size == 1:
+        found = jax.tree.map(
+            lambda array: array[None], one(jax.tree.map(lambda array: array[0], flat))
+        )
+    else:
+        found = jax.lax.map(one, flat)
+    return jax.tree.map(lambda array: array.reshape(*due.shape, *array.shape[1:]), found)
+
+
+def _one(function: Callable[..., Any], given: Any) -> Any:
+    due, operands, otherwise = given
+    return jax.lax.cond(due, functools.partial(_made, function), _kept, operands, otherwise)
+
+
+def _made(function: Callable[..., Any], operands: Any, otherwise: Any) -> Any:
+    return jax.tree.map(
+        lambda new, old: jnp.asarray(new).astype(old.dtype), function(*operands), otherwise
+    )
+
+
+def _kept(operands: Any, otherwise: Any) -> Any:
+    return otherwise

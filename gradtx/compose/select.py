@@ -1,0 +1,149 @@
+"""Selecting parameters by path: `masked`, `partition`, and the table of who gets what."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    Part,
+    TransformationLike,
+    as_transformation,
+    definition,
+)
+from gradtx.definition.errors import SelectionError
+from gradtx.engine.rules import TreeRule
+from gradtx.engine.selector import Leaves, Selector, Where, labels
+from gradtx.tree.paths import flatten, leaf_paths
+
+
+@definition
+def masked(inner: TransformationLike, mask: Where) -> list[Part]:
+    r"""`inner` on some leaves; the others pass through unchanged, and keep no slots.
+
+    When: one transformation is for some leaves only. When not: every leaf is to get one of several;
+    take `partition`. To stop leaves from moving, take `freeze`.
+
+    Args:
+      inner: the transformation.
+      mask: which leaves it is for. A regular expression, searched for in paths like
+        `encoder/0/kernel`; a predicate `(path, array) -> bool`; a pytree of bools (a prefix of the
+        parameters suffices); or a function of the parameters that returns one.
+
+    Raises:
+      SelectionError: at `init` and `update`, when an expression or predicate chooses no leaf, or a
+        tree of bools does not fit. A tree of bools is taken at its word, all False included.
+
+    State: that of `inner`, for the chosen leaves.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> params = {"dense": {"bias": jnp.ones(1), "kernel": jnp.ones(1)}}
+    >>> tx = gradtx.masked(gradtx.scale(-1.0), r"kernel$")
+    >>> updates, _ = tx.update(params, tx.init(params))
+    >>> updates["dense"]["bias"].item(), updates["dense"]["kernel"].item()
+    (1.0, -1.0)
+    """
+    member = as_transformation(inner)
+    return [Part(None, member, Selector(mask, True, f"masked({member.name})"))]
+
+
+@definition
+def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -> list[Part]:
+    r"""Different transformations for different leaves.
+
+    When: groups of parameters need other methods or other numbers. When not: to leave out a few
+    leaves; take `masked`.
+
+    Args:
+      transforms: group name -> transformation.
+      param_labels: rules `[(pattern, group), ...]`, tried in order, the first match wins; a pattern
+        is a regular expression on paths or a predicate `(path, array) -> bool`. Or, as in Optax, a
+        pytree of group names (a prefix of the parameters suffices), or a function of the parameters
+        that returns one.
+
+    Raises:
+      SelectionError: a rule matches no leaf, or only leaves that earlier rules claim (the last rule
+        may: it is there to catch what is left); a leaf that no rule claims; a group that does not
+        exist.
+
+    State: that of every group, for its leaves.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> params = {"dense": {"bias": jnp.ones(1), "kernel": jnp.ones(1)}}
+    >>> tx = gradtx.partition({"plain": gradtx.sgd(1.0), "rest": gradtx.lion(1.0)}, [(r"bias$", "plain"), (r".*", "rest")])
+    >>> print(gradtx.coverage(tx, params))
+    dense/bias    plain
+    dense/kernel  rest
+    """
+    groups = tuple(transforms)
+    return [
+        Part(name, as_transformation(one), Selector(param_labels, name, "partition", groups))
+        for name, one in transforms.items()
+    ]
+
+
+class Coverage(dict[str, str]):
+    """Path -> group; prints as a table."""
+
+    def __str__(self) -> str:
+        width = max(map(len, self), default=0)
+        return "\n".join(f"{path:<{width}}  {group}" for path, group in self.items())
+
+
+def coverage(tx: GradientTransformation | Sequence[Any], params: Any) -> Coverage:
+    """Which group every leaf falls into: the table path -> group.
+
+    Args:
+      tx: a definition that is, or contains, partitions or masks; or the list of rules itself.
+      params: the parameters, or their shapes.
+
+    Raises:
+      SelectionError: as `partition` does, and when `tx` selects nothing anywhere.
+
+    >>> import gradtx
+    >>> gradtx.coverage([(r"bias$", "plain"), (r".*", "rest")], {"bias": 0.0, "kernel": 0.0})
+    {'bias': 'plain', 'kernel': 'rest'}
+    """
+    values, treedef = flatten(params)
+    leaves = Leaves(treedef, leaf_paths(treedef), values)
+    if not isinstance(tx, GradientTransformation):
+        groups = tuple(dict.fromkeys(group for _, group in tx))
+        found = labels(tx, leaves, groups, "coverage")
+        return Coverage(
+            {
+                path: group
+                for path, group in zip(leaves.paths, found, strict=True)
+                if group is not None
+            }
+        )
+    parts = list(_selecting(tx))
+    if not parts:
+        raise SelectionError(
+            f"coverage: {tx.name} selects nothing: it holds no masked(...) and no partition(...)"
+        )
+    table: dict[str, list[str]] = {
+        path: [] for path, value in zip(leaves.paths, values, strict=True) if value is not None
+    }
+    for part, selectors in parts:
+        answers = [selector(leaves) for selector in selectors]
+        for path, *chosen in zip(leaves.paths, *answers, strict=True):
+            if all(chosen) and path in table:
+                table[path].append(part.name or part.member.name)
+    return Coverage({path: " + ".join(names) or "-" for path, names in table.items()})
+
+
+def _selecting(
+    tx: GradientTransformation, outer: tuple[Selector, ...] = ()
+) -> Iterator[tuple[Part, tuple[Selector, ...]]]:
+    """The parts of a definition that have a selector, each with those around it."""
+    expansion = tx.expansion
+    if isinstance(expansion, list):
+        for part in expansion:
+            selectors = outer if part.selector is None else (*outer, part.selector)
+            if part.selector is not None:
+                yield part, selectors
+            yield from _selecting(part.member, selectors)
+        return
+    below = expansion.options.values() if isinstance(expansion, TreeRule) else (expansion,)
+    for member in below:
+        if isinstance(member, GradientTransformation):
+            yield from _selecting(member, outer)

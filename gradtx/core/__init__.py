@@ -1,1 +1,0 @@
-"""The contract: definitions, rules, the lifter, and how they compose."""

@@ -1,0 +1,100 @@
+"""Schedules: pure functions of the count, held as data."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, overload
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.definition.definition import Definition, Factory, register
+from gradtx.definition.types import Array, ArrayLike
+
+P = ParamSpec("P")
+
+
+class Schedule(Definition):
+    """A value for every count 0, 1, 2, ...: call it with the number of updates made so far.
+
+    Its parameters are the leaves of a pytree, so a schedule prints as the call that made it,
+    compares by value, and may be batched, traced or differentiated like any other tree.
+    """
+
+    __slots__ = ()
+
+    def verify(self) -> None:
+        if self.factory.check is not None:
+            args, kwargs = self.factory.arguments(self.arguments)
+            self.factory.check(*args, **kwargs)
+
+    def __call__(self, count: ArrayLike) -> Array:
+        """The value at `count`."""
+        if self.factory is FUNCTION:
+            return self.arguments["function"](count)
+        return _evaluate(self, count)
+
+
+register(Schedule)
+
+
+@jax.jit
+def _evaluate(schedule: Schedule, count: ArrayLike) -> Array:
+    """One kernel per kind of schedule, whatever its parameters."""
+    return jnp.asarray(schedule.call(count))
+
+
+def value_at(value: Any, count: ArrayLike) -> Any:
+    """A hyperparameter at `count`: schedules are evaluated, numbers and arrays stay themselves."""
+    return value(count) if isinstance(value, Schedule) else value
+
+
+@overload
+def schedule(function: Callable[Concatenate[Any, P], Any], /) -> Callable[P, Schedule]: ...
+@overload
+def schedule(
+    *, check: Callable[..., None]
+) -> Callable[[Callable[Concatenate[Any, P], Any]], Callable[P, Schedule]]: ...
+def schedule(function: Any = None, /, *, check: Any = None) -> Any:
+    """Turn `function(count, *parameters)` into a maker of schedules.
+
+    The parameters annotated as hyperparameters become the leaves of the schedule; the others are
+    static. `check`, called with the same parameters, may raise when they make no sense together.
+
+    >>> from gradtx.definition.types import Hyperparam
+    >>> @schedule
+    ... def halving(count, init_value: Hyperparam):
+    ...     return init_value * 0.5**count
+    >>> halving(init_value=8.0)
+    halving(init_value=8.0)
+    >>> float(halving(8.0)(3))
+    1.0
+    """
+    return (
+        functools.partial(_make_schedule, check=check)
+        if function is None
+        else _make_schedule(function, check)
+    )
+
+
+def _make_schedule(
+    function: Callable[..., Any], check: Callable[..., None] | None
+) -> Callable[..., Schedule]:
+    factory = Factory(function, Schedule, skip=1, check=check)
+
+    @functools.wraps(function)
+    def make(*args: Any, **kwargs: Any) -> Schedule:
+        return factory(*args, **kwargs)
+
+    make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
+    make.__signature__ = factory.signature  # pyright: ignore[reportAttributeAccessIssue]
+    return make
+
+
+@schedule
+def function_schedule(count: Array, function: Callable[[ArrayLike], ArrayLike]) -> ArrayLike:
+    """A plain Python function `count -> value` as a schedule; the function itself is static."""
+    return function(count)
+
+
+FUNCTION: Factory = function_schedule.factory  # pyright: ignore[reportFunctionMemberAccess]
+Definition.wrap_function = staticmethod(function_schedule)

@@ -1,0 +1,86 @@
+"""The words of the contract: `State`, hyperparameters and the ranges they must lie in."""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradtx.definition.errors import HyperparamError
+
+Array = jax.Array
+ArrayLike = jax.typing.ArrayLike
+DTypeLike = jax.typing.DTypeLike
+PyTree = Any
+Params = Any
+Updates = Any
+
+
+class State(NamedTuple):
+    """What an optimizer keeps: one clock, and the named slots of its members."""
+
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]  (a tuple counts items; nobody counts a state's)
+    """int32 scalar: the number of updates made so far."""
+    slots: Any
+    """By member name, then by field name, then shaped like the parameters."""
+
+    @property
+    def hyperparams(self) -> dict[str, Any]:
+        """The hyperparameters that `tunable` (or `inject_hyperparams`) keeps in this state, where
+        it is the outermost part.
+        """
+        try:
+            return self.slots["hyperparams"]
+        except (KeyError, TypeError):
+            raise AttributeError(
+                "this state holds no hyperparams at its root: wrap the whole definition in tunable(...)"
+            ) from None
+
+
+class Interval(NamedTuple):
+    """The range of a hyperparameter, checked when it is given as a Python number."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        number = float(value)  # pyright: ignore[reportArgumentType]
+        above = number > self.low if self.low_open else number >= self.low
+        below = number < self.high if self.high_open else number <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        left, right = "(" if self.low_open else "[", ")" if self.high_open else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+    def check(self, value: object, where: str) -> None:
+        """Raise if `value` is a number that is known now and lies outside."""
+        if isinstance(value, numbers.Real | np.generic) and value not in self:
+            raise HyperparamError(f"{where} = {value!r} is outside its range {self}")
+
+
+Schedule = Callable[..., Any]
+"""Anything that maps the number of updates made so far to a value."""
+
+Numeric = float | Array | np.ndarray | np.number | Schedule
+
+Hyperparam = Annotated[Numeric, Interval()]
+"""Any real number, an array, or a schedule."""
+NonNegative = Annotated[Numeric, Interval(0.0, math.inf)]
+"""A number >= 0: learning rates, epsilons, weight decays, norms."""
+Positive = Annotated[Numeric, Interval(0.0, math.inf, low_open=True)]
+"""A number > 0: thresholds that divide, step counts that divide."""
+Decay = Annotated[Numeric, Interval(0.0, 1.0, high_open=True)]
+"""A number in [0, 1): decay rates of exponential averages that are bias-corrected."""
+Fraction = Annotated[Numeric, Interval(0.0, 1.0)]
+"""A number in [0, 1]: momentum, mixing weights."""
+
+SQUARES, PRECISE = "squares", "precise"
+"""How the annotation of a slot may mark what it holds: squares, never negative, whose root is
+divided by; or numbers whose small differences matter, such as parameters and step sizes."""
+Squares = Annotated[jax.Array, SQUARES]
+Precise = Annotated[jax.Array, PRECISE]

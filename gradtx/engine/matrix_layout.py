@@ -1,0 +1,253 @@
+"""Arrays as matrices: which axes are inputs, which outputs, and which only count matrices.
+
+A kernel of shape (layers, inputs, heads, size) may be one matrix per layer, (inputs, heads · size),
+or one per head, (inputs, size): its words say which. A rule on matrices sees (..., n, m), n inputs
+(fan in) and m outputs (fan out), whatever the order of the array's axes."""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradtx.definition.definition import Static
+from gradtx.definition.errors import GradtxError, StructureError
+from gradtx.engine.selector import Leaves, claimed, is_function
+
+WORD = re.compile(r"(batch|in|out)(?:/([1-9][0-9]*))?")
+
+
+class Layout(NamedTuple):
+    """One array as matrices: how its axes are cut, in which order they go, and what shape the
+    matrices have.
+    """
+
+    whole: tuple[int, ...]
+    cut: tuple[int, ...]
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        return self.shape[:-2]
+
+    def matrix(self, array: Any) -> Any:
+        """An array, or its shape and dtype, as matrices."""
+        if isinstance(array, jax.ShapeDtypeStruct):
+            return (
+                array
+                if array.shape == self.shape
+                else jax.ShapeDtypeStruct(self.shape, array.dtype)
+            )
+        cut = array if array.shape == self.cut else array.reshape(self.cut)
+        moved = cut if self.order == tuple(range(cut.ndim)) else cut.transpose(self.order)
+        return moved if moved.shape == self.shape else moved.reshape(self.shape)
+
+    def array(self, matrix: Any) -> Any:
+        """Matrices as the array that they are of."""
+        moved = tuple(self.cut[axis] for axis in self.order)
+        parts = matrix if matrix.shape == moved else matrix.reshape(moved)
+        cut = (
+            parts
+            if self.order == tuple(range(parts.ndim))
+            else parts.transpose(np.argsort(self.order).tolist())
+        )
+        return cut if cut.shape == self.whole else cut.reshape(self.whole)
+
+
+@functools.lru_cache(maxsize=4096)
+def layout_of(shape: tuple[int, ...], words: str | None) -> Layout:
+    """The layout of an array; None: its last two axes are a matrix, and one of fewer axes is a
+    single row.
+
+    Raises ValueError where the words do not fit the shape, saying how.
+    """
+    if words is None:
+        matrix = shape if len(shape) > 1 else (1, *(shape or (1,)))
+        return Layout(shape, matrix, tuple(range(len(matrix))), matrix)
+    found = [WORD.fullmatch(word) for word in _spelled_out(words, len(shape))]
+    if None in found:
+        raise ValueError(
+            "its words are batch, in, out, each perhaps with a number of parts, such as out/3, and ... for batch axes"
+        )
+    if len(found) != len(shape):
+        raise ValueError(f"it says {len(found)} axes, one word for each")
+    return _laid_out(shape, [(match[1], int(match[2] or 1)) for match in found if match])
+
+
+def _spelled_out(words: str, axes: int) -> list[str]:
+    """One word for each axis: dots stand for as many batch axes as there are."""
+    given = words.split()
+    if given.count("...") != 1:
+        return given
+    place = given.index("...")
+    return [*given[:place], *["batch"] * (axes - len(given) + 1), *given[place + 1 :]]
+
+
+def _laid_out(shape: tuple[int, ...], roles: Sequence[tuple[str, int]]) -> Layout:
+    cut: list[int] = []
+    axes: dict[str, list[int]] = {"batch": [], "in": [], "out": []}
+    for size, (role, parts) in zip(shape, roles, strict=True):
+        if size % parts:
+            raise ValueError(f"an axis of {size} cannot be cut into {parts} parts")
+        if parts > 1:
+            axes["batch"].append(len(cut))
+            cut.append(parts)
+        axes[role].append(len(cut))
+        cut.append(size // parts)
+    if not axes["in"] or not axes["out"]:
+        raise ValueError(f"it names no axis {'in' if not axes['in'] else 'out'}")
+    sides = [math.prod(cut[axis] for axis in axes[role]) for role in ("in", "out")]
+    order = (*axes["batch"], *axes["in"], *axes["out"])
+    return Layout(shape, tuple(cut), order, (*(cut[axis] for axis in axes["batch"]), *sides))
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrices:
+    """How a rule sees arrays as matrices, and over which devices it spreads them."""
+
+    dimensions: Static = Static({})  # noqa: RUF009  (immutable)
+    vectors: str = "refuse"
+    refresh_every: int | None = None
+    shard: Any = None
+
+    def layouts(self, leaves: Leaves, active: Sequence[bool], owner: str) -> list[Layout | None]:
+        """For every leaf that the rule acts on, how it is a matrix."""
+        said = words_of(self.dimensions.values.get("dimensions"), leaves, owner)
+        each = zip(leaves.paths, leaves.values, said, active, strict=True)
+        return [
+            self._layout(path, tuple(np.shape(value)), words, owner) if acts else None
+            for path, value, words, acts in each
+        ]
+
+    def _layout(self, path: str, shape: tuple[int, ...], words: str | None, owner: str) -> Layout:
+        if len(shape) < 2 and words is not None:
+            raise StructureError(
+                f"{owner}: {path!r} has shape {shape}, which is no matrix, and dimensions say {words!r} of it: narrow that rule's pattern"
+            )
+        if len(shape) < 2 and self.vectors == "refuse":
+            raise StructureError(
+                f"{owner}: {path!r} has shape {shape}, which is no matrix: leave it to another rule, with partition(...) or masked(...)"
+            )
+        try:
+            return layout_of(shape, words)
+        except ValueError as error:
+            raise StructureError(
+                f"{owner}: dimensions {words!r} do not fit {path!r} of shape {shape}: {error}"
+            ) from None
+
+    def turns(self, layouts: Sequence[Layout | None]) -> list[np.ndarray | None]:
+        """For every leaf the turns of its matrices; None: the rule takes none."""
+        if self.refresh_every is None:
+            return [None] * len(layouts)
+        return list(
+            _turns(
+                tuple(None if layout is None else layout.shape for layout in layouts),
+                self.refresh_every,
+            )
+        )
+
+
+def words_of(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
+    """For every leaf the words that say its axes; None where nothing is said."""
+    if dimensions is None:
+        return [None] * len(leaves.values)
+    if is_function(dimensions) or not _are_rules(dimensions):
+        return _from_tree(dimensions, leaves, owner)
+    return claimed([tuple(rule) for rule in dimensions], leaves, f"{owner}: dimensions")
+
+
+def _are_rules(dimensions: Any) -> bool:
+    pairs = isinstance(dimensions, list | tuple) and not is_numbers(dimensions)
+    return pairs and all(
+        isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[1], str)
+        for rule in dimensions
+    )
+
+
+def is_numbers(value: Any) -> bool:
+    """Whether a value says axes by number, in fields `reduction_axis` and `output_axis`, as Optax's
+    Muon wants them.
+    """
+    return hasattr(value, "reduction_axis") and hasattr(value, "output_axis")
+
+
+def _from_tree(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
+    """Axes by number, one for each leaf, or for all below a node, or for all."""
+    numbers = dimensions(leaves.tree) if is_function(dimensions) else dimensions
+    try:
+        spread = jax.tree.map(
+            _said_below, numbers, leaves.tree, is_leaf=lambda node: node is None or is_numbers(node)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise GradtxError(
+            f"{owner}: dimensions = {dimensions!r} are neither rules (pattern, words) nor a tree like the parameters with axes by number"
+        ) from None
+    said = [
+        one.numbers for one in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Said))
+    ]
+    each = zip(leaves.paths, leaves.values, said, strict=True)
+    return [
+        None
+        if numbers is None
+        else spelled(numbers, np.ndim(value), f"{owner}: dimensions of {path!r}")
+        for path, value, numbers in each
+    ]
+
+
+class _Said(NamedTuple):
+    numbers: Any
+
+
+def _said_below(numbers: Any, subtree: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: _Said(None if leaf is None else numbers),
+        subtree,
+        is_leaf=lambda node: node is None,
+    )
+
+
+def spelled(numbers: Any, ndim: int, where: str) -> str:
+    """Axes by number as words."""
+    ins, outs = (
+        np.atleast_1d(axes).tolist() for axes in (numbers.reduction_axis, numbers.output_axis)
+    )
+    if any(not -ndim <= axis < ndim for axis in ins + outs):
+        raise StructureError(
+            f"{where}: {numbers!r} names an axis that is not among its {ndim}; give None for what is no matrix"
+        )
+    ins, outs = ({axis % ndim for axis in axes} for axes in (ins, outs))
+    if ins & outs:
+        raise StructureError(
+            f"{where}: {numbers!r} names axis {min(ins & outs)} twice, as input and as output"
+        )
+    return " ".join(
+        "in" if axis in ins else "out" if axis in outs else "batch" for axis in range(ndim)
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _turns(shapes: tuple[tuple[int, ...] | None, ...], every: int) -> tuple[np.ndarray | None, ...]:
+    """A turn in [0, every) for every matrix: the most costly first, each to the turn with the least
+    work so far.
+    """
+    sizes = [0 if shape is None else math.prod(shape[:-2]) for shape in shapes]
+    costs = [0 if shape is None else shape[-2] ** 3 + shape[-1] ** 3 for shape in shapes]
+    order = sorted(
+        (-cost, leaf, place)
+        for leaf, (cost, size) in enumerate(zip(costs, sizes, strict=True))
+        for place in range(size)
+    )
+    load, found = [0] * every, [np.zeros(size, np.int32) for size in sizes]
+    for cost, leaf, place in order:
+        turn = load.index(min(load))
+        found[leaf][place] = turn
+        load[turn] -= cost
+    return tuple(
+        None if shape is None else turns.reshape(shape[:-2])
+        for shape, turns in zip(shapes, found, strict=True)
+    )

@@ -1,0 +1,255 @@
+"""Choosing leaves: by regular expression on paths, by predicate, or by a tree of answers."""
+
+import difflib
+import functools
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradtx.definition.errors import SelectionError
+from gradtx.definition.show import show
+from gradtx.tree.paths import Treedef, is_none, tree_paths
+
+Where = str | Callable[..., Any] | Any
+"""A regex on `a/b/c` paths, a predicate `(path, array) -> bool`, a pytree of bools, or a function
+of the tree that gives one.
+"""
+
+
+class Leaves(NamedTuple):
+    """A flattened tree, as selectors see it; None counts as a leaf."""
+
+    treedef: Treedef
+    paths: tuple[str, ...]
+    values: Sequence[Any]
+
+    @property
+    def tree(self) -> Any:
+        return jax.tree.unflatten(self.treedef, self.values)
+
+
+class Selector(NamedTuple):
+    """A choice of leaves: those where `where` gives `answer`."""
+
+    where: Any
+    answer: Any
+    owner: str
+    groups: tuple[str, ...] = ()
+
+    def __call__(self, leaves: Leaves) -> Sequence[bool]:
+        if self.groups:
+            return [
+                label == self.answer
+                for label in labels(self.where, leaves, self.groups, self.owner)
+            ]
+        return [choice == self.answer for choice in mask(self.where, leaves, self.owner)]
+
+
+def mask(where: Where, leaves: Leaves, owner: str) -> Sequence[bool]:
+    """For every leaf whether `where` chooses it."""
+    if is_matcher(where):
+        chosen = _matches(where, leaves)
+        if leaves.paths and not any(chosen):
+            raise SelectionError(
+                f"{owner}: {show(where)} matches none of the {len(leaves.paths)} leaves; {nearest(where, leaves.paths)}"
+            )
+        return chosen
+    answers = _answers(where, leaves, owner)
+    for answer, path in zip(answers, leaves.paths, strict=True):
+        if answer is not None and not isinstance(answer, bool | np.bool_ | np.ndarray | jax.Array):
+            raise SelectionError(
+                f"{owner}: the answer at {path!r} is {show(answer)}, which is no bool; give a regex, a predicate or bools"
+            )
+    return [bool(answer) for answer in answers]
+
+
+def labels(where: Any, leaves: Leaves, groups: Sequence[str], owner: str) -> Sequence[str | None]:
+    """For every leaf its group, by rules tried in order or by a tree of labels; None for None
+    leaves.
+    """
+    if not is_rules(where, groups, leaves):
+        return _checked_labels(_answers(where, leaves, owner), leaves, groups, owner)
+    if all(isinstance(pattern, str) for pattern, _ in where):
+        found = _labels_by_text(tuple(tuple(rule) for rule in where), leaves.paths, owner)
+    else:
+        found = _first_match(
+            where, [_matches(pattern, leaves) for pattern, _ in where], leaves.paths, owner
+        )
+    return _checked_labels(found, leaves, groups, owner)
+
+
+def claimed(rules: Sequence[Any], leaves: Leaves, owner: str) -> list[Any]:
+    """For every leaf what the first rule says that matches it; None where none does."""
+    return _first_match(
+        rules, [_matches(pattern, leaves) for pattern, _ in rules], leaves.paths, owner
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _labels_by_text(
+    rules: tuple[tuple[str, str], ...], paths: tuple[str, ...], owner: str
+) -> list[str | None]:
+    return _first_match(
+        rules, [_matches_text(pattern, paths) for pattern, _ in rules], paths, owner
+    )
+
+
+def _first_match(
+    rules: Sequence[Any], matches: Sequence[Sequence[bool]], paths: tuple[str, ...], owner: str
+) -> list[str | None]:
+    winners = [
+        next((number for number, hits in enumerate(matches) if hits[index]), None)
+        for index in range(len(paths))
+    ]
+    for number, (pattern, label) in enumerate(rules):
+        rule = f"{owner}: rule {number + 1}, ({show(pattern)}, {label!r}),"
+        if paths and not any(matches[number]):
+            raise SelectionError(
+                f"{rule} matches none of the {len(paths)} leaves; {nearest(pattern, paths)}"
+            )
+        if paths and number not in winners and number < len(rules) - 1:
+            raise SelectionError(
+                f"{rule} claims nothing: earlier rules claim every leaf that it matches; the first match wins, so move it up"
+            )
+    return [None if winner is None else rules[winner][1] for winner in winners]
+
+
+def _checked_labels(
+    found: Sequence[Any], leaves: Leaves, groups: Sequence[str], owner: str
+) -> Sequence[Any]:
+    for label, path, value in zip(found, leaves.paths, leaves.values, strict=True):
+        if label is None and value is not None:
+            raise SelectionError(
+                f"{owner}: no rule claims {path!r}; rules are tried in order and the first match wins, so end with ('.*', group)"
+            )
+        if label is not None and label not in groups:
+            raise SelectionError(
+                f"{owner}: {path!r} is labelled {label!r}, which is not one of the groups {', '.join(map(repr, groups))}"
+            )
+    return found
+
+
+def is_rules(where: Any, groups: Sequence[str], leaves: Leaves) -> bool:
+    """Whether `where` is a list of (pattern, group) rules rather than a tree of labels.
+
+    A list of pairs of group names is a tree of labels where the parameters are a list as long.
+    """
+    if (
+        not isinstance(where, list | tuple)
+        or not where
+        or not all(isinstance(rule, list | tuple) and len(rule) == 2 for rule in where)
+    ):
+        return False
+    like_params = (
+        isinstance(leaves.tree, list | tuple)
+        and len(leaves.tree) == len(where)
+        and all(pattern in groups for pattern, _ in where)
+    )
+    return not like_params and all(
+        is_matcher(pattern) and isinstance(label, str) for pattern, label in where
+    )
+
+
+def is_matcher(where: Any) -> bool:
+    """A regex or a predicate `(path, array)`: something that looks at one leaf at a time."""
+    return isinstance(where, str) or (is_function(where) and _positional(where) == 2)
+
+
+def is_function(where: Any) -> bool:
+    """Whether `where` is to be called; a tree of answers that is itself callable, such as a module
+    of bools, is not.
+    """
+    return callable(where) and jax.tree_util.all_leaves([where])
+
+
+@functools.lru_cache(maxsize=1024)
+def _positional(function: Callable[..., Any]) -> int:
+    """How many arguments a function must be given by position."""
+    parameters = inspect.signature(function).parameters.values()
+    return sum(
+        parameter.kind <= parameter.POSITIONAL_OR_KEYWORD and parameter.default is parameter.empty
+        for parameter in parameters
+    )
+
+
+def _matches(where: Any, leaves: Leaves) -> Sequence[bool]:
+    if isinstance(where, str):
+        return _matches_text(where, leaves.paths)
+    return [
+        value is not None and bool(where(path, value))
+        for path, value in zip(leaves.paths, leaves.values, strict=True)
+    ]
+
+
+@functools.lru_cache(maxsize=1024)
+def _matches_text(pattern: str, paths: tuple[str, ...]) -> tuple[bool, ...]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise SelectionError(f"{pattern!r} is not a regular expression: {error}") from None
+    return tuple(expression.search(path) is not None for path in paths)
+
+
+def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
+    """A tree of answers, or a function of the tree that gives one, spread over the leaves it
+    covers.
+    """
+    answers = where(leaves.tree) if is_function(where) else where
+    try:
+        spread = jax.tree.map(_spread, answers, leaves.tree, is_leaf=is_none)
+    except (ValueError, TypeError, KeyError):
+        raise SelectionError(
+            f"{owner}: the tree {show(answers)} does not fit the parameters: {_misfit(answers, leaves.paths)}"
+        ) from None
+    return [
+        answer.value
+        for answer in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Answer))
+    ]
+
+
+def _misfit(answers: Any, paths: Sequence[str]) -> str:
+    """Why a tree of answers is no prefix of the parameters."""
+    given = tree_paths(answers)
+    strange = next(
+        (path for path in given if not any(f"{leaf}/".startswith(f"{path}/") for leaf in paths)),
+        None,
+    )
+    lacking = next(
+        (leaf for leaf in paths if not any(f"{leaf}/".startswith(f"{path}/") for path in given)),
+        None,
+    )
+    return (
+        f"they have nothing at {strange!r}"
+        if strange
+        else f"it says nothing of {lacking!r}"
+        if lacking
+        else "its containers are of other types"
+    )
+
+
+class _Answer(NamedTuple):
+    value: Any
+
+
+def _spread(answer: Any, subtree: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: _Answer(None if leaf is None else answer), subtree, is_leaf=is_none
+    )
+
+
+def nearest(pattern: Any, paths: Sequence[str]) -> str:
+    """The paths closest to a pattern that matched nothing."""
+    plain = re.sub(r"[\\^$.*+?()\[\]{}|]", "", pattern) if isinstance(pattern, str) else ""
+    ends = {path.rsplit("/", 1)[-1]: path for path in reversed(paths)}
+    close = difflib.get_close_matches(plain, paths, n=3, cutoff=0.4) or [
+        ends[end] for end in difflib.get_close_matches(plain, ends, n=3, cutoff=0.4)
+    ]
+    return (
+        f"nearest: {', '.join(map(repr, close))}"
+        if close
+        else f"the paths are {', '.join(map(repr, paths[:3]))}{', ...' if len(paths) > 3 else ''}"
+    )

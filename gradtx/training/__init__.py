@@ -1,0 +1,1 @@
+"""What does a training loop call? Steps, hyperparameters by name, evaluation, reports."""

@@ -1,0 +1,196 @@
+"""Adding updates to parameters."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.compose.transformation import PLAIN, TransformationLike, as_transformation
+from gradtx.definition.errors import GradtxError, StructureError
+from gradtx.definition.types import ArrayLike, Params, Updates
+from gradtx.engine.program import Item
+from gradtx.engine.rules import LeafRule, Rule
+from gradtx.tree.casts import as_array, compute_dtype, is_inexact
+from gradtx.tree.kernels import map_arrays
+from gradtx.tree.keys import path_hash
+from gradtx.tree.paths import Treedef, flatten, leaf_paths, told_apart
+from gradtx.tree.rounding import OF_PARAMS, Noise, noise, rounded_to
+
+Rounding = Literal["nearest", "stochastic"]
+
+
+def apply_updates(
+    params: Params, updates: Updates, rounding: Rounding = "nearest", step: ArrayLike | None = None
+) -> Params:
+    """The new parameters, `params + updates`, each in the dtype of the parameter.
+
+    The sum is taken in float32 at least and rounded once. A parameter whose update is None, and a
+    parameter that is no float array, is returned as it is.
+
+    Parameters of 16 bits stand still where an update is less than half of their last bit, 2⁻⁹ |θ|
+    in bfloat16. Rounded stochastically they move in the mean as they should, and training needs no
+    copy of them in float32.
+
+    Args:
+      params: pytree of parameters.
+      updates: pytree of the same structure.
+      rounding: "nearest", or "stochastic" for parameters in bfloat16 and float16; others are
+        rounded to the nearest in any case.
+      step: a number that differs from step to step, `state.count`; what stochastic rounding draws
+        is a hash of it, of the path, and of the position, the same on any number of devices.
+
+    Raises:
+      StructureError: the structures or the shapes differ.
+      GradtxError: an unknown rounding; stochastic rounding without a step.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> gradtx.apply_updates({"w": jnp.array([1.0]), "step": jnp.array(3)}, {"w": jnp.array([0.5]), "step": None})
+    {'step': Array(3, dtype=int32, weak_type=True), 'w': Array([1.5], dtype=float32)}
+    >>> ones, small = jnp.ones(1000, jnp.bfloat16), jnp.full(1000, 1e-3, jnp.bfloat16)  # the next bfloat16 is 1.0078
+    >>> means = [gradtx.apply_updates(ones, small, how, step=1).astype(jnp.float32).mean() for how in ("nearest", "stochastic")]
+    >>> [f"{float(mean):.4f}" for mean in means]
+    ['1.0000', '1.0010']
+
+    See also: `update_params`, which updates and applies in one kernel; `master_weights`.
+    """
+    _check(rounding, "apply_updates")
+    if rounding == "stochastic" and step is None:
+        raise GradtxError(
+            'apply_updates: rounding="stochastic" needs step=, which differs from step to step: pass step=state.count'
+        )
+    values, treedef = flatten(params)
+    try:
+        changes = treedef.flatten_up_to(updates)
+    except (ValueError, TypeError, KeyError):
+        difference = told_apart(
+            leaf_paths(treedef), leaf_paths(flatten(updates)[1]), "the parameters", "the updates"
+        )
+        raise StructureError(
+            f"the parameters and the updates differ in structure: {difference}"
+        ) from None
+    pairs = {
+        index: _pair(treedef, index, value, change)
+        for index, (value, change) in enumerate(zip(values, changes, strict=True))
+        if is_inexact(value) and change is not None
+    }
+    for index, value in zip(
+        pairs, _sums(pairs, treedef, step if rounding == "stochastic" else None), strict=True
+    ):
+        values[index] = value
+    return jax.tree.unflatten(treedef, values)
+
+
+def _check(rounding: str, where: str) -> None:
+    if rounding not in ("nearest", "stochastic"):
+        raise GradtxError(f"{where}: rounding = {rounding!r} is neither 'nearest' nor 'stochastic'")
+
+
+def _sums(pairs: dict[int, Any], treedef: Treedef, step: Any) -> list[jax.Array]:
+    if not pairs:
+        return []
+    columns = list(zip(*pairs.values(), strict=True))
+    if step is None:
+        return map_arrays(_add, *columns)
+    seeds = [noise(step, path_hash(leaf_paths(treedef)[index])).seed for index in pairs]
+    return map_arrays(_add_stochastically, *columns, seeds)
+
+
+def _pair(treedef: Any, index: int, param: Any, update: Any) -> tuple[jax.Array, jax.Array]:
+    if jnp.shape(param) != jnp.shape(update):
+        path = leaf_paths(treedef)[index]
+        raise StructureError(
+            f"update at {path!r} has shape {jnp.shape(update)}, its parameter {jnp.shape(param)}"
+        )
+    return as_array(param), as_array(update)
+
+
+def _sum(param: jax.Array, update: jax.Array) -> jax.Array:
+    dtype = compute_dtype(param.dtype)
+    return param.astype(dtype) + update.astype(dtype)
+
+
+def _add(param: jax.Array, update: jax.Array) -> jax.Array:
+    return _sum(param, update).astype(param.dtype)
+
+
+def _add_stochastically(param: jax.Array, update: jax.Array, seed: jax.Array) -> jax.Array:
+    return rounded_to(_sum(param, update), param.dtype, Noise(seed).sixteen(param.shape, OF_PARAMS))
+
+
+def _apply(grad: jax.Array, slots: Any, param: jax.Array, step: jax.Array) -> tuple[jax.Array, Any]:
+    return param + grad, slots
+
+
+def _apply_stochastically(
+    grad: jax.Array, slots: Any, param: jax.Array, step: jax.Array, *, noise: Noise
+) -> tuple[jax.Array, Any]:
+    """The lifter, which knows the dtype of the parameter, does the rounding."""
+    return param + grad, slots
+
+
+APPLY = {
+    how: Item(
+        (),
+        LeafRule(f"apply_updates, {how}", Rule(function, needs_params=True, applies=True), {}),
+        (),
+    )
+    for how, function in {"nearest": _apply, "stochastic": _apply_stochastically}.items()
+}
+"""What comes behind the last rule of a definition, by rounding."""
+
+
+def update_params(
+    tx: TransformationLike,
+    grads: Updates,
+    state: Any,
+    params: Params,
+    rounding: Rounding = "nearest",
+    **extra: Any,
+) -> tuple[Params, Any]:
+    """One step in one kernel per array: gradients in, the new parameters and the next state out.
+
+    The numbers are those of `update` and `apply_updates`. Under `jit` XLA makes one kernel of these
+    two by itself, but where `stored` has a
+    kernel of its own: there this is what spares an array of updates.
+
+    When: a training loop that has no use for the updates; `make_step` calls it. When not: updates
+    are to be looked at, or changed.
+
+    Args:
+      tx: the transformation.
+      grads: gradients, a pytree like the parameters.
+      state: its state.
+      params: the parameters; donate them and the state to `jit`, and nothing is copied.
+      rounding: how parameters in bfloat16 and float16 are rounded, "nearest" or "stochastic"; see
+        `apply_updates`.
+      **extra: `value=`, `grad=`, `value_fn=`, ..., as for `update`.
+
+    Returns:
+      The new parameters, and the next state.
+
+    Raises:
+      GradtxError: an unknown rounding; and all that `update` raises.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx, params = gradtx.sgd(0.5), {"w": jnp.array([3.0])}
+    >>> params, state = gradtx.update_params(tx, {"w": jnp.array([2.0])}, tx.init(params), params)
+    >>> params["w"].tolist(), int(state.count)
+    ([2.0], 1)
+
+    See also: `make_step`, `apply_updates`.
+    """
+    _check(rounding, "update_params")
+    tx = as_transformation(tx)
+    if tx.factory is PLAIN:
+        if rounding == "stochastic":
+            raise GradtxError(
+                f"update_params: {tx.name} keeps no count of steps; call apply_updates with step= instead"
+            )
+        updates, state = tx.update(grads, state, params, **extra)
+        return apply_updates(params, updates), state
+    new, state = tx.update_then((APPLY[rounding],), grads, state, params, extra)
+    values, treedef = flatten(params)
+    chosen = zip(values, treedef.flatten_up_to(new), strict=True)
+    return jax.tree.unflatten(
+        treedef, [made if is_inexact(old) and made is not None else old for old, made in chosen]
+    ), state

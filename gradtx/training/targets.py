@@ -1,0 +1,104 @@
+"""Parameters that follow others: the targets of reinforcement learning, and averages for
+evaluation.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.definition.errors import StructureError
+from gradtx.definition.types import Array, ArrayLike, Params
+from gradtx.tree.casts import is_inexact
+from gradtx.tree.maps import map_leaves
+from gradtx.tree.paths import flatten, is_none, leaf_paths, told_apart
+
+
+def incremental_update(new_tensors: Params, old_tensors: Params, step_size: ArrayLike) -> Params:
+    """A step from the old towards the new: (1 − s) old + s new, array by array, in the dtype of the
+    old.
+
+    The sum is taken in float32 at least and rounded once. What is no float array is taken from the
+    new.
+
+    When: target networks, and averages of parameters for evaluation. When not: the old are kept in
+    bfloat16 and s is below 1/256, so that the step rounds to nothing; keep them in float32.
+
+    Args:
+      new_tensors: pytree, such as the parameters in training.
+      old_tensors: pytree of the same structure, such as those of the target network.
+      step_size: s in [0, 1]; 1e-3 to 0.05.
+
+    Raises:
+      StructureError: the structures differ.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> gradtx.incremental_update({"w": jnp.array([4.0])}, {"w": jnp.array([0.0])}, 0.25)
+    {'w': Array([1.], dtype=float32)}
+
+    Lillicrap et al. 2016, arXiv 1509.02971, Algorithm 1.
+    """
+
+    _check_alike("incremental_update", new_tensors, old_tensors)
+    moved = map_leaves(_mix, old_tensors, new_tensors, step_size=step_size)
+    return jax.tree.map(
+        lambda old, new: old if is_inexact(old) else new, moved, new_tensors, is_leaf=is_none
+    )
+
+
+def _mix(old: Array, new: Array, step_size: Array) -> Array:
+    return step_size * new + (1 - step_size) * old
+
+
+def periodic_update(
+    new_tensors: Params, old_tensors: Params, steps: ArrayLike, update_period: int
+) -> Params:
+    """The new at every `update_period`-th step, the old at the others; array by array, in the dtype
+    of the old.
+
+    Args:
+      new_tensors: pytree, such as the parameters in training.
+      old_tensors: pytree of the same structure, such as those of the target network.
+      steps: the count of steps; 0 is due.
+      update_period: how many steps make a period, ≥ 1; 100 to 10 000.
+
+    Raises:
+      StructureError: the structures differ.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> new, old = {"w": jnp.array([4.0])}, {"w": jnp.array([0.0])}
+    >>> [gradtx.periodic_update(new, old, steps, update_period=3)["w"].item() for steps in range(5)]
+    [4.0, 0.0, 0.0, 4.0, 0.0]
+
+    Mnih et al. 2015, Nature 518, Algorithm 1.
+    """
+    _check_alike("periodic_update", new_tensors, old_tensors)
+    due = jnp.asarray(steps) % update_period == 0
+    chosen = map_leaves(_choose, old_tensors, new_tensors, due=due)
+    return jax.tree.map(
+        lambda old, new: old if old is None or is_inexact(old) else jnp.where(due, new, old),
+        chosen,
+        new_tensors,
+        is_leaf=is_none,
+    )
+
+
+def _choose(old: Array, new: Array, due: Array) -> Array:
+    return jnp.where(due, new, old)
+
+
+def _check_alike(what: str, new_tensors: Params, old_tensors: Params) -> None:
+    old, treedef = flatten(old_tensors)
+    try:
+        new = treedef.flatten_up_to(new_tensors)
+    except (ValueError, TypeError, KeyError):
+        difference = told_apart(
+            leaf_paths(treedef), leaf_paths(flatten(new_tensors)[1]), "the old", "the new"
+        )
+        raise StructureError(
+            f"{what}: the new and the old tensors differ in structure: {difference}"
+        ) from None
+    for path, one, before in zip(leaf_paths(treedef), new, old, strict=True):
+        found = None if one is None else jnp.shape(one)
+        if is_inexact(before) and found != jnp.shape(before):
+            raise StructureError(
+                f"{what}: {path!r} has shape {found} in the new tensors, {jnp.shape(before)} in the old"
+            )
