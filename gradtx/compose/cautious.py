@@ -9,8 +9,10 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 
 
-def _update(grad: jax.Array, slots: None, param: None, step: jax.Array, *, raw: jax.Array) -> Any:
-    agrees = (grad * raw.conj()).real > 0
+def _update(
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, input_grad: jax.Array
+) -> Any:
+    agrees = (grad * input_grad.conj()).real > 0
     return jnp.where(agrees, grad * (grad.size / (jnp.sum(agrees) + 1)), grad * 0), slots
 
 

@@ -1,7 +1,7 @@
 """`chain`: transformations one after another."""
 
 from gradtx.compose.transformation import (
-    Part,
+    Branch,
     TransformationLike,
     as_transformation,
     definition,
@@ -11,7 +11,7 @@ from gradtx.definition.errors import GradtxError
 
 
 @definition
-def chain(*members: TransformationLike, **named: TransformationLike) -> list[Part]:
+def chain(*members: TransformationLike, **named: TransformationLike) -> list[Branch]:
     """Transformations one after another: each takes the updates of the one before.
 
     Members given by position are named by their factory (`scale_by_adam`, then `scale_by_adam_2`),
@@ -43,7 +43,7 @@ def chain(*members: TransformationLike, **named: TransformationLike) -> list[Par
                 f"chain: the keyword {name!r} is already the name of a member given by position; choose another"
             )
     return [
-        Part(name, member)
+        Branch(name, member)
         for name, member in zip(
             [*names, *named], [*given, *map(as_transformation, named.values())], strict=True
         )

@@ -19,12 +19,12 @@ def leafwise(
     options: Mapping[str, Any] | None = None,
     measure: Callable[..., Any] | None = None,
     conclude: Callable[..., Any] | None = None,
-    init_shared: Callable[..., Any] | None = None,
+    init_tree_slots: Callable[..., Any] | None = None,
     evaluate: Callable[..., Any] | None = None,
     extra: Sequence[str] = (),
     needs_params: bool = False,
     real_only: bool = False,
-    absorbs: bool = False,
+    ignores_input: bool = False,
     name: str | None = None,
 ) -> LeafRule:
     r"""A transformation from a rule on one array, lifted to trees.
@@ -93,22 +93,22 @@ def leafwise(
         init,
         measure,
         conclude,
-        init_shared,
+        init_tree_slots,
         evaluate,
         Static(chosen),
         tuple(extra),
         needs_params,
         real_only,
-        absorbs,
+        ignores_input,
     )
     kept = dict.fromkeys(rule.shared._fields if rule.shared else ())
-    functions = init, update, measure, conclude, init_shared, evaluate
+    functions = init, update, measure, conclude, init_tree_slots, evaluate
     check_names(
         called,
         functions,
         {**values, **chosen},
         update if conclude else None,
-        told=frozenset({"raw", "noise", *kept, *extra}),
+        told=frozenset({"input_grad", "noise", *kept, *extra}),
     )
     return LeafRule(called, rule, values)
 
@@ -123,8 +123,8 @@ def treewise(
     members: Mapping[str, TransformationLike] | None = None,
     extra: Sequence[str] = (),
     needs_params: bool = False,
-    reshapes: bool = False,
-    inside: Callable[..., Any] | None = None,
+    changes_structure: bool = False,
+    children: Callable[..., Any] | None = None,
     evaluate: Callable[..., Any] | None = None,
     report: Callable[..., Any] | None = None,
     own_clock: bool = False,
@@ -180,13 +180,13 @@ def treewise(
     [6.0]
     """
     given = {**(options or {}), **(members or {})}
-    functions = init, update, inside, evaluate, report
+    functions = init, update, children, evaluate, report
     check_names(
         name or "treewise",
         functions,
         {**(hyperparams or {}), **given},
         None,
-        told=frozenset({"extra", "acts", *extra}),
+        told=frozenset({"extra", "gate", *extra}),
     )
     values, asked = dict(hyperparams or {}), tuple(extra)
     return TreeRule(
@@ -197,8 +197,8 @@ def treewise(
         given,
         needs_params,
         asked,
-        reshapes,
-        inside,
+        changes_structure,
+        children,
         evaluate,
         report,
         own_clock,

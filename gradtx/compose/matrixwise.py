@@ -14,7 +14,7 @@ from gradtx.definition.types import Hyperparam
 from gradtx.engine.matrix_layout import Matrices
 from gradtx.engine.rules import LeafRule, Rule, check_names
 
-TOLD = frozenset({"raw", "phase"})
+TOLD = frozenset({"input_grad", "refresh_offset"})
 
 
 @definition

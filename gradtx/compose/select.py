@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gradtx.compose.transformation import (
+    Branch,
     GradientTransformation,
-    Part,
     TransformationLike,
     as_transformation,
     definition,
@@ -17,7 +17,7 @@ from gradtx.tree.paths import flatten, leaf_paths
 
 
 @definition
-def masked(inner: TransformationLike, mask: Where) -> list[Part]:
+def masked(inner: TransformationLike, mask: Where) -> list[Branch]:
     r"""`inner` on some leaves; the others pass through unchanged, and keep no slots.
 
     When: one transformation is for some leaves only. When not: every leaf is to get one of several;
@@ -43,11 +43,11 @@ def masked(inner: TransformationLike, mask: Where) -> list[Part]:
     (1.0, -1.0)
     """
     member = as_transformation(inner)
-    return [Part(None, member, Selector(mask, True, f"masked({member.name})"))]
+    return [Branch(None, member, Selector(mask, True, f"masked({member.name})"))]
 
 
 @definition
-def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -> list[Part]:
+def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -> list[Branch]:
     r"""Different transformations for different leaves.
 
     When: groups of parameters need other methods or other numbers. When not: to leave out a few
@@ -76,7 +76,7 @@ def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -
     """
     groups = tuple(transforms)
     return [
-        Part(name, as_transformation(one), Selector(param_labels, name, "partition", groups))
+        Branch(name, as_transformation(one), Selector(param_labels, name, "partition", groups))
         for name, one in transforms.items()
     ]
 
@@ -133,7 +133,7 @@ def coverage(tx: GradientTransformation | Sequence[Any], params: Any) -> Coverag
 
 def _selecting(
     tx: GradientTransformation, outer: tuple[Selector, ...] = ()
-) -> Iterator[tuple[Part, tuple[Selector, ...]]]:
+) -> Iterator[tuple[Branch, tuple[Selector, ...]]]:
     """The parts of a definition that have a selector, each with those around it."""
     expansion = tx.expansion
     if isinstance(expansion, list):

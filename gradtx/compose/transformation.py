@@ -11,16 +11,16 @@ from gradtx.definition.definition import Definition, Factory, register
 from gradtx.definition.errors import GradtxError, StateError
 from gradtx.definition.types import Params, State, Updates
 from gradtx.engine.program import (
+    BoundRule,
     Call,
     Clock,
-    Item,
     init_program,
     runs,
     tick,
     update_program,
     without_idle,
 )
-from gradtx.engine.rules import Inside, LeafRule, TreeRule
+from gradtx.engine.rules import Child, LeafRule, TreeRule
 from gradtx.engine.selector import Selector
 from gradtx.engine.slots import check_members, slots_at
 
@@ -36,7 +36,7 @@ class Pair(Protocol):
     def update(self) -> Callable[..., Any]: ...
 
 
-class Part(NamedTuple):
+class Branch(NamedTuple):
     """A member of a combinator: its name (None: it keeps its slots where the combinator does) and
     its leaves.
     """
@@ -46,7 +46,7 @@ class Part(NamedTuple):
     selector: Selector | None = None
 
 
-class Rewritten(NamedTuple):
+class MapRules(NamedTuple):
     """Another definition, every rule of which is first handed to a function: a storage put on it,
     say.
     """
@@ -100,7 +100,7 @@ class GradientTransformation(Definition):
 
     def update_then(
         self,
-        last: tuple[Item, ...],
+        last: tuple[BoundRule, ...],
         updates: Updates,
         state: Any,
         params: Params | None,
@@ -135,14 +135,14 @@ class GradientTransformation(Definition):
         params: Params | None,
         step: Any,
         extra: Mapping[str, Any],
-        acts: Any = None,
+        gate: Any = None,
     ) -> tuple[Any, Any]:
         """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... and is handed down to
         every member.
 
         With `acts`, a bool, slots change only where it is True; where it is False the updates mean
         nothing."""
-        return self.watch_slots(updates, slots, params, step, extra, acts)[:2]
+        return self.watch_slots(updates, slots, params, step, extra, gate)[:2]
 
     def watch_slots(
         self,
@@ -151,12 +151,12 @@ class GradientTransformation(Definition):
         params: Params | None,
         step: Any,
         extra: Mapping[str, Any],
-        acts: Any = None,
+        gate: Any = None,
     ) -> tuple[Any, Any, Any]:
         """`update_slots`, and what the leaf rules concluded of the whole tree, such as a norm: name
         -> scalar, by member.
         """
-        return self._advance(updates, slots, params, Call(Clock(step - 1, step), extra, acts, {}))
+        return self._advance(updates, slots, params, Call(Clock(step - 1, step), extra, gate, {}))
 
     def count_after(self, slots: Any, step: Any) -> Any:
         """The count of a state whose new slots these are: `step`, unless the whole definition goes
@@ -205,7 +205,7 @@ class GradientTransformation(Definition):
         return self.factory is PLAIN
 
     @property
-    def items(self) -> tuple[Item, ...]:
+    def items(self) -> tuple[BoundRule, ...]:
         """The rules that this definition comes down to, in the order in which they act."""
         return self._cached("items", lambda: without_idle(list(_rooted(self, list(_items(self))))))
 
@@ -220,14 +220,14 @@ class GradientTransformation(Definition):
             if isinstance(item.rule, TreeRule)
             for one in item.rule.options.values()
         )
-        inside = (one.needs for one in members if isinstance(one, GradientTransformation))
+        children = (one.needs for one in members if isinstance(one, GradientTransformation))
         own = (
             {*item.rule.extra, *(["params"] if item.rule.needs_params else [])}
             for item in self.items
         )
-        return frozenset[str]().union(*inside, *own)
+        return frozenset[str]().union(*children, *own)
 
-    def _runs(self, last: tuple[Item, ...] = ()) -> tuple[tuple[Item, ...], ...]:
+    def _runs(self, last: tuple[BoundRule, ...] = ()) -> tuple[tuple[BoundRule, ...], ...]:
         return self._cached(
             ("runs", *(item.name for item in last)), lambda: runs((*self.items, *last))
         )
@@ -240,7 +240,7 @@ class GradientTransformation(Definition):
     def verify(self) -> None:
         expansion = self.expansion
         if not isinstance(
-            expansion, GradientTransformation | LeafRule | TreeRule | Rewritten | list
+            expansion, GradientTransformation | LeafRule | TreeRule | MapRules | list
         ):
             raise GradtxError(
                 f"{self.factory.__name__} returned {type(expansion).__name__}: return leafwise(...), treewise(...) or chain(...)"
@@ -307,14 +307,14 @@ def definition(build: Callable[P, Any]) -> Callable[P, GradientTransformation]:
 
 def _items(
     tx: GradientTransformation, path: tuple[str, ...] = (), selectors: tuple[Selector, ...] = ()
-) -> Iterator[Item]:
+) -> Iterator[BoundRule]:
     """The rules that a definition comes down to, in the order in which they act."""
     expansion = tx.expansion
     if isinstance(expansion, GradientTransformation):
         yield from _items(expansion, path, selectors)
     elif isinstance(expansion, LeafRule | TreeRule):
-        yield Item(path, expansion, selectors)
-    elif isinstance(expansion, Rewritten):
+        yield BoundRule(path, expansion, selectors)
+    elif isinstance(expansion, MapRules):
         for item in _items(expansion.inner, path, selectors):
             yield item._replace(rule=expansion.rewrite(item.rule), origin=item.as_built.rule)
     else:
@@ -326,7 +326,7 @@ def _items(
             )
 
 
-def _rooted(tx: GradientTransformation, items: list[Item]) -> Iterator[Item]:
+def _rooted(tx: GradientTransformation, items: list[BoundRule]) -> Iterator[BoundRule]:
     """A rule at the root keeps its slots under its own name, unless they are a dict of members
     already.
     """
@@ -343,7 +343,7 @@ def checked_state(tx: GradientTransformation, state: Any) -> State:
     return state
 
 
-def members_inside(item: Item, slots: Any, count: Any) -> list[Inside]:
+def members_inside(item: BoundRule, slots: Any, count: Any) -> list[Child]:
     """What the rule of an item wraps, as it stands in the slots of the whole program."""
     return (
         item.rule.members(slots_at(slots, item.path), count)

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
 
 
-def update_if(
-    acts: jax.Array | None, update: Callable[..., Any], grad: Any, slots: Any, *args: Any
+def gated_update(
+    gate: jax.Array | None, update: Callable[..., Any], grad: Any, slots: Any, *args: Any
 ) -> tuple[Any, Any]:
     """`update(grad, slots, *args)`, its new slots chosen by `acts` from the moment they are made;
     None: they always are.
     """
-    if acts is None or slots is None:
+    if gate is None or slots is None:
         return update(grad, slots, *args)
     closed, shape = jax.make_jaxpr(functools.partial(_in_order, update), return_shape=True)(
         grad, slots, *args
@@ -29,13 +29,13 @@ def update_if(
     first, before = len(jax.tree.leaves(shape[0])), jax.tree.leaves(slots)
     old = _olds(closed, first, before)
     found = _evaluate(
-        closed, jax.tree.leaves((grad, slots, *args)), functools.partial(_settle, acts, old)
+        closed, jax.tree.leaves((grad, slots, *args)), functools.partial(_settle, gate, old)
     )
     for place, (variable, was) in enumerate(
         zip(closed.jaxpr.outvars[first:], before, strict=False), start=first
     ):
         if isinstance(variable, Literal) or variable not in old:
-            found[place] = _choose(acts, found[place], was)
+            found[place] = _choose(gate, found[place], was)
     return jax.tree.unflatten(jax.tree.structure(shape), found)
 
 
@@ -60,18 +60,18 @@ def _olds(closed: ClosedJaxpr, first: int, before: Sequence[Any]) -> dict[Any, A
     }
 
 
-def _settle(acts: jax.Array, old: dict[Any, Any], variable: Any, value: Any) -> Any:
-    return _choose(acts, value, old[variable]) if variable in old else value
+def _settle(gate: jax.Array, old: dict[Any, Any], variable: Any, value: Any) -> Any:
+    return _choose(gate, value, old[variable]) if variable in old else value
 
 
-def _choose(acts: jax.Array, value: Any, was: Any) -> Any:
+def _choose(gate: jax.Array, value: Any, was: Any) -> Any:
     """One of two arrays, in the dtype of the new one; where their shapes differ, the new one, which
     the lifter then refuses.
     """
     return (
         value
         if jnp.shape(value) != was.shape
-        else jnp.where(acts, value, was.astype(jnp.result_type(value)))
+        else jnp.where(gate, value, was.astype(jnp.result_type(value)))
     )
 
 

@@ -20,19 +20,19 @@ from gradtx.definition.errors import (
     StructureError,
 )
 from gradtx.definition.show import show_array
-from gradtx.engine.gate import update_if
+from gradtx.engine.gate import gated_update
 from gradtx.engine.matrix_layout import Layout
-from gradtx.engine.matrix_rules import bound, init_matrices
-from gradtx.engine.rules import Function, LeafRule, Rule, keywords, wanted
-from gradtx.engine.storage import Storage, update_seen
+from gradtx.engine.matrix_rules import bind_rule, init_matrices
+from gradtx.engine.rules import Function, LeafRule, Rule, keyword_names, select_kwargs
+from gradtx.engine.storage import Storage, update_with_storage
 from gradtx.tree.casts import as_array, cast_inexact, compute_dtype, real_dtype
 from gradtx.tree.kernels import call_rows, group, kernel, signature
 from gradtx.tree.keys import leaf_key, path_hash
 from gradtx.tree.maps import choose
-from gradtx.tree.rounding import OF_PARAMS, Noise, in_place_of, noise, rounded_to, written_after
+from gradtx.tree.rounding import OF_PARAMS, Noise, noise, order_after, rounded_to, straight_through
 
 
-class Member(NamedTuple):
+class ActiveRule(NamedTuple):
     """One leaf rule of a run: its name, its values at this step, the leaves it acts on, and what it
     shares between them.
     """
@@ -52,19 +52,19 @@ class Member(NamedTuple):
         return self.rule.rule.laid_out(self.layouts[index]) if self.layouts else self.rule.rule
 
 
-class Row(NamedTuple):
+class LeafArgs(NamedTuple):
     """What the kernel of one leaf is given."""
 
     grad: jax.Array
     slots: tuple[Any, ...]
     param: jax.Array | None
     leaf: np.uint32 | None
-    raw: jax.Array | None
+    input_grad: jax.Array | None
     turns: tuple[Any, ...]
 
 
 def init_leaf(
-    member: Member, param: Any, path: str, stored: Any = None, layout: Layout | None = None
+    member: ActiveRule, param: Any, path: str, stored: Any = None, layout: Layout | None = None
 ) -> Any:
     """The slots of one leaf: strongly typed arrays, none of them the parameter itself; None for
     what this leaf does without.
@@ -72,23 +72,23 @@ def init_leaf(
     rule = member.rule.rule
     assert rule.init is not None
     _check_real(member, param, path)
-    slots = init_matrices(rule.init, layout, param, **wanted(rule.init, _given(member)))
+    slots = init_matrices(rule.init, layout, param, **select_kwargs(rule.init, _given(member)))
     slots = type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
     return slots if rule.storage is None else rule.storage.first(slots, param, stored)
 
 
-def init_shared(member: Member, values: Sequence[Any]) -> Any:
+def init_tree_slots(member: ActiveRule, values: Sequence[Any]) -> Any:
     """The scalars kept for the whole tree, in the widest precision that any of its leaves is
     computed in.
     """
-    init = member.rule.rule.init_shared
+    init = member.rule.rule.init_tree_slots
     assert init is not None
     dtype = _widest([value for value, active in zip(values, member.active, strict=True) if active])
-    shared = init(**wanted(init, _given(member)))
+    shared = init(**select_kwargs(init, _given(member)))
     return type(shared)(*(_own(cast_inexact(value, dtype), None) for value in shared))
 
 
-def _given(member: Member) -> dict[str, Any]:
+def _given(member: ActiveRule) -> dict[str, Any]:
     return {**member.hyperparams, **member.rule.rule.options.values}
 
 
@@ -109,22 +109,22 @@ def _own(slot: Any, param: Any) -> jax.Array:
     )
 
 
-def _check_real(member: Member, array: Any, path: str) -> None:
+def _check_real(member: ActiveRule, array: Any, path: str) -> None:
     if member.rule.rule.real_only and jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise StructureError(
             f"{member.name} is not defined for complex numbers, and {path!r} is {show_array(array)}: leave that leaf out with masked(...)"
         )
 
 
-def check_extra(name: str, wanted: Sequence[str], given: Mapping[str, Any]) -> None:
+def check_extra(name: str, select_kwargs: Sequence[str], given: Mapping[str, Any]) -> None:
     """Raise when an extra argument is missing, or when a loss is no scalar."""
-    lacking = [one for one in wanted if one not in given]
+    lacking = [one for one in select_kwargs if one not in given]
     if lacking:
-        call = ", ".join(f"{one}=..." for one in wanted)
+        call = ", ".join(f"{one}=..." for one in select_kwargs)
         raise MissingExtraError(
             f"{name} needs {', '.join(lacking)}: call update(grads, state, params, {call}); make_step passes what it can"
         )
-    if "value" in wanted and jnp.shape(given["value"]) != ():
+    if "value" in select_kwargs and jnp.shape(given["value"]) != ():
         raise StructureError(
             f"{name} needs value= as a scalar, and it has shape {jnp.shape(given['value'])}: pass the mean loss"
         )
@@ -137,14 +137,14 @@ def missing_params(name: str) -> MissingParamsError:
 
 
 def update_leaves(
-    members: Sequence[Member],
+    members: Sequence[ActiveRule],
     paths: Sequence[str],
     updates: Sequence[Any],
     slots: Sequence[Sequence[Any]],
     params: Sequence[Any] | None,
-    raw: Sequence[Any],
+    input_grad: Sequence[Any],
     step: Any,
-    acts: jax.Array | None = None,
+    gate: jax.Array | None = None,
 ) -> tuple[list[Any], list[list[Any]], list[Any], list[Mapping[str, Any]]]:
     """Run neighbouring rules: the new updates; for every member its new slots by leaf, its new
     shared scalars, and what it concluded.
@@ -162,17 +162,17 @@ def update_leaves(
             updates[index],
             [slots[n][index] for n in program],
             params and params[index],
-            raw[index],
+            input_grad[index],
             tuple(members[n].turns[index] if members[n].turns else None for n in program),
         )
         for index, program in enumerate(programs)
         if program
     }
     concluded = [
-        _conclude(n, members, programs, rows, paths, step, acts) for n in range(len(members))
+        _conclude(n, members, programs, rows, paths, step, gate) for n in range(len(members))
     ]
     told = [
-        wanted(member.rule.rule.update, {**member.hyperparams, **more})
+        select_kwargs(member.rule.rule.update, {**member.hyperparams, **more})
         for member, (more, _) in zip(members, concluded, strict=True)
     ]
     new_updates, new_slots = list(updates), [list(column) for column in slots]
@@ -180,7 +180,7 @@ def update_leaves(
         together = [members[n] for n in program]
         results = _call(
             _kernel(rules),
-            (step, acts, tuple(told[n] for n in program)),
+            (step, gate, tuple(told[n] for n in program)),
             chosen,
             rows,
             paths,
@@ -199,7 +199,7 @@ def update_leaves(
 
 
 def _alike(
-    programs: Sequence[tuple[int, ...]], rows: Mapping[int, Row], members: Sequence[Member]
+    programs: Sequence[tuple[int, ...]], rows: Mapping[int, LeafArgs], members: Sequence[ActiveRule]
 ) -> dict[Any, list[int]]:
     """The leaves whose rows may share kernel calls, by program, its rules and shapes."""
     order = list(rows)
@@ -212,9 +212,9 @@ def _call(
     function: Any,
     shared: Any,
     chosen: Sequence[int],
-    rows: Mapping[int, Row],
+    rows: Mapping[int, LeafArgs],
     paths: Sequence[str],
-    members: Sequence[Member],
+    members: Sequence[ActiveRule],
 ) -> Any:
     try:
         return call_rows(function, shared, [rows[index] for index in chosen])
@@ -224,12 +224,12 @@ def _call(
 
 def _conclude(
     n: int,
-    members: Sequence[Member],
+    members: Sequence[ActiveRule],
     programs: Sequence[tuple[int, ...]],
-    rows: Mapping[int, Row],
+    rows: Mapping[int, LeafArgs],
     paths: Sequence[str],
     step: Any,
-    acts: jax.Array | None,
+    gate: jax.Array | None,
 ) -> tuple[dict[str, Any], Any]:
     """What a rule makes of the whole tree, by name, and its shared scalars."""
     member = members[n]
@@ -246,15 +246,19 @@ def _conclude(
     check_extra(member.name, rule.extra, member.extra)
     found: dict[int, Any] = {}
     if rule.measure is not None:
-        asked = wanted(rule.measure, {**told, **(member.shared._asdict() if member.shared else {})})
+        asked = select_kwargs(
+            rule.measure, {**told, **(member.shared._asdict() if member.shared else {})}
+        )
         for chosen in _alike(programs, mine, members).values():
             results = _call(_measuring(rule), (step, asked), chosen, mine, paths, [member])
             found |= dict(zip(chosen, results, strict=True))
     measures = [found[index] for index in sorted(found)]
     together = type(measures[0])(*zip(*measures, strict=True)) if measures else None
     dtype = np.dtype(_widest([row.grad for row in mine.values()]))
-    given = wanted(rule.conclude, {**told, **{name: member.extra[name] for name in rule.extra}})
-    return kernel(_concluding(rule, dtype))((step, acts, given), (together, member.shared))
+    given = select_kwargs(
+        rule.conclude, {**told, **{name: member.extra[name] for name in rule.extra}}
+    )
+    return kernel(_concluding(rule, dtype))((step, gate, given), (together, member.shared))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -262,7 +266,7 @@ def _measuring(rule: Rule) -> Any:
     return functools.partial(measure_row, rule)
 
 
-def measure_row(rule: Rule, shared: Any, row: Row) -> Any:
+def measure_row(rule: Rule, shared: Any, row: LeafArgs) -> Any:
     """The kernel of one leaf that comes before: its scalars."""
     assert rule.measure is not None
     step, values = shared
@@ -276,7 +280,7 @@ def measure_row(rule: Rule, shared: Any, row: Row) -> Any:
         param,
         step.astype(real_dtype(row.grad.dtype)),
         **named,
-        **wanted(rule.measure, rule.options.values),
+        **select_kwargs(rule.measure, rule.options.values),
     )
 
 
@@ -290,17 +294,21 @@ def conclude_tree(rule: Rule, dtype: Any, given: Any, kept: Any) -> tuple[dict[s
     among them.
     """
     assert rule.conclude is not None
-    (step, acts, values), (found, shared) = given, kept
+    (step, gate, values), (found, shared) = given, kept
     found, values = jax.tree.map(lambda value: cast_inexact(value, dtype), (found, values))
     told, new = rule.conclude(
-        found, shared, step.astype(dtype), **values, **wanted(rule.conclude, rule.options.values)
+        found,
+        shared,
+        step.astype(dtype),
+        **values,
+        **select_kwargs(rule.conclude, rule.options.values),
     )
     new = None if shared is None else encode_slots(new, shared)
-    return told, choose(acts, new, shared)
+    return told, choose(gate, new, shared)
 
 
 def _located(
-    error: Exception, members: Sequence[Member], row: Row, path: str, index: int
+    error: Exception, members: Sequence[ActiveRule], row: LeafArgs, path: str, index: int
 ) -> Exception:
     """What a kernel raised, with the leaf it was for: slots of other shapes, or else the rule's own
     error.
@@ -325,36 +333,36 @@ def _located(
 
 
 def make_row(
-    members: Sequence[Member],
+    members: Sequence[ActiveRule],
     path: str,
     grad: Any,
     slots: Sequence[Any],
     param: Any,
-    raw: Any,
+    input_grad: Any,
     turns: tuple[Any, ...] = (),
-) -> Row:
+) -> LeafArgs:
     grad = as_array(grad)
     needing = [member for member in members if member.rule.rule.needs_params]
     if needing and param is None:
         raise missing_params(needing[0].name)
     for member in members:
         _check_real(member, grad, path)
-    random, wants_raw = (
+    random, wants_input_grad = (
         any(getattr(member.rule.rule, ask) for member in members)
-        for ask in ("is_random", "wants_raw")
+        for ask in ("is_random", "wants_input_grad")
     )
-    beside = as_array(param) if needing else None
-    return Row(
+    attach = as_array(param) if needing else None
+    return LeafArgs(
         grad,
         tuple(slots),
-        beside,
+        attach,
         path_hash(path) if random else None,
-        as_array(raw) if wants_raw else None,
+        as_array(input_grad) if wants_input_grad else None,
         turns,
     )
 
 
-def _shapes(row: Row) -> tuple[Any, ...]:
+def _shapes(row: LeafArgs) -> tuple[Any, ...]:
     return signature(row.grad), None if row.param is None else signature(row.param)
 
 
@@ -363,7 +371,9 @@ def _kernel(rules: tuple[Rule, ...]) -> Any:
     return functools.partial(run_rules, rules)
 
 
-def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array, tuple[Any, ...]]:
+def run_rules(
+    rules: tuple[Rule, ...], shared: Any, row: LeafArgs
+) -> tuple[jax.Array, tuple[Any, ...]]:
     """The kernel of one leaf, which a storage may run part by part."""
     storages = [
         rule.storage
@@ -378,41 +388,41 @@ def run_rules(rules: tuple[Rule, ...], shared: Any, row: Row) -> tuple[jax.Array
 
 
 def run_whole(
-    rules: tuple[Rule, ...], shared: Any, row: Row, position: Any = None
+    rules: tuple[Rule, ...], shared: Any, row: LeafArgs, position: Any = None
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     """Every rule in turn in compute precision, then back to the dtypes given; `position` says where
     the row's entries are in their leaf.
     """
-    step, acts, told = shared
+    step, gate, told = shared
     update = row.grad.astype(compute_dtype(row.grad.dtype))
     random = None if row.leaf is None else noise(step, row.leaf)._replace(position=position)
     kept: list[Any] = []
     for number, (rule, values, slots) in enumerate(zip(rules, told, row.slots, strict=True)):
-        if rule.applies:
+        if rule.returns_params:
             update = update.astype(row.grad.dtype).astype(update.dtype)
         grad, param, decoded, named = in_compute(
             rule, rule.update, row, update, slots, {**values, "noise": random}, step
         )
-        rule_update = bound(rule, named, row.turns[number] if row.turns else None)
+        rule_update = bind_rule(rule, named, row.turns[number] if row.turns else None)
         if rule.storage is None or slots is None:
-            update, new = update_if(
-                acts, rule_update, grad, decoded, param, step.astype(grad.real.dtype)
+            update, new = gated_update(
+                gate, rule_update, grad, decoded, param, step.astype(grad.real.dtype)
             )
             kept.append(None if slots is None else encode_slots(new, slots))
         else:
             settle = functools.partial(
-                stored_slots, rule.storage, slots, decoded, random, number, acts
+                stored_slots, rule.storage, slots, decoded, random, number, gate
             )
-            update, new = update_seen(
+            update, new = update_with_storage(
                 settle, rule_update, grad, decoded, param, step.astype(grad.real.dtype)
             )
             kept.append(new)
         _check_shape("the update", update, row.grad)
-    if not rules[-1].applies or row.param is None:
+    if not rules[-1].returns_params or row.param is None:
         return update.astype(row.grad.dtype), tuple(kept)
     bits = (
         random.sixteen(update.shape, OF_PARAMS)
-        if random is not None and "noise" in keywords(rules[-1].update)
+        if random is not None and "noise" in keyword_names(rules[-1].update)
         else None
     )
     param = rounded_to(update, row.param.dtype, bits)
@@ -424,26 +434,26 @@ def run_whole(
 def _behind(param: jax.Array, kept: jax.Array) -> jax.Array:
     """A slot, written after the parameter if it is one of 16 bits in the parameter's shape."""
     return (
-        written_after(kept, param)
+        order_after(kept, param)
         if kept.dtype in (jnp.bfloat16, jnp.float16) and kept.shape == param.shape and kept.size
         else kept
     )
 
 
 def stored_slots(
-    storage: Storage, old: Any, decoded: Any, random: Noise | None, number: int, acts: Any, new: Any
+    storage: Storage, old: Any, decoded: Any, random: Noise | None, number: int, gate: Any, new: Any
 ) -> tuple[Any, Any]:
     """What a storage keeps of new slots, or the old where the step is left out, and what the update
     is to see of it.
     """
     kept = storage.encode(encode_slots(new, decoded), old, random, number)
-    if acts is not None:
-        kept = jax.tree.map(functools.partial(jnp.where, acts), kept, old)
+    if gate is not None:
+        kept = jax.tree.map(functools.partial(jnp.where, gate), kept, old)
     seen = storage.seen(kept, decoded)
     each = zip(seen, new, decoded, strict=True)
     return kept, type(seen)(
         *(
-            None if one is None else in_place_of(one.astype(was.dtype), made)
+            None if one is None else straight_through(one.astype(was.dtype), made)
             for one, made, was in each
         )
     )
@@ -452,7 +462,7 @@ def stored_slots(
 def in_compute(
     rule: Rule,
     function: Function,
-    row: Row,
+    row: LeafArgs,
     grad: jax.Array,
     slots: Any,
     values: Mapping[str, Any],
@@ -462,14 +472,14 @@ def in_compute(
     by name.
     """
     dtype, real = compute_dtype(row.grad.dtype), real_dtype(row.grad.dtype)
-    asked = wanted(function, values)
+    asked = select_kwargs(function, values)
     given = {name: asked.pop(name) for name in ("noise",) if name in asked}
     named = {
         name: leaf_key(value, step, row.leaf) if name == "key" else jnp.asarray(value, real)
         for name, value in asked.items()
     }
-    if row.raw is not None and "raw" in keywords(function):
-        named["raw"] = row.raw.astype(dtype)
+    if row.input_grad is not None and "input_grad" in keyword_names(function):
+        named["input_grad"] = row.input_grad.astype(dtype)
     if slots is not None:
         slots = decoded_slots(rule, slots, row.grad.shape, dtype)
     return (

@@ -120,8 +120,8 @@ class Matrices:
         said = words_of(self.dimensions.values.get("dimensions"), leaves, owner)
         each = zip(leaves.paths, leaves.values, said, active, strict=True)
         return [
-            self._layout(path, tuple(np.shape(value)), words, owner) if acts else None
-            for path, value, words, acts in each
+            self._layout(path, tuple(np.shape(value)), words, owner) if gate else None
+            for path, value, words, gate in each
         ]
 
     def _layout(self, path: str, shape: tuple[int, ...], words: str | None, owner: str) -> Layout:
@@ -162,14 +162,14 @@ def words_of(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
 
 
 def _are_rules(dimensions: Any) -> bool:
-    pairs = isinstance(dimensions, list | tuple) and not is_numbers(dimensions)
+    pairs = isinstance(dimensions, list | tuple) and not is_dimension_numbers(dimensions)
     return pairs and all(
         isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[1], str)
         for rule in dimensions
     )
 
 
-def is_numbers(value: Any) -> bool:
+def is_dimension_numbers(value: Any) -> bool:
     """Whether a value says axes by number, in fields `reduction_axis` and `output_axis`, as Optax's
     Muon wants them.
     """
@@ -181,7 +181,10 @@ def _from_tree(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
     numbers = dimensions(leaves.tree) if is_function(dimensions) else dimensions
     try:
         spread = jax.tree.map(
-            _said_below, numbers, leaves.tree, is_leaf=lambda node: node is None or is_numbers(node)
+            _said_below,
+            numbers,
+            leaves.tree,
+            is_leaf=lambda node: node is None or is_dimension_numbers(node),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise GradtxError(

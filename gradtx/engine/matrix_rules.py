@@ -11,7 +11,7 @@ from jax.sharding import AxisType
 
 from gradtx.definition.definition import Static
 from gradtx.engine.matrix_layout import Layout
-from gradtx.engine.rules import Function, Rule, keywords, wanted
+from gradtx.engine.rules import Function, Rule, keyword_names, select_kwargs
 
 
 def init_matrices(init: Function, layout: Layout | None, param: Any, **given: Any) -> Any:
@@ -44,10 +44,10 @@ def _put(slots: Any, changes: Any) -> Any:
 @functools.lru_cache(maxsize=4096)
 def _alike(init: Function, options: Static, layout: Layout) -> tuple[bool, ...]:
     """Of every slot whether it has the shape of the matrices."""
-    given = wanted(init, options.values)
+    given = select_kwargs(init, options.values)
     numbers = {
         name: jax.ShapeDtypeStruct((), jnp.float32)
-        for name in keywords(init, required=True) - set(given)
+        for name in keyword_names(init, required=True) - set(given)
     }
     slots = jax.eval_shape(
         functools.partial(init, **given), jax.ShapeDtypeStruct(layout.shape, jnp.float32), **numbers
@@ -74,23 +74,25 @@ def as_arrays(rule: Rule, slots: Any) -> Any:
     return None if slots is None else _put(slots, changes_of(rule, "array"))
 
 
-def bound(rule: Rule, named: Mapping[str, Any], turns: Any) -> Callable[..., Any]:
+def bind_rule(rule: Rule, named: Mapping[str, Any], turns: Any) -> Callable[..., Any]:
     """`update(grad, slots, param, step)` of a rule that is told all that it asked for by name."""
     if rule.layout is None:
-        return functools.partial(rule.update, **named, **wanted(rule.update, rule.options.values))
-    return functools.partial(_on_matrices, rule, told_of_matrices(rule, named, turns))
+        return functools.partial(
+            rule.update, **named, **select_kwargs(rule.update, rule.options.values)
+        )
+    return functools.partial(_on_matrices, rule, matrix_kwargs(rule, named, turns))
 
 
-def told_of_matrices(rule: Rule, named: Mapping[str, Any], turns: Any) -> dict[str, Any]:
+def matrix_kwargs(rule: Rule, named: Mapping[str, Any], turns: Any) -> dict[str, Any]:
     """What a rule on matrices is told: arrays as matrices, their turns, and a key for each."""
     layout, told = rule.layout, dict(named)
     assert layout is not None
-    if "raw" in told:
-        told["raw"] = layout.matrix(told["raw"])
+    if "input_grad" in told:
+        told["input_grad"] = layout.matrix(told["input_grad"])
     if "key" in told:
         told["key"] = _key_of_each(told["key"], layout.batch)
-    if "phase" in keywords(rule.update):
-        told["phase"] = jnp.asarray(turns)
+    if "refresh_offset" in keyword_names(rule.update):
+        told["refresh_offset"] = jnp.asarray(turns)
     return told
 
 
@@ -107,7 +109,7 @@ def _key_of_each(key: jax.Array, batch: tuple[int, ...]) -> jax.Array:
 def _on_matrices(
     rule: Rule, told: Mapping[str, Any], grad: Any, slots: Any, param: Any, step: Any
 ) -> tuple[Any, Any]:
-    options = wanted(rule.update, rule.options.values)
+    options = select_kwargs(rule.update, rule.options.values)
     run = functools.partial(_run, rule, options)
     if any(kind == AxisType.Explicit for kind in jax.typeof(grad).sharding.mesh.axis_types):
         likes = jax.tree.map(lambda array: jax.typeof(array).sharding, (grad, slots))

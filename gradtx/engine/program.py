@@ -15,27 +15,27 @@ import jax.numpy as jnp
 from gradtx.definition.errors import StateError, StructureError
 from gradtx.definition.schedule import Schedule, value_at
 from gradtx.engine.lifter import (
-    Member,
+    ActiveRule,
     check_extra,
     init_leaf,
-    init_shared,
+    init_tree_slots,
     missing_params,
     update_leaves,
 )
-from gradtx.engine.rules import LeafRule, Rule, TreeRule, keywords, wanted
+from gradtx.engine.rules import LeafRule, Rule, TreeRule, keyword_names, select_kwargs
 from gradtx.engine.selector import Leaves, Selector
 from gradtx.engine.sharded import update_spread
 from gradtx.engine.slots import put_slots, slots_at
-from gradtx.engine.storage import decode_tree, encode_tree, first_tree
+from gradtx.engine.storage import decode_tree, encode_init_tree, encode_tree
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.maps import choose
-from gradtx.tree.paths import flatten, leaf_paths, repeated, told_apart
+from gradtx.tree.paths import describe_difference, flatten, leaf_paths, repeated
 
 FUNCTIONS_OF_PARAMS = frozenset({"value_fn", "obj_fn", "grad_fn"})
 """The extra arguments that are functions whose first argument is the whole tree of parameters."""
 
 
-class Item(NamedTuple):
+class BoundRule(NamedTuple):
     """One rule of a program: where its slots are, and which leaves it is for."""
 
     path: tuple[str, ...]
@@ -58,17 +58,17 @@ class Item(NamedTuple):
         return self if self.origin is None else self._replace(rule=self.origin, origin=None)
 
 
-def without_idle(items: Sequence[Item]) -> tuple[Item, ...]:
+def without_idle(items: Sequence[BoundRule]) -> tuple[BoundRule, ...]:
     """Every leaf rule told of the leaves that a later rule absorbs, with nothing between that looks
     at the tree.
     """
-    found: list[Item] = []
+    found: list[BoundRule] = []
     absorbed: tuple[tuple[Selector, ...], ...] = ()
     for item in reversed(items):
-        if isinstance(item.rule, TreeRule) or item.rule.rule.begins_a_run:
+        if isinstance(item.rule, TreeRule) or item.rule.rule.reads_tree:
             absorbed = ()
         found.append(item._replace(idle=absorbed))
-        if isinstance(item.rule, LeafRule) and item.rule.rule.absorbs:
+        if isinstance(item.rule, LeafRule) and item.rule.rule.ignores_input:
             absorbed = (*absorbed, item.selectors)
     return tuple(reversed(found))
 
@@ -93,11 +93,11 @@ def tick(count: Any) -> Clock:
     return Clock(count, jnp.where(count < limit, count + 1, limit))
 
 
-def runs(items: Sequence[Item]) -> tuple[tuple[Item, ...], ...]:
+def runs(items: Sequence[BoundRule]) -> tuple[tuple[BoundRule, ...], ...]:
     """Neighbouring leaf rules together; one that first looks at the whole tree begins a run, a tree
     rule is one.
     """
-    found: list[list[Item]] = []
+    found: list[list[BoundRule]] = []
     for item in items:
         if found and _joins(found[-1][-1].rule, item.rule):
             found[-1].append(item)
@@ -110,10 +110,10 @@ def _joins(before: LeafRule | TreeRule, rule: LeafRule | TreeRule) -> bool:
     """Whether a rule runs in the same kernels as the one before it."""
     if not isinstance(before, LeafRule) or not isinstance(rule, LeafRule):
         return False
-    return not rule.rule.begins_a_run and not before.rule.is_spread and not rule.rule.is_spread
+    return not rule.rule.reads_tree and not before.rule.is_spread and not rule.rule.is_spread
 
 
-def init_program(items: Iterable[Item], params: Any, count: Any) -> dict[str, Any]:
+def init_program(items: Iterable[BoundRule], params: Any, count: Any) -> dict[str, Any]:
     """The slots of every member, by name."""
     leaves, known, slots = leaves_of(params), {}, {}
     for item in items:
@@ -130,21 +130,21 @@ def init_program(items: Iterable[Item], params: Any, count: Any) -> dict[str, An
 
 
 def _init_leaves(
-    item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bool], leaves: Leaves
+    item: BoundRule, hyperparams: Mapping[str, Any], chosen: Sequence[bool], leaves: Leaves
 ) -> Any:
     assert isinstance(item.rule, LeafRule)
     rule, member = (
         item.rule.rule,
-        Member(item.name, item.rule, hyperparams, _active(chosen, leaves.values)),
+        ActiveRule(item.name, item.rule, hyperparams, _active(chosen, leaves.values)),
     )
     values = [
         value if hasattr(value, "dtype") else as_array(value) if active else value
         for value, active in zip(leaves.values, member.active, strict=True)
     ]
-    shared = None if rule.shared is None else init_shared(member, values)
+    shared = None if rule.shared is None else init_tree_slots(member, values)
     if rule.kept is None:
         return shared
-    stored = [None] * len(values) if rule.storage is None else rule.storage.chooses(leaves)
+    stored = [None] * len(values) if rule.storage is None else rule.storage.leaf_policy(leaves)
     layouts = (
         [None] * len(values)
         if rule.matrices is None
@@ -168,16 +168,18 @@ def _merge(slots: Any, shared: Any) -> Any:
 
 
 def _init_tree(
-    item: Item, hyperparams: Mapping[str, Any], chosen: Sequence[bool], leaves: Leaves
+    item: BoundRule, hyperparams: Mapping[str, Any], chosen: Sequence[bool], leaves: Leaves
 ) -> Any:
     assert isinstance(item.rule, TreeRule) and item.rule.init is not None
-    given = wanted(item.rule.init, {**hyperparams, **item.rule.options})
-    return first_tree(item.rule, item.rule.init(_narrow(leaves.tree, leaves, chosen), **given))
+    given = select_kwargs(item.rule.init, {**hyperparams, **item.rule.options})
+    return encode_init_tree(
+        item.rule, item.rule.init(_narrow(leaves.tree, leaves, chosen), **given)
+    )
 
 
-def _reshapes(run: Sequence[Item]) -> bool:
+def _reshapes(run: Sequence[BoundRule]) -> bool:
     """Whether a rule takes gradients that are not like the parameters."""
-    return isinstance(run[0].rule, TreeRule) and run[0].rule.reshapes
+    return isinstance(run[0].rule, TreeRule) and run[0].rule.changes_structure
 
 
 class Call(NamedTuple):
@@ -187,44 +189,44 @@ class Call(NamedTuple):
 
     clock: Clock
     extra: Mapping[str, Any]
-    acts: Any
+    gate: Any
     known: dict[int, Any]
 
 
 def update_program(
-    program: Sequence[Sequence[Item]], updates: Any, slots: Any, params: Any, call: Call
+    program: Sequence[Sequence[BoundRule]], updates: Any, slots: Any, params: Any, call: Call
 ) -> Any:
     """Every run in turn: the new updates and slots, and what leaf rules concluded of the whole
     tree, by member.
     """
     leaves = leaves_of(updates)
-    beside = (
+    attach = (
         None
         if params is None
         else leaves_of(params)
         if program and _reshapes(program[0])
         else _beside(leaves, params)
     )
-    raw, seen = leaves.values, dict[str, Any]()
+    input_grad, seen = leaves.values, dict[str, Any]()
     for run in program:
-        if beside is not None and beside.treedef != leaves.treedef and not _reshapes(run):
-            _match(leaves, beside.tree, "the parameters")
+        if attach is not None and attach.treedef != leaves.treedef and not _reshapes(run):
+            _match(leaves, attach.tree, "the parameters")
         if isinstance(run[0].rule, LeafRule):
-            leaves, slots, concluded = _update_leaves(run, leaves, slots, beside, raw, call)
+            leaves, slots, concluded = _update_leaves(run, leaves, slots, attach, input_grad, call)
             seen |= concluded
         else:
             before = leaves.treedef
-            leaves, slots = _update_tree(run[0], leaves, slots, beside, call)
-            raw = raw if leaves.treedef == before else leaves.values
+            leaves, slots = _update_tree(run[0], leaves, slots, attach, call)
+            input_grad = input_grad if leaves.treedef == before else leaves.values
     return leaves.tree, slots, seen
 
 
 def _update_leaves(
-    run: Sequence[Item],
+    run: Sequence[BoundRule],
     leaves: Leaves,
     slots: Any,
     params: Leaves | None,
-    raw: Sequence[Any],
+    input_grad: Sequence[Any],
     call: Call,
 ) -> Any:
     members, columns = [], []
@@ -234,7 +236,7 @@ def _update_leaves(
         column, shared = columns_of(item, item.rule.rule, slots, leaves, active)
         values = call.clock.resolve(item.rule.hyperparams, call.known)
         members.append(
-            Member(
+            ActiveRule(
                 item.name,
                 item.rule,
                 values,
@@ -252,9 +254,9 @@ def _update_leaves(
         leaves.values,
         columns,
         None if params is None else params.values,
-        raw,
+        input_grad,
         call.clock.step,
-        call.acts,
+        call.gate,
     )
     for item, rows, shared in zip(run, kept, totals, strict=True):
         if item.rule.keeps:
@@ -272,7 +274,7 @@ def _update_leaves(
 
 
 def _as_matrices(
-    item: Item, leaves: Leaves, active: Sequence[bool]
+    item: BoundRule, leaves: Leaves, active: Sequence[bool]
 ) -> tuple[Sequence[Any], Sequence[Any]]:
     """For every leaf how it is matrices, and their turns; nothing for a rule on arrays."""
     matrices = item.rule.rule.matrices if isinstance(item.rule, LeafRule) else None
@@ -282,7 +284,9 @@ def _as_matrices(
     return layouts, matrices.turns(layouts)
 
 
-def _update_tree(item: Item, leaves: Leaves, slots: Any, params: Leaves | None, call: Call) -> Any:
+def _update_tree(
+    item: BoundRule, leaves: Leaves, slots: Any, params: Leaves | None, call: Call
+) -> Any:
     rule, extra = item.rule, call.extra
     assert isinstance(rule, TreeRule)
     if rule.needs_params and params is None:
@@ -291,7 +295,7 @@ def _update_tree(item: Item, leaves: Leaves, slots: Any, params: Leaves | None, 
     if params is not None and params.treedef != leaves.treedef and item.selectors:
         _match(leaves, params.tree, "the parameters")
     chosen = _chosen(item, params or leaves)
-    beside = None if params is None else _narrow(params.tree, leaves, chosen)
+    attach = None if params is None else _narrow(params.tree, leaves, chosen)
     held = slots_at(slots, item.path) if rule.keeps else None
     kept = decode_tree(rule, held)
     given = {
@@ -303,24 +307,24 @@ def _update_tree(item: Item, leaves: Leaves, slots: Any, params: Leaves | None, 
             }
         ),
         "extra": told,
-        "acts": call.acts,
+        "gate": call.gate,
     }
     updates, new = rule.update(
         _narrow(leaves.tree, leaves, chosen),
         kept,
-        beside,
+        attach,
         call.clock.step,
-        **wanted(rule.update, given),
+        **select_kwargs(rule.update, given),
     )
-    if call.acts is not None and rule.keeps and "acts" not in keywords(rule.update):
-        new = choose(call.acts, new, kept)
-    new = encode_tree(rule, new, held, call.clock.step, call.acts)
-    if rule.reshapes and params is not None and params.treedef != leaves.treedef:
+    if call.gate is not None and rule.keeps and "gate" not in keyword_names(rule.update):
+        new = choose(call.gate, new, kept)
+    new = encode_tree(rule, new, held, call.clock.step, call.gate)
+    if rule.changes_structure and params is not None and params.treedef != leaves.treedef:
         return leaves_of(updates), put_slots(slots, item.path, new) if rule.keeps else slots
     values = _match(leaves, updates, f"the update that {item.name} returns")
     merged = [
-        value if acts else old
-        for value, acts, old in zip(
+        value if gate else old
+        for value, gate, old in zip(
             values, _active(chosen, leaves.values), leaves.values, strict=True
         )
     ]
@@ -353,7 +357,9 @@ def _match(leaves: Leaves, tree: Any, what: str) -> Sequence[Any]:
     try:
         return leaves.treedef.flatten_up_to(tree)
     except (ValueError, TypeError, KeyError):
-        difference = told_apart(leaves.paths, leaf_paths(flatten(tree)[1]), "the gradients", what)
+        difference = describe_difference(
+            leaves.paths, leaf_paths(flatten(tree)[1]), "the gradients", what
+        )
         raise StructureError(
             f"the gradients and {what} differ in structure: {difference}"
         ) from None
@@ -375,7 +381,7 @@ def _beside(leaves: Leaves, params: Any) -> Leaves:
     return leaves._replace(values=values)
 
 
-def _chosen(item: Item, leaves: Leaves) -> Sequence[bool]:
+def _chosen(item: BoundRule, leaves: Leaves) -> Sequence[bool]:
     chosen = _all(item.selectors, leaves)
     for selectors in item.idle:
         chosen = [
@@ -385,12 +391,12 @@ def _chosen(item: Item, leaves: Leaves) -> Sequence[bool]:
     return chosen
 
 
-def chosen_leaves(item: Item, leaves: Leaves) -> list[bool]:
+def chosen_leaves(item: BoundRule, leaves: Leaves) -> list[bool]:
     """The leaves that the rule of an item acts on."""
     return _active(_chosen(item, leaves), leaves.values)
 
 
-def shown(item: Item, leaves: Leaves) -> Any:
+def shown(item: BoundRule, leaves: Leaves) -> Any:
     """A tree as the rule of an item sees it: None at the leaves that it is not for."""
     return _narrow(leaves.tree, leaves, _chosen(item, leaves))
 
@@ -458,7 +464,7 @@ def _pack(kind: type[Any], rows: Sequence[Any], leaves: Leaves) -> Any:
 
 
 def columns_of(
-    item: Item,
+    item: BoundRule,
     rule: Rule,
     slots: Any,
     leaves: Leaves,
@@ -491,33 +497,35 @@ def columns_of(
     return _unpack_leaves(item, kind, kept, leaves, active, what), shared
 
 
-def _not_ours(item: Item, kind: type[Any], kept: Any) -> StateError:
+def _not_ours(item: BoundRule, kind: type[Any], kept: Any) -> StateError:
     return StateError(
         f"member {item.name} keeps {kind.__name__}, its state holds {type(kept).__name__}: this state belongs to another definition"
     )
 
 
 def _unpack_leaves(
-    item: Item, kind: type[Any], kept: Any, leaves: Leaves, active: Sequence[bool], what: str
+    item: BoundRule, kind: type[Any], kept: Any, leaves: Leaves, active: Sequence[bool], what: str
 ) -> list[Any]:
     columns = [
         _match_slots(leaves, tree, item.name, name, what)
         for name, tree in zip(kind._fields, kept, strict=True)
     ]
     rows = list(zip(*columns, strict=True)) if columns else []
-    for row, path, acts in zip(rows, leaves.paths, active, strict=True):
-        if acts and all(slot is None for slot in row):
+    for row, path, gate in zip(rows, leaves.paths, active, strict=True):
+        if gate and all(slot is None for slot in row):
             raise StateError(
                 f"member {item.name} acts on {path!r}, for which its state holds nothing: this state was made with another mask"
             )
-    return [kind(*row) if acts else row for row, acts in zip(rows, active, strict=True)]
+    return [kind(*row) if gate else row for row, gate in zip(rows, active, strict=True)]
 
 
 def _match_slots(leaves: Leaves, tree: Any, member: str, field: str, what: str) -> Sequence[Any]:
     try:
         return leaves.treedef.flatten_up_to(tree)
     except (ValueError, TypeError, KeyError):
-        difference = told_apart(leaves.paths, leaf_paths(flatten(tree)[1]), what, "the state")
+        difference = describe_difference(
+            leaves.paths, leaf_paths(flatten(tree)[1]), what, "the state"
+        )
         raise StateError(
             f"slot {field!r} of member {member} was made for other parameters: {difference}"
         ) from None

@@ -24,14 +24,14 @@ class Rule:
     init: Function | None = None
     measure: Function | None = None
     conclude: Function | None = None
-    init_shared: Function | None = None
+    init_tree_slots: Function | None = None
     evaluate: Function | None = None
     options: Static = Static({})  # noqa: RUF009  (immutable)
     extra: tuple[str, ...] = ()
     needs_params: bool = False
     real_only: bool = False
-    absorbs: bool = False
-    applies: bool = False
+    ignores_input: bool = False
+    returns_params: bool = False
     """Whether its update is the new parameter itself, in the parameter's dtype; its gradient is
     rounded as the caller would see it.
     """
@@ -49,7 +49,7 @@ class Rule:
         return (
             self.slots
             if self.storage is None or self.slots is None
-            else self.storage.kept_type(self.slots)
+            else self.storage.stored_type(self.slots)
         )
 
     @functools.cached_property
@@ -64,29 +64,29 @@ class Rule:
         """The NamedTuple of scalars that `init_shared` returns; None when nothing is kept for the
         whole tree.
         """
-        return None if self.init_shared is None else returned_type(self.init_shared)
+        return None if self.init_tree_slots is None else returned_type(self.init_tree_slots)
 
     @property
     def keeps(self) -> bool:
-        return self.init is not None or self.init_shared is not None
+        return self.init is not None or self.init_tree_slots is not None
 
     @property
-    def begins_a_run(self) -> bool:
+    def reads_tree(self) -> bool:
         """Whether it looks at the whole tree before it runs on each array."""
         return self.conclude is not None
 
     @functools.cached_property
     def is_random(self) -> bool:
         """Whether it needs to know which leaf it is given."""
-        return not keywords(self.update).isdisjoint({"key", "noise"}) or (
+        return not keyword_names(self.update).isdisjoint({"key", "noise"}) or (
             self.storage is not None and self.storage.is_random
         )
 
     @functools.cached_property
-    def wants_raw(self) -> bool:
+    def wants_input_grad(self) -> bool:
         """Whether it asks for the gradient as the caller gave it."""
         return any(
-            "raw" in keywords(function)
+            "input_grad" in keyword_names(function)
             for function in (self.update, self.measure)
             if function is not None
         )
@@ -101,10 +101,10 @@ class Rule:
             self.init,
             self.measure,
             self.conclude,
-            self.init_shared,
+            self.init_tree_slots,
             self.evaluate,
         )
-        flags = self.needs_params, self.real_only, self.absorbs, self.applies
+        flags = self.needs_params, self.real_only, self.ignores_input, self.returns_params
         return hash((functions, self.options, self.extra, flags, self.storage, self.layout))
 
     def laid_out(self, layout: Layout | None) -> "Rule":
@@ -150,7 +150,7 @@ class LeafRule:
         return False
 
 
-class Inside(NamedTuple):
+class Child(NamedTuple):
     """A transformation that a rule wraps, as it stands in a state: its own slots, and what its
     clock says.
     """
@@ -171,8 +171,8 @@ class TreeRule:
     options: Mapping[str, Any]
     needs_params: bool = False
     extra: tuple[str, ...] = ()
-    reshapes: bool = False
-    inside: Function | None = None
+    changes_structure: bool = False
+    children: Function | None = None
     evaluate: Function | None = None
     report: Function | None = None
     own_clock: bool = False
@@ -188,8 +188,8 @@ class TreeRule:
         """
         return (
             []
-            if self.inside is None
-            else list(self.inside(slots, count, **wanted(self.inside, self.options)))
+            if self.children is None
+            else list(self.children(slots, count, **select_kwargs(self.children, self.options)))
         )
 
     @property
@@ -211,7 +211,7 @@ def returned_type(init: Function) -> type[Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def keywords(function: Function, required: bool = False) -> frozenset[str]:
+def keyword_names(function: Function, required: bool = False) -> frozenset[str]:
     """The keyword-only parameters of a rule's function: what it wants to be told by name."""
     parameters = [
         parameter
@@ -225,9 +225,9 @@ def keywords(function: Function, required: bool = False) -> frozenset[str]:
     )
 
 
-def wanted(function: Function, given: Mapping[str, Any]) -> dict[str, Any]:
+def select_kwargs(function: Function, given: Mapping[str, Any]) -> dict[str, Any]:
     """The part of `given` that a function asks for by name."""
-    names = keywords(function)
+    names = keyword_names(function)
     return {name: value for name, value in given.items() if name in names}
 
 
@@ -243,13 +243,17 @@ def check_names(
     `open_ended` is a function that is told more than `given`, so nothing is missing from it; all
     are told `told`."""
     known = [function for function in functions if function is not None]
-    unused = sorted(set(given) - frozenset[str]().union(*map(keywords, known)))
+    unused = sorted(set(given) - frozenset[str]().union(*map(keyword_names, known)))
     if unused:
         raise GradtxError(
             f"{name}: {', '.join(unused)} is given, but no function of the rule has a keyword-only argument of that name"
         )
     required = frozenset[str]().union(
-        *(keywords(function, required=True) for function in known if function is not open_ended)
+        *(
+            keyword_names(function, required=True)
+            for function in known
+            if function is not open_ended
+        )
     )
     missing = sorted(required - set(given) - told)
     if missing:

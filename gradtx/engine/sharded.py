@@ -18,16 +18,23 @@ from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradtx.definition.errors import GradtxError
-from gradtx.engine.lifter import Member, Row, encode_slots, in_compute, make_row, stored_slots
+from gradtx.engine.lifter import (
+    ActiveRule,
+    LeafArgs,
+    encode_slots,
+    in_compute,
+    make_row,
+    stored_slots,
+)
 from gradtx.engine.matrix_layout import Layout
-from gradtx.engine.matrix_rules import as_arrays, as_matrices, told_of_matrices
-from gradtx.engine.rules import Rule, laid_out, wanted
+from gradtx.engine.matrix_rules import as_arrays, as_matrices, matrix_kwargs
+from gradtx.engine.rules import Rule, laid_out, select_kwargs
 from gradtx.tree.casts import compute_dtype
 from gradtx.tree.kernels import group, kernel, signature
 from gradtx.tree.maps import choose
 from gradtx.tree.rounding import noise
 
-BY_MATRIX = ("raw", "phase", "key")
+BY_MATRIX = ("input_grad", "refresh_offset", "key")
 """What a rule is told by name of every matrix; the rest are numbers for all."""
 
 
@@ -52,18 +59,18 @@ class Place(NamedTuple):
 
 
 def update_spread(
-    members: Sequence[Member],
+    members: Sequence[ActiveRule],
     paths: Sequence[str],
     updates: Sequence[Any],
     slots: Sequence[Sequence[Any]],
     params: Sequence[Any] | None,
-    raw: Sequence[Any],
+    input_grad: Sequence[Any],
     step: Any,
-    acts: jax.Array | None = None,
+    gate: jax.Array | None = None,
 ) -> tuple[list[Any], list[list[Any]], list[Any], list[Mapping[str, Any]]]:
     """`update_leaves` of one rule whose matrices are spread over devices."""
     (member,), (column,) = members, slots
-    rule, told = member.rule.rule, wanted(member.rule.rule.update, member.hyperparams)
+    rule, told = member.rule.rule, select_kwargs(member.rule.rule.update, member.hyperparams)
     shard = rule.matrices.shard if rule.matrices is not None else None
     rows = {
         index: make_row(
@@ -72,7 +79,7 @@ def update_spread(
             updates[index],
             [column[index]],
             params and params[index],
-            raw[index],
+            input_grad[index],
             (member.turns[index],),
         )
         for index, active in enumerate(member.active)
@@ -94,14 +101,14 @@ def update_spread(
         function = _function(rule.laid_out(None), layouts, place)
         for index, (update, kept) in zip(
             chosen,
-            kernel(function)((step, acts, told), [rows[index] for index in chosen]),
+            kernel(function)((step, gate, told), [rows[index] for index in chosen]),
             strict=True,
         ):
             new_updates[index], new_slots[index] = update, kept
     return new_updates, [new_slots], [member.shared], [{}]
 
 
-def _kind(layout: Any, row: Row) -> Any:
+def _kind(layout: Any, row: LeafArgs) -> Any:
     """What must be equal for leaves to be gathered: the shape of their matrices, dtypes, and the
     slots of each matrix.
     """
@@ -174,7 +181,7 @@ def _function(rule: Rule, layouts: tuple[Layout, ...], place: Place) -> Any:
 
 
 def run_spread(
-    rule: Rule, layouts: Sequence[Layout], place: Place, shared: Any, rows: Sequence[Row]
+    rule: Rule, layouts: Sequence[Layout], place: Place, shared: Any, rows: Sequence[LeafArgs]
 ) -> list[Any]:
     """The kernel of all leaves whose matrices are alike."""
     rules = [laid_out(rule, layout) for layout in layouts]
@@ -201,7 +208,7 @@ def run_spread(
     ]
 
 
-def _prepared(rule: Rule, row: Row, shared: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def _prepared(rule: Rule, row: LeafArgs, shared: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The slots of one leaf decoded; all that belongs to its matrices, one by one along a first
     axis; and what is told of all.
     """
@@ -211,7 +218,7 @@ def _prepared(rule: Rule, row: Row, shared: Any) -> tuple[Any, dict[str, Any], d
     grad, param, slots, named = in_compute(
         rule, rule.update, row, row.grad.astype(compute_dtype(dtype)), row.slots[0], values, step
     )
-    told = told_of_matrices(rule, named, row.turns[0])
+    told = matrix_kwargs(rule, named, row.turns[0])
     whole = {name: told.pop(name) for name in BY_MATRIX if name in told}
     if "key" in whole:
         whole["key"] = jax.random.key_data(whole["key"])
@@ -254,7 +261,7 @@ def _share(rule: Rule, told: Any, matrices: dict[str, Any]) -> Any:
         step.astype(grad.real.dtype),
         **numbers,
         **more,
-        **wanted(rule.update, rule.options.values),
+        **select_kwargs(rule.update, rule.options.values),
     )
 
 
@@ -273,9 +280,9 @@ def _returned(place: Place, sides: tuple[int, ...], array: jax.Array) -> jax.Arr
     )
 
 
-def _kept(rule: Rule, row: Row, decoded: Any, made: Any, shared: Any) -> tuple[Any, Any]:
+def _kept(rule: Rule, row: LeafArgs, decoded: Any, made: Any, shared: Any) -> tuple[Any, Any]:
     """The update of one leaf, and its slots as they are kept."""
-    step, acts, _ = shared
+    step, gate, _ = shared
     layout, (slots,) = rule.layout, row.slots
     assert layout is not None
     made = jax.tree.map(lambda array: array.reshape(*layout.batch, *array.shape[1:]), made)
@@ -283,6 +290,6 @@ def _kept(rule: Rule, row: Row, decoded: Any, made: Any, shared: Any) -> tuple[A
     if slots is None:
         return update, None
     if rule.storage is None:
-        return update, choose(acts, encode_slots(new, slots), slots)
+        return update, choose(gate, encode_slots(new, slots), slots)
     random = None if row.leaf is None else noise(step, row.leaf)
-    return update, stored_slots(rule.storage, slots, decoded, random, 0, acts, new)[0]
+    return update, stored_slots(rule.storage, slots, decoded, random, 0, gate, new)[0]

@@ -19,11 +19,11 @@ class Storage(Protocol):
         """Whether it rounds stochastically, which depends on step and leaf."""
         ...
 
-    def kept_type(self, kind: type[Any]) -> type[Any]:
+    def stored_type(self, kind: type[Any]) -> type[Any]:
         """The NamedTuple that stands in a state in place of a rule's slots."""
         ...
 
-    def chooses(self, leaves: Any) -> Sequence[Any]:
+    def leaf_policy(self, leaves: Any) -> Sequence[Any]:
         """For every leaf what `first` is to be told of it."""
         ...
 
@@ -49,7 +49,7 @@ class Storage(Protocol):
         """`function(rules, shared, row)`, the kernel of a leaf, or the same part by part."""
         ...
 
-    def first_of_tree(self, rule: str, skip: frozenset[str], own: Any) -> Any:
+    def encode_init_tree_slots(self, rule: str, skip: frozenset[str], own: Any) -> Any:
         """What is kept of the NamedTuple that a rule on trees keeps for itself, but for the fields
         to skip.
         """
@@ -64,7 +64,7 @@ class Storage(Protocol):
         ...
 
 
-def update_seen(
+def update_with_storage(
     settle: Callable[[Any], tuple[Any, Any]],
     update: Callable[..., Any],
     grad: Any,
@@ -136,13 +136,13 @@ def _of_members(rule: Any) -> frozenset[str]:
     return frozenset(name for name, one in rule.options.items() if hasattr(one, "init_slots"))
 
 
-def first_tree(rule: Any, slots: Any) -> Any:
+def encode_init_tree(rule: Any, slots: Any) -> Any:
     """The first slots of a rule on trees, as its storage keeps them."""
     own, put = own_slots(rule, slots)
     return (
         slots
         if rule.storage is None or own is None
-        else put(rule.storage.first_of_tree(rule.name, _of_members(rule), own))
+        else put(rule.storage.encode_init_tree_slots(rule.name, _of_members(rule), own))
     )
 
 
@@ -156,7 +156,7 @@ def decode_tree(rule: Any, kept: Any) -> Any:
     )
 
 
-def encode_tree(rule: Any, new: Any, kept: Any, step: Any, acts: Any) -> Any:
+def encode_tree(rule: Any, new: Any, kept: Any, step: Any, gate: Any) -> Any:
     """New slots of a rule on trees as its storage keeps them; where `acts` is False, what was kept
     itself.
     """
@@ -165,5 +165,5 @@ def encode_tree(rule: Any, new: Any, kept: Any, step: Any, acts: Any) -> Any:
     if rule.storage is None or own is None:
         return new
     return put(
-        choose(acts, rule.storage.encode_tree(rule.name, _of_members(rule), own, old, step), old)
+        choose(gate, rule.storage.encode_tree(rule.name, _of_members(rule), own, old, step), old)
     )

@@ -159,8 +159,8 @@ def _suggestion(rates: Array, smoothed: Array, smoothing: float) -> Array:
     index, reach = jnp.arange(len(rates)), _reach(smoothing)
     finite = jnp.cumprod(jnp.isfinite(smoothed)).astype(bool)
     best = jnp.argmin(jnp.where(finite, smoothed, jnp.inf))
-    inside = (index >= reach) & (index + reach <= best)
-    fall = jnp.where(inside, smoothed - jnp.roll(smoothed, -reach), -jnp.inf)
+    children = (index >= reach) & (index + reach <= best)
+    fall = jnp.where(children, smoothed - jnp.roll(smoothed, -reach), -jnp.inf)
     steepest = jnp.argmax(fall)
     return jnp.where(fall[steepest] > 0, rates[steepest], jnp.nan)
 

@@ -43,9 +43,9 @@ def between(low: Point, high: Point, third: Point) -> jax.Array:
         quadratic_minimum(low, high),
         cubic_minimum(low, high, third),
     )
-    inside = _inside(parabola, left, width, QUADRATIC_MARGIN)
+    children = _inside(parabola, left, width, QUADRATIC_MARGIN)
     return jnp.where(
-        _inside(cubic, left, width, CUBIC_MARGIN), cubic, jnp.where(inside, parabola, middle)
+        _inside(cubic, left, width, CUBIC_MARGIN), cubic, jnp.where(children, parabola, middle)
     )
 
 

@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.training.apply import apply_updates
-from gradtx.tree.arithmetic import sum_scalars
+from gradtx.tree.arithmetic import sum_promoted
 from gradtx.tree.casts import compute_dtype
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import map_leaves
@@ -70,7 +70,9 @@ class Line(NamedTuple):
     def slope(self, grads: Sequence[jax.Array]) -> jax.Array:
         """The derivative along u, of a gradient as `jax.grad` gives it."""
         changes = vector(self.updates, self.updates).arrays
-        return sum_scalars(map_arrays(_slope, changes, grads) if changes else []).astype(self.dtype)
+        return sum_promoted(map_arrays(_slope, changes, grads) if changes else []).astype(
+            self.dtype
+        )
 
     def stored(self, grads: Sequence[jax.Array], old: Any) -> Any:
         """A gradient as the state keeps it, in the dtypes of the one before, which stays where

@@ -31,16 +31,19 @@ def output_axes(shape: Sequence[int], output_axis: Axes) -> list[int]:
     """The axes that a second moment has an entry for; none for vectors and numbers, which are one
     block.
     """
-    rank, wanted = len(shape), [output_axis] if isinstance(output_axis, int) else list(output_axis)
+    rank, select_kwargs = (
+        len(shape),
+        [output_axis] if isinstance(output_axis, int) else list(output_axis),
+    )
     if rank < 2:
         return []
-    outside = [axis for axis in wanted if not -rank <= axis < rank]
+    outside = [axis for axis in select_kwargs if not -rank <= axis < rank]
     if outside:
         raise StructureError(
             f"adam_mini: output_axis = {outside[0]} is no axis of an array of shape {tuple(shape)}: "
             "give such arrays an adam_mini of their own with partition(...)"
         )
-    return sorted({axis % rank for axis in wanted})
+    return sorted({axis % rank for axis in select_kwargs})
 
 
 def _init(param: jax.Array, *, mu_dtype: DTypeLike | None, output_axis: Axes) -> Moments:

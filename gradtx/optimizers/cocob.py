@@ -18,7 +18,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import NonNegative, Precise
 from gradtx.engine.selector import Where
-from gradtx.tree.casts import copied, full, zeros
+from gradtx.tree.casts import float_copy, full, zeros
 
 
 class Slots(NamedTuple):
@@ -32,7 +32,7 @@ class Slots(NamedTuple):
 
 
 def _init(param: jax.Array, *, eps: jax.Array) -> Slots:
-    return Slots(copied(param), zeros(param), zeros(param), full(param, eps), zeros(param))
+    return Slots(float_copy(param), zeros(param), zeros(param), full(param, eps), zeros(param))
 
 
 def _update(

@@ -19,7 +19,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative, Positive, Squares
 from gradtx.transforms.moments import average, corrected_rate
-from gradtx.tree.arithmetic import abs_sq, dot, finite, finite_or, total
+from gradtx.tree.arithmetic import abs_sq, dot, finite, sum_scalars, where_finite
 from gradtx.tree.casts import real_zeros, zeros
 
 
@@ -59,7 +59,7 @@ def grown(old: Estimate, numerator: jax.Array, divisor: jax.Array) -> Estimate:
     usable = (divisor > 0) & jnp.isfinite(ratio)
     return Estimate(
         jnp.where(usable, jnp.maximum(old.estim_lr, ratio), old.estim_lr),
-        finite_or(numerator, old.numerator),
+        where_finite(numerator, old.numerator),
     )
 
 
@@ -105,8 +105,8 @@ def _conclude(
 ) -> Any:
     b3 = jnp.sqrt(b2)
     rate = corrected_rate(learning_rate * shared.estim_lr, b1, b2, step)
-    numerator = average(shared.numerator, rate * total(found.inner), b3)
-    return {"rate": rate}, grown(shared, numerator, (1 - b3) * total(found.norm1))
+    numerator = average(shared.numerator, rate * sum_scalars(found.inner), b3)
+    return {"rate": rate}, grown(shared, numerator, (1 - b3) * sum_scalars(found.norm1))
 
 
 def _update(
@@ -193,7 +193,7 @@ def dadapt_adamw(
         hyperparams=hyperparams,
         measure=_measure,
         conclude=_conclude,
-        init_shared=init_estimate,
+        init_tree_slots=init_estimate,
         needs_params=True,
         name="dadapt_adamw",
     )

@@ -18,8 +18,8 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike, Hyperparam, NonNegative, Precise
 from gradtx.engine.selector import Where
-from gradtx.tree.arithmetic import abs_sq, finite, finite_or, total
-from gradtx.tree.casts import copied
+from gradtx.tree.arithmetic import abs_sq, finite, sum_scalars, where_finite
+from gradtx.tree.casts import float_copy
 
 FirstStep = Literal["distance", "learning_rate", "heuristic"]
 
@@ -48,7 +48,7 @@ class Squares(NamedTuple):
 
 
 def init_start(param: jax.Array) -> Start:
-    return Start(copied(param))
+    return Start(float_copy(param))
 
 
 def finite_square(array: jax.Array) -> jax.Array:
@@ -82,20 +82,22 @@ def _conclude(
     first_value: jax.Array,
     first_step: FirstStep,
 ) -> tuple[dict[str, Any], Travelled]:
-    start = {"distance": 1.0, "learning_rate": 0.0, "heuristic": 1 + jnp.sqrt(total(found.start))}[
-        first_step
-    ] * first_value
+    start = {
+        "distance": 1.0,
+        "learning_rate": 0.0,
+        "heuristic": 1 + jnp.sqrt(sum_scalars(found.start)),
+    }[first_step] * first_value
     far = jnp.maximum(
         jnp.where(step == 1, start, shared.max_dist),
-        finite_or(jnp.sqrt(total(found.way)), shared.max_dist),
+        where_finite(jnp.sqrt(sum_scalars(found.way)), shared.max_dist),
     )
-    square = total(found.grad)
+    square = sum_scalars(found.grad)
     # A norm that overflows makes a step of zero, and is not added: the sum would stay infinite.
     rate = ratio(far, jnp.sqrt(shared.sum_sq_norm_grads + square + eps))
     if first_step == "learning_rate":
         rate = jnp.where(step == 1, first_value, rate)
     return {"rate": rate}, Travelled(
-        far, finite_or(shared.sum_sq_norm_grads + square, shared.sum_sq_norm_grads)
+        far, where_finite(shared.sum_sq_norm_grads + square, shared.sum_sq_norm_grads)
     )
 
 
@@ -162,7 +164,7 @@ def dog(
         options={"first_step": form},
         measure=measure_way,
         conclude=_conclude,
-        init_shared=_init_shared,
+        init_tree_slots=_init_shared,
         needs_params=True,
         name="scale_by_dog",
     )
@@ -204,7 +206,7 @@ class LayerTravelled(NamedTuple):
 
 
 def _init_layer(param: jax.Array, *, reps_rel: jax.Array, param_dtype: DTypeLike) -> LayerTravelled:
-    start = copied(param)
+    start = float_copy(param)
     start = start.astype(jnp.promote_types(param_dtype, start.dtype))
     far = jnp.asarray(reps_rel, start.real.dtype) * (1 + jnp.sqrt(jnp.sum(abs_sq(start))))
     return LayerTravelled(far, jnp.zeros_like(far), start)
@@ -220,11 +222,11 @@ def _update_layer(
     global_scale: jax.Array,
 ) -> Any:
     way = jnp.sqrt(finite_square(param - slots.init_params))
-    far = jnp.maximum(slots.max_dist, finite_or(way, slots.max_dist))
+    far = jnp.maximum(slots.max_dist, where_finite(way, slots.max_dist))
     squares = slots.grad_sum_of_squares + finite_square(grad)
     rate = global_scale * ratio(far, jnp.sqrt(squares + eps))
     return rate * grad, LayerTravelled(
-        far, finite_or(squares, slots.grad_sum_of_squares), slots.init_params
+        far, where_finite(squares, slots.grad_sum_of_squares), slots.init_params
     )
 
 

@@ -23,7 +23,7 @@ from gradtx.optimizers.dog import (
     ratio,
     scale_by_rate,
 )
-from gradtx.tree.arithmetic import finite_or, total
+from gradtx.tree.arithmetic import sum_scalars, where_finite
 
 
 class Travelled(NamedTuple):
@@ -42,11 +42,13 @@ def _init_shared(*, init_estim_sq_dist: jax.Array) -> Travelled:
 def _conclude(
     found: Any, shared: Travelled, step: jax.Array, *, eps: jax.Array
 ) -> tuple[dict[str, Any], Travelled]:
-    far = jnp.maximum(shared.estim_sq_dist, finite_or(total(found.way), shared.estim_sq_dist))
+    far = jnp.maximum(
+        shared.estim_sq_dist, where_finite(sum_scalars(found.way), shared.estim_sq_dist)
+    )
     # A norm that overflows makes a step of zero, and is not added: the sum would stay infinite.
-    squares = shared.weighted_sq_norm_grads + far * total(found.grad)
+    squares = shared.weighted_sq_norm_grads + far * sum_scalars(found.grad)
     return {"rate": ratio(far, jnp.sqrt(squares) + eps)}, Travelled(
-        far, finite_or(squares, shared.weighted_sq_norm_grads)
+        far, where_finite(squares, shared.weighted_sq_norm_grads)
     )
 
 
@@ -107,7 +109,7 @@ def dowg(
         },
         measure=measure_way,
         conclude=_conclude,
-        init_shared=_init_shared,
+        init_tree_slots=_init_shared,
         needs_params=True,
         name="scale_by_dowg",
     )

@@ -24,7 +24,7 @@ from gradtx.definition.errors import GradtxError, HyperparamError
 from gradtx.definition.types import Hyperparam, NonNegative, Precise
 from gradtx.engine.matrix_layout import Layout, Matrices, words_of
 from gradtx.engine.program import leaves_of
-from gradtx.engine.rules import Inside
+from gradtx.engine.rules import Child
 from gradtx.engine.selector import Leaves, Where
 from gradtx.linalg.decompositions import svd
 from gradtx.optimizers.adam import scale_by_adam
@@ -179,8 +179,8 @@ def _up(
     ).astype(dtype)
 
 
-def _inside(slots: Projection, count: Any, *, base: GradientTransformation) -> list[Inside]:
-    return [Inside(base, slots.base, count)]
+def _inside(slots: Projection, count: Any, *, base: GradientTransformation) -> list[Child]:
+    return [Child(base, slots.base, count)]
 
 
 @definition
@@ -250,7 +250,7 @@ def scale_by_galore(
         hyperparams={"scale": scale},
         options={"rank": rank, "gap": update_proj_gap, "side": side, "dimensions": told},
         members={"base": base},
-        inside=_inside,
+        children=_inside,
         name="scale_by_galore",
     )
 

@@ -30,11 +30,11 @@ from gradtx.transforms.eigenbases import (
     identity,
     is_turn,
     kept_sides,
+    per_matrix,
     restored,
     squared_size,
     turn,
     unused,
-    wide,
     zero_factors,
     zero_values,
 )
@@ -80,7 +80,7 @@ def _update(
     b2: jax.Array,
     eps: jax.Array,
     floor: jax.Array,
-    phase: jax.Array,
+    refresh_offset: jax.Array,
     refresh_every: int,
 ) -> Any:
     old = Factors(slots.left, slots.right)
@@ -92,9 +92,9 @@ def _update(
         Factors(slots.left_values, slots.right_values),
     )
     turned, factors, values = fitted(grad, old, bases, values, b2, floor)
-    begins = unused(old, phase.ndim) & ~unused(factors, phase.ndim)
+    begins = unused(old, refresh_offset.ndim) & ~unused(factors, refresh_offset.ndim)
     held = Held(bases, average(slots.mu, turned, b1), None, values)
-    held = turn(begins, is_turn(step, phase, refresh_every), factors, held)
+    held = turn(begins, is_turn(step, refresh_offset, refresh_every), factors, held)
     left, right = _whitening(held.values, floor)
     white = _scaled(left, debias(held.mu, b1, step), right)
     return restored(held.bases, white), Whitened(held.mu, None, *factors, *held.bases, *held.values)
@@ -137,7 +137,7 @@ def _started(grad: jax.Array, factors: Factors, values: Factors) -> tuple[Factor
     batch = grad.ndim - 2
     waits = unused(factors, batch)
     size = squared_size(grad)[..., 0] / max(grad.shape[-2] * grad.shape[-1], 1)
-    size = jnp.where(wide(waits)[..., 0], jnp.sqrt(size) if None not in factors else size, 0)
+    size = jnp.where(per_matrix(waits)[..., 0], jnp.sqrt(size) if None not in factors else size, 0)
     seen = Factors(*(None if value is None else value + size for value in values))
     return Factors(
         *(

@@ -29,10 +29,10 @@ from gradtx.transforms.eigenbases import (
     identities,
     is_turn,
     kept_sides,
+    per_matrix,
     restored,
     turn,
     unused,
-    wide,
     zero_factors,
     zero_values,
 )
@@ -71,7 +71,7 @@ def _update(
     eps: jax.Array,
     floor: jax.Array,
     shampoo_beta: jax.Array | None = None,
-    phase: jax.Array,
+    refresh_offset: jax.Array,
     refresh_every: int,
 ) -> Any:
     old = Factors(slots.left, slots.right)
@@ -84,11 +84,16 @@ def _update(
     )
     decay = b2 if shampoo_beta is None else shampoo_beta
     turned, factors, values = fitted(grad, old, bases, values, decay, floor)
-    waits = unused(old, phase.ndim)
+    waits = unused(old, refresh_offset.ndim)
     direction, mu, nu = adam_step(turned, slots, b1, b2, eps, jnp.maximum(step - 1, 1))
-    mu, nu = (jnp.where(wide(waits), 0, moment) for moment in (mu, nu))
-    direction = jnp.where(wide(waits), 0 * grad, restored(bases, direction))  # nan shows at once
-    begins, due = waits & ~unused(factors, phase.ndim), is_turn(step, phase, refresh_every) & ~waits
+    mu, nu = (jnp.where(per_matrix(waits), 0, moment) for moment in (mu, nu))
+    direction = jnp.where(
+        per_matrix(waits), 0 * grad, restored(bases, direction)
+    )  # nan shows at once
+    begins, due = (
+        waits & ~unused(factors, refresh_offset.ndim),
+        is_turn(step, refresh_offset, refresh_every) & ~waits,
+    )
     held = turn(begins, due, factors, Held(bases, mu, nu, values))
     assert held.nu is not None
     return direction, Fitted(held.mu, held.nu, *factors, *held.bases, *held.values)

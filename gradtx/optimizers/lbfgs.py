@@ -21,8 +21,8 @@ from gradtx.definition.types import NonNegative, Precise
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scaling import identity, scale
-from gradtx.tree.arithmetic import dot, sum_scalars
-from gradtx.tree.casts import copied, zeros, zeros_stacked
+from gradtx.tree.arithmetic import dot, sum_promoted
+from gradtx.tree.casts import float_copy, zeros, zeros_stacked
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.vectors import inner, scalar_dtype, vector
@@ -71,7 +71,7 @@ def _update(
 ) -> tuple[Any, Memory]:
     slots, newest, scale = _remember(updates, slots, params, memory_size)
     direction = _two_loops(
-        make_leaves(copied, updates), slots, newest, scale if scale_init_precond else None
+        make_leaves(float_copy, updates), slots, newest, scale if scale_init_precond else None
     )
     return map_leaves(_second, updates, direction), slots
 
@@ -131,7 +131,7 @@ def _two_loops(direction: Any, kept: Memory, newest: jax.Array, scale: jax.Array
 def _inner_at(memory: Any, tree: Any, index: jax.Array) -> jax.Array:
     """The inner product with one of the stacked trees."""
     arrays = vector(tree, tree).arrays
-    return sum_scalars(
+    return sum_promoted(
         map_arrays(_dot_at, vector(tree, memory).arrays, arrays, [index] * len(arrays))
         if arrays
         else []

@@ -18,7 +18,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative, Precise, Squares
 from gradtx.tree.arithmetic import abs_sq
-from gradtx.tree.casts import copied, real_zeros, zeros
+from gradtx.tree.casts import float_copy, real_zeros, zeros
 
 
 class DualAverages(NamedTuple):
@@ -30,7 +30,7 @@ class DualAverages(NamedTuple):
 
 
 def _init(param: jax.Array) -> DualAverages:
-    return DualAverages(zeros(param), real_zeros(param), copied(param))
+    return DualAverages(zeros(param), real_zeros(param), float_copy(param))
 
 
 def _update(

@@ -19,7 +19,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.transforms.moments import average
-from gradtx.tree.arithmetic import abs_sq, dot, finite, total
+from gradtx.tree.arithmetic import abs_sq, dot, finite, sum_scalars
 from gradtx.tree.casts import zeros
 
 
@@ -56,7 +56,7 @@ def step_length(
     decay: jax.Array,
     longest: jax.Array,
     weight: jax.Array,
-    bound: jax.Array,
+    bind_rule: jax.Array,
     shrink: jax.Array,
     adapt_lower_bound: bool,
 ) -> tuple[jax.Array, Model]:
@@ -64,13 +64,16 @@ def step_length(
 
     `weight` is what the averages lack of 1 when they began at zero (ρ = 1 − β^t), `shrink` is 1 + η
     λ."""
-    mean, gamma = average(old.value, value, decay), average(old.gamma, total(found.grad), decay)
-    inner, square, least = total(found.inner), total(found.square), old.lower_bound
+    mean, gamma = (
+        average(old.value, value, decay),
+        average(old.gamma, sum_scalars(found.grad), decay),
+    )
+    inner, square, least = sum_scalars(found.inner), sum_scalars(found.square), old.lower_bound
     height = shrink * (mean - gamma) + inner
     if adapt_lower_bound:
         least = jnp.where(
             height < shrink * weight * least,
-            jnp.maximum(height / (2 * shrink * weight), bound),
+            jnp.maximum(height / (2 * shrink * weight), bind_rule),
             least,
         )
     gap = jnp.maximum(height - shrink * weight * least, 0.0)
@@ -80,7 +83,7 @@ def step_length(
         square > 0, jnp.minimum(longest, gap / jnp.where(square > 0, square, 1.0)), 0.0
     )
     if adapt_lower_bound:
-        least = jnp.maximum((mean + inner - gamma - length * square / 2) / weight, bound)
+        least = jnp.maximum((mean + inner - gamma - length * square / 2) / weight, bind_rule)
     new = Model(mean, gamma, least)
     usable = jnp.isfinite(height) & jnp.isfinite(square)
     return jnp.where(usable, length, 0.0), Model(
@@ -210,7 +213,7 @@ def momo(
         options={"adapt_lower_bound": adapt_lower_bound},
         measure=_measure,
         conclude=_conclude,
-        init_shared=init_model,
+        init_tree_slots=init_model,
         extra=("value",),
         needs_params=True,
         name="momo",

@@ -159,7 +159,7 @@ def momo_adam(
         options={"adapt_lower_bound": adapt_lower_bound},
         measure=_measure,
         conclude=_conclude,
-        init_shared=init_model,
+        init_tree_slots=init_model,
         extra=("value",),
         needs_params=True,
         name="momo_adam",

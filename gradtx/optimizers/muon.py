@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
-from gradtx.compose.transformation import GradientTransformation, Part, definition
+from gradtx.compose.transformation import Branch, GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
@@ -198,7 +198,7 @@ def scale_by_muon(
 
 def in_turn(*members: GradientTransformation) -> Any:
     """Members one after another, of which one keeps slots: it keeps them where all of them do."""
-    return [Part(None, member) for member in members]
+    return [Branch(None, member) for member in members]
 
 
 @definition

@@ -35,13 +35,13 @@ def _update(
     max_logits: Any,
 ) -> Any:
     leaves = leaves_of(updates)
-    beside = leaves.treedef.flatten_up_to(params)
+    attach = leaves.treedef.flatten_up_to(params)
     given = {"threshold": threshold, "exponent": exponent, "head_axis": head_axis}
     scaled = [
         _scaled(path, update, param, _of_leaf(path, max_logits), **given)
         if is_inexact(update)
         else update
-        for path, update, param in zip(leaves.paths, leaves.values, beside, strict=True)
+        for path, update, param in zip(leaves.paths, leaves.values, attach, strict=True)
     ]
     return leaves._replace(values=scaled).tree, slots
 

@@ -15,7 +15,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.clipping import Square
-from gradtx.tree.arithmetic import abs_sq, finite, finite_or, total
+from gradtx.tree.arithmetic import abs_sq, finite, sum_scalars, where_finite
 
 Variant = Literal["sps", "sps+"]
 
@@ -35,13 +35,13 @@ def _conclude(
     eps: jax.Array,
     variant: Variant,
 ) -> Any:
-    gap, divisor = value - f_min, total(found.square) + eps
+    gap, divisor = value - f_min, sum_scalars(found.square) + eps
     gap = jnp.maximum(gap, 0.0) if variant == "sps+" else gap
     # Without a gradient there is no step to take, and none with a loss of nan.
     rate = jnp.where(
         divisor > 0, jnp.minimum(gap / jnp.where(divisor > 0, divisor, 1.0), max_learning_rate), 0.0
     )
-    return {"rate": finite_or(rate, jnp.zeros_like(rate))}, None
+    return {"rate": where_finite(rate, jnp.zeros_like(rate))}, None
 
 
 def _update(grad: jax.Array, slots: None, param: None, step: jax.Array, *, rate: jax.Array) -> Any:

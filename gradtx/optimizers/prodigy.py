@@ -21,8 +21,8 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative, Positive, Precise, Squares
 from gradtx.optimizers.dadapt_adamw import Estimate, Found, grown, init_estimate, norm1
 from gradtx.transforms.moments import average, corrected_rate
-from gradtx.tree.arithmetic import abs_sq, dot, total
-from gradtx.tree.casts import copied, real_zeros, zeros
+from gradtx.tree.arithmetic import abs_sq, dot, sum_scalars
+from gradtx.tree.casts import float_copy, real_zeros, zeros
 
 
 class Slots(NamedTuple):
@@ -37,7 +37,7 @@ class Slots(NamedTuple):
 
 
 def _init(param: jax.Array) -> Slots:
-    return Slots(zeros(param), real_zeros(param), zeros(param), copied(param))
+    return Slots(zeros(param), real_zeros(param), zeros(param), float_copy(param))
 
 
 def _new_sum(
@@ -95,8 +95,10 @@ def _conclude(
 ) -> Any:
     old = shared.estim_lr
     rate = corrected_rate(learning_rate * old, b1, b2, step)
-    numerator = _beta3(b2, beta3) * shared.numerator + old / estim_lr0 * rate * total(found.inner)
-    divisor = total(found.norm1)
+    numerator = _beta3(b2, beta3) * shared.numerator + old / estim_lr0 * rate * sum_scalars(
+        found.inner
+    )
+    divisor = sum_scalars(found.norm1)
     new = grown(shared, numerator, divisor / estim_lr_coef)
     return {
         "rate": rate,
@@ -202,7 +204,7 @@ def prodigy(
         options={"safeguard_warmup": safeguard_warmup},
         measure=_measure,
         conclude=_conclude,
-        init_shared=init_estimate,
+        init_tree_slots=init_estimate,
         needs_params=True,
         name="prodigy",
     )

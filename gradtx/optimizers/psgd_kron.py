@@ -98,13 +98,13 @@ def _update(
     factor_rate: jax.Array,
     max_rms: jax.Array,
     key: jax.Array,
-    phase: jax.Array,
+    refresh_offset: jax.Array,
     refresh_every: int,
     balance_every: int,
 ) -> Any:
     mu = average(slots.mu, grad, b1)
     mean = debias(mu, b1, step)
-    before = jnp.where(step == 1, phase / refresh_every, slots.progress)
+    before = jnp.where(step == 1, refresh_offset / refresh_every, slots.progress)
     after = before + update_probability
     full = after >= balance_every
     progress = after - jnp.where(full, balance_every, 0)

@@ -40,8 +40,8 @@ from gradtx.transforms.eigenbases import (
     is_turn,
     kept_sides,
     of_size,
+    per_matrix,
     unused,
-    wide,
     zero_factors,
 )
 from gradtx.transforms.moments import average, debias
@@ -99,7 +99,7 @@ def _update(
     eps: jax.Array,
     graft_b2: jax.Array,
     graft_eps: jax.Array,
-    phase: jax.Array,
+    refresh_offset: jax.Array,
     refresh_every: int,
     max_dim: int,
     graft: Graft,
@@ -118,14 +118,16 @@ def _update(
     factors = update_factors(
         old, split_blocks(grad, max_dim) if cut else grad, b2, jnp.where(fades, 1 - b2, 1)
     )
-    begins = unused(old, phase.ndim) & ~unused(factors, phase.ndim)
+    begins = unused(old, refresh_offset.ndim) & ~unused(factors, refresh_offset.ndim)
     if exponent is None:
         exponent = 0.5 if None in old else 0.25
     unbias = debias(jnp.ones_like(step), jnp.where(fades, b2, 0), step)
     rooted = functools.partial(
         _roots, unbias=unbias, eps=eps, p=_whole(1 / exponent), method=method
     )
-    roots = where_due(is_turn(step, phase, refresh_every) | begins, rooted, (factors,), roots)
+    roots = where_due(
+        is_turn(step, refresh_offset, refresh_every) | begins, rooted, (factors,), roots
+    )
     direction = multiply_sides(
         roots.left, split_blocks(mean, max_dim) if cut else mean, roots.right
     )
@@ -166,7 +168,7 @@ def _root(
     factor = unbias.astype(factor.real.dtype) * factor
     mean = jnp.trace(factor, axis1=-2, axis2=-1).real / factor.shape[-1]
     root = inverse_root(factor, p, method=method, ridge=eps * mean, relative=False)
-    return jnp.where(wide(mean == 0), identity(factor), root)
+    return jnp.where(per_matrix(mean == 0), identity(factor), root)
 
 
 def _check(graft: str, method: str, exponent: float | None) -> None:

@@ -31,11 +31,11 @@ from gradtx.transforms.eigenbases import (
     is_turn,
     kept_sides,
     of_size,
+    per_matrix,
     restored,
     rotated,
     turn,
     unused,
-    wide,
     zero_factors,
 )
 from gradtx.transforms.moments import average, debias
@@ -73,7 +73,7 @@ def _update(
     b2: jax.Array,
     eps: jax.Array,
     shampoo_beta: jax.Array | None = None,
-    phase: jax.Array,
+    refresh_offset: jax.Array,
     refresh_every: int,
     orthogonal: bool,
 ) -> Any:
@@ -84,11 +84,16 @@ def _update(
     direction, mu, nu = adam_step(
         rotated(bases, grad), slots, b1, b2, eps, jnp.maximum(step - 1, 1)
     )
-    waits = unused(old, phase.ndim)
-    mu, nu = (jnp.where(wide(waits), 0, moment) for moment in (mu, nu))
-    direction = jnp.where(wide(waits), 0 * grad, restored(bases, direction))  # nan shows at once
+    waits = unused(old, refresh_offset.ndim)
+    mu, nu = (jnp.where(per_matrix(waits), 0, moment) for moment in (mu, nu))
+    direction = jnp.where(
+        per_matrix(waits), 0 * grad, restored(bases, direction)
+    )  # nan shows at once
     factors = update_factors(old, grad, b2 if shampoo_beta is None else shampoo_beta)
-    begins, due = waits & ~unused(factors, phase.ndim), is_turn(step, phase, refresh_every) & ~waits
+    begins, due = (
+        waits & ~unused(factors, refresh_offset.ndim),
+        is_turn(step, refresh_offset, refresh_every) & ~waits,
+    )
     held = turn(begins, due, factors, Held(bases, mu, nu, NONE))
     assert held.nu is not None
     return as_muon(direction) if orthogonal else direction, InBases(

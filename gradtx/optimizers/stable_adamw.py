@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
-from gradtx.compose.transformation import GradientTransformation, Part, definition
+from gradtx.compose.transformation import Branch, GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Selector, Where
 from gradtx.transforms.moments import Moments, average, debias
@@ -55,7 +55,7 @@ def scale_by_stable_adamw(
     mu_dtype: DTypeLike | None = None,
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
-) -> GradientTransformation | list[Part]:
+) -> GradientTransformation | list[Branch]:
     """StableAdamW's direction: u = (m̂ / (√r̂ + ε) + λ θ) / max(1, ρ), with ρ² the mean of g² /
     max(r̂, ε²) over the array.
 
@@ -100,7 +100,7 @@ def scale_by_stable_adamw(
         return rule(weight_decay)
     chosen = (Selector(mask, answer, "scale_by_stable_adamw: mask") for answer in (True, False))
     return [
-        Part(name, rule(decay), here)
+        Branch(name, rule(decay), here)
         for name, decay, here in zip(("decays", "rests"), (weight_decay, 0.0), chosen, strict=True)
     ]
 

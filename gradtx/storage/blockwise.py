@@ -133,12 +133,12 @@ def _encode(
 def _decode(
     codes: jax.Array, scale: jax.Array, where: Layout, *, square: bool, levels: int
 ) -> jax.Array:
-    wide = jnp.expand_dims(scale.astype(jnp.float32), where.axis + 1)
+    per_matrix = jnp.expand_dims(scale.astype(jnp.float32), where.axis + 1)
     if square:
-        root = codes.astype(jnp.int32).astype(jnp.float32) * np.float32(1 / 255) * wide
+        root = codes.astype(jnp.int32).astype(jnp.float32) * np.float32(1 / 255) * per_matrix
         return root * root
     z = codes.astype(jnp.int32).astype(jnp.float32) * np.float32(1 / levels)
-    return wide * (z / (2 - jnp.abs(z)))
+    return per_matrix * (z / (2 - jnp.abs(z)))
 
 
 def _encode_int8(x: jax.Array, random: jax.Array | None, *, square: bool, block: int) -> Blocks:

@@ -21,7 +21,7 @@ from gradtx.engine.program import chosen_leaves, leaves_of, shown
 from gradtx.engine.rules import LeafRule, TreeRule
 from gradtx.engine.selector import Leaves
 from gradtx.engine.slots import slots_at
-from gradtx.engine.storage import decode_tree, first_tree, own_slots
+from gradtx.engine.storage import decode_tree, encode_init_tree, own_slots
 from gradtx.storage.stored import stored
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import is_inexact
@@ -194,8 +194,10 @@ def _slot_errors(
             continue
         kept = slots_at(slots, item.path)
         yield from _errors_of_tree(item.rule, kept)
-        for inside in members_inside(item, slots, count):
-            yield from _slot_errors(inside.member, inside.slots, inside.count, shown(item, leaves))
+        for children in members_inside(item, slots, count):
+            yield from _slot_errors(
+                children.member, children.slots, children.count, shown(item, leaves)
+            )
 
 
 def _errors_of_arrays(item: Any, kept: Any, leaves: Leaves) -> Iterator[float]:
@@ -208,9 +210,9 @@ def _errors_of_arrays(item: Any, kept: Any, leaves: Leaves) -> Iterator[float]:
     except ValueError:  # a wrapper has given its member other arrays than the parameters
         yield math.nan
         return
-    acts, stored_how, pairs = chosen_leaves(item, leaves), rule.storage.chooses(leaves), []
+    gate, stored_how, pairs = chosen_leaves(item, leaves), rule.storage.leaf_policy(leaves), []
     for index, value in enumerate(leaves.values):
-        if acts[index]:
+        if gate[index]:
             slots = rule.slots(*(column[index] for column in columns))
             pairs.append(
                 (
@@ -229,6 +231,6 @@ def _errors_of_tree(rule: TreeRule, kept: Any) -> Iterator[float]:
     """Of what a rule on trees keeps for itself."""
     own, read = (
         own_slots(rule, kept)[0],
-        own_slots(rule, decode_tree(rule, first_tree(rule, kept)))[0],
+        own_slots(rule, decode_tree(rule, encode_init_tree(rule, kept)))[0],
     )
     yield from (_relative(other, exact) for other, exact in zip(read or (), own or (), strict=True))

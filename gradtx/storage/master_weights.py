@@ -19,7 +19,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import PRECISE
-from gradtx.engine.rules import Inside
+from gradtx.engine.rules import Child
 from gradtx.storage.sixteen import half_unit
 from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array
@@ -189,18 +189,18 @@ def _update(
     inner: GradientTransformation,
     form: str,
     extra: Mapping[str, Any],
-    acts: Any,
+    gate: Any,
 ) -> Any:
     old, kept = _parted(slots)
     values, treedef = flatten(params)
     masters, grads = _masters(params, kept, form), treedef.flatten_up_to(updates)
-    wide = jax.tree.unflatten(treedef, _or(_map_halves(_wide, values, grads), grads))
-    moved, new = inner.update_slots(wide, old, masters, step, extra, acts)
+    per_matrix = jax.tree.unflatten(treedef, _or(_map_halves(_wide, values, grads), grads))
+    moved, new = inner.update_slots(per_matrix, old, masters, step, extra, gate)
     columns = values, treedef.flatten_up_to(masters), treedef.flatten_up_to(moved)
     made = _map_halves(STEPS[form], values, *columns)
     ways = [None if one is None else one[0] for one in made]
     rest = jax.tree.unflatten(treedef, [None if one is None else one[1] for one in made])
-    kept = choose(acts, MasterWeights(_kept_if_none(rest, kept.rest, treedef)), kept)
+    kept = choose(gate, MasterWeights(_kept_if_none(rest, kept.rest, treedef)), kept)
     return jax.tree.unflatten(treedef, _or(ways, columns[2])), {**new, "master_weights": kept}
 
 
@@ -238,8 +238,8 @@ STEPS = {"float32": _step_whole, "bf16+8": _step_ratio, "low16": _step_low}
 """`_step` by form, each at module level, so that kernels are shared."""
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
-    return [Inside(inner, _parted(slots)[0], count)]
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
+    return [Child(inner, _parted(slots)[0], count)]
 
 
 def _evaluate(
@@ -317,7 +317,7 @@ def master_weights(inner: TransformationLike, kept: str = "float32") -> Gradient
         options={"form": kept},
         members={"inner": inner},
         needs_params=True,
-        inside=_inside,
+        children=_inside,
         evaluate=evaluate,
         own_clock=inner.own_clock,
         name="master_weights",

@@ -194,7 +194,7 @@ def _aliases(flat: Any, rules: Sequence[Any], offset: int) -> dict[int, int]:
         jax.tree.structure(flat), range(offset, offset + len(jax.tree.leaves(flat)))
     )
     found = {number: place for place, number in enumerate(jax.tree.leaves(numbers.slots), start=1)}
-    return found | ({numbers.param: 0} if rules[-1].applies else {})
+    return found | ({numbers.param: 0} if rules[-1].returns_params else {})
 
 
 def _body(traced: Traced, *refs: Any) -> None:

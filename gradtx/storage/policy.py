@@ -50,7 +50,7 @@ class Policy:
             return None
         return CODECS["int8"] if name == "int4" and mark == SQUARES else found
 
-    def chooses(self, leaves: Leaves) -> Sequence[Any]:
+    def leaf_policy(self, leaves: Leaves) -> Sequence[Any]:
         """For every leaf the codecs that may be used: "all", the "fine" ones for an embedding, or
         None.
         """
@@ -64,7 +64,7 @@ class Policy:
             for chosen, size, kind in zip(masks, large, kinds, strict=True)
         ]
 
-    def kept_type(self, kind: type[Any]) -> type[Any]:
+    def stored_type(self, kind: type[Any]) -> type[Any]:
         return packed_type(kind, self._pairs(kind))
 
     def _pairs(self, kind: type[Any]) -> tuple[tuple[str, str], ...]:
@@ -155,7 +155,7 @@ class Policy:
     def run(self, function: Callable[..., Any], rules: Sequence[Any], shared: Any, row: Any) -> Any:
         return run_by_tiles(function, rules, shared, row, self.block, self.fused)
 
-    def first_of_tree(self, rule: str, skip: frozenset[str], own: Any) -> Any:
+    def encode_init_tree_slots(self, rule: str, skip: frozenset[str], own: Any) -> Any:
         return trees.map_fields(self, rule, skip, functools.partial(trees.first_fields, self), own)
 
     def decode_tree(self, rule: str, skip: frozenset[str], kept: Any) -> Any:

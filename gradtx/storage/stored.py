@@ -11,7 +11,7 @@ from typing import Any
 
 from gradtx.compose.transformation import (
     GradientTransformation,
-    Rewritten,
+    MapRules,
     TransformationLike,
     as_transformation,
     definition,
@@ -124,7 +124,7 @@ def stored(
         min_size,
         selector,
     )
-    return Rewritten(inner, functools.partial(_store, policy))
+    return MapRules(inner, functools.partial(_store, policy))
 
 
 def _check(default: str | None, slots: Mapping[str, str], rounding: str | None, block: int) -> None:
@@ -165,7 +165,7 @@ def _store(policy: Policy, rule: LeafRule | TreeRule) -> LeafRule | TreeRule:
 @definition
 def _stored_member(inner: TransformationLike, policy: Policy) -> Any:
     """A member of a wrapper, stored as the wrapper is."""
-    return Rewritten(as_transformation(inner), functools.partial(_store, policy))
+    return MapRules(as_transformation(inner), functools.partial(_store, policy))
 
 
 def slot_names(tx: GradientTransformation) -> dict[str, None]:

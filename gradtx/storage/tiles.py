@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from gradtx.storage.blockwise import layout
 from gradtx.storage.elementwise import is_elementwise
-from gradtx.tree.rounding import plus_nothing, positions
+from gradtx.tree.rounding import add_opaque_zero, positions
 
 ENTRIES = 2**19
 """How many entries a tile on the CPU has at most: a few megabytes of temporary arrays."""
@@ -75,7 +75,7 @@ def run_by_tiles(
         or not _has_blocks(row)
     ):
         return whole()
-    arrays = [row.grad, *jax.tree.leaves((row.slots, row.param, row.raw))]
+    arrays = [row.grad, *jax.tree.leaves((row.slots, row.param, row.input_grad))]
     if not all(map(seen.fits, arrays)) or not is_elementwise(function, rules, shared, row):
         return whole()
     return _platform_run(function, rules, seen, shared, row)
@@ -128,7 +128,7 @@ class Loop(NamedTuple):
     @property
     def in_place(self) -> bool:
         """Whether the new parameter takes the place of the old."""
-        return self.rules[-1].applies
+        return self.rules[-1].returns_params
 
     def turn(self, number: Any, carry: Any) -> Any:
         update, slots = carry
@@ -149,7 +149,7 @@ class Loop(NamedTuple):
         old, treedef = jax.tree.flatten(slots)
         new = [put(update, made)]
         for array, part in zip(old, jax.tree.leaves(kept), strict=True):
-            new.append(put(array, plus_nothing(part, cut(new[-1])[:1, :1])))
+            new.append(put(array, add_opaque_zero(part, cut(new[-1])[:1, :1])))
         return new[0], jax.tree.unflatten(treedef, new[1:])
 
 

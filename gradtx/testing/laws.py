@@ -155,9 +155,9 @@ def law_dtypes(tx: TX) -> None:
         (jnp.float16, 2**-9),
     ):  # one rounding of the gradient's dtype, doubled
         params = {"dense": parameters(dtype)["dense"]}
-        grads, wide = gradients(params), to_float32(params)
+        grads, per_matrix = gradients(params), to_float32(params)
         updates, state = advance(tx, grads, tx.init(params), params)
-        exact, _ = advance(tx, to_float32(grads), tx.init(wide), wide)
+        exact, _ = advance(tx, to_float32(grads), tx.init(per_matrix), per_matrix)
         chex.assert_trees_all_equal_shapes_and_dtypes(grads, updates)
         close(to_float32(updates), exact, rtol=rtol, atol=1e-3)
         assert all(leaf.dtype != dtype for leaf in jax.tree.leaves(state.slots)), (
@@ -176,9 +176,11 @@ def law_float64(tx: TX) -> None:
     """In x64 mode float64 stays float64, and is computed as such."""
     with jax.enable_x64(True):
         starts = ({"dense": parameters(dtype)["dense"]} for dtype in (jnp.float64, jnp.float32))
-        (_, state, wide), (_, _, narrow) = (run(tx, params, steps=1, jit=True) for params in starts)
+        (_, state, per_matrix), (_, _, narrow) = (
+            run(tx, params, steps=1, jit=True) for params in starts
+        )
         assert (
-            wide["dense"]["kernel"].dtype == jnp.float64
+            per_matrix["dense"]["kernel"].dtype == jnp.float64
             and narrow["dense"]["kernel"].dtype == jnp.float32
         )
         assert all(
@@ -187,7 +189,10 @@ def law_float64(tx: TX) -> None:
             if is_inexact(leaf) and leaf.ndim
         )
         close(
-            jax.tree.map(np.float32, wide), jax.tree.map(np.float32, narrow), rtol=1e-4, atol=1e-4
+            jax.tree.map(np.float32, per_matrix),
+            jax.tree.map(np.float32, narrow),
+            rtol=1e-4,
+            atol=1e-4,
         )
 
 

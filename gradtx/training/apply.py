@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from gradtx.compose.transformation import PLAIN, TransformationLike, as_transformation
 from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.definition.types import ArrayLike, Params, Updates
-from gradtx.engine.program import Item
+from gradtx.engine.program import BoundRule
 from gradtx.engine.rules import LeafRule, Rule
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import path_hash
-from gradtx.tree.paths import Treedef, flatten, leaf_paths, told_apart
+from gradtx.tree.paths import Treedef, describe_difference, flatten, leaf_paths
 from gradtx.tree.rounding import OF_PARAMS, Noise, noise, rounded_to
 
 Rounding = Literal["nearest", "stochastic"]
@@ -62,7 +62,7 @@ def apply_updates(
     try:
         changes = treedef.flatten_up_to(updates)
     except (ValueError, TypeError, KeyError):
-        difference = told_apart(
+        difference = describe_difference(
             leaf_paths(treedef), leaf_paths(flatten(updates)[1]), "the parameters", "the updates"
         )
         raise StructureError(
@@ -129,9 +129,11 @@ def _apply_stochastically(
 
 
 APPLY = {
-    how: Item(
+    how: BoundRule(
         (),
-        LeafRule(f"apply_updates, {how}", Rule(function, needs_params=True, applies=True), {}),
+        LeafRule(
+            f"apply_updates, {how}", Rule(function, needs_params=True, returns_params=True), {}
+        ),
         (),
     )
     for how, function in {"nearest": _apply, "stochastic": _apply_stochastically}.items()

@@ -18,8 +18,8 @@ from gradtx.definition.errors import StateError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import Params, State
 from gradtx.engine.lifter import decoded_slots
-from gradtx.engine.program import Clock, Item, chosen_leaves, columns_of, leaves_of, shown
-from gradtx.engine.rules import LeafRule, Rule, TreeRule, wanted
+from gradtx.engine.program import BoundRule, Clock, chosen_leaves, columns_of, leaves_of, shown
+from gradtx.engine.rules import LeafRule, Rule, TreeRule, select_kwargs
 from gradtx.engine.selector import Leaves
 from gradtx.engine.slots import check_members, slots_at
 from gradtx.engine.storage import decode_tree
@@ -74,7 +74,7 @@ def evaluate_slots(tx: GradientTransformation, slots: Any, params: Params, count
             found = _laid_over(
                 leaves, found, evaluate(item, slots, leaves, count), chosen_leaves(item, leaves)
             )
-        elif isinstance(item.rule, TreeRule) and item.rule.keeps and item.rule.inside is None:
+        elif isinstance(item.rule, TreeRule) and item.rule.keeps and item.rule.children is None:
             _check_foreign(item.name, slots_at(slots, item.path))
     return found
 
@@ -119,25 +119,25 @@ def _laid_over(leaves: Leaves, found: Params, new: Params, chosen: Sequence[bool
     base = others if below == treedef else leaves.values
     return jax.tree.unflatten(
         treedef,
-        [one if acts else other for one, other, acts in zip(values, base, chosen, strict=True)],
+        [one if gate else other for one, other, gate in zip(values, base, chosen, strict=True)],
     )
 
 
-def _evaluate_tree(item: Item, slots: Any, leaves: Leaves, count: Any) -> Params:
+def _evaluate_tree(item: BoundRule, slots: Any, leaves: Leaves, count: Any) -> Params:
     rule, params = item.rule, shown(item, leaves)
     assert isinstance(rule, TreeRule)
     if rule.evaluate is not None:
         kept = decode_tree(rule, slots_at(slots, item.path)) if rule.keeps else None
         given = {**Clock(count, None).resolve(rule.hyperparams, {}), **rule.options}
-        return rule.evaluate(params, kept, count, **wanted(rule.evaluate, given))
+        return rule.evaluate(params, kept, count, **select_kwargs(rule.evaluate, given))
     found = params
-    for inside in members_inside(item, slots, count):
-        if reads_out(inside.member):
-            found = evaluate_slots(inside.member, inside.slots, params, inside.count)
+    for children in members_inside(item, slots, count):
+        if reads_out(children.member):
+            found = evaluate_slots(children.member, children.slots, params, children.count)
     return found
 
 
-def _evaluate_leaves(item: Item, slots: Any, leaves: Leaves, count: Any) -> Params:
+def _evaluate_leaves(item: BoundRule, slots: Any, leaves: Leaves, count: Any) -> Params:
     assert isinstance(item.rule, LeafRule)
     rows, told = _rows(item, slots, leaves, count)
     values = list(leaves.values)
@@ -153,7 +153,7 @@ def _evaluate_leaves(item: Item, slots: Any, leaves: Leaves, count: Any) -> Para
     return leaves._replace(values=values).tree
 
 
-def _check_shape(item: Item, told: Any, row: Any, path: str) -> None:
+def _check_shape(item: BoundRule, told: Any, row: Any, path: str) -> None:
     """Raise unless what a leaf is evaluated at has its shape: a state made for others may not."""
     assert isinstance(item.rule, LeafRule)
     try:
@@ -172,7 +172,7 @@ def _check_shape(item: Item, told: Any, row: Any, path: str) -> None:
 
 
 def _rows(
-    item: Item, slots: Any, leaves: Leaves, count: Any
+    item: BoundRule, slots: Any, leaves: Leaves, count: Any
 ) -> tuple[dict[int, Any], dict[str, Any]]:
     """For every leaf that the rule acts on its parameter and its slots; and what the rule is told
     by name.
@@ -182,14 +182,14 @@ def _rows(
     columns, shared = columns_of(item, item.rule.rule, slots, leaves, chosen, "the parameters")
     rows = {
         index: (as_array(leaves.values[index]), columns[index])
-        for index, acts in enumerate(chosen)
-        if acts
+        for index, gate in enumerate(chosen)
+        if gate
     }
     given: Mapping[str, Any] = {
         **Clock(count, None).resolve(item.rule.hyperparams, {}),
         **(shared._asdict() if shared is not None else {}),
     }
-    return rows, wanted(item.rule.rule.evaluate, given)
+    return rows, select_kwargs(item.rule.rule.evaluate, given)
 
 
 def _kinds(slots: Any) -> tuple[Any, ...]:
@@ -208,6 +208,6 @@ def _evaluate_row(rule: Rule, told: Mapping[str, Any], row: tuple[jax.Array, Any
     dtype = compute_dtype(param.dtype)
     kept = None if slots is None else decoded_slots(rule, slots, param.shape, dtype)
     found = rule.evaluate(
-        param.astype(dtype), kept, **told, **wanted(rule.evaluate, rule.options.values)
+        param.astype(dtype), kept, **told, **select_kwargs(rule.evaluate, rule.options.values)
     )
     return found.astype(param.dtype)

@@ -19,8 +19,8 @@ from gradtx.definition.definition import Definition, map_items
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule, value_at
 from gradtx.definition.types import Array, State
-from gradtx.engine.program import Item
-from gradtx.engine.rules import Inside, TreeRule
+from gradtx.engine.program import BoundRule
+from gradtx.engine.rules import Child, TreeRule
 from gradtx.engine.slots import slots_at
 from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.maps import choose
@@ -104,18 +104,20 @@ def _find_places(
     places: list[Place],
 ) -> None:
     for item in (item.as_built for item in program.items):
-        for inside in members_inside(item, slots, count):
-            wrapper, where = _place(parts, item, inside.member, [place.address for place in places])
+        for children in members_inside(item, slots, count):
+            wrapper, where = _place(
+                parts, item, children.member, [place.address for place in places]
+            )
             if isinstance(item.rule, TreeRule) and item.rule.own_clock and wrapper is not None:
-                places.append(Place(wrapper, inside.count, {}))
+                places.append(Place(wrapper, children.count, {}))
             within = parts
             if where is not None:
-                places.append(Place(where, inside.count, _kept(item, slots, where)))
+                places.append(Place(where, children.count, _kept(item, slots, where)))
                 within = [part for part in parts if part.address[: len(where)] == where]
-            _find_places(within, inside.member, inside.slots, inside.count, places)
+            _find_places(within, children.member, children.slots, children.count, places)
 
 
-class Part(NamedTuple):
+class Branch(NamedTuple):
     """A transformation within a definition: its address, and the members that it was called with by
     their addresses.
     """
@@ -125,7 +127,7 @@ class Part(NamedTuple):
     below: Mapping[Address, Any]
 
 
-def _parts(tx: GradientTransformation, address: Address = ()) -> Iterator[Part]:
+def _parts(tx: GradientTransformation, address: Address = ()) -> Iterator[Branch]:
     """All transformations of which a definition is made, the definition itself first."""
     found, _ = jax.tree_util.tree_flatten_with_path(
         tx, is_leaf=lambda node: node is not tx and isinstance(node, GradientTransformation)
@@ -135,13 +137,13 @@ def _parts(tx: GradientTransformation, address: Address = ()) -> Iterator[Part]:
         for path, one in found
         if isinstance(one, GradientTransformation)
     }
-    yield Part(address, tx, below)
+    yield Branch(address, tx, below)
     for where, one in below.items():
         yield from _parts(one, where)
 
 
 def _place(
-    parts: Sequence[Part], item: Item, member: Any, taken: Sequence[Address]
+    parts: Sequence[Branch], item: BoundRule, member: Any, taken: Sequence[Address]
 ) -> tuple[Address | None, Address | None]:
     """The addresses of a wrapper and of its member; None where a builder made the member, so that
     it is no part of the definition's data.
@@ -158,7 +160,7 @@ def _place(
     return None, None
 
 
-def _kept(item: Item, slots: Any, where: Address) -> dict[Address, Any]:
+def _kept(item: BoundRule, slots: Any, where: Address) -> dict[Address, Any]:
     """What `tunable` keeps, by address in the whole definition."""
     if not (isinstance(item.rule, TreeRule) and item.rule.update is _update_tunable):
         return {}
@@ -322,7 +324,7 @@ def _update_tunable(
     inner: GradientTransformation,
     names: tuple[str, ...],
     extra: Any,
-    acts: Any,
+    gate: Any,
 ) -> Any:
     kept = {name: _as_state(value) for name, value in slots["hyperparams"].items()}
     missing = sorted(set(names) - set(kept))
@@ -330,15 +332,16 @@ def _update_tunable(
         raise HyperparamError(
             f"the state keeps the hyperparameters {', '.join(sorted(kept))}, and lacks {', '.join(missing)}"
         )
-    mine, inside = {name: kept[name] for name in names}, _without(slots, names)
+    mine, children = {name: kept[name] for name in names}, _without(slots, names)
     mine |= {
-        name: _as_state(value) for name, value in _scheduled(inner, names, inside, step - 1).items()
+        name: _as_state(value)
+        for name, value in _scheduled(inner, names, children, step - 1).items()
     }
-    updates, inside = replace(inner, **mine).update_slots(
-        updates, inside, params, step, extra, acts
+    updates, children = replace(inner, **mine).update_slots(
+        updates, children, params, step, extra, gate
     )
-    mine = choose(acts, mine, {name: kept[name] for name in names})
-    return updates, {**inside, "hyperparams": {**inside.get("hyperparams", {}), **mine}}
+    mine = choose(gate, mine, {name: kept[name] for name in names})
+    return updates, {**children, "hyperparams": {**children.get("hyperparams", {}), **mine}}
 
 
 def _scheduled(
@@ -361,8 +364,8 @@ def _scheduled(
 
 def _inside_tunable(
     slots: Any, count: Any, *, inner: GradientTransformation, names: tuple[str, ...]
-) -> list[Inside]:
-    return [Inside(inner, _without(slots, names), count)]
+) -> list[Child]:
+    return [Child(inner, _without(slots, names), count)]
 
 
 def _evaluate_tunable(
@@ -446,7 +449,7 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
         find(inner, name)
     members, options = {"inner": inner}, {"names": chosen}
     evaluate = _evaluate_tunable if reads_out(inner) else None
-    functions = {"inside": _inside_tunable, "evaluate": evaluate, "own_clock": inner.own_clock}
+    functions = {"children": _inside_tunable, "evaluate": evaluate, "own_clock": inner.own_clock}
     return treewise(
         _init_tunable,
         _update_tunable,

@@ -17,8 +17,8 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Array
-from gradtx.engine.program import Item
-from gradtx.engine.rules import LeafRule, TreeRule, wanted
+from gradtx.engine.program import BoundRule
+from gradtx.engine.rules import LeafRule, TreeRule, select_kwargs
 from gradtx.engine.slots import check_members, slots_at
 
 Address = tuple[str, ...]
@@ -33,15 +33,17 @@ def reports(tx: GradientTransformation, slots: Any, count: Any) -> dict[Address,
     for item in tx.items:
         members = members_inside(item, slots, count)
         found |= _own_report(item, slots)
-        for inside in members:
+        for children in members:
             found |= {
                 (*item.path, *address): value
-                for address, value in reports(inside.member, inside.slots, inside.count).items()
+                for address, value in reports(
+                    children.member, children.slots, children.count
+                ).items()
             }
     return found
 
 
-def _own_report(item: Item, slots: Any) -> dict[Address, Any]:
+def _own_report(item: BoundRule, slots: Any) -> dict[Address, Any]:
     rule = item.rule
     if isinstance(rule, LeafRule):
         if rule.rule.shared is None:
@@ -55,7 +57,7 @@ def _own_report(item: Item, slots: Any) -> dict[Address, Any]:
         }
     if not isinstance(rule, TreeRule) or rule.report is None:
         return {}
-    said = rule.report(slots_at(slots, item.path), **wanted(rule.report, rule.options))
+    said = rule.report(slots_at(slots, item.path), **select_kwargs(rule.report, rule.options))
     return {(*item.path, rule.name, name): value for name, value in said.items()}
 
 
@@ -113,11 +115,11 @@ def _scales(tx: GradientTransformation, slots: Any, count: Any) -> Iterator[tupl
             for address, value in _own_report(item, slots).items()
             if address[-1] == "loss_scale"
         )
-        for inside in members:
-            around = None if inside.count is count else item.rule.name
+        for children in members:
+            around = None if children.count is count else item.rule.name
             yield from (
                 (value, deeper or around or other)
-                for value, deeper in _scales(inside.member, inside.slots, inside.count)
+                for value, deeper in _scales(children.member, children.slots, children.count)
             )
 
 

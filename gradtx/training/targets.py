@@ -9,7 +9,7 @@ from gradtx.definition.errors import StructureError
 from gradtx.definition.types import Array, ArrayLike, Params
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.maps import map_leaves
-from gradtx.tree.paths import flatten, is_none, leaf_paths, told_apart
+from gradtx.tree.paths import describe_difference, flatten, is_none, leaf_paths
 
 
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size: ArrayLike) -> Params:
@@ -90,7 +90,7 @@ def _check_alike(what: str, new_tensors: Params, old_tensors: Params) -> None:
     try:
         new = treedef.flatten_up_to(new_tensors)
     except (ValueError, TypeError, KeyError):
-        difference = told_apart(
+        difference = describe_difference(
             leaf_paths(treedef), leaf_paths(flatten(new_tensors)[1]), "the old", "the new"
         )
         raise StructureError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import NonNegative, Positive
-from gradtx.tree.arithmetic import abs_sq, squared_norm, total
+from gradtx.tree.arithmetic import abs_sq, squared_norm, sum_scalars
 
 
 def _clip(
@@ -64,7 +64,7 @@ def measure_square(grad: jax.Array, slots: Any, param: Any, step: jax.Array) -> 
 
 
 def _shrinkage(found: Any, shared: None, step: jax.Array, *, max_norm: jax.Array) -> Any:
-    return {"factor": shrink(jnp.sqrt(total(found.square)), max_norm)}, None
+    return {"factor": shrink(jnp.sqrt(sum_scalars(found.square)), max_norm)}, None
 
 
 def shrink_by_factor(

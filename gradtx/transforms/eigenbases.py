@@ -93,9 +93,9 @@ def unused(factors: Factors, batch: int) -> jax.Array:
     return jnp.all(diagonal == 0, axis=tuple(range(batch, diagonal.ndim)))
 
 
-def is_turn(step: jax.Array, phase: jax.Array, refresh_every: int) -> jax.Array:
+def is_turn(step: jax.Array, refresh_offset: jax.Array, refresh_every: int) -> jax.Array:
     """Whether it is the turn of each matrix."""
-    return (step.astype(jnp.int32) + phase) % refresh_every == 0
+    return (step.astype(jnp.int32) + refresh_offset) % refresh_every == 0
 
 
 def rotated(bases: Factors, x: jax.Array) -> jax.Array:
@@ -160,7 +160,7 @@ def _turned(factor: jax.Array | None, basis: jax.Array | None) -> tuple[Any, Any
     return (None, None) if factor is None or basis is None else refresh_eigenbasis(factor, basis)
 
 
-def wide(told: jax.Array) -> jax.Array:
+def per_matrix(told: jax.Array) -> jax.Array:
     """What is told for every matrix, against its entries."""
     return told[..., None, None]
 

@@ -2,8 +2,8 @@
 
 from gradtx.compose.select import masked
 from gradtx.compose.transformation import (
+    Branch,
     GradientTransformation,
-    Part,
     TransformationLike,
     as_transformation,
     definition,
@@ -37,7 +37,7 @@ def freeze(mask: Where) -> GradientTransformation:
 
 
 @definition
-def selective_transform(optimizer: TransformationLike, *, freeze_mask: Where) -> list[Part]:
+def selective_transform(optimizer: TransformationLike, *, freeze_mask: Where) -> list[Branch]:
     """`optimizer` where the mask is False; zero updates, and no slots, where it is True.
 
     When: some parameters are to stay as they are. When not: they need another optimizer; take
@@ -65,4 +65,4 @@ def selective_transform(optimizer: TransformationLike, *, freeze_mask: Where) ->
         frozen: Selector(freeze_mask, frozen, f"selective_transform({member.name})")
         for frozen in (False, True)
     }
-    return [Part(None, member, chosen[False]), Part(None, set_to_zero(), chosen[True])]
+    return [Branch(None, member, chosen[False]), Branch(None, set_to_zero(), chosen[True])]

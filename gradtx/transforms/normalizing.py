@@ -9,7 +9,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.clipping import measure_square
-from gradtx.tree.arithmetic import total
+from gradtx.tree.arithmetic import sum_scalars
 
 
 def _inverse(size: jax.Array) -> jax.Array:
@@ -19,13 +19,13 @@ def _inverse(size: jax.Array) -> jax.Array:
 
 
 def _to_one(found: Any, shared: None, step: jax.Array) -> Any:
-    return {"factor": _inverse(jnp.sqrt(total(found.square)))}, None
+    return {"factor": _inverse(jnp.sqrt(sum_scalars(found.square)))}, None
 
 
 def _to_factor(
     found: Any, shared: None, step: jax.Array, *, scale_factor: jax.Array, eps: jax.Array
 ) -> Any:
-    return {"factor": scale_factor * _inverse(jnp.sqrt(total(found.square)) + eps)}, None
+    return {"factor": scale_factor * _inverse(jnp.sqrt(sum_scalars(found.square)) + eps)}, None
 
 
 def _times(grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array) -> Any:

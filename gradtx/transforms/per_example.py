@@ -39,8 +39,8 @@ def _squares(array: jax.Array) -> jax.Array:
 
 def _sum(factors: jax.Array, array: jax.Array) -> jax.Array:
     """The sum of the examples, each times its factor."""
-    wide = array.astype(compute_dtype(array.dtype))
-    return jnp.sum(factors.reshape(-1, *(1 for _ in array.shape[1:])) * wide, axis=0).astype(
+    per_matrix = array.astype(compute_dtype(array.dtype))
+    return jnp.sum(factors.reshape(-1, *(1 for _ in array.shape[1:])) * per_matrix, axis=0).astype(
         array.dtype
     )
 

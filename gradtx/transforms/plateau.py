@@ -138,7 +138,7 @@ def reduce_on_plateau(
         _scale,
         hyperparams=hyperparams,
         conclude=_conclude,
-        init_shared=_init,
+        init_tree_slots=_init,
         extra=("value",),
         name="reduce_on_plateau",
     )

@@ -13,7 +13,7 @@ from gradtx.definition.errors import HyperparamError, StructureError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.clipping import shrink
-from gradtx.tree.arithmetic import abs_sq, total
+from gradtx.tree.arithmetic import abs_sq, sum_scalars
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import as_key, leaf_key, path_hash
@@ -41,7 +41,8 @@ def _aggregate(
         return updates, slots
     batch = _batch_size(arrays)
     factors = shrink(
-        jnp.sqrt(total(map_arrays(_squares, list(arrays.values())))), jnp.asarray(l2_norm_clip)
+        jnp.sqrt(sum_scalars(map_arrays(_squares, list(arrays.values())))),
+        jnp.asarray(l2_norm_clip),
     )
     hashes = jax.tree.unflatten(treedef, [path_hash(path) for path in leaf_paths(treedef)])
     told = {
@@ -144,6 +145,6 @@ def differentially_private_aggregate(
         None,
         _aggregate,
         hyperparams=hyperparams,
-        reshapes=True,
+        changes_structure=True,
         name="differentially_private_aggregate",
     )

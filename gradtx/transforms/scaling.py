@@ -86,7 +86,7 @@ def set_to_zero() -> GradientTransformation:
     >>> tx.update(jnp.array([jnp.nan]), tx.init(jnp.zeros(1)))[0].tolist()
     [0.0]
     """
-    return leafwise(None, _zero, absorbs=True, name="set_to_zero")
+    return leafwise(None, _zero, ignores_input=True, name="set_to_zero")
 
 
 def _apply_tree(updates: Any, slots: None, params: Any, step: Any, *, f: Callable[..., Any]) -> Any:

@@ -19,7 +19,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative, Positive
 from gradtx.transforms.clipping import measure_square, shrink, shrink_by_factor
 from gradtx.transforms.moments import average
-from gradtx.tree.arithmetic import total
+from gradtx.tree.arithmetic import sum_scalars
 
 
 class NormStatistics(NamedTuple):
@@ -76,7 +76,7 @@ def _conclude(
     max_norm: jax.Array,
     eps: jax.Array,
 ) -> tuple[dict[str, Any], NormStatistics]:
-    size = jnp.sqrt(total(found.square))
+    size = jnp.sqrt(sum_scalars(found.square))
     gathering = shared.count < warmup_steps
     usual = jnp.where(gathering, size, _usual(shared, size, z_threshold, eps))
     both = zip(_gathered(shared, size), _followed(shared, usual, decay), shared, strict=True)
@@ -151,6 +151,6 @@ def zclip(
         hyperparams=hyperparams,
         measure=measure_square,
         conclude=_conclude,
-        init_shared=_init,
+        init_tree_slots=_init,
         name="zclip",
     )

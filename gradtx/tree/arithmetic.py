@@ -49,7 +49,7 @@ def finite(array: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(array), array, 0)
 
 
-def finite_or(new: jax.Array, old: jax.Array) -> jax.Array:
+def where_finite(new: jax.Array, old: jax.Array) -> jax.Array:
     """`new` where it is finite, else `old`: for scalars of a tree that one overflow must not ruin."""
     return jnp.where(jnp.isfinite(new), new, old)
 
@@ -95,10 +95,10 @@ def global_norm(tree: Any) -> jax.Array:
 def norm_of(arrays: Sequence[jax.Array]) -> jax.Array:
     """The 2-norm of a list of arrays taken as one vector; 0 for none."""
     parts = map_arrays(sum_of_squares, [as_array(array) for array in arrays])
-    return jnp.sqrt(sum_scalars(parts))
+    return jnp.sqrt(sum_promoted(parts))
 
 
-def sum_scalars(scalars: Sequence[jax.Array]) -> jax.Array:
+def sum_promoted(scalars: Sequence[jax.Array]) -> jax.Array:
     """The sum of scalars that may differ in dtype."""
     if not scalars:
         return jnp.zeros((), jnp.float32)
@@ -106,9 +106,9 @@ def sum_scalars(scalars: Sequence[jax.Array]) -> jax.Array:
     return _add_all([scalar.astype(dtype) for scalar in scalars])
 
 
-def total(scalars: Sequence[jax.Array]) -> jax.Array:
+def sum_scalars(scalars: Sequence[jax.Array]) -> jax.Array:
     """The sum of one scalar for each array of a tree."""
     return sum(scalars[1:], start=scalars[0])
 
 
-_add_all = jax.jit(total)
+_add_all = jax.jit(sum_scalars)

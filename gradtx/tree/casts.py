@@ -51,7 +51,7 @@ def real_zeros(like: Any, dtype: Any = None) -> jax.Array:
     return jnp.zeros_like(like, dtype=real_dtype(like.dtype) if dtype is None else dtype)
 
 
-def copied(like: Any) -> jax.Array:
+def float_copy(like: Any) -> jax.Array:
     """An array of its own, in the compute dtype; zeros where only the shape is known."""
     return (
         zeros(like)

@@ -59,7 +59,7 @@ def repeated(paths: tuple[str, ...]) -> str | None:
     return most[0][0] if most and most[0][1] > 1 else None
 
 
-def told_apart(ours: Sequence[str], theirs: Sequence[str], here: str, there: str) -> str:
+def describe_difference(ours: Sequence[str], theirs: Sequence[str], here: str, there: str) -> str:
     """How two trees differ: the first path of either that the other lacks."""
     mine = next((path for path in ours if path not in set(theirs)), None)
     other = next((path for path in theirs if path not in set(ours)), None)

@@ -17,13 +17,20 @@ NORMS = re.compile(
 ROUTERS = re.compile(r"(^|/)routers?(/|$)", re.IGNORECASE)
 """Matrices that choose experts."""
 
-APART = {"an embedding": EMBEDDINGS, "a head": HEADS, "a norm or bias": NORMS, "a router": ROUTERS}
+PARAMETER_ROLES = {
+    "an embedding": EMBEDDINGS,
+    "a head": HEADS,
+    "a norm or bias": NORMS,
+    "a router": ROUTERS,
+}
 """What is no hidden matrix, by its name."""
 
 
-def apart(path: str) -> str | None:
+def parameter_role(path: str) -> str | None:
     """What a parameter is by its path, if that is no hidden matrix."""
-    return next((kind for kind, expression in APART.items() if expression.search(path)), None)
+    return next(
+        (kind for kind, expression in PARAMETER_ROLES.items() if expression.search(path)), None
+    )
 
 
 def is_table(path: str) -> bool:

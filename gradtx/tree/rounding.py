@@ -126,26 +126,26 @@ def rounded_to(x: jax.Array, dtype: Any, random: jax.Array | None) -> jax.Array:
 
 
 @jax.custom_jvp
-def written_after(array: jax.Array, other: jax.Array) -> jax.Array:
+def order_after(array: jax.Array, other: jax.Array) -> jax.Array:
     """A 16-bit array that XLA:CPU writes after another.
 
     It works out new parameters from the old slots, not from the new ones in memory; were these
     written first, it would copy the old."""
-    return jax.lax.platform_dependent(array, other, cpu=plus_nothing, default=_same)
+    return jax.lax.platform_dependent(array, other, cpu=add_opaque_zero, default=_same)
 
 
-@written_after.defjvp
+@order_after.defjvp
 def _written_after_jvp(
     arrays: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    return written_after(*arrays), tangents[0]
+    return order_after(*arrays), tangents[0]
 
 
 def _same(array: jax.Array, other: jax.Array) -> jax.Array:
     return array
 
 
-def plus_nothing(array: jax.Array, other: jax.Array) -> jax.Array:
+def add_opaque_zero(array: jax.Array, other: jax.Array) -> jax.Array:
     """The bits of an array plus 0, which depends on the first entry of the other in a way that no
     compiler sees through.
     """
@@ -158,16 +158,16 @@ def plus_nothing(array: jax.Array, other: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def in_place_of(rounded: jax.Array, exact: jax.Array) -> jax.Array:
+def straight_through(rounded: jax.Array, exact: jax.Array) -> jax.Array:
     """A rounded array that has the derivatives of the exact one, rounding having none."""
     return rounded
 
 
-@in_place_of.defjvp
+@straight_through.defjvp
 def _in_place_of_jvp(
     arrays: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    return in_place_of(*arrays), tangents[1]
+    return straight_through(*arrays), tangents[1]
 
 
 def fraction(random: jax.Array) -> jax.Array:

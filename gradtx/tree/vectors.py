@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.tree.arithmetic import dot, sum_scalars
+from gradtx.tree.arithmetic import dot, sum_promoted
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact, real_dtype
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.paths import Treedef, flatten
@@ -50,7 +50,7 @@ def inner(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> jax.Array:
     """The real inner product of two lists of arrays, in float32 at least; entries that are not
     finite do not count.
     """
-    return sum_scalars(map_arrays(_dot, left, right) if left else [])
+    return sum_promoted(map_arrays(_dot, left, right) if left else [])
 
 
 def _dot(left: jax.Array, right: jax.Array) -> jax.Array:

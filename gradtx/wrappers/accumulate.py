@@ -19,11 +19,11 @@ from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike
-from gradtx.engine.rules import Inside
+from gradtx.engine.rules import Child
 from gradtx.tree.casts import as_array, is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
-from gradtx.wrappers.choosing import beside, parted, run_in_place_if
+from gradtx.wrappers.choosing import attach, detach, run_in_place_if
 from gradtx.wrappers.guard import Steps
 
 
@@ -55,7 +55,7 @@ def _init(
     real = jnp.result_type(float)
     value = jnp.zeros((), real) if "value" in inner.needs else None
     micro_step, applied = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-    return beside(
+    return attach(
         inner.init_slots(params),
         "accumulate",
         Accumulated(total, jnp.zeros((), real), value, micro_step, applied),
@@ -145,10 +145,10 @@ def _update(
     use_grad_mean: bool,
     should_skip_update_fn: Callable[..., Any] | None,
     extra: Mapping[str, Any],
-    acts: Any,
+    gate: Any,
 ) -> Any:
-    old, before = parted(slots, "accumulate")
-    counts = jnp.asarray(True if acts is None else acts)
+    old, before = detach(slots, "accumulate")
+    counts = jnp.asarray(True if gate is None else gate)
     if should_skip_update_fn is not None:
         counts &= ~jnp.asarray(should_skip_update_fn(updates, before.applied, params)[0], bool)
     weight, first = checked_weight(extra.get("weight", 1.0)), before.micro_step == 0
@@ -179,7 +179,7 @@ def _update(
         micro_step=jnp.where(due, 0, kept.micro_step),
         applied=kept.applied + due_now,
     )
-    return map_leaves(_release, updates, held, due=due_now), beside(new, "accumulate", kept)
+    return map_leaves(_release, updates, held, due=due_now), attach(new, "accumulate", kept)
 
 
 def _as_they_are(held: Any, old: Any) -> Any:
@@ -226,9 +226,9 @@ def checked_weight(weight: Any) -> jax.Array:
     return found
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
-    old, kept = parted(slots, "accumulate")
-    return [Inside(inner, old, kept.applied)]
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
+    old, kept = detach(slots, "accumulate")
+    return [Child(inner, old, kept.applied)]
 
 
 def _report(slots: Any) -> dict[str, Any]:
@@ -307,7 +307,7 @@ def accumulate(
             "accumulator_dtype": accumulator_dtype,
         },
         members={"inner": inner},
-        inside=_inside,
+        children=_inside,
         report=_report,
         own_clock=True,
         name="accumulate",

@@ -13,7 +13,7 @@ from gradtx.definition.show import show
 from gradtx.engine.matrix_layout import words_of
 from gradtx.engine.program import leaves_of
 from gradtx.engine.selector import claimed
-from gradtx.tree.roles import apart
+from gradtx.tree.roles import parameter_role
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Roles:
         ):  # axes by number say, too, what is a matrix
             return self.rest if words is None else self.hidden
         is_matrix = np.ndim(value) == 2 or (np.ndim(value) > 2 and words is not None)
-        return self.hidden if is_matrix and apart(path) is None else self.rest
+        return self.hidden if is_matrix and parameter_role(path) is None else self.rest
 
     def _routed(self, path: str, shape: tuple[int, ...], pattern: Any, group: str) -> str:
         rule = f"{self.hidden}: the rule ({show(pattern)}, {group!r}) of routes"
@@ -68,8 +68,8 @@ class Roles:
             raise SelectionError(
                 f"{rule} claims {path!r} of shape {shape}, which is no matrix: send it to {self.rest!r} before"
             )
-        kind = apart(path)
-        if kind is not None and isinstance(pattern, str) and apart(pattern) is None:
+        kind = parameter_role(path)
+        if kind is not None and isinstance(pattern, str) and parameter_role(pattern) is None:
             raise SelectionError(
                 f"{rule} claims {path!r}, by its name {kind}, for which {self.hidden} is not made: send it to {self.rest!r} before, "
                 f"or, if you mean it, name it in a rule of its own"

@@ -50,7 +50,7 @@ def _or_zero(update: jax.Array, *, keep: jax.Array) -> jax.Array:
     return jnp.where(keep, update, -jnp.zeros_like(update))
 
 
-def beside(slots: Mapping[str, Any], name: str, own: Any) -> dict[str, Any]:
+def attach(slots: Mapping[str, Any], name: str, own: Any) -> dict[str, Any]:
     """The slots of a member, and under a name of its own what its wrapper keeps."""
     if name in slots:
         raise GradtxError(
@@ -60,7 +60,7 @@ def beside(slots: Mapping[str, Any], name: str, own: Any) -> dict[str, Any]:
     return {**slots, name: own}
 
 
-def parted(slots: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
+def detach(slots: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
     """What `beside` put together: the slots of the member, and those of its wrapper."""
     if name not in slots:
         holds = ", ".join(map(repr, slots)) or "nothing"

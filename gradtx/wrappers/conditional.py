@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.types import NonNegative
-from gradtx.engine.rules import Inside
+from gradtx.engine.rules import Child
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import choose, map_leaves
-from gradtx.wrappers.choosing import beside, keep_if, parted, run_if
+from gradtx.wrappers.choosing import attach, detach, keep_if, run_if
 
 
 class FiniteCounts(NamedTuple):
@@ -43,7 +43,7 @@ def is_finite(tree: Any) -> jax.Array:
 
 def _init_finite(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
     row, all_of_them, applied = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return beside(
+    return attach(
         inner.init_slots(params),
         "apply_if_finite",
         FiniteCounts(row, jnp.asarray(True), all_of_them, applied),
@@ -59,21 +59,21 @@ def _update_finite(
     inner: GradientTransformation,
     max_consecutive_errors: Any,
     extra: Any,
-    acts: Any,
+    gate: Any,
 ) -> Any:
-    old, counts = parted(slots, "apply_if_finite")
+    old, counts = detach(slots, "apply_if_finite")
     finite = is_finite(updates)
     in_a_row = jnp.where(finite, 0, counts.notfinite_count + 1)
     usable = finite | (in_a_row > max_consecutive_errors)
     now = FiniteCounts(in_a_row, finite, counts.total_notfinite + ~finite, counts.applied + usable)
-    asked = usable if acts is None else acts & usable
+    asked = usable if gate is None else gate & usable
     updates, new = inner.update_slots(updates, old, params, counts.applied + 1, extra, asked)
-    return keep_if(asked, updates), beside(new, "apply_if_finite", choose(acts, now, counts))
+    return keep_if(asked, updates), attach(new, "apply_if_finite", choose(gate, now, counts))
 
 
-def _inside_finite(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
-    kept, counts = parted(slots, "apply_if_finite")
-    return [Inside(inner, kept, counts.applied)]
+def _inside_finite(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
+    kept, counts = detach(slots, "apply_if_finite")
+    return [Child(inner, kept, counts.applied)]
 
 
 @definition
@@ -117,7 +117,7 @@ def apply_if_finite(
         _update_finite,
         hyperparams=hyperparams,
         members={"inner": inner},
-        inside=_inside_finite,
+        children=_inside_finite,
         own_clock=True,
         name="apply_if_finite",
     )
@@ -131,7 +131,7 @@ class Applied(NamedTuple):
 
 
 def _init_conditional(params: Any, *, inner: GradientTransformation, name: str) -> dict[str, Any]:
-    return beside(inner.init_slots(params), name, Applied(jnp.zeros((), jnp.int32)))
+    return attach(inner.init_slots(params), name, Applied(jnp.zeros((), jnp.int32)))
 
 
 def _update_conditional(
@@ -147,23 +147,23 @@ def _update_conditional(
     otherwise: Callable[[Any], Any],
     extra: Any,
 ) -> Any:
-    old, (applied,) = parted(slots, name)
-    acts = jnp.asarray(
+    old, (applied,) = detach(slots, name)
+    gate = jnp.asarray(
         should_transform_fn(jnp.asarray(step) - 1, **(extra if forward_extra_args else {})), bool
     )
 
     def act() -> Any:
         return inner.update_slots(updates, old, params, applied + 1, extra)
 
-    updates, new = run_if(acts, act, lambda: (otherwise(updates), old))
-    return updates, beside(new, name, Applied(applied + acts))
+    updates, new = run_if(gate, act, lambda: (otherwise(updates), old))
+    return updates, attach(new, name, Applied(applied + gate))
 
 
 def _inside_conditional(
     slots: Any, count: Any, *, inner: GradientTransformation, name: str
-) -> list[Inside]:
-    kept, (applied,) = parted(slots, name)
-    return [Inside(inner, kept, applied)]
+) -> list[Child]:
+    kept, (applied,) = detach(slots, name)
+    return [Child(inner, kept, applied)]
 
 
 def _conditional(
@@ -185,7 +185,7 @@ def _conditional(
         _update_conditional,
         options=options,
         members=members,
-        inside=_inside_conditional,
+        children=_inside_conditional,
         name=name,
     )
 

@@ -17,12 +17,12 @@ from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Interval, Numeric, Positive
-from gradtx.engine.rules import Inside
+from gradtx.engine.rules import Child
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.maps import choose, map_leaves
 from gradtx.tree.paths import is_none
-from gradtx.wrappers.choosing import beside, keep_if, parted
+from gradtx.wrappers.choosing import attach, detach, keep_if
 from gradtx.wrappers.guard import Steps
 
 Growth = Annotated[Numeric, Interval(1.0)]
@@ -47,7 +47,7 @@ class LossScale(NamedTuple):
 def _init(params: Any, *, inner: GradientTransformation, initial_scale: Any) -> dict[str, Any]:
     scale = jnp.array(initial_scale, jnp.float32, copy=True)
     good, applied, skipped = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return beside(
+    return attach(
         inner.init_slots(params), "dynamic_loss_scale", LossScale(scale, good, applied, skipped)
     )
 
@@ -96,22 +96,22 @@ def _update(
     min_scale: Any,
     max_scale: Any,
     extra: Mapping[str, Any],
-    acts: Any,
+    gate: Any,
 ) -> Any:
-    old, kept = parted(slots, "dynamic_loss_scale")
+    old, kept = detach(slots, "dynamic_loss_scale")
     grads = map_leaves(_divide, jax.tree.map(_widen, updates, is_leaf=is_none), scale=kept.scale)
     finite = jnp.isfinite(global_norm(grads))
-    asked = finite if acts is None else acts & finite
+    asked = finite if gate is None else gate & finite
     told = {**extra, "grad": grads} if "grad" in extra else extra
     made, new = inner.update_slots(grads, old, params, kept.applied + 1, told, asked)
     now = _next(kept, finite, growth_interval, growth_factor, backoff_factor, min_scale, max_scale)
-    now = choose(acts, now, kept)
-    return keep_if(asked, map_leaves(_like, updates, made)), beside(new, "dynamic_loss_scale", now)
+    now = choose(gate, now, kept)
+    return keep_if(asked, map_leaves(_like, updates, made)), attach(new, "dynamic_loss_scale", now)
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
-    old, kept = parted(slots, "dynamic_loss_scale")
-    return [Inside(inner, old, kept.applied)]
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
+    old, kept = detach(slots, "dynamic_loss_scale")
+    return [Child(inner, old, kept.applied)]
 
 
 def _report(slots: Any) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def dynamic_loss_scale(
         "min_scale": min_scale,
         "max_scale": max_scale,
     }
-    members, told = {"inner": inner}, {"inside": _inside, "report": _report}
+    members, told = {"inner": inner}, {"children": _inside, "report": _report}
     return treewise(
         _init,
         _update,

@@ -134,7 +134,7 @@ def ema_nesterov(
         hyperparams={"decay": decay, "beta": next_beta},
         options={"accumulator_dtype": accumulator_dtype},
         conclude=_look,
-        init_shared=_init_shared,
+        init_tree_slots=_init_shared,
         evaluate=_behind,
         name="ema_nesterov",
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.engine.rules import Inside
+from gradtx.engine.rules import Child
 from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.paths import Treedef
@@ -71,17 +71,17 @@ def _update(
     *,
     inner: GradientTransformation,
     extra: Any,
-    acts: Any,
+    gate: Any,
 ) -> Any:
     layout = _layout(updates)
-    beside = None if params is None else _ravel(layout, params)
+    attach = None if params is None else _ravel(layout, params)
     told = {name: _ravel(layout, value) for name, value in extra.items()}
-    vectors, slots = inner.update_slots(_ravel(layout, updates), slots, beside, step, told, acts)
+    vectors, slots = inner.update_slots(_ravel(layout, updates), slots, attach, step, told, gate)
     return _unravel(layout, vectors), slots
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
-    return [Inside(inner, slots, count)]
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
+    return [Child(inner, slots, count)]
 
 
 def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformation) -> Any:
@@ -119,7 +119,7 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
         _init,
         _update,
         members=members,
-        inside=_inside,
+        children=_inside,
         evaluate=evaluate,
         own_clock=inner.own_clock,
         name=inner.name,

@@ -19,10 +19,10 @@ from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, Interval, NonNegative, Numeric, Positive
-from gradtx.engine.rules import Inside
+from gradtx.engine.rules import Child
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.maps import choose
-from gradtx.wrappers.choosing import beside, keep_if, parted
+from gradtx.wrappers.choosing import attach, detach, keep_if
 
 Steps = Annotated[Numeric, Interval(1.0)]
 """A number of steps, 1 at least."""
@@ -57,7 +57,7 @@ class Verdict(NamedTuple):
     spike: jax.Array
 
     @property
-    def acts(self) -> jax.Array:
+    def gate(self) -> jax.Array:
         return ~(self.not_finite | self.too_large | self.spike)
 
 
@@ -70,7 +70,7 @@ def _init(params: Any, *, inner: GradientTransformation, zscore: Any = None) -> 
     statistics = (
         {"mean": None, "variance": None} if zscore is None else {"mean": mean, "variance": variance}
     )
-    return beside(inner.init_slots(params), "guard", Guard(**counts, norm=norm, **statistics))
+    return attach(inner.init_slots(params), "guard", Guard(**counts, norm=norm, **statistics))
 
 
 def _limit(kept: Guard, zscore: Any) -> jax.Array:
@@ -110,8 +110,8 @@ def _learn(
 
 def _count(kept: Guard, norm: jax.Array, verdict: Verdict, statistics: dict[str, Any]) -> Guard:
     return kept._replace(
-        applied=kept.applied + verdict.acts,
-        skipped=kept.skipped + ~verdict.acts,
+        applied=kept.applied + verdict.gate,
+        skipped=kept.skipped + ~verdict.gate,
         not_finite=kept.not_finite + verdict.not_finite,
         too_large=kept.too_large + verdict.too_large,
         spikes=kept.spikes + verdict.spike,
@@ -133,20 +133,20 @@ def _update(
     decay: Any = None,
     warmup_steps: Any = None,
     extra: Any,
-    acts: Any,
+    gate: Any,
 ) -> Any:
-    old, kept = parted(slots, "guard")
+    old, kept = detach(slots, "guard")
     norm = global_norm(updates).astype(kept.norm.dtype)
     verdict = _judge(norm, kept, finite, max_norm, zscore, warmup_steps)
     counts = _count(kept, norm, verdict, _learn(norm, kept, verdict, zscore, decay))
-    asked = verdict.acts if acts is None else acts & verdict.acts
+    asked = verdict.gate if gate is None else gate & verdict.gate
     updates, new = inner.update_slots(updates, old, params, kept.applied + 1, extra, asked)
-    return keep_if(asked, updates), beside(new, "guard", choose(acts, counts, kept))
+    return keep_if(asked, updates), attach(new, "guard", choose(gate, counts, kept))
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
-    old, kept = parted(slots, "guard")
-    return [Inside(inner, old, kept.applied)]
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
+    old, kept = detach(slots, "guard")
+    return [Child(inner, old, kept.applied)]
 
 
 def _report(slots: Any) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def guard(
         hyperparams={name: value for name, value in given.items() if value is not None},
         options={"finite": finite},
         members={"inner": inner},
-        inside=_inside,
+        children=_inside,
         report=_report,
         own_clock=True,
         name="guard",

@@ -9,8 +9,8 @@ from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import PRECISE, Fraction, Params
-from gradtx.engine.rules import Inside
-from gradtx.tree.casts import copied
+from gradtx.engine.rules import Child
+from gradtx.tree.casts import float_copy
 from gradtx.tree.maps import choose, make_leaves, map_leaves
 
 
@@ -42,7 +42,7 @@ class Lookahead(NamedTuple):
 def _init(params: Any, *, fast_optimizer: GradientTransformation) -> Lookahead:
     paired = isinstance(params, LookaheadParams)
     return Lookahead(
-        None if paired else make_leaves(copied, params),
+        None if paired else make_leaves(float_copy, params),
         fast_optimizer.init_slots(params.fast if paired else params),
     )
 
@@ -85,9 +85,9 @@ def _inside(
     fast_optimizer: GradientTransformation,
     sync_period: int,
     reset_state: bool,
-) -> list[Inside]:
+) -> list[Child]:
     return [
-        Inside(fast_optimizer, slots.fast_optimizer, count % sync_period if reset_state else count)
+        Child(fast_optimizer, slots.fast_optimizer, count % sync_period if reset_state else count)
     ]
 
 
@@ -169,8 +169,8 @@ def lookahead(
         options={"sync_period": sync_period, "reset_state": reset_state},
         members={"fast_optimizer": fast_optimizer},
         needs_params=True,
-        reshapes=True,
-        inside=_inside,
+        changes_structure=True,
+        children=_inside,
         evaluate=_slow,
         name="lookahead",
     )

@@ -26,9 +26,9 @@ from gradtx.compose.leafwise import leafwise, treewise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import NonNegative, Precise
-from gradtx.engine.rules import Inside
-from gradtx.tree.arithmetic import dot, total
-from gradtx.tree.casts import copied
+from gradtx.engine.rules import Child
+from gradtx.tree.arithmetic import dot, sum_scalars
+from gradtx.tree.casts import float_copy
 
 
 class Start(NamedTuple):
@@ -56,7 +56,7 @@ class Found(NamedTuple):
 
 
 def _init(param: jax.Array) -> Start:
-    return Start(copied(param))
+    return Start(float_copy(param))
 
 
 def _init_shared(*, num_betas: int) -> Bets:
@@ -64,10 +64,12 @@ def _init_shared(*, num_betas: int) -> Bets:
 
 
 def _measure(
-    update: jax.Array, slots: Start, param: jax.Array, step: jax.Array, *, raw: jax.Array
+    update: jax.Array, slots: Start, param: jax.Array, step: jax.Array, *, input_grad: jax.Array
 ) -> Found:
     way = slots.params0 - param
-    return Found(dot(raw, raw), dot(param, param), dot(raw, way), dot(param, way))
+    return Found(
+        dot(input_grad, input_grad), dot(param, param), dot(input_grad, way), dot(param, way)
+    )
 
 
 def _conclude(
@@ -84,8 +86,13 @@ def _conclude(
         jnp.sum(shared.s),
         1 - 10.0 ** -jnp.arange(1, num_betas + 1, dtype=shared.s.dtype),
     )
-    pull = weight_decay * scale * jnp.sqrt(total(found.grad)) / (jnp.sqrt(total(found.param)) + eps)
-    gain = (total(found.grad_way) + pull * total(found.param_way)) / (scale + eps)
+    pull = (
+        weight_decay
+        * scale
+        * jnp.sqrt(sum_scalars(found.grad))
+        / (jnp.sqrt(sum_scalars(found.param)) + eps)
+    )
+    gain = (sum_scalars(found.grad_way) + pull * sum_scalars(found.param_way)) / (scale + eps)
     r = decays * shared.r + jnp.clip(gain, -shared.m, shared.m) * shared.s
     m = jnp.maximum(decays * shared.m, jnp.abs(gain) + eps)
     v = decays**2 * shared.v + gain**2
@@ -132,8 +139,8 @@ def _update_both(
     return both.update_slots(updates, slots, params, step, extra)
 
 
-def _inside(slots: Any, count: Any, *, both: GradientTransformation) -> list[Inside]:
-    return [Inside(both, slots, count)]
+def _inside(slots: Any, count: Any, *, both: GradientTransformation) -> list[Child]:
+    return [Child(both, slots, count)]
 
 
 @definition
@@ -201,7 +208,7 @@ def mechanize(
         options={"num_betas": num_betas},
         measure=_measure,
         conclude=_conclude,
-        init_shared=_init_shared,
+        init_tree_slots=_init_shared,
         needs_params=True,
         name="mechanic",
     )
@@ -209,5 +216,5 @@ def mechanize(
         base_optimizer=base_optimizer, mechanic=bet
     )  # a program of its own, whose raw gradient is what `mechanize` is given
     return treewise(
-        _init_both, _update_both, members={"both": both}, inside=_inside, name="mechanize"
+        _init_both, _update_both, members={"both": both}, children=_inside, name="mechanize"
     )

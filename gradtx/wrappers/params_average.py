@@ -11,7 +11,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike, Interval, NonNegative, Numeric, Precise
-from gradtx.tree.casts import copied
+from gradtx.tree.casts import float_copy
 
 Steps = Annotated[Numeric, Interval(1.0)]
 """A number of steps, at least one."""
@@ -31,7 +31,7 @@ class Averaged(NamedTuple):
 
 
 def _init(param: jax.Array, *, accumulator_dtype: DTypeLike | None) -> Mean:
-    start = copied(param)
+    start = float_copy(param)
     return Mean(start if accumulator_dtype is None else start.astype(accumulator_dtype))
 
 
@@ -143,7 +143,7 @@ def params_average(
         hyperparams=hyperparams,
         options={"accumulator_dtype": accumulator_dtype},
         conclude=_weigh,
-        init_shared=_init_shared,
+        init_tree_slots=_init_shared,
         evaluate=_mean_of,
         needs_params=True,
         name="params_average",

@@ -9,7 +9,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import DTypeLike, Fraction, Precise
 from gradtx.transforms.moments import average
-from gradtx.tree.casts import copied
+from gradtx.tree.casts import float_copy
 
 
 class ParamsAverage(NamedTuple):
@@ -19,7 +19,7 @@ class ParamsAverage(NamedTuple):
 
 
 def _init(param: jax.Array, *, accumulator_dtype: DTypeLike | None) -> ParamsAverage:
-    start = copied(param)
+    start = float_copy(param)
     return ParamsAverage(start if accumulator_dtype is None else start.astype(accumulator_dtype))
 
 

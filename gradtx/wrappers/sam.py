@@ -10,11 +10,11 @@ from gradtx.compose.leafwise import leafwise, treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import PRECISE, NonNegative
-from gradtx.engine.rules import Inside
+from gradtx.engine.rules import Child
 from gradtx.training.eval_params import evaluate_slots
 from gradtx.transforms.clipping import Square
-from gradtx.tree.arithmetic import abs_sq, total
-from gradtx.tree.casts import copied
+from gradtx.tree.arithmetic import abs_sq, sum_scalars
+from gradtx.tree.casts import float_copy
 from gradtx.tree.maps import choose, make_leaves, map_leaves
 from gradtx.wrappers.choosing import run_if
 from gradtx.wrappers.lookahead import check_period
@@ -34,7 +34,9 @@ def _init(
     params: Any, *, optimizer: GradientTransformation, adv_optimizer: GradientTransformation
 ) -> SAM:
     return SAM(
-        make_leaves(copied, params), optimizer.init_slots(params), adv_optimizer.init_slots(params)
+        make_leaves(float_copy, params),
+        optimizer.init_slots(params),
+        adv_optimizer.init_slots(params),
     )
 
 
@@ -88,12 +90,12 @@ def _inside(
     adv_optimizer: GradientTransformation,
     sync_period: int,
     reset_state: bool,
-) -> list[Inside]:
+) -> list[Child]:
     done = count // sync_period
     up = count % sync_period if reset_state else count - done
     return [
-        Inside(optimizer, slots.optimizer, done),
-        Inside(adv_optimizer, slots.adv_optimizer, up),
+        Child(optimizer, slots.optimizer, done),
+        Child(adv_optimizer, slots.adv_optimizer, up),
     ]
 
 
@@ -109,8 +111,8 @@ def _where_it_began(param: jax.Array, cache: jax.Array, *, is_down: jax.Array) -
     return jnp.where(is_down, param, cache)
 
 
-def _inside_opaque(slots: SAM, count: Any, *, optimizer: GradientTransformation) -> list[Inside]:
-    return [Inside(optimizer, slots.optimizer, count)]
+def _inside_opaque(slots: SAM, count: Any, *, optimizer: GradientTransformation) -> list[Child]:
+    return [Child(optimizer, slots.optimizer, count)]
 
 
 def _init_opaque(
@@ -239,7 +241,7 @@ def sam(
             options=options,
             members=members,
             needs_params=True,
-            inside=_inside,
+            children=_inside,
             evaluate=_evaluate,
             name="sam",
         )
@@ -251,7 +253,7 @@ def sam(
         members=members,
         extra=("grad_fn",),
         needs_params=True,
-        inside=_inside_opaque,
+        children=_inside_opaque,
         name="sam",
     )
 
@@ -263,7 +265,7 @@ def _measure(
 
 
 def _conclude(found: Any, shared: None, step: jax.Array) -> Any:
-    norm = jnp.sqrt(total(found.square))
+    norm = jnp.sqrt(sum_scalars(found.square))
     usable = (norm > 0) & jnp.isfinite(norm)
     return {"factor": jnp.where(usable, 1 / jnp.where(usable, norm, 1.0), 0.0)}, None
 

@@ -28,7 +28,7 @@ from gradtx.definition.types import (
     Precise,
 )
 from gradtx.schedules.join import shift_schedule
-from gradtx.tree.casts import copied
+from gradtx.tree.casts import float_copy
 from gradtx.tree.maps import map_leaves
 from gradtx.wrappers.reading import find_slots
 
@@ -54,7 +54,7 @@ class Weights(NamedTuple):
 
 
 def _init(param: jax.Array, *, state_dtype: DTypeLike | None) -> Iterate:
-    z = copied(param)
+    z = float_copy(param)
     return Iterate(z if state_dtype is None else z.astype(state_dtype))
 
 
@@ -149,7 +149,7 @@ def schedule_free(
         hyperparams={"learning_rate": ahead, "b1": b1, "weight_lr_power": weight_lr_power},
         options={"state_dtype": state_dtype},
         conclude=_weigh,
-        init_shared=_init_shared,
+        init_tree_slots=_init_shared,
         evaluate=_average_of,
         needs_params=True,
         name="schedule_free",

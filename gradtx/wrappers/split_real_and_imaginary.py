@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.engine.rules import Inside
+from gradtx.engine.rules import Child
 from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array, is_inexact, real_dtype
 from gradtx.tree.paths import flatten
@@ -51,7 +51,7 @@ def _update(
     *,
     inner: GradientTransformation,
     extra: Any,
-    acts: Any,
+    gate: Any,
 ) -> Any:
     treedef = flatten(updates)[1]
     told = {
@@ -59,7 +59,7 @@ def _update(
         for name, value in extra.items()
     }
     parts, slots = inner.update_slots(
-        _split(updates), slots, None if params is None else _split(params), step, told, acts
+        _split(updates), slots, None if params is None else _split(params), step, told, gate
     )
     return _merge(updates, parts), slots
 
@@ -75,8 +75,8 @@ def _merge(tree: Any, parts: Any) -> Any:
     return jax.tree.unflatten(treedef, merged)
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
-    return [Inside(inner, slots, count)]
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
+    return [Child(inner, slots, count)]
 
 
 def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformation) -> Any:
@@ -111,7 +111,7 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
         _init,
         _update,
         members=members,
-        inside=_inside,
+        children=_inside,
         evaluate=evaluate,
         own_clock=inner.own_clock,
         name=inner.name,

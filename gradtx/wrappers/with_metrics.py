@@ -19,15 +19,15 @@ from gradtx.compose.transformation import (
 from gradtx.definition.errors import SelectionError
 from gradtx.definition.types import Decay
 from gradtx.engine.program import leaves_of
-from gradtx.engine.rules import Inside, LeafRule
+from gradtx.engine.rules import Child, LeafRule
 from gradtx.engine.selector import labels
 from gradtx.transforms.clipping import shrink_by_factor
 from gradtx.transforms.moments import debias
-from gradtx.tree.arithmetic import sum_of_squares, sum_scalars
+from gradtx.tree.arithmetic import sum_of_squares, sum_promoted
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import choose, map_leaves
-from gradtx.wrappers.choosing import beside, parted
+from gradtx.wrappers.choosing import attach, detach
 
 Groups = Sequence[tuple[Any, str]] | None
 NORMS = ("grad_norm", "param_norm", "update_norm")
@@ -56,7 +56,7 @@ def _init(
         for group in (None, *_group_names(groups))
     ]
     names += ["clip_rate"] if _clips(inner) else []
-    return beside(
+    return attach(
         inner.init_slots(params),
         "metrics",
         {name: jnp.zeros((), jnp.result_type(float)) for name in names},
@@ -72,7 +72,7 @@ def _norms(name: str, tree: Any, groups: Groups) -> dict[str, jax.Array]:
         if chosen
         else []
     )
-    found = {name: jnp.sqrt(sum_scalars(squares))}
+    found = {name: jnp.sqrt(sum_promoted(squares))}
     if not groups:
         return found
     group_of = labels(groups, leaves, _group_names(groups), "with_metrics")
@@ -82,7 +82,7 @@ def _norms(name: str, tree: Any, groups: Groups) -> dict[str, jax.Array]:
             for index, square in zip(chosen, squares, strict=True)
             if group_of[index] == group
         ]
-        found[f"{name}/{group}"] = jnp.sqrt(sum_scalars(members))
+        found[f"{name}/{group}"] = jnp.sqrt(sum_promoted(members))
     return found
 
 
@@ -111,10 +111,10 @@ def _update(
     update_norm: bool,
     decay: Any,
     extra: Mapping[str, Any],
-    acts: Any,
+    gate: Any,
 ) -> Any:
-    old, kept = parted(slots, "metrics")
-    made, new, seen = inner.watch_slots(updates, old, params, step, extra, acts)
+    old, kept = detach(slots, "metrics")
+    made, new, seen = inner.watch_slots(updates, old, params, step, extra, gate)
     found = {**_norms("grad_norm", updates, groups), **_norms("param_norm", params, groups)}
     made = map_leaves(_after, made, known=found["param_norm"])
     if update_norm:
@@ -125,11 +125,11 @@ def _update(
     now = {
         name: found[name].astype(was.dtype) if name in found else was for name, was in kept.items()
     }
-    return made, beside(new, "metrics", choose(acts, now, kept))
+    return made, attach(new, "metrics", choose(gate, now, kept))
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Inside]:
-    return [Inside(inner, parted(slots, "metrics")[0], count)]
+def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
+    return [Child(inner, detach(slots, "metrics")[0], count)]
 
 
 def _report(slots: Any) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def with_metrics(
         options={"groups": groups, "update_norm": update_norm},
         members={"inner": inner},
         needs_params=True,
-        inside=_inside,
+        children=_inside,
         report=_report,
         own_clock=as_transformation(inner).own_clock,
         name="with_metrics",
