@@ -8,13 +8,14 @@ from gradtx.compose.descend import add_decayed_weights as add_decayed_weights
 from gradtx.compose.descend import descend as descend
 from gradtx.compose.descend import scale_by_learning_rate as scale_by_learning_rate
 from gradtx.compose.leafwise import leafwise as leafwise
-from gradtx.compose.leafwise import treewise as treewise
 from gradtx.compose.matrixwise import matrixwise as matrixwise
 from gradtx.compose.select import coverage as coverage
 from gradtx.compose.select import masked as masked
 from gradtx.compose.select import partition as partition
 from gradtx.compose.transformation import GradientTransformation as GradientTransformation
 from gradtx.compose.transformation import definition as definition
+from gradtx.compose.treewise import treewise as treewise
+from gradtx.compose.wrapwise import wrapwise as wrapwise
 from gradtx.definition.config import from_config as from_config
 from gradtx.definition.config import to_config as to_config
 from gradtx.definition.errors import GradtxError as GradtxError

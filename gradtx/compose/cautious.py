@@ -40,4 +40,4 @@ def cautious_mask() -> GradientTransformation:
 
     Liang et al. 2024, arXiv 2411.16085, Algorithm 1.
     """
-    return leafwise(None, _update, name="cautious_mask")
+    return leafwise(None, _update)

@@ -49,13 +49,7 @@ def add_decayed_weights(
 
     Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2, line 12.
     """
-    decay = leafwise(
-        None,
-        _decay,
-        hyperparams={"weight_decay": weight_decay},
-        needs_params=True,
-        name="add_decayed_weights",
-    )
+    decay = leafwise(None, _decay, weight_decay=weight_decay, needs_params=True)
     return decay if mask is None else masked(decay, mask)
 
 
@@ -92,13 +86,7 @@ def scale_by_learning_rate(
     >>> tx.update(jnp.array([10.0]), tx.init(jnp.zeros(1)))[0].tolist()
     [-1.0]
     """
-    return leafwise(
-        None,
-        _descend,
-        hyperparams={"learning_rate": learning_rate},
-        options={"flip_sign": flip_sign},
-        name="scale_by_learning_rate",
-    )
+    return leafwise(None, _descend, learning_rate=learning_rate, flip_sign=flip_sign)
 
 
 DecayForm = Literal["decoupled", "l2", "independent", "corrected", "cautious", "proximal"]
@@ -162,18 +150,14 @@ def _decay_by_form(
             f"decay_form={form!r} divides by the largest learning rate, and {learning_rate!r} does not say which that is: "
             "give it as peak_learning_rate=..."
         )
-    hyperparams = {
-        "weight_decay": weight_decay,
-        "learning_rate": learning_rate,
-        "peak_learning_rate": learning_rate if peak is None else peak,
-    }
     decay = leafwise(
         None,
         _form,
-        hyperparams=hyperparams,
-        options={"decay_form": form},
+        weight_decay=weight_decay,
+        learning_rate=learning_rate,
+        peak_learning_rate=learning_rate if peak is None else peak,
+        decay_form=form,
         needs_params=True,
-        name="add_decayed_weights",
     )
     return decay if mask is None else masked(decay, mask)
 

@@ -1,32 +1,36 @@
-"""The two ways to write a method: a rule on one array, and a rule on a whole tree."""
+"""`leafwise`: a transformation from a rule on one array."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gradtx.compose.transformation import TransformationLike, definition
+from gradtx.compose.arguments import sort_arguments
+from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Hyperparam
-from gradtx.engine.rules import LeafRule, Rule, TreeRule, check_names
+from gradtx.engine.rules import LeafRule, Rule
+
+Function = Callable[..., Any]
+SUPPLIED = ("input_grad", "noise")
+"""What the engine hands to every rule on arrays that asks for it."""
 
 
-@definition
 def leafwise(
-    init: Callable[..., Any] | None,
-    update: Callable[..., Any],
+    init: Function | None,
+    update: Function,
     *,
-    hyperparams: Mapping[str, Hyperparam] | None = None,
-    options: Mapping[str, Any] | None = None,
-    measure: Callable[..., Any] | None = None,
-    conclude: Callable[..., Any] | None = None,
-    init_tree_slots: Callable[..., Any] | None = None,
-    evaluate: Callable[..., Any] | None = None,
+    measure: Function | None = None,
+    conclude: Function | None = None,
+    init_tree_slots: Function | None = None,
+    evaluate: Function | None = None,
     extra: Sequence[str] = (),
     needs_params: bool = False,
     real_only: bool = False,
     ignores_input: bool = False,
-    name: str | None = None,
-) -> LeafRule:
+    **arguments: Any,
+) -> GradientTransformation:
     r"""A transformation from a rule on one array, lifted to trees.
 
     The rule is two pure functions at module level,
@@ -83,123 +87,28 @@ def leafwise(
     >>> updates["w"].tolist(), state.slots
     ([1.0], {})
     """
-    values, chosen, called = dict(hyperparams or {}), dict(options or {}), name or "leafwise"
+    functions = {"init": init, "update": update, "measure": measure, "conclude": conclude}
+    functions |= {"init_tree_slots": init_tree_slots, "evaluate": evaluate}
     if measure is not None and conclude is None:
         raise GradtxError(
-            f"{called}: measure without conclude: say what the scalars of all arrays come to"
+            f"leafwise: {measure.__name__} measures and no `conclude` uses it: pass conclude=..., "
+            "which says what the scalars of all arrays come to"
         )
     rule = Rule(
-        update,
-        init,
-        measure,
-        conclude,
-        init_tree_slots,
-        evaluate,
-        Static(chosen),
-        tuple(extra),
-        needs_params,
-        real_only,
-        ignores_input,
+        **functions,
+        extra=tuple(extra),
+        needs_params=needs_params,
+        real_only=real_only,
+        ignores_input=ignores_input,
     )
-    kept = dict.fromkeys(rule.shared._fields if rule.shared else ())
-    functions = init, update, measure, conclude, init_tree_slots, evaluate
-    check_names(
-        called,
-        functions,
-        {**values, **chosen},
-        update if conclude else None,
-        told=frozenset({"input_grad", "noise", *kept, *extra}),
-    )
-    return LeafRule(called, rule, values)
+    tree_slots = rule.shared._fields if rule.shared else ()
+    found = sort_arguments("leafwise", functions, arguments, (*SUPPLIED, *tree_slots, *extra))
+    return _leafwise(found.name, rule, found.hyperparams, {**found.options, **found.members})
 
 
-@definition
-def treewise(
-    init: Callable[..., Any] | None,
-    update: Callable[..., Any],
-    *,
-    hyperparams: Mapping[str, Hyperparam] | None = None,
-    options: Mapping[str, Any] | None = None,
-    members: Mapping[str, TransformationLike] | None = None,
-    extra: Sequence[str] = (),
-    needs_params: bool = False,
-    changes_structure: bool = False,
-    children: Callable[..., Any] | None = None,
-    evaluate: Callable[..., Any] | None = None,
-    report: Callable[..., Any] | None = None,
-    own_clock: bool = False,
-    name: str | None = None,
-) -> TreeRule:
-    """A transformation from a rule on whole trees: for what one array cannot know.
-
-    The rule has the form of a leaf rule, on trees:
-
-    - `init(params, *, ...) -> Slots`: a NamedTuple, or a dict of named slots; the annotation says
-      which.
-    - `update(updates, slots, params, step, *, ...) -> (updates, slots)`.
-
-    Keyword-only arguments are filled from `hyperparams`, `options` and `members` (other
-    transformations; run them with `member.init_slots` and `member.update_slots`, which take this
-    rule's `step`), and `extra`: a dict of what the caller passed to `update` besides (`value`,
-    `grad`, `value_fn`, ...). A rule that asks for `acts`, a bool or None, sees to it that its slots
-    stay as they are where that is False, by handing it on to `update_slots`; for others it is seen
-    to. Under a mask the trees hold None where the mask does not apply. A scalar taken over the tree
-    and then used per array is better written as `leafwise(..., measure=..., conclude=...)`, which
-    keeps one kernel per leaf.
-
-    Args:
-      init: makes the slots of a tree, or None.
-      update: one step on a tree.
-      hyperparams: numbers, arrays or schedules; leaves of the definition, resolved at this step.
-      options: static values that choose the program.
-      members: transformations that this one wraps, by the name the rule knows them by.
-      extra: what the caller must pass to `update` besides, such as "value"; the rule may ask for it
-        by name, too.
-      needs_params: whether a call without parameters is an error.
-      reshapes: whether the gradients may have other shapes than the parameters, as gradients per
-        example have, or another structure, as where each parameter is a pair; the updates are then
-        like the parameters.
-      inside: where its members stand in its slots.
-      evaluate: the parameters to evaluate at.
-      report: what `metrics` shows of it.
-      own_clock: whether not every call is an update of its one member, so that the member has a
-        count of its own (`inside` says which). The hyperparameters of the rule are then read at
-        that count; and where the rule is the whole definition, it is the state's.
-      name: what a chain calls this member; the name of the decorated builder if there is one.
-
-    Raises:
-      GradtxError: a function asks for a name that is given nowhere, or something given is asked for
-        by none.
-
-    >>> import jax, jax.numpy as jnp, gradtx
-    >>> def reverse(updates, slots, params, step, *, extra):
-    ...     return jax.tree.map(lambda u: extra["value"] * u, updates), slots
-    >>> tx = gradtx.treewise(None, reverse, name="scale_by_value")
-    >>> params = {"w": jnp.array([2.0])}
-    >>> tx.update(params, tx.init(params), value=3.0)[0]["w"].tolist()
-    [6.0]
-    """
-    given = {**(options or {}), **(members or {})}
-    functions = init, update, children, evaluate, report
-    check_names(
-        name or "treewise",
-        functions,
-        {**(hyperparams or {}), **given},
-        None,
-        told=frozenset({"extra", "gate", *extra}),
-    )
-    values, asked = dict(hyperparams or {}), tuple(extra)
-    return TreeRule(
-        name or "treewise",
-        init,
-        update,
-        values,
-        given,
-        needs_params,
-        asked,
-        changes_structure,
-        children,
-        evaluate,
-        report,
-        own_clock,
-    )
+@functools.partial(definition, name="leafwise")
+def _leafwise(
+    name: str, rule: Rule, hyperparams: Mapping[str, Hyperparam], options: Mapping[str, Any]
+) -> LeafRule:
+    """The definition that `leafwise` makes: its hyperparameters are data."""
+    return LeafRule(name, dataclasses.replace(rule, options=Static(options)), hyperparams)

@@ -1,5 +1,6 @@
-"""Rules on one matrix, or a batch of them: the third way to write a method."""
+"""`matrixwise`: a transformation from a rule on one matrix, or a batch of them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -7,30 +8,30 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.transformation import definition
+from gradtx.compose.arguments import sort_arguments
+from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError, HyperparamError
 from gradtx.definition.types import Hyperparam
 from gradtx.engine.matrix_layout import Matrices
-from gradtx.engine.rules import LeafRule, Rule, check_names
+from gradtx.engine.rules import LeafRule, Rule
 
-TOLD = frozenset({"input_grad", "refresh_offset"})
+Function = Callable[..., Any]
+SUPPLIED = ("input_grad", "refresh_offset", "refresh_every")
+"""What the engine hands to every rule on matrices that asks for it."""
 
 
-@definition
 def matrixwise(
-    init: Callable[..., Any] | None,
-    update: Callable[..., Any],
+    init: Function | None,
+    update: Function,
     *,
-    hyperparams: Mapping[str, Hyperparam] | None = None,
-    options: Mapping[str, Any] | None = None,
     dimensions: Any = None,
     shard: Any = None,
     vectors: Literal["refuse", "rows"] = "refuse",
     needs_params: bool = False,
     real_only: bool = False,
-    name: str | None = None,
-) -> LeafRule:
+    **arguments: Any,
+) -> GradientTransformation:
     r"""A transformation from a rule on one matrix, or a batch of them, lifted to trees.
 
     As `leafwise`, but arrays arrive as matrices (..., n, m): n is the number of inputs (fan in), m
@@ -83,31 +84,27 @@ def matrixwise(
 
     See also: `leafwise`, `treewise`.
     """
-    values, chosen, called = dict(hyperparams or {}), dict(options or {}), name or "matrixwise"
-    every = chosen.get("refresh_every")
+    every = arguments.get("refresh_every")
     if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
         raise HyperparamError(
-            f"{called}: refresh_every = {every!r} is no number of steps; give a whole number from 1 on"
+            f"refresh_every = {every!r} is not a number of steps; give a whole number from 1 on"
         )
-    matrices = Matrices(Static({"dimensions": dimensions}), vectors, every, _axes(shard, called))
-    rule = Rule(
-        update,
-        init,
-        None,
-        None,
-        None,
-        None,
-        Static(chosen),
-        (),
-        needs_params,
-        real_only,
-        matrices=matrices,
-    )
-    check_names(called, (init, update), {**values, **chosen}, None, told=TOLD | {"refresh_every"})
-    return LeafRule(called, rule, values)
+    functions = {"init": init, "update": update}
+    matrices = Matrices(Static({"dimensions": dimensions}), vectors, every, _axes(shard))
+    rule = Rule(**functions, needs_params=needs_params, real_only=real_only, matrices=matrices)
+    found = sort_arguments("matrixwise", functions, arguments, SUPPLIED)
+    return _matrixwise(found.name, rule, found.hyperparams, found.options)
 
 
-def _axes(shard: Any, owner: str) -> Any:
+@functools.partial(definition, name="matrixwise")
+def _matrixwise(
+    name: str, rule: Rule, hyperparams: Mapping[str, Hyperparam], options: Mapping[str, Any]
+) -> LeafRule:
+    """The definition that `matrixwise` makes: its hyperparameters are data."""
+    return LeafRule(name, dataclasses.replace(rule, options=Static(options)), hyperparams)
+
+
+def _axes(shard: Any) -> Any:
     """The names of mesh axes as a tuple; what is more than names, as it is."""
     if isinstance(shard, str):
         return (shard,)
@@ -116,7 +113,7 @@ def _axes(shard: Any, owner: str) -> Any:
     if isinstance(shard, tuple | list) and shard and all(isinstance(axis, str) for axis in shard):
         return tuple(shard)
     raise GradtxError(
-        f"{owner}: shard = {shard!r} names no mesh axes; give a name, a tuple of names, or gradtx.sharding.owners(params, name)"
+        f"shard = {shard!r} names no mesh axes; give a name, a tuple of names, or gradtx.sharding.owners(params, name)"
     )
 
 

@@ -191,6 +191,8 @@ class GradientTransformation(Definition):
         """
         if self._is_plain:
             return _plain_name(self.arguments["init"])
+        if self.factory.__name__ in LIFTERS:
+            return self.expansion.name
         if "inner" in self.factory.dynamic:
             return self.arguments["inner"].name
         return self.arguments.get("name") or self.factory.__name__
@@ -288,14 +290,16 @@ def member_names(members: Sequence[GradientTransformation]) -> list[str]:
     return names
 
 
-def definition(build: Callable[P, Any]) -> Callable[P, GradientTransformation]:
+def definition(
+    build: Callable[P, Any], name: str | None = None
+) -> Callable[P, GradientTransformation]:
     """Turn a function that returns a transformation into a maker of definitions.
 
     The arguments annotated as hyperparameters (`Hyperparam`, `NonNegative`, `Decay`, ...) or as
     `GradientTransformation` become the data of the definition; the others are static. Its name,
     repr, equality, JSON form and `replace` all follow from the call.
     """
-    factory = Factory(build, GradientTransformation)
+    factory = Factory(build, GradientTransformation, name=name)
 
     @functools.wraps(build)
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
@@ -305,25 +309,70 @@ def definition(build: Callable[P, Any]) -> Callable[P, GradientTransformation]:
     return make
 
 
-def _items(
-    tx: GradientTransformation, path: tuple[str, ...] = (), selectors: tuple[Selector, ...] = ()
-) -> Iterator[BoundRule]:
-    """The rules that a definition comes down to, in the order in which they act."""
+LIFTERS = frozenset({"leafwise", "matrixwise", "treewise", "wrapwise"})
+"""The makers of rules: a rule is called like the builder around them."""
+SCAFFOLDING = frozenset({"chain", "descend"})
+"""The combinators that leave no trace in a path where a builder uses them."""
+
+
+class Place(NamedTuple):
+    """Where in a definition its rules are bound: the path of their slots, the masks, the builder."""
+
+    path: tuple[str, ...] = ()
+    selectors: tuple[Selector, ...] = ()
+    builder: str = ""
+
+    def inside(self, name: str | None, selector: Selector | None) -> "Place":
+        """The place of one branch of a combinator."""
+        path = self.path if name is None else (*self.path, name)
+        masks = self.selectors if selector is None else (*self.selectors, selector)
+        return Place(path, masks, self.builder if name is None else "")
+
+
+def _items(tx: GradientTransformation, place: Place = Place()) -> Iterator[BoundRule]:
+    """Bind the rules that a definition comes down to, in the order in which they act."""
     expansion = tx.expansion
+    name = tx.factory.__name__
     if isinstance(expansion, GradientTransformation):
-        yield from _items(expansion, path, selectors)
+        yield from _items(
+            expansion, place._replace(builder=place.builder if name in LIFTERS else name)
+        )
     elif isinstance(expansion, LeafRule | TreeRule):
-        yield BoundRule(path, expansion, selectors)
+        yield BoundRule(place.path, expansion, place.selectors)
     elif isinstance(expansion, MapRules):
-        for item in _items(expansion.inner, path, selectors):
+        for item in _items(expansion.inner, place):
             yield item._replace(rule=expansion.rewrite(item.rule), origin=item.as_built.rule)
     else:
-        for name, member, selector in expansion:
-            yield from _items(
-                member,
-                path if name is None else (*path, name),
-                selectors if selector is None else (*selectors, selector),
-            )
+        branches = list(_branches(expansion, place.builder))
+        for branch, called in zip(branches, _unique([one.name for one in branches]), strict=True):
+            yield from _items(branch.member, place.inside(called, branch.selector))
+
+
+def _branches(expansion: Sequence[Branch], builder: str) -> Iterator[Branch]:
+    """The branches of a combinator; inside a builder, those of a chain in place of the chain."""
+    for branch in expansion:
+        name, is_named = branch.member.factory.__name__, branch.name != branch.member.name
+        if builder and not is_named and branch.selector is None and name in SCAFFOLDING:
+            yield from _branches(_parts_of(branch.member), builder)
+        else:
+            yield branch
+
+
+def _parts_of(tx: GradientTransformation) -> Sequence[Branch]:
+    expansion = tx.expansion
+    return _parts_of(expansion) if isinstance(expansion, GradientTransformation) else expansion
+
+
+def _unique(names: Sequence[str | None]) -> list[str | None]:
+    """The names, numbered from the second of the same name on."""
+    found: list[str | None] = []
+    for name in names:
+        called, number = name, 1
+        while name is not None and called in found:
+            number += 1
+            called = f"{name}_{number}"
+        found.append(called)
+    return found
 
 
 def _rooted(tx: GradientTransformation, items: list[BoundRule]) -> Iterator[BoundRule]:

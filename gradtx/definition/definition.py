@@ -12,6 +12,7 @@ import inspect
 import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Self
 
 import jax
@@ -23,6 +24,14 @@ from jax.tree_util import DictKey, GetAttrKey
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.show import is_dtype, show
 from gradtx.definition.types import Interval
+
+_BUILDING: ContextVar["Definition | None"] = ContextVar("building", default=None)
+
+
+def building() -> "Definition | None":
+    """The definition whose builder is running; its arguments reach the rule by name."""
+    return _BUILDING.get()
+
 
 registry: dict[str, "Factory"] = {}
 """Every factory by its `Factory.name`; filled by the decorators, read by `from_config`."""
@@ -37,14 +46,15 @@ class Factory:
         result: type["Definition"],
         skip: int = 0,
         check: Callable[..., None] | None = None,
+        name: str | None = None,
     ):
         self.body: Callable[..., Any] = body
         self.result: type[Definition] = result
         self.check: Callable[..., None] | None = check
         self.module: str = body.__module__
-        self.__name__: str = body.__name__
+        self.__name__: str = name or body.__name__
         self.name: str = (
-            body.__name__
+            self.__name__
             if body.__module__.startswith("gradtx.")
             else f"{body.__module__}:{body.__qualname__}"
         )
@@ -256,7 +266,11 @@ class Definition:
     def call(self, *before: Any) -> Any:
         """Run the factory's body on the arguments."""
         args, kwargs = self.factory.arguments(self.arguments)
-        return self.factory.body(*before, *args, **kwargs)
+        token = _BUILDING.set(self)
+        try:
+            return self.factory.body(*before, *args, **kwargs)
+        finally:
+            _BUILDING.reset(token)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(

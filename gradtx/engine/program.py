@@ -53,7 +53,7 @@ class BoundRule(NamedTuple):
         return "/".join(self.path) or self.rule.name
 
     @property
-    def as_built(self) -> "Item":
+    def as_built(self) -> "BoundRule":
         """The item without a storage on its rule: what the data of a definition says."""
         return self if self.origin is None else self._replace(rule=self.origin, origin=None)
 

@@ -182,7 +182,7 @@ class TreeRule:
     def keeps(self) -> bool:
         return self.init is not None
 
-    def members(self, slots: Any, count: Any) -> "list[Inside]":
+    def members(self, slots: Any, count: Any) -> "list[Child]":
         """The transformations that it wraps, each with its slots and its count as they stand in a
         state.
         """
@@ -228,6 +228,8 @@ def keyword_names(function: Function, required: bool = False) -> frozenset[str]:
 def select_kwargs(function: Function, given: Mapping[str, Any]) -> dict[str, Any]:
     """The part of `given` that a function asks for by name."""
     names = keyword_names(function)
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
+        return dict(given)
     return {name: value for name, value in given.items() if name in names}
 
 

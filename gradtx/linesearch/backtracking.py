@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.types import Fraction, NonNegative, Positive
 from gradtx.linesearch.line import (
     Line,
@@ -219,20 +219,15 @@ def scale_by_backtracking_linesearch(
     return treewise(
         _init,
         _search,
-        hyperparams={
-            "slope_rtol": slope_rtol,
-            "decrease_factor": decrease_factor,
-            "increase_factor": increase_factor,
-            "max_learning_rate": max_learning_rate,
-            "atol": atol,
-            "rtol": rtol,
-        },
-        options={
-            "max_backtracking_steps": max_backtracking_steps,
-            "store_grad": store_grad,
-            "verbose": verbose,
-        },
+        slope_rtol=slope_rtol,
+        decrease_factor=decrease_factor,
+        increase_factor=increase_factor,
+        max_learning_rate=max_learning_rate,
+        atol=atol,
+        rtol=rtol,
+        max_backtracking_steps=max_backtracking_steps,
+        store_grad=store_grad,
+        verbose=verbose,
         extra=("value", "grad", "value_fn"),
         needs_params=True,
-        name="scale_by_backtracking_linesearch",
     )

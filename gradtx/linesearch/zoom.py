@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Fraction, NonNegative, Positive
 from gradtx.linesearch.interpolation import between
@@ -314,22 +314,17 @@ def scale_by_zoom_linesearch(
     return treewise(
         _init,
         _search,
-        hyperparams={
-            "max_learning_rate": jnp.inf if max_learning_rate is None else max_learning_rate,
-            "tol": tol,
-            "increase_factor": increase_factor,
-            "slope_rtol": slope_rtol,
-            "curv_rtol": curv_rtol,
-            "approx_dec_rtol": 0.0 if approx_dec_rtol is None else approx_dec_rtol,
-            "stepsize_precision": stepsize_precision,
-        },
-        options={
-            "max_linesearch_steps": max_linesearch_steps,
-            "initial_guess_strategy": initial_guess_strategy,
-            "approximate": approx_dec_rtol is not None,
-            "verbose": verbose,
-        },
+        max_learning_rate=jnp.inf if max_learning_rate is None else max_learning_rate,
+        tol=tol,
+        increase_factor=increase_factor,
+        slope_rtol=slope_rtol,
+        curv_rtol=curv_rtol,
+        approx_dec_rtol=0.0 if approx_dec_rtol is None else approx_dec_rtol,
+        stepsize_precision=stepsize_precision,
+        max_linesearch_steps=max_linesearch_steps,
+        initial_guess_strategy=initial_guess_strategy,
+        approximate=approx_dec_rtol is not None,
+        verbose=verbose,
         extra=("value", "grad", "value_fn"),
         needs_params=True,
-        name="scale_by_zoom_linesearch",
     )

@@ -75,8 +75,7 @@ def scale_by_acprop(
 
     Zhuang et al. 2021, arXiv 2110.05454.
     """
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(_init, _update, hyperparams=hyperparams, name="scale_by_acprop")
+    return leafwise(_init, _update, b1=b1, b2=b2, eps=eps, eps_root=eps_root)
 
 
 @definition

@@ -78,14 +78,7 @@ def scale_by_belief(
 
     Zhuang et al. 2020, arXiv 2010.07468, Algorithm 2.
     """
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(
-        _init,
-        _update,
-        hyperparams=hyperparams,
-        options={"nesterov": nesterov},
-        name="scale_by_belief",
-    )
+    return leafwise(_init, _update, b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov)
 
 
 @definition

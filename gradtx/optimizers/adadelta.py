@@ -68,7 +68,7 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> GradientTran
 
     Zeiler 2012, arXiv 1212.5701, Algorithm 1.
     """
-    return leafwise(_init, _update, hyperparams={"rho": rho, "eps": eps}, name="scale_by_adadelta")
+    return leafwise(_init, _update, rho=rho, eps=eps)
 
 
 @definition

@@ -104,14 +104,15 @@ def scale_by_factored_rms(
 
     Shazeer and Stern 2018, arXiv 1804.04235, Algorithm 2, and section 7 for β_t.
     """
-    options = {
-        "factored": factored,
-        "min_dim_size_to_factor": min_dim_size_to_factor,
-        "decay_rate_fn": decay_rate_fn,
-    }
-    hyperparams = {"decay_rate": decay_rate, "step_offset": step_offset, "epsilon": epsilon}
     return leafwise(
-        _init, _update, hyperparams=hyperparams, options=options, name="scale_by_factored_rms"
+        _init,
+        _update,
+        decay_rate=decay_rate,
+        step_offset=step_offset,
+        epsilon=epsilon,
+        factored=factored,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+        decay_rate_fn=decay_rate_fn,
     )
 
 

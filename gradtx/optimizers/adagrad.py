@@ -68,13 +68,12 @@ def scale_by_rss(
 
     Duchi, Hazan and Singer 2011, JMLR 12, Figure 1, diagonal form.
     """
-    hyperparams = {"initial_accumulator_value": initial_accumulator_value, "eps": eps}
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options={"eps_in_sqrt": eps_in_sqrt},
-        name="scale_by_rss",
+        initial_accumulator_value=initial_accumulator_value,
+        eps=eps,
+        eps_in_sqrt=eps_in_sqrt,
     )
 
 

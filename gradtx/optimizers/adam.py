@@ -8,9 +8,8 @@ r"""Adam: an average of gradients over the root of an average of squared gradien
 With Nesterov (NAdam) m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t).
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import DecayFlags, descend
@@ -22,27 +21,15 @@ from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_zeros, zeros
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Moments:
+def _init(param, *, mu_dtype: DTypeLike | None) -> Moments:
     return Moments(mu=zeros(param, mu_dtype), nu=real_zeros(param))
 
 
-def _update(
-    grad: jax.Array,
-    slots: Moments,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-    eps_root: jax.Array,
-    nesterov: bool,
-) -> Any:
+def _adam(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root, nesterov: bool):
     mu = average(slots.mu, grad, b1)
     nu = average(slots.nu, abs_sq(grad), b2)
-    return corrected_mean(mu, grad, b1, step, nesterov) / (
-        jnp.sqrt(debias(nu, b2, step) + eps_root) + eps
-    ), Moments(mu, nu)
+    mean, mean_square = corrected_mean(mu, grad, b1, step, nesterov), debias(nu, b2, step)
+    return mean / (jnp.sqrt(mean_square + eps_root) + eps), Moments(mu, nu)
 
 
 @definition
@@ -79,14 +66,7 @@ def scale_by_adam(
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1; Nesterov: Dozat 2016, ICLR workshop,
     Incorporating Nesterov momentum into Adam."""
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(
-        _init,
-        _update,
-        hyperparams=hyperparams,
-        options={"mu_dtype": mu_dtype, "nesterov": nesterov},
-        name="scale_by_adam",
-    )
+    return leafwise(_init, _adam)
 
 
 @definition

@@ -108,13 +108,8 @@ def scale_by_adam_mini(
 
     Zhang et al. 2024, arXiv 2406.16793, Algorithm 1.
     """
-    options = {"mu_dtype": mu_dtype, "output_axis": output_axis}
     return leafwise(
-        _init,
-        _update,
-        hyperparams={"b1": b1, "b2": b2, "eps": eps},
-        options=options,
-        name="scale_by_adam_mini",
+        _init, _update, b1=b1, b2=b2, eps=eps, mu_dtype=mu_dtype, output_axis=output_axis
     )
 
 

@@ -62,9 +62,7 @@ def scale_by_adamax(
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2.
     """
-    return leafwise(
-        _init, _update, hyperparams={"b1": b1, "b2": b2, "eps": eps}, name="scale_by_adamax"
-    )
+    return leafwise(_init, _update, b1=b1, b2=b2, eps=eps)
 
 
 @definition

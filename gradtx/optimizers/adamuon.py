@@ -98,18 +98,16 @@ def scale_by_adamuon(
 
     See also: `adamuon`, `scale_by_muon`.
     """
-    options = {"polar": polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius")}
-    numbers = {"eps": eps, "beta": beta}
     even = matrixwise(
         _init,
         _update,
-        hyperparams=numbers,
-        options=options,
+        eps=eps,
+        beta=beta,
+        polar=polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius"),
         dimensions=dimensions,
         shard=shard,
-        name="by_entry",
     )
-    return chain(averaged(beta, mu_dtype, nesterov=nesterov), even)
+    return chain(averaged(beta, mu_dtype, nesterov=nesterov), by_entry=even)
 
 
 @definition

@@ -101,7 +101,7 @@ def scale_by_adan(
     """
     hyperparams = {"b1": b1, "b2": b2, "b3": b3, "eps": eps, "eps_root": eps_root}
     chosen = {} if difference_weight is None else {"difference_weight": difference_weight}
-    return leafwise(_init, _update, hyperparams={**hyperparams, **chosen}, name="scale_by_adan")
+    return leafwise(_init, _update, **hyperparams, **chosen)
 
 
 @definition

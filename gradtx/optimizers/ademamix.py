@@ -89,13 +89,16 @@ def scale_by_ademamix(
 
     Pagliardini, Ablin and Grangier 2024, arXiv 2409.03137, Algorithm 1.
     """
-    hyperparams = {"b1": b1, "b2": b2, "b3": b3, "alpha": alpha, "eps": eps, "eps_root": eps_root}
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options={"mu_dtype": mu_dtype},
-        name="scale_by_ademamix",
+        b1=b1,
+        b2=b2,
+        b3=b3,
+        alpha=alpha,
+        eps=eps,
+        eps_root=eps_root,
+        mu_dtype=mu_dtype,
     )
 
 

@@ -106,15 +106,17 @@ def scale_by_adopt(
 
     Taniguchi et al. 2024, arXiv 2411.02853.
     """
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "clip_value_fn": clip_value_fn}
-    options = {"mu_dtype": mu_dtype, "nesterov": nesterov, "use_clipping": use_clipping}
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options=options,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        clip_value_fn=clip_value_fn,
+        mu_dtype=mu_dtype,
+        nesterov=nesterov,
+        use_clipping=use_clipping,
         real_only=use_clipping,
-        name="scale_by_adopt",
     )
 
 

@@ -97,15 +97,17 @@ def scale_by_amsgrad(
 
     Reddi, Kale and Kumar 2018, arXiv 1904.09237, Algorithm 2.
     """
-    options = {
-        "mu_dtype": mu_dtype,
-        "bias_correction_mu": bias_correction_mu,
-        "bias_correction_nu": bias_correction_nu,
-        "max_after_bias_correction": max_after_bias_correction,
-    }
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     return leafwise(
-        _init, _update, hyperparams=hyperparams, options=options, name="scale_by_amsgrad"
+        _init,
+        _update,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        mu_dtype=mu_dtype,
+        bias_correction_mu=bias_correction_mu,
+        bias_correction_nu=bias_correction_nu,
+        max_after_bias_correction=max_after_bias_correction,
     )
 
 

@@ -117,16 +117,17 @@ def scale_by_came(
 
     Luo et al. 2023, arXiv 2307.02047, Algorithm 2.
     """
-    hyperparams = {
-        "b1": b1,
-        "b2": b2,
-        "b3": b3,
-        "eps": eps,
-        "eps_distance": eps_distance,
-        "clipping_threshold": clipping_threshold,
-    }
-    options = {"min_dim_size_to_factor": min_dim_size_to_factor}
-    return leafwise(_init, _update, hyperparams=hyperparams, options=options, name="scale_by_came")
+    return leafwise(
+        _init,
+        _update,
+        b1=b1,
+        b2=b2,
+        b3=b3,
+        eps=eps,
+        eps_distance=eps_distance,
+        clipping_threshold=clipping_threshold,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+    )
 
 
 @definition

@@ -73,15 +73,7 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: NonNegative = 1e-8) -> Gradi
 
     Orabona and Tommasi 2017, arXiv 1705.07795, Algorithm 2.
     """
-    hyperparams = {"alpha": alpha, "eps": eps}
-    return leafwise(
-        _init,
-        _update,
-        hyperparams=hyperparams,
-        needs_params=True,
-        real_only=True,
-        name="scale_by_cocob",
-    )
+    return leafwise(_init, _update, alpha=alpha, eps=eps, needs_params=True, real_only=True)
 
 
 @definition

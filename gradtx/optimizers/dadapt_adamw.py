@@ -179,21 +179,17 @@ def dadapt_adamw(
     Defazio and Mishchenko 2023, arXiv 2301.07733, the algorithm for Adam, with bias correction.
     """
     b1, b2 = betas
-    hyperparams = {
-        "learning_rate": learning_rate,
-        "b1": b1,
-        "b2": b2,
-        "eps": eps,
-        "estim_lr0": estim_lr0,
-        "weight_decay": weight_decay,
-    }
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
+        learning_rate=learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        estim_lr0=estim_lr0,
+        weight_decay=weight_decay,
         measure=_measure,
         conclude=_conclude,
         init_tree_slots=init_estimate,
         needs_params=True,
-        name="dadapt_adamw",
     )

@@ -126,20 +126,16 @@ def scale_by_dion(
             f"scale_by_dion: rank_fraction = {rank_fraction!r} is outside its range (0, 1]"
         )
     check_scaling("scale_by_dion", scaling)
-    options = {
-        "rank_fraction": rank_fraction,
-        "mu_dtype": mu_dtype,
-        "seed": seed,
-        "scaling": scaling,
-    }
     return matrixwise(
         _init,
         _update,
-        hyperparams={"mu": mu},
-        options=options,
+        mu=mu,
+        rank_fraction=rank_fraction,
+        mu_dtype=mu_dtype,
+        seed=seed,
+        scaling=scaling,
         dimensions=dimensions,
         shard=shard,
-        name="scale_by_dion",
     )
 
 

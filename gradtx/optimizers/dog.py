@@ -160,13 +160,13 @@ def dog(
     rule = leafwise(
         init_start,
         scale_by_rate,
-        hyperparams={"eps": eps, "first_value": value},
-        options={"first_step": form},
+        eps=eps,
+        first_value=value,
+        first_step=form,
         measure=measure_way,
         conclude=_conclude,
         init_tree_slots=_init_shared,
         needs_params=True,
-        name="scale_by_dog",
     )
     return descend_with_penalty(rule, learning_rate, weight_decay, mask)
 
@@ -262,14 +262,12 @@ def scale_by_distance_over_gradients(
 
     Ivgi, Hinder and Carmon 2023, arXiv 2302.12022, layer-wise DoG (L-DoG).
     """
-    hyperparams = {"reps_rel": reps_rel, "eps": eps, "global_scale": global_scale}
-    options = {"param_dtype": param_dtype}
-    name = "scale_by_distance_over_gradients"
     return leafwise(
         _init_layer,
         _update_layer,
-        hyperparams=hyperparams,
-        options=options,
+        reps_rel=reps_rel,
+        eps=eps,
+        global_scale=global_scale,
+        param_dtype=param_dtype,
         needs_params=True,
-        name=name,
     )

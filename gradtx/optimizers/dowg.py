@@ -103,14 +103,11 @@ def dowg(
     rule = leafwise(
         init_start,
         scale_by_rate,
-        hyperparams={
-            "init_estim_sq_dist": eps if init_estim_sq_dist is None else init_estim_sq_dist,
-            "eps": eps,
-        },
+        init_estim_sq_dist=eps if init_estim_sq_dist is None else init_estim_sq_dist,
+        eps=eps,
         measure=measure_way,
         conclude=_conclude,
         init_tree_slots=_init_shared,
         needs_params=True,
-        name="scale_by_dowg",
     )
     return descend_with_penalty(rule, learning_rate, weight_decay, mask)

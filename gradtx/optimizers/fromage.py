@@ -53,11 +53,5 @@ def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> Gradien
 
     Bernstein, Vahdat, Yue and Liu 2020, arXiv 2002.03432, Algorithm 1.
     """
-    step = leafwise(
-        None,
-        _update,
-        hyperparams={"learning_rate": learning_rate},
-        needs_params=True,
-        name="fromage",
-    )
+    step = leafwise(None, _update, learning_rate=learning_rate, needs_params=True)
     return chain(scale_by_trust_ratio(min_norm), step)

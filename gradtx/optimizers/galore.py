@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError, HyperparamError
 from gradtx.definition.types import Hyperparam, NonNegative, Precise
@@ -247,11 +247,13 @@ def scale_by_galore(
     return treewise(
         _init,
         _update,
-        hyperparams={"scale": scale},
-        options={"rank": rank, "gap": update_proj_gap, "side": side, "dimensions": told},
-        members={"base": base},
+        scale=scale,
+        rank=rank,
+        gap=update_proj_gap,
+        side=side,
+        dimensions=told,
+        base=base,
         children=_inside,
-        name="scale_by_galore",
     )
 
 

@@ -69,14 +69,7 @@ def scale_by_grams(
 
     Cao, Li and Song 2024, arXiv 2412.17107, Algorithm 1.
     """
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(
-        _init,
-        _update,
-        hyperparams=hyperparams,
-        options={"mu_dtype": mu_dtype},
-        name="scale_by_grams",
-    )
+    return leafwise(_init, _update, b1=b1, b2=b2, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype)
 
 
 @definition

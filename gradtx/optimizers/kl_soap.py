@@ -145,23 +145,20 @@ def scale_by_kl_soap(
     Lin et al. 2025, arXiv 2509.03378, section 4.
     """
     check_max_dim("scale_by_kl_soap", max_dim)
-    hyperparams = {
-        "b1": b1,
-        "b2": b2,
-        "eps": eps,
-        "floor": floor,
-        **({} if shampoo_beta is None else {"shampoo_beta": shampoo_beta}),
-    }
-    options = {"refresh_every": refresh_every, "max_dim": max_dim, "one_sided": one_sided}
     return matrixwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options=options,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        floor=floor,
+        **{} if shampoo_beta is None else {"shampoo_beta": shampoo_beta},
+        refresh_every=refresh_every,
+        max_dim=max_dim,
+        one_sided=one_sided,
         dimensions=dimensions,
         shard=shard,
         vectors="rows",
-        name="scale_by_kl_soap",
     )
 
 

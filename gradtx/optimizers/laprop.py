@@ -71,14 +71,7 @@ def scale_by_laprop(
 
     Ziyin, Wang and Ueda 2020, arXiv 2002.04839, Algorithm 1.
     """
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise(
-        _init,
-        _update,
-        hyperparams=hyperparams,
-        options={"mu_dtype": mu_dtype},
-        name="scale_by_laprop",
-    )
+    return leafwise(_init, _update, b1=b1, b2=b2, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype)
 
 
 @definition

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import scale_by_learning_rate
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.types import NonNegative, Precise
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
@@ -208,8 +208,13 @@ def scale_by_lbfgs(
     Nocedal and Wright, Numerical Optimization, 2nd edition 2006, Algorithm 7.4, and equation 7.20
     for γ."""
     check_count("scale_by_lbfgs", "memory_size", memory_size, least=1)
-    options = {"memory_size": memory_size, "scale_init_precond": scale_init_precond}
-    return treewise(_init, _update, options=options, needs_params=True, name="scale_by_lbfgs")
+    return treewise(
+        _init,
+        _update,
+        memory_size=memory_size,
+        scale_init_precond=scale_init_precond,
+        needs_params=True,
+    )
 
 
 @definition

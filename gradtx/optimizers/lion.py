@@ -89,15 +89,15 @@ def scale_by_lion(
         raise GradtxError(
             f"scale_by_lion: mode = {mode!r} is unknown; choose 'hard', 'smooth' or 'refined'"
         )
-    hyperparams = {"b1": b1, "b2": b2, "smooth_beta": smooth_beta}
-    options = {"mu_dtype": mu_dtype, "mode": mode}
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options=options,
+        b1=b1,
+        b2=b2,
+        smooth_beta=smooth_beta,
+        mu_dtype=mu_dtype,
+        mode=mode,
         real_only=mode == "refined",
-        name="scale_by_lion",
     )
 
 

@@ -75,9 +75,8 @@ def scale_by_madgrad(
 
     Defazio and Jelassi 2021, arXiv 2101.11075, Algorithm 1.
     """
-    hyperparams = {"learning_rate": learning_rate, "momentum": momentum, "eps": eps}
     return leafwise(
-        _init, _update, hyperparams=hyperparams, needs_params=True, name="scale_by_madgrad"
+        _init, _update, learning_rate=learning_rate, momentum=momentum, eps=eps, needs_params=True
     )
 
 

@@ -88,14 +88,7 @@ def mars_correction(
 
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 1.
     """
-    hyperparams = {"b1": b1, "gamma": gamma, "max_norm": max_norm}
-    return leafwise(
-        _init,
-        _correct,
-        hyperparams=hyperparams,
-        options={"from_zero": from_zero},
-        name="mars_correction",
-    )
+    return leafwise(_init, _correct, b1=b1, gamma=gamma, max_norm=max_norm, from_zero=from_zero)
 
 
 def _by_rank(params: Any) -> Any:

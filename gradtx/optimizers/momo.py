@@ -200,21 +200,17 @@ def momo(
     Schaipp, Ohana, Eickenberg, Defazio and Gower 2023, arXiv 2305.07583, Algorithm 1, averages
     beginning at their first values; its section on a bound that adapts.
     """
-    hyperparams = {
-        "learning_rate": learning_rate,
-        "beta": beta,
-        "lower_bound": lower_bound,
-        "weight_decay": weight_decay,
-    }
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options={"adapt_lower_bound": adapt_lower_bound},
+        learning_rate=learning_rate,
+        beta=beta,
+        lower_bound=lower_bound,
+        weight_decay=weight_decay,
+        adapt_lower_bound=adapt_lower_bound,
         measure=_measure,
         conclude=_conclude,
         init_tree_slots=init_model,
         extra=("value",),
         needs_params=True,
-        name="momo",
     )

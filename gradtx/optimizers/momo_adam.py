@@ -150,17 +150,19 @@ def momo_adam(
 
     Schaipp, Ohana, Eickenberg, Defazio and Gower 2023, arXiv 2305.07583, MoMo-Adam.
     """
-    hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
-    hyperparams |= {"lower_bound": lower_bound, "weight_decay": weight_decay}
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options={"adapt_lower_bound": adapt_lower_bound},
+        learning_rate=learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        lower_bound=lower_bound,
+        weight_decay=weight_decay,
+        adapt_lower_bound=adapt_lower_bound,
         measure=_measure,
         conclude=_conclude,
         init_tree_slots=init_model,
         extra=("value",),
         needs_params=True,
-        name="momo_adam",
     )

@@ -68,8 +68,14 @@ def averaged(
     """The momentum of Muon and its kin: an average of gradients, that of a step ahead with
     Nesterov.
     """
-    options = {"mu_dtype": mu_dtype, "nesterov": nesterov, "bias_correction": bias_correction}
-    return leafwise(_init, _update, hyperparams={"beta": beta}, options=options, name="averaged")
+    return leafwise(
+        _init,
+        _update,
+        beta=beta,
+        mu_dtype=mu_dtype,
+        nesterov=nesterov,
+        bias_correction=bias_correction,
+    )
 
 
 def _orthogonal(
@@ -181,15 +187,15 @@ def scale_by_muon(
     check_scaling("scale_by_muon", scaling)
     told = dimensions if weight_dimension_numbers is None else weight_dimension_numbers
     polar = polar_options(ns_coeffs, ns_steps, compute_dtype, preconditioning)
-    options = {"adaptive": adaptive, "scaling": scaling, "polar": polar}
     direction = matrixwise(
         None,
         _orthogonal,
-        hyperparams={"eps": eps},
-        options=options,
+        eps=eps,
+        adaptive=adaptive,
+        scaling=scaling,
+        polar=polar,
         dimensions=told,
         shard=shard,
-        name="orthogonal",
     )
     return in_turn(
         averaged(beta, mu_dtype, nesterov=nesterov, bias_correction=bias_correction), direction

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import StepFlags
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.select import masked
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError, StructureError
 from gradtx.definition.types import ArrayLike, Decay, DTypeLike, NonNegative, Positive
 from gradtx.engine.program import leaves_of
@@ -140,15 +140,14 @@ def qk_clip(
         raise HyperparamError(
             f"qk_clip: head_axis = {head_axis!r} does not count from the end; give -1, -2 or the like"
         )
-    options = {"exponent": exponent, "head_axis": head_axis}
     rule = treewise(
         None,
         _update,
-        hyperparams={"threshold": threshold},
-        options=options,
+        threshold=threshold,
+        exponent=exponent,
+        head_axis=head_axis,
         extra=("max_logits",),
         needs_params=True,
-        name="qk_clip",
     )
     return masked(rule, where)
 

@@ -96,19 +96,15 @@ def scale_by_nadam(
 
     Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam; m is averaged with β1
     itself, as in torch."""
-    hyperparams = {
-        "b1": b1,
-        "b2": b2,
-        "eps": eps,
-        "eps_root": eps_root,
-        "momentum_decay": momentum_decay,
-    }
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options={"mu_dtype": mu_dtype},
-        name="scale_by_nadam",
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        momentum_decay=momentum_decay,
+        mu_dtype=mu_dtype,
     )
 
 

@@ -117,21 +117,17 @@ def scale_by_normuon(
     See also: `normuon`, `scale_by_muon`.
     """
     check_scaling("scale_by_normuon", scaling)
-    options = {
-        "scaling": scaling,
-        "polar": polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius"),
-    }
-    numbers = {"eps": eps, "b2": b2}
     even = matrixwise(
         _init,
         _update,
-        hyperparams=numbers,
-        options=options,
+        eps=eps,
+        b2=b2,
+        scaling=scaling,
+        polar=polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius"),
         dimensions=dimensions,
         shard=shard,
-        name="by_output",
     )
-    return chain(averaged(beta, mu_dtype, nesterov=nesterov), even)
+    return chain(averaged(beta, mu_dtype, nesterov=nesterov), by_output=even)
 
 
 @definition

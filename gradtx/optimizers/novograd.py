@@ -77,20 +77,16 @@ def scale_by_novograd(
 
     Ginsburg et al. 2019, arXiv 1905.11286, Algorithm 1.
     """
-    hyperparams = {
-        "b1": b1,
-        "b2": b2,
-        "eps": eps,
-        "eps_root": eps_root,
-        "weight_decay": weight_decay,
-    }
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options={"mu_dtype": mu_dtype},
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        weight_decay=weight_decay,
+        mu_dtype=mu_dtype,
         needs_params=True,
-        name="scale_by_novograd",
     )
 
 

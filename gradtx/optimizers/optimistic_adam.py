@@ -93,8 +93,7 @@ def optimistic_adam(
     if optimism is None:
         ahead = scale_by_optimistic_gradient()
     else:
-        rates = {"learning_rate": learning_rate, "optimism": optimism}
-        ahead = leafwise(_init, _update, hyperparams=rates, name="scale_by_optimistic_gradient")
+        ahead = leafwise(_init, _update, learning_rate=learning_rate, optimism=optimism)
     return descend(
         chain(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), ahead),
         learning_rate,

@@ -59,12 +59,7 @@ def scale_by_optimistic_gradient(
 
     Mokhtari, Ozdaglar and Pattathil 2020, arXiv 1901.08511.
     """
-    return leafwise(
-        _init,
-        _update,
-        hyperparams={"alpha": alpha, "beta": beta},
-        name="scale_by_optimistic_gradient",
-    )
+    return leafwise(_init, _update, alpha=alpha, beta=beta)
 
 
 @definition

@@ -88,16 +88,16 @@ def scale_by_polyak(
         raise GradtxError(
             f"scale_by_polyak: variant = {variant!r} is unknown; choose 'sps' or 'sps+'"
         )
-    hyperparams = {"f_min": f_min, "max_learning_rate": max_learning_rate, "eps": eps}
     return leafwise(
         None,
         _update,
-        hyperparams=hyperparams,
-        options={"variant": variant},
+        f_min=f_min,
+        max_learning_rate=max_learning_rate,
+        eps=eps,
+        variant=variant,
         measure=_measure,
         conclude=_conclude,
         extra=("value",),
-        name="scale_by_polyak",
     )
 
 

@@ -187,24 +187,20 @@ def prodigy(
     Mishchenko and Defazio 2023, arXiv 2306.06101, the algorithm for Adam, with bias correction.
     """
     b1, b2 = betas
-    hyperparams = {
-        "learning_rate": learning_rate,
-        "b1": b1,
-        "b2": b2,
-        "eps": eps,
-        "weight_decay": weight_decay,
-    }
-    hyperparams |= {"estim_lr0": estim_lr0, "estim_lr_coef": estim_lr_coef} | (
-        {} if beta3 is None else {"beta3": beta3}
-    )
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options={"safeguard_warmup": safeguard_warmup},
+        learning_rate=learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        estim_lr0=estim_lr0,
+        estim_lr_coef=estim_lr_coef,
+        beta3=beta3,
+        safeguard_warmup=safeguard_warmup,
         measure=_measure,
         conclude=_conclude,
         init_tree_slots=init_estimate,
         needs_params=True,
-        name="prodigy",
     )

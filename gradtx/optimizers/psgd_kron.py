@@ -211,25 +211,20 @@ def scale_by_psgd_kron(
     return matrixwise(
         _init,
         _update,
-        hyperparams={
-            "b1": b1,
-            "update_probability": probability,
-            "factor_rate": factor_rate,
-            "init_scale": init_scale,
-            "max_rms": max_rms,
-            "key": key,
-        },
-        options={
-            "mu_dtype": mu_dtype,
-            "max_size": max_size,
-            "balance_every": balance_every,
-            "refresh_every": SPREAD,
-        },
+        b1=b1,
+        update_probability=probability,
+        factor_rate=factor_rate,
+        init_scale=init_scale,
+        max_rms=max_rms,
+        key=key,
+        mu_dtype=mu_dtype,
+        max_size=max_size,
+        balance_every=balance_every,
+        refresh_every=SPREAD,
         dimensions=dimensions,
         shard=shard,
         vectors="rows",
         real_only=True,
-        name="scale_by_psgd_kron",
     )
 
 

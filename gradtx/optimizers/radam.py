@@ -114,13 +114,15 @@ def scale_by_radam(
 
     Liu et al. 2020, arXiv 1908.03265, Algorithm 2.
     """
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "threshold": threshold}
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options={"nesterov": nesterov},
-        name="scale_by_radam",
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        threshold=threshold,
+        nesterov=nesterov,
     )
 
 

@@ -94,10 +94,14 @@ def scale_by_rms(
 
     Tieleman and Hinton 2012, Neural Networks for Machine Learning, lecture 6e.
     """
-    hyperparams = {"decay": decay, "eps": eps, "initial_scale": initial_scale}
-    options = {"eps_in_sqrt": eps_in_sqrt, "bias_correction": bias_correction}
     return leafwise(
-        _init_rms, _update_rms, hyperparams=hyperparams, options=options, name="scale_by_rms"
+        _init_rms,
+        _update_rms,
+        decay=decay,
+        eps=eps,
+        initial_scale=initial_scale,
+        eps_in_sqrt=eps_in_sqrt,
+        bias_correction=bias_correction,
     )
 
 
@@ -132,14 +136,14 @@ def scale_by_stddev(
 
     Graves 2013, arXiv 1308.0850, equations 38 to 40.
     """
-    hyperparams = {"decay": decay, "eps": eps, "initial_scale": initial_scale}
-    options = {"eps_in_sqrt": eps_in_sqrt, "bias_correction": bias_correction}
     return leafwise(
         _init_stddev,
         _update_stddev,
-        hyperparams=hyperparams,
-        options=options,
-        name="scale_by_stddev",
+        decay=decay,
+        eps=eps,
+        initial_scale=initial_scale,
+        eps_in_sqrt=eps_in_sqrt,
+        bias_correction=bias_correction,
     )
 
 

@@ -85,14 +85,16 @@ def scale_by_rprop(
     Riedmiller and Braun 1993, IEEE International Conference on Neural Networks; without going back,
     as here: Igel and Hüsken 2000, Improving the Rprop learning algorithm, iRprop−.
     """
-    hyperparams = {
-        "learning_rate": learning_rate,
-        "eta_minus": eta_minus,
-        "eta_plus": eta_plus,
-        "min_step_size": min_step_size,
-        "max_step_size": max_step_size,
-    }
-    return leafwise(_init, _update, hyperparams=hyperparams, real_only=True, name="scale_by_rprop")
+    return leafwise(
+        _init,
+        _update,
+        learning_rate=learning_rate,
+        eta_minus=eta_minus,
+        eta_plus=eta_plus,
+        min_step_size=min_step_size,
+        max_step_size=max_step_size,
+        real_only=True,
+    )
 
 
 @definition

@@ -111,15 +111,13 @@ def scale_by_scion(
     direction = matrixwise(
         None,
         _furthest,
-        hyperparams={"radius": radius, "eps": eps},
-        options={
-            "norm": norm,
-            "polar": polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius"),
-        },
+        radius=radius,
+        eps=eps,
+        norm=norm,
+        polar=polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius"),
         dimensions=dimensions if norm == "spectral" else None,
         shard=shard if norm == "spectral" else None,
         vectors="refuse" if norm == "spectral" else "rows",
-        name="furthest",
     )
     return in_turn(averaged(beta, mu_dtype, nesterov=False, bias_correction=False), direction)
 

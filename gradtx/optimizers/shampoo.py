@@ -238,18 +238,23 @@ def scale_by_shampoo(
     2002.09018, section 4."""
     check_max_dim("scale_by_shampoo", max_dim)
     _check(graft, method, exponent)
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "graft_b2": graft_b2, "graft_eps": graft_eps}
-    options = {"refresh_every": refresh_every, "max_dim": max_dim, "one_sided": one_sided}
-    options |= {"graft": graft, "exponent": exponent, "method": method}
-    where = {"dimensions": dimensions, "shard": shard}
     return matrixwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options=options,
-        **where,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        graft_b2=graft_b2,
+        graft_eps=graft_eps,
+        refresh_every=refresh_every,
+        max_dim=max_dim,
+        one_sided=one_sided,
+        graft=graft,
+        exponent=exponent,
+        method=method,
+        dimensions=dimensions,
+        shard=shard,
         vectors="rows",
-        name="scale_by_shampoo",
     )
 
 

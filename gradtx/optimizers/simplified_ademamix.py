@@ -72,8 +72,7 @@ def scale_by_simplified_ademamix(
 
     Morwani et al. 2025, arXiv 2502.02431.
     """
-    hyperparams = {"b1": b1, "b2": b2, "alpha": alpha, "eps": eps, "eps_root": eps_root}
-    return leafwise(_init, _update, hyperparams=hyperparams, name="scale_by_simplified_ademamix")
+    return leafwise(_init, _update, b1=b1, b2=b2, alpha=alpha, eps=eps, eps_root=eps_root)
 
 
 @definition

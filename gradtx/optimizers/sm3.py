@@ -106,9 +106,7 @@ def scale_by_sm3(
 
     Anil, Gupta, Koren and Singer 2019, arXiv 1901.11150, Algorithm SM3-II.
     """
-    return leafwise(
-        _init, _update, hyperparams={"b1": b1, "b2": b2, "eps": eps}, name="scale_by_sm3"
-    )
+    return leafwise(_init, _update, b1=b1, b2=b2, eps=eps)
 
 
 @definition

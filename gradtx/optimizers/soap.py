@@ -167,27 +167,20 @@ def scale_by_soap(
     Vyas et al. 2024, arXiv 2409.11321, Algorithm 3.
     """
     check_max_dim("scale_by_soap", max_dim)
-    hyperparams = {
-        "b1": b1,
-        "b2": b2,
-        "eps": eps,
-        **({} if shampoo_beta is None else {"shampoo_beta": shampoo_beta}),
-    }
-    options = {
-        "refresh_every": refresh_every,
-        "max_dim": max_dim,
-        "one_sided": one_sided,
-        "orthogonal": orthogonal,
-    }
     return matrixwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options=options,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        **{} if shampoo_beta is None else {"shampoo_beta": shampoo_beta},
+        refresh_every=refresh_every,
+        max_dim=max_dim,
+        one_sided=one_sided,
+        orthogonal=orthogonal,
         dimensions=dimensions,
         shard=shard,
         vectors="rows",
-        name="scale_by_soap",
     )
 
 

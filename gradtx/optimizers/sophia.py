@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 
+from gradtx.compose.choosing import run_if
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
@@ -25,7 +26,6 @@ from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.casts import is_inexact, real_zeros, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
-from gradtx.wrappers.choosing import run_if
 
 
 class Curvature(NamedTuple):
@@ -205,23 +205,21 @@ def scale_by_sophia(
         raise HyperparamError(
             f"sophia: update_interval = {update_interval!r} is no number of steps; give a whole number from 1 on"
         )
-    hyperparams = {"b1": b1, "b2": b2, "eps": eps, "gamma": gamma, "clip_threshold": clip_threshold}
-    options = {
-        "update_interval": update_interval,
-        "mu_dtype": mu_dtype,
-        "bias_correction": bias_correction,
-        "delay_hessian": delay_hessian,
-        "print_win_rate_every_n_steps": print_win_rate_every_n_steps,
-    }
-    members = {"hessian_diagonal_fn": hessian_diagonal_fn}
     return treewise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options=options,
-        members=members,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        gamma=gamma,
+        clip_threshold=clip_threshold,
+        update_interval=update_interval,
+        mu_dtype=mu_dtype,
+        bias_correction=bias_correction,
+        delay_hessian=delay_hessian,
+        print_win_rate_every_n_steps=print_win_rate_every_n_steps,
+        hessian_diagonal_fn=hessian_diagonal_fn,
         needs_params=True,
-        name="scale_by_sophia",
     )
 
 

@@ -85,15 +85,15 @@ def scale_by_stable_adamw(
     """
 
     def rule(decay: Any) -> GradientTransformation:
-        hyperparams = {"b1": b1, "b2": b2, "eps": eps, "weight_decay": decay}
-        options = {"mu_dtype": mu_dtype}
         return leafwise(
             _init,
             _update,
-            hyperparams=hyperparams,
-            options=options,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            weight_decay=decay,
+            mu_dtype=mu_dtype,
             needs_params=True,
-            name="scale_by_stable_adamw",
         )
 
     if mask is None:

@@ -73,14 +73,15 @@ def scale_by_yogi(
 
     Zaheer et al. 2018, NeurIPS, Adaptive methods for nonconvex optimization, Algorithm 2.
     """
-    hyperparams = {
-        "b1": b1,
-        "b2": b2,
-        "eps": eps,
-        "eps_root": eps_root,
-        "initial_accumulator_value": initial_accumulator_value,
-    }
-    return leafwise(_init, _update, hyperparams=hyperparams, name="scale_by_yogi")
+    return leafwise(
+        _init,
+        _update,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        initial_accumulator_value=initial_accumulator_value,
+    )
 
 
 @definition

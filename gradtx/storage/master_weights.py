@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import (
     GradientTransformation,
     TransformationLike,
     as_transformation,
     definition,
 )
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import PRECISE
 from gradtx.engine.rules import Child
@@ -314,11 +314,10 @@ def master_weights(inner: TransformationLike, kept: str = "float32") -> Gradient
     return treewise(
         _init,
         _update,
-        options={"form": kept},
-        members={"inner": inner},
+        form=kept,
+        inner=inner,
         needs_params=True,
         children=_inside,
         evaluate=evaluate,
         own_clock=inner.own_clock,
-        name="master_weights",
     )

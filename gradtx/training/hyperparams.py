@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import (
     GradientTransformation,
     as_transformation,
     definition,
     members_inside,
 )
+from gradtx.compose.treewise import treewise
 from gradtx.definition.definition import Definition, map_items
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule, value_at
@@ -97,7 +97,7 @@ def _members_in_state(tx: GradientTransformation, slots: Any, count: Any) -> lis
 
 
 def _find_places(
-    parts: Sequence["Part"],
+    parts: Sequence["Branch"],
     program: GradientTransformation,
     slots: Any,
     count: Any,
@@ -447,17 +447,10 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
     chosen = names or tuple(short_names(_values(inner, Schedule)))
     for name in chosen:
         find(inner, name)
-    members, options = {"inner": inner}, {"names": chosen}
+    _members, _options = {"inner": inner}, {"names": chosen}
     evaluate = _evaluate_tunable if reads_out(inner) else None
     functions = {"children": _inside_tunable, "evaluate": evaluate, "own_clock": inner.own_clock}
-    return treewise(
-        _init_tunable,
-        _update_tunable,
-        members=members,
-        options=options,
-        name=inner.name,
-        **functions,
-    )
+    return treewise(_init_tunable, _update_tunable, inner=inner, names=chosen, **functions)
 
 
 def inject_hyperparams(

@@ -74,12 +74,5 @@ def adaptive_grad_clip(
 
     Brock, De, Smith and Simonyan 2021, arXiv 2102.06171, equation 3.
     """
-    hyperparams, options = {"clipping": clipping, "eps": eps}, {"axis": axis}
-    return leafwise(
-        None,
-        _clip_units,
-        hyperparams=hyperparams,
-        options=options,
-        needs_params=True,
-        name="adaptive_grad_clip",
-    )
+    _hyperparams, _options = {"clipping": clipping, "eps": eps}, {"axis": axis}
+    return leafwise(None, _clip_units, clipping=clipping, eps=eps, axis=axis, needs_params=True)

@@ -45,4 +45,4 @@ def centralize(axis: Axes | None = None) -> GradientTransformation:
 
     Yong, Huang, Hua and Zhang 2020, arXiv 2004.01461, equation 1.
     """
-    return leafwise(None, _centralize, options={"axis": axis}, name="centralize")
+    return leafwise(None, _centralize, axis=axis)

@@ -37,7 +37,7 @@ def clip(max_delta: NonNegative) -> GradientTransformation:
     >>> tx.update(jnp.array([-3.0, 0.5]), tx.init(jnp.zeros(2)))[0].tolist()
     [-1.0, 0.5]
     """
-    return leafwise(None, _clip, hyperparams={"max_delta": max_delta}, real_only=True, name="clip")
+    return leafwise(None, _clip, max_delta=max_delta, real_only=True)
 
 
 def shrink(size: jax.Array, limit: jax.Array) -> jax.Array:
@@ -101,12 +101,7 @@ def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
     Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063, Algorithm 1.
     """
     return leafwise(
-        None,
-        shrink_by_factor,
-        hyperparams={"max_norm": max_norm},
-        measure=measure_square,
-        conclude=_shrinkage,
-        name="clip_by_global_norm",
+        None, shrink_by_factor, max_norm=max_norm, measure=measure_square, conclude=_shrinkage
     )
 
 
@@ -139,6 +134,4 @@ def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
 
     Shazeer and Stern 2018, arXiv 1804.04235, section 6.
     """
-    return leafwise(
-        None, _shrink_to_rms, hyperparams={"threshold": threshold}, name="clip_by_block_rms"
-    )
+    return leafwise(None, _shrink_to_rms, threshold=threshold)

@@ -44,7 +44,7 @@ def zero_nans() -> GradientTransformation:
     >>> {path: found.item() for path, found in state.slots["zero_nans"].found_nan.items()}
     {'a': True, 'b': False}
     """
-    return leafwise(_init_found, _zero_nans, name="zero_nans")
+    return leafwise(_init_found, _zero_nans)
 
 
 def _stop_at_zero(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array) -> Any:
@@ -74,6 +74,4 @@ def keep_params_nonnegative() -> GradientTransformation:
     >>> updates.tolist(), gradtx.apply_updates(w, updates).tolist()
     ([-0.5, -1.0], [0.5, 0.0])
     """
-    return leafwise(
-        None, _stop_at_zero, needs_params=True, real_only=True, name="keep_params_nonnegative"
-    )
+    return leafwise(None, _stop_at_zero, needs_params=True, real_only=True)

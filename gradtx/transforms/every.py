@@ -56,4 +56,4 @@ def apply_every(k: Positive = 1) -> GradientTransformation:
     >>> seen
     [0.0, 0.0, 6.0, 0.0, 0.0, 15.0]
     """
-    return leafwise(_init, _update, hyperparams={"k": k}, name="apply_every")
+    return leafwise(_init, _update, k=k)

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import StructureError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import Hyperparam
@@ -98,7 +98,4 @@ def hutchinson_estimator_diag_hessian(
     2007, Applied Numerical Mathematics 57, for the diagonal.
     """
     key = 0 if random_seed is None else random_seed
-    name = "hutchinson_estimator_diag_hessian"
-    return treewise(
-        None, _estimate, hyperparams={"key": key}, extra=("obj_fn",), needs_params=True, name=name
-    )
+    return treewise(None, _estimate, key=key, extra=("obj_fn",), needs_params=True)

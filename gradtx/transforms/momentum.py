@@ -58,9 +58,12 @@ def trace(
 
     Sutskever, Martens, Dahl and Hinton 2013, ICML, equations 1 to 4.
     """
-    options = {"nesterov": nesterov, "accumulator_dtype": accumulator_dtype}
     return leafwise(
-        _init_trace, _update_trace, hyperparams={"decay": decay}, options=options, name="trace"
+        _init_trace,
+        _update_trace,
+        decay=decay,
+        nesterov=nesterov,
+        accumulator_dtype=accumulator_dtype,
     )
 
 
@@ -114,7 +117,6 @@ def ema(
 
     Kingma and Ba 2015, arXiv 1412.6980, section 3.
     """
-    options = {"correct": debias, "accumulator_dtype": accumulator_dtype}
     return leafwise(
-        _init_ema, _update_ema, hyperparams={"decay": decay}, options=options, name="ema"
+        _init_ema, _update_ema, decay=decay, correct=debias, accumulator_dtype=accumulator_dtype
     )

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Decay, DTypeLike
 from gradtx.transforms.moments import debias as debiased
@@ -61,8 +61,7 @@ def snapshot(measure_name: str, measure: Measure) -> GradientTransformation:
     >>> state.slots["snapshot"]["norm"].item()
     5.0
     """
-    options = {"measure_name": measure_name, "measure": measure}
-    return treewise(_init_snapshot, _update_snapshot, options=options, name="snapshot")
+    return treewise(_init_snapshot, _update_snapshot, measure_name=measure_name, measure=measure)
 
 
 def _init_average(
@@ -114,13 +113,13 @@ def measure_with_ema(
     >>> round(state.slots["measure_with_ema"]["ema"].item(), 4)  # (0.25 · 2 + 0.5 · 5) / (1 − 0.5²)
     4.0
     """
-    options = {"measure": measure, "correct": debias, "accumulator_dtype": accumulator_dtype}
     return treewise(
         _init_average,
         _update_average,
-        hyperparams={"decay": decay},
-        options=options,
-        name="measure_with_ema",
+        decay=decay,
+        measure=measure,
+        correct=debias,
+        accumulator_dtype=accumulator_dtype,
     )
 
 
@@ -175,6 +174,4 @@ def monitor(measures: Mapping[str, Any]) -> GradientTransformation:
             raise GradtxError(
                 f"monitor: {name} is {measure!r}, which is no measure; give a function of the updates, or measure_with_ema of one"
             )
-    return treewise(
-        _init_monitor, _update_monitor, options={"measures": dict(measures)}, name="monitor"
-    )
+    return treewise(_init_monitor, _update_monitor, measures=dict(measures))

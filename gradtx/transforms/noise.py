@@ -68,6 +68,4 @@ def add_noise(
             f"add_noise: key = {key!r} and seed = {seed!r} say the same; give one of them"
         )
     source = next((given for given in (key, seed) if given is not None), 0)
-    return leafwise(
-        None, _update, hyperparams={"eta": eta, "gamma": gamma, "key": source}, name="add_noise"
-    )
+    return leafwise(None, _update, eta=eta, gamma=gamma, key=source)

@@ -49,7 +49,7 @@ def normalize() -> GradientTransformation:
 
     Hazan, Levy and Shalev-Shwartz 2015, arXiv 1507.02030, Algorithm 1.
     """
-    return leafwise(None, _times, measure=measure_square, conclude=_to_one, name="normalize")
+    return leafwise(None, _times, measure=measure_square, conclude=_to_one)
 
 
 @definition
@@ -76,12 +76,11 @@ def normalize_by_update_norm(
     >>> [round(u.item(), 5) for u in tx.update(g, tx.init(g))[0].values()]
     [3.0, 4.0]
     """
-    hyperparams = {"scale_factor": scale_factor, "eps": eps}
     return leafwise(
         None,
         _times,
-        hyperparams=hyperparams,
+        scale_factor=scale_factor,
+        eps=eps,
         measure=measure_square,
         conclude=_to_factor,
-        name="normalize_by_update_norm",
     )

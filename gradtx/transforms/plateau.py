@@ -124,21 +124,17 @@ def reduce_on_plateau(
     >>> float(state.slots["reduce_on_plateau"].best_value)
     1.0
     """
-    hyperparams = {
-        "factor": factor,
-        "patience": patience,
-        "rtol": rtol,
-        "atol": atol,
-        "cooldown": cooldown,
-        "accumulation_size": accumulation_size,
-        "min_scale": min_scale,
-    }
     return leafwise(
         None,
         _scale,
-        hyperparams=hyperparams,
+        factor=factor,
+        patience=patience,
+        rtol=rtol,
+        atol=atol,
+        cooldown=cooldown,
+        accumulation_size=accumulation_size,
+        min_scale=min_scale,
         conclude=_conclude,
         init_tree_slots=_init,
         extra=("value",),
-        name="reduce_on_plateau",
     )

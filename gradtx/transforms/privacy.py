@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError, StructureError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import Hyperparam, NonNegative
@@ -136,15 +136,11 @@ def differentially_private_aggregate(
             f"differentially_private_aggregate: key = {key!r} and seed = {seed!r} say the same; give one of them"
         )
     source = next((given for given in (key, seed) if given is not None), 0)
-    hyperparams = {
-        "l2_norm_clip": l2_norm_clip,
-        "noise_multiplier": noise_multiplier,
-        "key": source,
-    }
     return treewise(
         None,
         _aggregate,
-        hyperparams=hyperparams,
+        l2_norm_clip=l2_norm_clip,
+        noise_multiplier=noise_multiplier,
+        key=source,
         changes_structure=True,
-        name="differentially_private_aggregate",
     )

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 
-from gradtx.compose.leafwise import leafwise, treewise
+from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.types import Hyperparam
 from gradtx.tree.maps import map_leaves
 
@@ -31,7 +32,7 @@ def scale(step_size: Hyperparam) -> GradientTransformation:
     >>> tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0].tolist()
     [-2.0]
     """
-    return leafwise(None, _scale, hyperparams={"step_size": step_size}, name="scale")
+    return leafwise(None, _scale, step_size=step_size)
 
 
 @definition
@@ -50,7 +51,7 @@ def scale_by_schedule(step_size_fn: Hyperparam) -> GradientTransformation:
     >>> u.tolist()
     [2.0]
     """
-    return leafwise(None, _scale, hyperparams={"step_size": step_size_fn}, name="scale_by_schedule")
+    return leafwise(None, _scale, step_size=step_size_fn)
 
 
 def _identity(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
@@ -68,7 +69,7 @@ def identity() -> GradientTransformation:
     >>> tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0].tolist()
     [4.0]
     """
-    return leafwise(None, _identity, name="identity")
+    return leafwise(None, _identity)
 
 
 def _zero(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
@@ -86,7 +87,7 @@ def set_to_zero() -> GradientTransformation:
     >>> tx.update(jnp.array([jnp.nan]), tx.init(jnp.zeros(1)))[0].tolist()
     [0.0]
     """
-    return leafwise(None, _zero, ignores_input=True, name="set_to_zero")
+    return leafwise(None, _zero, ignores_input=True)
 
 
 def _apply_tree(updates: Any, slots: None, params: Any, step: Any, *, f: Callable[..., Any]) -> Any:
@@ -108,7 +109,7 @@ def stateless(f: Callable[[Any, Any], Any]) -> GradientTransformation:
     >>> tx.update(jnp.array([-4.0]), tx.init(jnp.zeros(1)))[0].tolist()
     [-1.0]
     """
-    return treewise(None, _apply_tree, options={"f": f}, name="stateless")
+    return treewise(None, _apply_tree, f=f)
 
 
 def _apply_leaves(
@@ -137,4 +138,4 @@ def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> GradientTransformat
     >>> tx.update({"a": jnp.array([-4.0])}, tx.init({"a": jnp.zeros(1)}))[0]["a"].tolist()
     [-1.0]
     """
-    return treewise(None, _apply_leaves, options={"f": f}, name="stateless_with_tree_map")
+    return treewise(None, _apply_leaves, f=f)

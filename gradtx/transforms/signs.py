@@ -30,4 +30,4 @@ def scale_by_sign() -> GradientTransformation:
 
     Bernstein, Wang, Azizzadenesheli and Anandkumar 2018, arXiv 1802.04434, Algorithm 1.
     """
-    return leafwise(None, _sign, name="scale_by_sign")
+    return leafwise(None, _sign)

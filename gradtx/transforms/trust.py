@@ -61,9 +61,13 @@ def scale_by_trust_ratio(
 
     You, Gitman and Ginsburg 2017, arXiv 1708.03888; You et al. 2020, arXiv 1904.00962, Algorithm 2.
     """
-    hyperparams = {"min_norm": min_norm, "trust_coefficient": trust_coefficient, "eps": eps}
     return leafwise(
-        None, _trust, hyperparams=hyperparams, needs_params=True, name="scale_by_trust_ratio"
+        None,
+        _trust,
+        min_norm=min_norm,
+        trust_coefficient=trust_coefficient,
+        eps=eps,
+        needs_params=True,
     )
 
 
@@ -101,13 +105,7 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransfor
     >>> tx.update(jnp.array([1.0, -1.0]), tx.init(w), w)[0].tolist()
     [5.0, -5.0]
     """
-    return leafwise(
-        None,
-        _times_norm,
-        hyperparams={"min_scale": min_scale},
-        needs_params=True,
-        name="scale_by_param_block_norm",
-    )
+    return leafwise(None, _times_norm, min_scale=min_scale, needs_params=True)
 
 
 @definition
@@ -134,10 +132,4 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransform
 
     Shazeer and Stern 2018, arXiv 1804.04235, section 8.
     """
-    return leafwise(
-        None,
-        _times_rms,
-        hyperparams={"min_scale": min_scale},
-        needs_params=True,
-        name="scale_by_param_block_rms",
-    )
+    return leafwise(None, _times_rms, min_scale=min_scale, needs_params=True)

@@ -138,19 +138,15 @@ def zclip(
 
     Kumar, Owen, Roy Chowdhury and Güra 2025, arXiv 2504.02507.
     """
-    hyperparams = {
-        "z_threshold": z_threshold,
-        "decay": decay,
-        "warmup_steps": warmup_steps,
-        "max_norm": max_norm,
-        "eps": eps,
-    }
     return leafwise(
         None,
         shrink_by_factor,
-        hyperparams=hyperparams,
+        z_threshold=z_threshold,
+        decay=decay,
+        warmup_steps=warmup_steps,
+        max_norm=max_norm,
+        eps=eps,
         measure=measure_square,
         conclude=_conclude,
         init_tree_slots=_init,
-        name="zclip",
     )

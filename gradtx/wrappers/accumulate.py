@@ -15,15 +15,15 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.compose.leafwise import treewise
+from gradtx.compose.choosing import attach, detach, run_in_place_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike
 from gradtx.engine.rules import Child
 from gradtx.tree.casts import as_array, is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
-from gradtx.wrappers.choosing import attach, detach, run_in_place_if
 from gradtx.wrappers.guard import Steps
 
 
@@ -300,15 +300,12 @@ def accumulate(
     return treewise(
         _init,
         _update,
-        hyperparams={"every": every},
-        options={
-            "use_grad_mean": use_grad_mean,
-            "should_skip_update_fn": should_skip_update_fn,
-            "accumulator_dtype": accumulator_dtype,
-        },
-        members={"inner": inner},
+        every=every,
+        use_grad_mean=use_grad_mean,
+        should_skip_update_fn=should_skip_update_fn,
+        accumulator_dtype=accumulator_dtype,
+        inner=inner,
         children=_inside,
         report=_report,
         own_clock=True,
-        name="accumulate",
     )

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
+from gradtx.compose.choosing import attach, detach, keep_if, run_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.compose.treewise import treewise
+from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.types import NonNegative
 from gradtx.engine.rules import Child
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import choose, map_leaves
-from gradtx.wrappers.choosing import attach, detach, keep_if, run_if
 
 
 class FiniteCounts(NamedTuple):
@@ -111,15 +112,13 @@ def apply_if_finite(
 
     See also: `guard`, `zero_nans`, `conditionally_transform`.
     """
-    hyperparams = {"max_consecutive_errors": max_consecutive_errors}
     return treewise(
         _init_finite,
         _update_finite,
-        hyperparams=hyperparams,
-        members={"inner": inner},
+        max_consecutive_errors=max_consecutive_errors,
+        inner=inner,
         children=_inside_finite,
         own_clock=True,
-        name="apply_if_finite",
     )
 
 
@@ -130,64 +129,31 @@ class Applied(NamedTuple):
     """Steps at which `inner` acted: what its clock says."""
 
 
-def _init_conditional(params: Any, *, inner: GradientTransformation, name: str) -> dict[str, Any]:
-    return attach(inner.init_slots(params), name, Applied(jnp.zeros((), jnp.int32)))
+def _init_conditional(params: Any) -> Applied:
+    return Applied(jnp.zeros((), jnp.int32))
 
 
-def _update_conditional(
+def _conditional(
     updates: Any,
-    slots: Any,
+    own: Applied,
     params: Any,
     step: Any,
     *,
-    inner: GradientTransformation,
-    name: str,
+    inner: Member,
     should_transform_fn: Callable[..., Any],
     forward_extra_args: bool,
     otherwise: Callable[[Any], Any],
     extra: Any,
 ) -> Any:
-    old, (applied,) = detach(slots, name)
-    gate = jnp.asarray(
-        should_transform_fn(jnp.asarray(step) - 1, **(extra if forward_extra_args else {})), bool
-    )
+    acts = should_transform_fn(jnp.asarray(step) - 1, **(extra if forward_extra_args else {}))
+    acts = jnp.asarray(acts, bool)
 
     def act() -> Any:
-        return inner.update_slots(updates, old, params, applied + 1, extra)
+        made, member = inner.update(updates, params)
+        return made, member.slots
 
-    updates, new = run_if(gate, act, lambda: (otherwise(updates), old))
-    return updates, attach(new, name, Applied(applied + gate))
-
-
-def _inside_conditional(
-    slots: Any, count: Any, *, inner: GradientTransformation, name: str
-) -> list[Child]:
-    kept, (applied,) = detach(slots, name)
-    return [Child(inner, kept, applied)]
-
-
-def _conditional(
-    name: str,
-    inner: TransformationLike,
-    should_transform_fn: Callable[..., Any],
-    forward_extra_args: bool,
-    otherwise: Callable[[Any], Any],
-) -> GradientTransformation:
-    options = {
-        "name": name,
-        "should_transform_fn": should_transform_fn,
-        "forward_extra_args": forward_extra_args,
-        "otherwise": otherwise,
-    }
-    members = {"inner": inner}
-    return treewise(
-        _init_conditional,
-        _update_conditional,
-        options=options,
-        members=members,
-        children=_inside_conditional,
-        name=name,
-    )
+    updates, slots = run_if(acts, act, lambda: (otherwise(updates), inner.slots))
+    return updates, inner._replace(slots=slots), Applied(own.applied + acts)
 
 
 def _as_they_are(updates: Any) -> Any:
@@ -233,8 +199,14 @@ def conditionally_transform(
 
     See also: `conditionally_mask`.
     """
-    return _conditional(
-        "conditionally_transform", inner, should_transform_fn, forward_extra_args, _as_they_are
+    return wrapwise(
+        inner,
+        _init_conditional,
+        _conditional,
+        clock="applied",
+        should_transform_fn=should_transform_fn,
+        forward_extra_args=forward_extra_args,
+        otherwise=_as_they_are,
     )
 
 
@@ -273,6 +245,12 @@ def conditionally_mask(
 
     See also: `conditionally_transform`, `freeze`.
     """
-    return _conditional(
-        "conditionally_mask", inner, should_transform_fn, forward_extra_args, _zeros
+    return wrapwise(
+        inner,
+        _init_conditional,
+        _conditional,
+        clock="applied",
+        should_transform_fn=should_transform_fn,
+        forward_extra_args=forward_extra_args,
+        otherwise=_zeros,
     )

@@ -13,8 +13,9 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
+from gradtx.compose.choosing import attach, detach, keep_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Interval, Numeric, Positive
 from gradtx.engine.rules import Child
@@ -22,7 +23,6 @@ from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.maps import choose, map_leaves
 from gradtx.tree.paths import is_none
-from gradtx.wrappers.choosing import attach, detach, keep_if
 from gradtx.wrappers.guard import Steps
 
 Growth = Annotated[Numeric, Interval(1.0)]
@@ -182,21 +182,17 @@ def dynamic_loss_scale(
         raise HyperparamError(
             f"dynamic_loss_scale: min_scale = {min_scale!r} is above max_scale = {max_scale!r}; turn them round"
         )
-    given = {
-        "initial_scale": initial_scale,
-        "growth_interval": growth_interval,
-        "growth_factor": growth_factor,
-        "backoff_factor": backoff_factor,
-        "min_scale": min_scale,
-        "max_scale": max_scale,
-    }
-    members, told = {"inner": inner}, {"children": _inside, "report": _report}
+    _members, told = {"inner": inner}, {"children": _inside, "report": _report}
     return treewise(
         _init,
         _update,
-        hyperparams=given,
-        members=members,
+        initial_scale=initial_scale,
+        growth_interval=growth_interval,
+        growth_factor=growth_factor,
+        backoff_factor=backoff_factor,
+        min_scale=min_scale,
+        max_scale=max_scale,
+        inner=inner,
         own_clock=True,
-        name="dynamic_loss_scale",
         **told,
     )

@@ -131,11 +131,11 @@ def ema_nesterov(
     looking = leafwise(
         _init,
         _update,
-        hyperparams={"decay": decay, "beta": next_beta},
-        options={"accumulator_dtype": accumulator_dtype},
+        decay=decay,
+        beta=next_beta,
+        accumulator_dtype=accumulator_dtype,
         conclude=_look,
         init_tree_slots=_init_shared,
         evaluate=_behind,
-        name="ema_nesterov",
     )
     return chain(inner, looking)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.engine.rules import Child
 from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array, is_inexact
@@ -113,14 +113,7 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
     >>> [round(u.item(), 4) for u in updates.values()], state.slots["trace"].trace["float32"].shape
     ([0.8485, 1.1314], (2,))
     """
-    members = {"inner": inner}
     evaluate = _evaluate if reads_out(inner) else None
     return treewise(
-        _init,
-        _update,
-        members=members,
-        children=_inside,
-        evaluate=evaluate,
-        own_clock=inner.own_clock,
-        name=inner.name,
+        _init, _update, inner=inner, children=_inside, evaluate=evaluate, own_clock=inner.own_clock
     )

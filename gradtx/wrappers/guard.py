@@ -15,14 +15,14 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
+from gradtx.compose.choosing import attach, detach, keep_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, Interval, NonNegative, Numeric, Positive
 from gradtx.engine.rules import Child
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.maps import choose
-from gradtx.wrappers.choosing import attach, detach, keep_if
 
 Steps = Annotated[Numeric, Interval(1.0)]
 """A number of steps, 1 at least."""
@@ -241,11 +241,10 @@ def guard(
     return treewise(
         _init,
         _update,
-        hyperparams={name: value for name, value in given.items() if value is not None},
-        options={"finite": finite},
-        members={"inner": inner},
+        **{name: value for name, value in given.items() if value is not None},
+        finite=finite,
+        inner=inner,
         children=_inside,
         report=_report,
         own_clock=True,
-        name="guard",
     )

@@ -97,7 +97,5 @@ def hyperball(
     }
     return chain(
         inner,
-        matrixwise(
-            _init, _update, hyperparams={"learning_rate": learning_rate}, name="hyperball", **told
-        ),
+        matrixwise(_init, _update, learning_rate=learning_rate, **told),
     )

@@ -5,8 +5,8 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import PRECISE, Fraction, Params
 from gradtx.engine.rules import Child
@@ -165,14 +165,14 @@ def lookahead(
     return treewise(
         _init,
         _update,
-        hyperparams={"slow_step_size": slow_step_size},
-        options={"sync_period": sync_period, "reset_state": reset_state},
-        members={"fast_optimizer": fast_optimizer},
+        slow_step_size=slow_step_size,
+        sync_period=sync_period,
+        reset_state=reset_state,
+        fast_optimizer=fast_optimizer,
         needs_params=True,
         changes_structure=True,
         children=_inside,
         evaluate=_slow,
-        name="lookahead",
     )
 
 

@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
-from gradtx.compose.leafwise import leafwise, treewise
+from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import NonNegative, Precise
 from gradtx.engine.rules import Child
@@ -204,17 +205,16 @@ def mechanize(
     bet = leafwise(
         _init,
         _update,
-        hyperparams={"weight_decay": weight_decay, "eps": eps, "s_init": s_init},
-        options={"num_betas": num_betas},
+        weight_decay=weight_decay,
+        eps=eps,
+        s_init=s_init,
+        num_betas=num_betas,
         measure=_measure,
         conclude=_conclude,
         init_tree_slots=_init_shared,
         needs_params=True,
-        name="mechanic",
     )
     both = chain(
         base_optimizer=base_optimizer, mechanic=bet
     )  # a program of its own, whose raw gradient is what `mechanize` is given
-    return treewise(
-        _init_both, _update_both, members={"both": both}, children=_inside, name="mechanize"
-    )
+    return treewise(_init_both, _update_both, both=both, children=_inside)

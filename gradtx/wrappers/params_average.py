@@ -132,21 +132,17 @@ def params_average(
     run."""
     _check_whole("start", start)
     _check_whole("every", every)
-    hyperparams = {
-        "start": start,
-        "every": every,
-        **({} if horizon is None else {"horizon": horizon}),
-    }
     return leafwise(
         _init,
         _update,
-        hyperparams=hyperparams,
-        options={"accumulator_dtype": accumulator_dtype},
+        start=start,
+        every=every,
+        **{} if horizon is None else {"horizon": horizon},
+        accumulator_dtype=accumulator_dtype,
         conclude=_weigh,
         init_tree_slots=_init_shared,
         evaluate=_mean_of,
         needs_params=True,
-        name="params_average",
     )
 
 

@@ -86,13 +86,12 @@ def params_ema(
     Polyak and Juditsky 1992, SIAM Journal on Control and Optimization 30, for averaging; the warmup
     is that of TensorFlow's ExponentialMovingAverage.
     """
-    options = {"warmup": warmup, "accumulator_dtype": accumulator_dtype}
     return leafwise(
         _init,
         _update,
-        hyperparams={"decay": decay},
-        options=options,
+        decay=decay,
+        warmup=warmup,
+        accumulator_dtype=accumulator_dtype,
         evaluate=_average_of,
         needs_params=True,
-        name="params_ema",
     )

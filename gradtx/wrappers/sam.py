@@ -6,8 +6,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import leafwise, treewise
+from gradtx.compose.choosing import run_if
+from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import PRECISE, NonNegative
 from gradtx.engine.rules import Child
@@ -16,7 +18,6 @@ from gradtx.transforms.clipping import Square
 from gradtx.tree.arithmetic import abs_sq, sum_scalars
 from gradtx.tree.casts import float_copy
 from gradtx.tree.maps import choose, make_leaves, map_leaves
-from gradtx.wrappers.choosing import run_if
 from gradtx.wrappers.lookahead import check_period
 
 
@@ -232,29 +233,30 @@ def sam(
             f"sam: batch_axis_name = {batch_axis_name!r} has no meaning without opaque_mode=True: "
             "average the gradients before update, as for any optimizer"
         )
-    members = {"optimizer": optimizer, "adv_optimizer": adv_optimizer}
-    options: dict[str, Any] = {"sync_period": sync_period, "reset_state": reset_state}
     if not opaque_mode:
         return treewise(
             _init,
             _update,
-            options=options,
-            members=members,
+            sync_period=sync_period,
+            reset_state=reset_state,
+            optimizer=optimizer,
+            adv_optimizer=adv_optimizer,
             needs_params=True,
             children=_inside,
             evaluate=_evaluate,
-            name="sam",
         )
-    options["batch_axis_name"] = batch_axis_name
+
     return treewise(
         _init_opaque,
         _update_opaque,
-        options=options,
-        members=members,
+        sync_period=sync_period,
+        reset_state=reset_state,
+        optimizer=optimizer,
+        adv_optimizer=adv_optimizer,
+        batch_axis_name=batch_axis_name,
         extra=("grad_fn",),
         needs_params=True,
         children=_inside_opaque,
-        name="sam",
     )
 
 
@@ -315,12 +317,4 @@ def scale_by_asam(eps: NonNegative = 0.01) -> GradientTransformation:
 
     Kwon et al. 2021, arXiv 2102.11600, equation 7 and Algorithm 1, elementwise.
     """
-    return leafwise(
-        None,
-        _adapt,
-        hyperparams={"eps": eps},
-        measure=_measure,
-        conclude=_conclude,
-        needs_params=True,
-        name="scale_by_asam",
-    )
+    return leafwise(None, _adapt, eps=eps, measure=_measure, conclude=_conclude, needs_params=True)

@@ -146,13 +146,14 @@ def schedule_free(
     averaging = leafwise(
         _init,
         _update,
-        hyperparams={"learning_rate": ahead, "b1": b1, "weight_lr_power": weight_lr_power},
-        options={"state_dtype": state_dtype},
+        learning_rate=ahead,
+        b1=b1,
+        weight_lr_power=weight_lr_power,
+        state_dtype=state_dtype,
         conclude=_weigh,
         init_tree_slots=_init_shared,
         evaluate=_average_of,
         needs_params=True,
-        name="schedule_free",
     )
     return chain(base_optimizer, averaging)
 

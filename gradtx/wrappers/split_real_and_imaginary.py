@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.compose.treewise import treewise
 from gradtx.engine.rules import Child
 from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array, is_inexact, real_dtype
@@ -105,14 +105,7 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
     >>> tx.update({"w": jnp.array([3 - 0.5j])}, tx.init(params))[0]["w"].tolist()
     [(1-0.5j)]
     """
-    members = {"inner": inner}
     evaluate = _evaluate if reads_out(inner) else None
     return treewise(
-        _init,
-        _update,
-        members=members,
-        children=_inside,
-        evaluate=evaluate,
-        own_clock=inner.own_clock,
-        name=inner.name,
+        _init, _update, inner=inner, children=_inside, evaluate=evaluate, own_clock=inner.own_clock
     )

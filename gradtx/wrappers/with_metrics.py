@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.leafwise import treewise
+from gradtx.compose.choosing import attach, detach
 from gradtx.compose.transformation import (
     GradientTransformation,
     TransformationLike,
     as_transformation,
     definition,
 )
+from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import SelectionError
 from gradtx.definition.types import Decay
 from gradtx.engine.program import leaves_of
@@ -27,7 +28,6 @@ from gradtx.tree.arithmetic import sum_of_squares, sum_promoted
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import choose, map_leaves
-from gradtx.wrappers.choosing import attach, detach
 
 Groups = Sequence[tuple[Any, str]] | None
 NORMS = ("grad_norm", "param_norm", "update_norm")
@@ -192,12 +192,12 @@ def with_metrics(
     return treewise(
         _init,
         _update,
-        hyperparams={"decay": decay},
-        options={"groups": groups, "update_norm": update_norm},
-        members={"inner": inner},
+        decay=decay,
+        groups=groups,
+        update_norm=update_norm,
+        inner=inner,
         needs_params=True,
         children=_inside,
         report=_report,
         own_clock=as_transformation(inner).own_clock,
-        name="with_metrics",
     )
