@@ -37,7 +37,7 @@ accelerators: $(ACCELERATORS)/.test
 
 # A part of the tests under another Python, compiled as users do: make smoke PYTHON=python3.13 VENV=.venv-3.13
 smoke: $(VENV)/.test
-	XLA_FLAGS=--xla_force_host_platform_device_count=4 $(BIN)/python -m pytest -n $(WORKERS) tests/test_oracles.py tests/test_definition.py tests/test_select.py tests/test_interop.py tests/test_messages.py
+	XLA_FLAGS=--xla_force_host_platform_device_count=4 $(BIN)/python -m pytest -n $(WORKERS) tests/oracles/test_oracles.py tests/unit/definition tests/unit/compose/test_select.py tests/unit/interop/test_interop.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.all

@@ -8,7 +8,7 @@ from tests.methods.row import Method, everywhere, rate
 from tests.oracles import adam_family as ref
 from tests.oracles.compose import after, decay_weights, descend, each, proximal
 from tests.oracles.core import adam
-from tests.peer import optax
+from tests.support.peer import optax
 
 COMMON: dict[str, Any] = {"b1": 0.8, "b2": 0.95, "eps": 0.01, "eps_root": 0.02}
 """Numbers that leave no term of an equation too small to be seen."""

@@ -1,5 +1,5 @@
 """Methods that are evaluated at averages of the parameters; what they are evaluated at is compared
-in tests/test_eval_params.py.
+in tests/unit/training/test_eval_params.py.
 """
 
 from typing import Any

@@ -14,7 +14,7 @@ from tests.oracles.compose import (
     each,
     scale,
 )
-from tests.peer import optax
+from tests.support.peer import optax
 
 METHODS: dict[str, Method] = {
     # transforms

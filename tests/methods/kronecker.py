@@ -12,7 +12,7 @@ from tests.oracles import kronecker as ref
 from tests.oracles.compose import descend
 
 SPREADS = ("contained",)
-"""Every entry of a direction hangs on every entry of its matrix; tests/test_kronecker_methods.py
+"""Every entry of a direction hangs on every entry of its matrix; tests/unit/optimizers/test_kronecker_methods.py
 holds that nan goes no further. SOAP's first gradient makes no step, and the law looks at no other;
 that step of zeros times nan is spread by an orthogonal factor."""
 

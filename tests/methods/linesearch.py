@@ -10,7 +10,7 @@ import jax
 import gradtx
 from tests.methods.row import Method
 from tests.oracles import linesearch as ref
-from tests.peer import optax
+from tests.support.peer import optax
 
 
 def bump(center: Any, grads: Any, curvature: Any, params: Any) -> Any:

@@ -11,10 +11,10 @@ from tests.methods.row import Method, rate
 from tests.oracles import core
 from tests.oracles import muon as own
 from tests.oracles.compose import after, cautious, decay_weights, descend, each
-from tests.peer import optax
+from tests.support.peer import optax
 
 OWN = ("contained",)
-"""A nan spreads over its own matrix, by what the method is; to no other: tests/test_matrices.py."""
+"""A nan spreads over its own matrix, by what the method is; to no other: tests/unit/engine/test_matrices.py."""
 
 
 AMPLIFIED = 3e-5

@@ -8,7 +8,7 @@ import gradtx
 from tests.methods.row import Method, rate
 from tests.oracles import core, norms
 from tests.oracles.compose import after, cautious, decay_by_form, decay_weights, descend, each
-from tests.peer import optax
+from tests.support.peer import optax
 
 
 def power(count: Any, exponent: Any) -> Any:

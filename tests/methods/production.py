@@ -7,7 +7,7 @@ from tests.methods.row import Method, rate
 from tests.oracles import core as ref
 from tests.oracles import production as own
 from tests.oracles.compose import descend, each
-from tests.peer import optax
+from tests.support.peer import optax
 
 
 def growing(count: Any) -> Any:

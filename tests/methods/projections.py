@@ -8,7 +8,7 @@ from tests.methods.row import Method, rate
 from tests.oracles import core
 from tests.oracles import projections as own
 from tests.oracles.compose import descend, each
-from tests.peer import optax
+from tests.support.peer import optax
 
 contrib = optax.contrib
 

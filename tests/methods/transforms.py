@@ -7,7 +7,7 @@ from tests.methods.row import Method, flat, rate, uphill
 from tests.oracles import core
 from tests.oracles import transforms as ref
 from tests.oracles.compose import after, decay_weights, descend, each, scale
-from tests.peer import optax
+from tests.support.peer import optax
 
 beta3 = gradtx.half_life_schedule(0.8, 0.99, 10)
 groups = [(r".*", "all")]
@@ -93,7 +93,7 @@ METHODS: dict[str, Method] = {
         descend(each(ref.mars), rate, 0.05),
         copies=WRITES_FIRST,
     ),
-    # noise; a variance of 0 leaves what is certain, tests/test_transforms.py looks at the rest
+    # noise; a variance of 0 leaves what is certain, tests/unit/transforms/test_transforms.py looks at the rest
     "add_noise": Method(
         gradtx.add_noise(0.0, 0.55, key=3), each(core.identity), optax.add_noise(0.0, 0.55, key=3)
     ),

@@ -12,7 +12,7 @@ from tests.methods.row import Method, rate
 from tests.oracles import core as ref
 from tests.oracles import wrappers as own
 from tests.oracles.compose import after, decay_weights, descend, each, scale
-from tests.peer import optax
+from tests.support.peer import optax
 
 contrib = optax.contrib
 

@@ -1,7 +1,7 @@
 """Record how torch's optimizers move float64 parameters: python tests/traces/record_torch.py
 
 Needs torch 2.13, pytorch_optimizer 4.1 and NumPy; the tests need the recorded torch.npz alone. The
-parameters and gradients are those of tests/trees.py.
+parameters and gradients are those of tests/support/trees.py.
 """
 
 import pathlib

@@ -1,0 +1,151 @@
+"""Changes to rules on matrices, and to Muon and its kin, each of which a test must notice."""
+
+from tests.mutations.rows_methods import Mutation
+
+ORACLES = "tests/oracles/test_oracles.py tests/oracles/test_parity.py -k muon"
+MATRICES = "tests/unit/engine/test_matrices.py"
+LINALG = "tests/unit/linalg/test_linalg.py tests/unit/linalg/test_linalg_roots.py"
+
+MATRIX_RULES = [
+    Mutation(
+        "muon: momentum of this step",
+        "optimizers/muon.py",
+        "step, nesterov), Momentum(mu)",
+        "step, False), Momentum(mu)",
+        ORACLES,
+    ),
+    Mutation(
+        "muon: scale by inputs over outputs",
+        "optimizers/muon.py",
+        "max(1.0, fan_out / fan_in)",
+        "max(1.0, fan_in / fan_out)",
+        ORACLES,
+    ),
+    Mutation(
+        "muon: spectral scale turned over",
+        "optimizers/muon.py",
+        '"spectral": fan_out / fan_in',
+        '"spectral": fan_in / fan_out',
+        ORACLES,
+    ),
+    Mutation(
+        "muon: Adam decays as Muon",
+        "optimizers/muon.py",
+        "mu_dtype, adam_weight_decay,",
+        "mu_dtype, weight_decay,",
+        ORACLES,
+    ),
+    Mutation(
+        "normuon: means over outputs",
+        "optimizers/normuon.py",
+        "abs_sq(factor), axis=-2)",
+        "abs_sq(factor), axis=(-2, -1))[..., None]",
+        ORACLES,
+    ),
+    Mutation(
+        "normuon: length not kept",
+        "optimizers/normuon.py",
+        "* even * _ratio(factor, even)",
+        "* even",
+        ORACLES,
+    ),
+    Mutation(
+        "adamuon: without signs",
+        "optimizers/adamuon.py",
+        "orthogonalize(jnp.sign(grad)",
+        "orthogonalize((grad)",
+        ORACLES,
+    ),
+    Mutation(
+        "qk_clip: by the whole factor",
+        "optimizers/muon_clip.py",
+        "** exponent\n",
+        "** 1\n",
+        "tests/oracles/test_oracles.py -k clip",
+    ),
+    Mutation(
+        "hyperball: a radius that grows",
+        "wrappers/hyperball.py",
+        "radius * _unit(param - ",
+        "(param - ",
+        "tests/oracles/test_oracles.py -k hyperball",
+    ),
+    Mutation(
+        "matrices: inputs behind outputs",
+        "engine/matrix_layout.py",
+        '*axes["in"], *axes["out"])',
+        '*axes["out"], *axes["in"])',
+        MATRICES,
+    ),
+    Mutation(
+        "matrices: parts of an axis interleaved",
+        "engine/matrix_layout.py",
+        "cut.append(parts)",
+        "cut.insert(0, parts)",
+        MATRICES,
+    ),
+    Mutation(
+        "turns: all at the first step",
+        "engine/matrix_layout.py",
+        "load[turn] -= cost",
+        "pass",
+        MATRICES,
+    ),
+    Mutation(
+        "where_due: never due",
+        "compose/matrixwise.py",
+        "lax.cond(due, functools.partial(_made",
+        "lax.cond(due & False, functools.partial(_made",
+        MATRICES,
+    ),
+    Mutation(
+        "spread: shares in another order",
+        "engine/sharded.py",
+        "x[slice(*cut)], made), shared)",
+        "x[slice(*cut)][::-1], made), shared)",
+        MATRICES,
+    ),
+    Mutation("roles: heads are hidden", "tree/roles.py", '"a head": HEADS, ', "", MATRICES),
+    Mutation(
+        "newton_schulz: l stays 1",
+        "linalg/newton_schulz.py",
+        "_lead(coefficients[:step]) * z",
+        "z",
+        LINALG,
+    ),
+    Mutation(
+        "newton_schulz: R loses a factor",
+        "linalg/newton_schulz.py",
+        "r = a * half + z @ half",
+        "r = half + z @ half",
+        LINALG,
+    ),
+    Mutation(
+        "newton_schulz: X without l",
+        "linalg/newton_schulz.py",
+        "_lead(coefficients[start:stop]) * x +",
+        "x +",
+        LINALG,
+    ),
+    Mutation(
+        "orthogonalize: R divided once",
+        "linalg/orthogonalize.py",
+        "r * factor * factor.mT",
+        "r * factor",
+        LINALG,
+    ),
+    Mutation(
+        "orthogonalize: no margin",
+        "linalg/orthogonalize.py",
+        "margin * _norm(r, how)",
+        "_norm(r, how)",
+        LINALG,
+    ),
+    Mutation(
+        "decompositions: in another order",
+        "linalg/decompositions.py",
+        "*x.shape[-2:]))",
+        "*x.shape[-2:])[::-1])",
+        LINALG,
+    ),
+]

@@ -1,0 +1,142 @@
+"""The places of accumulate, guard, and of what leaves a step out, that tests/mutations breaks."""
+
+from tests.mutations.rows_methods import ORACLES, Mutation
+
+GUARD, ACCUMULATE = "wrappers/guard.py", "wrappers/accumulate.py"
+STATISTICS = "tests/unit/wrappers/test_guard.py -k statistics"
+
+MUTATIONS = [
+    Mutation(
+        "accumulate: a mean of k + 1",
+        ACCUMULATE,
+        "1 / jnp.where(usable, kept.weight, 1.0)",
+        "1 / (1 + jnp.where(usable, kept.weight, 1.0))",
+        ORACLES.format("accumulate"),
+    ),
+    Mutation(
+        "accumulate: the first is added to what was left",
+        ACCUMULATE,
+        "jnp.where(first, part, total + part)",
+        "total + part",
+        ORACLES.format("accumulate"),
+    ),
+    Mutation(
+        "accumulate: nothing times nan",
+        ACCUMULATE,
+        "jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))",
+        "weight * grad",
+        "tests/unit/wrappers/test_accumulate.py -k nothing",
+    ),
+    Mutation(
+        "accumulate: schedules at micro-steps",
+        ACCUMULATE,
+        "inner.update_slots(grads, old, params, kept.applied + 1, told)",
+        "inner.update_slots(grads, old, params, step, told)",
+        "tests/unit/wrappers/test_accumulate.py -k in_a_chain",
+    ),
+    Mutation(
+        "accumulate: updates of 0 in between",
+        ACCUMULATE,
+        "jnp.where(due, held, -jnp.zeros_like(held))",
+        "jnp.where(due, held, jnp.zeros_like(held))",
+        "tests/unit/wrappers/test_accumulate.py -k inf_acts",
+    ),
+    Mutation(
+        "accumulate: a narrow sum narrows the update",
+        ACCUMULATE,
+        "    in_place = _holds(total, updates)",
+        "    in_place = True",
+        "tests/unit/wrappers/test_accumulate.py -k dtype",
+    ),
+    Mutation(
+        "accumulate: the branches the other way round",
+        "wrappers/choosing.py",
+        "rocm=last, default=first)",
+        "rocm=last, default=last)",
+        "tests/unit/wrappers/test_guard.py -k copies_nothing",
+    ),
+    Mutation(
+        "accumulate: weights of zero make an update",
+        ACCUMULATE,
+        "due_now = due & usable",
+        "due_now = due",
+        "tests/unit/wrappers/test_accumulate.py -k sum_to_zero",
+    ),
+    Mutation(
+        "guard: a spike enters as it is",
+        GUARD,
+        "jnp.where(verdict.spike, _limit(kept, zscore), norm) - kept.mean",
+        "norm - kept.mean",
+        "tests/unit/wrappers/test_guard.py -k spike_enters",
+    ),
+    Mutation(
+        "guard: what is not finite enters",
+        GUARD,
+        "enters = jnp.isfinite(norm) & ~verdict.too_large",
+        "enters = ~verdict.too_large",
+        STATISTICS,
+    ),
+    Mutation(
+        "guard: what is too large enters",
+        GUARD,
+        "jnp.isfinite(norm) & ~verdict.too_large",
+        "jnp.isfinite(norm)",
+        STATISTICS,
+    ),
+    Mutation(
+        "guard: no room where norms are equal",
+        GUARD,
+        "0.01 * kept.mean",
+        "0.0",
+        "tests/unit/wrappers/test_guard.py -k hundredth",
+    ),
+    Mutation(
+        "guard: spikes before norms are known",
+        GUARD,
+        "known & (norm > _limit",
+        "(norm > _limit",
+        "tests/unit/wrappers/test_guard.py -k before_norms",
+    ),
+    Mutation(
+        "guard: the count goes on",
+        GUARD,
+        "applied=kept.applied + verdict.acts",
+        "applied=kept.applied + 1",
+        ORACLES.format("guard"),
+    ),
+    Mutation(
+        "guard: the updates of a bad step pass",
+        GUARD,
+        "return keep_if(asked, updates), beside",
+        "return updates, beside",
+        ORACLES.format("guard"),
+    ),
+    Mutation(
+        "guard: slots go on",
+        GUARD,
+        "kept.applied + 1, extra, asked)",
+        "kept.applied + 1, extra, acts)",
+        ORACLES.format("guard"),
+    ),
+    Mutation(
+        "leaving out: a slot that is an input goes on",
+        "engine/gate.py",
+        "if isinstance(variable, Literal) or variable not in old:",
+        "if False:",
+        "tests/unit/engine/test_leaving_out.py",
+    ),
+    Mutation(
+        "leaving out: one array as two slots",
+        "engine/gate.py",
+        "new in made and after.count(new) == 1",
+        "new in made",
+        "tests/unit/engine/test_leaving_out.py",
+    ),
+    Mutation(
+        "leaving out: shared scalars go on",
+        "engine/lifter.py",
+        "return told, choose(acts, new, shared)",
+        "return told, new",
+        "tests/unit/engine/test_leaving_out.py -k table",
+    ),
+]

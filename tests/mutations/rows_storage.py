@@ -1,0 +1,120 @@
+"""The places of codecs, of stochastic rounding, and of what carries them, that tests/mutations
+breaks.
+"""
+
+from tests.mutations.rows_methods import Mutation
+
+CODECS, STORED, MASTER = (
+    "tests/unit/storage/test_codecs.py",
+    "tests/unit/storage/test_stored.py",
+    "tests/unit/storage/test_master_weights.py",
+)
+BLOCKS, ROUNDING = "storage/blockwise.py", "tree/rounding.py"
+
+STORAGE = [
+    Mutation(
+        "storage: scales rounded down",
+        BLOCKS,
+        "+ np.uint32(0xFFFF)) & HIGH_HALF",
+        ") & HIGH_HALF",
+        f"{CODECS} -k reference",
+    ),
+    Mutation(
+        "storage: small squares become 0",
+        BLOCKS,
+        "jnp.where(root > 0, jnp.maximum(codes, 1), codes)",
+        "codes",
+        f"{CODECS} -k lost",
+    ),
+    Mutation(
+        "storage: a map without its factor 2",
+        BLOCKS,
+        "(2 * levels * ratio / (1 + ratio))",
+        "(levels * ratio)",
+        f"{CODECS} -k group",
+    ),
+    Mutation(
+        "storage: half a code too low",
+        BLOCKS,
+        "np.float32(0.5) if random is None",
+        "np.float32(0.0) if random is None",
+        f"{CODECS} -k group",
+    ),
+    Mutation(
+        "rounding: 15 random bits",
+        ROUNDING,
+        "word & np.uint32(0xFFFF)",
+        "word & np.uint32(0x7FFF)",
+        f"{CODECS} -k mean",
+    ),
+    Mutation(
+        "rounding: the same bits at every step",
+        ROUNDING,
+        "jnp.asarray(step).astype(jnp.uint32) * GOLDEN",
+        "0 * GOLDEN",
+        f"{CODECS} -k random",
+    ),
+    Mutation(
+        "rounding: nan carries over",
+        ROUNDING,
+        "jnp.where(jnp.isnan(x), jnp.zeros_like(up), up)",
+        "up",
+        f"{CODECS} -k nan_becomes",
+    ),
+    Mutation(
+        "rounding: positions of a tile without its origin",
+        ROUNDING,
+        "along if offsets is None else along +",
+        "along if True else along +",
+        STORED,
+    ),
+    Mutation(
+        "storage: squares as first moments",
+        "storage/policy.py",
+        "codec.decode(kept, shape, square=self.marks(kind, name) == SQUARES",
+        "codec.decode(kept, shape, square=False",
+        STORED,
+    ),
+    Mutation(
+        "lifter: the update sees what is not kept",
+        "engine/lifter.py",
+        "None if one is None else in_place_of",
+        "None if True else in_place_of",
+        STORED,
+    ),
+    Mutation(
+        "storage: a step left out is encoded again",
+        "engine/lifter.py",
+        "kept = jax.tree.map(functools.partial(jnp.where, acts), kept, old)",
+        "pass",
+        STORED,
+    ),
+    Mutation(
+        "tiles: a norm of a tile",
+        "storage/elementwise.py",
+        "return equation.primitive.name in ELEMENTWISE",
+        "return True",
+        STORED,
+    ),
+    Mutation(
+        "master: low halves to even",
+        "storage/master_weights.py",
+        "word + np.uint32(0x8000)",
+        "word",
+        MASTER,
+    ),
+    Mutation(
+        "master: stored in fewer bits",
+        "storage/master_weights.py",
+        "rest: Annotated[Any, PRECISE]",
+        "rest: Any",
+        MASTER,
+    ),
+    Mutation(
+        "master: bits of a nan at 0",
+        "storage/master_weights.py",
+        "jnp.maximum(rest, 0)",
+        "rest",
+        MASTER,
+    ),
+]
