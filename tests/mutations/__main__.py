@@ -31,7 +31,8 @@ def outcome(mutation: Mutation, folder: pathlib.Path) -> str:
     text = path.read_text()
     if text.count(mutation.old) != 1:
         raise SystemExit(
-            f"{mutation.what}: {mutation.old!r} stands {text.count(mutation.old)} times in {mutation.file}; mend the row"
+            f"{mutation.what}: {mutation.old!r} stands {text.count(mutation.old)} times "
+            f"in {mutation.file}; mend the row"
         )
     path.write_text(text.replace(mutation.old, mutation.new))
     command = [

@@ -21,7 +21,9 @@ COUNTS = np.array(
 
 
 class Case(NamedTuple):
-    """A schedule as a call by name, so that gradtx, Optax and the oracle can each make their own."""
+    """A schedule as a call by name, so that gradtx, Optax and the oracle can each make their
+    own.
+    """
 
     name: str
     kwargs: Mapping[str, Any]

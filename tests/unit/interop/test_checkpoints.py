@@ -203,17 +203,20 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "renamed": (
         changed(head=None, heads=jnp.ones(1)),
         W,
-        f"there is no 'head', and 'heads' is not wanted. {FIT}; if 'heads' is meant for it, rename the entry of the flat dict",
+        f"there is no 'head', and 'heads' is not wanted. {FIT}; if 'heads' is meant for "
+        "it, rename the entry of the flat dict",
     ),
     "shape": (
         changed(dense__kernel=jnp.ones((3, 2))),
         W,
-        "entry 'dense/kernel' has shape (3, 2), wanted is (2, 3): this state was made for other parameters",
+        "entry 'dense/kernel' has shape (3, 2), wanted is (2, 3): this state was made "
+        "for other parameters",
     ),
     "dtype": (
         changed(head=jnp.ones(3)),
         W,
-        "entry 'head' is f32[3], wanted is bf16[3]: cast the entry of the flat dict, or make `like` with that dtype",
+        "entry 'head' is f32[3], wanted is bf16[3]: cast the entry of the flat dict, or "
+        "make `like` with that dtype",
     ),
     "number": ({"n": np.float32(1.5)}, {"n": 3}, "entry 'n' is f32[], wanted is a Python int"),
     "key": (
@@ -277,7 +280,8 @@ def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
     gradtx.save(tmp_path / "key", {"key": jax.random.key(0, impl="rbg")})
     with pytest.raises(
         StateError,
-        match=r"entry 'key' is a random key key<rbg>, wanted is key<urbg>\[\]: make `like` as the saved tree",
+        match=r"entry 'key' is a random key key<rbg>, wanted is key<urbg>\[\]: make `like` as "
+        r"the saved tree",
     ):
         gradtx.load(tmp_path / "key", {"key": jax.random.key(0, impl="unsafe_rbg")})
 

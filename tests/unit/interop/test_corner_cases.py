@@ -95,7 +95,9 @@ def test_curvature_of_a_global_norm_is_that_of_its_square_at_entries_of_zero_too
 
 
 def test_the_second_moment_of_bfloat16_parameters_is_float32() -> None:
-    """In bfloat16 a change of 0.1 % is less than half a unit, so nu would not follow the gradients."""
+    """In bfloat16 a change of 0.1 % is less than half a unit, so nu would not follow the
+    gradients.
+    """
     params = jnp.ones(2, jnp.bfloat16)
     assert all(
         leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradtx.adam(0.1).init(params).slots)

@@ -242,7 +242,9 @@ def test_gradients_are_those_of_the_polar_factor() -> None:
 def test_flops_are_those_of_the_formula_and_the_cheaper_form_is_taken(
     rows: int, columns: int
 ) -> None:
-    """(20 α + 10) n³ and (8 α + 28) n³ for five steps, and what is not a product: n² a few times."""
+    """(20 α + 10) n³ and (8 α + 28) n³ for five steps, and what is not a product: n² a few
+    times.
+    """
     small, ratio = min(rows, columns), max(rows, columns) / min(rows, columns)
     flops = {}
     for form in ("plain", "gram", "auto"):

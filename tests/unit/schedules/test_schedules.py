@@ -408,7 +408,9 @@ def test_growth_saturates_before_infinity() -> None:
 
 
 def test_single_precision_loses_nothing_at_the_ends_of_a_long_run() -> None:
-    """1 − (1 − p) at one in a million has lost two digits of seven; both weights are kept instead."""
+    """1 − (1 − p) at one in a million has lost two digits of seven; both weights are kept
+    instead.
+    """
     long = 1_000_000
     assert float(gradtx.linear_schedule(0.0, 1.0, long)(1)) == pytest.approx(1e-6, rel=2e-7)
     assert float(gradtx.linear_schedule(1.0, 0.0, long)(long - 1)) == pytest.approx(1e-6, rel=2e-7)
@@ -455,7 +457,8 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: gradtx.warmup_stable_decay_schedule(0.0, 1.0, 1, 1, 1, shape="exp"),
-        "warmup_stable_decay_schedule: shape is 'exp', which is unknown; choose one of 'linear', 'cosine', '1-sqrt'",
+        "warmup_stable_decay_schedule: shape is 'exp', which is unknown; choose one of "
+        "'linear', 'cosine', '1-sqrt'",
     ),
     (
         lambda: gradtx.cosine_decay_schedule(1.0, 0),
@@ -475,7 +478,8 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: gradtx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 10),
-        "warmup_steps = 10 leave nothing of decay_steps = 10, which counts the warmup too; give decay_steps > warmup_steps",
+        "warmup_steps = 10 leave nothing of decay_steps = 10, which counts the warmup "
+        "too; give decay_steps > warmup_steps",
     ),
     (
         lambda: gradtx.sgdr_schedule([{**cycle, "decay_steps": 2}]),

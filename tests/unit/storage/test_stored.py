@@ -547,7 +547,8 @@ ERRORS: dict[str, tuple[Any, str]] = {
         lambda: gradtx.stored(gradtx.accumulate(gradtx.sgd(0.1), 2), total="int4").init(
             {"w": jnp.ones(SHAPE)}
         ),
-        "stored: total = 'int4' cannot keep what accumulate has, which is a tree; take 'int8' or a codec of 16 bits",
+        "stored: total = 'int4' cannot keep what accumulate has, which is a tree; take "
+        "'int8' or a codec of 16 bits",
     ),
     "foreign": (
         lambda: gradtx.stored(

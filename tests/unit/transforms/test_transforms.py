@@ -124,7 +124,8 @@ def test_named_chain() -> None:
         gradtx.named_chain(("x", gradtx.scale(1.0)), ("x", gradtx.scale(2.0)))
     with pytest.raises(
         GradtxError,
-        match=r"named_chain: argument 0 is scale\(step_size=1.0\); give pairs of a name and a transformation",
+        match=r"named_chain: argument 0 is scale\(step_size=1.0\); give pairs of a name and a "
+        r"transformation",
     ):
         gradtx.named_chain(gradtx.scale(1.0))  # pyright: ignore[reportArgumentType]
 
@@ -291,7 +292,9 @@ def first(updates: Any) -> Any:
 
 
 def test_averages_of_measures_by_hand() -> None:
-    """Norms 5, 10, 0 with β = 0.5, corrected: 5, (0.25·5 + 0.5·10)/0.75, (0.125·5 + 0.25·10)/0.875."""
+    """Norms 5, 10, 0 with β = 0.5, corrected: 5, (0.25·5 + 0.5·10)/0.75, (0.125·5 +
+    0.25·10)/0.875.
+    """
     tx = gradtx.measure_with_ema(gradtx.global_norm, 0.5, accumulator_dtype=jnp.float16)
     state, found = tx.init(jnp.zeros(2)), []
     for size in (1.0, 2.0, 0.0):
@@ -318,7 +321,8 @@ def test_what_is_no_measure_is_refused_by_name() -> None:
     for wrong, shown in ((3, "3"), (gradtx.trace(0.9), r"trace\(decay=0.9\)")):
         with pytest.raises(
             GradtxError,
-            match=rf"monitor: norm is {shown}, which is no measure; give a function of the updates, or measure_with",
+            match=rf"monitor: norm is {shown}, which is no measure; give a function of the "
+            r"updates, or measure_with",
         ):
             gradtx.monitor({"norm": wrong})
 
@@ -363,7 +367,8 @@ def test_periodic_update_takes_the_new_when_it_is_due() -> None:
     [
         (
             {"a": W["a"]},
-            "incremental_update: the new and the old tensors differ in structure: 'b' is only in the old",
+            "incremental_update: the new and the old tensors differ in structure: 'b' is "
+            "only in the old",
         ),
         (
             {**W, "b": jnp.ones(3)},

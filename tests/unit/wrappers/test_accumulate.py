@@ -204,7 +204,8 @@ def test_weights_that_sum_to_zero() -> None:
     tx = gradtx.accumulate(gradtx.trace(0.5), 2)
     with pytest.raises(
         HyperparamError,
-        match=r"^accumulate: the weights of the last 2 micro-batches sum to 0, so they have no mean: "
+        match=r"^accumulate: the weights of the last 2 micro-batches sum to 0, so they have no "
+        r"mean: "
         r"give each micro-batch a weight > 0, or leave those out that hold nothing$",
     ):
         weighed(tx, [1.0, 2.0], [0, 0])
@@ -220,13 +221,15 @@ def test_weights_that_sum_to_zero() -> None:
     [
         (
             -1.0,
-            r"^accumulate: weight = -1\.0 is outside its range \[0, inf\): give how much the micro-batch counts$",
+            r"^accumulate: weight = -1\.0 is outside its range \[0, inf\): give how much "
+            r"the micro-batch counts$",
         ),
         (np.nan, r"^accumulate: weight = nan is outside its range"),
         (np.inf, r"^accumulate: weight = inf is outside its range"),
         (
             np.ones(3),
-            r"^accumulate: weight= has shape \(3,\): give one number for the micro-batch, such as its tokens$",
+            r"^accumulate: weight= has shape \(3,\): give one number for the "
+            r"micro-batch, such as its tokens$",
         ),
     ],
 )
@@ -300,7 +303,9 @@ def test_low_precision_is_summed_in_float32() -> None:
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_dtype_of_the_sum_may_be_chosen(jit: bool) -> None:
-    """A narrow sum does not make the update narrow: it cannot stand in the place of the sum then."""
+    """A narrow sum does not make the update narrow: it cannot stand in the place of the sum
+    then.
+    """
     tx = gradtx.accumulate(gradtx.scale(jnp.float32(1 / 3)), 2, accumulator_dtype=jnp.bfloat16)
     state, update = tx.init(ONE), jax.jit(tx.update) if jit else tx.update
     assert state.slots["accumulate"].total.dtype == jnp.bfloat16

@@ -178,7 +178,8 @@ def sharp(period: Any) -> Any:
 def test_periods_are_whole_numbers(name: str, make: Any, period: Any) -> None:
     with pytest.raises(
         HyperparamError,
-        match=rf"{name}: sync_period = {period!r} is no number of steps; give a whole number from 1 on",
+        match=rf"{name}: sync_period = {period!r} is no number of steps; give a whole number "
+        r"from 1 on",
     ):
         make(period)
 
@@ -316,7 +317,10 @@ def test_conditions_may_see_the_extra_arguments(name: str) -> None:
 
 def test_a_wrapper_around_itself_is_refused_by_name() -> None:
     twice = gradtx.apply_if_finite(gradtx.apply_if_finite(gradtx.sgd(0.1), 1), 2)
-    message = r"^apply_if_finite directly around another apply_if_finite: .* wrappers between; put the inner one in a chain$"
+    message = (
+        r"^apply_if_finite directly around another apply_if_finite: .* wrappers between; put "
+        r"the inner one in a chain$"
+    )
     with pytest.raises(GradtxError, match=message):
         twice.init(ONE)
     with pytest.raises(GradtxError, match=message):
