@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from tests.support.following import updates_of
 from tests.support.peer import optax
 
 
@@ -18,15 +19,6 @@ def after_steps(tx: Any, grads: Any, params: Any, steps: int = 1) -> Any:
         updates, state = tx.update(grads, state, params)
         params = gradtx.apply_updates(params, updates)
     return params
-
-
-def updates_of(tx: Any, grads: list[Any], params: Any) -> list[Any]:
-    """The updates of some steps, parameters held fast."""
-    state, seen = tx.init(params), []
-    for grad in grads:
-        updates, state = tx.update(grad, state, params)
-        seen.append(updates)
-    return seen
 
 
 @pytest.mark.parametrize(

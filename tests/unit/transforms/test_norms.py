@@ -11,20 +11,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 import gradtx
 from gradtx.definition.errors import HyperparamError, StateError, StructureError
 from gradtx.transforms.factoring import Factored, factored_axes, init_factored
+from tests.support.following import updates_of
 from tests.support.peer import optax
 from tests.support.trees import deviation, follow
 
 GENERATOR = np.random.default_rng(0)
 WEIGHT, GRAD = (jnp.asarray(GENERATOR.normal(size=(3, 4)), jnp.float32) for _ in range(2))
-
-
-def updates_of(tx: Any, grads: list[Any], params: Any) -> list[Any]:
-    """The updates of some steps, parameters held fast."""
-    state, seen = tx.init(params), []
-    for grad in grads:
-        updates, state = tx.update(grad, state, params)
-        seen.append(updates)
-    return seen
 
 
 # adafactor
