@@ -1,4 +1,6 @@
-"""Every method of the table on TPU and GPU: a donated step copies nothing and reuses every buffer."""
+"""Every method of the table on TPU and GPU: a donated step copies nothing and reuses every
+buffer.
+"""
 
 import functools
 import re

@@ -66,7 +66,8 @@ def test_donated_step(platform: str, name: str):
     """
     found, text = compiled(platform, name)
     print(
-        f"\n{platform}, {name}: {found}, temporaries {found.temp_bytes / BYTES:.2e} of the parameters"
+        f"\n{platform}, {name}: {found}, temporaries {found.temp_bytes / BYTES:.2e} of "
+        "the parameters"
     )
     assert not large_copies(text)
     assert found.temp_bytes <= (

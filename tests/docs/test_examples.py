@@ -95,8 +95,8 @@ def test_demo_names_what_is_not_installed(script: Path, module: str, package: st
     assert run.returncode == 1
     assert run.stdout == ""
     assert (
-        run.stderr
-        == f"examples/{script.name} needs {package}: install it with pip install 'gradtx[examples]'.\n"
+        run.stderr == f"examples/{script.name} needs {package}: install it with pip install "
+        "'gradtx[examples]'.\n"
     )
 
 

@@ -101,7 +101,10 @@ def code_lines(function: ast.FunctionDef) -> int:
 
 
 def test_no_import_of_chex_or_optax() -> None:
-    code = "import sys, gradtx; print([name for name in ('chex', 'optax', 'torch', 'matplotlib', 'scipy.stats') if name in sys.modules])"
+    code = (
+        "import sys, gradtx; print([name for name in ('chex', 'optax', 'torch', "
+        "'matplotlib', 'scipy.stats') if name in sys.modules])"
+    )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -27,7 +27,7 @@ ELSEWHERE += ("numerics", "linear_algebra", "utils")
 
 WITHOUT = {
     "ShouldSkipUpdateFunction": "a type of Optax's for a function that MultiSteps takes",
-    "inject_stateful_hyperparams": "a schedule is a function of the count; what follows other values is a transformation",
+    "inject_stateful_hyperparams": "what follows other values than the count is a transformation",
     "WrappedSchedule": "the same",
     "StatefulSchedule": "the same",
     "TransformInitFn": "a type of Optax's for its closures",
@@ -40,7 +40,9 @@ WITHOUT = {
 
 
 def names() -> dict[str, Any]:
-    """What Optax's modules give that makes, or belongs to, gradient transformations and schedules."""
+    """What Optax's modules give that makes, or belongs to, gradient transformations and
+    schedules.
+    """
     found: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

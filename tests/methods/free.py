@@ -107,7 +107,8 @@ METHODS: dict[str, Method] = {
         penalized(ref.dowg, eta=0.7, first=0.1, eps=1e-2),
         contrib.dowg(0.7, 0.1, 1e-2, weight_decay=0.1),
     ),
-    # Beside Optax in tests/unit/optimizers/test_free.py: Optax's makes a scalar an array of one entry.
+    # Beside Optax in tests/unit/optimizers/test_free.py: Optax's makes a scalar an array of one
+    # entry.
     "scale_by_distance_over_gradients": Method(
         gradtx.scale_by_distance_over_gradients(0.1, 1e-2, global_scale=-0.5),
         functools.partial(ref.distance_over_gradients, reps_rel=0.1, eps=1e-2, scale=-0.5),

@@ -12,9 +12,9 @@ from tests.oracles import kronecker as ref
 from tests.oracles.compose import descend
 
 SPREADS = ("contained",)
-"""Every entry of a direction hangs on every entry of its matrix; tests/unit/optimizers/test_kronecker_methods.py
-holds that nan goes no further. SOAP's first gradient makes no step, and the law looks at no other;
-that step of zeros times nan is spread by an orthogonal factor."""
+"""Every entry of a direction hangs on every entry of its matrix; test_kronecker_methods.py holds
+that nan goes no further. SOAP's first gradient makes no step, and the law looks at no other; that
+step of zeros times nan is spread by an orthogonal factor."""
 
 
 def soap(every: int = 3, b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, **more: Any) -> Any:

@@ -14,7 +14,9 @@ from tests.oracles.compose import after, cautious, decay_weights, descend, each
 from tests.support.peer import optax
 
 OWN = ("contained",)
-"""A nan spreads over its own matrix, by what the method is; to no other: tests/unit/engine/test_matrices.py."""
+"""A nan spreads over its own matrix, by what the method is; to no other:
+tests/unit/engine/test_matrices.py.
+"""
 
 
 AMPLIFIED = 3e-5

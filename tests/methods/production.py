@@ -1,4 +1,6 @@
-"""What holds a training together: one update of several micro-batches, and steps that are left out."""
+"""What holds a training together: one update of several micro-batches, and steps that are left
+out.
+"""
 
 from typing import Any
 

@@ -12,7 +12,10 @@ from tests.support.peer import optax
 beta3 = gradtx.half_life_schedule(0.8, 0.99, 10)
 groups = [(r".*", "all")]
 
-WRITES_FIRST = "the first of two kernels, for the norm, writes the gradient that is kept, and the second still needs the one before"
+WRITES_FIRST = (
+    "the first of two kernels, for the norm, writes the gradient that is kept, and the "
+    "second still needs the one before"
+)
 
 METHODS: dict[str, Method] = {
     # optimizers
@@ -93,7 +96,8 @@ METHODS: dict[str, Method] = {
         descend(each(ref.mars), rate, 0.05),
         copies=WRITES_FIRST,
     ),
-    # noise; a variance of 0 leaves what is certain, tests/unit/transforms/test_transforms.py looks at the rest
+    # noise; a variance of 0 leaves what is certain, tests/unit/transforms/test_transforms.py
+    # looks at the rest
     "add_noise": Method(
         gradtx.add_noise(0.0, 0.55, key=3), each(core.identity), optax.add_noise(0.0, 0.55, key=3)
     ),

@@ -1,4 +1,6 @@
-"""Wrappers that watch, or scale, what goes through them: the numbers are those of what is inside."""
+"""Wrappers that watch, or scale, what goes through them: the numbers are those of what is
+inside.
+"""
 
 import gradtx
 from tests.methods.row import Method, rate

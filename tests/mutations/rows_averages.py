@@ -2,7 +2,7 @@
 hyperparameters in wrappers.
 """
 
-from tests.mutations.rows_methods import ORACLES, Mutation
+from tests.mutations.row import ORACLES, Mutation
 
 AVERAGES = [
     Mutation(

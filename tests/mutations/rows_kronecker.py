@@ -1,6 +1,6 @@
 """The places of SOAP, Shampoo and their kin that tests/mutations breaks."""
 
-from tests.mutations.rows_methods import ORACLES, Mutation
+from tests.mutations.row import ORACLES, Mutation
 
 BASES, METHODS = "transforms/eigenbases.py", "tests/unit/optimizers/test_kronecker_methods.py"
 

@@ -1,6 +1,6 @@
 """Changes to rules on matrices, and to Muon and its kin, each of which a test must notice."""
 
-from tests.mutations.rows_methods import Mutation
+from tests.mutations.row import Mutation
 
 ORACLES = "tests/oracles/test_oracles.py tests/oracles/test_parity.py -k muon"
 MATRICES = "tests/unit/engine/test_matrices.py"

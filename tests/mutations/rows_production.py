@@ -1,6 +1,6 @@
 """The places of accumulate, guard, and of what leaves a step out, that tests/mutations breaks."""
 
-from tests.mutations.rows_methods import ORACLES, Mutation
+from tests.mutations.row import ORACLES, Mutation
 
 GUARD, ACCUMULATE = "wrappers/guard.py", "wrappers/accumulate.py"
 STATISTICS = "tests/unit/wrappers/test_guard.py -k statistics"

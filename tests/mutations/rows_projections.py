@@ -1,6 +1,6 @@
 """Changes to PSGD Kron, GaLore, Dion and Scion, each of which a test must notice."""
 
-from tests.mutations.rows_methods import Mutation
+from tests.mutations.row import Mutation
 
 METHODS = "tests/unit/optimizers/test_projection_methods.py"
 PSGD, GALORE, DION, SCION = (

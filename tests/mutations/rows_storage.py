@@ -2,7 +2,7 @@
 breaks.
 """
 
-from tests.mutations.rows_methods import Mutation
+from tests.mutations.row import Mutation
 
 CODECS, STORED, MASTER = (
     "tests/unit/storage/test_codecs.py",

@@ -1,4 +1,6 @@
-"""Float64 references of Adam's relatives, written from the papers; nothing of gradtx is imported."""
+"""Float64 references of Adam's relatives, written from the papers; nothing of gradtx is
+imported.
+"""
 
 import numpy as np
 
@@ -96,7 +98,9 @@ def novograd(g, w, memory, t, b1=0.9, b2=0.25, eps=1e-8, eps_root=0.0, weight_de
 
 
 def adan(g, w, memory, t, b1=0.98, b2=0.92, b3=0.99, eps=1e-8, eps_root=0.0, c=None):
-    """Xie et al. 2022, Algorithm 1, each beta as 1 - beta; Optax weighs differences by c = 1 - b2."""
+    """Xie et al. 2022, Algorithm 1, each beta as 1 - beta; Optax weighs differences by c = 1 -
+    b2.
+    """
     c = b2 if c is None else c
     d = g - memory.get("g", g)
     memory["g"] = g

@@ -35,7 +35,9 @@ def _swa(g, w, memory, t, start, every, horizon):
 
 
 def ema_nesterov(base, decay, beta):
-    """Yau et al. 2026, theta and m both kept: theta' = A(theta + b_t m), m = ema(theta' - theta)."""
+    """Yau et al. 2026, theta and m both kept: theta' = A(theta + b_t m), m = ema(theta' -
+    theta).
+    """
     return functools.partial(_ema_nesterov, base, decay, beta)
 
 

@@ -130,7 +130,8 @@ TABLE = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-"""Amsel et al. 2025, Polar Express: five steps, cushion and safety 0.02, as printed in public code."""
+"""Amsel et al. 2025, Polar Express: five steps, cushion and safety 0.02, as printed in public code.
+"""
 
 
 def orthogonal_factor(u, wanted):

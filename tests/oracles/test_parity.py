@@ -16,7 +16,8 @@ def test_every_optimizer_is_in_the_table() -> None:
 
 
 WITHOUT: set[str] = set()
-"""Optimizers that do not follow gradients given beforehand, and are compared in tests of their own."""
+"""Optimizers that do not follow gradients given beforehand, and are compared in tests of their own.
+"""
 
 
 @pytest.mark.parametrize("name", optimizers())

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optax
+import pytest
 from hypothesis import strategies as st
 
 import gradtx
@@ -21,7 +22,9 @@ COUNTS = np.array(
 
 
 class Case(NamedTuple):
-    """A schedule as a call by name, so that gradtx, Optax and the oracle can each make their own."""
+    """A schedule as a call by name, so that gradtx, Optax and the oracle can each make their
+    own.
+    """
 
     name: str
     kwargs: Mapping[str, Any]
@@ -295,3 +298,9 @@ STRATEGIES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
     "sgdr_schedule": {"cosine_kwargs": st.tuples(cosines, cosines).map(list)},
 }
+
+
+cases = pytest.mark.parametrize("item", CASES, ids=str)
+
+
+each = pytest.mark.parametrize("item", EACH, ids=lambda item: item.name)

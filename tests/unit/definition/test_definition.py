@@ -26,7 +26,8 @@ def test_repr_reads_like_the_call() -> None:
         last=gradtx.sgd(rate),
     )
     assert repr(tx) == (
-        "chain(clip_by_global_norm(max_norm=1.0), adamw(learning_rate=0.001, weight_decay=0.1, mask='kernel$'), "
+        "chain(clip_by_global_norm(max_norm=1.0), adamw(learning_rate=0.001, "
+        "weight_decay=0.1, mask='kernel$'), "
         "last=sgd(learning_rate=function_schedule(function=rate)))"
     )
     assert repr(gradtx.sgd(jnp.ones(3))) == "sgd(learning_rate=f32[3])"
@@ -64,7 +65,8 @@ def test_equality_and_hash_are_by_value() -> None:
     assert gradtx.sgd(jnp.ones(2)) == gradtx.sgd(jnp.ones(2)) != gradtx.sgd(jnp.zeros(2))
     with pytest.raises(
         TypeError,
-        match=r"sgd\(learning_rate=f32\[2\]\) holds arrays, so it cannot be hashed; give it Python numbers",
+        match=r"sgd\(learning_rate=f32\[2\]\) holds arrays, so it cannot be hashed; give it "
+        r"Python numbers",
     ):
         hash(gradtx.sgd(jnp.ones(2)))
 

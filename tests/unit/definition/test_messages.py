@@ -41,7 +41,8 @@ CASES = {
     "gradients lack a leaf": (
         lambda: update(ADAMW, without("head")),
         StructureError,
-        "the gradients and the parameters differ in structure: 'head/kernel' is only in the parameters",
+        "the gradients and the parameters differ in structure: 'head/kernel' is only in "
+        "the parameters",
     ),
     "gradients have one more leaf": (
         lambda: update(ADAMW, {**PARAMS, "extra": jnp.ones(1)}),
@@ -63,17 +64,20 @@ CASES = {
     "mask matches nothing": (
         lambda: gradtx.adamw(1e-3, mask="kernl$").init(PARAMS),
         SelectionError,
-        "masked(add_decayed_weights): 'kernl$' matches none of the 3 leaves; nearest: 'head/kernel', 'dense/kernel'",
+        "masked(add_decayed_weights): 'kernl$' matches none of the 3 leaves; nearest: "
+        "'head/kernel', 'dense/kernel'",
     ),
     "mask of another structure": (
         lambda: gradtx.masked(gradtx.scale(1.0), {"dense": True, "tail": False}).init(PARAMS),
         SelectionError,
-        "masked(scale): the tree {'dense': True, 'tail': False} does not fit the parameters: they have nothing at 'tail'",
+        "masked(scale): the tree {'dense': True, 'tail': False} does not fit the "
+        "parameters: they have nothing at 'tail'",
     ),
     "mask is no bool": (
         lambda: gradtx.masked(gradtx.sgd(0.1), 3).init(PARAMS),
         SelectionError,
-        "masked(sgd): the answer at 'dense/bias' is 3, which is no bool; give a regex, a predicate or bools",
+        "masked(sgd): the answer at 'dense/bias' is 3, which is no bool; give a regex, a "
+        "predicate or bools",
     ),
     "mask is no regular expression": (
         lambda: gradtx.masked(gradtx.scale(1.0), "(bias").init(PARAMS),
@@ -92,12 +96,14 @@ CASES = {
             {"a": gradtx.sgd(0.1), "b": gradtx.adam(0.1)}, [(".*", "b"), ("bias", "a"), (".*", "b")]
         ).init(PARAMS),
         SelectionError,
-        "partition: rule 2, ('bias', 'a'), claims nothing: earlier rules claim every leaf that it matches",
+        "partition: rule 2, ('bias', 'a'), claims nothing: earlier rules claim every "
+        "leaf that it matches",
     ),
     "leaf that no rule claims": (
         lambda: gradtx.partition({"a": gradtx.sgd(0.1)}, [("kernel$", "a")]).init(PARAMS),
         SelectionError,
-        "partition: no rule claims 'dense/bias'; rules are tried in order and the first match wins, so end with ('.*', group)",
+        "partition: no rule claims 'dense/bias'; rules are tried in order and the first "
+        "match wins, so end with ('.*', group)",
     ),
     "label of no group": (
         lambda: gradtx.partition({"a": gradtx.sgd(0.1)}, {"dense": "a", "head": "c"}).init(PARAMS),
@@ -107,12 +113,14 @@ CASES = {
     "unknown name in replace": (
         lambda: gradtx.replace(ADAMW, lr=0.1),
         HyperparamError,
-        "'lr' is no hyperparameter; chain has the hyperparameters max_norm, learning_rate, b1, b2, eps, eps_root, weight_decay",
+        "'lr' is no hyperparameter; chain has the hyperparameters max_norm, "
+        "learning_rate, b1, b2, eps, eps_root, weight_decay",
     ),
     "ambiguous name in replace": (
         lambda: gradtx.replace(gradtx.chain(gradtx.trace(0.9), gradtx.ema(0.9)), decay=0.1),
         HyperparamError,
-        "'decay' is ambiguous: it may be trace.decay or ema.decay; chain has the hyperparameters trace.decay, ema.decay",
+        "'decay' is ambiguous: it may be trace.decay or ema.decay; chain has the "
+        "hyperparameters trace.decay, ema.decay",
     ),
     "unknown name in tunable": (
         lambda: gradtx.tunable(gradtx.sgd(0.1), "rate"),
@@ -122,7 +130,8 @@ CASES = {
     "state of another definition": (
         lambda: update(ADAMW, state=gradtx.sgd(0.1, momentum=0.9).init(PARAMS)),
         StateError,
-        "the state holds slots for 'trace', which is no member of this definition; its members with slots are 'adamw/scale_by_adam'",
+        "the state holds slots for 'trace', which is no member of this definition; its "
+        "members with slots are 'adamw/scale_by_adam'",
     ),
     "state that lacks a member": (
         lambda: update(ADAMW, state=gradtx.sgd(0.1).init(PARAMS)),
@@ -140,21 +149,24 @@ CASES = {
     "state for other parameters": (
         lambda: update(gradtx.sgd(0.1, momentum=0.9), {"w": jnp.ones(2)}, {"w": jnp.ones(2)}),
         StateError,
-        "slot 'trace' of member trace was made for other parameters: 'w' is only in the gradients, 'dense/bias' is only in the state",
+        "slot 'trace' of member trace was made for other parameters: 'w' is only in the "
+        "gradients, 'dense/bias' is only in the state",
     ),
     "state for other shapes": (
         lambda: gradtx.sgd(0.1, momentum=0.9).update(
             jnp.ones(3), gradtx.sgd(0.1, momentum=0.9).init(jnp.ones((2, 3)))
         ),
         StateError,
-        "slot 'trace' of member trace at '' is f32[2,3], for a gradient f32[3]: this state was made for other parameters",
+        "slot 'trace' of member trace at '' is f32[2,3], for a gradient f32[3]: this "
+        "state was made for other parameters",
     ),
     "state made with another mask": (
         lambda: update(
             gradtx.adam(0.1), state=gradtx.masked(gradtx.adam(0.1), "bias").init(PARAMS)
         ),
         StateError,
-        "member scale_by_adam acts on 'dense/kernel', for which its state holds nothing: this state was made with another mask",
+        "member scale_by_adam acts on 'dense/kernel', for which its state holds nothing: "
+        "this state was made with another mask",
     ),
     "state that is none": (
         lambda: update(gradtx.adam(0.1), state=(1, 2)),
@@ -199,7 +211,8 @@ CASES = {
     "a schedule as member": (
         lambda: gradtx.chain(gradtx.constant_schedule(0.1)),  # pyright: ignore[reportArgumentType]
         GradtxError,
-        "chain: members is constant_schedule(value=0.1), which has no init and update: pass a gradient transformation",
+        "chain: members is constant_schedule(value=0.1), which has no init and update: "
+        "pass a gradient transformation",
     ),
     "boundaries do not increase": (
         lambda: schedule_of(10, 5),
@@ -214,7 +227,8 @@ CASES = {
     "keyword repeats a member": (
         lambda: gradtx.chain(gradtx.adam(0.1), adam=gradtx.sgd(0.1)),
         GradtxError,
-        "chain: the keyword 'adam' is already the name of a member given by position; choose another",
+        "chain: the keyword 'adam' is already the name of a member given by position; "
+        "choose another",
     ),
     "complex for a rule on reals": (
         lambda: gradtx.clip(1.0).update(
@@ -222,17 +236,20 @@ CASES = {
             gradtx.clip(1.0).init({"z": jnp.ones(2, jnp.complex64)}),
         ),
         StructureError,
-        "clip is not defined for complex numbers, and 'z' is c64[2]: leave that leaf out with masked(...)",
+        "clip is not defined for complex numbers, and 'z' is c64[2]: leave that leaf out "
+        "with masked(...)",
     ),
     "updates of another structure": (
         lambda: gradtx.apply_updates(PARAMS, without("head")),
         StructureError,
-        "the parameters and the updates differ in structure: 'head/kernel' is only in the parameters",
+        "the parameters and the updates differ in structure: 'head/kernel' is only in "
+        "the parameters",
     ),
     "updates in other containers": (
         lambda: gradtx.apply_updates((jnp.ones(1),), [jnp.ones(1)]),
         StructureError,
-        "the parameters and the updates differ in structure: the paths are the same, the containers are not",
+        "the parameters and the updates differ in structure: the paths are the same, the "
+        "containers are not",
     ),
     "update of another shape": (
         lambda: gradtx.apply_updates({"w": jnp.ones(2)}, {"w": jnp.ones(3)}),
@@ -242,12 +259,14 @@ CASES = {
     "a function in a config": (
         lambda: gradtx.to_config(gradtx.sgd(abs)),
         ConfigError,
-        "sgd: learning_rate is the Python function <built-in function abs>; write it as a @gradtx.schedule to save it",
+        "sgd: learning_rate is the Python function <built-in function abs>; write it as "
+        "a @gradtx.schedule to save it",
     ),
     "an unknown config": (
         lambda: gradtx.from_config({"adamx": {}}),
         ConfigError,
-        "'adamx' is no known factory; import the module that defines it first, under the name module:function",
+        "'adamx' is no known factory; import the module that defines it first, under the "
+        "name module:function",
     ),
     "an unknown argument in a config": (
         lambda: gradtx.from_config({"scale": {"factor": 1.0}}),
@@ -302,7 +321,8 @@ def test_a_rule_that_asks_for_what_it_is_not_given() -> None:
         gradtx.leafwise(None, needs_decay, name="mine")
     with pytest.raises(
         GradtxError,
-        match="mine: rate is given, but no function of the rule has a keyword-only argument of that name",
+        match="mine: rate is given, but no function of the rule has a keyword-only argument of "
+        "that name",
     ):
         gradtx.leafwise(None, needs_decay, hyperparams={"decay": 0.1, "rate": 0.1}, name="mine")
     with pytest.raises(GradtxError, match="must be annotated with the NamedTuple it returns"):
@@ -345,11 +365,13 @@ def test_an_error_of_the_rule_itself_says_where() -> None:
 def test_arguments_that_do_not_fit_say_which_there_are() -> None:
     with pytest.raises(
         TypeError,
-        match=r"sgd: missing a required argument: 'learning_rate'; its arguments are learning_rate, momentum,",
+        match=r"sgd: missing a required argument: 'learning_rate'; its arguments are "
+        r"learning_rate, momentum,",
     ):
         gradtx.sgd()  # pyright: ignore[reportCallIssue]
     with pytest.raises(
         TypeError,
-        match=r"sgd: got an unexpected keyword argument 'lr'; its arguments are learning_rate, momentum,",
+        match=r"sgd: got an unexpected keyword argument 'lr'; its arguments are learning_rate, "
+        r"momentum,",
     ):
         gradtx.sgd(0.1, lr=0.1)  # pyright: ignore[reportCallIssue]

@@ -238,7 +238,9 @@ def test_without_jit_the_numbers_agree() -> None:
 
 
 def test_leaves_on_several_devices_are_not_mixed() -> None:
-    """The bundle of like leaves is by placement too, so a model spread over devices steps eagerly."""
+    """The bundle of like leaves is by placement too, so a model spread over devices steps
+    eagerly.
+    """
     from gradtx.tree.kernels import signature
 
     leaf = jnp.ones(3)

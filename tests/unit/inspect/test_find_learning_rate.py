@@ -235,7 +235,8 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "axes that differ": (
         find(batches=(BATCHES[0], BATCHES[1][:50])),
         StructureError,
-        "batches at '1' has 50 entries along its first axis, at '0' 100; every array needs one entry per step",
+        "batches at '1' has 50 entries along its first axis, at '0' 100; every array "
+        "needs one entry per step",
     ),
     "a scalar": (
         find(batches=(BATCHES[0], 1.0)),

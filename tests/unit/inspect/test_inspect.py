@@ -78,7 +78,8 @@ def test_shapes_alone_give_the_same_table_and_allocate_nothing() -> None:
     assert made.bytes == 8 * 10**12 + 4
     assert (
         repr(made)
-        == "Summary(8,000,000,000,004 bytes, 1,000,000,000,000 parameters, 8.00 bytes per parameter)"
+        == "Summary(8,000,000,000,004 bytes, 1,000,000,000,000 parameters, 8.00 bytes per "
+        "parameter)"
     )
 
 

@@ -2,13 +2,11 @@
 goes on as if it had not been.
 """
 
-import functools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +21,7 @@ import gradtx
 from gradtx.definition.errors import StateError, StructureError
 from gradtx.testing.problems import parameters
 from tests.methods import FIRST, METHODS
+from tests.support.bits import assert_same
 from tests.support.places import ROOT
 
 ADAMW = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
@@ -59,27 +58,6 @@ def odd() -> dict[str, Any]:
         "": {"file": jnp.ones(1), "Φ θ": jnp.ones(2)},
         "none": {},
     }
-
-
-def raw(leaf: Any) -> tuple[Any, ...]:
-    """A leaf to the bit."""
-    if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return str(leaf.dtype), leaf.shape, np.asarray(jax.random.key_data(leaf)).tobytes()
-    array = np.asarray(leaf)
-    return (
-        type(leaf) if not hasattr(leaf, "dtype") else str(array.dtype),
-        array.shape,
-        array.tobytes(),
-    )
-
-
-def assert_same(one: Any, other: Any) -> None:
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for path, left in gradtx.flatten_state(jax.tree.map(lambda leaf: leaf, one)).items():
-        assert raw(left) == raw(gradtx.flatten_state(other)[path]), path
-    assert [raw(leaf) for leaf in jax.tree.leaves(one)] == [
-        raw(leaf) for leaf in jax.tree.leaves(other)
-    ]
 
 
 def test_names_are_paths() -> None:
@@ -203,17 +181,20 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "renamed": (
         changed(head=None, heads=jnp.ones(1)),
         W,
-        f"there is no 'head', and 'heads' is not wanted. {FIT}; if 'heads' is meant for it, rename the entry of the flat dict",
+        f"there is no 'head', and 'heads' is not wanted. {FIT}; if 'heads' is meant for "
+        "it, rename the entry of the flat dict",
     ),
     "shape": (
         changed(dense__kernel=jnp.ones((3, 2))),
         W,
-        "entry 'dense/kernel' has shape (3, 2), wanted is (2, 3): this state was made for other parameters",
+        "entry 'dense/kernel' has shape (3, 2), wanted is (2, 3): this state was made "
+        "for other parameters",
     ),
     "dtype": (
         changed(head=jnp.ones(3)),
         W,
-        "entry 'head' is f32[3], wanted is bf16[3]: cast the entry of the flat dict, or make `like` with that dtype",
+        "entry 'head' is f32[3], wanted is bf16[3]: cast the entry of the flat dict, or "
+        "make `like` with that dtype",
     ),
     "number": ({"n": np.float32(1.5)}, {"n": 3}, "entry 'n' is f32[], wanted is a Python int"),
     "key": (
@@ -277,7 +258,8 @@ def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
     gradtx.save(tmp_path / "key", {"key": jax.random.key(0, impl="rbg")})
     with pytest.raises(
         StateError,
-        match=r"entry 'key' is a random key key<rbg>, wanted is key<urbg>\[\]: make `like` as the saved tree",
+        match=r"entry 'key' is a random key key<rbg>, wanted is key<urbg>\[\]: make `like` as "
+        r"the saved tree",
     ):
         gradtx.load(tmp_path / "key", {"key": jax.random.key(0, impl="unsafe_rbg")})
 
@@ -328,90 +310,3 @@ def test_a_process_killed_while_it_saves_leaves_a_whole_checkpoint(
     assert all((array == found["step"]).all() for array in found["arrays"])
     gradtx.save(file, {"step": -1})
     assert gradtx.load(file, {"step": 0}) == {"step": -1}
-
-
-def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-    hidden = jnp.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
-    return jnp.mean((hidden @ params["out"].astype(jnp.float32) - y) ** 2)
-
-
-def start() -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    hidden = {
-        "kernel": jnp.asarray(rng.normal(size=(3, 5)), jnp.float32),
-        "bias": jnp.zeros((1, 5)),
-    }
-    return {"hidden": hidden, "out": jnp.asarray(rng.normal(size=(5, 1)), jnp.bfloat16)}
-
-
-def batch(step: int) -> tuple[jax.Array, jax.Array]:
-    rng = np.random.default_rng(100 + step)
-    x = rng.normal(size=(16, 3))
-    return jnp.asarray(x, jnp.float32), jnp.asarray(np.sin(x[:, :1]), jnp.float32)
-
-
-RATE = gradtx.warmup_stable_decay_schedule(0.0, 0.1, 2, 4, 4)
-RUNS = {
-    "chain(clip, adamw)": gradtx.chain(
-        gradtx.clip_by_global_norm(0.5), gradtx.adamw(RATE, mu_dtype=jnp.bfloat16)
-    ),
-    "averaged": gradtx.chain(
-        gradtx.clip_by_global_norm(0.5), gradtx.adamw(RATE), gradtx.params_ema(0.9, warmup=True)
-    ),
-    "lookahead": gradtx.lookahead(gradtx.adamw(RATE), sync_period=3, slow_step_size=0.5),
-    "noisy": gradtx.chain(gradtx.add_noise(0.1, 0.5, 3), gradtx.schedule_free_adamw(0.01)),
-    "guarded, accumulated": gradtx.guard(
-        gradtx.with_metrics(
-            gradtx.accumulate(
-                gradtx.chain(gradtx.clip_by_global_norm(0.5), gradtx.adamw(RATE)), every=2
-            )
-        ),
-        zscore=4.0,
-    ),
-    "finite": gradtx.apply_if_finite(gradtx.tunable(gradtx.adam(RATE)), 3),
-}
-STEPS, EVERY = 10, 3
-
-
-def train(tx: Any, step: Any, file: Path) -> Iterator[tuple[int, float, Any]]:
-    """A training as users write it: from the last checkpoint if there is one, saving every few
-    steps.
-    """
-    params = start()
-    run = {"params": params, "state": tx.init(params), "step": 0}
-    if file.exists():
-        run = gradtx.load(file, run)
-    for number in range(run["step"], STEPS):
-        params, state, value = step(run["params"], run["state"], *batch(number))
-        run = {"params": params, "state": state, "step": number + 1}
-        if run["step"] % EVERY == 0:
-            gradtx.save(file, run)
-        yield run["step"], float(value), jax.device_get((params, state))
-
-
-@functools.cache
-def whole_run(name: str) -> tuple[Any, list[tuple[int, float, Any]]]:
-    step = gradtx.make_step(loss, RUNS[name])
-    return step, list(train(RUNS[name], step, Path("there is no such file")))
-
-
-@pytest.mark.parametrize("killed", range(STEPS))
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_killed_after_any_step_goes_on_as_if_it_had_not_been(
-    name: str, killed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(gradtx, "save", lambda *_: None)
-        step, whole = whole_run(name)
-    file = tmp_path / "run.npz"
-    for number, _, _ in train(RUNS[name], step, file):
-        if number >= killed:
-            break
-    (tmp_path / ".run.npz.00000000.tmp").write_bytes(b"PK\x03\x04 half of a checkpoint")
-    again = list(train(RUNS[name], step, file))
-    assert [number for number, _, _ in again] == list(
-        range(max(killed, 1) // EVERY * EVERY + 1, STEPS + 1)
-    )
-    for (_, value, tree), (_, expected, other) in zip(again, whole[-len(again) :], strict=True):
-        assert value == expected
-        assert_same(tree, other)

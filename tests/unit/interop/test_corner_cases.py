@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from tests.support.following import updates_of
 from tests.support.peer import optax
 
 
@@ -18,15 +19,6 @@ def after_steps(tx: Any, grads: Any, params: Any, steps: int = 1) -> Any:
         updates, state = tx.update(grads, state, params)
         params = gradtx.apply_updates(params, updates)
     return params
-
-
-def updates_of(tx: Any, grads: list[Any], params: Any) -> list[Any]:
-    """The updates of some steps, parameters held fast."""
-    state, seen = tx.init(params), []
-    for grad in grads:
-        updates, state = tx.update(grad, state, params)
-        seen.append(updates)
-    return seen
 
 
 @pytest.mark.parametrize(
@@ -95,7 +87,9 @@ def test_curvature_of_a_global_norm_is_that_of_its_square_at_entries_of_zero_too
 
 
 def test_the_second_moment_of_bfloat16_parameters_is_float32() -> None:
-    """In bfloat16 a change of 0.1 % is less than half a unit, so nu would not follow the gradients."""
+    """In bfloat16 a change of 0.1 % is less than half a unit, so nu would not follow the
+    gradients.
+    """
     params = jnp.ones(2, jnp.bfloat16)
     assert all(
         leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradtx.adam(0.1).init(params).slots)

@@ -3,7 +3,6 @@ page of the API.
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,10 +12,8 @@ import pytest
 from jax import ShapeDtypeStruct
 
 from gradtx import linalg
-from gradtx.definition.errors import HyperparamError, StructureError
 from gradtx.linalg.newton_schulz import cuts
 from gradtx.linalg.presets import PRESETS, coefficients_of
-from tests.support.places import ROOT
 
 RNG = np.random.default_rng(0)
 SHAPES = [(4, 9), (9, 4), (5, 5), (1, 3)]
@@ -242,7 +239,9 @@ def test_gradients_are_those_of_the_polar_factor() -> None:
 def test_flops_are_those_of_the_formula_and_the_cheaper_form_is_taken(
     rows: int, columns: int
 ) -> None:
-    """(20 α + 10) n³ and (8 α + 28) n³ for five steps, and what is not a product: n² a few times."""
+    """(20 α + 10) n³ and (8 α + 28) n³ for five steps, and what is not a product: n² a few
+    times.
+    """
     small, ratio = min(rows, columns), max(rows, columns) / min(rows, columns)
     flops = {}
     for form in ("plain", "gram", "auto"):
@@ -276,164 +275,6 @@ def test_segments_of_the_gram_form() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (
-            lambda: linalg.orthogonalize(jnp.ones(3)),
-            StructureError,
-            r"shape \(3,\), which is no matrix",
-        ),
-        (lambda: linalg.orthogonalize(jnp.ones((3, 3), int)), StructureError, "dtype int32"),
-        (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), "newton"),
-            HyperparamError,
-            "'newton' is unknown.*'polar_express'.*'jordan'.*'qr'",
-        ),
-        (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), form="fast"),
-            HyperparamError,
-            "form = 'fast' is unknown.*'auto'",
-        ),
-        (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), steps=0),
-            HyperparamError,
-            "steps = 0 is below 1",
-        ),
-        (lambda: linalg.orthogonalize(jnp.ones((3, 3)), "svd", 3), HyperparamError, "takes none"),
-        (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), [(1.0, 2.0)]),
-            HyperparamError,
-            "not a sequence of triples",
-        ),  # pyright: ignore
-        (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), steps=2.5),
-            HyperparamError,
-            r"steps = 2\.5 is below 1, or not whole",
-        ),  # pyright: ignore
-        (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), margin=0.5),
-            HyperparamError,
-            r"margin = 0\.5 is below 1",
-        ),
-        (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), compute_dtype=jnp.int32),
-            HyperparamError,
-            "int32 is not a floating",
-        ),
-        (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), "cans", compute_dtype=jnp.bfloat16),
-            HyperparamError,
-            "not stable in bfloat16",
-        ),
-        (
-            lambda: linalg.worst_error("svd"),
-            HyperparamError,
-            "'svd' has no coefficients.*'deepseek'",
-        ),
-        (lambda: linalg.worst_error(interval=(0.0, 1.0)), HyperparamError, "interval"),
-        (lambda: linalg.polar_express_coefficients(0), HyperparamError, "steps = 0"),
-        (
-            lambda: linalg.polar_express_coefficients(lower=1.0),
-            HyperparamError,
-            r"lower = 1.0 is outside \(0, 1\)",
-        ),
-        (lambda: linalg.polar_express_coefficients(cushion=1.0), HyperparamError, "cushion = 1.0"),
-        (
-            lambda: linalg.polar_express_coefficients(safety=-0.1),
-            HyperparamError,
-            "safety = -0.1 is negative",
-        ),
-        (
-            lambda: linalg.inverse_root(jnp.ones((3, 4)), 2),
-            StructureError,
-            r"\(3, 4\), which is not square",
-        ),
-        (
-            lambda: linalg.inverse_root(jnp.eye(3), 2.5, method="newton"),
-            HyperparamError,
-            "p = 2.5.*whole",
-        ),
-        (lambda: linalg.inverse_root(jnp.eye(3), 0), HyperparamError, "p = 0"),
-        (
-            lambda: linalg.inverse_root(jnp.eye(3), 2, method="qr"),
-            HyperparamError,
-            "'qr' is unknown.*'newton'",
-        ),
-        (
-            lambda: linalg.refresh_eigenbasis(jnp.eye(3), jnp.eye(4)),
-            StructureError,
-            r"\(3, 3\), its basis \(4, 4\)",
-        ),
-        (lambda: linalg.factor_sides((3,)), StructureError, "no matrix"),
-        (lambda: linalg.factor_sides((3, 3), 0), HyperparamError, "max_dim = 0"),
-        (
-            lambda: linalg.update_factors(linalg.Factors(jnp.eye(2), None), jnp.ones((3, 4)), 0.9),
-            StructureError,
-            "left factor has shape",
-        ),
-        (
-            lambda: linalg.apply_triangular(linalg.Factors(jnp.eye(2), None), jnp.ones((3, 4))),
-            StructureError,
-            r"needs \(3, 3\), or \(3,\)",
-        ),
-        (
-            lambda: linalg.fit_triangular(linalg.Factors(None, None), jnp.eye(2), jnp.eye(3)),
-            StructureError,
-            r"noise has shape \(3, 3\)",
-        ),
-        (
-            lambda: linalg.apply_triangular(linalg.Factors(None, None), 1j * jnp.eye(2)),
-            StructureError,
-            "give real numbers",
-        ),
-        (lambda: linalg.split_blocks(jnp.ones(3), 2), StructureError, "no matrix"),
-        (lambda: linalg.split_blocks(jnp.ones((3, 3)), 0), HyperparamError, "max_dim = 0"),
-        (
-            lambda: linalg.join_blocks(jnp.ones((2, 1, 2, 3)), (5, 3)),
-            StructureError,
-            "not those of a matrix",
-        ),
-        (
-            lambda: linalg.join_blocks(jnp.ones((3, 2, 1, 2, 3)), (2, 4, 3)),
-            StructureError,
-            "not those of a matrix",
-        ),
-        (
-            lambda: linalg.join_blocks(jnp.ones((2, 1, 2, 3)), (2, 4, 3)),
-            StructureError,
-            "not those of a matrix",
-        ),
-    ],
-)
-def test_bad_input_is_told(call: Any, error: Any, message: str) -> None:
-    with pytest.raises(error, match=message):
-        call()
-
-
-def test_empty_matrices() -> None:
-    assert (
-        linalg.orthogonalize(jnp.zeros((0, 3))).shape
-        == linalg.orthogonalize(jnp.zeros((0, 3)), "svd").shape
-        == (0, 3)
-    )
-    assert (
-        linalg.inverse_root(jnp.zeros((2, 0, 0)), 2).shape
-        == linalg.eigenbasis(jnp.zeros((2, 0, 0))).shape
-        == (2, 0, 0)
-    )
-
-
-def test_every_name_of_linalg_is_in_the_api_and_has_an_example() -> None:
-    names = re.findall(
-        r"import \w+ as (\w+)$", Path(linalg.__file__).read_text(encoding="utf-8"), re.MULTILINE
-    )
-    api = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    section = api.split("## Linear algebra")[1].split("\n## ")[0]
-    assert sorted(re.findall(r":: (\w+)$", section, re.MULTILINE)) == sorted(names)
-    assert all(name == "Factors" or ">>> " in getattr(linalg, name).__doc__ for name in names)
-
-
 @pytest.mark.parametrize("normalize", ["frobenius", "schatten", "aol", "spectral"])
 def test_what_brings_singular_values_into_the_interval(normalize: str) -> None:
     """By the definition of each norm, in float64; and all of them are bounds, but for the estimate
@@ -457,20 +298,6 @@ def test_what_brings_singular_values_into_the_interval(normalize: str) -> None:
         found, expected, rtol=5e-2 if normalize == "spectral" else 1e-6
     )  # eps; an estimate after 16 steps
     assert np.linalg.svd(start, compute_uv=False).max() <= 1 + 1e-9
-
-
-def test_spellings_of_optax() -> None:
-    x = jnp.asarray(np.random.default_rng(4).normal(size=(3, 5)), jnp.float32)
-    for theirs, ours in (
-        ("standard", "jordan"),
-        ("dion", "you"),
-        ((3.4445, -4.7750, 2.0315), "jordan"),
-    ):
-        np.testing.assert_array_equal(orthogonalize(x, theirs), orthogonalize(x, ours))
-    with pytest.raises(
-        HyperparamError, match="normalize = 'nuclear' is unknown; choose one of 'frobenius'"
-    ):
-        orthogonalize(x, normalize="nuclear")
 
 
 def test_a_matrix_with_infinity_has_no_factor_and_its_neighbours_have() -> None:
@@ -501,14 +328,3 @@ def test_a_spectral_norm_is_never_taken_too_small() -> None:
         assert ((largest := np.linalg.norm(same, 2, axis=(-2, -1))) <= 1 + 1e-6).all() and (
             largest >= 64 ** (-1 / 128)
         ).all()
-
-
-def test_triples_may_be_arrays() -> None:
-    x = jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32)
-    for triples in (
-        np.array([3.4445, -4.775, 2.0315], np.float32),
-        [np.array([3.4445, -4.775, 2.0315])] * 5,
-    ):
-        np.testing.assert_allclose(
-            linalg.orthogonalize(x, triples), linalg.orthogonalize(x, "jordan"), atol=1e-5
-        )  # pyright: ignore

@@ -164,7 +164,8 @@ def test_the_first_steps_of_radam_are_closer_than_those_of_optax() -> None:
 def test_a_decay_of_the_look_ahead_needs_the_look_ahead(maker: Any) -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"momentum_decay = 0\.004 schedules Nesterov's look ahead, and nesterov=False leaves it out",
+        match=r"momentum_decay = 0\.004 schedules Nesterov's look ahead, and nesterov=False "
+        r"leaves it out",
     ):
         maker(0.1, nesterov=False, momentum_decay=0.004)
 

@@ -160,7 +160,8 @@ def test_cocob_does_not_see_a_constant_learning_rate() -> None:
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"init_step = 'far' is no pair .* the forms are 'distance', 'learning_rate', 'heuristic'",
+        match=r"init_step = 'far' is no pair .* the forms are 'distance', 'learning_rate', "
+        r"'heuristic'",
     ):
         gradtx.dog(init_step="far")  # pyright: ignore[reportArgumentType]
     with pytest.raises(HyperparamError, match=r"init_step = \('far', 0.1\) is no pair"):

@@ -145,7 +145,9 @@ def check_complex() -> None:
 
 
 def test_scan_and_vmap_train() -> None:
-    """Many starts at once, all steps in one program: each as it goes alone, and all to the minimum."""
+    """Many starts at once, all steps in one program: each as it goes alone, and all to the
+    minimum.
+    """
     tx = gradtx.lbfgs()
 
     def fit(w: Any) -> Any:
@@ -214,7 +216,8 @@ def test_what_is_not_stored_is_computed_or_refused() -> None:
     ):
         with pytest.raises(
             StateError,
-            match=r"the state holds no value and gradient: put scale_by_zoom_linesearch\(\.\.\.\), or ",
+            match=r"the state holds no value and gradient: put "
+            r"scale_by_zoom_linesearch\(\.\.\.\), or ",
         ):
             call(tree, state=tx.init(tree))
     two = gradtx.chain(gradtx.lbfgs(), gradtx.scale_by_zoom_linesearch(5))

@@ -99,7 +99,9 @@ def test_shard_map_over_a_sharded_model(mesh: Mesh) -> None:
 
 
 def test_leaves_on_different_devices_step_eagerly() -> None:
-    """Like leaves are bundled by device, so a model spread over devices by hand works without jit."""
+    """Like leaves are bundled by device, so a model spread over devices by hand works without
+    jit.
+    """
     tx = gradtx.sgd(0.1, momentum=0.9)
     params = {
         f"w{i}": jax.device_put(jnp.ones(3), device) for i, device in enumerate(jax.devices() * 2)

@@ -14,7 +14,9 @@ LINE = gradtx.linear_schedule(1.0, 0.0, 100)
 
 
 def rates(tx: Any, steps: int, bad: tuple[int, ...] = ()) -> dict[str, float]:
-    """The hyperparameters at the state after some steps, as counts: how far each schedule has come."""
+    """The hyperparameters at the state after some steps, as counts: how far each schedule has
+    come.
+    """
     state = tx.init(W)
     for step in range(1, steps + 1):
         _, state = tx.update(jnp.array(jnp.nan if step in bad else 1.0), state, W)
@@ -127,7 +129,9 @@ def test_a_value_that_is_kept_inside_a_skipping_wrapper_is_read() -> None:
     ids=str,
 )
 def test_the_count_of_a_state_is_an_array_of_its_own(tx: Any) -> None:
-    """Where it is that of a member, too: one array in two places of a state could not be donated."""
+    """Where it is that of a member, too: one array in two places of a state could not be
+    donated.
+    """
     w = jnp.array([0.5, -1.0])
     _, state = tx.update(w, tx.init(w), w)
     leaves = jax.tree.leaves(state)

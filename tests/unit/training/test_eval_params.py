@@ -284,17 +284,20 @@ def test_a_state_of_another_definition_is_refused() -> None:
         gradtx.eval_params(READERS["params_ema"], SGD.init(params), params)
     with pytest.raises(
         StateError,
-        match=r"the state of chain is a dict, not a gradtx\.State: pass the state that tx\.update gave",
+        match=r"the state of chain is a dict, not a gradtx\.State: pass the state that "
+        r"tx\.update gave",
     ):
         gradtx.eval_params(READERS["params_ema"], state.slots, params)
     with pytest.raises(
         StateError,
-        match=r"slot 'ema' of member params_ema was made for other parameters: 'b/c' is only in the state",
+        match=r"slot 'ema' of member params_ema was made for other parameters: 'b/c' is only "
+        r"in the state",
     ):
         gradtx.eval_params(READERS["params_ema"], state, {"a": params["a"]})
     with pytest.raises(
         StateError,
-        match=r"params_ema keeps ema f32\[2\] at 'a', and the parameter is f32\[3\]: this state was made",
+        match=r"params_ema keeps ema f32\[2\] at 'a', and the parameter is f32\[3\]: this "
+        r"state was made",
     ):
         gradtx.eval_params(READERS["params_ema"], state, {**params, "a": jnp.zeros(3)})
 
@@ -308,7 +311,8 @@ def test_a_member_inside_a_chain_of_optax_is_not_passed_over_in_silence() -> Non
         state, params = train(tx)
         with pytest.raises(
             StateError,
-            match=r"holds one of gradtx's, whose definition eval_params cannot see .* put the members in gradtx",
+            match=r"holds one of gradtx's, whose definition eval_params cannot see .* put the "
+            r"members in gradtx",
         ):
             gradtx.eval_params(tx, state, params)
 

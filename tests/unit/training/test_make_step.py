@@ -149,7 +149,8 @@ def test_what_is_refused() -> None:
     for wrong in (0, -1, 2.0, True):
         with pytest.raises(
             GradtxError,
-            match=r"make_step: microbatches = .* is no number of parts; give a whole number from 1 on",
+            match=r"make_step: microbatches = .* is no number of parts; give a whole number "
+            r"from 1 on",
         ):
             gradtx.make_step(loss, TX, microbatches=wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(
@@ -168,7 +169,8 @@ def test_what_is_refused() -> None:
     plateau = gradtx.reduce_on_plateau()
     with pytest.raises(
         GradtxError,
-        match=r"reduce_on_plateau needs value= as a scalar, and it has shape \(3,\): pass the mean loss",
+        match=r"reduce_on_plateau needs value= as a scalar, and it has shape \(3,\): pass the "
+        r"mean loss",
     ):
         plateau.update(PARAMS, plateau.init(PARAMS), value=jnp.ones(3))
 
@@ -216,7 +218,8 @@ def test_a_batch_may_hold_none_and_may_be_a_key_alone() -> None:
         (
             lambda p, x: (p["b"].sum(), x),
             {},
-            r"has_aux is False, and loss_fn returned 2 values: return the loss alone, or give has_aux",
+            r"has_aux is False, and loss_fn returned 2 values: return the loss alone, or "
+            r"give has_aux",
         ),
         (
             lambda p, x: p["b"].sum(),

@@ -93,7 +93,8 @@ def test_sophia_says_what_it_must_be_told() -> None:
     z = jnp.ones(2, jnp.complex64)
     with pytest.raises(
         StructureError,
-        match=r"hutchinson_estimator_diag_hessian is not defined for complex numbers, and '' is c64\[2\]",
+        match=r"hutchinson_estimator_diag_hessian is not defined for complex numbers, and '' "
+        r"is c64\[2\]",
     ):
         tx.update(z, tx.init(z), z, obj_fn=lambda z: jnp.sum(jnp.abs(z)))
 

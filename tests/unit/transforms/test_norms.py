@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import gradtx
 from gradtx.definition.errors import HyperparamError, StateError, StructureError
 from gradtx.transforms.factoring import Factored, factored_axes, init_factored
+from tests.support.following import updates_of
 from tests.support.peer import optax
 from tests.support.trees import deviation, follow
 
@@ -18,20 +19,13 @@ GENERATOR = np.random.default_rng(0)
 WEIGHT, GRAD = (jnp.asarray(GENERATOR.normal(size=(3, 4)), jnp.float32) for _ in range(2))
 
 
-def updates_of(tx: Any, grads: list[Any], params: Any) -> list[Any]:
-    """The updates of some steps, parameters held fast."""
-    state, seen = tx.init(params), []
-    for grad in grads:
-        updates, state = tx.update(grad, state, params)
-        seen.append(updates)
-    return seen
-
-
 # adafactor
 
 
 def test_adafactor_beside_optax_whose_decay_is_computed_in_float32() -> None:
-    """The whole of it; its parts are compared to 1e-12 in test_oracles.py, with a decay in float64."""
+    """The whole of it; its parts are compared to 1e-12 in test_oracles.py, with a decay in
+    float64.
+    """
     arguments = {
         "learning_rate": 0.1,
         "min_dim_size_to_factor": 2,
@@ -122,7 +116,8 @@ def test_a_state_that_was_factored_otherwise_is_refused() -> None:
     state = gradtx.adafactor(0.1, min_dim_size_to_factor=2).init(WEIGHT)
     with pytest.raises(
         StateError,
-        match=r"slot 'nu_row' of member scale_by_factored_rms at '' is f32\[3\], for a gradient f32\[3,4\]",
+        match=r"slot 'nu_row' of member scale_by_factored_rms at '' is f32\[3\], for a "
+        r"gradient f32\[3,4\]",
     ):
         gradtx.adafactor(0.1).update(GRAD, state, WEIGHT)
 
@@ -354,6 +349,7 @@ def test_gradients_without_a_common_batch_axis_are_refused(name: str) -> None:
     for second, shown in ((jnp.ones((2, 4)), r"f32\[2,4\]"), (jnp.ones(()), r"f32\[\]")):
         with pytest.raises(
             StructureError,
-            match=rf"{name} needs gradients per example, .* the first array is f32\[3,2\], and 'b' is {shown}",
+            match=rf"{name} needs gradients per example, .* the first array is f32\[3,2\], and "
+            rf"'b' is {shown}",
         ):
             getattr(gradtx, name)({"a": jnp.ones((3, 2)), "b": second}, 1.0)

@@ -5,18 +5,15 @@ stands among other wrappers.
 import functools
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradtx
-from gradtx.definition.errors import GradtxError, HyperparamError
+from gradtx.definition.errors import GradtxError
+from tests.support.accumulating import ONE, optimizer, ramp, run, step
 from tests.support.bits import TINY, bits
-
-ONE, INF = jnp.array(1.0), jnp.array(jnp.inf)
 
 
 def network(dtype: Any) -> Any:
@@ -37,23 +34,8 @@ def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean((jnp.tanh(x @ params["u"] + params["c"][None]) @ params["v"] - y) ** 2)
 
 
-def ramp(count: Any) -> Any:
-    """k = 1, 1, 2, 2, 3, 3, ... up to 7."""
-    return jnp.minimum(1 + count // 2, 7)
-
-
 def constant(k: int, count: Any) -> Any:
     return k
-
-
-def optimizer() -> gradtx.GradientTransformation:
-    """Its clip acts at every step, the rate changes with each, and ε is large enough that no entry
-    is a ratio of two roundings.
-    """
-    rate = gradtx.warmup_cosine_decay_schedule(0.0, 0.05, 4, decay_steps=20)
-    return gradtx.chain(
-        gradtx.clip_by_global_norm(0.2), gradtx.adamw(rate, eps=1e-3, weight_decay=0.05)
-    )
 
 
 def pieces(k: int, number: int, x: jax.Array, y: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
@@ -98,20 +80,6 @@ def large(updates: int, k_of: Any) -> dict[str, np.ndarray]:
             )
             params, state = advance(params, state, slope(params, *whole))
         return jax.tree.map(np.asarray, params)
-
-
-def step(tx: Any, params: Any, state: Any, grads: Any, **extra: Any) -> Any:
-    updates, state = tx.update(grads, state, params, **extra)
-    return gradtx.apply_updates(params, updates), state
-
-
-def run(tx: Any, grads: Any, **extra: Any) -> tuple[list[Any], Any]:
-    """The updates of scalar gradients, one after another, and the last state."""
-    state, seen = tx.init(ONE), []
-    for grad in grads:
-        updates, state = tx.update(jnp.asarray(grad), state, ONE, **extra)
-        seen.append(float(updates))
-    return seen, state
 
 
 def test_a_statistic_sees_the_mean_once() -> None:
@@ -173,85 +141,6 @@ def weighed(tx: Any, grads: Any, weights: Any, jit: bool = False) -> tuple[list[
     return seen, state
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_tokens_weigh(jit: bool) -> None:
-    tx = gradtx.accumulate(gradtx.scale(1.0), 3)
-    seen, state = weighed(tx, [1.0, 4.0, 9.0, 1.0, 1.0, 7.0], [2, 1, 1, 0, 1, jnp.asarray(2)], jit)
-    np.testing.assert_allclose(seen, [0.0, 0.0, 15 / 4, 0.0, 0.0, 5.0], rtol=1e-6)
-    assert int(state.slots["accumulate"].weight) == 3
-
-
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_what_weighs_nothing_adds_nothing(place: int, jit: bool) -> None:
-    """The mean over no tokens is nan, at the first micro-step too, where the last sum is still
-    there.
-    """
-    tx, grads, weights = gradtx.accumulate(gradtx.scale(1.0), 3), [5.0, 7.0], [1, 1]
-    grads.insert(place, jnp.nan)
-    weights.insert(place, 0)
-    assert weighed(tx, [2.0] * 3 + grads, [1] * 3 + weights, jit)[0] == [
-        0.0,
-        0.0,
-        2.0,
-        0.0,
-        0.0,
-        6.0,
-    ]
-
-
-def test_weights_that_sum_to_zero() -> None:
-    tx = gradtx.accumulate(gradtx.trace(0.5), 2)
-    with pytest.raises(
-        HyperparamError,
-        match=r"^accumulate: the weights of the last 2 micro-batches sum to 0, so they have no mean: "
-        r"give each micro-batch a weight > 0, or leave those out that hold nothing$",
-    ):
-        weighed(tx, [1.0, 2.0], [0, 0])
-    seen, state = weighed(tx, [2.0, 2.0, 1.0, 2.0, 3.0, 5.0], [1, 1, 0, 0, 1, 1], jit=True)
-    assert seen == [0.0, 2.0, 0.0, 0.0, 0.0, 5.0], (
-        "no update, the trace as it was, and the next one begins"
-    )
-    assert int(state.count) == 2
-
-
-@pytest.mark.parametrize(
-    ("weight", "text"),
-    [
-        (
-            -1.0,
-            r"^accumulate: weight = -1\.0 is outside its range \[0, inf\): give how much the micro-batch counts$",
-        ),
-        (np.nan, r"^accumulate: weight = nan is outside its range"),
-        (np.inf, r"^accumulate: weight = inf is outside its range"),
-        (
-            np.ones(3),
-            r"^accumulate: weight= has shape \(3,\): give one number for the micro-batch, such as its tokens$",
-        ),
-    ],
-)
-def test_weights_that_are_none(weight: Any, text: str) -> None:
-    tx = gradtx.accumulate(gradtx.sgd(0.1), 2)
-    with pytest.raises(HyperparamError, match=text):
-        tx.update(ONE, tx.init(ONE), weight=weight)
-
-
-@pytest.mark.parametrize(
-    ("every", "text"),
-    [
-        (0, r"accumulate: every = 0 is outside its range \[1, inf\]"),
-        (-4, r"accumulate: every = -4 is outside its range \[1, inf\]"),
-        (0.5, r"accumulate: every = 0\.5 is outside its range \[1, inf\]"),
-        ("2", r"accumulate: every = '2' is neither a number, an array nor a schedule"),
-    ],
-)
-def test_numbers_of_micro_steps_that_are_none(every: Any, text: str) -> None:
-    with pytest.raises(HyperparamError, match=text):
-        gradtx.accumulate(gradtx.sgd(0.1), every)
-    with pytest.raises(HyperparamError, match="accumulate"):
-        gradtx.MultiSteps(gradtx.sgd(0.1), every)
-
-
 # What the inner transformation is told
 
 
@@ -300,7 +189,9 @@ def test_low_precision_is_summed_in_float32() -> None:
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_dtype_of_the_sum_may_be_chosen(jit: bool) -> None:
-    """A narrow sum does not make the update narrow: it cannot stand in the place of the sum then."""
+    """A narrow sum does not make the update narrow: it cannot stand in the place of the sum
+    then.
+    """
     tx = gradtx.accumulate(gradtx.scale(jnp.float32(1 / 3)), 2, accumulator_dtype=jnp.bfloat16)
     state, update = tx.init(ONE), jax.jit(tx.update) if jit else tx.update
     assert state.slots["accumulate"].total.dtype == jnp.bfloat16
@@ -389,98 +280,3 @@ def test_twice_around_is_refused_and_apart_is_not() -> None:
         gradtx.chain(gradtx.accumulate(gradtx.scale(1.0), 2), gradtx.scale(1.0)), 2
     )
     assert run(tx, [1.0, 3.0, 5.0, 7.0])[0] == [0.0, 0.0, 0.0, 4.0]
-
-
-# Wherever a step may run
-
-
-SHARDED = {"w": jnp.arange(32.0).reshape(8, 4) / 10, "v": jnp.arange(8.0)}
-
-
-def train(tx: Any, params: Any, steps: int = 5) -> Any:
-    """Micro-steps in a scan whose gradients are the parameters."""
-
-    def body(carry: Any, _: None) -> Any:
-        params, state = carry
-        return step(tx, params, state, params), None
-
-    return jax.lax.scan(body, (params, tx.init(params)), None, length=steps)[0]
-
-
-def test_a_scan_is_the_steps_one_by_one() -> None:
-    tx = gradtx.accumulate(optimizer(), ramp)
-    params, state = SHARDED, tx.init(SHARDED)
-    for _ in range(5):
-        params, state = step(tx, params, state, params)
-    chex.assert_trees_all_close(
-        jax.jit(functools.partial(train, tx))(SHARDED), (params, state), rtol=1e-6
-    )
-
-
-def test_many_learning_rates_and_many_k_in_one_program() -> None:
-    rates, ks = jnp.array([0.1, 0.2, 0.3]), jnp.array([1, 2, 3])
-
-    def trained(rate: Any, k: Any) -> Any:
-        return train(gradtx.accumulate(gradtx.adam(rate), k), {"w": jnp.ones(3)})[0]["w"]
-
-    together = jax.jit(jax.vmap(trained))(rates, ks)
-    for row, rate, k in zip(together, (0.1, 0.2, 0.3), (1, 2, 3), strict=True):
-        np.testing.assert_allclose(row, trained(rate, k), rtol=1e-6)
-
-
-def test_a_hypergradient_goes_through() -> None:
-    """Of the end of a run, by the learning rate."""
-
-    def end(rate: Any) -> jax.Array:
-        return jnp.sum(train(gradtx.accumulate(gradtx.sgd(rate), 2), jnp.ones(3), 4)[0])
-
-    np.testing.assert_allclose(
-        jax.jit(jax.grad(end))(0.1), -3 * 2 * (1 - 0.1), rtol=1e-6
-    )  # each update takes the mean, which is w, times the rate
-
-
-@pytest.mark.parametrize(
-    "spec", [PartitionSpec(), PartitionSpec("x")], ids=["replicated", "sharded"]
-)
-@pytest.mark.parametrize("checked", [False, True])
-def test_shard_map(checked: bool, spec: Any) -> None:
-    mesh = Mesh(np.array(jax.devices()), ("x",))
-    run = functools.partial(train, gradtx.accumulate(gradtx.adamw(0.1), 2))
-    mapped = jax.shard_map(
-        lambda params: run(params)[0], mesh=mesh, in_specs=spec, out_specs=spec, check_vma=checked
-    )
-    chex.assert_trees_all_close(jax.jit(mapped)(SHARDED), run(SHARDED)[0], rtol=1e-6)
-
-
-def test_shardings_are_kept() -> None:
-    sharding = NamedSharding(Mesh(np.array(jax.devices()), ("x",)), PartitionSpec("x"))
-    params, tx = jax.device_put(SHARDED, sharding), gradtx.accumulate(gradtx.adam(0.1), 2)
-    state = tx.init(params)
-    for update in (tx.update, jax.jit(tx.update)):
-        updates, state = update(params, state, params)
-        for leaf in jax.tree.leaves((updates, state.slots)):
-            assert leaf.ndim == 0 or leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
-
-
-def test_what_is_not_due_does_not_run() -> None:
-    costly = gradtx.accumulate(gradtx.stateless(lambda u, p: jnp.sort(u)), 3)
-    text = str(
-        jax.jit(costly.update)
-        .lower(jnp.ones(4096), costly.init(jnp.ones(4096)))
-        .compile()
-        .as_text()
-    )
-    assert (
-        "sort(" in text and "sort(" not in text[text.index("\nENTRY") :] and "conditional(" in text
-    )
-
-
-def test_half_a_micro_step_is_told_and_plain_numbers_are_parameters() -> None:
-    for wrong in (2.5, True):
-        with pytest.raises(
-            HyperparamError,
-            match=rf"accumulate: every = {wrong} is no number of micro-steps; give a whole number",
-        ):
-            gradtx.accumulate(gradtx.sgd(1.0), wrong)
-    tx = gradtx.accumulate(gradtx.sgd(1.0), 1)
-    assert float(tx.update(2.0, tx.init(1.0), 1.0)[0]) == -2.0

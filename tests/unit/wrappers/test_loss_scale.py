@@ -175,7 +175,10 @@ def test_a_scale_that_is_not_the_outermost_is_refused(make: Any, other: str) -> 
     """
     tx = make()
     state = tx.init(PAIR)
-    message = rf"^dynamic_loss_scale is not the outermost: {other} would be given gradients with the scale in them; put the scale around"
+    message = (
+        rf"^dynamic_loss_scale is not the outermost: {other} would be given gradients with "
+        r"the scale in them; put the scale around"
+    )
     with pytest.raises(GradtxError, match=message):
         gradtx.loss_scale(tx, state)
     with pytest.raises(GradtxError, match=message):
@@ -205,11 +208,13 @@ def test_a_definition_without_a_scale() -> None:
     for state, message in (
         (
             None,
-            r"^the state of dynamic_loss_scale is a NoneType, not a gradtx.State: pass the state that tx.update gave$",
+            r"^the state of dynamic_loss_scale is a NoneType, not a gradtx.State: pass "
+            r"the state that tx.update gave$",
         ),
         (
             gradtx.sgd(0.1).init(ONE),
-            r"^the state has nothing for dynamic_loss_scale; it holds nothing: it is another definition's$",
+            r"^the state has nothing for dynamic_loss_scale; it holds nothing: it is "
+            r"another definition's$",
         ),
     ):
         with pytest.raises(StateError, match=message.replace("of dynamic_loss_scale", "of sgd")):

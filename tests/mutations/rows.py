@@ -1,0 +1,21 @@
+"""All rows, in the order in which the runner takes them."""
+
+from tests.mutations.rows_averages import AVERAGES
+from tests.mutations.rows_kronecker import KRONECKER
+from tests.mutations.rows_matrices import MATRIX_RULES
+from tests.mutations.rows_methods import MUTATIONS
+from tests.mutations.rows_production import MUTATIONS as PRODUCTION
+from tests.mutations.rows_projections import PROJECTIONS
+from tests.mutations.rows_relatives import RELATIVES
+from tests.mutations.rows_storage import STORAGE
+
+ROWS = [
+    *MUTATIONS,
+    *RELATIVES,
+    *AVERAGES,
+    *PRODUCTION,
+    *STORAGE,
+    *MATRIX_RULES,
+    *KRONECKER,
+    *PROJECTIONS,
+]
