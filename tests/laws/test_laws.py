@@ -49,9 +49,7 @@ def rule(grad: jax.Array, slots: Any, param: Any, step: jax.Array, *, broken: st
 
 @pytest.mark.parametrize("broken", ["zero_gradient", "contained", "dtypes", "leaves_alone"])
 def test_laws_notice_a_broken_rule(broken: str) -> None:
-    tx = gradtx.leafwise(
-        init_narrow if broken == "dtypes" else None, rule, options={"broken": broken}
-    )
+    tx = gradtx.leafwise(init_narrow if broken == "dtypes" else None, rule, broken=broken)
     with pytest.raises((AssertionError, IndexError, ValueError)):
         LAWS[broken](tx)
 

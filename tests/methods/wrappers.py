@@ -49,9 +49,9 @@ def with_loss(step: int, params: Any, grads: Any) -> dict[str, Any]:
 
 
 def times_raw(
-    update: jax.Array, slots: None, param: None, step: jax.Array, *, raw: jax.Array
+    update: jax.Array, slots: None, param: None, step: jax.Array, *, input_grad: jax.Array
 ) -> Any:
-    return update * raw, slots
+    return update * input_grad, slots
 
 
 FACTORS = (1.0, 2.0, -0.5)

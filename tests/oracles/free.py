@@ -236,7 +236,7 @@ def _mechanic(method, weight_decay, eps, s_init, betas, grads, params, memory, t
     if t == 1:
         memory.update(
             start=[w.copy() for w in params],
-            inside={},
+            children={},
             m=np.zeros(betas),
             v=np.zeros(betas),
             r=np.zeros(betas),
@@ -244,7 +244,7 @@ def _mechanic(method, weight_decay, eps, s_init, betas, grads, params, memory, t
         )
     b = 1 - 10.0 ** -np.arange(1, betas + 1)
     scale = np.sum(memory["s"])
-    down = [-u for u in method(grads, params, memory["inside"], t)]
+    down = [-u for u in method(grads, params, memory["children"], t)]
     grow = (
         weight_decay * scale * np.sqrt(_dot(grads, grads)) / (np.sqrt(_dot(params, params)) + eps)
     )

@@ -165,7 +165,7 @@ def narrow(phi, decreases, flat_enough, low, high, best, steps, tried, precision
     """
     third = None
     while len(tried) < steps:
-        a, small = inside(low, high, third), abs(high[0] - low[0]) <= precision
+        a, small = children(low, high, third), abs(high[0] - low[0]) <= precision
         tried.append(a)
         f, g = phi(a)
         enough = decreases(a, f, g)
@@ -183,7 +183,7 @@ def narrow(phi, decreases, flat_enough, low, high, best, steps, tried, precision
     return best[0] or tried[-1]
 
 
-def inside(low, high, third):
+def children(low, high, third):
     """The minimum of the cubic a fifth from both ends at least, else that of the parabola a tenth,
     else the middle.
     """

@@ -39,17 +39,17 @@ def lookahead(fast, k, alpha, reset=False):
 
 def _lookahead(fast, k, alpha, reset, grads, params, memory, t):
     slow = memory.setdefault("slow", [w.copy() for w in params])
-    inside = memory.setdefault("fast", {})
+    children = memory.setdefault("fast", {})
     ahead = [
         w + u
         for w, u in zip(
-            params, fast(grads, params, inside, (t - 1) % k + 1 if reset else t), strict=True
+            params, fast(grads, params, children, (t - 1) % k + 1 if reset else t), strict=True
         )
     ]
     if t % k == 0:
         memory["slow"] = ahead = [s + alpha * (f - s) for s, f in zip(slow, ahead, strict=True)]
         if reset:
-            inside.clear()
+            children.clear()
     return [f - w for f, w in zip(ahead, params, strict=True)]
 
 

@@ -17,7 +17,7 @@ def bits(tree: Any) -> list[Any]:
     return [(np.asarray(leaf).dtype, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
 
 
-def raw(leaf: Any) -> tuple[Any, ...]:
+def input_grad(leaf: Any) -> tuple[Any, ...]:
     """A leaf to the bit."""
     if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return str(leaf.dtype), leaf.shape, np.asarray(jax.random.key_data(leaf)).tobytes()
@@ -32,7 +32,7 @@ def raw(leaf: Any) -> tuple[Any, ...]:
 def assert_same(one: Any, other: Any) -> None:
     assert jax.tree.structure(one) == jax.tree.structure(other)
     for path, left in gradtx.flatten_state(jax.tree.map(lambda leaf: leaf, one)).items():
-        assert raw(left) == raw(gradtx.flatten_state(other)[path]), path
-    assert [raw(leaf) for leaf in jax.tree.leaves(one)] == [
-        raw(leaf) for leaf in jax.tree.leaves(other)
+        assert input_grad(left) == input_grad(gradtx.flatten_state(other)[path]), path
+    assert [input_grad(leaf) for leaf in jax.tree.leaves(one)] == [
+        input_grad(leaf) for leaf in jax.tree.leaves(other)
     ]

@@ -159,9 +159,7 @@ def test_foreign_members_of_a_partition_see_only_their_leaves() -> None:
 def test_extra_arguments_shaped_like_the_gradients_are_masked_with_them() -> None:
     seen = []
     tx = gradtx.masked(
-        gradtx.treewise(
-            None, lambda u, s, p, t, *, extra: (seen.append(extra), (u, s))[1], name="spy"
-        ),
+        gradtx.treewise(None, lambda u, s, p, t, *, extra: (seen.append(extra), (u, s))[1]),
         "kernel$",
     )
     tx.update(PARAMS, tx.init(PARAMS), grad=PARAMS, value=1.0)

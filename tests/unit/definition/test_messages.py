@@ -318,15 +318,15 @@ def test_a_rule_that_asks_for_what_it_is_not_given() -> None:
         GradtxError,
         match="mine: its rule asks for decay, which is in neither hyperparams nor options",
     ):
-        gradtx.leafwise(None, needs_decay, name="mine")
+        gradtx.leafwise(None, needs_decay)
     with pytest.raises(
         GradtxError,
         match="mine: rate is given, but no function of the rule has a keyword-only argument of "
         "that name",
     ):
-        gradtx.leafwise(None, needs_decay, hyperparams={"decay": 0.1, "rate": 0.1}, name="mine")
+        gradtx.leafwise(None, needs_decay, decay=0.1, rate=0.1)
     with pytest.raises(GradtxError, match="must be annotated with the NamedTuple it returns"):
-        gradtx.leafwise(unannotated, needs_decay, hyperparams={"decay": 0.1}).init(PARAMS)
+        gradtx.leafwise(unannotated, needs_decay, decay=0.1).init(PARAMS)
 
 
 def wants_extra(grad: Any, slots: Any, param: Any, step: Any, *, extra: Any) -> Any:
@@ -335,7 +335,7 @@ def wants_extra(grad: Any, slots: Any, param: Any, step: Any, *, extra: Any) -> 
 
 def test_a_leaf_rule_has_no_extra() -> None:
     with pytest.raises(GradtxError, match="mine: its rule asks for extra"):
-        gradtx.leafwise(None, wants_extra, name="mine")
+        gradtx.leafwise(None, wants_extra)
 
 
 def test_an_error_leaves_the_state_as_it_was() -> None:
@@ -356,7 +356,7 @@ def fails(grad: Any, slots: Any, param: Any, step: Any) -> Any:
 
 def test_an_error_of_the_rule_itself_says_where() -> None:
     with pytest.raises(TypeError) as caught:
-        update(gradtx.leafwise(None, fails, name="mine"))
+        update(gradtx.leafwise(None, fails))
     assert (
         "raised at 'dense/bias', a gradient f32[3], in the rules of mine" in caught.value.__notes__
     )

@@ -12,7 +12,7 @@ import pytest
 
 import gradtx
 from gradtx.definition.errors import GradtxError
-from gradtx.engine.gate import update_if
+from gradtx.engine.gate import gated_update
 from gradtx.engine.rules import LeafRule
 from gradtx.testing import gradients, parameters
 from gradtx.testing.problems import extras
@@ -76,7 +76,7 @@ GRAD, OLD = jnp.array([1.0, -2.0]), Two(jnp.array([3.0, -0.0]), jnp.array([0.25,
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_a_rule_whose_step_may_be_left_out(rule: Any, jit: bool) -> None:
-    step = functools.partial(update_if, update=rule, grad=GRAD, slots=OLD)
+    step = functools.partial(gated_update, update=rule, grad=GRAD, slots=OLD)
     step = jax.jit(step) if jit else step
     update, new = step(jnp.asarray(True))
     expected, kept = rule(GRAD, OLD)
@@ -84,11 +84,11 @@ def test_a_rule_whose_step_may_be_left_out(rule: Any, jit: bool) -> None:
     assert [slot.tolist() for slot in step(jnp.asarray(False))[1]] == [
         slot.tolist() for slot in OLD
     ]
-    assert bits(update_if(None, rule, GRAD, OLD)) == bits((expected, kept))
+    assert bits(gated_update(None, rule, GRAD, OLD)) == bits((expected, kept))
 
 
 def test_a_rule_that_keeps_nothing_is_only_run() -> None:
-    assert update_if(jnp.asarray(False), lambda grad, slots: (2 * grad, slots), GRAD, None)[
+    assert gated_update(jnp.asarray(False), lambda grad, slots: (2 * grad, slots), GRAD, None)[
         0
     ].tolist() == [2.0, -4.0]
 
@@ -111,7 +111,7 @@ def test_the_choice_is_made_before_the_update() -> None:
     """What the update is made of is what was chosen; so no kernel needs the new and the old slot at
     once.
     """
-    text = str(jax.make_jaxpr(lambda acts: update_if(acts, helped, GRAD, OLD))(True))
+    text = str(jax.make_jaxpr(lambda acts: gated_update(acts, helped, GRAD, OLD))(True))
     assert text.index("select_n") < text.rindex(" add ")
 
 

@@ -54,7 +54,7 @@ def test_equal_rules_share_one_kernel() -> None:
     """
     params = {"a": jnp.ones((7, 5)), "b": jnp.ones((7, 5))}
     for factor in (0.1, 0.2):
-        tx = gradtx.leafwise(None, counted, hyperparams={"factor": factor})
+        tx = gradtx.leafwise(None, counted, factor=factor)
         tx.update(params, tx.init(params))
         jax.jit(tx.update)(params, tx.init(params))
     assert len(TRACED) == 1
@@ -185,9 +185,11 @@ def add_noise(grad: jax.Array, slots: Noise, param: Any, step: jax.Array, *, key
     return grad + noise, Noise(noise)
 
 
-@pytest.mark.parametrize("key", [jax.random.PRNGKey(0), jax.random.key(1)], ids=["raw", "typed"])
+@pytest.mark.parametrize(
+    "key", [jax.random.PRNGKey(0), jax.random.key(1)], ids=["input_grad", "typed"]
+)
 def test_one_random_key_per_leaf_and_step(key: jax.Array) -> None:
-    tx = gradtx.leafwise(init_noise, add_noise, hyperparams={"key": key}, name="noise")
+    tx = gradtx.leafwise(init_noise, add_noise, key=key)
     params = {"a": jnp.zeros(3), "b": jnp.zeros(3)}
     first, state = tx.update(params, tx.init(params))
     second, _ = jax.jit(tx.update)(params, state)

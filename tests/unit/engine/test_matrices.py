@@ -37,18 +37,18 @@ def update(
     param: None,
     step: jax.Array,
     *,
-    phase: jax.Array,
+    refresh_offset: jax.Array,
     refresh_every: int,
 ) -> Any:
-    due = (step.astype(jnp.int32) + phase) % refresh_every == 0
+    due = (step.astype(jnp.int32) + refresh_offset) % refresh_every == 0
     left = where_due(due, lambda g, old: old + g @ g.T, (grad, slots.left), slots.left)
     return grad / jnp.sum(grad, axis=(-2, -1), keepdims=True), Seen(
-        grad, left, phase.astype(jnp.float32)
+        grad, left, refresh_offset.astype(jnp.float32)
     )
 
 
 def watch(every: int = 3, **told: Any) -> gradtx.GradientTransformation:
-    return gradtx.matrixwise(init, update, options={"refresh_every": every}, name="watch", **told)
+    return gradtx.matrixwise(init, update, refresh_every=every, **told)
 
 
 @pytest.mark.parametrize(

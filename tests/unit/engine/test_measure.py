@@ -36,7 +36,7 @@ def init(param: jax.Array) -> Slots:
     return Slots(jnp.zeros_like(param))
 
 
-def init_shared(*, start: float) -> Shared:
+def init_tree_slots(*, start: float) -> Shared:
     return Shared(jnp.asarray(start), jnp.asarray(0.0))
 
 
@@ -73,11 +73,11 @@ def measured(start: gradtx.NonNegative = 0.0) -> gradtx.GradientTransformation:
     return gradtx.leafwise(
         init,
         update,
-        hyperparams={"start": start},
-        options={"sign": 1.0},
+        start=start,
+        sign=1.0,
         measure=measure,
         conclude=conclude,
-        init_shared=init_shared,
+        init_tree_slots=init_tree_slots,
         extra=("value",),
         needs_params=True,
     )
@@ -103,9 +103,9 @@ def test_scalars_of_all_arrays_reach_every_array() -> None:
 
 
 def measure_raw(
-    grad: jax.Array, slots: None, param: None, step: jax.Array, *, raw: jax.Array
+    grad: jax.Array, slots: None, param: None, step: jax.Array, *, input_grad: jax.Array
 ) -> Norms:
-    return Norms(jnp.sum(raw**2), jnp.sum(grad * raw))
+    return Norms(jnp.sum(input_grad**2), jnp.sum(grad * input_grad))
 
 
 def conclude_raw(found: Any, shared: None, step: jax.Array) -> Any:
@@ -158,7 +158,7 @@ def test_what_the_caller_must_pass_is_named() -> None:
         match=r"measured needs value: call update\(grads, state, params, value=\.\.\.\)",
     ):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
-    tree = gradtx.treewise(None, by_value, extra=("value",), name="by_value")
+    tree = gradtx.treewise(None, by_value, extra=("value",))
     with pytest.raises(MissingExtraError, match="by_value needs value"):
         tree.update(PARAMS, tree.init(PARAMS))
     assert tree.update(PARAMS, tree.init(PARAMS), value=2.0)[0]["a"].tolist() == [6.0, 8.0]

@@ -145,11 +145,11 @@ def test_under_jit_and_for_a_batch_of_definitions() -> None:
         gradtx.find_learning_rate, regression, batches=BATCHES, min_rate=1e-4, max_rate=0.3
     )
     tx = gradtx.sgd(1.0, momentum=0.5)
-    outside, inside = (
+    outside, children = (
         find(params=START, tx=tx),
         jax.jit(lambda params, tx: find(params=params, tx=tx))(START, tx),
     )
-    for one, other in zip(outside, inside, strict=True):
+    for one, other in zip(outside, children, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
     many = gradtx.replace(tx, momentum=jnp.array([0.0, 0.5, 0.9]))
     curves = jax.vmap(
@@ -312,8 +312,8 @@ def test_the_plot(tmp_path: Path) -> None:
     figure = curve.plot(tmp_path / "rates.png")
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
     (axes,) = figure.axes
-    raw, smoothed, mark = axes.lines
-    np.testing.assert_array_equal(raw.get_ydata(), curve.losses)
+    input_grad, smoothed, mark = axes.lines
+    np.testing.assert_array_equal(input_grad.get_ydata(), curve.losses)
     np.testing.assert_array_equal(smoothed.get_ydata(), curve.smoothed)
     assert mark.get_xdata()[0] == pytest.approx(float(curve.suggestion))
     assert axes.get_xscale() == "log" and axes.get_ylim()[1] < 100

@@ -66,15 +66,15 @@ def test_stable_adamw_shrinks_decay_and_step_alike_and_decays_what_its_mask_choo
     )
     state = tx.init(params)
     for step in range(1, 6):
-        raw = dict(zip(arrays, (10.0**step * g for g in gradient(step)), strict=False))
+        input_grad = dict(zip(arrays, (10.0**step * g for g in gradient(step)), strict=False))
         updates, state = tx.update(
-            {name: jnp.asarray(g, jnp.float32) for name, g in raw.items()} | {"none": None},
+            {name: jnp.asarray(g, jnp.float32) for name, g in input_grad.items()} | {"none": None},
             state,
             params,
         )
         for name, decay in (("kernel", 0.5), ("bias", 0.0)):
             expected = -ref.stable_adamw(
-                raw[name], arrays[name], memories[name], step, weight_decay=decay
+                input_grad[name], arrays[name], memories[name], step, weight_decay=decay
             )
             np.testing.assert_allclose(updates[name], expected, rtol=1e-4, atol=1e-6)
     assert state.slots["scale_by_stable_adamw"]["rests"].mu["kernel"] is None

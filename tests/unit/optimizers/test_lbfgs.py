@@ -205,9 +205,9 @@ def test_what_is_not_stored_is_computed_or_refused() -> None:
     grad = jax.grad(loss)(tree)
     _, state = part.update(grad, part.init(tree), tree, value=loss(tree), grad=grad, value_fn=loss)
     assert call(tree, state=state)[1]["b"] == 4.0
-    inside = gradtx.chain(optax.lbfgs())
+    children = gradtx.chain(optax.lbfgs())
     assert (
-        call(tree, state=inside.init(tree))[0] == 3.0
+        call(tree, state=children.init(tree))[0] == 3.0
         and call(tree, state=optax.lbfgs().init(tree))[0] == 3.0
     )
     for tx in (

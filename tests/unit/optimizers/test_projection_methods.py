@@ -121,8 +121,8 @@ def test_a_step_without_a_fit_does_not_pay() -> None:
     tx = gradtx.scale_by_psgd_kron()
     grads = jnp.ones((4, 3))
     jaxpr = jax.make_jaxpr(tx.update)(grads, tx.init(grads)).jaxpr
-    outside, inside = names(jaxpr), names(jaxpr, branches=True)
-    assert {"triangular_solve", "random_bits"} <= inside - outside and "cond" in outside
+    outside, children = names(jaxpr), names(jaxpr, branches=True)
+    assert {"triangular_solve", "random_bits"} <= children - outside and "cond" in outside
 
 
 def names(jaxpr: Any, branches: bool = False) -> set[str]:

@@ -133,13 +133,13 @@ def test_what_is_kept_follows_the_parameter_that_there_is(kept: str) -> None:
     way, rest = STEPS[kept](w, master, new - master)
     held, target = gradtx.apply_updates(w, way), np.asarray(master + (new - master), np.float64)
     there = np.asarray(form.round(jnp.asarray(target, jnp.float32)), np.float64)
-    beside = np.asarray(held, np.float64) != there
+    attach = np.asarray(held, np.float64) != there
     unit = np.spacing(np.abs(np.asarray(master)))
-    assert 0 < beside.sum() < 500 and np.all(
-        np.abs(np.asarray(held, np.float64) - there)[beside] <= unit[beside]
+    assert 0 < attach.sum() < 500 and np.all(
+        np.abs(np.asarray(held, np.float64) - there)[attach] <= unit[attach]
     )
     found = np.abs(np.asarray(form.join(held, rest), np.float64) - target)
-    assert np.all(found[beside] <= (0 if kept == "float32" else unit[beside]))
+    assert np.all(found[attach] <= (0 if kept == "float32" else unit[attach]))
 
 
 @pytest.mark.parametrize("kept", ["low16", "bf16+8"])

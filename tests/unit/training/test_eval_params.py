@@ -328,9 +328,7 @@ def pass_on(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
 @pytest.mark.parametrize("share", [0.5, lambda count: 0.125 * count])
 def test_a_read_out_may_go_by_a_hyperparameter(share: Any) -> None:
     """Of the state, where tunable keeps it there; of a schedule, at the count of the state."""
-    tx = gradtx.leafwise(
-        None, pass_on, hyperparams={"share": share}, evaluate=halfway, name="halfway"
-    )
+    tx = gradtx.leafwise(None, pass_on, share=share, evaluate=halfway)
     held = gradtx.tunable(tx)
     state = held.init(W)
     for _ in range(4):

@@ -233,9 +233,9 @@ def noisy(
 
 @pytest.mark.parametrize("key", [jax.random.key, jax.random.PRNGKey])
 def test_a_random_key_is_a_hyperparameter_like_others(key: Callable[[int], jax.Array]) -> None:
-    tx = gradtx.leafwise(None, noisy, hyperparams={"key": key(0)}, name="noisy")
-    assert tx == gradtx.leafwise(None, noisy, hyperparams={"key": key(0)}, name="noisy")
-    assert tx != gradtx.leafwise(None, noisy, hyperparams={"key": key(1)}, name="noisy")
+    tx = gradtx.leafwise(None, noisy, key=key(0))
+    assert tx == gradtx.leafwise(None, noisy, key=key(0))
+    assert tx != gradtx.leafwise(None, noisy, key=key(1))
     held = gradtx.tunable(tx)
     np.testing.assert_array_equal(
         held.update(PARAMS, held.init(PARAMS))[0]["w"], tx.update(PARAMS, tx.init(PARAMS))[0]["w"]

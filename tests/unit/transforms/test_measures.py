@@ -24,7 +24,7 @@ def test_measures_are_optax_numbers_and_stand_in_the_state_by_name() -> None:
         norm = library.tree.norm if library is optax else library.global_norm
         smooth = {
             "smooth": library.measure_with_ema(norm, 0.9),
-            "raw": library.measure_with_ema(norm, 0.9, debias=False),
+            "input_grad": library.measure_with_ema(norm, 0.9, debias=False),
         }
         return library.chain(
             library.trace(0.5),
@@ -38,7 +38,7 @@ def test_measures_are_optax_numbers_and_stand_in_the_state_by_name() -> None:
         "norm": (),
         "first": (2,),
         "smooth": (),
-        "raw": (),
+        "input_grad": (),
     }
     for n in range(4):
         gradient = jax.tree.map(lambda leaf, n=n: leaf * (n - 1.5), W)

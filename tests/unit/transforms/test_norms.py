@@ -126,7 +126,7 @@ def test_a_rule_may_not_drop_a_slot_that_it_keeps() -> None:
     with pytest.raises(
         ValueError, match="slot 'nu' of a rule is kept or not as `init` says, and became None"
     ):
-        tx = gradtx.leafwise(keep, drop, name="drop")
+        tx = gradtx.leafwise(keep, drop)
         tx.update(GRAD, tx.init(WEIGHT))
 
 

@@ -198,7 +198,7 @@ def test_flatten_hands_extra_trees_down_as_vectors() -> None:
             lambda u, other: u * other * extra["value"], updates, extra["other"]
         ), slots
 
-    tx = gradtx.flatten(gradtx.treewise(None, check, name="check"))
+    tx = gradtx.flatten(gradtx.treewise(None, check))
     updates, _ = tx.update(W, tx.init(W), value=2.0, other=W)
     jax.tree.map(lambda u, w: np.testing.assert_allclose(u, 2 * w * w), updates, W)
 

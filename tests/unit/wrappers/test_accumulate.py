@@ -255,7 +255,7 @@ def test_under_a_mask_and_in_a_group() -> None:
         {"slow": gradtx.accumulate(gradtx.scale(1.0), 2), "fast": gradtx.scale(1.0)},
         {"a": "slow", "b": "fast"},
     )
-    inside = gradtx.accumulate(
+    children = gradtx.accumulate(
         gradtx.partition(
             {"one": gradtx.scale(1.0), "two": gradtx.scale(2.0)}, {"a": "one", "b": "two"}
         ),
@@ -264,7 +264,7 @@ def test_under_a_mask_and_in_a_group() -> None:
     for tx, expected in (
         (masked, [(0, 1), (2, 3)]),
         (split, [(0, 1), (2, 3)]),
-        (inside, [(0, 0), (2, 4)]),
+        (children, [(0, 0), (2, 4)]),
     ):
         state, seen = tx.init(params), []
         for grad in (1.0, 3.0):

@@ -136,4 +136,4 @@ def test_the_counts_can_fail() -> None:
     def init(params: Any, *, inner: Any) -> dict[str, Any]:
         return inner.init_slots(params)
 
-    assert compiled(gradtx.treewise(init, branching, members={"inner": FLAT}))[0] > 0.01 * BYTES
+    assert compiled(gradtx.treewise(init, branching, inner=FLAT))[0] > 0.01 * BYTES
