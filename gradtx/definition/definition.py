@@ -23,7 +23,7 @@ from jax.tree_util import DictKey, GetAttrKey
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.show import is_dtype, show
-from gradtx.definition.types import Interval
+from gradtx.definition.types import Default, Interval
 
 _BUILDING: ContextVar["Definition | None"] = ContextVar("building", default=None)
 
@@ -71,8 +71,8 @@ class Factory:
         ]
         known = {parameter.name for parameter in parameters}
         flags = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
-            for name in self._flag_hints
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default_of(hint))
+            for name, hint in self._flag_hints.items()
             if name not in known
         ]
         return full.replace(parameters=parameters + flags, return_annotation=self.result)
@@ -160,6 +160,19 @@ class Factory:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _find_factory, (self.module, self.body.__qualname__)
+
+
+def _default_of(hint: Any) -> Any:
+    """The default of a shared flag, as its annotation says it; None without one."""
+    return next((mark.value for mark in _metadata(hint) if isinstance(mark, Default)), None)
+
+
+def _metadata(hint: Any) -> Iterable[Any]:
+    """Everything that an annotation carries beside types, at any depth."""
+    for part in (*getattr(hint, "__metadata__", ()), *typing.get_args(hint)):
+        yield part
+        if isinstance(part, type) or typing.get_origin(part) is not None:
+            yield from _metadata(part)
 
 
 def _find_factory(module: str, qualname: str) -> Factory:

@@ -39,6 +39,12 @@ class State(NamedTuple):
             ) from None
 
 
+class Default(NamedTuple):
+    """The default of a flag that several builders share, in the annotation of its TypedDict."""
+
+    value: Any
+
+
 class Interval(NamedTuple):
     """The range of a hyperparameter, checked when it is given as a Python number."""
 
