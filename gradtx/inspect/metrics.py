@@ -3,7 +3,6 @@
 from typing import Any
 
 from gradtx.compose.transformation import (
-    PLAIN,
     TransformationLike,
     as_transformation,
     checked_state,
@@ -44,7 +43,7 @@ def metrics(tx: TransformationLike, state: Any) -> dict[str, Array]:
     See also: `with_metrics`, `hyperparams`, `summary`.
     """
     tx = as_transformation(tx)
-    if tx.factory is PLAIN:
+    if tx.is_plain:
         return {}
     state = checked_state(tx, state)
     values = {**reports(tx, state.slots, state.count), **moving_values(tx, state)}

@@ -12,9 +12,10 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
+from gradtx.compose.binding import Branch
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
-from gradtx.compose.transformation import Branch, GradientTransformation, definition
+from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Selector, Where
 from gradtx.transforms.moments import Moments, average, debias

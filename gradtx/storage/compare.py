@@ -13,15 +13,12 @@ from gradtx.compose.transformation import (
     GradientTransformation,
     TransformationLike,
     as_transformation,
-    members_inside,
 )
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.show import show, show_table
-from gradtx.engine.program import chosen_leaves, leaves_of, shown
-from gradtx.engine.rules import LeafRule, TreeRule
-from gradtx.engine.selector import Leaves
-from gradtx.engine.slots import slots_at
-from gradtx.engine.storage import decode_tree, encode_init_tree, own_slots
+from gradtx.engine.leaf_rule import LeafRule
+from gradtx.engine.selector import leaves_of
+from gradtx.engine.walk import Node, walk
 from gradtx.storage.stored import stored
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import is_inexact
@@ -185,52 +182,37 @@ def _slot_errors(
     tx: GradientTransformation, slots: Any, count: Any, params: Any
 ) -> Iterator[float]:
     """The relative error of every slot, encoded once and decoded, members of wrappers included."""
-    leaves = leaves_of(params)
-    for item in tx.items:
-        if not item.rule.keeps:
-            continue
-        if isinstance(item.rule, LeafRule):
-            yield from _errors_of_arrays(item, slots_at(slots, item.path), leaves)
-            continue
-        kept = slots_at(slots, item.path)
-        yield from _errors_of_tree(item.rule, kept)
-        for children in members_inside(item, slots, count):
-            yield from _slot_errors(
-                children.member, children.slots, children.count, shown(item, leaves)
-            )
+    for node in walk(tx, slots, count):
+        rule = node.bound.rule
+        if isinstance(rule, LeafRule):
+            yield from _errors_of_arrays(rule, node, params)
+        elif rule.keeps:
+            yield from _errors_of_tree(rule, node.slots)
 
 
-def _errors_of_arrays(item: Any, kept: Any, leaves: Leaves) -> Iterator[float]:
-    rule = item.rule.rule
-    if rule.storage is None or rule.slots is None:
+def _errors_of_arrays(rule: LeafRule, node: Node, params: Any) -> Iterator[float]:
+    if rule.storage is None or rule.form is None:
         return
-    fields = kept if isinstance(kept, dict) else kept._asdict()
+    leaves = leaves_of(node.narrow(params))
+    fields = node.slots if isinstance(node.slots, dict) else node.slots._asdict()
+    names = rule.form.kind._fields
     try:
-        columns = [leaves.treedef.flatten_up_to(fields[name]) for name in rule.slots._fields]
+        columns = [leaves.treedef.flatten_up_to(fields[name]) for name in names]
     except ValueError:  # a wrapper has given its member other arrays than the parameters
         yield math.nan
         return
-    gate, stored_how, pairs = chosen_leaves(item, leaves), rule.storage.leaf_policy(leaves), []
+    active, policies, pairs = node.bound.active(leaves), rule.storage.leaf_policy(leaves), []
     for index, value in enumerate(leaves.values):
-        if gate[index]:
-            slots = rule.slots(*(column[index] for column in columns))
-            pairs.append(
-                (
-                    slots,
-                    rule.storage.decode(
-                        rule.storage.first(slots, value, stored_how[index]), jnp.shape(value)
-                    ),
-                )
-            )
-    for place in range(len(rule.slots._fields)):
+        if active[index]:
+            exact = rule.form.kind(*(column[index] for column in columns))
+            stored = rule.storage.encode_init(exact, value, policies[index])
+            pairs.append((exact, rule.storage.decode(stored, jnp.shape(value))))
+    for place in range(len(names)):
         both = [(exact[place], read[place]) for exact, read in pairs if exact[place] is not None]
         yield _relative([read for _, read in both], [exact for exact, _ in both])
 
 
-def _errors_of_tree(rule: TreeRule, kept: Any) -> Iterator[float]:
-    """Of what a rule on trees keeps for itself."""
-    own, read = (
-        own_slots(rule, kept)[0],
-        own_slots(rule, decode_tree(rule, encode_init_tree(rule, kept)))[0],
-    )
+def _errors_of_tree(rule: Any, slots: Any) -> Iterator[float]:
+    """The errors of what a rule on trees keeps for itself."""
+    own, read = rule.own_slots(slots), rule.own_slots(rule.encoded_once(slots))
     yield from (_relative(other, exact) for other, exact in zip(read or (), own or (), strict=True))

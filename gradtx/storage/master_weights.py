@@ -21,7 +21,6 @@ from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import PRECISE
 from gradtx.engine.rules import Child
 from gradtx.storage.sixteen import half_unit
-from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import choose
@@ -246,7 +245,7 @@ def _evaluate(
     params: Any, slots: Any, count: Any, *, inner: GradientTransformation, form: str
 ) -> Any:
     old, kept = _parted(slots)
-    found = evaluate_slots(inner, old, _masters(params, kept, form), count)
+    found = inner.evaluate_slots(old, _masters(params, kept, form), count)
     return jax.tree.map(lambda value, param: value.astype(param.dtype), found, params)
 
 
@@ -310,7 +309,7 @@ def master_weights(inner: TransformationLike, kept: str = "float32") -> Gradient
         raise GradtxError(
             f"master_weights: kept = {kept!r} is none of {', '.join(map(repr, FORMS))}"
         )
-    evaluate = _evaluate if reads_out(inner) else None
+    evaluate = _evaluate if inner.has_evaluation else None
     return treewise(
         _init,
         _update,

@@ -76,7 +76,7 @@ class Policy:
         ]
         return tuple(itertools.pairwise(both))[::2]
 
-    def first(self, slots: Any, like: Any, chosen: Any) -> Any:
+    def encode_init(self, slots: Any, like: Any, chosen: Any) -> Any:
         kind = type(slots)
         made = [
             self._first(kind, name, slot, like, chosen)
@@ -138,7 +138,7 @@ class Policy:
             block=self.block,
         )
 
-    def seen(self, kept: Any, slots: Any) -> Any:
+    def visible_slots(self, kept: Any, slots: Any) -> Any:
         kind, fields = type(slots), unpacked(kept)
         return kind(
             *(

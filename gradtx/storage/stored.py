@@ -3,22 +3,18 @@ r"""`stored`: the same optimizer, its state in fewer bits.
 s_t = encode( s'_t ),   (u_t, s'_t) = rule( g_t, decode(s_{t-1}), θ_{t-1} )       in one kernel per array
 """
 
-import dataclasses
 import functools
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from gradtx.compose.binding import MapRules
 from gradtx.compose.transformation import (
-    GradientTransformation,
-    MapRules,
     TransformationLike,
     as_transformation,
     definition,
-    is_plain,
 )
 from gradtx.definition.errors import GradtxError
-from gradtx.engine.rules import LeafRule, TreeRule
+from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Selector, Where
 from gradtx.storage import blockwise, dynamic, sixteen  # noqa: F401  (their codecs become known)
 from gradtx.storage.codec import codec_named
@@ -106,10 +102,8 @@ def stored(
     """
     _check(default, slots, rounding, block)
     inner = as_transformation(inner)
-    unknown, names = (
-        sorted(set(slots) - set(slot_names(inner))),
-        ", ".join(map(repr, slot_names(inner))),
-    )
+    unknown = sorted(set(slots) - set(inner.slot_names))
+    names = ", ".join(map(repr, inner.slot_names))
     if unknown:
         raise GradtxError(
             f"stored: no member has a slot {', '.join(map(repr, unknown))}; the slots are {names or 'none'}"
@@ -141,57 +135,12 @@ def _check(default: str | None, slots: Mapping[str, str], rounding: str | None, 
         raise GradtxError(f"stored: block = {block!r} is no power of two; take 32, 64 or 128")
 
 
-def _store(policy: Policy, rule: LeafRule | TreeRule) -> LeafRule | TreeRule:
-    """A rule with a storage, its members too; another library's is refused, since its slots have no
-    names.
-    """
-    if isinstance(rule, LeafRule):
-        return (
-            dataclasses.replace(rule, rule=dataclasses.replace(rule.rule, storage=policy))
-            if rule.rule.slots
-            else rule
-        )
-    if is_plain(rule):
-        raise GradtxError(
-            f"stored: {rule.name} is another library's, whose slots have no names; take gradtx's own, or leave it outside"
-        )
-    options = {
-        name: _stored_member(one, policy) if isinstance(one, GradientTransformation) else one
-        for name, one in rule.options.items()
-    }
-    return dataclasses.replace(rule, options=options, storage=policy)
+def _store(policy: Policy, rule: Rule) -> Rule:
+    """A rule with a storage, its members too."""
+    return rule.with_storage(policy, functools.partial(_stored_member, policy=policy))
 
 
 @definition
-def _stored_member(inner: TransformationLike, policy: Policy) -> Any:
+def _stored_member(inner: TransformationLike, policy: Policy) -> MapRules:
     """A member of a wrapper, stored as the wrapper is."""
     return MapRules(as_transformation(inner), functools.partial(_store, policy))
-
-
-def slot_names(tx: GradientTransformation) -> dict[str, None]:
-    """The names of the slots of a definition, in order."""
-    return dict.fromkeys(name for item in tx.items for name in _names(item.rule))
-
-
-def _names(rule: LeafRule | TreeRule) -> Iterator[str]:
-    if isinstance(rule, LeafRule):
-        yield from rule.rule.slots._fields if rule.rule.slots else ()
-        return
-    members = {
-        name: one for name, one in rule.options.items() if isinstance(one, GradientTransformation)
-    }
-    for member in members.values():
-        yield from slot_names(member)
-    yield from (name for name in _own_fields(rule) if name not in members)
-
-
-def _own_fields(rule: TreeRule) -> tuple[str, ...]:
-    """The fields of what a rule on trees keeps for itself, by the annotation of its `init`: a
-    NamedTuple, or a dict of such.
-    """
-    found = typing.get_type_hints(rule.init).get("return") if rule.init is not None else None
-    kinds = typing.get_args(found) if typing.get_origin(found) is dict else (found,)
-    return next(
-        (kind._fields for kind in reversed(kinds) if kind is not None and hasattr(kind, "_fields")),
-        (),
-    )

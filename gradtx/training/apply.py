@@ -4,12 +4,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from gradtx.compose.transformation import PLAIN, TransformationLike, as_transformation
+from gradtx.compose.transformation import TransformationLike, as_transformation
 from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.definition.types import ArrayLike, Params, Updates
+from gradtx.engine.leaf_rule import LeafRule
 from gradtx.engine.program import BoundRule
-from gradtx.engine.rules import LeafRule, Rule
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import path_hash
@@ -86,8 +87,12 @@ def _check(rounding: str, where: str) -> None:
 
 
 def _sums(pairs: dict[int, Any], treedef: Treedef, step: Any) -> list[jax.Array]:
+    """The new parameters of all pairs (parameter, update)."""
     if not pairs:
         return []
+    if step is None and any(isinstance(param, Tracer) for param, _ in pairs.values()):
+        # Within a trace one addition is cheaper than the call of a kernel that holds it.
+        return [_add(param, update) for param, update in pairs.values()]
     columns = list(zip(*pairs.values(), strict=True))
     if step is None:
         return map_arrays(_add, *columns)
@@ -110,6 +115,8 @@ def _sum(param: jax.Array, update: jax.Array) -> jax.Array:
 
 
 def _add(param: jax.Array, update: jax.Array) -> jax.Array:
+    if param.dtype == update.dtype == compute_dtype(param.dtype):
+        return jax.lax.add(param, update)  # jnp.add costs a trace of its own
     return _sum(param, update).astype(param.dtype)
 
 
@@ -130,11 +137,7 @@ def _apply_stochastically(
 
 APPLY = {
     how: BoundRule(
-        (),
-        LeafRule(
-            f"apply_updates, {how}", Rule(function, needs_params=True, returns_params=True), {}
-        ),
-        (),
+        (), LeafRule(f"apply_updates_{how}", function, needs_params=True, returns_params=True), {}
     )
     for how, function in {"nearest": _apply, "stochastic": _apply_stochastically}.items()
 }
@@ -183,14 +186,14 @@ def update_params(
     """
     _check(rounding, "update_params")
     tx = as_transformation(tx)
-    if tx.factory is PLAIN:
+    if tx.is_plain:
         if rounding == "stochastic":
             raise GradtxError(
                 f"update_params: {tx.name} keeps no count of steps; call apply_updates with step= instead"
             )
         updates, state = tx.update(grads, state, params, **extra)
         return apply_updates(params, updates), state
-    new, state = tx.update_then((APPLY[rounding],), grads, state, params, extra)
+    new, state = tx.advance((APPLY[rounding],), grads, state, params, extra)
     values, treedef = flatten(params)
     chosen = zip(values, treedef.flatten_up_to(new), strict=True)
     return jax.tree.unflatten(

@@ -1,8 +1,8 @@
 """Leave parameters as they are."""
 
+from gradtx.compose.binding import Branch
 from gradtx.compose.select import masked
 from gradtx.compose.transformation import (
-    Branch,
     GradientTransformation,
     TransformationLike,
     as_transformation,

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
 from gradtx.engine.rules import Child
-from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.paths import Treedef
 from gradtx.tree.paths import flatten as flatten_tree
@@ -86,7 +85,7 @@ def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Ch
 
 def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformation) -> Any:
     layout = _layout(params)
-    return _unravel(layout, evaluate_slots(inner, slots, _ravel(layout, params), count))
+    return _unravel(layout, inner.evaluate_slots(slots, _ravel(layout, params), count))
 
 
 @definition
@@ -113,7 +112,7 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
     >>> [round(u.item(), 4) for u in updates.values()], state.slots["trace"].trace["float32"].shape
     ([0.8485, 1.1314], (2,))
     """
-    evaluate = _evaluate if reads_out(inner) else None
+    evaluate = _evaluate if inner.has_evaluation else None
     return treewise(
         _init, _update, inner=inner, children=_inside, evaluate=evaluate, own_clock=inner.own_clock
     )

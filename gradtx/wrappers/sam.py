@@ -13,7 +13,6 @@ from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import PRECISE, NonNegative
 from gradtx.engine.rules import Child
-from gradtx.training.eval_params import evaluate_slots
 from gradtx.transforms.clipping import Square
 from gradtx.tree.arithmetic import abs_sq, sum_scalars
 from gradtx.tree.casts import float_copy
@@ -105,7 +104,7 @@ def _evaluate(
 ) -> Any:
     """What the step down has come to: θ, where the ascent began, while one is under way."""
     below = map_leaves(_where_it_began, params, slots.cache, is_down=count % sync_period == 0)
-    return evaluate_slots(optimizer, slots.optimizer, below, count // sync_period)
+    return optimizer.evaluate_slots(slots.optimizer, below, count // sync_period)
 
 
 def _where_it_began(param: jax.Array, cache: jax.Array, *, is_down: jax.Array) -> jax.Array:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
 from gradtx.engine.rules import Child
-from gradtx.training.eval_params import evaluate_slots, reads_out
 from gradtx.tree.casts import as_array, is_inexact, real_dtype
 from gradtx.tree.paths import flatten
 
@@ -80,7 +79,7 @@ def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Ch
 
 
 def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformation) -> Any:
-    return _merge(params, evaluate_slots(inner, slots, _split(params), count))
+    return _merge(params, inner.evaluate_slots(slots, _split(params), count))
 
 
 @definition
@@ -105,7 +104,7 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
     >>> tx.update({"w": jnp.array([3 - 0.5j])}, tx.init(params))[0]["w"].tolist()
     [(1-0.5j)]
     """
-    evaluate = _evaluate if reads_out(inner) else None
+    evaluate = _evaluate if inner.has_evaluation else None
     return treewise(
         _init, _update, inner=inner, children=_inside, evaluate=evaluate, own_clock=inner.own_clock
     )

@@ -20,7 +20,7 @@ from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import SelectionError
 from gradtx.definition.types import Decay
 from gradtx.engine.program import leaves_of
-from gradtx.engine.rules import Child, LeafRule
+from gradtx.engine.rules import Child
 from gradtx.engine.selector import labels
 from gradtx.transforms.clipping import shrink_by_factor
 from gradtx.transforms.moments import debias
@@ -37,8 +37,8 @@ def _clips(inner: GradientTransformation) -> list[str]:
     """The members that shrink all updates together, by name."""
     return [
         item.name
-        for item in inner.items
-        if isinstance(item.rule, LeafRule) and item.rule.rule.update is shrink_by_factor
+        for item in inner.rules
+        if getattr(item.rule, "update_array", None) is shrink_by_factor
     ]
 
 
@@ -114,7 +114,7 @@ def _update(
     gate: Any,
 ) -> Any:
     old, kept = detach(slots, "metrics")
-    made, new, seen = inner.watch_slots(updates, old, params, step, extra, gate)
+    made, new, seen = inner.update_slots(updates, old, params, step, extra, gate, with_stats=True)
     found = {**_norms("grad_norm", updates, groups), **_norms("param_norm", params, groups)}
     made = map_leaves(_after, made, known=found["param_norm"])
     if update_norm:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import gradtx
 from gradtx.definition.errors import GradtxError, HyperparamError
-from gradtx.engine.rules import TreeRule
+from gradtx.engine.tree_rule import TreeRule
 from gradtx.testing.problems import gradients
 from tests.methods import FIRST, METHODS
 from tests.support.bits import bits
@@ -116,7 +116,7 @@ def test_a_bad_step_never_was(name: str, at: int, leaf: str, place: int, bad: fl
 TREE_RULES = [
     name
     for name in FIRST
-    if name != "guard" and any(isinstance(item.rule, TreeRule) for item in METHODS[name].tx.items)
+    if name != "guard" and any(isinstance(item.rule, TreeRule) for item in METHODS[name].tx.rules)
 ]
 
 
