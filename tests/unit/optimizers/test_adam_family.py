@@ -161,11 +161,11 @@ def test_the_first_steps_of_radam_are_closer_than_those_of_optax() -> None:
 
 
 @pytest.mark.parametrize("maker", [gradtx.nadam, gradtx.nadamw])
-def test_a_decay_of_the_look_ahead_needs_the_look_ahead(maker: Any) -> None:
+def test_momentum_decay_needs_nesterov(maker: Any) -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"momentum_decay = 0\.004 schedules Nesterov's look ahead, and nesterov=False "
-        r"leaves it out",
+        match=r"momentum_decay = 0\.004 schedules Nesterov momentum, and nesterov=False turns it off: "
+        r"drop one of the two arguments",
     ):
         maker(0.1, nesterov=False, momentum_decay=0.004)
 
