@@ -159,7 +159,13 @@ def amsgrad(
     Reddi, Kale and Kumar 2018, arXiv 1904.09237, Algorithm 2.
     """
     rule = scale_by_amsgrad(
-        *(b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu),
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        bias_correction_mu,
+        bias_correction_nu,
         max_after_bias_correction=max_after_bias_correction,
     )
     return descend(rule, learning_rate, **flags)

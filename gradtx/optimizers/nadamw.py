@@ -67,7 +67,12 @@ def nadamw(
     Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam; Loshchilov and Hutter
     2019, arXiv 1711.05101, for the decay."""
     return nadam(
-        *(learning_rate, b1, b2, eps, eps_root, mu_dtype),
+        learning_rate,
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
         nesterov=nesterov,
         momentum_decay=momentum_decay,
         weight_decay=weight_decay,
