@@ -37,7 +37,7 @@ def _init(param, *, mu_dtype: DTypeLike | None) -> MixedMoments:
 def _ademamix(grad, slots: MixedMoments, param, step, *, b1, b2, b3, alpha, eps, eps_root):
     m1, m2 = average(slots.m1, grad, b1), average(slots.m2, grad, b3)
     nu = average(slots.nu, abs_sq(grad), b2)
-    # m2 is not corrected: with few gradients it is noise, and its small start keeps it quiet.
+    # As in the paper m2 has no bias correction: it starts small, and grows with the run.
     mean = debias(m1, b1, step) + alpha * m2
     return mean / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), MixedMoments(m1, m2, nu)
 
