@@ -78,7 +78,7 @@ def scale_by_adam_mini(
 
     Raises:
       HyperparamError: a number is out of its range.
-      StructureError: an array of two axes or more without that axis.
+      StructureError: an array with two or more axes lacks that axis.
 
     State: 4 bytes per parameter, and 4 for every block.
 
@@ -143,7 +143,7 @@ def adam_mini(
     Raises:
       HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
-      StructureError: an array of two axes or more without that axis.
+      StructureError: an array with two or more axes lacks that axis.
 
     State: 4 bytes per parameter (m), and 4 for every block (r).
 

@@ -125,7 +125,8 @@ def nadam(
         `descend`.
 
     Raises:
-      HyperparamError: a number is out of its range; `momentum_decay` with `nesterov=False`.
+      HyperparamError: a number is out of its range, or `momentum_decay` comes with
+        `nesterov=False`.
       MissingParamsError: with weight decay, `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r); with `momentum_decay` 4 more for every array.

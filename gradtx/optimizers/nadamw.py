@@ -51,7 +51,8 @@ def nadamw(
       **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number is out of its range; `momentum_decay` with `nesterov=False`.
+      HyperparamError: a number is out of its range, or `momentum_decay` comes with
+        `nesterov=False`.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r); with `momentum_decay` 4 more for every array.

@@ -164,8 +164,8 @@ def test_the_first_steps_of_radam_are_more_accurate_than_those_of_optax() -> Non
 def test_momentum_decay_needs_nesterov(maker: Any) -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"momentum_decay = 0\.004 schedules Nesterov momentum, and nesterov=False turns it off: "
-        r"drop one of the two arguments",
+        match=r"momentum_decay = 0\.004 schedules Nesterov momentum, and nesterov=False turns "
+        r"it off: drop one of the two arguments",
     ):
         maker(0.1, nesterov=False, momentum_decay=0.004)
 
