@@ -39,17 +39,7 @@ def _init(param) -> NesterovMoments:
 
 
 def _adan(
-    grad,
-    slots: NesterovMoments,
-    param,
-    step,
-    *,
-    b1,
-    b2,
-    b3,
-    eps,
-    eps_root,
-    difference_weight=None,
+    grad, slots: NesterovMoments, param, step, *, b1, b2, b3, eps, eps_root, difference_weight=None
 ):
     weight = 1 - b2 if difference_weight is None else difference_weight  # 1 − β2 as in Optax
     change = jnp.where(step > 1, grad - slots.previous, 0)  # no gradient precedes the first one
