@@ -21,8 +21,8 @@ RELATIVES = [
     Mutation(
         "ademamix: long average corrected",
         "optimizers/ademamix.py",
-        "alpha * m2)",
-        "alpha * debias(m2, b3, step))",
+        "+ alpha * m2",
+        "+ alpha * debias(m2, b3, step)",
         ORACLES.format("ademamix"),
     ),
     Mutation(

@@ -81,10 +81,10 @@ def test_the_curvature_is_measured_at_every_kth_step_only() -> None:
     ]
 
 
-def test_sophia_says_what_it_must_be_told() -> None:
+def test_errors_of_sophia() -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"sophia: update_interval = 0 is no number of steps; give a whole number from 1 on",
+        match=r"sophia: update_interval = 0 must be a whole number of steps, 1 or more",
     ):
         gradtx.sophia(0.1, update_interval=0)
     tx = gradtx.sophia(0.1)
