@@ -10,6 +10,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Fraction, Hyperparam, NonNegative
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.privacy import differentially_private_aggregate
+from gradtx.transforms.scaling import identity
 
 
 @definition
@@ -65,7 +66,6 @@ def dpsgd(
 
     Abadi et al. 2016, arXiv 1607.00133, Algorithm 1.
     """
-    rule = differentially_private_aggregate(l2_norm_clip, noise_multiplier, key, seed=seed)
-    if momentum is not None:
-        rule = chain(rule, trace(momentum, nesterov))
-    return descend(rule, learning_rate)
+    private = differentially_private_aggregate(l2_norm_clip, noise_multiplier, key, seed=seed)
+    rule = identity() if momentum is None else trace(momentum, nesterov)
+    return chain(private, sgd=descend(rule, learning_rate))
