@@ -286,8 +286,8 @@ def scale_by_zoom_linesearch(
       curv_rtol: c2 ≥ 0; 0.9 behind quasi-Newton methods, 0.1 behind conjugate gradients; inf for no
         such condition.
       approx_dec_rtol: ε ≥ 0; None for the first form of the decrease alone.
-      stepsize_precision: the width of the interval at which the search ends, if a step size decreases
-        the loss enough.
+      stepsize_precision: the width of the interval at which the search ends, if a step size
+        decreases the loss enough.
       initial_guess_strategy: "keep" tries the last step size first (at first 1), "one" always 1.
       verbose: print one line for each search.
 
