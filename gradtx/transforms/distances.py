@@ -1,7 +1,7 @@
 """Distances to a solution, and how learning-rate-free methods estimate them.
 
-    d ← max(d, r / Σ ‖s‖₁)                  D-Adaptation and Prodigy: from weighted sums of gradients
-    r ← max(r, ‖θ − θ0‖)                    DoG and DoWG: from the distance travelled
+    d ← max(d, r / Σ ‖s‖₁)            D-Adaptation and Prodigy: from weighted sums of gradients
+    r ← max(r, ‖θ − θ0‖)              DoG and DoWG: from the distance travelled
 
 All of these are scalars of the whole tree.
 """
