@@ -7,7 +7,6 @@ r"""DoG: the learning rate is the distance travelled over the root of the sum of
 Norms run over all arrays. `scale_by_distance_over_gradients` does the same for every array on its
 own (layer-wise DoG)."""
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -112,7 +111,7 @@ def dog(
 
     Ivgi, Hinder and Carmon 2023, arXiv 2302.12022, equation DoG.
     """
-    form, value = _checked_first_step(init_step)
+    form, value = _check_first_step(init_step)
     rule = leafwise(
         init_start,
         scale_by_rate,
@@ -126,7 +125,7 @@ def dog(
     return descend_with_penalty(chain(scale_by_dog=rule), learning_rate, weight_decay, mask)
 
 
-def _checked_first_step(init_step: Sequence[object]) -> tuple[FirstStep, float]:
+def _check_first_step(init_step: tuple[FirstStep, float]) -> tuple[FirstStep, float]:
     forms = get_args(FirstStep)
     if not isinstance(init_step, tuple | list) or len(init_step) != 2 or init_step[0] not in forms:
         known = ", ".join(map(repr, forms))
