@@ -178,6 +178,6 @@ def test_gradients_per_example_have_a_batch_axis() -> None:
     ):
         tx.update({"a": jnp.ones((5, 3, 4))}, tx.init(PARAMS), PARAMS)
     with pytest.raises(
-        HyperparamError, match="key = 1 and seed = 2 say the same; give one of them"
+        HyperparamError, match="key = 1 and seed = 2 mean the same; pass one of them"
     ):
         gradtx.dpsgd(0.1, 1.0, 1.0, key=1, seed=2)
