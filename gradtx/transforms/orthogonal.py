@@ -83,7 +83,7 @@ def check_scaling(where: str, scaling: Scaling) -> None:
     if not is_number and scaling not in known:
         raise HyperparamError(
             f"{where}: scaling = {scaling!r} is unknown; choose one of "
-            f"{', '.join(map(repr, known))}, or a number above 0"
+            f"{', '.join(map(repr, known))}, or give a number above 0"
         )
 
 

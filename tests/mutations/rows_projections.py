@@ -40,15 +40,15 @@ PROJECTIONS = [
     Mutation(
         "galore: a projector at the last step",
         "optimizers/galore.py",
-        "(step - 1) % gap",
-        "step % gap",
+        "(step - 1) % update_proj_gap",
+        "step % update_proj_gap",
         GALORE,
     ),
     Mutation(
         "galore: any sign",
         "optimizers/galore.py",
-        "keepdims=True) < 0, -new",
-        "keepdims=True) < 0, new",
+        "keepdims=True) < 0, -vectors",
+        "keepdims=True) < 0, vectors",
         GALORE,
     ),
     Mutation(
