@@ -51,7 +51,7 @@ def _init(param) -> PolarMoment:
 
 
 def _adamuon(grad, slots: PolarMoment, param, step, *, eps, beta, polar: Polar):
-    # Signs make the factor independent of the size of single entries, as in Adam.
+    # Signs make the factor independent of the size of single entries.
     factor = orthogonalize(jnp.sign(grad), eps=eps, **polar)
     nu = average(slots.nu, abs_sq(factor), beta)
     even = divide_by_root(factor, nu, eps, False)

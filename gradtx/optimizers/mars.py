@@ -42,7 +42,7 @@ def _init(param) -> Previous:
 def _mars_correction(grad, slots: Previous, param, step, *, b1, gamma, max_norm, from_zero: bool):
     change = grad - slots.grad
     if not from_zero:
-        # 0 * grad, not 0: a nan in the first gradient shows at once.
+        # There is no gradient before the first one.
         change = jnp.where(step > 1, change, 0 * grad)
     corrected = grad + gamma * b1 / (1 - b1) * change
     return shrink(norm(corrected), max_norm) * corrected, Previous(grad)

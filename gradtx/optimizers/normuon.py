@@ -57,7 +57,7 @@ def _normuon(grad, slots: OutputMoment, param, step, *, eps, b2, scaling: Scalin
     # The mean over no inputs would be nan, which the average would keep.
     square = jnp.mean(abs_sq(factor), axis=-2) if grad.size else slots.nu
     nu = average(slots.nu, square, b2)
-    # 1e-10 as in the authors' code: an output that never moved has v = 0.
+    # 1e-10: an output without any gradient so far has v = 0.
     even = factor / (jnp.sqrt(nu) + 1e-10)[..., None, :]
     length, even_length = (
         jnp.sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True)) for x in (factor, even)

@@ -136,7 +136,7 @@ def _psgd_kron(
     left, right = slots.left, slots.right
     if grad.size:
         passes_whole_number = jnp.floor(after) > jnp.floor(before)
-        # A zero gradient has nothing to whiten: its fit would only follow the noise.
+        # Without a gradient a fit would only let the factors grow.
         is_due = passes_whole_number & jnp.any(mean != 0, axis=(-2, -1))
         fit = functools.partial(_fit, factor_rate)
         left, right = where_due(is_due, fit, (key, is_balanced, mean, left, right), (left, right))

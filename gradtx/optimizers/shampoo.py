@@ -181,7 +181,7 @@ def _root(factor: jax.Array, unbias, eps, p: float, method: Method) -> jax.Array
     mean = jnp.trace(factor, axis1=-2, axis2=-1).real / factor.shape[-1]
     # The ridge is absolute, because it is in units of the mean eigenvalue, not of the largest.
     root = inverse_root(factor, p, method=method, ridge=eps * mean, relative=False)
-    # The other blocks of a matrix have roots already: one without a gradient stays unscaled.
+    # A block without any gradient so far: its inverse root would be infinite.
     return jnp.where(per_matrix(mean == 0), identity(factor), root)
 
 

@@ -72,7 +72,6 @@ def divide_by_factored_root(grad: jax.Array, slots: Factored, axes: Pair) -> jax
     row, col = axes
     rows, cols = jnp.expand_dims(slots.nu_row, col), jnp.expand_dims(slots.nu_col, row)
     mean = jnp.mean(rows, axis=row, keepdims=True)
-    # Two divisions in place of one by the product r ⊗ c, which underflows for small gradients and
-    # would need an array of n · m numbers.
+    # Two divisions: the product r ⊗ c would hold fourth powers of gradients, which underflow.
     by_rows = divide_by_root(grad, rows / jnp.where(mean > 0, mean, 1.0), eps, True)
     return divide_by_root(by_rows, cols, eps, True)

@@ -26,7 +26,7 @@ class Radius(NamedTuple):
 
 
 def _init(param) -> Radius:
-    # A state may be built from shapes alone, for a restore: there is no norm to take yet.
+    # From shapes alone there is no norm to take.
     if isinstance(param, jax.ShapeDtypeStruct):
         return Radius(jnp.zeros(param.shape[:-2], real_dtype(param.dtype)))
     # The squares of float16 overflow, so the norm is taken in float32 at least.
