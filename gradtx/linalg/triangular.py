@@ -172,7 +172,7 @@ def _fit(
 
 
 def _checked(where: str, factors: Factors, x: jax.Array) -> Factors:
-    """The factors in the dtype of the matrix; an error where shapes do not match its sides."""
+    """Check the shapes of the factors, and convert them to the dtype of the matrix."""
     for name, factor, side in zip(Factors._fields, factors, x.shape[-2:]):
         shapes = ((*x.shape[:-2], side, side), (*x.shape[:-2], side))
         if factor is not None and factor.shape not in shapes:

@@ -42,7 +42,7 @@ class DionFlags(AdamFlags, total=False):
 
 
 class Feedback(NamedTuple):
-    """The momentum with the part that no step used, and the input basis of the power iteration."""
+    """The momentum with its unused part, and the input basis of the power iteration."""
 
     mu: jax.Array
     basis: Precise

@@ -9,7 +9,7 @@ Where a matrix has more outputs than inputs, P holds right singular vectors, R =
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Unpack, get_args
+from typing import Literal, NamedTuple, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
@@ -47,14 +47,14 @@ Side = Literal["longer", "shorter"]
 
 
 class Projection(NamedTuple):
-    """The projector of every matrix, None for other arrays; and the slots of the base optimizer."""
+    """The projector of every matrix (None for other arrays), and the slots of the base optimizer."""
 
     projector: Precise
     base: PyTree
 
 
 class Plan(NamedTuple):
-    """How one array is projected: as which matrix, on which side, to which rank."""
+    """The projection of one array: its layout as a matrix, its side, and its rank."""
 
     layout: Layout
     left: bool
@@ -115,7 +115,7 @@ def _galore(
     update_proj_gap: int,
     side: Side,
     dimensions: Dimensions,
-    extra: Mapping[str, Any],
+    extra: Mapping[str, PyTree],
 ):
     leaves, projectors = leaves_of(updates), leaves_of(slots.projector).values
     plans = _plans(leaves, rank, side, dimensions)

@@ -172,7 +172,7 @@ def kl_shampoo(
       learning_rate: η ≥ 0, parameter units per step; 1e-3 to 1e-2.
       b1: β1 in [0, 1), decay of M; 0.9 to 0.95.
       b2: β2 in [0, 1), decay of L, R and their eigenvalues; 0.9 to 0.99.
-      eps: ε ≥ 0, beside Adam's root, for vectors; 1e-8.
+      eps: ε ≥ 0, added to Adam's root, for vectors; 1e-8.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 to 0.1.
       mask: which leaves decay (see `masked`); None: all.
       floor: φ ≥ 0: eigenvalues count as at least φ times the largest of their side; 1e-6. Keep it

@@ -114,7 +114,7 @@ def scale_by_kl_soap(
       b1: β1 in [0, 1), decay of M'.
       b2: β2 in [0, 1), decay of V.
       shampoo_beta: β_s in [0, 1), decay of L, R and their eigenvalues; None: β2.
-      eps: ε ≥ 0, beside the root.
+      eps: ε ≥ 0, added to the root.
       floor: φ ≥ 0: eigenvalues count as at least φ times the largest of their side.
       refresh_every: k, steps between two refreshes of the bases of one matrix.
       max_dim: the longest axis with a basis.

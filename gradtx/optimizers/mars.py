@@ -110,7 +110,7 @@ def scale_by_mars(
       b1: β1 in [0, 1), decay of the mean, and in the correction.
       b2: β2 in [0, 1), decay of the mean square.
       gamma: γ ≥ 0, the strength of the correction.
-      eps: ε ≥ 0, next to the root.
+      eps: ε ≥ 0, added to the root.
       max_norm: the largest norm of an array of corrected gradients.
       vector_b1: β1 for arrays of one axis or none.
       vector_b2: β2 for these.
@@ -169,7 +169,7 @@ def mars(
       b2: β2 in [0, 1), decay of r; typically 0.99.
       gamma: γ ≥ 0, the strength of the correction; 0.01 to 0.05; 0: AdamW with a bound on the
         gradient.
-      eps: ε ≥ 0, next to the root; 1e-8.
+      eps: ε ≥ 0, added to the root; 1e-8.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 (here) to 0.1.
       mask: which leaves decay (see `masked`); None: all.
       max_norm: k ≥ 0, the largest norm of an array of c; 1.

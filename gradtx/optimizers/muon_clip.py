@@ -66,7 +66,7 @@ def _qk_clip(
 
 
 def _logits_of(path: str, max_logits: MaxLogits) -> ArrayLike:
-    """The maxima for a leaf: those of the longest path above it, or those of all leaves."""
+    """The maxima for a leaf, by the longest path above it, or those of all leaves."""
     if not isinstance(max_logits, Mapping):
         return max_logits
     above = [key for key in max_logits if f"{path}/".startswith(f"{key}/")]
@@ -94,8 +94,8 @@ def _along_heads(gamma: jax.Array, shape: tuple[int, ...], head_axis: int) -> ja
     gamma = jnp.repeat(gamma, shape[head_axis] // gamma.shape[-1], axis=-1)
     # Axes in front of the heads come first: (layers, heads) fits leaves stacked by layer.
     between = [1] * (len(shape) + head_axis + 1 - gamma.ndim)
-    behind = [1] * (-head_axis - 1)
-    return gamma.reshape(*gamma.shape[:-1], *between, gamma.shape[-1], *behind)
+    after = [1] * (-head_axis - 1)
+    return gamma.reshape(*gamma.shape[:-1], *between, gamma.shape[-1], *after)
 
 
 def _scale_params(update: jax.Array, param: jax.Array, gamma: jax.Array) -> jax.Array:
@@ -218,7 +218,7 @@ def muon_clip(
     >>> tx = gradtx.muon_clip(0.0, head_axis=-1)  # no step: the clip alone; two heads of size 1
     >>> updates, _ = tx.update(params, tx.init(params), params, max_logits=jnp.array([90.0, 400.0]))
     >>> new = gradtx.apply_updates(params, updates)
-    >>> # The logits of the second head are a quarter of what they were.
+    >>> # The logits of the second head are a quarter of their former size.
     >>> jnp.diag(new["query"]["kernel"] @ new["key"]["kernel"]).tolist()
     [1.0, 0.25]
 

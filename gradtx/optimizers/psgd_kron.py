@@ -67,9 +67,7 @@ class KronStepFlags(KronFlags, StepFlags, total=False):
 
 
 class Whitening(NamedTuple):
-    """An average of gradients, the factors, and the number of fits since these were balanced, with
-    the fraction of the next fit.
-    """
+    """An average of gradients, both factors, and the sum of fits since their last balance."""
 
     mu: jax.Array
     left: Annotated[jax.Array | None, PRECISE]
@@ -97,7 +95,7 @@ def _init(param, *, mu_dtype: DTypeLike | None, max_size: int, init_scale) -> Wh
 
 
 def _kind(side: int, other: int, max_size: int) -> Kind:
-    """The factor of an axis: a vector's is diagonal, and its axis of length 1 has none."""
+    """The factor of an axis: diagonal for a vector, none for an axis of length 1."""
     if side == 1:
         return "none"
     return "diagonal" if side > max_size or other == 1 else "triangular"
@@ -155,7 +153,7 @@ def _fit(rate, key, is_balanced, mean, left, right) -> tuple[jax.Array | None, j
     left, right = fit_triangular(Factors(left, right), damped, noise, rate)
     if left is None or right is None:
         return left, right
-    # Only the product matters: equal largest entries keep one factor from over- or underflow.
+    # Only the product matters: with equal largest entries no factor over- or underflows.
     left_size, right_size = jnp.max(jnp.abs(left)), jnp.max(jnp.abs(right))
     ratio = jnp.where(is_balanced, jnp.sqrt(right_size / left_size), 1)
     return ratio * left, right / ratio

@@ -73,9 +73,7 @@ class ShampooStepFlags(ShampooFlags, StepFlags, total=False):
 
 
 class Preconditioner(NamedTuple):
-    """A momentum, the squares of the graft, and for each side the factors of all blocks, and their
-    inverse roots.
-    """
+    """A momentum, the squares of the graft, and the factors of all blocks with their inverse roots."""
 
     mu: jax.Array
     nu: Squares | None
@@ -99,7 +97,7 @@ def _is_cut(shape: tuple[int, ...], max_dim: int) -> bool:
 
 
 def _block_shape(shape: tuple[int, ...], max_dim: int) -> tuple[int, ...]:
-    """The shape of the blocks of a matrix; that of the matrix itself where it is not cut."""
+    """The shape of the blocks of a matrix, or its own where it is not cut."""
     if not _is_cut(shape, max_dim):
         return shape
     grid, block = block_grid(shape, max_dim)
@@ -153,7 +151,7 @@ def _shampoo(
 
 
 def _graft(mean, nu, step, b2, eps, graft: Graft):
-    """The direction that gives its length, and the update of vectors; M̂ with "sgd" and "none"."""
+    """The direction of the graft, which is also the update of vectors."""
     if graft == "adam":
         return mean / (jnp.sqrt(debias(nu, b2, step)) + eps)
     if graft == "rmsprop":
@@ -223,7 +221,7 @@ def scale_by_shampoo(
       eps: ε ≥ 0, a ridge, in units of the mean eigenvalue of each factor.
       graft: the method that gives D its length: "adam", "rmsprop", "sgd", "sign", or "none".
       graft_b2: decay of the graft's average of G², for "adam" and "rmsprop".
-      graft_eps: ε next to the graft's root.
+      graft_eps: ε added to the graft's root.
       exponent: p > 0; None: 1/4 for two sides, 1/2 for one.
       refresh_every: k, steps between two refreshes of the roots of one matrix.
       max_dim: the longest side of a block.

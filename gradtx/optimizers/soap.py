@@ -134,7 +134,7 @@ def scale_by_soap(
       b1: β1 in [0, 1), decay of M'.
       b2: β2 in [0, 1), decay of V.
       shampoo_beta: β_s in [0, 1), decay of L and R; None: β2.
-      eps: ε ≥ 0, beside the root.
+      eps: ε ≥ 0, added to the root.
       refresh_every: k, steps between two refreshes of the bases of one matrix.
       max_dim: the longest axis with a basis.
       one_sided: only the shorter axis has a basis.

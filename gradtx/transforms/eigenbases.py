@@ -37,8 +37,10 @@ Nu = TypeVar("Nu", bound=jax.Array | None)
 
 
 class Rotating(NamedTuple, Generic[Nu]):
-    """The bases, and the numbers that a refresh rotates or reorders: momentum, squares (None where
-    a method has none), and one number per eigenvector.
+    """The bases, and the numbers that a refresh rotates or reorders.
+
+    These are the momentum, the squares (None where a method has none), and one number per
+    eigenvector.
     """
 
     bases: Factors
@@ -47,6 +49,8 @@ class Rotating(NamedTuple, Generic[Nu]):
     values: Factors
 
 
+Shaped = jax.Array | jax.ShapeDtypeStruct
+"""Anything with a shape and a dtype."""
 NO_SIDES = Factors(None, None)
 
 
@@ -68,7 +72,7 @@ def choose_sides(shape: tuple[int, ...], max_dim: int, one_sided: bool) -> tuple
     return factor_sides(shape, max_dim, one_sided=one_sided)
 
 
-def zero_factors(param: Any, sides: tuple[bool, bool]) -> Factors:
+def zero_factors(param: Shaped, sides: tuple[bool, bool]) -> Factors:
     """A square matrix of zeros for each side with a factor."""
     batch, dtype = param.shape[:-2], compute_dtype(param.dtype)
     left, right = (
@@ -78,7 +82,7 @@ def zero_factors(param: Any, sides: tuple[bool, bool]) -> Factors:
     return Factors(left, right)
 
 
-def identities(param: Any, sides: tuple[bool, bool]) -> Factors:
+def identities(param: Shaped, sides: tuple[bool, bool]) -> Factors:
     """An identity for each side with a factor."""
     left, right = zero_factors(param, sides)
     return Factors(
@@ -91,7 +95,7 @@ def identity(like: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.eye(like.shape[-1], dtype=like.dtype), like.shape)
 
 
-def zero_values(param: Any, sides: tuple[bool, bool]) -> Factors:
+def zero_values(param: Shaped, sides: tuple[bool, bool]) -> Factors:
     """A real number for every eigenvector of each side with a basis."""
     batch, dtype = param.shape[:-2], real_dtype(param.dtype)
     left, right = (
@@ -114,7 +118,7 @@ def all_zero(factors: Factors, batch: int) -> jax.Array:
     factor = factors.right if factors.left is None else factors.left
     # The diagonal is enough: that of G Gᵀ is zero only where G is.
     diagonal = jnp.diagonal(jnp.asarray(factor), axis1=-2, axis2=-1)
-    # Blocks of one matrix have axes of their own behind the batch.
+    # Blocks of one matrix have axes of their own after the batch.
     return jnp.all(diagonal == 0, axis=tuple(range(batch, diagonal.ndim)))
 
 
@@ -136,9 +140,9 @@ def rotate_back(bases: Factors, x: jax.Array) -> jax.Array:
 def refresh_bases(
     is_first: jax.Array, is_due: jax.Array, factors: Factors, state: Rotating[Nu]
 ) -> Rotating[Nu]:
-    """Compute eigenvectors at the first gradient of a matrix, and refresh them where it is due.
+    """Compute the eigenvectors of new matrices, and refresh those that are due.
 
-    Other matrices cost nothing.
+    A matrix is new at its first gradient that is not zero. Other matrices cost nothing.
     """
     return where_due(is_first | is_due, _refresh_one, (is_first, factors, state), state)
 
@@ -148,7 +152,8 @@ def _refresh_one(is_first: jax.Array, factors: Factors, state: Rotating[Any]) ->
 
 
 def _first_bases(factors: Factors, state: Rotating[Any]) -> Rotating[Any]:
-    """The eigenvectors of one matrix; its squares are zero at this step, so they have no order."""
+    """The eigenvectors of one matrix."""
+    # Its squares are zero at this step, so they have no order to change.
     bases = Factors(*(None if factor is None else eigenbasis(factor) for factor in factors))
     values = Factors(
         *(
@@ -159,14 +164,14 @@ def _first_bases(factors: Factors, state: Rotating[Any]) -> Rotating[Any]:
     return Rotating(bases, rotate(bases, rotate_back(state.bases, state.mu)), state.nu, values)
 
 
-def _eigenvalues(basis: Any, factor: Any) -> jax.Array:
+def _eigenvalues(basis, factor) -> jax.Array:
     """diag(Qᵀ A Q)."""
     # Full precision: rounded products of accelerators would make small eigenvalues negative.
     return jnp.real(jnp.sum(basis.conj() * jnp.matmul(factor, basis, precision="highest"), axis=-2))
 
 
 def _next_bases(factors: Factors, state: Rotating[Any]) -> Rotating[Any]:
-    """One step of power iteration for one matrix, with all its numbers in the new order."""
+    """One step of power iteration for one matrix, and its numbers in the new order."""
     (left, rows), (right, columns) = (
         (None, None) if factor is None or basis is None else refresh_eigenbasis(factor, basis)
         for factor, basis in zip(factors, state.bases, strict=True)

@@ -32,9 +32,9 @@ Pair = tuple[int, int] | None
 
 
 def factored_axes(shape: tuple[int, ...], min_dim_size_to_factor: int) -> Pair:
-    """The two longest axes, the longest second; None where one of them is too short to factor.
+    """The two longest axes, the longest second.
 
-    Of equal axes the last count as the longest.
+    Of equal axes the last count as the longest. None: one of them is too short to factor.
     """
     by_length = sorted(range(len(shape)), key=lambda axis: shape[axis])
     if len(shape) < 2 or shape[by_length[-2]] < min_dim_size_to_factor:
@@ -65,7 +65,7 @@ def average_factored(slots: Factored, square: jax.Array, decay: jax.Array, axes:
 
 
 def divide_by_factored_root(grad: jax.Array, slots: Factored, axes: Pair) -> jax.Array:
-    """g / √v, v = r ⊗ c / mean(r) where the array is factored; 0 where the divisor is 0."""
+    """g / √v, and 0 where the divisor is 0; v = r ⊗ c / mean(r) where the array is factored."""
     eps = jnp.zeros((), grad.real.dtype)
     if axes is None:
         return divide_by_root(grad, slots.nu, eps, True)
