@@ -47,7 +47,7 @@ Side = Literal["longer", "shorter"]
 
 
 class Projection(NamedTuple):
-    """The projector of every matrix (None for other arrays), and the slots of the base optimizer."""
+    """The projector of every matrix, None for other arrays, and the base optimizer's slots."""
 
     projector: Precise
     base: PyTree

@@ -73,7 +73,7 @@ class ShampooStepFlags(ShampooFlags, StepFlags, total=False):
 
 
 class Preconditioner(NamedTuple):
-    """A momentum, the squares of the graft, and the factors of all blocks with their inverse roots."""
+    """A momentum, the squares of the graft, and all factors with their inverse roots."""
 
     mu: jax.Array
     nu: Squares | None
