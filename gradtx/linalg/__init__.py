@@ -1,5 +1,5 @@
-"""Matrices: orthogonal factors, inverse roots, eigenbases, Kronecker and triangular factors,
-blocks; batched, without state.
+"""Linear algebra for optimizers of matrices: orthogonal factors, inverse roots, eigenbases,
+Kronecker and triangular factors, blocks. Functions are batched and have no state.
 """
 
 from gradtx.linalg.blocking import block_grid as block_grid

@@ -1,6 +1,4 @@
-"""Long axes of a matrix cut into blocks of one size, and joined again: k blocks of ⌈n/k⌉, the last
-filled up with zeros.
-"""
+"""Blocks of a matrix: long axes cut evenly into k blocks of ⌈n/k⌉, the last padded with zeros."""
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +8,17 @@ from gradtx.definition.types import ArrayLike
 
 
 def block_grid(shape: tuple[int, ...], max_dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The number of blocks along rows and columns, and the shape of one: the fewest that are no
-    longer than `max_dim`, as even as can be.
+    """Return the number of blocks along rows and columns, and the shape of one block.
+
+    Blocks are as few and as even as `max_dim` allows.
 
     Args:
-      shape: of the matrix, or of a batch of them; the last two count.
+      shape: shape of the matrix, or of a batch of them; the last two axes count.
       max_dim: the longest side of a block, 1 or more.
 
     Raises:
       HyperparamError: max_dim below 1.
-      StructureError: no matrix.
+      StructureError: fewer than two axes.
 
     >>> from gradtx.linalg import block_grid
     >>> block_grid((768, 3072), 1024), block_grid((5, 7), 4)
@@ -29,7 +28,7 @@ def block_grid(shape: tuple[int, ...], max_dim: int) -> tuple[tuple[int, int], t
     """
     if len(shape) < 2:
         raise StructureError(
-            f"block_grid: shape = {shape} is that of no matrix; give (..., rows, columns)"
+            f"block_grid: shape = {shape} is not that of a matrix; give (..., rows, columns)"
         )
     if max_dim < 1:
         raise HyperparamError(f"block_grid: max_dim = {max_dim!r} is below 1")
@@ -38,13 +37,12 @@ def block_grid(shape: tuple[int, ...], max_dim: int) -> tuple[tuple[int, int], t
 
 
 def split_blocks(x: ArrayLike, max_dim: int) -> jax.Array:
-    """The blocks of a matrix, none of a side longer than `max_dim`: (..., n, m) becomes (..., k_n,
-    k_m, ⌈n/k_n⌉, ⌈m/k_m⌉).
+    """Split a matrix into blocks whose sides are at most `max_dim` long.
 
-    What a block has too much is zero. Zero rows and columns add zero to Gram matrices, stay zero in
-    `orthogonalize` and in products with inverse roots, and `join_blocks` leaves them out, so
-    nothing is changed by them. Where the sides divide evenly it is a reshape, and a transposition
-    if columns are cut.
+    (..., n, m) becomes (..., k_n, k_m, ⌈n/k_n⌉, ⌈m/k_m⌉). The last blocks are padded with zeros.
+    Zero rows and columns add zero to Gram matrices, and stay zero in `orthogonalize` and in
+    products with inverse roots. `join_blocks` removes them, so they change nothing. Where the sides
+    divide evenly the split is a reshape, and a transposition if columns are cut.
 
     When: Shampoo and its kin on long axes; roots cost the cube of a side. When not: the whole
     matrix matters, as in Muon.
@@ -55,7 +53,7 @@ def split_blocks(x: ArrayLike, max_dim: int) -> jax.Array:
 
     Raises:
       HyperparamError: max_dim below 1.
-      StructureError: no matrix.
+      StructureError: fewer than two axes.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.linalg import join_blocks, split_blocks
@@ -78,15 +76,14 @@ def split_blocks(x: ArrayLike, max_dim: int) -> jax.Array:
 
 
 def join_blocks(blocks: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """The matrix whose blocks these are, without the zeros that filled up the last: undoes
-    `split_blocks`.
+    """Join the blocks of a matrix, without their padding: the inverse of `split_blocks`.
 
     Args:
       blocks: (..., k_n, k_m, height, width).
-      shape: of the matrix, (..., n, m).
+      shape: shape of the matrix, (..., n, m).
 
     Raises:
-      StructureError: blocks that do not belong to a matrix of this shape.
+      StructureError: blocks that are not those of a matrix of this shape.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.linalg import join_blocks
@@ -98,7 +95,8 @@ def join_blocks(blocks: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     array = jnp.asarray(blocks)
     if array.ndim != len(shape) + 2 or array.ndim < 4 or not _belongs(array.shape, shape):
         raise StructureError(
-            f"join_blocks: blocks of shape {array.shape} are not those of a matrix of shape {shape}; give what it was cut from"
+            f"join_blocks: blocks of shape {array.shape} are not those of a matrix of shape "
+            f"{shape}; give the shape before the split"
         )
     *batch, rows, columns, height, width = array.shape
     whole = array.swapaxes(-3, -2).reshape(*batch, rows * height, columns * width)
@@ -106,9 +104,7 @@ def join_blocks(blocks: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _belongs(blocks: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether the batch is the same, and the sides of the blocks are those of an even cut of the
-    matrix into so many.
-    """
+    """Whether blocks of this shape are an even split of a matrix of that shape."""
     even = all(
         length == -(-side // count)
         for side, count, length in zip(shape[-2:], blocks[-4:-2], blocks[-2:])

@@ -1,4 +1,4 @@
-"""What is asked of every argument: matrices of real or complex numbers."""
+"""Checks of arguments: matrices of real or complex numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,12 @@ from gradtx.tree import casts
 
 
 def matrices(where: str, x: ArrayLike) -> jax.Array:
-    """The argument as an array of matrices."""
+    """Convert the argument to an array of matrices, or raise."""
     array = jnp.asarray(x)
     if array.ndim < 2:
         raise StructureError(
-            f"{where}: the argument has shape {array.shape}, which is no matrix; give (..., rows, columns)"
+            f"{where}: the argument has shape {array.shape}, which is not a matrix; give (..., "
+            "rows, columns)"
         )
     if not casts.is_inexact_dtype(array.dtype):
         raise StructureError(
@@ -23,10 +24,11 @@ def matrices(where: str, x: ArrayLike) -> jax.Array:
 
 
 def squares(where: str, x: ArrayLike) -> jax.Array:
-    """The argument as an array of square matrices."""
+    """Convert the argument to an array of square matrices, or raise."""
     array = matrices(where, x)
     if array.shape[-1] != array.shape[-2]:
         raise StructureError(
-            f"{where}: the argument has shape {array.shape}, which is not square in its last two axes"
+            f"{where}: the argument has shape {array.shape}, which is not square in its last two "
+            "axes"
         )
     return array

@@ -1,4 +1,4 @@
-r"""Kronecker factors of the second moments of a matrix: E[vec G vec Gᵀ] ≈ L ⊗ R, one small square
+r"""Kronecker factors: the second moments of a matrix, E[vec G vec Gᵀ] ≈ L ⊗ R, as one small square
 matrix per axis.
 
 L ← β L + w G Gᵀ   (n × n),   R ← β R + w Gᵀ G   (m × m),   w = 1 − β for an average
@@ -26,27 +26,30 @@ class Factors(NamedTuple):
 def factor_sides(
     shape: tuple[int, ...], max_dim: int = 10_000, *, one_sided: bool = False
 ) -> tuple[bool, bool]:
-    """Whether the rows and the columns of a matrix get a factor: those no longer than `max_dim`, or
-    the shorter of them alone.
+    """Choose the sides of a matrix that get a Kronecker factor: (rows, columns).
 
-    When: Shampoo and SOAP; the factor of an axis of 50 000 would have 2.5e9 entries. One-sided
-    costs a third and less. When not: every axis is short.
+    They are the sides of at most `max_dim`, or the shorter of them alone.
+
+    When: Shampoo and SOAP; the factor of an axis of 50 000 would have 2.5e9 entries. One side alone
+    costs a third or less. When not: every axis is short.
 
     Args:
-      shape: of the matrix, or of a batch of them; the last two count.
-      max_dim: the longest axis that gets a factor; 1024 to 10 000.
+      shape: shape of the matrix, or of a batch of them; the last two axes count.
+      max_dim: the longest axis with a factor; 1024 to 10 000.
       one_sided: only the shorter axis, the rows where both are equal.
 
     >>> from gradtx.linalg import factor_sides
-    >>> factor_sides((768, 50257)), factor_sides((768, 3072)), factor_sides((768, 3072), one_sided=True)
-    ((True, False), (True, True), (True, False))
+    >>> factor_sides((768, 50257)), factor_sides((768, 3072))
+    ((True, False), (True, True))
+    >>> factor_sides((768, 3072), one_sided=True)
+    (True, False)
 
     See also: `kronecker_factors`, `split_blocks`.
 
     Vyas and others 2024, SOAP, arXiv 2409.11321, section 7.
     """
     if len(shape) < 2:
-        raise StructureError(f"factor_sides: shape = {shape} is that of no matrix")
+        raise StructureError(f"factor_sides: shape = {shape} is not that of a matrix")
     if max_dim < 1:
         raise HyperparamError(f"factor_sides: max_dim = {max_dim!r} is below 1")
     rows, columns = shape[-2:]
@@ -60,9 +63,9 @@ def factor_sides(
 def kronecker_factors(x: ArrayLike, sides: tuple[bool, bool] = (True, True)) -> Factors:
     """The two Gram matrices of a matrix: L = X Xᵀ and R = Xᵀ X.
 
-    X is (..., n, m), each matrix for itself; arithmetic and result are float32 at least.
+    X is (..., n, m), a batch of matrices; arithmetic and result are float32 at least.
 
-    When: the statistics of Shampoo, SOAP and their kin. When not: they are averaged;
+    When: the statistics of Shampoo, SOAP and their kin. When not: the factors are averaged;
     `update_factors` does both.
 
     Args:
@@ -70,7 +73,7 @@ def kronecker_factors(x: ArrayLike, sides: tuple[bool, bool] = (True, True)) -> 
       sides: which of the two, as `factor_sides` chooses; the other is None.
 
     Raises:
-      StructureError: no matrix, or integers.
+      StructureError: fewer than two axes, or integers.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.linalg import kronecker_factors
@@ -92,20 +95,21 @@ def kronecker_factors(x: ArrayLike, sides: tuple[bool, bool] = (True, True)) -> 
 def update_factors(
     factors: Factors, x: ArrayLike, decay: ArrayLike, weight: ArrayLike | None = None
 ) -> Factors:
-    """A running average, or sum, of the Kronecker factors: L ← β L + w X Xᵀ, R ← β R + w Xᵀ X; the
-    new ones.
+    """One step of the average, or sum, of both Kronecker factors.
 
-    When: at every step of Shampoo, SOAP and their kin. When not: an average from zero on is wanted
-    without its bias; divide by 1 − βᵗ.
+    L ← β L + w X Xᵀ, R ← β R + w Xᵀ X.
+
+    When: at every step of Shampoo, SOAP and their kin. When not: an average without the bias of its
+    start at zero; divide by 1 − βᵗ.
 
     Args:
-      factors: L and R, a None among them stays None; each keeps its dtype.
+      factors: L and R; None stays None, and each factor keeps its dtype.
       x: X, (..., n, m).
-      decay: β in [0, 1]; 0.95 to 0.999; 1 keeps all.
-      weight: w; None is 1 − β; 1 with decay = 1 makes a sum, that of Shampoo's paper.
+      decay: β in [0, 1]; 0.95 to 0.999; 1 forgets nothing.
+      weight: w; None is 1 − β; 1 with decay = 1 gives the sum of Shampoo's paper.
 
     Raises:
-      StructureError: no matrix, or factors of other shapes.
+      StructureError: fewer than two axes, or factors of other shapes.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.linalg import Factors, update_factors
@@ -115,7 +119,8 @@ def update_factors(
     See also: `kronecker_factors`.
     """
     new = kronecker_factors(x, (factors.left is not None, factors.right is not None))
-    share = 1 - decay if weight is None else weight  # pyright: ignore[reportOperatorIssue]  (a scalar, of whatever kind)
+    # `decay` is any kind of scalar; a Python number must stay one, or 1 − β loses digits.
+    share = 1 - decay if weight is None else weight  # pyright: ignore[reportOperatorIssue]
     return Factors(
         *(
             _blend(name, old, new, decay, share)
@@ -125,27 +130,28 @@ def update_factors(
 
 
 def _blend(
-    name: str, old: jax.Array | None, new: jax.Array | None, decay: ArrayLike, share: ArrayLike
+    name: str, old: jax.Array | None, new: jax.Array | None, decay: ArrayLike, weight: ArrayLike
 ) -> jax.Array | None:
     if old is None or new is None:
         return None
     if old.shape != new.shape:
         raise StructureError(
-            f"update_factors: the {name} factor has shape {old.shape}, that of the new matrix {new.shape}"
+            f"update_factors: the {name} factor has shape {old.shape}, that of the new matrix "
+            f"{new.shape}"
         )
-    return jnp.asarray(
-        decay * old.astype(jnp.promote_types(old.dtype, new.dtype)) + share * new
-    ).astype(old.dtype)
+    # A bfloat16 factor is added in float32, and rounded once.
+    precise = old.astype(jnp.promote_types(old.dtype, new.dtype))
+    return jnp.asarray(decay * precise + weight * new).astype(old.dtype)
 
 
 def multiply_sides(left: ArrayLike | None, x: ArrayLike, right: ArrayLike | None) -> jax.Array:
-    """A matrix between two others: L X R, where None is the identity.
+    """Multiply a matrix from both sides: L X R, where None is the identity.
 
     X is (..., n, m), L is (..., n, n), R is (..., m, m); arithmetic is float32 at least, the result
     has the dtype of X.
 
     When: to apply inverse roots, L^(−1/4) G R^(−1/4), or to change the basis, Q_Lᵀ G Q_R. When not:
-    three matrices that are all there; write `l @ x @ r`.
+    no side is None; write `l @ x @ r`.
 
     Args:
       left: L, or None.
@@ -153,7 +159,7 @@ def multiply_sides(left: ArrayLike | None, x: ArrayLike, right: ArrayLike | None
       right: R, or None.
 
     Raises:
-      StructureError: no matrix, or integers.
+      StructureError: fewer than two axes, or integers.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.linalg import multiply_sides

@@ -1,6 +1,8 @@
-r"""The nearest matrix with orthonormal rows or columns: every singular value becomes 1, or nearly.
+r"""Orthogonalization: the nearest matrix with orthonormal rows or columns. Every singular value
+becomes 1, or nearly.
 
-O = U Vᵀ   of   X = U Σ Vᵀ,   or U p(Σ/‖X‖_F) Vᵀ with an odd polynomial p that is near 1 on [10⁻³, 1]
+O = U Vᵀ   of   X = U Σ Vᵀ
+or U p(Σ/‖X‖_F) Vᵀ with an odd polynomial p that is near 1 on [10⁻³, 1]
 """
 
 import functools
@@ -23,8 +25,8 @@ EXACT = ("svd", "qr")
 FORMS = ("auto", "plain", "gram")
 NORMALIZE = ("frobenius", "schatten", "aol", "spectral")
 SQUARINGS = 5
-"""Of the Gram matrix, for a bound of the largest singular value: by n^(1/128) too large at most, 5
-% with 512 rows, and never too small.
+"""Squarings of the Gram matrix, for a bound of the largest singular value. It is too large by at
+most n^(1/128), 5 % with 512 rows, and never too small.
 """
 
 
@@ -39,15 +41,14 @@ def orthogonalize(
     margin: float = 1.0,
     normalize: str = "frobenius",
 ) -> jax.Array:
-    """The orthogonal factor of a matrix, its singular values brought to 1: O = U p(Σ / (margin
-    ‖X‖_F + ε)) Vᵀ of X = U Σ Vᵀ.
+    """Orthogonalize a matrix: bring its singular values to 1.
 
-    X is (..., n, m), each matrix for itself; p composes T odd quintics p_t(x) = a x + b x³ + c x⁵,
-    by matrix products alone. A zero matrix gives zero, a direction of singular value 0 stays 0, and
-    nan stays in its matrix.
+    O = U p(Σ / (margin ‖X‖_F + ε)) Vᵀ of X = U Σ Vᵀ. X is (..., n, m), a batch of matrices; p
+    composes T odd quintics p_t(x) = a x + b x³ + c x⁵, by matrix products alone. A zero matrix
+    gives zero, a direction of singular value 0 stays 0, and nan stays in its matrix.
 
-    The worst |1 − p(σ)| over [10⁻³, 1], the relative singular values that a preset is made for
-    (`worst_error` computes it)::
+    The worst |1 − p(σ)| over [10⁻³, 1], the range of relative singular values that the presets are
+    designed for (`worst_error` computes it)::
 
         preset            steps   worst
         "polar_express"   5       0.141
@@ -56,14 +57,14 @@ def orthogonalize(
         "cans"            5       0.120
         "deepseek"        10      0.001
 
-    When: the direction of Muon and its kin. "polar_express" is the best of five steps that bears
-    rounded products; "you" is nearer to 1 for well-conditioned matrices; "deepseek" is precise at
-    twice the cost; "cans" only with products in float32, since its values grow without bound once
-    rounding pushes one above its interval. When not: the exact factor is wanted; take "svd", which
-    is slow on accelerators.
+    When: the direction of Muon and its kin. "polar_express" is the best of five steps with rounded
+    products; "you" is nearer to 1 for well-conditioned matrices; "deepseek" is precise at twice the
+    cost. Use "cans" only with products in float32: its values grow without bound once rounding
+    pushes one above its interval. When not: you need the exact factor; take "svd", which is slow on
+    accelerators.
 
-    With "svd" directions of singular values below max(n, m) times the rounding unit become 0; it
-    has no derivative where singular values are equal or 0, which the polynomials have. "qr" is
+    With "svd" directions of singular values below max(n, m) times the rounding unit become 0. It
+    has no derivative where singular values are equal or 0; the polynomials have one. "qr" returns
     another matrix: its vectors along the shorter axis are orthonormal too, but by the method of
     Gram and Schmidt.
 
@@ -72,25 +73,25 @@ def orthogonalize(
       method: a preset, "svd", "qr", or triples (a, b, c) of your own, as from
         `polar_express_coefficients`; one triple is repeated. Optax's "standard" and "dion" are
         "jordan" and "you".
-      steps: T ≥ 1. "polar_express" is made for any number, "jordan" repeats, "deepseek" ends with
-        its last two; a table is cut, or goes on with (15/8, −5/4, 3/8).
-      form: how the products are arranged. "gram" works on the smaller Gram matrix, "plain" on X;
-        "auto" takes the cheaper, that is "gram" from 1.5 columns per row (or rows per column) on,
-        and always "plain" in 16 bits, where "gram" overshoots.
-      compute_dtype: of the products; None is X's own, float32 at least; bfloat16 costs less on
-        accelerators. The norm is float32 at least.
+      steps: T ≥ 1. "polar_express" is computed for any number, "jordan" repeats, "deepseek" ends
+        with its last two; a table is cut, or continues with (15/8, −5/4, 3/8).
+      form: the order of the products. "gram" works on the smaller Gram matrix, "plain" on X. "auto"
+        takes the cheaper: "gram" from 1.5 columns per row (or rows per column) on, and always
+        "plain" in 16 bits, where "gram" overshoots.
+      compute_dtype: dtype of the products; None is X's own, float32 at least; bfloat16 costs less
+        on accelerators. The norm is float32 at least.
       eps: ε ≥ 0, keeps matrices near zero small; 10⁻⁷.
       margin: ≥ 1, divides X further; 1.02 where the coefficients have no safety of their own and
         products are rounded.
-      normalize: what brings the singular values into [0, 1]. "frobenius": ‖X‖_F. "schatten": ‖X
-        Xᵀ‖_F^(1/2), which is less, so that the polynomials start higher. "aol": row i of the wide X
-        by (Σ_j |X Xᵀ|_ij)^(1/2), no norm at all; the factor is then that of the scaled matrix.
-        "spectral": a bound of the largest singular value, ‖(X Xᵀ)³²‖_F^(1/64), which is above it by
-        5 % at most up to 512 rows; five products of the shorter side.
+      normalize: the divisor that brings the singular values into [0, 1]. "frobenius": ‖X‖_F.
+        "schatten": ‖X Xᵀ‖_F^(1/2), which is less, so that the polynomials start higher. "aol": row
+        i of the wide X by (Σ_j |X Xᵀ|_ij)^(1/2), which is not a norm; the factor is then that of
+        the scaled matrix. "spectral": a bound of the largest singular value, ‖(X Xᵀ)³²‖_F^(1/64),
+        above it by at most 5 % up to 512 rows; it takes five products of the shorter side.
 
     Raises:
       HyperparamError: an unknown method or form, steps below 1, margin below 1, "cans" in 16 bits.
-      StructureError: no matrix, or integers.
+      StructureError: fewer than two axes, or integers.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.linalg import orthogonalize
@@ -111,37 +112,35 @@ def orthogonalize(
     for name, value, known in (("form", form, FORMS), ("normalize", normalize, NORMALIZE)):
         if value not in known:
             raise HyperparamError(
-                f"orthogonalize: {name} = {value!r} is unknown; choose one of {', '.join(map(repr, known))}"
+                f"orthogonalize: {name} = {value!r} is unknown; choose one of "
+                f"{', '.join(map(repr, known))}"
             )
     if not margin >= 1:
         raise HyperparamError(
-            f"orthogonalize: margin = {margin!r} is below 1: singular values above the interval of the polynomials grow"
+            f"orthogonalize: margin = {margin!r} is below 1: singular values above the interval of "
+            "the polynomials grow"
         )
     dtype = _dtype(array, compute_dtype)
     if isinstance(method, str) and method in EXACT:
-        return _exact(array.astype(jnp.promote_types(dtype, jnp.float32)), method, steps).astype(
-            array.dtype
-        )
+        precise = array.astype(jnp.promote_types(dtype, jnp.float32))
+        return _exact(precise, method, steps).astype(array.dtype)
     triples = _coefficients(method, steps, dtype)
-    start, first = _normalized(
-        array.astype(jnp.promote_types(dtype, casts.compute_dtype(array.dtype))),
-        dtype,
-        normalize,
-        eps,
-        margin,
-    )
+    # Normalized before the cast to `dtype`, so that 16 bits hold numbers near 1.
+    precise = array.astype(jnp.promote_types(dtype, casts.compute_dtype(array.dtype)))
+    start, first = _normalize(precise, dtype, normalize, eps, margin)
     return newton_schulz.compose(start, first, triples, form).astype(array.dtype)
 
 
-def _dtype(array: jax.Array, asked: DTypeLike | None) -> jnp.dtype:
+def _dtype(array: jax.Array, compute_dtype: DTypeLike | None) -> jnp.dtype:
     """The dtype of the products."""
-    if asked is None:
+    if compute_dtype is None:
         return casts.compute_dtype(array.dtype)
-    if not casts.is_inexact_dtype(jnp.dtype(asked)):
+    dtype = jnp.dtype(compute_dtype)
+    if not casts.is_inexact_dtype(dtype):
         raise HyperparamError(
-            f"orthogonalize: compute_dtype = {jnp.dtype(asked)} is not a floating-point dtype"
+            f"orthogonalize: compute_dtype = {dtype} is not a floating-point dtype"
         )
-    return jnp.promote_types(asked, jnp.complex64) if jnp.iscomplexobj(array) else jnp.dtype(asked)
+    return jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(array) else dtype
 
 
 def _coefficients(
@@ -150,62 +149,61 @@ def _coefficients(
     if isinstance(method, str) and method not in {*PRESETS, *SPELLINGS}:
         known = ", ".join(map(repr, (*PRESETS, *EXACT)))
         raise HyperparamError(
-            f"orthogonalize: method = {method!r} is unknown; choose one of {known}, or give triples (a, b, c)"
+            f"orthogonalize: method = {method!r} is unknown; choose one of {known}, or give "
+            "triples (a, b, c)"
         )
     if isinstance(method, str) and method == "cans" and dtype.itemsize < 4:
         raise HyperparamError(
-            f'orthogonalize: "cans" is not stable in {dtype}; compute in float32, or take "polar_express"'
+            f'orthogonalize: "cans" is not stable in {dtype}; compute in float32, or take '
+            '"polar_express"'
         )
     return coefficients_of(method, steps)
 
 
-def _normalized(
-    x: jax.Array, dtype: jnp.dtype, how: str, eps: ArrayLike, margin: float
+def _normalize(
+    x: jax.Array, dtype: jnp.dtype, normalize: str, eps: ArrayLike, margin: float
 ) -> tuple[jax.Array, jax.Array]:
-    """X / (margin ‖X‖ + ε) and its Gram matrix, without overflow where squares of X have one."""
+    """Return X / (margin ‖X‖ + ε) and its Gram matrix."""
+    # Dividing by the largest entry first keeps the squares of X from overflowing. The result does
+    # not depend on that entry, so its derivative is left out.
     peak = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0))
-    x, peak = jax.lax.optimization_barrier(
-        (x, peak)
-    )  # or a compiler makes X anew, from all that it came from, wherever it is multiplied
+    # Without the barrier XLA recomputes X, from everything it depends on, at every product.
+    x, peak = jax.lax.optimization_barrier((x, peak))
     scale = jnp.where(peak > 0, peak, 1)
     x = x / scale
-    factor, r = _scaled(
-        newton_schulz.gram(x.astype(dtype), jnp.promote_types(dtype, jnp.float32)),
-        eps / scale,
-        margin,
-        how,
-    )
+    r = newton_schulz.gram(x.astype(dtype), jnp.promote_types(dtype, jnp.float32))
+    factor, r = _scale_gram(r, eps / scale, margin, normalize)
     x = x * (factor if is_wide(x) else factor.mT)
     return x.astype(dtype), r.astype(dtype)
 
 
-@functools.partial(jax.jit, static_argnames="how")
-def _scaled(
-    r: jax.Array, eps: jax.Array, margin: ArrayLike, how: str
+# Jitted: all matrices with the same number of rows share one trace.
+@functools.partial(jax.jit, static_argnames="normalize")
+def _scale_gram(
+    r: jax.Array, eps: jax.Array, margin: ArrayLike, normalize: str
 ) -> tuple[jax.Array, jax.Array]:
-    """What the wide X is multiplied by, and its Gram matrix after that; jitted, so that matrices
-    with as many rows share its trace.
-    """
-    size = margin * _norm(r, how) + eps
+    """Return the factor for the wide X, and the Gram matrix of the product."""
+    size = margin * _norm(r, normalize) + eps
     factor = (1 / jnp.where(size == 0, 1, size)).astype(r.dtype)
     return factor, r * factor * factor.mT
 
 
-def _norm(r: jax.Array, how: str) -> jax.Array:
-    """A bound of the largest singular value, (..., 1, 1), or one for every row of the wide X, (...,
-    n, 1).
+def _norm(r: jax.Array, normalize: str) -> jax.Array:
+    """A bound of the largest singular value, (..., 1, 1); with "aol" one for every row of the wide
+    X, (..., n, 1).
     """
-    if how == "frobenius":
+    if normalize == "frobenius":
         return _root(jnp.trace(r, axis1=-2, axis2=-1).real[..., None, None])
-    if how == "schatten":
+    if normalize == "schatten":
         return _root(_length(r))
-    if how == "aol":
+    if normalize == "aol":
         return _root(jnp.sum(jnp.abs(r), axis=-1, keepdims=True))
-    bound, share = jnp.where(_length(r) == 0, 0, 1).astype(r.real.dtype), 0.5
+    bound, exponent = jnp.where(_length(r) == 0, 0, 1).astype(r.real.dtype), 0.5
     for squaring in range(SQUARINGS + 1):
+        # Divided by its norm before every squaring: R³² alone would over- or underflow.
         size = _length(r)
         size = jnp.where(size == 0, 1, size)
-        bound, share = bound * size**share, share / 2
+        bound, exponent = bound * size**exponent, exponent / 2
         if squaring < SQUARINGS:
             r = (r / size) @ (r / size)
     return bound
@@ -223,18 +221,21 @@ def _root(x: jax.Array) -> jax.Array:
 def _exact(x: jax.Array, method: str, steps: int | None) -> jax.Array:
     if steps is not None:
         raise HyperparamError(
-            f'orthogonalize: steps = {steps!r} says nothing to "{method}", which takes none; leave it out'
+            f'orthogonalize: steps = {steps!r} has no meaning for "{method}", which takes none; '
+            "leave it out"
         )
     if not is_wide(x):
         return adjoint(_exact(adjoint(x), method, steps))
     unit = max(x.shape[-2:]) * jnp.finfo(x.dtype).eps
     if method == "svd":
         u, s, v = svd(x)
-        kept = ~(s <= unit * s.max(axis=-1, keepdims=True, initial=0))
-        return (u * kept[..., None, :]) @ v
+        # ~(s <= ...), not s > ...: nan counts as nonzero, so that it shows in the result.
+        nonzero = ~(s <= unit * s.max(axis=-1, keepdims=True, initial=0))
+        return (u * nonzero[..., None, :]) @ v
     q, r = qr(adjoint(x))
     diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)
     sizes = jnp.abs(diagonal)
-    kept = ~(sizes <= unit * sizes.max(axis=-1, keepdims=True, initial=0))
-    phases = jnp.where(kept, diagonal / jnp.where(kept, sizes, 1), 0)
+    nonzero = ~(sizes <= unit * sizes.max(axis=-1, keepdims=True, initial=0))
+    # LAPACK's signs are arbitrary: a positive diagonal of R makes the factor continuous in X.
+    phases = jnp.where(nonzero, diagonal / jnp.where(nonzero, sizes, 1), 0)
     return adjoint(q * phases[..., None, :])

@@ -1,6 +1,4 @@
-"""The published sequences of quintics for `orthogonalize`, by name, and how far from 1 each leaves
-a singular value.
-"""
+"""Presets of `orthogonalize`: published sequences of quintics by name, and their worst errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +29,7 @@ TABLES: dict[str, tuple[Triple, ...]] = {
 }
 
 PRESETS = {"polar_express": 5, "jordan": 5, "you": 5, "cans": 5, "deepseek": 10}
-"""The names, and the number of steps that each takes unless told."""
+"""The names, and the default number of steps of each."""
 
 
 SPELLINGS = {"standard": "jordan", "dion": "you"}
@@ -41,8 +39,9 @@ SPELLINGS = {"standard": "jordan", "dion": "you"}
 def coefficients_of(
     method: str | Sequence[Triple] | Triple, steps: int | None = None
 ) -> tuple[Triple, ...]:
-    """The quintics of a preset, or those given; what is cut off or added where `steps` is not their
-    number, `orthogonalize` tells.
+    """The quintics of a preset, or the argument itself as tuples.
+
+    `orthogonalize` explains how a table is cut or continued for another number of steps.
     """
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise HyperparamError(f"orthogonalize: steps = {steps!r} is below 1, or not whole")
@@ -50,12 +49,13 @@ def coefficients_of(
         triples = numbers_of(method)
         if isinstance(triples[0], float):
             return (triples,) * (5 if steps is None else steps)
-        return _resized(triples, steps)
+        return _resize(triples, steps)
     method = SPELLINGS.get(method, method)
     if method not in PRESETS:
         known = ", ".join(map(repr, PRESETS))
         raise HyperparamError(
-            f"orthogonalize: method = {method!r} has no coefficients; choose one of {known}, or give triples (a, b, c)"
+            f"orthogonalize: method = {method!r} has no coefficients; choose one of {known}, or "
+            "give triples (a, b, c)"
         )
     count = PRESETS[method] if steps is None else steps
     if method == "polar_express":
@@ -64,24 +64,26 @@ def coefficients_of(
         return (JORDAN,) * count
     if method == "deepseek":
         return (JORDAN,) * (count - 2) + (SETTLING,) * min(count, 2)
-    return _resized(TABLES[method], count)
+    return _resize(TABLES[method], count)
 
 
-def numbers_of(method: Any) -> Any:
-    """One triple or several as tuples of numbers, of whatever arrays they are."""
+def numbers_of(method: Sequence[Triple] | Triple) -> Any:
+    """Convert one triple or several to tuples of numbers."""
     try:
-        found = np.asarray(method, np.float64)
+        array = np.asarray(method, np.float64)
     except (TypeError, ValueError):
-        found = np.empty(0)
-    if found.ndim not in (1, 2) or found.shape[-1] != 3 or not found.size:
+        array = np.empty(0)
+    if array.ndim not in (1, 2) or array.shape[-1] != 3 or not array.size:
         raise HyperparamError(
-            f"orthogonalize: method = {method!r} is not a sequence of triples (a, b, c), nor one triple"
+            f"orthogonalize: method = {method!r} is not a sequence of triples (a, b, c), nor one "
+            "triple"
         )
-    values: list[Any] = found.tolist()
-    return tuple(values) if found.ndim == 1 else tuple(map(tuple, values))
+    values: list[Any] = array.tolist()
+    return tuple(values) if array.ndim == 1 else tuple(map(tuple, values))
 
 
-def _resized(triples: tuple[Triple, ...], steps: int | None) -> tuple[Triple, ...]:
+def _resize(triples: tuple[Triple, ...], steps: int | None) -> tuple[Triple, ...]:
+    # CLASSIC converges cubically once a table has brought all singular values near 1.
     return triples if steps is None else triples[:steps] + (CLASSIC,) * (steps - len(triples))
 
 
@@ -92,13 +94,12 @@ def worst_error(
     interval: tuple[float, float] = (1e-3, 1.0),
     margin: float = 1.0,
 ) -> float:
-    """How far from 1 a singular value of `orthogonalize` can be: max |1 − p_T(⋯ p_1(σ / margin))|
-    over σ in an interval.
+    """The worst error of a singular value after `orthogonalize`.
 
-    σ is a singular value of the matrix divided by its Frobenius norm; arithmetic is exact but for
-    float64.
+    max |1 − p_T(⋯ p_1(σ / margin))| over σ in an interval. σ is a singular value of the matrix
+    divided by its Frobenius norm; arithmetic is in float64.
 
-    When: comparing presets, numbers of steps, or coefficients of your own. When not: the spectrum
+    When: to compare presets, numbers of steps, or coefficients of your own. When not: the spectrum
     is known; compose the quintics on it.
 
     Args:
@@ -108,7 +109,7 @@ def worst_error(
       margin: as in `orthogonalize`.
 
     Raises:
-      HyperparamError: an unknown preset, or an interval that is none.
+      HyperparamError: an unknown preset, or an empty interval.
 
     >>> from gradtx.linalg import worst_error
     >>> [round(worst_error(method), 3) for method in ("polar_express", "jordan", "you", "cans")]

@@ -1,5 +1,4 @@
-r"""Inverse p-th roots of symmetric positive semi-definite matrices, and bases of their
-eigenvectors.
+r"""Inverse p-th roots and eigenvectors of symmetric positive semi-definite matrices.
 
 eigh      A = Q Λ Qᵀ,   A^(−1/p) = Q (max(Λ, 0) + ρ)^(−1/p) Qᵀ
 newton    z = (1 + p) / (2 ‖A‖_F),   H = z^(1/p) I,   N = z A;
@@ -20,11 +19,11 @@ from gradtx.tree import casts
 
 METHODS = ("eigh", "newton")
 POWER_STEPS = 32
-"""Of the power iteration for the largest eigenvalue, of which the ridge is a small part: an error
-of some percent does no harm.
+"""Steps of the power iteration for the largest eigenvalue. The ridge is a small part of it, so an
+error of some percent does no harm.
 """
 WORSE = 1.2
-"""Growth of the residual that ends Newton's iteration: rounding has the upper hand."""
+"""Growth of the residual that ends Newton's iteration: from there on rounding dominates."""
 
 
 def inverse_root(
@@ -38,18 +37,17 @@ def inverse_root(
     max_steps: int = 100,
     tolerance: float | None = None,
 ) -> jax.Array:
-    """The inverse p-th root of a symmetric positive semi-definite matrix: (A + ρ I)^(−1/p), with a
-    ridge ρ that tames what is singular.
+    """The inverse p-th root of a symmetric positive semi-definite matrix.
 
-    A is (..., n, n), each matrix for itself. Arithmetic is float32 at least, products are of full
-    precision on every device, and negative eigenvalues, which only rounding makes, count as 0.
-    Without a ridge, "eigh" leaves out directions whose eigenvalue is below n rounding
-    units of the largest: the root of the pseudo-inverse. A zero matrix without an absolute ridge
-    gives zero; nan stays in its matrix.
+    (A + ρ I)^(−1/p); the ridge ρ bounds the root of a singular matrix. A is (..., n, n), a batch of
+    matrices. Arithmetic is float32 at least, products have full precision on every device, and
+    negative eigenvalues, which come from rounding alone, count as 0. Without a ridge, "eigh" leaves
+    out directions whose eigenvalue is below n rounding units of the largest: the root of the
+    pseudo-inverse. A zero matrix without an absolute ridge gives zero; nan stays in its matrix.
 
-    When: Shampoo and its kin, p = 4 for the two factors of a matrix, 2 for one. "newton" is all
-    products, good for accelerators; "eigh" is precise. When not: only A^(−1/p) times a vector is
-    wanted; solve instead.
+    When: Shampoo and its kin, p = 4 for the two factors of a matrix, 2 for one. "newton" uses
+    products alone, which suits accelerators; "eigh" is precise. When not: you need only A^(−1/p)
+    times a vector; solve instead.
 
     Args:
       a: A, symmetric; only its symmetric part counts.
@@ -57,17 +55,17 @@ def inverse_root(
       method: "eigh", or "newton", the coupled Newton iteration, which needs a positive definite A
         or a ridge.
       ridge: ρ ≥ 0, relative 1e-6 in float32; below the rounding unit it only amplifies noise.
-      relative: whether ρ is in units of the largest eigenvalue ("newton" knows it to a few
-        percent), or absolute.
-      steps: of Newton's iteration, a fixed number, for programs without a loop that depends on
-        data; None iterates until `tolerance`.
-      max_steps: at most so many, where `steps` is None; a condition number of κ takes about ln(κ
-        √n) + 5.
-      tolerance: of max |N − I|; None is ten rounding units. Newton ends, too, when rounding lets it
-        get no further.
+      relative: True: ρ is in units of the largest eigenvalue ("newton" computes it to a few
+        percent). False: ρ is absolute.
+      steps: a fixed number of Newton's steps, for programs without a loop that depends on data;
+        None iterates until `tolerance`.
+      max_steps: the largest number of steps where `steps` is None; a condition number of κ takes
+        about ln(κ √n) + 5.
+      tolerance: tolerance of max |N − I|; None is ten rounding units. Newton also ends once
+        rounding dominates.
 
     Raises:
-      HyperparamError: an unknown method, a p that it cannot have.
+      HyperparamError: an unknown method, or a p that it does not support.
       StructureError: not square matrices, or integers.
 
     >>> import jax.numpy as jnp
@@ -76,7 +74,8 @@ def inverse_root(
     >>> half = inverse_root(a, 2, ridge=0.0)
     >>> jnp.abs(half @ a @ half).round(3).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
-    >>> inverse_root(jnp.diag(jnp.array([16.0, 0.0])), 4, ridge=0.0).tolist()  # the null space is left out
+    >>> # The null space is left out.
+    >>> inverse_root(jnp.diag(jnp.array([16.0, 0.0])), 4, ridge=0.0).tolist()
     [[0.5, 0.0], [0.0, 0.0]]
 
     See also: `eigenbasis`, `kronecker_factors`.
@@ -86,29 +85,33 @@ def inverse_root(
     array = squares("inverse_root", a)
     if method not in METHODS:
         raise HyperparamError(
-            f"inverse_root: method = {method!r} is unknown; choose one of {', '.join(map(repr, METHODS))}"
+            f"inverse_root: method = {method!r} is unknown; choose one of "
+            f"{', '.join(map(repr, METHODS))}"
         )
     if not p > 0 or (method == "newton" and p != int(p)):
         raise HyperparamError(
-            f"inverse_root: p = {p!r} with method = {method!r}; it must be above 0, and whole for 'newton'"
+            f"inverse_root: p = {p!r} with method = {method!r}; it must be above 0, and whole for "
+            "'newton'"
         )
-    wide = array.astype(casts.compute_dtype(array.dtype))
-    size, wide = _in_units_of_its_largest((wide + adjoint(wide)) / 2, 0 if relative else ridge)
+    precise = array.astype(casts.compute_dtype(array.dtype))
+    # Divided by the largest entry, or the ridge, so that no product overflows.
+    size, precise = _divide_by_size((precise + adjoint(precise)) / 2, 0 if relative else ridge)
     shift = (
         jnp.broadcast_to(jnp.asarray(ridge, size.dtype), size.shape)
         if relative
         else jnp.asarray(ridge / size)
     )
     if method == "eigh":
-        root = _by_eigh(wide, p, shift, relative)
+        root = _by_eigh(precise, p, shift, relative)
     else:
-        unit = tolerance if tolerance is not None else 10 * float(jnp.finfo(wide.dtype).eps)
-        root = _by_newton(wide, int(p), shift, relative, _Stop(steps, max_steps, unit))
+        if tolerance is None:
+            tolerance = 10 * float(jnp.finfo(precise.dtype).eps)
+        root = _by_newton(precise, int(p), shift, relative, _Stop(steps, max_steps, tolerance))
     return (root * (size ** (-1 / p))[..., None, None]).astype(array.dtype)
 
 
-def _in_units_of_its_largest(a: jax.Array, least: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """The largest entry, and the matrix divided by it: nothing overflows."""
+def _divide_by_size(a: jax.Array, least: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Return the largest entry, `least` at least, and the matrix divided by it."""
     size = jnp.maximum(jnp.max(jnp.abs(a), axis=(-2, -1), initial=0), least)
     size = jnp.where(size > 0, size, 1)
     return size, a / size[..., None, None]
@@ -121,25 +124,28 @@ def _by_eigh(a: jax.Array, p: float, ridge: jax.Array, relative: bool) -> jax.Ar
     ridge = ridge[..., None]
     shifted = values + (ridge * largest if relative else ridge)
     cutoff = jnp.where(ridge > 0, 0, a.shape[-1] * jnp.finfo(values.dtype).eps * largest)
-    kept = ~(shifted <= cutoff)
-    powers = jnp.where(kept, jnp.where(kept, shifted, 1) ** (-1 / p), 0)
+    # ~(... <= ...), not >: nan counts as nonzero, so that it shows in the result.
+    nonzero = ~(shifted <= cutoff)
+    powers = jnp.where(nonzero, jnp.where(nonzero, shifted, 1) ** (-1 / p), 0)
     return _product(vectors * powers[..., None, :], adjoint(vectors))
 
 
 class _Stop(NamedTuple):
+    """When Newton's iteration ends."""
+
     steps: int | None
     max_steps: int
     tolerance: float
 
 
 class _Newton(NamedTuple):
-    """Where the iteration is; `going` is False once the residual is small, grows, or is nan."""
+    """The iteration; `active` is False once the residual is small, grows, or is nan."""
 
     step: jax.Array
     root: jax.Array
     rest: jax.Array
     residual: jax.Array
-    going: jax.Array
+    active: jax.Array
 
 
 def _by_newton(a: jax.Array, p: int, ridge: jax.Array, relative: bool, stop: _Stop) -> jax.Array:
@@ -148,43 +154,37 @@ def _by_newton(a: jax.Array, p: int, ridge: jax.Array, relative: bool, stop: _St
     def start(a: jax.Array, ridge: jax.Array) -> _Newton:
         shifted = a + (ridge * _largest_eigenvalue(a) if relative else ridge) * eye
         norm = jnp.sqrt(jnp.sum(jnp.real(shifted * shifted.conj())))
+        # The iteration converges for eigenvalues of N in (0, p + 1); this scale keeps them there.
         scale = (1 + p) / (2 * jnp.where(norm > 0, norm, 1))
         root = jnp.where(norm == 0, 0, scale ** (1 / p)) * eye
-        return _Newton(
-            jnp.zeros((), jnp.int32),
-            root,
-            scale * shifted,
-            jnp.full((), jnp.inf, norm.dtype),
-            norm != 0,
-        )
+        residual = jnp.full((), jnp.inf, norm.dtype)
+        return _Newton(jnp.zeros((), jnp.int32), root, scale * shifted, residual, norm != 0)
 
-    def advance(at: _Newton) -> _Newton:
-        factor = ((p + 1) * eye - at.rest) / p
-        rest = _product(_power(factor, p), at.rest)
+    def advance(old: _Newton) -> _Newton:
+        factor = ((p + 1) * eye - old.rest) / p
+        rest = _product(_power(factor, p), old.rest)
         residual = jnp.max(jnp.abs(rest - eye), initial=0)
-        better = ~(residual > WORSE * at.residual)
-        new = _Newton(
-            at.step + 1, _product(at.root, factor), rest, residual, residual > stop.tolerance
-        )
-        return jax.tree.map(
-            lambda new, old: jnp.where(better, new, old),
-            new,
-            at._replace(step=new.step, going=jnp.zeros((), bool)),
-        )
+        step, active = old.step + 1, residual > stop.tolerance
+        new = _Newton(step, _product(old.root, factor), rest, residual, active)
+        # A residual that grows means that rounding dominates: the last root was the best one.
+        is_better = ~(residual > WORSE * old.residual)
+        end = old._replace(step=step, active=jnp.zeros((), bool))
+        return jax.tree.map(lambda new, old: jnp.where(is_better, new, old), new, end)
 
     def one(a: jax.Array, ridge: jax.Array) -> jax.Array:
-        at = start(a, ridge)
+        state = start(a, ridge)
         if stop.steps is not None:
-            return jax.lax.fori_loop(0, stop.steps, lambda _, at: advance(at), at).root
+            return jax.lax.fori_loop(0, stop.steps, lambda _, state: advance(state), state).root
         return jax.lax.while_loop(
-            lambda at: at.going & (at.step < stop.max_steps), advance, at
+            lambda state: state.active & (state.step < stop.max_steps), advance, state
         ).root
 
     return jnp.vectorize(one, signature="(n,n),()->(n,n)")(a, ridge)
 
 
 def _largest_eigenvalue(a: jax.Array) -> jax.Array:
-    """Of one positive semi-definite matrix, by power iteration from its longest column."""
+    """The largest eigenvalue of one positive semi-definite matrix, by power iteration."""
+    # The longest column has a part of the first eigenvector, unless the matrix is zero.
     lengths = jnp.sum(jnp.real(a * a.conj()), axis=0)
 
     def advance(_: int, vector: jax.Array) -> jax.Array:
@@ -198,10 +198,10 @@ def _largest_eigenvalue(a: jax.Array) -> jax.Array:
 
 
 def eigenbasis(a: ArrayLike) -> jax.Array:
-    """The eigenvectors of a symmetric matrix as columns, that of the largest eigenvalue first: Q
-    with A = Q Λ Qᵀ.
+    """The eigenvectors of a symmetric matrix, as columns: Q with A = Q Λ Qᵀ.
 
-    A is (..., n, n), each matrix for itself; arithmetic is float32 at least.
+    The eigenvector of the largest eigenvalue comes first. A is (..., n, n), a batch of matrices;
+    arithmetic is float32 at least.
 
     When: the first basis of SOAP. When not: at every step; `refresh_eigenbasis` costs less.
 
@@ -219,24 +219,23 @@ def eigenbasis(a: ArrayLike) -> jax.Array:
     See also: `refresh_eigenbasis`.
     """
     array = squares("eigenbasis", a)
-    wide = array.astype(casts.compute_dtype(array.dtype))
-    _, vectors = eigh((wide + adjoint(wide)) / 2)
+    precise = array.astype(casts.compute_dtype(array.dtype))
+    _, vectors = eigh((precise + adjoint(precise)) / 2)
     return vectors[..., ::-1].astype(array.dtype)
 
 
 def refresh_eigenbasis(a: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """One step of power iteration for all eigenvectors at once, and the order that it brought the
-    columns into: Q ← qr(A Q).
+    """Refresh eigenvectors by one step of power iteration: Q ← qr(A Q).
 
-    Before the product, the columns of Q are ordered by diag(Qᵀ A Q), the largest first; what is
-    kept along that axis, such as the second moments of SOAP, is to be taken in the same order. The
-    diagonal of the triangular factor is made positive, so that columns do not turn
-    around: an eigenbasis in order stays as it is, and so does any basis where A is zero.
+    Before the product, the columns of Q are ordered by diag(Qᵀ A Q), the largest first. Put numbers
+    along that axis, the second moments of SOAP for instance, in the same order. The diagonal of the
+    triangular factor is made positive, so that columns do not change their sign. An eigenbasis in
+    order stays as it is, and so does any basis where A is zero.
 
-    A and Q are (..., n, n), each pair for itself; arithmetic is float32 at least.
+    A and Q are (..., n, n), a batch of pairs; arithmetic is float32 at least.
 
-    When: SOAP's basis every few steps, from `eigenbasis` on. When not: A changed much; many steps
-    are needed then.
+    When: SOAP's basis every few steps, from `eigenbasis` on. When not: A changed much; it then
+    takes many steps.
 
     Args:
       a: A, symmetric positive semi-definite.
@@ -260,7 +259,8 @@ def refresh_eigenbasis(a: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array
     array, basis = squares("refresh_eigenbasis", a), squares("refresh_eigenbasis", q)
     if array.shape != basis.shape:
         raise StructureError(
-            f"refresh_eigenbasis: the matrix has shape {array.shape}, its basis {basis.shape}; they must be equal"
+            f"refresh_eigenbasis: the matrix has shape {array.shape}, its basis {basis.shape}; "
+            "they must be equal"
         )
     dtype = casts.compute_dtype(jnp.promote_types(array.dtype, basis.dtype))
     array, old = array.astype(dtype), basis.astype(dtype)
@@ -268,28 +268,26 @@ def refresh_eigenbasis(a: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array
     order = jnp.argsort(jnp.real(jnp.sum(old.conj() * image, axis=-2)), axis=-1, descending=True)
     new, triangle = qr(jnp.take_along_axis(image, order[..., None, :], axis=-1))
     diagonal = jnp.diagonal(triangle, axis1=-2, axis2=-1)
-    turned = (
-        new
-        * jnp.where(diagonal == 0, 1, diagonal / jnp.where(diagonal == 0, 1, jnp.abs(diagonal)))[
-            ..., None, :
-        ]
-    )
-    known = jnp.any(array != 0, axis=(-2, -1), keepdims=True)
-    return jnp.where(known, turned, old).astype(basis.dtype), order
+    is_zero = diagonal == 0
+    signs = jnp.where(is_zero, 1, diagonal / jnp.where(is_zero, 1, jnp.abs(diagonal)))
+    # QR of a zero matrix is arbitrary: such a basis stays.
+    is_known = jnp.any(array != 0, axis=(-2, -1), keepdims=True)
+    return jnp.where(is_known, new * signs[..., None, :], old).astype(basis.dtype), order
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    # Accelerators would round float32 to bfloat16, and small eigenvalues would be lost.
     return jnp.matmul(left, right, precision="highest")
 
 
 def _power(a: jax.Array, exponent: int) -> jax.Array:
     """A multiplied by itself, by squaring."""
-    result = None
-    while True:
+    # An odd exponent starts with A, an even one with A²: no product with the identity.
+    while not exponent & 1:
+        a, exponent = _product(a, a), exponent >> 1
+    result = a
+    while exponent > 1:
+        a, exponent = _product(a, a), exponent >> 1
         if exponent & 1:
-            result = a if result is None else _product(result, a)
-        exponent >>= 1
-        if not exponent:
-            assert result is not None
-            return result
-        a = _product(a, a)
+            result = _product(result, a)
+    return result

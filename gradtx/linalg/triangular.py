@@ -1,8 +1,9 @@
-r"""Triangular factors fitted to whiten: P = QᵀQ with Q = Q_L ⊗ Q_R, such that E|P^(1/2) g|² and
+r"""PSGD's triangular factors: P = QᵀQ with Q = Q_L ⊗ Q_R, fitted so that E|P^(1/2) g|² and
 E|P^(−1/2) v|² balance for white v.
 
 A = Q_L G Q_Rᵀ,   B = Q_L^(−T) V Q_R^(−1)
-Q_L ← Q_L − μ triu(A Aᵀ − B Bᵀ)/‖A Aᵀ + B Bᵀ‖ Q_L,   Q_R ← Q_R − μ triu(Aᵀ A − Bᵀ B)/‖Aᵀ A + Bᵀ B‖ Q_R
+Q_L ← Q_L − μ triu(A Aᵀ − B Bᵀ)/‖A Aᵀ + B Bᵀ‖ Q_L
+Q_R ← Q_R − μ triu(Aᵀ A − Bᵀ B)/‖Aᵀ A + Bᵀ B‖ Q_R
 """
 
 import jax
@@ -16,14 +17,13 @@ from gradtx.tree import casts
 
 
 def norm_lower_bound(a: ArrayLike) -> jax.Array:
-    """A lower bound of the spectral norm of a symmetric matrix, from one step of power iteration:
-    ‖A v‖, v = A c / ‖A c‖.
+    """A lower bound of the spectral norm of a symmetric matrix, by power iteration.
 
-    A is (..., n, n) and c its longest column; the bound is a number for each matrix, above ‖A‖₂ /
-    √n and most often close to it.
+    ‖A v‖, v = A c / ‖A c‖: one step. A is (..., n, n) and c its longest column. The bound is a
+    number for each matrix, above ‖A‖₂ / √n and most often close to ‖A‖₂.
 
-    When: a step size that must suit a matrix, at the cost of two products with a vector, as in
-    PSGD. When not: an upper bound is needed; take the Frobenius norm.
+    When: a step size that must fit a matrix, at the cost of two products with a vector, as in PSGD.
+    When not: you need an upper bound; take the Frobenius norm.
 
     Args:
       a: A, symmetric.
@@ -42,37 +42,39 @@ def norm_lower_bound(a: ArrayLike) -> jax.Array:
     """
     array = squares("norm_lower_bound", a)
     array = array.astype(casts.compute_dtype(array.dtype))
+    # Divided by the largest entry, so that squares neither over- nor underflow.
     size = jnp.max(jnp.abs(array), axis=(-2, -1), keepdims=True, initial=0)
     array = array / jnp.where(size > 0, size, 1)
     lengths = jnp.sum(jnp.real(array * array.conj()), axis=-2, keepdims=True)
     column = jnp.take_along_axis(array, jnp.argmax(lengths, axis=-1, keepdims=True), axis=-1)
     image = array @ column
-    return (
-        size * _length(array @ image) / jnp.maximum(_length(image), jnp.finfo(size.dtype).tiny)
-    )[..., 0, 0]
+    # A zero matrix has an image of length 0: `tiny` gives 0 in place of nan.
+    length = jnp.maximum(_length(image), jnp.finfo(size.dtype).tiny)
+    return (size * _length(array @ image) / length)[..., 0, 0]
 
 
 def fit_triangular(
     factors: Factors, x: ArrayLike, noise: ArrayLike, rate: ArrayLike = 0.1
 ) -> Factors:
-    """One step of PSGD's fit of triangular factors that whiten a matrix: Q ← Q − μ triu(A Aᵀ − B
-    Bᵀ)/‖A Aᵀ + B Bᵀ‖ Q on each side.
+    """Fit triangular factors that whiten a matrix: one step of PSGD.
 
-    A = Q_L X Q_Rᵀ and B = Q_L^(−T) V Q_R^(−1); the norm is `norm_lower_bound`. A factor is upper
-    triangular, (..., n, n), or a diagonal alone, (..., n), for an axis that is too long, or None,
-    the identity. Where A and B are both zero, factors stay as they are.
+    Q ← Q − μ triu(A Aᵀ − B Bᵀ)/‖A Aᵀ + B Bᵀ‖ Q on each side. A = Q_L X Q_Rᵀ and B = Q_L^(−T) V
+    Q_R^(−1); the norm is `norm_lower_bound`. A factor is upper triangular, (..., n, n), or a
+    diagonal, (..., n), for an axis that is too long, or None, the identity. Where A and B are both
+    zero, factors stay as they are.
 
-    When: the preconditioner of PSGD-Kron; it needs neither roots nor eigenvectors. When not: the
-    exact root is wanted at once; take `inverse_root`.
+    When: the preconditioner of PSGD-Kron; it needs neither roots nor eigenvectors. When not: you
+    need the exact root at once; take `inverse_root`.
 
     Args:
-      factors: Q_L and Q_R, real; identities at first, scaled to the inverse of the gradient's size.
+      factors: Q_L and Q_R, real; start with identities, scaled to the inverse of the gradient's
+        size.
       x: X, (..., n, m), real: the gradient, or its average.
       noise: V, of the shape of X, standard normal.
       rate: μ in (0, 1); 0.1.
 
     Raises:
-      StructureError: no matrix, factors or noise of other shapes, integers.
+      StructureError: fewer than two axes, factors or noise of other shapes, integers.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.linalg import Factors, apply_triangular, fit_triangular
@@ -89,30 +91,32 @@ def fit_triangular(
     array, noise = _real("fit_triangular", x), _real("fit_triangular", noise)
     if noise.shape != array.shape:
         raise StructureError(
-            f"fit_triangular: noise has shape {noise.shape}, the matrix {array.shape}; they must be equal"
+            f"fit_triangular: noise has shape {noise.shape}, the matrix {array.shape}; they must "
+            "be equal"
         )
-    left, right = _known("fit_triangular", factors, array)
-    white = _right(right, _left(left, array))
-    solved = _solved(left, right, noise)
-    return Factors(_fitted(left, white, solved, rate), _fitted(right, white.mT, solved.mT, rate))
+    left, right = _checked("fit_triangular", factors, array)
+    white = _multiply(right, _multiply(left, array).mT).mT
+    solved = _solve(left, right, noise)
+    return Factors(_fit(left, white, solved, rate), _fit(right, white.mT, solved.mT, rate))
 
 
 def apply_triangular(factors: Factors, x: ArrayLike) -> jax.Array:
-    """A matrix preconditioned by triangular factors: Q_Lᵀ Q_L X Q_Rᵀ Q_R.
+    """Precondition a matrix by triangular factors: Q_Lᵀ Q_L X Q_Rᵀ Q_R.
 
     When: the direction of PSGD, from factors that `fit_triangular` fitted. When not: the factors
     are symmetric; take `multiply_sides`.
 
     Args:
-      factors: Q_L and Q_R: upper triangular, diagonals alone, or None.
+      factors: Q_L and Q_R: upper triangular, diagonals, or None.
       x: X, (..., n, m), real.
 
     Raises:
-      StructureError: no matrix, factors of other shapes, integers.
+      StructureError: fewer than two axes, factors of other shapes, integers.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.linalg import Factors, apply_triangular
-    >>> apply_triangular(Factors(2 * jnp.ones(1), jnp.array([[1.0, 1.0], [0.0, 1.0]])), jnp.array([[1.0, 0.0]])).tolist()
+    >>> factors = Factors(2 * jnp.ones(1), jnp.array([[1.0, 1.0], [0.0, 1.0]]))
+    >>> apply_triangular(factors, jnp.array([[1.0, 0.0]])).tolist()
     [[4.0, 4.0]]
 
     See also: `fit_triangular`.
@@ -120,44 +124,39 @@ def apply_triangular(factors: Factors, x: ArrayLike) -> jax.Array:
     Li 2024, arXiv 2402.04553, section 3.
     """
     array = _real("apply_triangular", x)
-    left, right = _known("apply_triangular", factors, array)
-    return _side(right, _side(left, array).mT).mT.astype(jnp.asarray(x).dtype)
+    left, right = _checked("apply_triangular", factors, array)
+    return _precondition(right, _precondition(left, array).mT).mT.astype(jnp.asarray(x).dtype)
 
 
-def _side(q: jax.Array | None, x: jax.Array) -> jax.Array:
+def _precondition(q: jax.Array | None, x: jax.Array) -> jax.Array:
     """Qᵀ Q X."""
     if q is None:
         return x
     return q.mT @ (q @ x) if q.ndim == x.ndim else (q * q)[..., None] * x
 
 
-def _left(q: jax.Array | None, x: jax.Array) -> jax.Array:
+def _multiply(q: jax.Array | None, x: jax.Array) -> jax.Array:
     """Q X."""
     if q is None:
         return x
     return q @ x if q.ndim == x.ndim else q[..., None] * x
 
 
-def _right(q: jax.Array | None, x: jax.Array) -> jax.Array:
-    """X Qᵀ."""
-    return _left(q, x.mT).mT
-
-
-def _solved(left: jax.Array | None, right: jax.Array | None, x: jax.Array) -> jax.Array:
+def _solve(left: jax.Array | None, right: jax.Array | None, x: jax.Array) -> jax.Array:
     """Q_L^(−T) X Q_R^(−1)."""
-    for q, turned in ((left, False), (right, True)):
+    for q, on_left in ((left, True), (right, False)):
         if q is None:
             continue
         if q.ndim < x.ndim:
-            x = x / (q[..., None, :] if turned else q[..., None])
+            x = x / (q[..., None] if on_left else q[..., None, :])
         else:
             x = jax.lax.linalg.triangular_solve(
-                q, x, left_side=not turned, lower=False, transpose_a=not turned
+                q, x, left_side=on_left, lower=False, transpose_a=on_left
             )
     return x
 
 
-def _fitted(
+def _fit(
     q: jax.Array | None, white: jax.Array, solved: jax.Array, rate: ArrayLike
 ) -> jax.Array | None:
     """The factor of the rows, after a step."""
@@ -172,13 +171,14 @@ def _fitted(
     return q - rate * jnp.triu(first - second) / jnp.where(norm == 0, 1, norm) @ q
 
 
-def _known(where: str, factors: Factors, x: jax.Array) -> Factors:
-    """The factors in the dtype of the matrix, once their shapes are those of its sides."""
+def _checked(where: str, factors: Factors, x: jax.Array) -> Factors:
+    """Check the shapes of the factors, and convert them to the dtype of the matrix."""
     for name, factor, side in zip(Factors._fields, factors, x.shape[-2:]):
         shapes = ((*x.shape[:-2], side, side), (*x.shape[:-2], side))
         if factor is not None and factor.shape not in shapes:
             raise StructureError(
-                f"{where}: the {name} factor has shape {factor.shape}; this matrix needs {shapes[0]}, or {shapes[1]}"
+                f"{where}: the {name} factor has shape {factor.shape}; this matrix needs "
+                f"{shapes[0]}, or {shapes[1]}"
             )
     return Factors(*(None if factor is None else factor.astype(x.dtype) for factor in factors))
 

@@ -1,17 +1,16 @@
-r"""Dion: a low-rank orthogonal direction by one step of power iteration, and what it leaves out fed
-back to the momentum.
+r"""Dion: a low-rank orthogonal direction by one step of power iteration, with error feedback to the
+momentum.
 
 X = m + g                                   (n, m)
 P = orth(Xᵀ Q)                              (m, r), by QR
 R = X P                                     (n, r)
-m ← X − (1 − μ) R Pᵀ                        what was used is forgotten by 1 − μ, the rest is kept whole
+m ← X − (1 − μ) R Pᵀ                        the used part fades by 1 − μ, the rest stays whole
 Q ← R, its columns of length 1
 θ ← θ − η (s Q Pᵀ + λ θ)                    s = √(fan_out / fan_in)
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import Annotated, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -20,44 +19,44 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, DTypeLike, Fraction, NonNegative, Precise
+from gradtx.definition.types import Default, DTypeLike, Fraction, NonNegative, Precise
 from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.optimizers.adamw import adamw
-from gradtx.optimizers.muon import Scaling, check_scaling, factor_of
+from gradtx.transforms.flags import (
+    AdamFlags,
+    MatrixFlags,
+    RoleFlags,
+    adam_arguments,
+    select_flags,
+)
+from gradtx.transforms.orthogonal import Scaling, check_scaling, shape_factor
 from gradtx.tree.casts import compute_dtype, zeros
 from gradtx.wrappers.by_role import by_role
 
 
+class DionFlags(AdamFlags, total=False):
+    """The flags of `dion`."""
+
+    adam_eps: Annotated[NonNegative, Default(1e-8)]
+
+
 class Feedback(NamedTuple):
-    """The momentum with what was left out, and the basis of inputs from which power iteration goes
-    on.
-    """
+    """The momentum with its unused part, and the input basis of the power iteration."""
 
     mu: jax.Array
     basis: Precise
 
 
-def _init(
-    param: jax.Array, *, rank_fraction: float, mu_dtype: DTypeLike | None, seed: int
-) -> Feedback:
+def _init(param, *, rank_fraction: float, mu_dtype: DTypeLike | None, seed: int) -> Feedback:
     *batch, inputs, outputs = param.shape
     rank = min(inputs, outputs, max(1, math.ceil(rank_fraction * min(inputs, outputs))))
-    start = jax.random.normal(
-        jax.random.key(seed), (*batch, inputs, rank), jnp.float32
-    )  # alike in every precision
+    # Drawn in float32: the same start in every precision.
+    start = jax.random.normal(jax.random.key(seed), (*batch, inputs, rank), jnp.float32)
     return Feedback(zeros(param, mu_dtype), start.astype(compute_dtype(param.dtype)))
 
 
-def _update(
-    grad: jax.Array,
-    slots: Feedback,
-    param: None,
-    step: jax.Array,
-    *,
-    mu: jax.Array,
-    scaling: Scaling,
-) -> Any:
+def _dion(grad, slots: Feedback, param, step, *, mu, scaling: Scaling):
     if not grad.size:
         return grad, slots
     total = slots.mu + grad
@@ -65,11 +64,12 @@ def _update(
     inputs = total @ outputs
     adjoint = outputs.mT.conj()
     lengths = jnp.linalg.norm(inputs, axis=-2, keepdims=True)
-    unit = inputs / jnp.where(lengths == 0, 1, lengths)
-    kept = Feedback(
-        total - (1 - mu) * (inputs @ adjoint), jnp.where(lengths == 0, slots.basis, unit)
-    )
-    return factor_of(scaling, grad.shape) * (unit @ adjoint), kept
+    is_zero = lengths == 0
+    unit = inputs / jnp.where(is_zero, 1, lengths)
+    # A column of length 0 stays as it was: a zero column could never grow again.
+    basis = jnp.where(is_zero, slots.basis, unit)
+    left_over = total - (1 - mu) * (inputs @ adjoint)
+    return shape_factor(scaling, grad.shape) * (unit @ adjoint), Feedback(left_over, basis)
 
 
 @definition
@@ -80,19 +80,18 @@ def scale_by_dion(
     *,
     scaling: Scaling = "spectral",
     seed: int = 0,
-    dimensions: Any = None,
-    shard: Any = None,
+    **flags: Unpack[MatrixFlags],
 ) -> GradientTransformation:
-    r"""Dion's direction: u = s Q Pᵀ, with P = orth(Xᵀ Q), R = X P, X = m + g; then m ← X − (1 − μ)
-    R Pᵀ and Q ← R with columns of length 1.
+    r"""Dion's direction: a low-rank orthogonal factor by power iteration.
 
-    X is (n, m), P is (m, r), Q and R are (n, r), and r is the `rank_fraction` of min(n, m), rounded
-    up. A direction that X does not have is left out of u, and its column of Q stays as it was; a
-    zero gradient gives zero.
+    u = s Q Pᵀ, with P = orth(Xᵀ Q), R = X P, X = m + g; then m ← X − (1 − μ) R Pᵀ and Q ← R with
+    columns of length 1. X is (n, m), P is (m, r), Q and R are (n, r), and r is the `rank_fraction`
+    of min(n, m), rounded up. u leaves out a direction that X does not have, and its column of Q
+    stays as it was. A zero gradient gives zero.
 
     Args:
       rank_fraction: r / min(n, m) in (0, 1]; static.
-      mu: μ in [0, 1], how much of what u was made of stays in m.
+      mu: μ in [0, 1], the share of the used part R Pᵀ that stays in m.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       scaling: s, as in `muon`.
       seed: of the normal numbers that Q starts from, the same for matrices of one shape.
@@ -117,26 +116,13 @@ def scale_by_dion(
 
     Ahn and others 2025, arXiv 2504.05295, Algorithm 1.
     """
-    if (
-        isinstance(rank_fraction, bool)
-        or not isinstance(rank_fraction, float | int)
-        or not 0 < rank_fraction <= 1
-    ):
+    is_number = isinstance(rank_fraction, float | int) and not isinstance(rank_fraction, bool)
+    if not is_number or not 0 < rank_fraction <= 1:
         raise HyperparamError(
             f"scale_by_dion: rank_fraction = {rank_fraction!r} is outside its range (0, 1]"
         )
     check_scaling("scale_by_dion", scaling)
-    return matrixwise(
-        _init,
-        _update,
-        mu=mu,
-        rank_fraction=rank_fraction,
-        mu_dtype=mu_dtype,
-        seed=seed,
-        scaling=scaling,
-        dimensions=dimensions,
-        shard=shard,
-    )
+    return matrixwise(_init, _dion, **flags)
 
 
 @definition
@@ -150,32 +136,25 @@ def dion(
     *,
     scaling: Scaling = "spectral",
     seed: int = 0,
-    adam_learning_rate: NonNegative | None = None,
-    adam_b1: Decay = 0.9,
-    adam_b2: Decay = 0.999,
-    adam_eps: NonNegative = 1e-8,
-    adam_weight_decay: NonNegative = 0.0,
-    routes: Sequence[tuple[Any, str]] | None = None,
-    dimensions: Any = None,
-    shard: Any = None,
-    **flags: Unpack[StepFlags],
+    **flags: Unpack[DionFlags],
 ) -> GradientTransformation:
-    r"""Hidden matrices move in a few orthogonal directions at a time, what is left out comes later;
-    Adam moves the rest.
+    r"""Dion: low-rank orthogonal updates with error feedback, AdamW for the rest.
 
-    For every hidden matrix θ, g, m of shape (n, m): X = m + g, P = orth(Xᵀ Q) of shape (m, r), R =
-    X P, m ← X − (1 − μ) R Pᵀ, Q ← R with columns of length 1, θ ← θ − η (s Q Pᵀ + λ θ), s =
-    √(fan_out/fan_in). One step of power iteration from the last Q stands for Muon's orthogonal
-    factor, at 2 r / min(n, m) of the cost of one of its products and a QR of (m, r). Embeddings,
-    heads, norms, biases and vectors get AdamW, by their paths (`by_role`).
+    A hidden matrix moves in a few orthogonal directions at a time; the others follow later. For
+    every hidden matrix θ, g, m of shape (n, m): X = m + g, P = orth(Xᵀ Q) of shape (m, r), R = X P,
+    m ← X − (1 − μ) R Pᵀ, Q ← R with columns of length 1, θ ← θ − η (s Q Pᵀ + λ θ), s =
+    √(fan_out/fan_in). One step of power iteration from the last Q replaces Muon's orthogonal
+    factor. It costs 2 r / min(n, m) of one of Muon's products, and a QR of (m, r). AdamW updates
+    embeddings, heads, norms, biases and vectors, chosen by their paths (`by_role`).
 
-    When: as Muon, where its products are too costly, or its matrices lie on several devices. When
-    not: matrices are small, and whole orthogonal factors cost little; QR is slow on accelerators.
+    When: as Muon, where its products are too costly, or its matrices lie on several devices.
+    When not: matrices are small, and whole orthogonal factors cost little; QR is slow on
+    accelerators.
 
     Args:
       learning_rate: η ≥ 0; 0.01, at every width.
-      rank_fraction: r / min(n, m) in (0, 1]; static; 1/16 to 1/4 for large matrices, where 1 is
-        Muon's direction, nearly.
+      rank_fraction: r / min(n, m) in (0, 1]; static; 1/16 to 1/4 for large matrices; 1 is nearly
+        Muon's direction.
       mu: μ in [0, 1], the momentum; 0.95.
       weight_decay: λ ≥ 0 of hidden matrices, a fraction per unit of learning rate; 0 to 0.1.
       mask: which of them decay; None: all.
@@ -187,10 +166,10 @@ def dion(
       adam_b2: β2 of AdamW, in [0, 1).
       adam_eps: ε of AdamW.
       adam_weight_decay: λ ≥ 0 of AdamW.
-      routes: rules `[(pattern, "dion" or "adam"), ...]` that go before the roles.
-      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`; arrays
-        of more than two axes are hidden matrices only if they are named here, or sent by a route,
-        which takes the last two for inputs and outputs.
+      routes: rules `[(pattern, "dion" or "adam"), ...]` that take precedence over the roles.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. An
+        array of more than two axes is a hidden matrix only if a rule names it here, or if a route
+        sends it; its last two axes are then inputs and outputs.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for
         both.
@@ -209,20 +188,16 @@ def dion(
     >>> for _ in range(300):
     ...     updates, state = step(g, state, w)
     ...     w = gradtx.apply_updates(w, updates)
-    >>> bool((jnp.diag(w) < -0.2).all())  # all of them get their turn
+    >>> bool((jnp.diag(w) < -0.2).all())  # all directions moved
     True
 
     See also: `muon`, `scale_by_dion`.
 
     Ahn and others 2025, arXiv 2504.05295, Algorithm 1.
     """
-    direction = scale_by_dion(
-        rank_fraction, mu, mu_dtype, scaling=scaling, seed=seed, dimensions=dimensions, shard=shard
-    )
-    rate = learning_rate if adam_learning_rate is None else adam_learning_rate
-    rest = adamw(rate, adam_b1, adam_b2, adam_eps, 0.0, mu_dtype, adam_weight_decay, **flags)
-    return by_role(
-        {"dion": descend(direction, learning_rate, weight_decay, mask, **flags), "adam": rest},
-        routes,
-        dimensions,
-    )
+    matrix = select_flags(MatrixFlags, flags)
+    direction = scale_by_dion(rank_fraction, mu, mu_dtype, scaling=scaling, seed=seed, **matrix)
+    step = select_flags(StepFlags, flags)
+    hidden = descend(direction, learning_rate, weight_decay, mask, **step)
+    rest = adamw(mu_dtype=mu_dtype, **adam_arguments(learning_rate, flags))
+    return by_role({"dion": hidden, "adam": rest}, **select_flags(RoleFlags, flags))

@@ -1,15 +1,17 @@
-r"""MARS: a correction that reduces the variance of the gradient, and Adam behind it.
+r"""MARS: a gradient correction for variance reduction, followed by Adam.
 
-c = g + γ β1/(1 − β1) (g − g_prev)        the correction; g_prev is the gradient of the step before, g − g_prev = 0 at t = 1
+c = g + γ β1/(1 − β1) (g − g_prev)        the correction; g_prev is the gradient of the step before,
+                                          g − g_prev = 0 at t = 1
 c ← c / max(1, ‖c‖)                       per array
-u = Adam's direction of c                 matrices;  vectors take Adam's direction of g, with decays of their own
+u = Adam's direction of c                 matrices; vectors take Adam's direction of g, with decays
+                                          of their own
 θ ← θ − η (u + λ θ)
 
-The two parts are independent: `mars_correction` may stand before any rule. Before the sign of an
-average it makes the paper's MARS-Lion, `chain(mars_correction(), ema(0.95), scale_by_sign())`.
+The two parts are independent: `mars_correction` fits in front of any rule. In front of the sign of
+an average it makes the paper's MARS-Lion, `chain(mars_correction(), ema(0.95), scale_by_sign())`.
 """
 
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative
+from gradtx.definition.types import Decay, NonNegative, Params, PyTree
 from gradtx.engine.selector import Where
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.clipping import shrink
@@ -33,22 +35,15 @@ class Previous(NamedTuple):
     grad: jax.Array
 
 
-def _init(param: jax.Array) -> Previous:
+def _init(param) -> Previous:
     return Previous(zeros(param))
 
 
-def _correct(
-    grad: jax.Array,
-    slots: Previous,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    gamma: jax.Array,
-    max_norm: jax.Array,
-    from_zero: bool,
-) -> Any:
-    change = grad - slots.grad if from_zero else jnp.where(step > 1, grad - slots.grad, 0 * grad)
+def _mars_correction(grad, slots: Previous, param, step, *, b1, gamma, max_norm, from_zero: bool):
+    change = grad - slots.grad
+    if not from_zero:
+        # There is no gradient before the first one.
+        change = jnp.where(step > 1, change, 0 * grad)
     corrected = grad + gamma * b1 / (1 - b1) * change
     return shrink(norm(corrected), max_norm) * corrected, Previous(grad)
 
@@ -61,14 +56,13 @@ def mars_correction(
     *,
     from_zero: bool = False,
 ) -> GradientTransformation:
-    """Add a multiple of the gradient's change, and bound every array: c = g + γ β1/(1 − β1) (g −
-    g_prev), c ← c min(1, k/‖c‖).
+    """MARS's variance reduction: add a multiple of the gradient's change, then clip every array.
 
-    g, c and g_prev have one shape. g_prev is the gradient of the step before, of another batch: the
-    paper's cheap form.
+    c = g + γ β1/(1 − β1) (g − g_prev), c ← c min(1, k/‖c‖). g, c and g_prev have one shape. g_prev
+    is the gradient of the step before, of another batch: the paper's cheap form.
 
     Args:
-      b1: β1 in [0, 1), decay of the momentum behind.
+      b1: β1 in [0, 1), decay of the momentum of the next rule.
       gamma: γ ≥ 0; 0 leaves only the bound.
       max_norm: k ≥ 0, the largest norm of an array of c.
       from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise
@@ -88,10 +82,11 @@ def mars_correction(
 
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 1.
     """
-    return leafwise(_init, _correct, b1=b1, gamma=gamma, max_norm=max_norm, from_zero=from_zero)
+    return leafwise(_init, _mars_correction)
 
 
-def _by_rank(params: Any) -> Any:
+def _by_rank(params: Params) -> PyTree:
+    """Label the parameters: "matrices" from two axes on, "vectors" below."""
     return jax.tree.map(lambda param: "matrices" if jnp.ndim(param) >= 2 else "vectors", params)
 
 
@@ -107,14 +102,15 @@ def scale_by_mars(
     vector_b2: Decay = 0.95,
     from_zero: bool = False,
 ) -> GradientTransformation:
-    """MARS's direction: for arrays of two axes and more Adam's of the corrected gradient, for the
-    others Adam's.
+    """MARS's direction: Adam's direction of the corrected gradient.
+
+    Arrays of fewer than two axes take Adam's direction of the gradient itself.
 
     Args:
       b1: β1 in [0, 1), decay of the mean, and in the correction.
       b2: β2 in [0, 1), decay of the mean square.
       gamma: γ ≥ 0, the strength of the correction.
-      eps: ε ≥ 0, beside the root.
+      eps: ε ≥ 0, added to the root.
       max_norm: the largest norm of an array of corrected gradients.
       vector_b1: β1 for arrays of one axis or none.
       vector_b2: β2 for these.
@@ -157,15 +153,15 @@ def mars(
     from_zero: bool = False,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""AdamW on gradients whose noise is reduced by their change from step to step.
+    r"""MARS: AdamW with variance-reduced gradients.
 
-    For every matrix, all of one shape: c = g + γ β1/(1 − β1) (g − g_prev), c ← c min(1, k/‖c‖), m ←
-    β1 m + (1 − β1) c, r ← β2 r + (1 − β2) c², θ ← θ − η (m̂ / (√r̂ + ε) + λ θ), with m̂ = m/(1 −
-    β1^t) and r̂ = r/(1 − β2^t). Arrays of fewer than two axes take AdamW's step, c = g, with decays
-    of their own.
+    The change of the gradient from step to step reduces its noise. For every matrix, all of
+    one shape: c = g + γ β1/(1 − β1) (g − g_prev), c ← c min(1, k/‖c‖), m ← β1 m + (1 − β1) c, r ←
+    β2 r + (1 − β2) c², θ ← θ − η (m̂ / (√r̂ + ε) + λ θ), with m̂ = m/(1 − β1^t) and r̂ = r/(1 −
+    β2^t). Arrays of fewer than two axes take AdamW's step, c = g, with decays of their own.
 
-    When: pretraining of language models, in AdamW's place. When not: memory is short, g_prev is one
-    more array; embeddings are matrices here, and may be given to `adamw` with `partition`.
+    When: pretraining of language models, in AdamW's place. When not: memory is short, because
+    g_prev is one more array. Embeddings are matrices here; `partition` can give them to `adamw`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-3 to 6e-3.
@@ -173,7 +169,7 @@ def mars(
       b2: β2 in [0, 1), decay of r; typically 0.99.
       gamma: γ ≥ 0, the strength of the correction; 0.01 to 0.05; 0: AdamW with a bound on the
         gradient.
-      eps: ε ≥ 0, beside the root; 1e-8.
+      eps: ε ≥ 0, added to the root; 1e-8.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 (here) to 0.1.
       mask: which leaves decay (see `masked`); None: all.
       max_norm: k ≥ 0, the largest norm of an array of c; 1.
@@ -192,7 +188,8 @@ def mars(
     >>> import gradtx, jax.numpy as jnp
     >>> w = jnp.zeros((1, 2))
     >>> tx = gradtx.mars(0.1)
-    >>> updates, _ = tx.update(jnp.array([[0.01, -0.5]]), tx.init(w), w)  # a first step of 0.1, whatever the gradient
+    >>> # A first step of 0.1 for every gradient.
+    >>> updates, _ = tx.update(jnp.array([[0.01, -0.5]]), tx.init(w), w)
     >>> [round(u, 4) for u in updates[0].tolist()]
     [-0.1, 0.1]
 

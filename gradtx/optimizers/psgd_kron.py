@@ -1,15 +1,17 @@
 r"""PSGD Kron: a preconditioner P = Q_Lᵀ Q_L ⊗ Q_Rᵀ Q_R, fitted by gradient steps until it whitens;
-neither roots nor eigenvectors.
+it needs neither roots nor eigenvectors.
 
 m ← β1 m + (1 − β1) g,   M = m / (1 − β1ᵗ)
 A = Q_L (M + √ε mean|M| V) Q_Rᵀ,   B = Q_L^(−T) V Q_R^(−1),      V standard normal
-Q_L ← Q_L − μ triu(A Aᵀ − B Bᵀ) / ‖A Aᵀ + B Bᵀ‖ Q_L,   Q_R ← Q_R − μ triu(Aᵀ A − Bᵀ B) / ‖Aᵀ A + Bᵀ B‖ Q_R
+Q_L ← Q_L − μ triu(A Aᵀ − B Bᵀ) / ‖A Aᵀ + B Bᵀ‖ Q_L
+Q_R ← Q_R − μ triu(Aᵀ A − Bᵀ B) / ‖Aᵀ A + Bᵀ B‖ Q_R
 u = Q_Lᵀ Q_L M Q_Rᵀ Q_R,   u ← u / max(1, RMS(u) / 1.1)
 """
 
 import functools
 import math
-from typing import Annotated, Any, NamedTuple, Unpack
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import (
     PRECISE,
     Decay,
+    Default,
     DTypeLike,
     Fraction,
     Hyperparam,
@@ -32,12 +35,13 @@ from gradtx.engine.selector import Where
 from gradtx.linalg.kronecker import Factors
 from gradtx.linalg.triangular import apply_triangular, fit_triangular
 from gradtx.schedules.decay import exponential_decay
+from gradtx.transforms.flags import MatrixFlags, select_flags
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.casts import real_dtype, zeros
 
 SPREAD = 32
-"""Over how many parts of a fit the matrices of a tree are spread, so that few are fitted in the
-same step.
+"""The number of phases of a fit over which the matrices of a tree are spread, so that each step
+fits few of them.
 """
 DAMPING = 2.0**-11.5
 """√ε of float32: noise in the gradient, which keeps a factor from growing without bound where the
@@ -45,10 +49,25 @@ gradient is always zero.
 """
 
 
+class KronFlags(MatrixFlags, total=False):
+    """The keyword arguments that `scale_by_psgd_kron` and `psgd_kron` share."""
+
+    update_probability: Fraction | None
+    factor_rate: Annotated[Positive, Default(0.1)]
+    init_scale: Annotated[Positive, Default(1.0)]
+    max_size: Annotated[int, Default(8192)]
+    max_rms: Annotated[Positive, Default(1.1)]
+    balance_every: Annotated[int, Default(100)]
+    mu_dtype: DTypeLike | None
+    key: Annotated[Hyperparam, Default(0)]
+
+
+class KronStepFlags(KronFlags, StepFlags, total=False):
+    """The flags of `psgd_kron`."""
+
+
 class Whitening(NamedTuple):
-    """An average of gradients, the factors, and how many fits were made since these were balanced,
-    with the part of the next.
-    """
+    """An average of gradients, both factors, and the sum of fits since their last balance."""
 
     mu: jax.Array
     left: Annotated[jax.Array | None, PRECISE]
@@ -56,30 +75,33 @@ class Whitening(NamedTuple):
     progress: Precise
 
 
-def _init(
-    param: jax.Array, *, mu_dtype: DTypeLike | None, max_size: int, init_scale: jax.Array
-) -> Whitening:
-    sides = param.shape[-2:]
-    kinds = [_kind(side, other, max_size) for side, other in zip(sides, sides[::-1], strict=True)]
-    if sides == (1, 1):
-        kinds = ["none", "diagonal"]
+Kind = Literal["none", "diagonal", "triangular"]
+"""The kind of factor that a side has."""
+
+
+def _init(param, *, mu_dtype: DTypeLike | None, max_size: int, init_scale) -> Whitening:
+    inputs, outputs = param.shape[-2:]
+    kinds: list[Kind] = [_kind(inputs, outputs, max_size), _kind(outputs, inputs, max_size)]
+    if (inputs, outputs) == (1, 1):
+        kinds = ["none", "diagonal"]  # a scalar has one factor, too
+    # The product of the factors has the scale, so each of two has its root.
     scale = init_scale ** (1 / (2 - kinds.count("none")))
     left, right = (
-        _first(param, side, kind, scale) for side, kind in zip(sides, kinds, strict=True)
+        _first_factor(param, side, kind, scale)
+        for side, kind in zip((inputs, outputs), kinds, strict=True)
     )
-    return Whitening(
-        zeros(param, mu_dtype), left, right, jnp.zeros(param.shape[:-2], real_dtype(param.dtype))
-    )
+    progress = jnp.zeros(param.shape[:-2], real_dtype(param.dtype))
+    return Whitening(zeros(param, mu_dtype), left, right, progress)
 
 
-def _kind(side: int, other: int, max_size: int) -> str:
-    """What factor an axis has: a vector's is diagonal, and its axis of length 1 has none."""
+def _kind(side: int, other: int, max_size: int) -> Kind:
+    """The factor of an axis: diagonal for a vector, none for an axis of length 1."""
     if side == 1:
         return "none"
     return "diagonal" if side > max_size or other == 1 else "triangular"
 
 
-def _first(param: jax.Array, side: int, kind: str, scale: jax.Array) -> jax.Array | None:
+def _first_factor(param, side: int, kind: Kind, scale) -> jax.Array | None:
     if kind == "none":
         return None
     dtype, batch = real_dtype(param.dtype), param.shape[:-2]
@@ -87,94 +109,87 @@ def _first(param: jax.Array, side: int, kind: str, scale: jax.Array) -> jax.Arra
     return jnp.broadcast_to(scale * one, (*batch, *one.shape)).astype(dtype)
 
 
-def _update(
-    grad: jax.Array,
+def _psgd_kron(
+    grad,
     slots: Whitening,
-    param: None,
-    step: jax.Array,
+    param,
+    step,
     *,
-    b1: jax.Array,
-    update_probability: jax.Array,
-    factor_rate: jax.Array,
-    max_rms: jax.Array,
-    key: jax.Array,
-    refresh_offset: jax.Array,
+    b1,
+    update_probability,
+    factor_rate,
+    max_rms,
+    key,
+    refresh_offset,
     refresh_every: int,
     balance_every: int,
-) -> Any:
+):
     mu = average(slots.mu, grad, b1)
     mean = debias(mu, b1, step)
+    # Sums start at different fractions, so that matrices are fitted at different steps.
     before = jnp.where(step == 1, refresh_offset / refresh_every, slots.progress)
     after = before + update_probability
-    full = after >= balance_every
-    progress = after - jnp.where(full, balance_every, 0)
+    is_balanced = after >= balance_every
+    progress = after - jnp.where(is_balanced, balance_every, 0)
     left, right = slots.left, slots.right
     if grad.size:
-        due = (jnp.floor(after) > jnp.floor(before)) & jnp.any(mean != 0, axis=(-2, -1))
-        left, right = where_due(
-            due,
-            functools.partial(_fitted, factor_rate),
-            (key, full, mean, left, right),
-            (left, right),
-        )
+        passes_whole_number = jnp.floor(after) > jnp.floor(before)
+        # Without a gradient a fit would only let the factors grow.
+        is_due = passes_whole_number & jnp.any(mean != 0, axis=(-2, -1))
+        fit = functools.partial(_fit, factor_rate)
+        left, right = where_due(is_due, fit, (key, is_balanced, mean, left, right), (left, right))
     direction = apply_triangular(Factors(left, right), mean)
-    mean_square = jnp.sum(direction**2, axis=(-2, -1), keepdims=True) / max(
-        1, math.prod(grad.shape[-2:])
-    )
-    return direction / jnp.maximum(1, jnp.sqrt(mean_square) / max_rms), Whitening(
-        mu, left, right, progress
-    )
+    entries = max(1, math.prod(grad.shape[-2:]))
+    mean_square = jnp.sum(direction**2, axis=(-2, -1), keepdims=True) / entries
+    update = direction / jnp.maximum(1, jnp.sqrt(mean_square) / max_rms)
+    return update, Whitening(mu, left, right, progress)
 
 
-def _fitted(
-    rate: Any, key: Any, balance: Any, mean: jax.Array, left: Any, right: Any
-) -> tuple[Any, Any]:
+def _fit(rate, key, is_balanced, mean, left, right) -> tuple[jax.Array | None, jax.Array | None]:
     """The factors of one matrix after a step of their fit."""
-    noise = jax.random.normal(key, mean.shape, jnp.float32).astype(
-        mean.dtype
-    )  # alike in every precision
+    # Drawn in float32: the same noise in every precision.
+    noise = jax.random.normal(key, mean.shape, jnp.float32).astype(mean.dtype)
     damped = mean + DAMPING * jnp.mean(jnp.abs(mean)) * noise
     left, right = fit_triangular(Factors(left, right), damped, noise, rate)
     if left is None or right is None:
         return left, right
-    sizes = [jnp.max(jnp.abs(factor)) for factor in (left, right)]
-    ratio = jnp.where(balance, jnp.sqrt(sizes[1] / sizes[0]), 1)
+    # Only the product matters: with equal largest entries no factor over- or underflows.
+    left_size, right_size = jnp.max(jnp.abs(left)), jnp.max(jnp.abs(right))
+    ratio = jnp.where(is_balanced, jnp.sqrt(right_size / left_size), 1)
     return ratio * left, right / ratio
+
+
+def _check(flags: Mapping[str, Any]) -> None:
+    for name in ("max_size", "balance_every"):
+        value = flags[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise HyperparamError(
+                f"scale_by_psgd_kron: {name} = {value!r} is not a whole number of at least 1"
+            )
 
 
 @definition
 def scale_by_psgd_kron(
     b1: Decay = 0.9,
-    *,
-    update_probability: Fraction | None = None,
-    factor_rate: Positive = 0.1,
-    init_scale: Positive = 1.0,
-    max_size: int = 8192,
-    max_rms: Positive = 1.1,
-    balance_every: int = 100,
-    mu_dtype: DTypeLike | None = None,
-    key: Hyperparam = 0,
-    dimensions: Any = None,
-    shard: Any = None,
+    **flags: Unpack[KronFlags],
 ) -> GradientTransformation:
-    r"""PSGD's direction: an average of gradients, whitened by a Kronecker product of triangular
-    factors: u = Q_Lᵀ Q_L M Q_Rᵀ Q_R.
+    r"""PSGD's direction: an average of gradients, whitened by triangular Kronecker factors.
 
-    M is (n, m), Q_L is (n, n) and Q_R is (m, m), upper triangular; `psgd_kron` says how they are
-    fitted. Arrays of fewer than two axes, and matrices with one row or column, have one factor, a
-    diagonal.
+    u = Q_Lᵀ Q_L M Q_Rᵀ Q_R. M is (n, m), Q_L is (n, n) and Q_R is (m, m), upper triangular;
+    `psgd_kron` explains their fit. Arrays of fewer than two axes, and matrices with one row or
+    column, have one factor, a diagonal.
 
     Args:
       b1: β1 in [0, 1), decay of m.
       update_probability: p in [0, 1], fits per step; None: 1 for 500 steps, then exp(−(count −
         500)/1000), no less than 0.03.
       factor_rate: μ in (0, 1), the step of a fit.
-      init_scale: Q_L ⊗ Q_R at first is this number times the identity.
-      max_size: the longest axis that has a triangular factor; longer ones have a diagonal.
-      max_rms: the root of the mean square that a direction is cut down to.
-      balance_every: fits after which Q_L and Q_R are given the same largest entry.
+      init_scale: Q_L ⊗ Q_R starts as this number times the identity.
+      max_size: the longest axis with a triangular factor; longer ones have a diagonal.
+      max_rms: the largest root mean square of a direction; a longer one is scaled down.
+      balance_every: the number of fits after which Q_L and Q_R get the same largest entry.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      key: a random key, or a number to make one from, for V.
+      key: a random key, or a number as its seed, for V.
       dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
         `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
@@ -191,40 +206,20 @@ def scale_by_psgd_kron(
     >>> state, step = tx.init(g), jax.jit(tx.update)
     >>> for _ in range(200):
     ...     u, state = step(g, state)
-    >>> bool((abs(jnp.log2(jnp.diag(u))) < 1).all())  # one direction is a thousand times smaller, and both move alike, by 1/2 to 2
+    >>> # One direction is a thousand times smaller, and both move alike, by 1/2 to 2.
+    >>> bool((abs(jnp.log2(jnp.diag(u))) < 1).all())
     True
 
     See also: `psgd_kron`, `gradtx.linalg.fit_triangular`.
 
     Li 2024, arXiv 2402.04553, section 3; details are those of its author's code and of psgd_jax.
     """
-    for name, value in (("max_size", max_size), ("balance_every", balance_every)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise HyperparamError(
-                f"scale_by_psgd_kron: {name} = {value!r} is no whole number of at least 1"
-            )
-    probability = (
-        exponential_decay(1.0, 1000, math.exp(-1), 500, end_value=0.03)
-        if update_probability is None
-        else update_probability
-    )
+    _check(flags)
+    if flags.get("update_probability") is None:
+        annealed = exponential_decay(1.0, 1000, math.exp(-1), 500, end_value=0.03)
+        flags["update_probability"] = annealed
     return matrixwise(
-        _init,
-        _update,
-        b1=b1,
-        update_probability=probability,
-        factor_rate=factor_rate,
-        init_scale=init_scale,
-        max_rms=max_rms,
-        key=key,
-        mu_dtype=mu_dtype,
-        max_size=max_size,
-        balance_every=balance_every,
-        refresh_every=SPREAD,
-        dimensions=dimensions,
-        shard=shard,
-        vectors="rows",
-        real_only=True,
+        _init, _psgd_kron, refresh_every=SPREAD, vectors="rows", real_only=True, **flags
     )
 
 
@@ -234,21 +229,9 @@ def psgd_kron(
     b1: Decay = 0.9,
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
-    *,
-    update_probability: Fraction | None = None,
-    factor_rate: Positive = 0.1,
-    init_scale: Positive = 1.0,
-    max_size: int = 8192,
-    max_rms: Positive = 1.1,
-    balance_every: int = 100,
-    mu_dtype: DTypeLike | None = None,
-    key: Hyperparam = 0,
-    dimensions: Any = None,
-    shard: Any = None,
-    **flags: Unpack[StepFlags],
+    **flags: Unpack[KronStepFlags],
 ) -> GradientTransformation:
-    r"""An average of gradients, whitened by a Kronecker-factored preconditioner that is itself
-    learned step by step.
+    r"""PSGD Kron: whitening by a Kronecker-factored preconditioner that is learned step by step.
 
     For every matrix θ, g, m of shape (n, m): m ← β1 m + (1 − β1) g, M = m/(1 − β1ᵗ), u = Q_Lᵀ Q_L M
     Q_Rᵀ Q_R, θ ← θ − η (u / max(1, RMS(u)/1.1) + λ θ). With V standard normal, A = Q_L (M + √ε
@@ -256,11 +239,11 @@ def psgd_kron(
     Bᵀ‖ Q_L, and likewise Q_R with Aᵀ A − Bᵀ B. It rests when both sides are equal, P^(1/2) M as
     white as V. The norm is a bound from below, by one step of power iteration.
 
-    Not every step fits: p fits per step are added up, and a matrix is fitted at the steps where its
-    sum passes a whole number, which is as often as with probability p, without chance. Sums start
-    at different parts of 1, so that a later fit of one matrix is not the step of all others; a step
-    without a fit costs four products of matrices per matrix. A matrix without any gradient is not
-    fitted.
+    Not every step fits. The fits per step, p, are added up, and a matrix is fitted at the steps
+    where its sum passes a whole number. That is as often as with probability p, without chance.
+    Sums start at different fractions of 1, so that a later fit of one matrix is not the step of all
+    others. A step without a fit costs four products of matrices per matrix. A matrix without any
+    gradient is not fitted.
 
     When: as AdamW, where fewer steps are worth more time per step; a preconditioner without a
     matrix decomposition, all products.
@@ -274,18 +257,18 @@ def psgd_kron(
       update_probability: p in [0, 1], fits per step; None: 1 for 500 steps, then exp(−(count −
         500)/1000), no less than 0.03.
       factor_rate: μ in (0, 1), the step of a fit; 0.1.
-      init_scale: Q_L ⊗ Q_R at first is this number times the identity; a fit changes it by μ at
-        most, so that the first 50 fits bring gradients of 1e-4 to their size.
-      max_size: the longest axis that has a triangular factor, static; longer ones have a diagonal;
-        2048 to 8192.
-      max_rms: what the root of the mean square of u is cut down to; 1.1.
-      balance_every: fits after which Q_L and Q_R are given the same largest entry, which leaves u
-        as it is; 100.
+      init_scale: Q_L ⊗ Q_R starts as this number times the identity; a fit changes it by μ at most,
+        so that the first 50 fits bring gradients of 1e-4 to their size.
+      max_size: the longest axis with a triangular factor, static; longer ones have a diagonal; 2048
+        to 8192.
+      max_rms: the largest root mean square of u; a longer one is scaled down; 1.1.
+      balance_every: the number of fits after which Q_L and Q_R get the same largest entry, which
+        does not change u; 100.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      key: a random key, or a number to make one from, for V; every array draws its own at every
+      key: a random key, or a number as its seed, for V; every array draws its own at every
         step, by its path.
       dimensions: which axes of an array are inputs, outputs and batches of matrices, as in
-        `matrixwise`; the kernel of a convolution is best said to be `"in in in out"`.
+        `matrixwise`; `"in in in out"` fits the kernel of a convolution.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 
@@ -297,31 +280,20 @@ def psgd_kron(
     State: 4 bytes per parameter (m), and 4 (n/m + m/n) of a matrix (Q_L, Q_R): 12 of a square one.
 
     >>> import gradtx, jax, jax.numpy as jnp
-    >>> scales = jnp.array([[1.0], [1e-3]]) * jnp.array([[1.0, 1e-3]])  # a loss whose curvatures are 1, 1e-3, 1e-3 and 1e-6
+    >>> # A loss whose curvatures are 1, 1e-3, 1e-3 and 1e-6.
+    >>> scales = jnp.array([[1.0], [1e-3]]) * jnp.array([[1.0, 1e-3]])
     >>> w = jnp.ones((2, 2))
     >>> tx = gradtx.psgd_kron(0.02)
     >>> state, step = tx.init(w), jax.jit(tx.update)
     >>> for _ in range(400):
     ...     updates, state = step(scales * w, state, w)
     ...     w = gradtx.apply_updates(w, updates)
-    >>> bool(abs(w).max() < 0.1)  # gradient descent with a rate of 1 leaves the last entry at 0.9996
+    >>> bool(abs(w).max() < 0.1)  # gradient descent with a rate of 1 leaves an entry at 0.9996
     True
 
     See also: `adamw`, `scale_by_psgd_kron`, `gradtx.linalg.fit_triangular`.
 
     Li 2024, arXiv 2402.04553, section 3; details are those of its author's code and of psgd_jax.
     """
-    direction = scale_by_psgd_kron(
-        b1,
-        update_probability=update_probability,
-        factor_rate=factor_rate,
-        init_scale=init_scale,
-        max_size=max_size,
-        max_rms=max_rms,
-        balance_every=balance_every,
-        mu_dtype=mu_dtype,
-        key=key,
-        dimensions=dimensions,
-        shard=shard,
-    )
-    return descend(direction, learning_rate, weight_decay, mask, **flags)
+    direction = scale_by_psgd_kron(b1, **select_flags(KronFlags, flags))
+    return descend(direction, learning_rate, weight_decay, mask, **select_flags(StepFlags, flags))

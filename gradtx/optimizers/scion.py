@@ -1,5 +1,5 @@
-r"""Scion: steps to the point of a ball that is furthest along the momentum, the ball being that of
-a norm made for each layer.
+r"""Scion: steps to the point of a norm ball that is furthest along the momentum (a linear
+minimization oracle), with a norm for each kind of layer.
 
 m ← β m + (1 − β) g
 θ ← (1 − η) θ − η ρ d(m)      constrained: θ stays in the ball of radius ρ, once it is there
@@ -12,45 +12,46 @@ where −d is the linear minimization oracle of the unit ball, d(m) = argmax ⟨
     embeddings, vectors       one entry at a time                      sign(m)
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack, get_args
 
-import jax
 import jax.numpy as jnp
 
+from gradtx.compose.binding import Branch
 from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params, PyTree
 from gradtx.engine.program import leaves_of
 from gradtx.linalg.orthogonalize import orthogonalize
-from gradtx.optimizers.muon import Coefficients, averaged, factor_of, in_turn, polar_options
+from gradtx.transforms.flags import HiddenFlags, MatrixFlags, PolarFlags, RoleFlags, select_flags
+from gradtx.transforms.orthogonal import (
+    Coefficients,
+    Polar,
+    init_momentum,
+    merge_slots,
+    momentum,
+    polar_options,
+    shape_factor,
+)
 from gradtx.tree.roles import HEADS
 from gradtx.wrappers.by_role import by_role
 
 Norm = Literal["spectral", "sign", "sign_per_input"]
 
 
-def _furthest(
-    grad: jax.Array,
-    slots: None,
-    param: None,
-    step: jax.Array,
-    *,
-    radius: jax.Array,
-    eps: jax.Array,
-    norm: Norm,
-    polar: Any,
-) -> Any:
+class ScionFlags(PolarFlags, HiddenFlags, total=False):
+    """The flags of `scion`."""
+
+
+def _scion(grad, slots: None, param, step, *, radius, eps, norm: Norm, polar: Polar):
     if norm == "spectral":
-        return radius * factor_of("spectral", grad.shape) * orthogonalize(
-            grad, eps=eps, **polar
-        ), slots
-    return radius / (max(1, grad.shape[-2]) if norm == "sign_per_input" else 1) * jnp.sign(
-        grad
-    ), slots
+        factor = radius * shape_factor("spectral", grad.shape)
+        return factor * orthogonalize(grad, eps=eps, **polar), slots
+    inputs = max(1, grad.shape[-2]) if norm == "sign_per_input" else 1
+    return radius / inputs * jnp.sign(grad), slots
 
 
 @definition
@@ -63,25 +64,23 @@ def scale_by_scion(
     ns_steps: int | None = None,
     eps: NonNegative = 1e-8,
     mu_dtype: DTypeLike | None = None,
-    compute_dtype: DTypeLike | None = None,
-    dimensions: Any = None,
-    shard: Any = None,
-) -> GradientTransformation:
-    r"""Scion's direction: the point of a ball furthest along an average of gradients, u = argmax
-    ⟨m, x⟩ over ‖x‖ ≤ ρ.
+    **flags: Unpack[PolarFlags],
+) -> list[Branch]:
+    r"""Scion's direction: the point of a norm ball furthest along the momentum.
 
-    m is (n, m): u = ρ √(m/n) U Vᵀ of m = U Σ Vᵀ in the spectral norm, ρ sign(m) in the largest
-    entry, ρ sign(m)/n in the largest entry times the number of inputs.
+    u = argmax ⟨m, x⟩ over ‖x‖ ≤ ρ. m is (n, m): u = ρ √(m/n) U Vᵀ of m = U Σ Vᵀ in the spectral
+    norm, ρ sign(m) in the largest entry, ρ sign(m)/n in the largest entry times the number of
+    inputs.
 
     Args:
       beta: β in [0, 1), decay of m.
       radius: ρ ≥ 0.
       norm: "spectral", "sign" or "sign_per_input".
       ns_coeffs: the polynomials of the orthogonal factor, as in `muon`.
-      ns_steps: their number; None: that of the preset.
+      ns_steps: the number of polynomials; None: that of the preset.
       eps: ε ≥ 0, keeps matrices near zero small.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      compute_dtype: of the products; None: the gradient's, float32 at least.
+      compute_dtype: dtype of the products; None: the gradient's, float32 at least.
       dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
         `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
@@ -104,34 +103,33 @@ def scale_by_scion(
 
     Pethick and others 2025, arXiv 2502.07529, Algorithm 1, and the tables of norms in section 4.
     """
-    if norm not in ("spectral", "sign", "sign_per_input"):
+    if norm not in get_args(Norm):
         raise HyperparamError(
-            f"scale_by_scion: norm = {norm!r} is unknown; choose 'spectral', 'sign' or 'sign_per_input'"
+            f"scale_by_scion: norm = {norm!r} is unknown; choose 'spectral', 'sign' or "
+            "'sign_per_input'"
         )
+    is_spectral = norm == "spectral"
     direction = matrixwise(
         None,
-        _furthest,
-        radius=radius,
-        eps=eps,
-        norm=norm,
-        polar=polar_options(ns_coeffs, ns_steps, compute_dtype, "frobenius"),
-        dimensions=dimensions if norm == "spectral" else None,
-        shard=shard if norm == "spectral" else None,
-        vectors="refuse" if norm == "spectral" else "rows",
+        _scion,
+        polar=polar_options(ns_coeffs, ns_steps, flags),
+        # Signs act on single entries: the axes of a matrix and its devices do not matter.
+        vectors="refuse" if is_spectral else "rows",
+        **select_flags(MatrixFlags, flags if is_spectral else {}),
     )
-    return in_turn(averaged(beta, mu_dtype, nesterov=False, bias_correction=False), direction)
+    # Plain averages, as in Algorithm 1: only the direction of m matters.
+    average = leafwise(init_momentum, momentum, nesterov=False, bias_correction=False)
+    return merge_slots(average, direction)
 
 
-def heads(params: Any) -> Any:
-    """Which parameters are heads, "head", by their paths; "rest" are all others."""
+def _heads(params: Params) -> PyTree:
+    """Label the parameters: "head" where the path is that of a head, "rest" elsewhere."""
     leaves = leaves_of(params)
-    groups = ["head" if HEADS.search(path) else "rest" for path in leaves.paths]
-    return leaves._replace(
-        values=[
-            None if value is None else group
-            for value, group in zip(leaves.values, groups, strict=True)
-        ]
-    ).tree
+    labels = [
+        None if value is None else "head" if HEADS.search(path) else "rest"
+        for path, value in zip(leaves.paths, leaves.values, strict=True)
+    ]
+    return leaves._replace(values=labels).tree
 
 
 @definition
@@ -147,24 +145,19 @@ def scion(
     ns_coeffs: Coefficients = "polar_express",
     ns_steps: int | None = None,
     eps: NonNegative = 1e-8,
-    compute_dtype: DTypeLike | None = None,
-    routes: Sequence[tuple[Any, str]] | None = None,
-    dimensions: Any = None,
-    shard: Any = None,
-    **flags: Unpack[StepFlags],
+    **flags: Unpack[ScionFlags],
 ) -> GradientTransformation:
-    r"""Steps of one length, as each kind of layer measures it, which keep every parameter within a
-    radius.
+    r"""Scion: steps of one length in the norm of each layer, within a radius.
 
     For every array: m ← β m + (1 − β) g, θ ← (1 − η) θ − η ρ d(m), where d(m) is furthest along m
-    in the unit ball of the layer's norm: √(fan_out/fan_in) U Vᵀ of m = U Σ Vᵀ for hidden matrices,
-    sign(m)/fan_in for heads, sign(m) for embeddings, norms, biases and all else, told apart by
-    their paths (`by_role`). Unconstrained: θ ← θ − η ρ d(m). The one is the other with a weight
-    decay of 1.
+    in the unit ball of the layer's norm. It is √(fan_out/fan_in) U Vᵀ of m = U Σ Vᵀ for hidden
+    matrices, sign(m)/fan_in for heads, and sign(m) for embeddings, norms, biases and all else. The
+    path of a parameter decides (`by_role`). Unconstrained: θ ← θ − η ρ d(m). The constrained form
+    is the unconstrained one with a weight decay of 1.
 
     When: one learning rate for networks of all widths; no second moments; parameters that stay
     bounded through a long run. When not: the radii are unknown, and there is no small network to
-    find them on; fine-tuning, where shrinking undoes what was learned: take `constrained=False`.
+    find them on; fine-tuning, where shrinking undoes the first training: take `constrained=False`.
 
     Args:
       learning_rate: η in [0, 1], the part of the way to the point furthest along m; 2⁻¹² with these
@@ -177,16 +170,16 @@ def scion(
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       constrained: False: θ is not shrunk.
       ns_coeffs: the polynomials of the orthogonal factor, as in `muon`.
-      ns_steps: their number; None: that of the preset.
+      ns_steps: the number of polynomials; None: that of the preset.
       eps: ε ≥ 0, keeps matrices near zero small.
-      compute_dtype: of the products; None: the gradient's, float32 at least.
-      routes: rules `[(pattern, "scion" or "sign"), ...]` that go before the roles.
-      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`; arrays
-        of more than two axes are hidden matrices only if they are named here, or sent by a route,
-        which takes the last two for inputs and outputs.
+      compute_dtype: dtype of the products; None: the gradient's, float32 at least.
+      routes: rules `[(pattern, "scion" or "sign"), ...]` that take precedence over the roles.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. An
+        array of more than two axes is a hidden matrix only if a rule names it here, or if a route
+        sends it; its last two axes are then inputs and outputs.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them; a form
-        for what is constrained only.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them; a
+        form only with `constrained`.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset.
@@ -210,24 +203,22 @@ def scion(
 
     Pethick and others 2025, arXiv 2502.07529, Algorithms 1 and 2, and the tables of norms in
     section 4; radii as in its code."""
-    polar = {
-        "ns_coeffs": ns_coeffs,
-        "ns_steps": ns_steps,
-        "compute_dtype": compute_dtype,
-        "eps": eps,
-    }
     hidden = scale_by_scion(
-        beta, radius, mu_dtype=mu_dtype, dimensions=dimensions, shard=shard, **polar
+        beta,
+        radius,
+        mu_dtype=mu_dtype,
+        ns_coeffs=ns_coeffs,
+        ns_steps=ns_steps,
+        eps=eps,
+        **select_flags(PolarFlags, flags),
     )
     head = scale_by_scion(beta, head_radius, "sign_per_input", mu_dtype=mu_dtype)
     rest = scale_by_scion(beta, rest_radius, "sign", mu_dtype=mu_dtype)
-    pull, rules = 1.0 if constrained else None, {"scion": hidden, "head": head, "rest": rest}
-    steps = {name: descend(rule, learning_rate, pull, **flags) for name, rule in rules.items()}
-    return by_role(
-        {
-            "scion": steps["scion"],
-            "sign": partition({"head": steps["head"], "rest": steps["rest"]}, heads),
-        },
-        routes,
-        dimensions,
+    # θ ← (1 − η) θ − η ρ d is a weight decay of 1.
+    pull = 1.0 if constrained else None
+    step = select_flags(StepFlags, flags)
+    hidden, head, rest = (
+        descend(rule, learning_rate, pull, **step) for rule in (hidden, head, rest)
     )
+    signs = partition({"head": head, "rest": rest}, _heads)
+    return by_role({"scion": hidden, "sign": signs}, **select_flags(RoleFlags, flags))

@@ -1,66 +1,92 @@
-r"""What SOAP and its kin keep and do: moments in the eigenbases of the Kronecker factors of a
-matrix, which turn from time to time.
+r"""Moments in the eigenbases of the Kronecker factors of a matrix: the parts of SOAP and its kin.
 
 G' = Q_Lᵀ G Q_R   the matrix in the bases,   G = Q_L G' Q_Rᵀ   back again
-At the turn of a matrix:   Q ← qr(A Q) with its columns in order,   M' ← Q_newᵀ (Q_old M' Q_oldᵀ) Q_new,   squares in the same order
+At the refresh of a matrix:   Q ← qr(A Q) with its columns in order,
+M' ← Q_newᵀ (Q_old M' Q_oldᵀ) Q_new,   squares in the same order
 
-Functions see matrices (..., n, m), each for itself; a side without a factor has None in the place
-of every matrix of its own."""
+Functions receive matrices (..., n, m) and treat each by itself. A side without a factor has None in
+the place of its square matrices.
+"""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.matrixwise import where_due
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import Default
 from gradtx.linalg import Factors, eigenbasis, factor_sides, multiply_sides, refresh_eigenbasis
 from gradtx.linalg.newton_schulz import adjoint
+from gradtx.transforms.flags import MatrixFlags
+from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import compute_dtype, real_dtype
 
 
-class Held(NamedTuple):
-    """What turns with the bases, or is put in their order: the momentum, squares, and numbers along
-    each side.
+class BasisFlags(MatrixFlags, total=False):
+    """The keyword arguments that SOAP and its kin share."""
+
+    refresh_every: Annotated[int, Default(10)]
+    max_dim: Annotated[int, Default(10_000)]
+    one_sided: Annotated[bool, Default(False)]
+
+
+Nu = TypeVar("Nu", bound=jax.Array | None)
+
+
+class Rotating(NamedTuple, Generic[Nu]):
+    """The bases, and the numbers that a refresh rotates or reorders.
+
+    These are the momentum, the squares (None where a method has none), and one number per
+    eigenvector.
     """
 
     bases: Factors
     mu: jax.Array
-    nu: jax.Array | None
+    nu: Nu
     values: Factors
 
 
-NONE = Factors(None, None)
+Shaped = jax.Array | jax.ShapeDtypeStruct
+"""Anything with a shape and a dtype."""
+NO_SIDES = Factors(None, None)
 
 
-def kept_sides(shape: tuple[int, ...], max_dim: int, one_sided: bool) -> tuple[bool, bool]:
-    """Which sides have a factor; neither where one of them is 1, since the entries of a vector need
-    no rotation to be told apart.
-    """
-    return (
-        (False, False)
-        if min(shape[-2:]) <= 1
-        else factor_sides(shape, max_dim, one_sided=one_sided)
-    )
-
-
-def zero_factors(param: Any, sides: tuple[bool, bool]) -> Factors:
-    """A square matrix of zeros for each side that has one."""
-    return Factors(
-        *(
-            jnp.zeros((*param.shape[:-2], n, n), compute_dtype(param.dtype)) if has else None
-            for n, has in zip(param.shape[-2:], sides)
+def check_max_dim(where: str, flags: Mapping[str, Any]) -> None:
+    """Raise when the longest axis is not a positive whole number."""
+    max_dim = flags["max_dim"]
+    if isinstance(max_dim, bool) or not isinstance(max_dim, int) or max_dim < 1:
+        raise HyperparamError(
+            f"{where}: max_dim = {max_dim!r} is not a length of an axis; give a whole number from "
+            "1 on"
         )
+
+
+def choose_sides(shape: tuple[int, ...], max_dim: int, one_sided: bool) -> tuple[bool, bool]:
+    """Which sides have a factor; neither where one side is 1."""
+    # The entries of a vector are its coordinates already: Adam needs no rotation there.
+    if min(shape[-2:]) <= 1:
+        return False, False
+    return factor_sides(shape, max_dim, one_sided=one_sided)
+
+
+def zero_factors(param: Shaped, sides: tuple[bool, bool]) -> Factors:
+    """A square matrix of zeros for each side with a factor."""
+    batch, dtype = param.shape[:-2], compute_dtype(param.dtype)
+    left, right = (
+        jnp.zeros((*batch, n, n), dtype) if has_factor else None
+        for n, has_factor in zip(param.shape[-2:], sides, strict=True)
     )
+    return Factors(left, right)
 
 
-def identities(param: Any, sides: tuple[bool, bool]) -> Factors:
-    """An identity for each side that has one."""
+def identities(param: Shaped, sides: tuple[bool, bool]) -> Factors:
+    """An identity for each side with a factor."""
+    left, right = zero_factors(param, sides)
     return Factors(
-        *(
-            None if zeros is None else zeros + identity(zeros)
-            for zeros in zero_factors(param, sides)
-        )
+        None if left is None else identity(left), None if right is None else identity(right)
     )
 
 
@@ -69,80 +95,88 @@ def identity(like: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.eye(like.shape[-1], dtype=like.dtype), like.shape)
 
 
-def zero_values(param: Any, sides: tuple[bool, bool]) -> Factors:
-    """A real number for every eigenvector of each side that has a basis."""
-    return Factors(
-        *(
-            jnp.zeros((*param.shape[:-2], n), real_dtype(param.dtype)) if has else None
-            for n, has in zip(param.shape[-2:], sides)
-        )
+def zero_values(param: Shaped, sides: tuple[bool, bool]) -> Factors:
+    """A real number for every eigenvector of each side with a basis."""
+    batch, dtype = param.shape[:-2], real_dtype(param.dtype)
+    left, right = (
+        jnp.zeros((*batch, n), dtype) if has_factor else None
+        for n, has_factor in zip(param.shape[-2:], sides, strict=True)
     )
+    return Factors(left, right)
 
 
-def any_side(factors: Factors) -> jax.Array | None:
-    return factors.left if factors.left is not None else factors.right
+def has_factors(factors: Factors) -> bool:
+    """Whether a matrix has a factor on any side."""
+    return factors.left is not None or factors.right is not None
 
 
-def unused(factors: Factors, batch: int) -> jax.Array:
-    """For every matrix of a batch of so many axes, whether its factors are still zero: no gradient
-    but zero came so far.
+def all_zero(factors: Factors, batch: int) -> jax.Array:
+    """Whether the factors of each matrix are zero: all its gradients were zero so far.
+
+    `batch` is the number of batch axes.
     """
-    factor = any_side(factors)
-    assert factor is not None
-    diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
+    factor = factors.right if factors.left is None else factors.left
+    # The diagonal is enough: that of G Gᵀ is zero only where G is.
+    diagonal = jnp.diagonal(jnp.asarray(factor), axis1=-2, axis2=-1)
+    # Blocks of one matrix have axes of their own after the batch.
     return jnp.all(diagonal == 0, axis=tuple(range(batch, diagonal.ndim)))
 
 
-def is_turn(step: jax.Array, refresh_offset: jax.Array, refresh_every: int) -> jax.Array:
-    """Whether it is the turn of each matrix."""
+def is_refresh_step(step: jax.Array, refresh_offset: jax.Array, refresh_every: int) -> jax.Array:
+    """Whether each matrix has its refresh at this step."""
     return (step.astype(jnp.int32) + refresh_offset) % refresh_every == 0
 
 
-def rotated(bases: Factors, x: jax.Array) -> jax.Array:
+def rotate(bases: Factors, x: jax.Array) -> jax.Array:
     """Q_Lᵀ X Q_R."""
     return multiply_sides(None if bases.left is None else adjoint(bases.left), x, bases.right)
 
 
-def restored(bases: Factors, x: jax.Array) -> jax.Array:
+def rotate_back(bases: Factors, x: jax.Array) -> jax.Array:
     """Q_L X Q_Rᵀ."""
     return multiply_sides(bases.left, x, None if bases.right is None else adjoint(bases.right))
 
 
-def turn(begins: jax.Array, due: jax.Array, factors: Factors, held: Held) -> Held:
-    """Bases by eigenvectors for matrices whose first gradient came, a refresh for those whose turn
-    it is; others do not pay.
+def refresh_bases(
+    is_first: jax.Array, is_due: jax.Array, factors: Factors, state: Rotating[Nu]
+) -> Rotating[Nu]:
+    """Compute the eigenvectors of new matrices, and refresh those that are due.
+
+    A matrix is new at its first gradient that is not zero. Other matrices cost nothing.
     """
-    return where_due(begins | due, _turn_of_one, (begins, factors, held), held)
+    return where_due(is_first | is_due, _refresh_one, (is_first, factors, state), state)
 
 
-def _turn_of_one(begins: jax.Array, factors: Factors, held: Held) -> Held:
-    return jax.lax.cond(begins, _begun, _refreshed, factors, held)
+def _refresh_one(is_first: jax.Array, factors: Factors, state: Rotating[Any]) -> Rotating[Any]:
+    return jax.lax.cond(is_first, _first_bases, _next_bases, factors, state)
 
 
-def _begun(factors: Factors, old: Held) -> Held:
-    """Of one matrix; its squares are still zero, or not kept."""
+def _first_bases(factors: Factors, state: Rotating[Any]) -> Rotating[Any]:
+    """The eigenvectors of one matrix."""
+    # Its squares are zero at this step, so they have no order to change.
     bases = Factors(*(None if factor is None else eigenbasis(factor) for factor in factors))
     values = Factors(
         *(
-            None if value is None else _diagonal(q, factor)
-            for value, q, factor in zip(old.values, bases, factors)
+            None if value is None else _eigenvalues(basis, factor)
+            for value, basis, factor in zip(state.values, bases, factors, strict=True)
         )
     )
-    return Held(bases, rotated(bases, restored(old.bases, old.mu)), old.nu, values)
+    return Rotating(bases, rotate(bases, rotate_back(state.bases, state.mu)), state.nu, values)
 
 
-def _diagonal(basis: Any, factor: Any) -> jax.Array:
+def _eigenvalues(basis, factor) -> jax.Array:
     """diag(Qᵀ A Q)."""
+    # Full precision: rounded products of accelerators would make small eigenvalues negative.
     return jnp.real(jnp.sum(basis.conj() * jnp.matmul(factor, basis, precision="highest"), axis=-2))
 
 
-def _refreshed(factors: Factors, old: Held) -> Held:
-    """Of one matrix."""
+def _next_bases(factors: Factors, state: Rotating[Any]) -> Rotating[Any]:
+    """One step of power iteration for one matrix, and its numbers in the new order."""
     (left, rows), (right, columns) = (
-        _turned(factor, basis) for factor, basis in zip(factors, old.bases)
+        (None, None) if factor is None or basis is None else refresh_eigenbasis(factor, basis)
+        for factor, basis in zip(factors, state.bases, strict=True)
     )
-    bases = Factors(left, right)
-    nu = old.nu
+    bases, nu = Factors(left, right), state.nu
     if nu is not None and rows is not None:
         nu = nu[rows, :]
     if nu is not None and columns is not None:
@@ -150,19 +184,21 @@ def _refreshed(factors: Factors, old: Held) -> Held:
     values = Factors(
         *(
             None if value is None else value[order]
-            for value, order in zip(old.values, (rows, columns))
+            for value, order in zip(state.values, (rows, columns), strict=True)
         )
     )
-    return Held(bases, rotated(bases, restored(old.bases, old.mu)), nu, values)
+    return Rotating(bases, rotate(bases, rotate_back(state.bases, state.mu)), nu, values)
 
 
-def _turned(factor: jax.Array | None, basis: jax.Array | None) -> tuple[Any, Any]:
-    return (None, None) if factor is None or basis is None else refresh_eigenbasis(factor, basis)
+def adam_direction(grad, slots, step, b1, b2, eps) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Adam's direction and both moments, in any basis."""
+    mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
+    return debias(mu, b1, step) / (jnp.sqrt(debias(nu, b2, step)) + eps), mu, nu
 
 
-def per_matrix(told: jax.Array) -> jax.Array:
-    """What is told for every matrix, against its entries."""
-    return told[..., None, None]
+def per_matrix(numbers: jax.Array) -> jax.Array:
+    """Numbers per matrix, (...,), in the shape (..., 1, 1) that broadcasts over entries."""
+    return numbers[..., None, None]
 
 
 def squared_size(x: jax.Array) -> jax.Array:
@@ -170,7 +206,8 @@ def squared_size(x: jax.Array) -> jax.Array:
     return jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True)
 
 
-def of_size(x: jax.Array, like: jax.Array) -> jax.Array:
-    """X with the Frobenius norm of another matrix: X ‖Y‖/‖X‖; 0 where X is."""
+def match_size(x: jax.Array, like: jax.Array) -> jax.Array:
+    """X with the Frobenius norm of another matrix: X ‖Y‖/‖X‖; 0 where X is 0."""
     size = squared_size(x)
+    # The inner `where` keeps the division, and its derivative, finite where X is 0.
     return x * jnp.where(size == 0, 0, jnp.sqrt(squared_size(like) / jnp.where(size == 0, 1, size)))

@@ -1,8 +1,9 @@
-"""Second moments of rows and columns in place of second moments of entries.
+"""Factored second moments: row and column means in place of one number per entry.
 
-A matrix of averages of squares is replaced by the product of its row means r and column means c, r
-⊗ c / mean(r): n + m numbers for n · m. Of an array with more axes the two longest are factored, and
-the others are kept."""
+The product of row means r and column means c replaces a matrix of averages of squares, r ⊗ c /
+mean(r): n + m numbers for n · m. In an array with more axes the two longest are factored, and the
+others stay whole.
+"""
 
 from typing import Annotated, Any, NamedTuple
 
@@ -16,8 +17,9 @@ from gradtx.tree.casts import real_zeros, real_zeros_along
 
 
 class Factored(NamedTuple):
-    """Averages of squares: of rows and columns where the array is factored, of entries where it is
-    not; None for the others.
+    """Averages of squares: of rows and columns where the array is factored, of entries elsewhere.
+
+    The other fields are None.
     """
 
     nu_row: Any
@@ -26,12 +28,13 @@ class Factored(NamedTuple):
 
 
 Pair = tuple[int, int] | None
-"""The axes that rows and columns are counted along; None where an array is not factored."""
+"""The axes of rows and columns; None where an array is not factored."""
 
 
 def factored_axes(shape: tuple[int, ...], min_dim_size_to_factor: int) -> Pair:
-    """The two longest axes, the longest second, if both have the length that factoring takes; of
-    equal ones the last.
+    """The two longest axes, the longest second.
+
+    Of equal axes the last count as the longest. None: one of them is too short to factor.
     """
     by_length = sorted(range(len(shape)), key=lambda axis: shape[axis])
     if len(shape) < 2 or shape[by_length[-2]] < min_dim_size_to_factor:
@@ -40,37 +43,35 @@ def factored_axes(shape: tuple[int, ...], min_dim_size_to_factor: int) -> Pair:
 
 
 def init_factored(param: jax.Array, axes: Pair) -> Factored:
+    """Averages of zero, factored along `axes`."""
     if axes is None:
         return Factored(None, None, real_zeros(param))
     row, col = axes
-    by_row, by_col = ([axis for axis in range(param.ndim) if axis != gone] for gone in (col, row))
-    return Factored(real_zeros_along(param, by_row), real_zeros_along(param, by_col), None)
+    row_axes = [axis for axis in range(param.ndim) if axis != col]
+    col_axes = [axis for axis in range(param.ndim) if axis != row]
+    return Factored(real_zeros_along(param, row_axes), real_zeros_along(param, col_axes), None)
 
 
 def average_factored(slots: Factored, square: jax.Array, decay: jax.Array, axes: Pair) -> Factored:
-    """One step of the averages; inf and nan count as 0 in the means, so that they do not reach a
-    whole row and column.
-    """
+    """One step of the averages."""
     if axes is None:
         return Factored(None, None, average(slots.nu, square, decay))
     row, col = axes
-    over_rows, over_cols = jnp.mean(finite(square), axis=row), jnp.mean(finite(square), axis=col)
+    # inf and nan count as 0 in the means, so that one entry does not spoil a whole row and column.
+    row_means, col_means = jnp.mean(finite(square), axis=col), jnp.mean(finite(square), axis=row)
     return Factored(
-        average(slots.nu_row, over_cols, decay), average(slots.nu_col, over_rows, decay), None
+        average(slots.nu_row, row_means, decay), average(slots.nu_col, col_means, decay), None
     )
 
 
 def divide_by_factored_root(grad: jax.Array, slots: Factored, axes: Pair) -> jax.Array:
-    """g / √v, v = r ⊗ c / mean(r) where the array is factored; 0 where the divisor is 0."""
-    nothing = jnp.zeros((), grad.real.dtype)
+    """g / √v, and 0 where the divisor is 0; v = r ⊗ c / mean(r) where the array is factored."""
+    eps = jnp.zeros((), grad.real.dtype)
     if axes is None:
-        return divide_by_root(grad, slots.nu, nothing, True)
+        return divide_by_root(grad, slots.nu, eps, True)
     row, col = axes
     rows, cols = jnp.expand_dims(slots.nu_row, col), jnp.expand_dims(slots.nu_col, row)
     mean = jnp.mean(rows, axis=row, keepdims=True)
-    return divide_by_root(
-        divide_by_root(grad, rows / jnp.where(mean > 0, mean, 1.0), nothing, True),
-        cols,
-        nothing,
-        True,
-    )
+    # Two divisions: the product r ⊗ c would hold fourth powers of gradients, which underflow.
+    by_rows = divide_by_root(grad, rows / jnp.where(mean > 0, mean, 1.0), eps, True)
+    return divide_by_root(by_rows, cols, eps, True)

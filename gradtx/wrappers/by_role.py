@@ -1,8 +1,7 @@
-"""Hidden matrices to one transformation; embeddings, heads, norms, biases and vectors to another."""
+"""One transformation for hidden matrices, another for embeddings, heads, norms, biases, vectors."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -10,17 +9,19 @@ from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import GradtxError, SelectionError
 from gradtx.definition.show import show
+from gradtx.definition.types import ArrayLike, Params, PyTree
 from gradtx.engine.matrix_layout import words_of
 from gradtx.engine.program import leaves_of
-from gradtx.engine.selector import claimed
+from gradtx.engine.selector import Where, claimed
+from gradtx.transforms.flags import Dimensions, Routes
 from gradtx.tree.roles import parameter_role
 
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """Where a pattern sends; a message about its rule shows the group alone."""
+    """The target of a pattern; a message about its rule shows the group alone."""
 
-    pattern: Any
+    pattern: Where
     group: str
 
     def __repr__(self) -> str:
@@ -29,88 +30,94 @@ class Route:
 
 @dataclasses.dataclass(frozen=True)
 class Roles:
-    """A function of the parameters that says which of two groups each is in."""
+    """A function of the parameters that labels each with one of two groups."""
 
     hidden: str
     rest: str
-    routes: Any
-    dimensions: Any
+    routes: Routes | None
+    dimensions: Dimensions | None
 
-    def __call__(self, params: Any) -> Any:
+    def __call__(self, params: Params) -> PyTree:
         leaves = leaves_of(params)
         words, where = words_of(self.dimensions, leaves, self.hidden), f"{self.hidden}: routes"
         rules = [(pattern, Route(pattern, group)) for pattern, group in self.routes or ()]
-        routed = claimed(rules, leaves, where) if rules else [None] * len(words)
-        each = zip(leaves.paths, leaves.values, words, routed, strict=True)
-        return leaves._replace(
-            values=[None if leaf[1] is None else self._group(*leaf) for leaf in each]
-        ).tree
+        routes = claimed(rules, leaves, where) if rules else [None] * len(words)
+        groups = [
+            None if value is None else self._group(path, value, axes, route)
+            for path, value, axes, route in zip(
+                leaves.paths, leaves.values, words, routes, strict=True
+            )
+        ]
+        return leaves._replace(values=groups).tree
 
-    def _group(self, path: str, value: Any, words: str | None, routed: Any) -> str:
-        if routed is not None:
-            return self._routed(path, tuple(np.shape(value)), routed.pattern, routed.group)
-        if self.dimensions is not None and not isinstance(
-            self.dimensions, list | tuple
-        ):  # axes by number say, too, what is a matrix
+    def _group(self, path: str, value: ArrayLike, words: str | None, route: Route | None) -> str:
+        if route is not None:
+            self._check(path, np.shape(value), route)
+            return route.group
+        # A tree of axes by number names all matrices; rules only name arrays of more axes.
+        if self.dimensions is not None and not isinstance(self.dimensions, list | tuple):
             return self.rest if words is None else self.hidden
         is_matrix = np.ndim(value) == 2 or (np.ndim(value) > 2 and words is not None)
         return self.hidden if is_matrix and parameter_role(path) is None else self.rest
 
-    def _routed(self, path: str, shape: tuple[int, ...], pattern: Any, group: str) -> str:
-        rule = f"{self.hidden}: the rule ({show(pattern)}, {group!r}) of routes"
-        if group not in (self.hidden, self.rest):
+    def _check(self, path: str, shape: tuple[int, ...], route: Route) -> None:
+        """Raise when a route names no group, or sends a parameter to the wrong one."""
+        rule = f"{self.hidden}: the rule ({show(route.pattern)}, {route.group!r}) of routes"
+        if route.group not in (self.hidden, self.rest):
             raise SelectionError(
                 f"{rule} names no group; the groups are {self.hidden!r} and {self.rest!r}"
             )
-        if group == self.rest:
-            return group
+        if route.group == self.rest:
+            return
         if len(shape) < 2:
             raise SelectionError(
-                f"{rule} claims {path!r} of shape {shape}, which is no matrix: send it to {self.rest!r} before"
+                f"{rule} claims {path!r} of shape {shape}, which is not a matrix: send it to "
+                f"{self.rest!r} first"
             )
-        kind = parameter_role(path)
-        if kind is not None and isinstance(pattern, str) and parameter_role(pattern) is None:
+        role = parameter_role(path)
+        # A pattern that names the role itself is meant so; any other may match it by accident.
+        by_name = not isinstance(route.pattern, str) or parameter_role(route.pattern) is not None
+        if role is not None and not by_name:
             raise SelectionError(
-                f"{rule} claims {path!r}, by its name {kind}, for which {self.hidden} is not made: send it to {self.rest!r} before, "
-                f"or, if you mean it, name it in a rule of its own"
+                f"{rule} claims {path!r}, by its name {role}, which {self.hidden} does not fit: "
+                f"send it to {self.rest!r} first, or name it in a rule of its own to insist"
             )
-        return group
 
 
 @definition
 def by_role(
     transforms: Mapping[str, TransformationLike],
-    routes: Sequence[tuple[Any, str]] | None = None,
-    dimensions: Any = None,
+    routes: Routes | None = None,
+    dimensions: Dimensions | None = None,
 ) -> GradientTransformation:
-    r"""Hidden matrices to the first of two transformations; embeddings, heads, norms, biases,
-    routers and vectors to the second.
+    r"""One transformation for hidden matrices, another for all other parameters.
 
-    A leaf is a hidden matrix if it has two axes, or more and `dimensions` say which, and no part of
-    its path tells of another role: `embed`, `wte`, `wpe`, `emb`, `pos`, `cls_token`, `head`,
-    `lm_head`, `logits`, `classifier`, `scale`, `bias`, `b`, `norm`, `rms`, `ln`, `router`, and the
-    like. Stacked vectors of other names, (layers, n), look like matrices: `routes` has to tell.
-    `print(coverage(tx, params))` shows who gets what.
+    A leaf is a hidden matrix if it has two axes, or more axes that `dimensions` names, and if no
+    part of its path names another role. The parts that do are `embed`, `wte`, `wpe`, `emb`, `pos`,
+    `cls_token`, `head`, `lm_head`, `logits`, `classifier`, `scale`, `bias`, `b`, `norm`, `rms`,
+    `ln`, `router`, and the like. Stacked vectors of other names, (layers, n), look like matrices:
+    `routes` must send them. `print(coverage(tx, params))` shows the group of every parameter.
 
     When: methods that treat a weight as a matrix, as Muon does. When not: other groups; take
     `partition`.
 
     Args:
       transforms: two, by the names of their groups: for hidden matrices, and for the rest.
-      routes: rules `[(pattern, group), ...]` that go before, tried in order; the first that matches
-        a path wins.
-      dimensions: which axes of an array are what, as in `matrixwise`. As a tree with axes by number
-        it says, too, what is a matrix: all that has them, and nothing else.
+      routes: rules `[(pattern, group), ...]` that take precedence over the roles, tried in order;
+        the first that matches a path wins.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. A tree
+        with axes by number also decides which arrays are matrices: those that it names.
 
     Raises:
-      GradtxError: not two groups, routes that are no rules.
-      SelectionError: a route that matches nothing, sends to another group, or sends a vector to the
-        first; or what by its name is no hidden matrix, unless the pattern names it.
+      GradtxError: not two groups, routes that are not rules.
+      SelectionError: a route that matches nothing, names another group, or sends a vector to the
+        first; a route that sends a parameter of another role there, unless the pattern names it.
 
     State: that of the two, each for its leaves.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> tx = gradtx.by_role({"lion": gradtx.lion(1e-3), "adam": gradtx.adam(1e-3)}, routes=[(r"^last", "adam")])
+    >>> groups = {"lion": gradtx.lion(1e-3), "adam": gradtx.adam(1e-3)}
+    >>> tx = gradtx.by_role(groups, routes=[(r"^last", "adam")])
     >>> w = jnp.zeros((2, 2))
     >>> print(gradtx.coverage(tx, {"embed": w, "layer": {"bias": w[0], "kernel": w}, "last": w}))
     embed         adam
@@ -122,17 +129,15 @@ def by_role(
     """
     if not isinstance(transforms, Mapping) or len(transforms) != 2:
         raise GradtxError(
-            "by_role: give two groups, {name: transformation, ...}, the first for hidden matrices, the second for the rest"
+            "by_role: give two groups, {name: transformation, ...}, the first for hidden matrices, "
+            "the second for the rest"
         )
-    if routes is not None and not _are_pairs(routes):
+    is_list = isinstance(routes, list | tuple)
+    if routes is not None and not (
+        is_list and all(isinstance(rule, list | tuple) and len(rule) == 2 for rule in routes)
+    ):
         raise GradtxError(
-            f"by_role: routes = {routes!r} are no rules; give [(pattern, group), ...]"
+            f"by_role: routes = {routes!r} are not rules; give [(pattern, group), ...]"
         )
     hidden, rest = transforms
     return partition(transforms, Roles(hidden, rest, routes, dimensions))
-
-
-def _are_pairs(routes: Any) -> bool:
-    return isinstance(routes, list | tuple) and all(
-        isinstance(rule, list | tuple) and len(rule) == 2 for rule in routes
-    )

@@ -1,9 +1,11 @@
-r"""Hyperball: any direction as a step of fixed angle on the sphere that a matrix began on.
+r"""Hyperball: any direction as a step of fixed angle on the sphere where a matrix began.
 
-R = ‖θ0‖,   θ ← R nrm( θ − η R nrm(u) ),   nrm(x) = x / ‖x‖        (Frobenius norms, one sphere for each matrix)
+R = ‖θ0‖,   θ ← R nrm( θ − η R nrm(u) ),   nrm(x) = x / ‖x‖
+
+Norms are Frobenius norms, and every matrix has a sphere of its own.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +14,24 @@ from gradtx.compose.chain import chain
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.types import NonNegative, Precise
+from gradtx.transforms.flags import MatrixFlags
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_dtype
 
 
 class Radius(NamedTuple):
-    """The norm that each matrix keeps."""
+    """The constant norm of each matrix."""
 
     radius: Precise
 
 
-def _init(param: Any) -> Radius:
+def _init(param) -> Radius:
+    # From shapes alone there is no norm to take.
     if isinstance(param, jax.ShapeDtypeStruct):
         return Radius(jnp.zeros(param.shape[:-2], real_dtype(param.dtype)))
-    return Radius(
-        _norm(jnp.asarray(param).astype(jnp.promote_types(param.dtype, jnp.float32)))[..., 0, 0]
-    )
+    # The squares of float16 overflow, so the norm is taken in float32 at least.
+    array = jnp.asarray(param).astype(jnp.promote_types(param.dtype, jnp.float32))
+    return Radius(_norm(array)[..., 0, 0])
 
 
 def _norm(x: jax.Array) -> jax.Array:
@@ -40,9 +44,8 @@ def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.where(norm == 0, 1.0, norm)
 
 
-def _update(
-    grad: jax.Array, slots: Radius, param: jax.Array, step: jax.Array, *, learning_rate: jax.Array
-) -> Any:
+def _hyperball(grad, slots: Radius, param, step, *, learning_rate):
+    # The stored radius, not ‖θ‖: rounding would otherwise let the norm drift.
     radius = slots.radius[..., None, None]
     return radius * _unit(param - learning_rate * radius * _unit(grad)) - param, slots
 
@@ -51,22 +54,20 @@ def _update(
 def hyperball(
     inner: TransformationLike,
     learning_rate: NonNegative,
-    *,
-    dimensions: Any = None,
-    shard: Any = None,
+    **flags: Unpack[MatrixFlags],
 ) -> GradientTransformation:
-    r"""Steps of one angle for every matrix, whose norm stays what it was: θ ← R nrm(θ − η R
-    nrm(u)), R = ‖θ0‖.
+    r"""Hyperball: steps of a fixed angle for every matrix, with a constant norm.
 
-    u is the direction of `inner`, nrm(x) = x / ‖x‖ with the Frobenius norm of each matrix (..., n,
-    m) by itself; vectors are matrices of one row. A matrix that begins at zero stays there.
+    θ ← R nrm(θ − η R nrm(u)), R = ‖θ0‖. u is the direction of `inner`, nrm(x) = x / ‖x‖ with the
+    Frobenius norm of each matrix (..., n, m) by itself. Vectors are matrices of one row. A matrix
+    that begins at zero stays there.
 
-    When: in place of weight decay, for matrices that a normalisation follows: η, the angle of a
-    step, carries over from width to width. Behind `scale_by_muon` it is MuonH, behind
-    `scale_by_adam` AdamH. When not: biases and scales, whose norm matters; embeddings.
+    When: in place of weight decay, for matrices in front of a normalisation: η, the angle of a
+    step, transfers between widths. With `scale_by_muon` it is MuonH, with `scale_by_adam` AdamH.
+    When not: biases and scales, whose norm matters; embeddings.
 
     Args:
-      inner: gives the direction; no learning rate, and no weight decay, belongs into it.
+      inner: computes the direction, without learning rate and weight decay.
       learning_rate: η ≥ 0, radians per step; √(η λ) of a run with weight decay is a start, 0.003 to
         0.03.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
@@ -89,13 +90,5 @@ def hyperball(
 
     Wen et al. 2026, arXiv 2606.16899, Algorithm 1.
     """
-    told: dict[str, Any] = {
-        "dimensions": dimensions,
-        "shard": shard,
-        "vectors": "rows",
-        "needs_params": True,
-    }
-    return chain(
-        inner,
-        matrixwise(_init, _update, learning_rate=learning_rate, **told),
-    )
+    rule = matrixwise(_init, _hyperball, vectors="rows", needs_params=True, **flags)
+    return chain(inner, rule)

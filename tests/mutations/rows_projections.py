@@ -19,15 +19,15 @@ PROJECTIONS = [
     Mutation(
         "psgd: factors are never balanced",
         "optimizers/psgd_kron.py",
-        "jnp.where(balance,",
-        "jnp.where(balance & False,",
+        "jnp.where(is_balanced, jnp.sqrt(",
+        "jnp.where(is_balanced & False, jnp.sqrt(",
         f"{METHODS} -k balanced",
     ),
     Mutation(
         "psgd: all matrices in one step",
         "optimizers/psgd_kron.py",
-        "phase / refresh_every",
-        "0 * phase / refresh_every",
+        "refresh_offset / refresh_every",
+        "0 * refresh_offset / refresh_every",
         METHODS,
     ),
     Mutation(
@@ -40,15 +40,15 @@ PROJECTIONS = [
     Mutation(
         "galore: a projector at the last step",
         "optimizers/galore.py",
-        "(step - 1) % gap",
-        "step % gap",
+        "(step - 1) % update_proj_gap",
+        "step % update_proj_gap",
         GALORE,
     ),
     Mutation(
         "galore: any sign",
         "optimizers/galore.py",
-        "keepdims=True) < 0, -new",
-        "keepdims=True) < 0, new",
+        "keepdims=True) < 0, -vectors",
+        "keepdims=True) < 0, vectors",
         GALORE,
     ),
     Mutation(
@@ -68,7 +68,7 @@ PROJECTIONS = [
     Mutation(
         "dion: a column of zeros is kept",
         "optimizers/dion.py",
-        "jnp.where(lengths == 0, slots.basis, unit)",
+        "jnp.where(is_zero, slots.basis, unit)",
         "unit",
         METHODS,
     ),

@@ -90,7 +90,7 @@ def test_slots_like_the_matrices_stand_in_the_shape_of_the_parameter() -> None:
     params = {"conv": jnp.ones((2, 2, 3, 4)), "fused": jnp.ones((4, 12)), "plain": jnp.ones((2, 3))}
     tx = watch(dimensions=[("conv", "in in in out"), ("fused", "in out/3")])
     updates, state = tx.update(params, tx.init(params))
-    kept = state.slots["update"]
+    kept = state.slots["matrixwise"]
     assert jax.tree.map(jnp.shape, kept.mu) == {
         "conv": (2, 2, 3, 4),
         "fused": (4, 12),
@@ -107,9 +107,9 @@ def test_turns_share_the_work() -> None:
     tx = watch(3)
     state, worked = tx.init(params), []
     for _ in range(3):
-        before = state.slots["update"].left
+        before = state.slots["matrixwise"].left
         _, state = tx.update(params, state)
-        after = state.slots["update"].left
+        after = state.slots["matrixwise"].left
         worked.append(
             jax.tree.map(lambda old, new: np.sum(np.any(old != new, axis=(-2, -1))), before, after)
         )
@@ -173,14 +173,14 @@ def test_axes_by_number_are_axes_by_words() -> None:
         (
             lambda: gradtx.muon(0.1, routes=[("norm|qkv", "muon")]),
             SelectionError,
-            r"claims 'block_0/norm/scale' of shape \(4,\), which is no matrix",
+            r"claims 'block_0/norm/scale' of shape \(4,\), which is not a matrix",
         ),
         (
             lambda: gradtx.muon(
                 0.1, routes=[("kernel", "muon")], dimensions=[("conv", "in in in out")]
             ),
             SelectionError,
-            r"claims 'lm_head/kernel', by its name a head, for which muon is not made",
+            r"claims 'lm_head/kernel', by its name a head, which muon does not fit",
         ),
         (
             lambda: gradtx.muon(0.1, routes=[("qkv/kernel", "moon")]),
@@ -231,7 +231,7 @@ def test_axes_by_number_are_axes_by_words() -> None:
         (
             lambda: gradtx.muon(0.1, routes=("qkv", "muon")),
             gradtx.GradtxError,
-            r"routes = \('qkv', 'muon'\) are no rules; give \[",
+            r"routes = \('qkv', 'muon'\) are not rules; give \[",
         ),  # pyright: ignore[reportArgumentType]
         (
             lambda: gradtx.by_role([gradtx.sgd(0.1)] * 2),

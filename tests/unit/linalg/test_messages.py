@@ -27,7 +27,7 @@ orthogonalize = jax.jit(
         (
             lambda: linalg.orthogonalize(jnp.ones(3)),
             StructureError,
-            r"shape \(3,\), which is no matrix",
+            r"shape \(3,\), which is not a matrix",
         ),
         (lambda: linalg.orthogonalize(jnp.ones((3, 3), int)), StructureError, "dtype int32"),
         (
@@ -110,7 +110,7 @@ orthogonalize = jax.jit(
             StructureError,
             r"\(3, 3\), its basis \(4, 4\)",
         ),
-        (lambda: linalg.factor_sides((3,)), StructureError, "no matrix"),
+        (lambda: linalg.factor_sides((3,)), StructureError, "not that of a matrix"),
         (lambda: linalg.factor_sides((3, 3), 0), HyperparamError, "max_dim = 0"),
         (
             lambda: linalg.update_factors(linalg.Factors(jnp.eye(2), None), jnp.ones((3, 4)), 0.9),
@@ -132,7 +132,7 @@ orthogonalize = jax.jit(
             StructureError,
             "give real numbers",
         ),
-        (lambda: linalg.split_blocks(jnp.ones(3), 2), StructureError, "no matrix"),
+        (lambda: linalg.split_blocks(jnp.ones(3), 2), StructureError, "not that of a matrix"),
         (lambda: linalg.split_blocks(jnp.ones((3, 3)), 0), HyperparamError, "max_dim = 0"),
         (
             lambda: linalg.join_blocks(jnp.ones((2, 1, 2, 3)), (5, 3)),

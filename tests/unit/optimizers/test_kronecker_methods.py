@@ -201,9 +201,9 @@ def test_bytes_of_blocks() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gradtx.soap(max_dim=0), "max_dim = 0 is no length of an axis"),
-        (lambda: gradtx.kl_soap(refresh_every=0), "refresh_every = 0 is no number of steps"),
-        (lambda: library.kl_shampoo(max_dim=2.5), "max_dim = 2.5 is no length of an axis"),
+        (lambda: gradtx.soap(max_dim=0), "max_dim = 0 is not a length of an axis"),
+        (lambda: gradtx.kl_soap(refresh_every=0), "refresh_every = 0 is not a number of steps"),
+        (lambda: library.kl_shampoo(max_dim=2.5), "max_dim = 2.5 is not a length of an axis"),
         (
             lambda: library.shampoo(0.1, graft="lion"),
             "graft = 'lion' is unknown; choose one of 'adam', 'rmsprop', 'sgd', 'sign', 'none'",
@@ -215,7 +215,7 @@ def test_bytes_of_blocks() -> None:
         (lambda: library.shampoo(0.1, exponent=0.0), "exponent = 0.0 is not above 0"),
         (
             lambda: library.shampoo(0.1, exponent=0.3, method="newton"),
-            "exponent = 0.3 is no 1/p with a whole p",
+            "exponent = 0.3 is not 1/p with a whole p",
         ),
     ],
 )

@@ -1,0 +1,96 @@
+r"""The parts of Muon that other optimizers use: its momentum, the options of its orthogonal factor,
+and the factor for the shape of a matrix.
+
+    m ← β m + (1 − β) g
+    M = β m̂ + (1 − β) ĝ        (Nesterov; m̂ and ĝ corrected for the start at zero)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import jax
+
+from gradtx.compose.binding import Branch
+from gradtx.compose.transformation import GradientTransformation
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.types import DTypeLike
+from gradtx.linalg.polar_express import Triple
+from gradtx.linalg.presets import numbers_of
+from gradtx.transforms.moments import average, corrected_mean
+from gradtx.tree.casts import zeros
+
+Scaling = Literal["none", "original", "match_rms_adamw", "spectral"] | float
+"""The factor of an orthogonal direction, by name; a number c is c √max(fan_in, fan_out)."""
+Coefficients = str | Triple | Sequence[Triple]
+"""The polynomials of an orthogonal factor: a preset, one triple, or a triple for every step."""
+
+
+class Momentum(NamedTuple):
+    """An average of gradients."""
+
+    mu: jax.Array
+
+
+class Polar(TypedDict):
+    """Options of `orthogonalize`."""
+
+    method: Coefficients
+    steps: int | None
+    compute_dtype: DTypeLike | None
+    normalize: str
+
+
+def init_momentum(param, *, mu_dtype: DTypeLike | None) -> Momentum:
+    return Momentum(zeros(param, mu_dtype))
+
+
+def momentum(
+    grad, slots: Momentum, param, step, *, beta, nesterov: bool, bias_correction: bool = True
+):
+    """An average of gradients; with Nesterov the average one step ahead."""
+    mu = average(slots.mu, grad, beta)
+    if bias_correction:
+        return corrected_mean(mu, grad, beta, step, nesterov), Momentum(mu)
+    return (average(mu, grad, beta) if nesterov else mu), Momentum(mu)
+
+
+def polar_options(ns_coeffs: Coefficients, ns_steps: int | None, flags: Mapping[str, Any]) -> Polar:
+    """Translate the arguments of an optimizer into those of `orthogonalize`."""
+    return Polar(
+        # Numbers in place of arrays: options choose the program, so they must be hashable.
+        method=ns_coeffs if isinstance(ns_coeffs, str) else numbers_of(ns_coeffs),
+        steps=ns_steps,
+        compute_dtype=flags["compute_dtype"],
+        normalize=flags.get("preconditioning", "frobenius"),
+    )
+
+
+def shape_factor(scaling: Scaling, shape: tuple[int, ...]) -> float:
+    """The factor s of an orthogonal direction, from the number of inputs and outputs."""
+    # An empty axis counts as 1: the direction is empty, and s must not divide by zero.
+    fan_in, fan_out = max(shape[-2], 1), max(shape[-1], 1)
+    if not isinstance(scaling, str) or scaling == "match_rms_adamw":
+        # 0.2 is about the root mean square of an update of AdamW.
+        return (0.2 if isinstance(scaling, str) else scaling) * max(fan_in, fan_out) ** 0.5
+    ratio = fan_out / fan_in
+    squares = {"none": 1.0, "original": max(1.0, ratio), "spectral": ratio}
+    return squares[scaling] ** 0.5
+
+
+def check_scaling(where: str, scaling: Scaling) -> None:
+    """Raise when a scaling is neither a known name nor a positive number."""
+    known = ("none", "original", "match_rms_adamw", "spectral")
+    is_number = isinstance(scaling, int | float) and not isinstance(scaling, bool) and scaling > 0
+    if not is_number and scaling not in known:
+        raise HyperparamError(
+            f"{where}: scaling = {scaling!r} is unknown; choose one of "
+            f"{', '.join(map(repr, known))}, or give a number above 0"
+        )
+
+
+def merge_slots(*members: GradientTransformation) -> list[Branch]:
+    """Run members one after another, with their slots under the name of the builder.
+
+    At most one of them keeps slots, so that names cannot collide.
+    """
+    return [Branch(None, member) for member in members]
