@@ -186,12 +186,9 @@ def _names(rule: LeafRule | TreeRule) -> Iterator[str]:
 
 
 def _own_fields(rule: TreeRule) -> tuple[str, ...]:
-    """The fields of what a rule on trees keeps for itself, by the annotation of its `init`: a
-    NamedTuple, or a dict of such.
-    """
-    found = typing.get_type_hints(rule.init).get("return") if rule.init is not None else None
-    kinds = typing.get_args(found) if typing.get_origin(found) is dict else (found,)
-    return next(
-        (kind._fields for kind in reversed(kinds) if kind is not None and hasattr(kind, "_fields")),
-        (),
-    )
+    """The fields of the NamedTuple that a rule on trees stores for itself; none for other slots."""
+    settings = rule.options.get("settings", {})
+    # The slots of a wrapper are those of its member and its own, which its own `init` annotates.
+    init = settings["init"] if "member_params" in settings else rule.init
+    found = None if init is None else typing.get_type_hints(init).get("return")
+    return found._fields if hasattr(found, "_fields") else ()
