@@ -1,4 +1,4 @@
-"""Transformations that act at some steps only: at finite gradients, or by a function of the step."""
+"""Wrappers that act at some steps only: at finite gradients, or by a function of the step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -12,7 +12,7 @@ The inner transformation always runs. The kernels that write its slots choose be
 values, entry by entry: a guard needs no branch, no copy, and no transfer to the host.
 """
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -5,13 +5,13 @@ It bets on the direction that the base optimizer took so far.
 With U the base optimizer's update, of whatever size, θ0 the first parameters, S the sum of the s_i,
 which begin at 0, and for n rates of forgetting β_i = 1 − 10^−i, i = 1, …, n:
 
-    Δ = (θ0 − θ) / (S + ε)                                 how far the base optimizer went, at scale 1
-    h = ⟨g + λ S ‖g‖ / (‖θ‖ + ε) θ, Δ⟩                     what a larger scale would have gained
+    Δ = (θ0 − θ) / (S + ε)                     the way of the base optimizer, at scale 1
+    h = ⟨g + λ S ‖g‖ / (‖θ‖ + ε) θ, Δ⟩         the gain of a larger scale
     r_i ← β_i r_i + clip(h, −m_i, m_i) s_i
     m_i ← max(β_i m_i, |h| + ε)
     v_i ← β_i² v_i + h²
     s_i ← (s0 m_i / n + max(r_i, 0)) / (√v_i + ε)
-    θ ← θ0 − S (Δ − U)                                     (with the new S)
+    θ ← θ0 − S (Δ − U)                         (with the new S)
 
 Norms and inner products run over all arrays.
 """
