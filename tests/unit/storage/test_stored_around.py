@@ -291,7 +291,7 @@ ERRORS: dict[str, tuple[Any, str]] = {
             jnp.ones(2),
             "stochastic",
         ),
-        "keeps no count of steps; call apply_updates with step= instead",
+        "has no count of steps; call apply_updates with step= instead",
     ),
 }
 
