@@ -153,8 +153,11 @@ def dynamic_loss_scale(
 
     Micikevicius et al. 2018, arXiv 1710.03740, section 3.2.
     """
-    both_known = isinstance(min_scale, int | float) and isinstance(max_scale, int | float)
-    if both_known and min_scale > max_scale:
+    if (
+        isinstance(min_scale, int | float)
+        and isinstance(max_scale, int | float)
+        and min_scale > max_scale
+    ):
         raise HyperparamError(
             f"dynamic_loss_scale: min_scale = {min_scale!r} is above max_scale = {max_scale!r}; "
             "swap the two numbers"

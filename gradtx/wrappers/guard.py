@@ -12,7 +12,7 @@ The inner transformation always runs. The kernels that write its slots choose be
 values, entry by entry: a guard needs no branch, no copy, and no transfer to the host.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +43,13 @@ class Guard(NamedTuple):
     """The number of steps skipped because the norm was far above earlier norms."""
     norm: jax.Array
     """The norm of the last gradient, skipped or not."""
-    mean: jax.Array | None
+    mean: Any
     """The mean norm; None without `zscore`."""
-    variance: jax.Array | None
+    variance: Any
     """The variance of norms; None without `zscore`."""
+
+
+COUNTERS = ("applied", "skipped", "not_finite", "too_large", "spikes")
 
 
 class Verdict(NamedTuple):
@@ -58,12 +61,11 @@ class Verdict(NamedTuple):
 
 
 def _init(params, *, zscore=None) -> Guard:
-    # Each counter is an array of its own: one array twice could not be donated.
-    counters = (jnp.zeros((), jnp.int32) for _ in range(5))
+    # Each number is an array of its own: one array twice could not be donated.
+    counters = {name: jnp.zeros((), jnp.int32) for name in COUNTERS}
     norm, mean, variance = (jnp.zeros((), jnp.result_type(float)) for _ in range(3))
-    if zscore is None:
-        return Guard(*counters, norm, None, None)
-    return Guard(*counters, norm, mean, variance)
+    statistics = (None, None) if zscore is None else (mean, variance)
+    return Guard(**counters, norm=norm, mean=statistics[0], variance=statistics[1])
 
 
 def _limit(own: Guard, zscore) -> jax.Array:

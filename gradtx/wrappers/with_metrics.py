@@ -102,7 +102,8 @@ def _with_metrics(
     if factors:
         norms["clip_rate"] = _clip_rate(own["clip_rate"], factors, decay, step)
     # The state keeps its dtypes, and a value without a successor stays: a clip may be masked out.
-    own = {name: norms.get(name, old).astype(old.dtype) for name, old in own.items()}
+    norms = {**own, **norms}
+    own = {name: norms[name].astype(old.dtype) for name, old in own.items()}
     return new, inner, own
 
 
