@@ -99,8 +99,8 @@ def law_one_compilation(tx: TX) -> None:
 
 def numbers(tx: TX) -> dict[str, float]:
     """The hyperparameters that are numbers, not schedules."""
-    given = hyperparams_named(tx, list(hyperparams(tx)), None)
-    return {name: value for name, value in given.items() if isinstance(value, float | int)}
+    values = hyperparams_named(tx, list(hyperparams(tx)), None)
+    return {name: value for name, value in values.items() if isinstance(value, float | int)}
 
 
 def law_like_gradients(tx: TX) -> None:

@@ -161,8 +161,8 @@ def _accumulate(
         value = None if new.value is None else new.value * share
         # The branch includes the gate of wrappers further out: the member needs no gate.
         member = inner._replace(slots=slots, gate=None)
-        made, member = member.update(grads, params, extra=_mean_extra(extra, grads, value))
-        return map_leaves(_second, stored, made), member.slots
+        new_updates, member = member.update(grads, params, extra=_mean_extra(extra, grads, value))
+        return map_leaves(_second, stored, new_updates), member.slots
 
     stored, slots = run_in_place_if(due, run, _unchanged, stored, inner.slots)
     new = new._replace(

@@ -77,7 +77,7 @@ def apply_if_finite(
     Raises:
       HyperparamError: a negative number.
 
-    State: that of `inner`, and beside it under "apply_if_finite" the counts `notfinite_count`
+    State: that of `inner`, and under "apply_if_finite" the counts `notfinite_count`
     (steps in a row up to now), `last_finite`, `total_notfinite` and `applied`.
 
     >>> import gradtx, jax.numpy as jnp

@@ -190,9 +190,9 @@ def guard(
     Raises:
       HyperparamError: a number out of its range; `finite` is not a bool; all three tests are off.
 
-    State: that of `inner`, and beside it under "guard" the counters `applied`, `skipped`,
-    `not_finite`, `too_large` and `spikes`, the last `norm`, and with `zscore` the `mean` and
-    `variance` of norms.
+    State: that of `inner`, and under "guard" the counters `applied`, `skipped`, `not_finite`,
+    `too_large` and `spikes`, the last `norm`, and with `zscore` the `mean` and `variance` of
+    norms.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.guard(gradtx.sgd(0.5, momentum=0.9), max_norm=10.0)

@@ -126,7 +126,7 @@ def mechanize(
       base_optimizer: gives U, a descending update with its schedule: `sgd(1.0)`,
         `adamw(warmup_cosine_decay_schedule(...))`.
       weight_decay: λ ≥ 0, for the scale alone; it makes the scale steadier; 0 to 0.1.
-      eps: ε ≥ 0, beside the divisors; 1e-8.
+      eps: ε ≥ 0, added to the divisors; 1e-8.
       s_init: s0 ≥ 0, the scale at first; 1e-8 to 1e-3. A value that is too small has little
         effect. But s0 U must move a parameter by more than its rounding, in float32 1e-7 of its
         size, otherwise the scale never grows.
