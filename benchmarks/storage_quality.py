@@ -69,7 +69,7 @@ def state(
 
 def master(kept: str) -> Callable[[Any], Any]:
     """Parameters in bfloat16, and what they lack for 24 or 32 bits in the state."""
-    return lambda tx: gradtx.master_weights(tx, kept=kept)
+    return lambda tx: gradtx.master_weights(tx, format=kept)
 
 
 CONFIGS = (

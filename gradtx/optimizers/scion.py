@@ -24,7 +24,7 @@ from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params, PyTree
-from gradtx.engine.program import leaves_of
+from gradtx.engine.selector import leaves_of
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.transforms.flags import HiddenFlags, MatrixFlags, PolarFlags, RoleFlags, select_flags
 from gradtx.transforms.orthogonal import (
