@@ -1,4 +1,4 @@
-"""The plots of docs/textbook.md; colours are those of Okabe and Ito, safe for colour-blind readers."""
+"""The plots of docs/textbook.md, in the colour-blind safe colours of Okabe and Ito."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
