@@ -252,14 +252,16 @@ def sharded_rows(options: Namespace) -> Iterator[Row]:
         {side: counts("tpu", one).temp_bytes / 2**20 for side, one in programs.items()},
         unit="MiB",
     )
+    yield from scaling_rows(options)
+
+
+def scaling_rows(options: Namespace) -> Iterator[Row]:
+    """The flops of a device, for one device and for many."""
     large = hidden(64, 1) if options.quick else hidden(512, 16)
     whole = gigaflops({"gradtx": compiled_for_one("gradtx", large)})["gradtx"]
     yield Row(f"{len(jax.tree.leaves(large))} matrices on one: flops", {"gradtx": whole}, unit="G")
-    for devices, topology in (
-        {4: "v5e:2x2"}.items()
-        if options.quick
-        else {4: "v5e:2x2", 16: "v5e:4x4", 256: "v5e:16x16"}.items()
-    ):
+    many = {} if options.quick else {16: "v5e:4x4", 256: "v5e:16x16"}
+    for devices, topology in {4: "v5e:2x2", **many}.items():
         one = gigaflops({"gradtx": compiled_for_many("gradtx", large, topology)})
         yield Row(
             f"{len(jax.tree.leaves(large))} matrices over {devices}: flops of a device",

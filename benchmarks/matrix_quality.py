@@ -44,75 +44,10 @@ from benchmarks.harness import (
     seconds,
     write_table,
 )
+from benchmarks.matrix_tasks import METHODS, RACES, Race
 
-EVERY, WARMUP, SEEDS, ADAM_RATE = 10, 10, 3, 3e-3
-SIZES, SIDE, HELD_OUT, WIDTH, WINDOWS = (196, 128, 128, 10), 14, 4096, 64, 32
+EVERY, WARMUP, SEEDS = 10, 10, 3
 PARTS = Path(ROOT, "benchmarks", "data", "matrix_quality")
-
-
-class Method(NamedTuple):
-    """How an optimizer is made of a learning rate, and its grid."""
-
-    title: str
-    build: Callable[[Any], Any]
-    rates: tuple[float, ...]
-
-
-ADAM_LIKE = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-MUON_LIKE = (3e-3, 8e-3, 2e-2, 5e-2, 1.2e-1)
-METHODS = {
-    "adamw": Method("AdamW", lambda rate: gradtx.adamw(rate, weight_decay=0.0), ADAM_LIKE),
-    "muon": Method("Muon", lambda rate: gradtx.muon(rate, adam_learning_rate=ADAM_RATE), MUON_LIKE),
-    "normuon": Method(
-        "NorMuon",
-        lambda rate: gradtx.normuon(rate, weight_decay=0.0, adam_learning_rate=ADAM_RATE),
-        MUON_LIKE,
-    ),
-    "soap": Method("SOAP", lambda rate: gradtx.soap(rate, weight_decay=0.0), ADAM_LIKE),
-    "soap_muon": Method(
-        "SOAP-Muon", lambda rate: gradtx.soap(rate, weight_decay=0.0, orthogonal=True), MUON_LIKE
-    ),
-    "shampoo": Method("Shampoo", lambda rate: gradtx.shampoo(rate, weight_decay=0.0), ADAM_LIKE),
-    "psgd": Method("PSGD", lambda rate: gradtx.psgd_kron(rate, weight_decay=0.0), ADAM_LIKE),
-}
-
-
-class Race(NamedTuple):
-    """A task, and the loss to be reached."""
-
-    task: tasks.Task
-    target: float
-
-
-def fashion(folder: Path) -> Race:
-    """Images at half their width and height; the last layer is called a head, by which methods for
-    hidden matrices know it.
-    """
-    whole = tasks.fashion(folder)
-
-    def init(rng: np.random.Generator) -> Any:
-        *hidden, head = tasks.network.init(rng, SIZES)["layers"]
-        return {"hidden": hidden, "head": head}
-
-    def loss(params: Any, images: Any) -> jax.Array:
-        return whole.loss({"layers": [*params["hidden"], params["head"]]}, images)
-
-    train, valid = halved(whole.train), halved(tasks.network.take(whole.valid, slice(HELD_OUT)))
-    return Race(whole._replace(steps=600, init=init, loss=loss, train=train, valid=valid), 0.42)
-
-
-def halved(images: Any) -> Any:
-    """The means of squares of four pixels."""
-    x = np.asarray(images.x).reshape(-1, SIDE, 2, SIDE, 2).mean(axis=(2, 4), dtype=np.float32)
-    return images._replace(x=jax.numpy.asarray(x.reshape(-1, SIDE * SIDE).round(), jax.numpy.uint8))
-
-
-def text(archive: Path) -> Race:
-    whole = tasks.text(archive, WIDTH)
-    return Race(whole._replace(steps=400, valid=whole.valid[:WINDOWS]), 2.25)
-
-
-RACES: dict[str, Callable[[Path], Race]] = {"fashion": fashion, "text": text}
 
 
 class Outcome(NamedTuple):
@@ -369,32 +304,20 @@ def main() -> int:
     if options.draw:
         return finish(json.loads(Path(options.draw).read_text(encoding="utf-8"))["rows"])
     if options.quick:
-        options.runs, options.dry, options.parts = (
-            min(options.runs, 2),
-            True,
-            Path(options.parts, "quick"),
-        )
+        options.runs, options.dry = min(options.runs, 2), True
+        options.parts = Path(options.parts, "quick")
     folders, rows = {"fashion": options.fashion, "text": options.text}, []
     for name in [name for name in RACES if options.task in ("", name)]:
         one = RACES[name](Path(folders[name]))
         if options.quick:
             one = Race(one.task._replace(steps=2 * EVERY), 1.4 * one.target)
-        outcomes = [
-            outcome(one, method, options) for method in METHODS if options.method in ("", method)
-        ]
-        rows += [
-            outcome._asdict()
-            for outcome in (
-                timed(one, outcomes, options.runs) if options.times == "yes" else outcomes
-            )
-        ]
-    if (
-        options.dry
-        or options.task
-        or options.method
-        or options.times != "yes"
-        or options.runs < RUNS
-    ):
+        methods = [method for method in METHODS if options.method in ("", method)]
+        outcomes = [outcome(one, method, options) for method in methods]
+        if options.times == "yes":
+            outcomes = timed(one, outcomes, options.runs)
+        rows += [result._asdict() for result in outcomes]
+    in_part = options.task or options.method or options.times != "yes"
+    if options.dry or in_part or options.runs < RUNS:
         print("\n".join(report(rows)))
         return 0
     print(f"record: {write_table('matrix_quality', rows).relative_to(ROOT)}")
