@@ -5,8 +5,7 @@
 - `cpu`: a jitted, donated step of Muon in float32, 5 iterations, on the hidden matrices of GPT-2
   small (48) and of 4 blocks of width 384, against Optax's and, with `--torch PYTHON`, torch's,
   which iterates in bfloat16.
-- `tpu`: the same compiled for one TPU v5e, 16 matrices of width 512: XLA's estimate of cycles, and
-  flops.
+- `tpu`: the same for one TPU v5e, 16 matrices of width 512: XLA's estimate of cycles, and flops.
 - `sharded`: the same with rows over 4 devices: collectives, and flops of a device; then 64 matrices
   over 4, 16 and 256.
 - `trace`: tracing and lowering it, cold, on all of GPT-2 small.

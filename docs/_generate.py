@@ -1,8 +1,8 @@
-"""The tables of docs/optimizers.md, docs/api.md and docs/parity.md, written from the code.
+"""Write the tables of docs/optimizers.md, docs/api.md and docs/parity.md from the code.
 
 A page holds `<!-- table: NAME ARGUMENTS -->` and `<!-- end -->`; `fill` writes the lines between
-them. Every build of the docs does so, and `python docs/_generate.py` does so in the repository, for
-those who read the pages there.
+them. Every build of the docs calls it. `python docs/_generate.py` writes the pages of the
+repository, for readers of the repository.
 """
 
 import importlib
@@ -65,11 +65,11 @@ def papers(name: str) -> str:
 
 
 def paper(clause: str) -> str:
-    found = re.match(r"(?:[^:]*: )?([A-ZÀ-Ž].*?\b(?:19|20)\d\d)\b", clause)
-    if found is None:
+    authors = re.match(r"(?:[^:]*: )?([A-ZÀ-Ž].*?\b(?:19|20)\d\d)\b", clause)
+    if authors is None:
         return ""
     number = re.search(r"arXiv (\d{4}\.\d{4,5})", clause)
-    return f"[{found[1]}](https://arxiv.org/abs/{number[1]})" if number else found[1]
+    return f"[{authors[1]}](https://arxiv.org/abs/{number[1]})" if number else authors[1]
 
 
 # Definitions
@@ -80,8 +80,8 @@ def optimizers() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(gradtx.optimizers.__path__))
 
 
-def of_matrices(name: str) -> bool:
-    """Whether a method treats weights as matrices: then it asks which axes are rows and columns."""
+def is_matrix_method(name: str) -> bool:
+    """Whether a method treats weights as matrices: it then has an argument for their axes."""
     return "dimensions" in inspect.signature(getattr(gradtx, name)).parameters
 
 
@@ -104,7 +104,7 @@ def bytes_per_parameter(tx: gradtx.GradientTransformation, shape: tuple[int, ...
 
 
 def public() -> dict[str, str]:
-    """Every public name, with the module that defines it, as `gradtx/__init__.py` imports them."""
+    """Every public name with its module, read from `gradtx/__init__.py`."""
     text = Path(gradtx.__file__).read_text(encoding="utf-8")
     pairs = re.findall(r"^from gradtx\.(\S+) import \(?\s*\w+ as (\w+)", text, re.MULTILINE)
     return {name: module for module, name in pairs}
@@ -137,7 +137,7 @@ def link(name: str) -> str:
 
 
 def optimizer_row(name: str) -> tuple[str, ...]:
-    tx, shape = example(name), MATRIX if of_matrices(name) else VECTOR
+    tx, shape = example(name), MATRIX if is_matrix_method(name) else VECTOR
     return (
         link(name),
         f"{cell(summary(name))}<br>{cell(equation(name))}",
@@ -158,7 +158,7 @@ def optimizer_table(group: str) -> list[str]:
         "needs",
         "paper",
     )
-    names = [name for name in optimizers() if of_matrices(name) == (group == "matrices")]
+    names = [name for name in optimizers() if is_matrix_method(name) == (group == "matrices")]
     return table(head, *map(optimizer_row, names))
 
 
@@ -187,14 +187,14 @@ def parity_table() -> list[str]:
 
 
 def renderers(text: str) -> dict[str, Callable[[str], list[str]]]:
-    """What renders each kind of marker; the API lists no name that the page writes by hand."""
+    """The function of each kind of table; the API skips the names that the page writes by hand."""
     by_hand = MARKER.sub("", text)
     used = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", by_hand, re.MULTILINE))
     return {"optimizers": optimizer_table, "api": lambda pattern: api_section(pattern, used)}
 
 
 def fill(text: str, **more: Callable[[str], list[str]]) -> str:
-    """A page with its tables written anew; those that no renderer knows stay as they are."""
+    """Write the tables of a page anew; a table without a renderer stays unchanged."""
     kinds = renderers(text) | more
 
     def write(marker: re.Match[str]) -> str:

@@ -154,7 +154,7 @@ def test_every_optimizer_has_one_row() -> None:
         == generate.optimizers()
         == [path.stem for path in sorted((ROOT / "gradtx" / "optimizers").glob("[a-z]*.py"))]
     )
-    groups = {name: generate.of_matrices(name) for name in names}
+    groups = {name: generate.is_matrix_method(name) for name in names}
     assert groups["muon"] and groups["soap"] and not groups["adamw"] and not groups["adafactor"]
 
 
