@@ -99,7 +99,7 @@ def test_errors_and_test_helpers_are_in_the_api() -> None:
     text = (DOCS / "api.md").read_text(encoding="utf-8")
     kinds = re.findall(
         r"^class (\w+)\(GradtxError\)",
-        (ROOT / "gradtx" / "core" / "errors.py").read_text(),
+        (ROOT / "gradtx" / "definition" / "errors.py").read_text(),
         re.MULTILINE,
     )
     helpers = re.findall(

@@ -16,8 +16,10 @@ import pytest
 
 from tests.support.places import ROOT
 
-CLEARED_ABOVE = 1700
-"""MB that a worker holds before it forgets its compiled programs, some 1.5 MB each."""
+CLEARED_ABOVE, AT_MOST = 1500, 1900
+"""MB that a worker holds before it forgets its compiled programs, some 1.5 MB each: between two
+methods or files, and within one.
+"""
 
 
 def keep_programs() -> None:
@@ -50,19 +52,23 @@ def chosen_group(item: pytest.Item) -> str:
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test stays until the last: no collection need look at it."""
+    """What is there before the first test stays until the last: no collection need look at it.
+
+    Programs make few cycles, and collections took a twentieth of the time: they are made rare.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, Any, Any]:
-    """A worker that is large forgets its programs between two groups."""
+    """A worker that is large forgets its programs."""
     found = yield
-    last = nextitem is None or group_of(item) != group_of(nextitem)
-    if last and resident() > CLEARED_ABOVE:
+    same = nextitem is not None and group_of(item) == group_of(nextitem)
+    if resident() > (AT_MOST if same else CLEARED_ABOVE):
         forget()
     return found
 
