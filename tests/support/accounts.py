@@ -6,7 +6,7 @@ that started the workers adds up, and prints one line for each folder at the end
 
 import resource
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Generator
 from typing import Any
 
@@ -26,8 +26,8 @@ PARTS = {
 
 START = pytest.StashKey[float]()
 TESTS: Counter[str] = Counter()
-SECONDS: Counter[str] = Counter()
-FILES: Counter[str] = Counter()
+SECONDS: defaultdict[str, float] = defaultdict(float)
+FILES: defaultdict[str, float] = defaultdict(float)
 PEAKS: list[int] = []
 
 
@@ -65,7 +65,7 @@ def part_of(nodeid: str) -> str:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """What the workers noted is added up."""
     if report.when == "teardown":
-        used = float(dict(report.user_properties).get("cpu", 0.0))
+        used = sum(float(str(value)) for name, value in report.user_properties if name == "cpu")
         TESTS[part_of(report.nodeid)] += 1
         SECONDS[part_of(report.nodeid)] += used
         FILES[report.nodeid.split("::")[0]] += used
@@ -88,7 +88,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("what ran")
     for part in sorted(TESTS, key=lambda part: -SECONDS[part]):
         write(f"{part:18} {TESTS[part]:5} tests {SECONDS[part]:5.0f} s: {PARTS.get(part, '')}")
-    costly = ", ".join(f"{file} {used:.0f} s" for file, used in FILES.most_common(3))
+    costly = ", ".join(
+        f"{file} {used:.0f} s"
+        for file, used in sorted(FILES.items(), key=lambda file: -file[1])[:3]
+    )
     write(f"The most by file: {costly}; seconds are of CPU.")
     peaks = PEAKS or [peak()]
     write(f"The largest of {len(peaks)} workers held {max(peaks)} MB.")
