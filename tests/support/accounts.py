@@ -84,6 +84,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """A line for each folder, the files that cost most, and the memory."""
+    if not TESTS:
+        return
     write = terminalreporter.write_line
     terminalreporter.section("what ran")
     for part in sorted(TESTS, key=lambda part: -SECONDS[part]):
