@@ -1,8 +1,8 @@
 """What the compilers of TPU and GPU made of a step, from one compilation of each program.
 
 A program is known by its text before it is compiled, and what is read of it is kept in
-.jax_cache/accelerators: JAX's own cache cannot load a program for a device that is not there. Set
-JAX_COMPILATION_CACHE_DIR to nothing to compile anew.
+.jax_cache/accelerators: JAX's own cache cannot load a program for a device that is not there. An
+empty JAX_COMPILATION_CACHE_DIR compiles anew.
 """
 
 import functools
@@ -22,7 +22,8 @@ from benchmarks.trees import TREES
 from tests.support.places import ROOT
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "jax-cuda13-plugin", "nvidia-cuda-nvcc")
-KEPT = ROOT / ".jax_cache" / "accelerators"
+FOLDER = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+KEPT = Path(FOLDER or os.devnull) / "accelerators"
 
 
 class Program(NamedTuple):
@@ -47,7 +48,7 @@ def compiled_for(platform: str, step: Any, *args: Any) -> Program:
 
 
 def keeps() -> bool:
-    return os.environ.get("JAX_COMPILATION_CACHE_DIR") != ""
+    return FOLDER != ""
 
 
 def key_of(platform: str, text: str) -> str:
