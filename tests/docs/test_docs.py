@@ -22,12 +22,24 @@ PAGES = sorted(DOCS.glob("*.md"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+CELLS = [page for page in PAGES if "```{code-cell}" in page.read_text(encoding="utf-8")]
+"""Pages whose code the build of the docs runs, for what they draw; no test runs it again."""
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in CELLS], ids=lambda page: page.stem
+)
 def test_page_prints_its_outputs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpl.use("agg")
     monkeypatch.syspath_prepend(str(DOCS))
     for block in run_blocks(page):
         assert block.shown is None or block.printed == block.shown, f"{page.name}:{block.line}"
+
+
+def test_pages_of_cells_are_run_by_the_build_which_fails_where_they_do() -> None:
+    settings = (DOCS / "conf.py").read_text(encoding="utf-8")
+    assert 'nb_execution_mode = "force"\nnb_execution_raise_on_error = True' in settings
+    assert CELLS and all("```python" not in page.read_text(encoding="utf-8") for page in CELLS)
 
 
 def test_pages_are_in_the_index() -> None:

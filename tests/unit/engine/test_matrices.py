@@ -214,10 +214,10 @@ def test_axes_by_number_are_axes_by_words() -> None:
         ),
         (lambda: gradtx.muon(0.1, "polar"), gradtx.GradtxError, r"method = 'polar' is unknown"),
         (
-            lambda: gradtx.muon(0.1, scaling="rms"),
+            lambda: gradtx.muon(0.1, scaling="rms"),  # pyright: ignore[reportArgumentType]
             gradtx.GradtxError,
             r"scaling = 'rms' is unknown",
-        ),  # pyright: ignore[reportArgumentType]
+        ),
         (
             lambda: gradtx.muon(0.1, scaling=-1.0),
             gradtx.GradtxError,
@@ -229,15 +229,15 @@ def test_axes_by_number_are_axes_by_words() -> None:
             r"routes: rule 1, \('kernle', 'muon'\), matches none",
         ),
         (
-            lambda: gradtx.muon(0.1, routes=("qkv", "muon")),
+            lambda: gradtx.muon(0.1, routes=("qkv", "muon")),  # pyright: ignore[reportArgumentType]
             gradtx.GradtxError,
             r"routes = \('qkv', 'muon'\) are not rules; give \[",
-        ),  # pyright: ignore[reportArgumentType]
+        ),
         (
-            lambda: gradtx.by_role([gradtx.sgd(0.1)] * 2),
+            lambda: gradtx.by_role([gradtx.sgd(0.1)] * 2),  # pyright: ignore[reportArgumentType]
             gradtx.GradtxError,
             r"by_role: give two groups, \{name: transformation",
-        ),  # pyright: ignore[reportArgumentType]
+        ),
         (
             lambda: gradtx.qk_clip("qkv", head_axis=0),
             gradtx.GradtxError,

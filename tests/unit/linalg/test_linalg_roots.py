@@ -224,6 +224,19 @@ def test_the_bound_of_a_norm_is_below_it_and_near() -> None:
         ) == pytest.approx(1e30 * bounds[0], rel=1e-5)
 
 
+def assert_fitted(kind: str, old: Any, new: Any, moments: Any) -> None:
+    """One factor after its step: triangular, diagonal, or none."""
+    if kind == "t":
+        step = np.triu(moments[0] - moments[1]) / linalg.norm_lower_bound(sum(moments))
+        np.testing.assert_allclose(new, old - 0.3 * step @ old, atol=1e-12)
+    elif kind == "d":
+        first, second = map(np.diagonal, moments)
+        step = (first - second) / (first + second).max()
+        np.testing.assert_allclose(new, np.diagonal(old) * (1 - 0.3 * step), atol=1e-12)
+    else:
+        assert new is None
+
+
 @pytest.mark.parametrize("kinds", ["tt", "td", "dn"])
 def test_one_step_of_the_fit_is_that_of_the_whole_kronecker_product(kinds: str) -> None:
     """t: triangular, d: diagonal, n: none. A and B by a solve with the whole of Q_L ⊗ Q_R, in a
@@ -256,22 +269,9 @@ def test_one_step_of_the_fit_is_that_of_the_whole_kronecker_product(kinds: str) 
                 (q @ x[at].ravel()).reshape(3, 4),
                 np.linalg.solve(q.T, v[at].ravel()).reshape(3, 4),
             )
-            for kind, old, new, moments in zip(
-                kinds, (left, right), found, ((a @ a.T, b @ b.T), (a.T @ a, b.T @ b))
-            ):
-                if kind == "t":
-                    step = np.triu(moments[0] - moments[1]) / linalg.norm_lower_bound(sum(moments))
-                    np.testing.assert_allclose(
-                        np.asarray(new)[at], old - 0.3 * step @ old, atol=1e-12
-                    )
-                elif kind == "d":
-                    first, second = map(np.diagonal, moments)
-                    step = (first - second) / (first + second).max()
-                    np.testing.assert_allclose(
-                        np.asarray(new)[at], np.diagonal(old) * (1 - 0.3 * step), atol=1e-12
-                    )
-                else:
-                    assert new is None
+            moments = (a @ a.T, b @ b.T), (a.T @ a, b.T @ b)
+            for kind, old, new, both in zip(kinds, (left, right), found, moments):
+                assert_fitted(kind, old, None if new is None else np.asarray(new)[at], both)
 
 
 def test_a_fit_whitens() -> None:
