@@ -92,8 +92,8 @@ def dadapt_adamw(
     available, which reaches the same estimate sooner; or the learning rate is known, for `adamw`
     stores a third less.
 
-    d never falls: misleading gradients early in a run leave it too large. Entries that are not finite do
-    not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
+    d never falls: misleading gradients early in a run leave it too large. Entries that are not
+    finite do not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
 
     Args:
       learning_rate: η ≥ 0, a factor of the estimate, without unit; 1, or a schedule that ends in 0.

@@ -151,8 +151,8 @@ def prodigy(
     diffusion models are its common uses. When not: memory is short, or the learning rate is known;
     take `adamw`, which stores half.
 
-    d never falls: misleading gradients early in a run leave it too large. Entries that are not finite do
-    not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
+    d never falls: misleading gradients early in a run leave it too large. Entries that are not
+    finite do not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
 
     Args:
       learning_rate: η ≥ 0, a factor of the estimate, without unit; 1, or a schedule that ends in 0.

@@ -160,7 +160,7 @@ def test_cocob_does_not_see_a_constant_learning_rate() -> None:
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"init_step = 'far' is no pair .* the forms are 'distance', 'learning_rate', "
+        match=r"init_step = 'far' is not a pair .* the forms are 'distance', 'learning_rate', "
         r"'heuristic'",
     ):
         gradtx.dog(init_step="far")  # pyright: ignore[reportArgumentType]
