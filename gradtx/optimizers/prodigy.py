@@ -95,7 +95,7 @@ def _conclude(
 ):
     old = tree_slots.estim_lr
     rate, weight = _rates(learning_rate, old, b1, b2, step, estim_lr0, safeguard_warmup)
-    # γ, not the weight, stands in r even with the safeguard: so has the authors' code.
+    # r has γ, not the weight, even with the safeguard, as in the authors' code.
     step_sum = old / estim_lr0 * rate * sum_scalars(measures.inner)
     numerator = _memory(b2, beta3) * tree_slots.numerator + step_sum
     new = raise_estimate(tree_slots, numerator, sum_scalars(measures.norm1) / estim_lr_coef)

@@ -164,7 +164,7 @@ def test_what_is_wrong_is_said() -> None:
         r"'heuristic'",
     ):
         gradtx.dog(init_step="far")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(HyperparamError, match=r"init_step = \('far', 0.1\) is no pair"):
+    with pytest.raises(HyperparamError, match=r"init_step = \('far', 0.1\) is not a pair"):
         gradtx.dog(init_step=("far", 0.1))  # pyright: ignore[reportArgumentType]
     with pytest.raises(
         GradtxError, match=r"scale_by_polyak: variant = 'sps-' is unknown; choose 'sps' or 'sps\+'"
