@@ -207,3 +207,13 @@ def test_mechanic_sees_the_gradient_that_it_is_given() -> None:
     )
     behind, _ = steps(chained, [GRADS, scaled(2.0)])
     assert all(map(np.array_equal, jax.tree.leaves(alone), jax.tree.leaves(behind)))
+
+
+def test_a_checkpoint_does_not_depend_on_an_option() -> None:
+    """Slots have the same paths, whichever rule an option chooses."""
+    first, second = (
+        gradtx.optimistic_adam(0.1, optimism).init(jnp.ones(2)) for optimism in (None, 0.2)
+    )
+    assert gradtx.flatten_state(first).keys() == gradtx.flatten_state(second).keys()
+    assert "slots/scale_by_optimistic_gradient/previous" in gradtx.flatten_state(first)
+    assert "slots/scale_by_dog/max_dist" in gradtx.flatten_state(gradtx.dog().init(jnp.ones(2)))
