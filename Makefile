@@ -8,7 +8,7 @@ WORKERS ?= auto
 
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo char-lm test lint types docs accelerators smoke bench clean
+.PHONY: demo char-lm test mutations lint types docs accelerators smoke bench clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/digits.py
@@ -17,8 +17,18 @@ demo: $(VENV)/.examples
 char-lm: $(VENV)/.examples
 	$(BIN)/python examples/char_lm.py
 
+PYTEST := -m pytest -n $(WORKERS) --dist loadgroup --durations=10 --durations-min=0.5
+
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	@echo "laws: every law on every method; oracles: every method beside its float64 reference;"
+	@echo "unit: every room of the source; docs: pages, examples, README; house: the rules of the"
+	@echo "house; mutations: every row applies; and the examples in docstrings of gradtx"
+	$(BIN)/python $(PYTEST)
+
+# Break equations, a tenth of them by the day of the year, and see tests fail; PART=1/1 breaks all
+PART ?= today/10
+mutations: $(VENV)/.test
+	$(BIN)/python -m tests.mutations --part $(PART)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -33,11 +43,11 @@ docs: $(VENV)/.docs
 
 # XLA's compilers for TPU and GPU, which need no device; they live in an environment of their own.
 accelerators: $(ACCELERATORS)/.test
-	$(ACCELERATORS)/bin/python -m pytest -n 2 --dist loadgroup tests/accelerators
+	$(ACCELERATORS)/bin/python -m pytest -n 2 --dist loadgroup --durations=10 tests/accelerators
 
 # A part of the tests under another Python, compiled as users do: make smoke PYTHON=python3.13 VENV=.venv-3.13
 smoke: $(VENV)/.test
-	XLA_FLAGS=--xla_force_host_platform_device_count=4 $(BIN)/python -m pytest -n $(WORKERS) tests/oracles/test_oracles.py tests/unit/definition tests/unit/compose/test_select.py tests/unit/interop/test_interop.py
+	XLA_FLAGS=--xla_force_host_platform_device_count=4 $(BIN)/python $(PYTEST) tests/oracles/test_oracles.py tests/unit/definition tests/unit/compose/test_select.py tests/unit/interop/test_interop.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.all

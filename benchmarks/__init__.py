@@ -1,8 +1,9 @@
 """Measurements of gradtx against its peers: `python -m benchmarks.<name>`, see README.md.
 
-Set here, before jax is imported: benchmarks run on the CPU, and libtpu compiles without looking for
-a TPU. LAPACK, which decomposes matrices for XLA on the CPU, has one thread: several wait for one
-another in loops, and on two busy cores a decomposition of milliseconds took seconds at times.
+The settings below precede the import of jax. Benchmarks run on the CPU, and libtpu compiles without
+a search for a TPU. LAPACK, which decomposes matrices for XLA on the CPU, has one thread: several
+threads wait for one another in loops, and on two busy cores a decomposition of milliseconds
+sometimes took seconds.
 """
 
 import os

@@ -1,5 +1,4 @@
-"""What the real compilers make of a training step for a TPU v5e and an H100: kernels, cycles,
-bytes. No device is needed.
+"""Training steps compiled for a TPU v5e and an H100: kernels, cycles, bytes. No device is needed.
 
 A kernel is a fusion of the entry computation (on a GPU a custom call too). Cycles are XLA's own
 estimate. The counts repeat exactly, so one compilation is a measurement, and tests/accelerators
@@ -15,7 +14,7 @@ from benchmarks.steps import LIBRARIES
 
 
 class Bar(NamedTuple):
-    """At most so many kernels, and so many million cycles, to two digits."""
+    """The upper limits of kernels and of million cycles, to two digits."""
 
     kernels: int
     megacycles: float | None = None
@@ -41,28 +40,31 @@ def megacycles(counts: Counts) -> float:
 
 def rows() -> Iterator[Row]:
     for (platform, tree, optimizer), bar in BARS.items():
-        found = {library: measured(platform, tree, optimizer, library) for library in LIBRARIES}
+        programs = {library: measured(platform, tree, optimizer, library) for library in LIBRARIES}
         name = f"{CHIPS[platform]}, {tree}, {optimizer}"
         yield Row(
             f"{name}: kernels",
-            {side: one.kernels for side, one in found.items()},
+            {side: one.kernels for side, one in programs.items()},
             bar=bar.kernels,
             unit="",
         )
         if bar.megacycles is not None:
             yield Row(
                 f"{name}: cycles",
-                {side: megacycles(one) for side, one in found.items()},
+                {side: megacycles(one) for side, one in programs.items()},
                 bar=bar.megacycles,
                 unit="M",
             )
         if platform == "cuda":
             yield Row(
-                f"{name}: copies", {side: one.copies for side, one in found.items()}, bar=0, unit=""
+                f"{name}: copies",
+                {side: one.copies for side, one in programs.items()},
+                bar=0,
+                unit="",
             )
         yield Row(
             f"{name}: temporary",
-            {side: one.temp_bytes / 2**20 for side, one in found.items()},
+            {side: one.temp_bytes / 2**20 for side, one in programs.items()},
             unit="MiB",
         )
 

@@ -1,5 +1,6 @@
-"""Every benchmark, one process each, one after another; the options are handed to each. The exit
-status counts those that missed a bar.
+"""Run every benchmark in its own process, one after another, with the same options.
+
+The exit status is the number of benchmarks that missed a bar.
 """
 
 import subprocess

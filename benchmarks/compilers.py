@@ -1,5 +1,4 @@
-"""The real XLA compilers for TPU and GPU, run without a device, and what is counted in their
-programs.
+"""The XLA compilers for TPU and GPU, run without a device, and counts of their programs.
 
 They need libtpu (`jax[tpu]`), and jax-cuda13-plugin with jax-cuda13-pjrt. The counts are exact and
 repeat; the cycles are XLA's estimate, never a speed.
@@ -50,19 +49,20 @@ OPCODE = re.compile(r" = .*? ([a-z][\w-]*)\(")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 ALIAS = re.compile(r"(?:may|must)-alias")
 COLLECTIVE = re.compile(
-    r" = .*? ((?:ragged-)?all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute|collective-broadcast)(?:-start)?\("
+    r" = .*? ((?:ragged-)?all-to-all|all-gather|all-reduce|reduce-scatter"
+    r"|collective-permute|collective-broadcast)(?:-start)?\("
 )
 LOOP = re.compile(r" = .*? while\(")
 
 
 class Counts(NamedTuple):
-    """What a compiled step is made of."""
+    """The counts of a compiled step."""
 
     kernels: int
     """Fusions of the entry computation; on a GPU, custom calls too."""
     copies: int
     cycles: int
-    """XLA's estimate, summed; 0 on a GPU, where there is none."""
+    """The sum of XLA's estimates; 0 on a GPU, which has none."""
     aliased: int
     """Arguments that are updated in place."""
     argument_bytes: int
@@ -94,7 +94,7 @@ def compile_for(platform: str, step: Any, *args: Any) -> Any:
 
 
 def counts(platform: str, compiled: Any) -> Counts:
-    """What is in a compiled program."""
+    """Count the parts of a compiled program."""
     text, memory = compiled.as_text(), compiled.memory_analysis()
     opcodes = entry_opcodes(text)
     return Counts(
@@ -109,16 +109,16 @@ def counts(platform: str, compiled: Any) -> Counts:
 
 
 def entry_opcodes(text: str) -> collections.Counter[str]:
-    """How often each operation stands in the entry computation of an HLO program."""
+    """Count each operation in the entry computation of an HLO program."""
     entry = text[text.index("\nENTRY") :].partition("\n}")[0]
     return collections.Counter(
-        found.group(1) for line in entry.splitlines() if (found := OPCODE.search(line))
+        match.group(1) for line in entry.splitlines() if (match := OPCODE.search(line))
     )
 
 
 @functools.cache
 def measured(platform: str, tree_name: str, optimizer: str, library_name: str) -> Counts:
-    """The step of an optimizer of a library on one of the trees; every program is compiled once."""
+    """Compile an optimizer's step on one of the trees, once per program."""
     library, tree = LIBRARIES[library_name], TREES[tree_name]()
     tx = OPTIMIZERS[optimizer](library)
     return counts(
@@ -151,11 +151,11 @@ def on_mesh(tree: Any, mesh: Mesh) -> Any:
 
 
 def collectives(compiled: Any) -> collections.Counter[str]:
-    """How often each operation between devices stands in a compiled program."""
+    """Count each collective operation in a compiled program."""
     return collections.Counter(
-        found.group(1)
+        match.group(1)
         for line in compiled.as_text().splitlines()
-        if (found := COLLECTIVE.search(line))
+        if (match := COLLECTIVE.search(line))
     )
 
 

@@ -1,8 +1,7 @@
-"""An eager AdamW step, update and apply_updates without jit, on 500 leaves of 16x16: dispatch is
-all there is.
+"""An eager AdamW step, update and apply_updates without jit, on 500 leaves of 16x16.
 
-The first call, which compiles what an eager step needs, is reported beside it, caches emptied
-before each."""
+Its time is that of the dispatch. The first call, which compiles, is a row of its own, with empty
+caches before each."""
 
 import sys
 
@@ -17,7 +16,7 @@ BAR = 0.25
 
 
 class Side:
-    """A training that goes on from step to step."""
+    """A training that continues from step to step."""
 
     def __init__(self, library_name: str):
         library = LIBRARIES[library_name]
@@ -36,7 +35,7 @@ class Side:
 
 
 def first_call(library_name: str) -> float:
-    """The seconds of the first step of a process, as near as emptied caches come to it."""
+    """The seconds of a first step, with empty caches in place of a new process."""
     side = Side(library_name)
     forget()
     return side.timed()

@@ -21,7 +21,7 @@ import jax
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
 RUNS = 15
-"""How many runs per side a record of times is made of, at least."""
+"""The least number of runs per side for a record of times."""
 
 
 class Row(NamedTuple):
@@ -29,11 +29,11 @@ class Row(NamedTuple):
 
     name: str
     values: Mapping[str, Any]
-    """What was measured, by side: a number, or the quartiles of several."""
+    """The measurement of each side: a number, or the quartiles of several."""
     ratio: Any = None
     """gradtx over the peer: a number, or quartiles."""
     bar: float | None = None
-    """What the ratio, or where there is no ratio gradtx's value, may be at most."""
+    """The upper limit of the ratio, or of gradtx's value without a ratio."""
     unit: str = "s"
 
     @property
@@ -60,7 +60,7 @@ def quartiles(values: list[float]) -> dict[str, float]:
 
 
 def seconds(function: Callable[..., Any], *args: Any) -> float:
-    """How long a call takes, until its arrays are ready."""
+    """Time a call, until its arrays are ready."""
     start = time.perf_counter()
     jax.block_until_ready(function(*args))
     return time.perf_counter() - start
@@ -69,28 +69,24 @@ def seconds(function: Callable[..., Any], *args: Any) -> float:
 def interleave(
     sides: Mapping[str, Callable[[], float]], runs: int, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """The seconds that each side reports, one run of every side in turn, the order reversed every
-    time.
-    """
+    """Time one run of every side in turn, in an order that every round reverses."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-warmup, runs):
         for name in sorted(sides, reverse=number % 2 == 1):
             gc.collect()
-            taken = sides[name]()
+            elapsed = sides[name]()
             if number >= 0:
-                times[name].append(taken)
+                times[name].append(elapsed)
     return times
 
 
 def compared(
     name: str, times: Mapping[str, list[float]], peer: str = "optax", bar: float | None = None
 ) -> Row:
-    """gradtx against a peer: quartiles of each side, and of the ratios of the runs that were
-    neighbours.
-    """
+    """Compare gradtx with a peer by quartiles, of each side and of neighbouring runs' ratios."""
     ratios = [mine / theirs for mine, theirs in zip(times["gradtx"], times[peer], strict=True)]
     return Row(
-        name, {side: quartiles(taken) for side, taken in times.items()}, quartiles(ratios), bar
+        name, {side: quartiles(elapsed) for side, elapsed in times.items()}, quartiles(ratios), bar
     )
 
 
@@ -112,19 +108,17 @@ def show_ratio(ratio: Any) -> str:
 
 
 def print_table(title: str, rows: Sequence[Row]) -> None:
-    """The rows, one line each: every side, the ratio with its quartiles, the bar, and whether it is
-    held.
-    """
+    """Print one line per row: every side, the ratio with quartiles, the bar, the verdict."""
     sides = list(dict.fromkeys(side for row in rows for side in row.values))
     cells = [[title, *sides, "ratio (quartiles)", "bar", ""]]
     for row in rows:
-        shown = [
+        numbers = [
             show_value(row.values[side], row.unit) if side in row.values else "" for side in sides
         ]
         cells.append(
             [
                 row.name,
-                *shown,
+                *numbers,
                 show_ratio(row.ratio),
                 "" if row.bar is None else f"{row.bar:g}",
                 row.verdict,
@@ -140,7 +134,7 @@ def print_table(title: str, rows: Sequence[Row]) -> None:
 def arguments(
     description: str | None, argv: Sequence[str] | None = None, **defaults: Any
 ) -> argparse.Namespace:
-    """The options that every benchmark has, and some of its own: `name=default`."""
+    """The options of every benchmark, and those of this one: `name=default`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -162,7 +156,7 @@ def arguments(
 
 
 def finish(name: str, rows: Sequence[Row], options: argparse.Namespace, exact: bool = False) -> int:
-    """Print the table, write the record, and give the exit status: 1 where a bar is missed.
+    """Print the table, write the record, return the exit status: 1 where a bar is missed.
 
     `exact` says that the values are counts, which one run is enough for.
     """
@@ -189,12 +183,12 @@ def write_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def record_path(name: str) -> Path:
-    """Where the record of today is."""
+    """The path of the record of today."""
     return RECORDS / f"{datetime.date.today().isoformat()}-{name}.json"
 
 
 def circumstances(name: str) -> dict[str, Any]:
-    """When, where, and with what a record was made."""
+    """The time, the machine and the versions of a record."""
     return {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -220,8 +214,8 @@ def circumstances(name: str) -> dict[str, Any]:
 def cpu_model() -> str:
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.exists() else []
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, platform.processor())
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor())
 
 
 def version(package: str) -> str | None:
@@ -232,7 +226,7 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str:
-    """The commit that is checked out, marked when a file of the library differs from it."""
+    """The current commit, with a mark if a file of the library differs from it."""
     head = _git("rev-parse", "HEAD")
     return (
         f"{head} and uncommitted changes"

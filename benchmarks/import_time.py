@@ -1,9 +1,7 @@
-"""What `import gradtx` costs after `import jax, jax.numpy`, by `python -X importtime` in fresh
-processes; Optax's import beside it.
+"""The time of `import gradtx` after `import jax, jax.numpy`, and of Optax's import.
 
-Both are read from bytecode, which the warmup writes.
-
-Where the bar is missed, the modules that took longest by themselves are listed.
+`python -X importtime` measures it in fresh processes. The warmup writes the bytecode of both. Where
+the bar is missed, the benchmark lists the slowest modules.
 """
 
 import functools
@@ -30,14 +28,14 @@ def imported(library: str) -> list[tuple[str, int, int]]:
     text = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stderr
-    found = [
+    modules = [
         (name, int(own), int(total), len(indent)) for own, total, indent, name in LINE.findall(text)
     ]
     end = next(
-        index for index, (name, *_, depth) in enumerate(found) if name == library and depth == 0
+        index for index, (name, *_, depth) in enumerate(modules) if name == library and depth == 0
     )
-    start = max(index for index, (*_, depth) in enumerate(found[:end]) if depth == 0) + 1
-    return [(name, own, total) for name, own, total, _ in found[start : end + 1]]
+    start = max(index for index, (*_, depth) in enumerate(modules[:end]) if depth == 0) + 1
+    return [(name, own, total) for name, own, total, _ in modules[start : end + 1]]
 
 
 def import_seconds(library: str) -> float:

@@ -1,14 +1,11 @@
-"""Optimizers of matrices: Muon on the CPU, for a TPU and for many, traced, and how evenly SOAP and
-Shampoo spread their refreshes.
+"""Matrix optimizers: Muon on the CPU, for one TPU and for many; SOAP's and Shampoo's refreshes.
 
-Sections, any of which may be asked for (`--sections cpu,trace`), in one record a day; rows of
-sections that are not run stay in it:
+`--sections cpu,trace` selects sections. A day has one record; rows of other sections stay in it:
 
 - `cpu`: a jitted, donated step of Muon in float32, 5 iterations, on the hidden matrices of GPT-2
   small (48) and of 4 blocks of width 384, against Optax's and, with `--torch PYTHON`, torch's,
   which iterates in bfloat16.
-- `tpu`: what XLA makes of it for one TPU v5e, 16 matrices of width 512: its estimate of cycles, and
-  flops.
+- `tpu`: the same for one TPU v5e, 16 matrices of width 512: XLA's estimate of cycles, and flops.
 - `sharded`: the same with rows over 4 devices: collectives, and flops of a device; then 64 matrices
   over 4, 16 and 256.
 - `trace`: tracing and lowering it, cold, on all of GPT-2 small.
@@ -57,16 +54,15 @@ from benchmarks.trees import TREES, Tree, array
 
 LEARNING_RATE, ITERATIONS, EVERY, STEPS = 1e-3, 5, 10, 20
 CPU_BARS = {"optax": 0.45, "torch": 1.0}
-"""Muon's step in units of the peer's, at most."""
+"""The upper limit of Muon's step, in units of the peer's."""
 CYCLES, FLOPS, ALL_TO_ALLS, TRACE, WORST, SOAP = 0.80, 24.0, 3.0, 0.25, 1.5, 1.0
-"""Of Optax's estimate; 10⁹ a device; of a group of one shape; of Optax's time; of the median step;
-of pytorch_optimizer's step.
-"""
+"""Upper limits, in units of: Optax's estimate; 10⁹ per device; one group of one shape; Optax's
+time; the median step; pytorch_optimizer's step."""
 
 
-def muon(library: str, **given: Any) -> Any:
-    made = gradtx.muon if library == "gradtx" else optax.contrib.muon
-    return made(LEARNING_RATE, ns_steps=ITERATIONS, **given)
+def muon(library: str, **options: Any) -> Any:
+    factory = gradtx.muon if library == "gradtx" else optax.contrib.muon
+    return factory(LEARNING_RATE, ns_steps=ITERATIONS, **options)
 
 
 REFRESHED: dict[str, Callable[[], Any]] = {
@@ -103,7 +99,7 @@ def drawn(tree: Tree, deviation: float) -> Tree:
 
 
 class Training:
-    """It goes on from step to step in the same buffers, and remembers the seconds of each step."""
+    """A training in the same buffers from step to step, with the seconds of each step."""
 
     def __init__(self, library: str, tx: Any, tree: Tree):
         self.params, self.grads = drawn(tree, 0.02), drawn(tree, 1e-3)
@@ -111,20 +107,20 @@ class Training:
         self.step = (
             jitted_step(LIBRARIES[library], tx).lower(self.params, self.state, self.grads).compile()
         )
-        self.taken: list[float] = []
+        self.times: list[float] = []
 
     def run(self) -> tuple[Any, Any]:
         self.params, self.state = self.step(self.params, self.state, self.grads)
         return self.params, self.state
 
     def timed(self) -> float:
-        self.taken.append(seconds(self.run))
-        return self.taken[-1]
+        self.times.append(seconds(self.run))
+        return self.times[-1]
 
 
 @contextmanager
 def torch_side(python: str, method: str, tree: Tree) -> Iterator[dict[str, Callable[[], float]]]:
-    """A step of torch's as one more side; none, and a line that says so, where the interpreter does
+    """Torch's step as one more side; without it a line explains, where the interpreter does
     not have it.
     """
     shapes = ("x".join(map(str, leaf.shape)) for leaf in jax.tree.leaves(tree))
@@ -133,12 +129,12 @@ def torch_side(python: str, method: str, tree: Tree) -> Iterator[dict[str, Calla
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdin is not None and worker.stdout is not None
-        said = worker.stdout.readline().strip()
-        if said in ("absent", ""):
+        reply = worker.stdout.readline().strip()
+        if reply in ("absent", ""):
             print(f"torch or pytorch_optimizer cannot be imported: their {method} is left out")
             yield {}
         else:
-            yield {said: functools.partial(ask, worker)}
+            yield {reply: functools.partial(ask, worker)}
         worker.stdin.close()
 
 
@@ -174,31 +170,31 @@ def compiled_for_one(library: str, tree: Tree) -> Any:
 def tpu_rows(options: Namespace) -> Iterator[Row]:
     from benchmarks.compilers import counts, loops
 
-    found = {
+    programs = {
         library: compiled_for_one(library, hidden(64, 1) if options.quick else hidden(512, 4))
         for library in LIBRARIES
     }
-    cycles = {library: counts("tpu", one).cycles / 1e6 for library, one in found.items()}
+    cycles = {library: counts("tpu", one).cycles / 1e6 for library, one in programs.items()}
     yield Row("one v5e: cycles", cycles, cycles["gradtx"] / cycles["optax"], CYCLES, "M")
     yield Row(
-        "one v5e: flops", (flops := gigaflops(found)), flops["gradtx"] / flops["optax"], unit="G"
+        "one v5e: flops", (flops := gigaflops(programs)), flops["gradtx"] / flops["optax"], unit="G"
     )
     yield Row(
         "one v5e: loops, which would be counted once",
-        {side: loops(one) for side, one in found.items()},
+        {side: loops(one) for side, one in programs.items()},
         bar=0,
         unit="",
     )
     yield Row(
         "one v5e: temporary",
-        {side: counts("tpu", one).temp_bytes / 2**20 for side, one in found.items()},
+        {side: counts("tpu", one).temp_bytes / 2**20 for side, one in programs.items()},
         unit="MiB",
     )
 
 
-def gigaflops(found: Mapping[str, Any]) -> dict[str, float]:
+def gigaflops(programs: Mapping[str, Any]) -> dict[str, float]:
     """By XLA's count of one device's program."""
-    return {side: one.cost_analysis()["flops"] / 1e9 for side, one in found.items()}
+    return {side: one.cost_analysis()["flops"] / 1e9 for side, one in programs.items()}
 
 
 def compiled_for_many(library: str, tree: Tree, topology: str) -> Any:
@@ -212,11 +208,11 @@ def compiled_for_many(library: str, tree: Tree, topology: str) -> Any:
     params = on_mesh(tree, mesh)
     tx = muon(library, **({"shard": owners(params, "x")} if library == "gradtx" else {}))
     state = on_mesh(jax.eval_shape(tx.init, tree), mesh)
-    kept = jax.tree.map(lambda leaf: leaf.sharding, (params, state))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, (params, state))
     step = jax.jit(
         functools.partial(update_and_apply, LIBRARIES[library], tx),
         donate_argnums=(0, 1),
-        out_shardings=kept,
+        out_shardings=shardings,
     )
     return step.trace(params, state, params).lower(lowering_platforms=("tpu",)).compile()
 
@@ -225,8 +221,8 @@ def sharded_rows(options: Namespace) -> Iterator[Row]:
     from benchmarks.compilers import collectives, counts, loops
 
     tree = hidden(64, 1) if options.quick else hidden(512, 4)
-    found = {library: compiled_for_many(library, tree, "v5e:2x2") for library in LIBRARIES}
-    sent = {library: collectives(one) for library, one in found.items()}
+    programs = {library: compiled_for_many(library, tree, "v5e:2x2") for library in LIBRARIES}
+    sent = {library: collectives(one) for library, one in programs.items()}
     groups = len({leaf.shape for leaf in jax.tree.leaves(tree)})
     yield Row(
         "rows over 4: all-gathers",
@@ -243,26 +239,28 @@ def sharded_rows(options: Namespace) -> Iterator[Row]:
         {side: sum(one.values()) for side, one in sent.items()},
         unit="",
     )
-    yield Row("rows over 4: flops of a device", gigaflops(found), bar=FLOPS, unit="G")
+    yield Row("rows over 4: flops of a device", gigaflops(programs), bar=FLOPS, unit="G")
     yield Row(
         "rows over 4: loops, which would be counted once",
-        {side: loops(one) for side, one in found.items()},
+        {side: loops(one) for side, one in programs.items()},
         bar=0,
         unit="",
     )
     yield Row(
         "rows over 4: temporary",
-        {side: counts("tpu", one).temp_bytes / 2**20 for side, one in found.items()},
+        {side: counts("tpu", one).temp_bytes / 2**20 for side, one in programs.items()},
         unit="MiB",
     )
+    yield from scaling_rows(options)
+
+
+def scaling_rows(options: Namespace) -> Iterator[Row]:
+    """The flops of a device, for one device and for many."""
     large = hidden(64, 1) if options.quick else hidden(512, 16)
     whole = gigaflops({"gradtx": compiled_for_one("gradtx", large)})["gradtx"]
     yield Row(f"{len(jax.tree.leaves(large))} matrices on one: flops", {"gradtx": whole}, unit="G")
-    for devices, topology in (
-        {4: "v5e:2x2"}.items()
-        if options.quick
-        else {4: "v5e:2x2", 16: "v5e:4x4", 256: "v5e:16x16"}.items()
-    ):
+    many = {} if options.quick else {16: "v5e:4x4", 256: "v5e:16x16"}
+    for devices, topology in {4: "v5e:2x2", **many}.items():
         one = gigaflops({"gradtx": compiled_for_many("gradtx", large, topology)})
         yield Row(
             f"{len(jax.tree.leaves(large))} matrices over {devices}: flops of a device",
@@ -307,9 +305,9 @@ class Steps:
         """The worst of 20 steps over their median: of each step's median over the runs, so that
         what the machine did does not count; and quartiles over the runs, in which it does."""
         runs = self.runs[warmup:]
-        usual = [statistics.median(taken) for taken in zip(*runs, strict=True)]
+        usual = [statistics.median(times) for times in zip(*runs, strict=True)]
         return max(usual) / statistics.median(usual), quartiles(
-            [max(taken) / statistics.median(taken) for taken in runs]
+            [max(times) / statistics.median(times) for times in runs]
         )
 
 
@@ -341,7 +339,7 @@ def refresh_rows(options: Namespace) -> Iterator[Row]:
                 {side: one[1] for side, one in worst.items()},
                 unit="",
             )
-            usual = statistics.median(mine.taken)
+            usual = statistics.median(mine.times)
             yield Row(f"{method}: first step, of the median step", {"gradtx": first}, first / usual)
 
 
@@ -367,12 +365,14 @@ def main() -> int:
             continue
         rows[name] = list(SECTIONS[name](options))
         print_table(name, rows[name])
-    whole = {name: found for name, found in rows.items() if name in COUNTED or options.runs >= RUNS}
+    whole = {
+        name: section for name, section in rows.items() if name in COUNTED or options.runs >= RUNS
+    }
     if options.dry or not whole:
         print(f"no record: --dry, --quick, or fewer than {RUNS} runs")
     else:
         print(f"record: {record(whole).relative_to(ROOT)}")
-    return int(any(row.verdict == "MISSED" for found in rows.values() for row in found))
+    return int(any(row.verdict == "MISSED" for section in rows.values() for row in section))
 
 
 def record(rows: Mapping[str, Sequence[Row]]) -> Path:
@@ -381,18 +381,18 @@ def record(rows: Mapping[str, Sequence[Row]]) -> Path:
     """
     path = record_path("matrices")
     before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    made = {
+    stamp = {
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
     }
     new = [
-        {"section": name, **row._asdict(), "verdict": row.verdict, **made}
-        for name, found in rows.items()
-        for row in found
+        {"section": name, **row._asdict(), "verdict": row.verdict, **stamp}
+        for name, section in rows.items()
+        for row in section
     ]
-    kept = [row for row in before if row["section"] not in rows]
+    others = [row for row in before if row["section"] not in rows]
     return write_table(
-        "matrices", sorted(kept + new, key=lambda row: list(SECTIONS).index(row["section"]))
+        "matrices", sorted(others + new, key=lambda row: list(SECTIONS).index(row["section"]))
     )
 
 

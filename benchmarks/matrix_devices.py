@@ -1,8 +1,8 @@
-"""Optimizers of matrices on 8 devices and on one: how far their numbers are apart.
+"""Matrix optimizers on 8 devices and on one: the largest difference of their numbers.
 
 Eight CPU devices, 16 matrices of 4 blocks of width 64, cut by rows; five steps, refreshes at every
 second one. The difference is the largest one of any entry, in units of the largest entry of its
-array. In float64 it is nothing but rounding; in float32 it is that, too: products are summed in
+array. In float64 it is rounding only. In float32 it is rounding, too: products are summed in
 another order, the polynomials of Muon multiply small singular values by up to 430, and their
 rounding with them, and SOAP, as Adam, divides what is nearly zero by its size. SOAP has the factor
 of the shorter side: that of the longer one has less rank than rows at the first gradients, its
@@ -24,10 +24,10 @@ from benchmarks.matrices import drawn, hidden
 
 DEVICES, STEPS, BAR = 8, 5, 1e-5
 METHODS: dict[str, Callable[..., Any]] = {
-    "muon": lambda **told: gradtx.muon(0.02, **told),
-    "normuon": lambda **told: gradtx.normuon(0.02, **told),
-    "soap": lambda **told: gradtx.soap(3e-3, refresh_every=2, one_sided=True, **told),
-    "shampoo": lambda **told: gradtx.shampoo(3e-3, refresh_every=2, **told),
+    "muon": lambda **options: gradtx.muon(0.02, **options),
+    "normuon": lambda **options: gradtx.normuon(0.02, **options),
+    "soap": lambda **options: gradtx.soap(3e-3, refresh_every=2, one_sided=True, **options),
+    "shampoo": lambda **options: gradtx.shampoo(3e-3, refresh_every=2, **options),
 }
 
 
@@ -52,7 +52,7 @@ def trained(tx: Any, params: Any, grads: Any) -> tuple[Any, Any]:
     return params, updates
 
 
-def apart(ours: Any, one: Any) -> float:
+def deviation(ours: Any, one: Any) -> float:
     pairs = zip(
         map(np.asarray, jax.tree.leaves(ours)), map(np.asarray, jax.tree.leaves(one)), strict=True
     )
@@ -71,7 +71,9 @@ def rows_of(dtype: str) -> Iterator[Row]:
         many = trained(build(shard=gradtx.sharding.owners(sharded, "x")), sharded, pushed)
         one = trained(build(), params, grads)
         for what, ours, alone in zip(("parameters", "updates"), many, one, strict=True):
-            yield Row(f"{name}, {dtype}: {what}", {"gradtx": apart(ours, alone)}, bar=BAR, unit="")
+            yield Row(
+                f"{name}, {dtype}: {what}", {"gradtx": deviation(ours, alone)}, bar=BAR, unit=""
+            )
 
 
 def main() -> int:

@@ -1,6 +1,4 @@
-"""The picture of a record of `matrix_quality`: the way to a fixed loss at each method's best rate,
-by steps and by seconds.
-"""
+"""Draw a record of `matrix_quality`: the held-out loss of each method by steps and by seconds."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -63,10 +61,10 @@ def _draw_curves(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw_bars(axes: Any, rows: Sequence[Mapping[str, Any]], unit: str) -> None:
-    """The median as a bar, the seeds as ticks; the best on top, and those that do not arrive below."""
-    found = [(row, _seeds(row, unit)) for row in rows]
-    found.sort(key=lambda pair: np.median(pair[1]))
-    for place, (row, seeds) in enumerate(found):
+    """Draw medians as bars and seeds as ticks, the best on top, missed targets below."""
+    bars = [(row, _seeds(row, unit)) for row in rows]
+    bars.sort(key=lambda pair: np.median(pair[1]))
+    for place, (row, seeds) in enumerate(bars):
         median = np.median(seeds)
         if not np.isfinite(median):
             axes.annotate(" not reached", (0, place), va="center", fontsize=10, color=style.INK)
@@ -81,7 +79,7 @@ def _draw_bars(axes: Any, rows: Sequence[Mapping[str, Any]], unit: str) -> None:
         )
         at = max(seeds[np.isfinite(seeds)])
         axes.annotate(f" {median:.3g}", (at, place), va="center", fontsize=10, color=style.INK)
-    names = [NAMES[row["method"]][0] for row, _ in found]
+    names = [NAMES[row["method"]][0] for row, _ in bars]
     axes.set(
         yticks=range(len(names)),
         yticklabels=names,

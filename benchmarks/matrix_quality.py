@@ -1,23 +1,22 @@
-"""Optimizers of matrices against AdamW: how many steps, and how many seconds, to a fixed loss, all
-tuned equally.
+"""Matrix optimizers against AdamW: steps and seconds to a fixed loss, all tuned equally.
 
-Two tasks on real data, made small for two CPU cores: clothes of 14 × 14 pixels (Fashion-MNIST, a
+Two tasks on real data, small enough for two CPU cores: clothes of 14 × 14 pixels (Fashion-MNIST, a
 network of 196, 128, 128 and 10), and the next character of Shakespeare (a transformer of two blocks
 of width 64). Every method gets five learning rates around its usual one, and three seeds; a seed
 gives the first parameters and all batches, the same for every method. Rates rise over the first 10
 steps, then stay. There is no weight decay. Where a method leaves embeddings, heads, norms and
 biases to AdamW, their rate is 3e-3 in every row.
 
-Every 10 steps the loss on held-out data is taken; a training ends when it reaches the target, and
-where it crossed is interpolated. The rate of a method is the one with the fewest steps, by the
-median over seeds; one at an end of its grid is marked, since a wider grid could be better. Seconds
-are those of whole training steps on this CPU, all methods in turn within one process at the end
-(`harness`); seconds to the target are their median times the steps, so neither compiling nor the
-held-out loss is in them.
+Every 10 steps a training measures the loss on held-out data. It ends at the target, whose step is
+interpolated. The rate of a method is the one with the fewest steps, by the median over seeds; one
+at an end of its grid is marked, since a wider grid could be better. Seconds are those of whole
+training steps on this CPU, all methods in turn within one process at the end (`harness`); seconds
+to the target are their median times the steps, so neither compiling nor the held-out loss is in
+them.
 
-What is done stays in benchmarks/data/matrix_quality, by task and method, and is not done again in
-the same setting: `--task text --method soap` makes one piece, and a call without them the rest, the
-table, the record, and the picture."""
+Finished pieces stay in benchmarks/data/matrix_quality, by task and method, for the same settings:
+`--task text --method soap` computes one piece, and a call without options the rest, the table, the
+record, and the picture."""
 
 import json
 import math
@@ -45,75 +44,10 @@ from benchmarks.harness import (
     seconds,
     write_table,
 )
+from benchmarks.matrix_tasks import METHODS, RACES, Race
 
-EVERY, WARMUP, SEEDS, ADAM_RATE = 10, 10, 3, 3e-3
-SIZES, SIDE, HELD_OUT, WIDTH, WINDOWS = (196, 128, 128, 10), 14, 4096, 64, 32
+EVERY, WARMUP, SEEDS = 10, 10, 3
 PARTS = Path(ROOT, "benchmarks", "data", "matrix_quality")
-
-
-class Method(NamedTuple):
-    """How an optimizer is made of a learning rate, and its grid."""
-
-    title: str
-    build: Callable[[Any], Any]
-    rates: tuple[float, ...]
-
-
-ADAM_LIKE = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-MUON_LIKE = (3e-3, 8e-3, 2e-2, 5e-2, 1.2e-1)
-METHODS = {
-    "adamw": Method("AdamW", lambda rate: gradtx.adamw(rate, weight_decay=0.0), ADAM_LIKE),
-    "muon": Method("Muon", lambda rate: gradtx.muon(rate, adam_learning_rate=ADAM_RATE), MUON_LIKE),
-    "normuon": Method(
-        "NorMuon",
-        lambda rate: gradtx.normuon(rate, weight_decay=0.0, adam_learning_rate=ADAM_RATE),
-        MUON_LIKE,
-    ),
-    "soap": Method("SOAP", lambda rate: gradtx.soap(rate, weight_decay=0.0), ADAM_LIKE),
-    "soap_muon": Method(
-        "SOAP-Muon", lambda rate: gradtx.soap(rate, weight_decay=0.0, orthogonal=True), MUON_LIKE
-    ),
-    "shampoo": Method("Shampoo", lambda rate: gradtx.shampoo(rate, weight_decay=0.0), ADAM_LIKE),
-    "psgd": Method("PSGD", lambda rate: gradtx.psgd_kron(rate, weight_decay=0.0), ADAM_LIKE),
-}
-
-
-class Race(NamedTuple):
-    """A task, and the loss to be reached."""
-
-    task: tasks.Task
-    target: float
-
-
-def fashion(folder: Path) -> Race:
-    """Images at half their width and height; the last layer is called a head, by which methods for
-    hidden matrices know it.
-    """
-    whole = tasks.fashion(folder)
-
-    def init(rng: np.random.Generator) -> Any:
-        *hidden, head = tasks.network.init(rng, SIZES)["layers"]
-        return {"hidden": hidden, "head": head}
-
-    def loss(params: Any, images: Any) -> jax.Array:
-        return whole.loss({"layers": [*params["hidden"], params["head"]]}, images)
-
-    train, valid = halved(whole.train), halved(tasks.network.take(whole.valid, slice(HELD_OUT)))
-    return Race(whole._replace(steps=600, init=init, loss=loss, train=train, valid=valid), 0.42)
-
-
-def halved(images: Any) -> Any:
-    """The means of squares of four pixels."""
-    x = np.asarray(images.x).reshape(-1, SIDE, 2, SIDE, 2).mean(axis=(2, 4), dtype=np.float32)
-    return images._replace(x=jax.numpy.asarray(x.reshape(-1, SIDE * SIDE).round(), jax.numpy.uint8))
-
-
-def text(archive: Path) -> Race:
-    whole = tasks.text(archive, WIDTH)
-    return Race(whole._replace(steps=400, valid=whole.valid[:WINDOWS]), 2.25)
-
-
-RACES: dict[str, Callable[[Path], Race]] = {"fashion": fashion, "text": text}
 
 
 class Outcome(NamedTuple):
@@ -156,9 +90,9 @@ class Program:
         self.held_out = jax.jit(task.loss)
 
     def _steps(self, tx: Any, params: Any, state: Any, order: jax.Array, data: Any) -> Any:
-        def step(carry: Any, chosen: jax.Array) -> Any:
+        def step(carry: Any, indices: jax.Array) -> Any:
             params, state = carry
-            grads = jax.grad(self.task.loss)(params, self.task.take(data, chosen))
+            grads = jax.grad(self.task.loss)(params, self.task.take(data, indices))
             updates, state = tx.update(grads, state, params)
             return (gradtx.apply_updates(params, updates), state), None
 
@@ -174,19 +108,20 @@ class Program:
         over.
         """
         params, state, order = self.start(tx, seed)
-        found = [float(self.held_out(params, self.task.valid))]
-        if found[0] <= target:
+        losses = [float(self.held_out(params, self.task.valid))]
+        if losses[0] <= target:
             raise ValueError(
-                f"{self.task.name}: the first parameters have a loss of {found[0]:.3f}, and the target is {target}"
+                f"{self.task.name}: the first parameters have a loss of {losses[0]:.3f}, "
+                f"and the target is {target}"
             )
         for first in range(0, len(order), EVERY):
             params, state = self.steps(
                 tx, params, state, order[first : first + EVERY], self.task.train
             )
-            found.append(float(self.held_out(params, self.task.valid)))
-            if not target < found[-1] < math.inf:
+            losses.append(float(self.held_out(params, self.task.valid)))
+            if not target < losses[-1] < math.inf:
                 break
-        return found
+        return losses
 
 
 def steps_to(target: float, curve: Sequence[float]) -> float | None:
@@ -210,13 +145,14 @@ def race(one: Race, method: str, rates: Sequence[float], seeds: int) -> Outcome:
         curves.append(
             [program.curve(optimizer(method, rate), seed, one.target) for seed in range(seeds)]
         )
-        shown = ", ".join(
+        cell = ", ".join(
             "-" if (at := steps_to(one.target, curve)) is None else f"{at:.0f}"
             for curve in curves[-1]
         )
         last = statistics.median(curve[-1] for curve in curves[-1])
         print(
-            f"{one.task.name:8} {method:10} {rate:7.1e}  {shown}  (loss {last:.3f}, {time.perf_counter() - began:.1f} s)",
+            f"{one.task.name:8} {method:10} {rate:7.1e}  {cell}  "
+            f"(loss {last:.3f}, {time.perf_counter() - began:.1f} s)",
             flush=True,
         )
     by_rate = [[steps_to(one.target, curve) for curve in seeds] for seeds in curves]
@@ -240,7 +176,7 @@ def race(one: Race, method: str, rates: Sequence[float], seeds: int) -> Outcome:
     )
 
 
-def kept(one: Race, method: str, options: Namespace) -> Outcome:
+def outcome(one: Race, method: str, options: Namespace) -> Outcome:
     """A piece, done now or before in this setting."""
     rates, seeds = (
         (METHODS[method].rates[1:4:2], 1) if options.quick else (METHODS[method].rates, SEEDS)
@@ -256,9 +192,9 @@ def kept(one: Race, method: str, options: Namespace) -> Outcome:
     path = Path(options.parts, f"{one.task.name}-{method}.json")
     if (
         path.exists()
-        and (found := json.loads(path.read_text(encoding="utf-8")))["setting"] == setting
+        and (stored := json.loads(path.read_text(encoding="utf-8")))["setting"] == setting
     ):
-        return Outcome(**found["outcome"])
+        return Outcome(**stored["outcome"])
     outcome = race(one, method, rates, seeds)._replace(commit=commit())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
@@ -297,12 +233,9 @@ def line(one: Mapping[str, Any], adam: Mapping[str, Any]) -> str:
     """A row of the table, beside AdamW's."""
     arrived = [step for step in one["steps"] if step is not None]
     steps, usual = middle_steps(one["steps"]), middle_steps(adam["steps"])
-    spread = (
-        f"{min(arrived):.0f}-{max(arrived):.0f}{'' if len(arrived) == len(one['steps']) else ', not all'}"
-        if arrived
-        else ""
-    )
-    shown = f"{steps:5.0f} ({spread})" if steps < math.inf else "not reached"
+    partial = "" if len(arrived) == len(one["steps"]) else ", not all"
+    spread = f"{min(arrived):.0f}-{max(arrived):.0f}{partial}" if arrived else ""
+    cell = f"{steps:5.0f} ({spread})" if steps < math.inf else "not reached"
     ratio = f"{steps / usual:5.2f}" if max(steps, usual) < math.inf else "     "
     clock = f"{1e3 * middle(one['seconds_per_step']):7.2f} ms" if one["seconds_per_step"] else ""
     whole = f"{one['seconds']:6.2f} s" if one["seconds"] is not None else ""
@@ -310,12 +243,14 @@ def line(one: Mapping[str, Any], adam: Mapping[str, Any]) -> str:
         f"{one['seconds'] / adam['seconds']:5.2f}" if one["seconds"] and adam["seconds"] else ""
     )
     rate = f"{one['rate']:7.1e}{'*' if one['at_end'] else ' '}"
-    return f"{one['task']:8} {METHODS[one['method']].title:10} {rate} {shown:18} {ratio}  {clock:10}  {whole:8}  {against}"
+    title = METHODS[one["method"]].title
+    return f"{one['task']:8} {title:10} {rate} {cell:18} {ratio}  {clock:10}  {whole:8}  {against}"
 
 
-def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def report(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The table, and who wins where."""
-    yield f"{'task':8} {'method':10} {'rate':8} {'steps (seeds)':18} {'/AdamW':6} {'a step':10} {'to loss':8} {'/AdamW':6}"
+    steps = f"{'rate':8} {'steps (seeds)':18} {'/AdamW':6}"
+    yield f"{'task':8} {'method':10} {steps} {'a step':10} {'to loss':8} {'/AdamW':6}"
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         adam = next((row for row in of_task if row["method"] == "adamw"), of_task[0])
@@ -339,7 +274,11 @@ def verdicts(
                 if figure(adam) < math.inf and best is not adam
                 else ""
             )
-            yield f"{task}, loss {adam['target']:g}: {what} {METHODS[best['method']].title}, {figure(best):.3g}{unit}{against}"
+            title = METHODS[best["method"]].title
+            yield (
+                f"{task}, loss {adam['target']:g}: {what} {title}, "
+                f"{figure(best):.3g}{unit}{against}"
+            )
 
 
 def _steps(row: Mapping[str, Any]) -> float:
@@ -365,33 +304,21 @@ def main() -> int:
     if options.draw:
         return finish(json.loads(Path(options.draw).read_text(encoding="utf-8"))["rows"])
     if options.quick:
-        options.runs, options.dry, options.parts = (
-            min(options.runs, 2),
-            True,
-            Path(options.parts, "quick"),
-        )
+        options.runs, options.dry = min(options.runs, 2), True
+        options.parts = Path(options.parts, "quick")
     folders, rows = {"fashion": options.fashion, "text": options.text}, []
     for name in [name for name in RACES if options.task in ("", name)]:
         one = RACES[name](Path(folders[name]))
         if options.quick:
             one = Race(one.task._replace(steps=2 * EVERY), 1.4 * one.target)
-        outcomes = [
-            kept(one, method, options) for method in METHODS if options.method in ("", method)
-        ]
-        rows += [
-            outcome._asdict()
-            for outcome in (
-                timed(one, outcomes, options.runs) if options.times == "yes" else outcomes
-            )
-        ]
-    if (
-        options.dry
-        or options.task
-        or options.method
-        or options.times != "yes"
-        or options.runs < RUNS
-    ):
-        print("\n".join(told(rows)))
+        methods = [method for method in METHODS if options.method in ("", method)]
+        outcomes = [outcome(one, method, options) for method in methods]
+        if options.times == "yes":
+            outcomes = timed(one, outcomes, options.runs)
+        rows += [result._asdict() for result in outcomes]
+    in_part = options.task or options.method or options.times != "yes"
+    if options.dry or in_part or options.runs < RUNS:
+        print("\n".join(report(rows)))
         return 0
     print(f"record: {write_table('matrix_quality', rows).relative_to(ROOT)}")
     return finish(rows)
@@ -400,7 +327,7 @@ def main() -> int:
 def finish(rows: Sequence[Mapping[str, Any]]) -> int:
     from benchmarks.matrix_picture import PICTURE, draw_races
 
-    print("\n".join(told(rows)))
+    print("\n".join(report(rows)))
     draw_races(rows)
     print(f"picture: {PICTURE.relative_to(ROOT)}")
     return 0

@@ -1,9 +1,9 @@
-"""Torch's side of `matrices`, in a process of its own: a line on stdin is a step, its seconds a
-line on stdout.
+"""Torch's side of `matrices`, in its own process: each line on stdin starts a step.
 
-Run as a file, by any Python that has torch (and pytorch_optimizer, for all but Muon):
-`matrix_torch_worker.py METHOD 768x2304 ...`. It imports neither jax nor gradtx. Refreshes are due
-every 10 steps; Muon has torch's own 5 iterations, which it makes in bfloat16."""
+It writes the seconds of the step to stdout. Run as a file, by any Python that has torch (and
+pytorch_optimizer, for all but Muon): `matrix_torch_worker.py METHOD 768x2304 ...`. It imports
+neither jax nor gradtx. Refreshes are due every 10 steps; Muon has torch's own 5 iterations, in
+bfloat16."""
 
 import importlib.metadata
 import sys

@@ -1,5 +1,6 @@
-"""State bytes per parameter, and what a compiled, donated CPU step needs beside its arguments.
-Counts, exact.
+"""State bytes per parameter, and temporary and output bytes of a compiled, donated CPU step.
+
+The counts are exact.
 """
 
 import sys
@@ -26,8 +27,8 @@ def step_bytes(library: str, optimizer: str, tree: Tree) -> tuple[int, int]:
         .lower()
         .compile()
     )
-    found = compiled.memory_analysis()
-    return found.temp_size_in_bytes, found.output_size_in_bytes - found.alias_size_in_bytes
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes, memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
 def rows() -> Iterator[Row]:

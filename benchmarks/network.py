@@ -1,6 +1,4 @@
-"""A small transformer, for benchmarks of whole training steps: a loss of parameters and tokens, and
-arrays for both.
-"""
+"""A small transformer for benchmarks of whole training steps: its loss, parameters and tokens."""
 
 from typing import Any
 
@@ -41,8 +39,8 @@ def loss(params: Any, tokens: jax.Array) -> jax.Array:
     for number in range(BLOCKS):
         x = _block(params[f"block_{number}"], x)
     logits = x @ params["embed"].T
-    chosen = jnp.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]
-    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - chosen)
+    targets = jnp.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - targets)
 
 
 def _block(p: Any, x: jax.Array) -> jax.Array:

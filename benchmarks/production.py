@@ -1,7 +1,7 @@
-"""Steps of what holds a training together, jitted and donated, on GPT-2 small and the CPU.
+"""Training steps with accumulation and with a guard, jitted and donated, on GPT-2 small.
 
-A micro-step of `accumulate` that is not due against Optax's `MultiSteps`, AdamW inside: time, and
-temporary bytes. `guard` around AdamW, and around clip + AdamW, no step of which is bad, against the
+An accumulation step without an update against Optax's `MultiSteps`, AdamW inside: time, and
+temporary bytes. `guard` around AdamW, and around clip + AdamW, without bad steps, against the
 same without it."""
 
 import functools
@@ -18,7 +18,7 @@ from benchmarks.steps import OPTIMIZERS, jitted_step
 from benchmarks.trees import TREES, filled
 
 NEVER = 2**30
-"""Micro-steps to an update, of which no run makes as many."""
+"""Micro-steps per update, more than a run has."""
 
 
 class Case(NamedTuple):
@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
 
 class Training:
-    """A training that goes on from step to step in the same buffers."""
+    """A training in the same buffers from step to step."""
 
     def __init__(self, library: Any, tx: Any, tree: Any):
         self.tree, self.tx, self.step = tree, tx, jitted_step(library, tx)
@@ -93,20 +93,20 @@ CASES = [
 
 def rows(case: Case, runs: int) -> Iterator[Row]:
     tree = TREES["gpt2_small"]()
-    made = {name: make(tree) for name, make in case.sides.items()}
-    (peer,) = made.keys() - {"gradtx"}
+    sides = {name: make(tree) for name, make in case.sides.items()}
+    (peer,) = sides.keys() - {"gradtx"}
     if case.temporary is not None:
-        found = {name: one.temporary() for name, one in made.items()}
+        temporary = {name: one.temporary() for name, one in sides.items()}
         yield Row(
             f"{case.name}: temporary",
-            found,
-            found["gradtx"] / found[peer],
+            temporary,
+            temporary["gradtx"] / temporary[peer],
             case.temporary,
             unit="B",
         )
     yield compared(
         case.name,
-        interleave({name: one.start().timed for name, one in made.items()}, runs),
+        interleave({name: one.start().timed for name, one in sides.items()}, runs),
         peer,
         case.time,
     )
@@ -114,8 +114,8 @@ def rows(case: Case, runs: int) -> Iterator[Row]:
 
 def main() -> int:
     options = arguments(__doc__)
-    found = [row for case in CASES for row in rows(case, options.runs)]
-    return finish("production", found, options)
+    results = [row for case in CASES for row in rows(case, options.runs)]
+    return finish("production", results, options)
 
 
 if __name__ == "__main__":

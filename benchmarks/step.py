@@ -1,10 +1,9 @@
-"""A jitted step, parameters and state donated: AdamW, and AdamW behind a clip of the global norm.
+"""A jitted step with donated parameters and state: AdamW, with and without `clip_by_global_norm`.
 
 One leaf of 64 Mi float32, GPT-2 small, and 500 leaves of 16x16.
 
-Both sides carry their own buffers from step to step. Torch's fused AdamW on the one leaf runs
-beside them for orientation, in a process of
-its own: `--torch PYTHON` names an interpreter that has torch, if this one has not.
+Both sides carry their own buffers from step to step. Torch's fused AdamW on the one leaf runs for
+orientation, in its own process: `--torch PYTHON` names an interpreter that has torch.
 """
 
 import itertools
@@ -26,7 +25,7 @@ STEPS = {"one_leaf": 1, "gpt2_small": 1, "500_leaves": 20}
 
 
 class Side:
-    """A training that goes on from step to step in the same buffers."""
+    """A training in the same buffers from step to step."""
 
     def __init__(self, library_name: str, tree: Tree, optimizer: str, steps: int):
         library = LIBRARIES[library_name]
@@ -46,7 +45,7 @@ class Side:
 
 @contextmanager
 def torch_side(python: str, tree: Tree | None = None) -> Iterator[dict[str, Callable[[], float]]]:
-    """Torch as a third side; none, and a line that says so, where the interpreter has no torch."""
+    """Torch as a third side; a line instead of it where the interpreter has no torch."""
     command = [
         python,
         str(Path(__file__).with_name("torch_worker.py")),
@@ -56,12 +55,12 @@ def torch_side(python: str, tree: Tree | None = None) -> Iterator[dict[str, Call
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdin is not None and worker.stdout is not None
-        said = worker.stdout.readline().strip()
-        if said in ("absent", ""):
+        reply = worker.stdout.readline().strip()
+        if reply in ("absent", ""):
             print("torch cannot be imported: its fused AdamW is left out")
             yield {}
         else:
-            yield {f"torch {said}": lambda: ask(worker)}
+            yield {f"torch {reply}": lambda: ask(worker)}
         worker.stdin.close()
 
 
@@ -92,11 +91,11 @@ def rows(
 def main() -> int:
     options = arguments(__doc__, torch=sys.executable)
     with torch_side(options.torch) as others:
-        found = list(rows("one_leaf", "adamw", options.runs, others))
+        results = list(rows("one_leaf", "adamw", options.runs, others))
     for tree_name, optimizer in itertools.product(STEPS, OPTIMIZERS):
         if (tree_name, optimizer) != ("one_leaf", "adamw"):
-            found += rows(tree_name, optimizer, options.runs, {})
-    return finish("step", found, options)
+            results += rows(tree_name, optimizer, options.runs, {})
+    return finish("step", results, options)
 
 
 if __name__ == "__main__":

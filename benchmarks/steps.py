@@ -1,6 +1,4 @@
-"""The training step that is measured, `step(params, state, grads)`, the same text for both
-libraries.
-"""
+"""The measured step, `step(params, state, grads)`, with the same text for both libraries."""
 
 import functools
 from collections.abc import Callable

@@ -1,10 +1,9 @@
-"""State in fewer bits, AdamW: bytes, the time of a CPU step, and what the XLA compilers for TPU v5e
-and H100 make of it.
+"""AdamW with its state in fewer bits: bytes, the time of a CPU step, counts for TPU v5e and H100.
 
 Times: jitted, donated steps of one leaf of 64 Mi float32 and of GPT-2 small against Optax's AdamW
 in float32, and against torch's fused AdamW in a process of its own where `--torch PYTHON` names an
 interpreter that has it. gradtx's step is `update_params`. Compilers: where they are installed (see
-benchmarks/README.md), else those rows are left out, and a line says so."""
+benchmarks/README.md); otherwise a line replaces those rows."""
 
 import functools
 import importlib.util
@@ -34,14 +33,14 @@ CYCLES, TEMPORARY, TEMPORARY_CPU = 0.75, 2.0, 10.0
 """Of float32's estimate on a TPU; temporary bytes in per cent of the parameters'."""
 
 
-def adamw(codec: str | None, **given: Any) -> Any:
+def adamw(codec: str | None, **options: Any) -> Any:
     """AdamW, its state in float32 or in a codec."""
     tx = gradtx.adamw(LEARNING_RATE)
-    return tx if codec is None else gradtx.stored(tx, **{**CODECS[codec], **given})
+    return tx if codec is None else gradtx.stored(tx, **{**CODECS[codec], **options})
 
 
 def step_of(tx: Any) -> Any:
-    """One donated step, the new parameters out of the kernels of the update."""
+    """One donated step; the kernels of the update write the new parameters."""
     return jax.jit(functools.partial(_step, tx), donate_argnums=(0, 1))
 
 
@@ -77,7 +76,7 @@ def byte_rows() -> Iterator[Row]:
 
 
 class Stored(Side):
-    """A training with state in a codec, which goes on from step to step in the same buffers."""
+    """A training with state in a codec, in the same buffers from step to step."""
 
     def __init__(self, tree: Tree, codec: str):
         tx = adamw(codec)
@@ -131,15 +130,15 @@ def compiler_rows() -> Iterator[Row]:
     tree = TREES["gpt2_small"]()
     total, leaves = 4 * parameter_count(tree), len(jax.tree.leaves(tree))
     for platform, chip in CHIPS.items():
-        found = {}
+        programs = {}
         for codec in (None, *CODECS):
             tx = adamw(codec) if codec in (None, "bf16", "packed16") else adamw(codec, fused=True)
-            found[codec] = counts(
+            programs[codec] = counts(
                 platform,
                 compile_for(platform, step_of(tx), tree, jax.eval_shape(tx.init, tree), tree),
             )
         for codec in CODECS:
-            one, plain = found[codec], found[None]
+            one, plain = programs[codec], programs[None]
             name = f"{chip}, gpt2_small: {codec}"
             if platform == "tpu" and codec in ("bf16", "packed16"):
                 cycles = {"gradtx": one.cycles / 1e6, "float32": plain.cycles / 1e6}
@@ -175,9 +174,7 @@ def main() -> int:
     if options.compilers == "yes" and has_compilers():
         rows += compiler_rows()
     else:
-        print(
-            "the compilers for TPU and GPU are not there, or not asked for: their rows are left out"
-        )
+        print("the compilers for TPU and GPU are missing or not selected: no rows for them")
     return finish("storage", rows, options)
 
 

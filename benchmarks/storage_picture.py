@@ -1,6 +1,4 @@
-"""The picture of a record of `storage_quality`: how far the loss at the end is from that of
-float32, for every way of keeping.
-"""
+"""Draw a record of `storage_quality`: the final loss of every codec minus that of float32."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,10 @@ REACH = 4.0
 """How far to the right a panel goes, in half widths of float32's seeds; what is beyond is told in
 figures.
 """
-BELOW = "validation loss at the end minus that of float32, nats × 10⁻³;  grey: from the best to the worst seed of float32"
+BELOW = (
+    "final validation loss minus that of float32, nats × 10⁻³;  "
+    "grey: from the best to the worst seed of float32"
+)
 TITLES = {"fashion": "Fashion-MNIST", "text": "Shakespeare", "adamw": "AdamW", "lion": "Lion"}
 COLORS = {"within": style.BLUE, "better": style.GREEN, "worse": style.ORANGE}
 

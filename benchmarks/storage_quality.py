@@ -1,17 +1,16 @@
-"""What is lost when the state of an optimizer, or the parameters, are kept in few bits: the loss at
-the end, against float32.
+"""The final loss with optimizer state or parameters in few bits, against float32.
 
-Not a time but a quality. Two tasks on real data (`quality_tasks`), AdamW and Lion, eight seeds of
-the images and three of the text; a seed gives the first parameters and all batches, the same in
-every row. The learning rate, a warmup of a tenth and half a cosine to zero, was chosen for float32
-from RATES (`--tune`) and is the same in every row; all other arguments are at their defaults.
-Reported is the validation loss at the end, in nats. A row is "within" if the mean of its seeds lies
-between the best and the worst seed of float32, "better" below, "worse" above. The mean difference
-to float32, seed by seed, with its standard error, is finer; how much of it is chance shows the row
-"float32, nudged": the same training from parameters larger by a millionth.
+The benchmark measures quality, not time. Two tasks on real data (`quality_tasks`), AdamW and Lion,
+eight seeds of the images and three of the text; a seed gives the first parameters and all batches,
+the same in every row. The learning rate, a warmup of a tenth and half a cosine to zero, was tuned
+for float32 from RATES (`--tune`) and is the same in every row; all other arguments are at their
+defaults. The table shows the final validation loss, in nats. A row is "within" if the mean of its
+seeds lies between the best and the worst seed of float32, "better" below, "worse" above. The mean
+difference to float32, seed by seed, with its standard error, is finer; how much of it is chance
+shows the row "float32, nudged": the same training from parameters larger by a millionth.
 
-Bfloat16 parameters are multiplied in float32, so that nothing differs but how they are kept; their
-gradients are rounded to bfloat16."""
+Bfloat16 parameters are multiplied in float32, so that only their storage differs; their gradients
+are rounded to bfloat16."""
 
 import functools
 import json
@@ -67,9 +66,9 @@ def state(
     return lambda tx: gradtx.stored(tx, codec, rounding=rounding, min_size=MIN_SIZE, where=where)
 
 
-def master(kept: str) -> Callable[[Any], Any]:
+def master(format: str) -> Callable[[Any], Any]:
     """Parameters in bfloat16, and what they lack for 24 or 32 bits in the state."""
-    return lambda tx: gradtx.master_weights(tx, kept=kept)
+    return lambda tx: gradtx.master_weights(tx, format)
 
 
 CONFIGS = (
@@ -154,9 +153,9 @@ def run(
 ) -> tuple[jax.Array, jax.Array]:
     """The training loss of every step, and the validation loss at the end."""
 
-    def step(carry: Any, chosen: jax.Array) -> Any:
+    def step(carry: Any, indices: jax.Array) -> Any:
         params, state = carry
-        value, grads = jax.value_and_grad(task.loss)(params, task.take(data, chosen))
+        value, grads = jax.value_and_grad(task.loss)(params, task.take(data, indices))
         updates, state = tx.update(grads, state, params)
         drawn = {"rounding": rounding, "step": state.count} if rounding == "stochastic" else {}
         return (gradtx.apply_updates(params, updates, **drawn), state), value
@@ -189,11 +188,11 @@ def measure(
     for config in CONFIGS:
         if task.name in config.tasks and (only in config.name or config is CONFIGS[0]):
             rate = CHOSEN[task.name, name]
-            made = known.get((task.name, name, config.name, rate, task.steps)) or train(
+            outcome = known.get((task.name, name, config.name, rate, task.steps)) or train(
                 task, name, rate, config
             )
-            exact = exact or made
-            yield judged(made, exact)
+            exact = exact or outcome
+            yield judged(outcome, exact)
 
 
 def read(record: str) -> list[dict[str, Any]]:
@@ -202,7 +201,10 @@ def read(record: str) -> list[dict[str, Any]]:
 
 def line(one: Outcome) -> str:
     spread = f"{min(one.valid):.4f}-{max(one.valid):.4f}"
-    row = f"{one.task:8} {one.optimizer:6} {one.kept:34} {one.bytes_per_param:6.2f} B  {one.mean:.4f} ({spread})"
+    row = (
+        f"{one.task:8} {one.optimizer:6} {one.kept:34} {one.bytes_per_param:6.2f} B  "
+        f"{one.mean:.4f} ({spread})"
+    )
     row += f"  train {np.mean(one.train):.4f}"
     return (
         row
@@ -233,15 +235,15 @@ def main() -> int:
     if options.draw:
         return draw(read(options.draw))
     folders = {"fashion": options.fashion, "text": options.text}
-    chosen = [TASKS[name](Path(folders[name])) for name in TASKS if options.task in name]
+    selected = [TASKS[name](Path(folders[name])) for name in TASKS if options.task in name]
     if options.tune:
-        for task in chosen:
+        for task in selected:
             tune(task)
         return 0
     known = {(one := Outcome(**row))[:5]: one for row in read(options.keep)}
     outcomes = []
     for task, name in [
-        (task, name) for task in chosen for name in OPTIMIZERS if options.optimizer in name
+        (task, name) for task in selected for name in OPTIMIZERS if options.optimizer in name
     ]:
         for outcome in measure(task, name, options.only, known):
             outcomes.append(outcome._asdict())

@@ -1,7 +1,7 @@
-"""Torch's fused AdamW on leaves of the sizes given, in a process of its own: a line on stdin is a
-step, its seconds a line on stdout.
+"""Torch's fused AdamW on leaves of given sizes, in its own process: a line on stdin is a step.
 
-Run by benchmarks.step as a file, by any Python that has torch; it imports neither jax nor gradtx.
+It writes the seconds of the step to stdout. Run by benchmarks.step as a file, by any Python that
+has torch; it imports neither jax nor gradtx.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Trace and lower a jitted AdamW step, cold: what a user waits for before XLA begins to compile.
+"""Trace and lower a jitted AdamW step, cold: the wait of a user before XLA begins to compile.
 
-Before every run of either side all of jax's caches, and every `functools` cache in gradtx's and
-Optax's modules, are emptied, and the optimizer is made anew. A check at the start proves that a
-rule of gradtx is then traced again."""
+Before every run of either side the benchmark empties all of jax's caches, and every `functools`
+cache in gradtx's and Optax's modules, and builds a new optimizer. A check at the start proves that
+the second cold run traces a rule of gradtx again."""
 
 import sys
 import time
@@ -49,22 +49,19 @@ def counted(
 
 
 def check_cold() -> None:
-    """Raise unless a kernel of gradtx is traced once, not again, and again when caches are
-    forgotten.
-    """
+    """Raise an error unless a kernel is traced once, and again only with empty caches."""
     traces: list[None] = []
-    tx = gradtx.leafwise(
-        None, counted, options={"count": lambda: traces.append(None)}, name="counted"
-    )
-    grads, found = {"a": jnp.zeros(3)}, []
+    tx = gradtx.leafwise(None, counted, count=lambda: traces.append(None))
+    grads, totals = {"a": jnp.zeros(3)}, []
     for forgetting in (True, False, True):
         if forgetting:
             forget()
         jax.jit(tx.update).trace(grads, tx.init(grads)).lower()
-        found.append(len(traces))
-    if found != [1, 1, 2]:
+        totals.append(len(traces))
+    if totals != [1, 1, 2]:
         raise RuntimeError(
-            f"a rule was traced {found} times in all after three steps of which the first and the last were to be cold"
+            f"a rule was traced {totals} times in all after three steps, "
+            "of which the first and the last should be cold"
         )
 
 

@@ -1,10 +1,8 @@
-"""Trace and lower the step of every optimizer that Optax has too, cold, on the 148 leaves of GPT-2
-small.
+"""Trace and lower the step of each optimizer that Optax has too, cold, on GPT-2 small's 148 leaves.
 
-As `benchmarks.trace` does for AdamW: all caches are emptied before every run. The last row is the
-median of the ratios. Five runs a side make a record, and no more are made: it is the median over
-many optimizers that counts. `--only TEXT` takes those with TEXT in their name, and writes no
-record."""
+As `benchmarks.trace` does for AdamW, all caches are emptied before every run. The last row is the
+median of the ratios. A record has five runs a side, because the median over many optimizers is the
+result. `--only TEXT` selects the names that contain TEXT, and writes no record."""
 
 import functools
 import statistics
@@ -57,8 +55,8 @@ def step_with_extras(
 ) -> tuple[Any, Any]:
     """The step, with the loss for those that need it."""
     known = {"value": jnp.zeros(()), "obj_fn": quadratic, "value_fn": quadratic, "grad": grads}
-    told = functools.partial(tx.update, **{name: known[name] for name in needs - {"params"}})
-    return update_and_apply(library, type(optax.identity())(tx.init, told), params, state, grads)
+    update = functools.partial(tx.update, **{name: known[name] for name in needs - {"params"}})
+    return update_and_apply(library, type(optax.identity())(tx.init, update), params, state, grads)
 
 
 def trace_and_lower(library_name: str, name: str, tree: Tree) -> float:
@@ -88,7 +86,7 @@ def main() -> int:
     check_cold()
     tree, runs = gpt2_small(), min(options.runs, ENOUGH)
     rows = [row(name, tree, runs) for name in names() if options.only in name]
-    ratios = [found.ratio["median"] for found in rows]
+    ratios = [row.ratio["median"] for row in rows]
     rows.append(
         Row(f"median of {len(ratios)} optimizers", {}, statistics.median(ratios), MEDIAN_BAR)
     )

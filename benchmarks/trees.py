@@ -1,4 +1,4 @@
-"""The parameter trees that are measured, as shapes; `filled` makes arrays of them."""
+"""The measured parameter trees, as shapes; `filled` makes arrays of them."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def array(*shape: int) -> jax.ShapeDtypeStruct:
 def gpt2_small(
     vocabulary: int = 50304, width: int = 768, context: int = 1024, blocks: int = 12
 ) -> Tree:
-    """GPT-2 small, its vocabulary padded to a multiple of 64: 148 leaves, 124,475,904 parameters."""
+    """GPT-2 small, vocabulary padded to a multiple of 64: 148 leaves, 124,475,904 parameters."""
     return {
         "wte": array(vocabulary, width),
         "wpe": array(context, width),

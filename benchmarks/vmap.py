@@ -1,9 +1,9 @@
-"""64 learning rates on a small network, 200 steps each: one program over a batch of definitions,
-against 64 trainings of Optax's.
+"""64 learning rates on a small network, 200 steps each: one program, against 64 of Optax's.
 
-The network (64, 32, 10) learns scikit-learn's digits with Adam, 256 images in every step. Peers: a
-jitted training made anew for every learning rate, as is common (it compiles 64 times), and one
-jitted training that takes the learning rate as an argument (it compiles once)."""
+The program of gradtx trains a batch of definitions. The network (64, 32, 10) learns scikit-learn's
+digits with Adam, 256 images in every step. Peers: a new jitted training for every learning rate, as
+is common (it compiles 64 times), and one jitted training with the learning rate as an argument (it
+compiles once)."""
 
 import functools
 import sys

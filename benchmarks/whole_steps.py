@@ -2,7 +2,7 @@
 
 `make_step(microbatches=4)` against the sum of its parts, four gradients and one update;
 `with_metrics` around clip + AdamW against the same without it. The last rows, for orientation:
-`with_metrics` where the step is nothing but the update, on GPT-2 small."""
+`with_metrics` around an update alone, on GPT-2 small."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ PARTS, BATCH = 4, 16
 
 
 class Whole:
-    """A training that goes on from step to step, by `make_step`."""
+    """A training from step to step, by `make_step`."""
 
     def __init__(self, tx: Any, microbatches: int = 1):
         self.step = gradtx.make_step(network.loss, tx, microbatches=microbatches)
@@ -34,7 +34,7 @@ class Whole:
 
 
 class Parts:
-    """The same without adding up: a gradient for each part of the batch, and one update."""
+    """The same without accumulation: a gradient for each part of the batch, and one update."""
 
     def __init__(self, tx: Any):
         self.gradient, self.update = (

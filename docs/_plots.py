@@ -1,4 +1,4 @@
-"""The plots of docs/textbook.md; colours are those of Okabe and Ito, safe for colour-blind readers."""
+"""The plots of docs/textbook.md, in the colour-blind safe colours of Okabe and Ito."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,7 +46,7 @@ def valley(w: jax.Array) -> jax.Array:
 
 
 def descent(tx: gradtx.GradientTransformation, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The points that a method visits in the valley, and the size of each step per coordinate."""
+    """Return the points that a method visits, and the size of each step per coordinate."""
     points, moves, _ = _descend(tx, steps)
     return np.asarray(points), np.asarray(moves)
 
@@ -66,27 +66,25 @@ def _descend(tx: gradtx.GradientTransformation, steps: int) -> Any:
 
 
 def effective_rates(tx: gradtx.GradientTransformation, steps: int) -> np.ndarray:
-    """Minus the update over the gradient: the learning rate that each coordinate gets, step by
-    step.
-    """
+    """Return the learning rate of each coordinate: minus the update over the gradient."""
     _, moves, grads = _descend(tx, steps)
     return np.asarray(-moves / grads)
 
 
-def done(figure: Figure) -> Figure:
-    """The figure, for the notebook to show as the value of its cell."""
+def close(figure: Figure) -> Figure:
+    """Close the figure and return it: the notebook shows the value of a cell."""
     plt.close(figure)
     return figure
 
 
 def draw_paths(methods: Mapping[str, gradtx.GradientTransformation], steps: int = 40) -> Figure:
-    """Left, the ways through the valley; right, how high each method still is."""
+    """Draw the paths of methods on the left and their losses on the right."""
     with mpl.rc_context(STYLE):
-        figure, (way, height) = plt.subplots(
+        figure, (path, height) = plt.subplots(
             1, 2, figsize=(9, 3.5), width_ratios=(3, 2), layout="constrained"
         )
         x, y = np.meshgrid(np.linspace(-4.6, 2.2, 200), np.linspace(-1.7, 1.7, 200))
-        way.contour(
+        path.contour(
             x,
             y,
             (x**2 + 20 * y**2) / 2,
@@ -96,7 +94,7 @@ def draw_paths(methods: Mapping[str, gradtx.GradientTransformation], steps: int 
         )
         for (name, tx), color, marker in zip(methods.items(), COLORS, MARKERS, strict=False):
             points, _ = descent(tx, steps)
-            way.plot(
+            path.plot(
                 *points.T, color=color, marker=marker, ms=3.5, lw=1.3, label=name, clip_on=True
             )
             height.plot(
@@ -108,21 +106,21 @@ def draw_paths(methods: Mapping[str, gradtx.GradientTransformation], steps: int 
                 lw=1.6,
                 label=name,
             )
-        way.plot(0, 0, marker="*", ms=13, color=INK, mec="white", zorder=5)
-        way.set(title="The way down", xlabel="w₁", ylabel="w₂", xlim=(-4.6, 2.2), ylim=(-1.7, 1.7))
+        path.plot(0, 0, marker="*", ms=13, color=INK, mec="white", zorder=5)
+        path.set(title="Path", xlabel="w₁", ylabel="w₂", xlim=(-4.6, 2.2), ylim=(-1.7, 1.7))
         height.set(title="Loss E", xlabel="step τ", yscale="log")
-        way.grid(False)
-        way.legend(loc="upper right", fontsize=9.5)
-    return done(figure)
+        path.grid(False)
+        path.legend(loc="upper right", fontsize=9.5)
+    return close(figure)
 
 
 def draw_schedules(schedules: Mapping[str, Callable[[Any], Any]], steps: int) -> Figure:
-    """Learning rates over steps, on a plain and on a logarithmic axis."""
+    """Draw learning rates over steps, on a linear and on a logarithmic axis."""
     with mpl.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(9, 3.1), layout="constrained")
         tau = np.arange(steps)
         for axes, scale, title in zip(
-            panels, ("linear", "log"), ("Learning rate", "The same, logarithmic"), strict=True
+            panels, ("linear", "log"), ("Learning rate", "Learning rate, logarithmic"), strict=True
         ):
             for (name, schedule), color, style in zip(
                 schedules.items(), COLORS, ("-", "--", "-."), strict=False
@@ -138,11 +136,11 @@ def draw_schedules(schedules: Mapping[str, Callable[[Any], Any]], steps: int) ->
             axes.set(title=title, xlabel="step τ", ylabel="η", yscale=scale)
         panels[0].set_ylim(bottom=0)
         panels[0].legend()
-    return done(figure)
+    return close(figure)
 
 
 def draw_rates(methods: Mapping[str, gradtx.GradientTransformation], steps: int) -> Figure:
-    """The learning rate that each coordinate gets, over steps."""
+    """Draw the learning rate of each coordinate over steps."""
     with mpl.rc_context(STYLE):
         figure, panels = plt.subplots(
             1, len(methods), figsize=(9, 3.1), layout="constrained", sharey=True, squeeze=False
@@ -161,13 +159,13 @@ def draw_rates(methods: Mapping[str, gradtx.GradientTransformation], steps: int)
             axes.set(title=name, xlabel="step τ", yscale="log")
         panels[0][0].set_ylabel("−Δw / g")
         panels[0][-1].legend()
-    return done(figure)
+    return close(figure)
 
 
 def draw_lines(
     lines: Mapping[str, np.ndarray], *, title: str, xlabel: str, ylabel: str, **axis: Any
 ) -> Figure:
-    """A few named curves over 1, 2, 3, ..."""
+    """Draw named curves over 1, 2, 3, ..."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9, 3.1), layout="constrained")
         for (name, values), color, style in zip(
@@ -178,4 +176,4 @@ def draw_lines(
             )
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel, **axis)
         axes.legend()
-    return done(figure)
+    return close(figure)

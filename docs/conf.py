@@ -1,22 +1,34 @@
-"""Sphinx settings: furo, myst-nb, docstrings as the API reference. Nothing is fetched from the
-network.
+"""Sphinx settings: furo, myst-nb, docstrings as the API reference, generated tables.
+
+The build reads nothing from the network.
 """
 
 import importlib.metadata
 import os
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which `_generate` does
+sys.path.insert(0, str(Path(__file__).parent))
+
+from _generate import fill
 
 project = "gradtx"
 author = "the gradtx authors"
 copyright = author
 release = importlib.metadata.version("gradtx")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
 exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
-default_role = "py:obj"  # `adam` in a docstring is a link where there is something to link to
+default_role = "py:obj"  # `adam` in a docstring is a link where its target exists
 
 myst_heading_anchors = 3
 nb_execution_mode = "force"
@@ -50,22 +62,29 @@ copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
 
-def plain(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """What reStructuredText must be told of a docstring: `x`s is two words in one, and |g| is no
-    substitution.
+def escape(app: Any, kind: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Change a docstring into reStructuredText.
+
+    A letter after a literal, as in `x`s, needs a separator. |g| would be a substitution.
     """
     example = False
     for number, line in enumerate(lines):
         example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
         if not example:
             parts = re.split(r"(`[^`]+`)", line)
-            outside = [part if part.startswith("`") else part.replace("|", "\\|") for part in parts]
+            prose = [part if part.startswith("`") else part.replace("|", "\\|") for part in parts]
             lines[number] = re.sub(
                 r"(`[^`]+`)(\w?)",
-                lambda found: "\\ ".join(filter(None, found.groups())),
-                "".join(outside),
+                lambda literal: "\\ ".join(filter(None, literal.groups())),
+                "".join(prose),
             )
 
 
+def fill_tables(app: Any, page: str, source: list[str]) -> None:
+    """Render the tables anew, so that a build never shows those of an older docstring."""
+    source[0] = fill(source[0])
+
+
 def setup(app: Any) -> None:
-    app.connect("autodoc-process-docstring", plain)
+    app.connect("autodoc-process-docstring", escape)
+    app.connect("source-read", fill_tables)

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Shape(NamedTuple):
-    """How large a network is."""
+    """The sizes of a network."""
 
     symbols: int
     width: int
@@ -19,9 +19,9 @@ class Shape(NamedTuple):
 
 
 def init(rng: np.random.Generator, shape: Shape) -> dict[str, Any]:
-    """Normal weights of variance 1 over inputs; what is added to the stream of a deep network is
-    smaller by its depth.
-    """
+    """Initialize normal weights of variance 1 / inputs.
+
+    Branches of a deep network are smaller, by the root of twice its depth."""
     width, deep = shape.width, math.sqrt(2 * shape.depth)
     return {
         "symbols": _normal(rng, (shape.symbols, width), 0.02),
@@ -56,20 +56,18 @@ def size(params: Any) -> int:
 
 
 def logits(params: Any, symbols: jax.Array, heads: int) -> jax.Array:
-    """Scores of the next symbol after every one: integers (batch, time) to floats (batch, time,
-    symbols).
-    """
+    """Score the next symbol at every position: (batch, time) to (batch, time, symbols)."""
     stream = params["symbols"][symbols]
     for block in params["blocks"]:
         stream = stream + _attend(block["attention"], stream, heads)
         stream = stream + _mlp(block["mlp"], stream)
-    return _normed(stream, params["norm"]) @ params["head"]["kernel"]
+    return _rms_norm(stream, params["norm"]) @ params["head"]["kernel"]
 
 
-def _normed(stream: jax.Array, scale: jax.Array) -> jax.Array:
-    """Every vector divided by the root of its mean square (Zhang and Sennrich 2019, arXiv
-    1910.07467, equation 4).
-    """
+def _rms_norm(stream: jax.Array, scale: jax.Array) -> jax.Array:
+    """RMSNorm: divide every vector by the root of its mean square.
+
+    Zhang and Sennrich 2019, arXiv 1910.07467, equation 4."""
     return (
         stream
         * jax.lax.rsqrt(jnp.mean(stream**2, axis=-1, keepdims=True) + 1e-6)
@@ -78,26 +76,25 @@ def _normed(stream: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def _attend(weights: Any, stream: jax.Array, heads: int) -> jax.Array:
-    """Causal attention (Vaswani et al. 2017, arXiv 1706.03762, equation 1), the norm before it."""
+    """Causal attention after a norm (Vaswani et al. 2017, arXiv 1706.03762, equation 1)."""
     batch, time, width = stream.shape
-    mixed = _normed(stream, weights["norm"]) @ weights["qkv"]["kernel"]
+    mixed = _rms_norm(stream, weights["norm"]) @ weights["qkv"]["kernel"]
     q, k, v = jnp.split(mixed.reshape(batch, time, heads, -1), 3, axis=-1)
-    seen = jax.nn.dot_product_attention(q, k, v, bias=_nearness(time, heads), is_causal=True)
-    return seen.reshape(batch, time, width) @ weights["out"]["kernel"]
+    values = jax.nn.dot_product_attention(q, k, v, bias=_distance_bias(time, heads), is_causal=True)
+    return values.reshape(batch, time, width) @ weights["out"]["kernel"]
 
 
-def _nearness(time: int, heads: int) -> jax.Array:
-    """What is added to scores: each head prefers what is near, by a slope of its own, here 1, 1/4,
-    1/16, ...
+def _distance_bias(time: int, heads: int) -> jax.Array:
+    """ALiBi: a bias on attention scores that grows with distance, by a slope per head.
 
-    Press, Smith and Lewis 2021, arXiv 2108.12409; such heads find the previous characters at once,
-    and positions are not needed."""
+    The slopes are 1, 1/4, 1/16, ...; no positional embedding is needed. Press, Smith and Lewis
+    2021, arXiv 2108.12409."""
     distance = jnp.arange(time)[:, None] - jnp.arange(time)[None]
     return -(0.25 ** jnp.arange(heads))[None, :, None, None] * distance[None, None]
 
 
 def _mlp(weights: Any, stream: jax.Array) -> jax.Array:
-    hidden = jax.nn.relu(_normed(stream, weights["norm"]) @ weights["up"]["kernel"])
+    hidden = jax.nn.relu(_rms_norm(stream, weights["norm"]) @ weights["up"]["kernel"])
     return hidden**2 @ weights["down"]["kernel"]
 
 
@@ -117,9 +114,7 @@ def sample(
     count: int,
     temperature: float,
 ) -> jax.Array:
-    """`count` symbols after `start`, one drawn after another, each from the `context` symbols
-    before it.
-    """
+    """Sample `count` symbols after `start`, each from the `context` symbols before it."""
 
     def draw(carry: Any, key: jax.Array) -> Any:
         window, filled = carry

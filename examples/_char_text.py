@@ -1,4 +1,4 @@
-"""Text as numbers: a file, or the sources of Python's standard library, which are on every machine."""
+"""Text as numbers: a file, or the sources of Python's standard library."""
 
 import sys
 import sysconfig
@@ -10,13 +10,13 @@ import numpy as np
 
 SYMBOLS = 128
 OTHER = "\N{REPLACEMENT CHARACTER}"
-"""Stands for every character that is rare."""
+"""The symbol of all rare characters."""
 EVERY = 3
-"""Of the library's files every third is read, about 1.6 MB."""
+"""Every third file of the library is read, about 1.6 MB."""
 
 
 class Text(NamedTuple):
-    """Nine tenths to learn from, the last tenth to judge by."""
+    """Nine tenths for training, the last tenth for validation."""
 
     name: str
     alphabet: str
@@ -32,45 +32,41 @@ class Text(NamedTuple):
         return "".join(self.alphabet[number] for number in symbols)
 
     def unigram_entropy(self) -> float:
-        """Nats per character of the validation part for who knows how common each symbol is, and
-        nothing else.
-        """
+        """The validation loss of the symbol frequencies alone, in nats per character."""
         counts = np.bincount(self.train, minlength=len(self.alphabet)) + 1.0
         return float(-np.mean(np.log(counts / counts.sum())[self.valid]))
 
 
 def load(path: Path | None) -> Text:
-    """The text of a file, or of the standard library."""
+    """Load the text of a file, or of the standard library."""
     if path is None:
         files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))[::EVERY]
         name = f"the standard library of Python {sys.version.split()[0]}, {len(files)} files"
     else:
         files, name = [path], path.name
-    return numbered(
+    return to_numbers(
         name, "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
     )
 
 
-def numbered(name: str, text: str) -> Text:
-    """A text as numbers, in two parts."""
+def to_numbers(name: str, text: str) -> Text:
+    """Convert a text to numbers, in two parts."""
     split = len(text) * 9 // 10
     common = [
         character for character, _ in Counter(text[:split]).most_common() if character != OTHER
     ]
     alphabet = OTHER + "".join(sorted(common[: SYMBOLS - 1]))
-    made = Text(name, alphabet, np.empty(0), np.empty(0))
-    return made._replace(train=made.encode(text[:split]), valid=made.encode(text[split:]))
+    whole = Text(name, alphabet, np.empty(0), np.empty(0))
+    return whole._replace(train=whole.encode(text[:split]), valid=whole.encode(text[split:]))
 
 
 def windows(symbols: np.ndarray, length: int, count: int, seed: tuple[int, ...]) -> np.ndarray:
-    """Some windows of a text, which depend on nothing but the arguments: a resumed run sees what an
-    uninterrupted one sees.
-    """
+    """Draw windows of a text; a resumed run gets the same ones, as they follow from the seed."""
     starts = np.random.default_rng(seed).integers(0, len(symbols) - length + 1, count)
     return symbols[starts[:, None] + np.arange(length)]
 
 
 def held_out(symbols: np.ndarray, length: int, count: int) -> np.ndarray:
-    """Windows spread evenly over a text."""
+    """Return windows spread evenly over a text."""
     starts = np.linspace(0, len(symbols) - length, count).astype(int)
     return symbols[starts[:, None] + np.arange(length)]

@@ -1,4 +1,4 @@
-"""What examples/char_lm.py shows while it trains, and the picture at its end."""
+"""The progress display and the final picture of examples/char_lm.py."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -19,32 +19,35 @@ Row = dict[str, Any]
 
 
 def show(rows: Iterable[Row], plan: Plan, console: Console) -> list[Row]:
-    """Follow a training: a bar, and below it what is measured."""
+    """Show a training: a progress bar, and the metrics below it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    bar, seen = Progress(*columns, console=console), list[Row]()
+    bar, history = Progress(*columns, console=console), list[Row]()
     task = bar.add_task("compiling", total=plan.steps)
-    latest, began = Row(), time.perf_counter()
+    latest, start = Row(), time.perf_counter()
     with Live(bar, console=console, refresh_per_second=5) as live:
         for row in rows:
-            seen.append(row)
-            if len(seen) == 1:
-                began = time.perf_counter()  # the first step compiles
+            history.append(row)
+            if len(history) == 1:
+                start = time.perf_counter()  # the first step compiles
             latest = latest | row
             bar.update(task, completed=row["step"], description="training")
             speed = (
-                (len(seen) - 1) * plan.batch * plan.context / max(time.perf_counter() - began, 1e-9)
+                (len(history) - 1)
+                * plan.batch
+                * plan.context
+                / max(time.perf_counter() - start, 1e-9)
             )
             live.update(Group(bar, _table(latest, plan, speed)))
-    return seen
+    return history
 
 
 def _table(row: Row, plan: Plan, speed: float) -> Table:
-    """Two columns of names and numbers."""
+    """Arrange the metrics in two columns of names and numbers."""
     saved, parts = row["step"] // plan.save_every * plan.save_every, plan.microbatches
     cells = [
         ("loss", f"{row['loss']:.3f} nats", "validation, as trained", _nats(row.get("valid"))),
@@ -99,7 +102,7 @@ def draw(
     title: str,
     file: Path,
 ) -> None:
-    """Losses, learning rate, gradient norm, and the validation loss of both sets of parameters."""
+    """Draw losses, learning rate, gradient norm, and the validation losses of both parameters."""
     with mpl.rc_context(STYLE):
         figure, ((loss, valid), (rate, norm)) = plt.subplots(
             2, 2, figsize=(10, 6.2), sharex=True, layout="constrained"

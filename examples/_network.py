@@ -11,14 +11,14 @@ from sklearn.model_selection import train_test_split
 
 
 class Images(NamedTuple):
-    """Images as rows of 64 pixels, and the digits 0 to 9 that they show."""
+    """Images as rows of 64 pixels, and their digits 0 to 9."""
 
     x: jax.Array
     y: jax.Array
 
 
 class Data(NamedTuple):
-    """Handwritten digits: 1257 to train on, 270 to choose by, 270 to judge by at the end."""
+    """Handwritten digits: 1257 for training, 270 for validation, 270 for the test."""
 
     train: Images
     valid: Images
@@ -26,9 +26,7 @@ class Data(NamedTuple):
 
 
 def load(seed: int) -> Data:
-    """The 1797 digits, pixels centred and divided by one deviation, both taken over the training
-    images.
-    """
+    """Load the 1797 digits, standardized by mean and deviation of the training images."""
     x, y = map(np.asarray, load_digits(return_X_y=True))
     train_x, rest_x, train_y, rest_y = map(
         np.asarray, train_test_split(x, y, test_size=0.3, stratify=y, random_state=seed)
@@ -46,9 +44,9 @@ def _images(x: Any, y: Any) -> Images:
 
 
 def init(rng: np.random.Generator, sizes: tuple[int, ...]) -> dict[str, Any]:
-    """Layers of given sizes; weights are normal with variance 2 / inputs (He et al. 2015, arXiv
-    1502.01852, equation 10).
-    """
+    """Initialize the layers with normal weights of variance 2 / inputs.
+
+    He et al. 2015, arXiv 1502.01852, equation 10."""
     return {"layers": [_layer(rng, *shape) for shape in itertools.pairwise(sizes)]}
 
 
@@ -74,14 +72,12 @@ def accuracy(params: Any, images: Images) -> jax.Array:
     return jnp.mean(logits(params, images.x).argmax(axis=1) == images.y)
 
 
-def take(images: Images, chosen: Any) -> Images:
-    return Images(images.x[chosen], images.y[chosen])
+def take(images: Images, indices: Any) -> Images:
+    return Images(images.x[indices], images.y[indices])
 
 
 def batches(rng: np.random.Generator, images: int, size: int, steps: int) -> np.ndarray:
-    """Which images each step sees: an epoch's batches do not overlap, and every epoch has an order
-    of its own.
-    """
+    """The image indices of each step; every epoch has its own order, without overlap."""
     per_epoch = images // size
     epochs = [rng.permutation(images)[: per_epoch * size] for _ in range(-(-steps // per_epoch))]
     return np.concatenate(epochs).reshape(-1, size)[:steps]

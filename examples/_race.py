@@ -1,4 +1,4 @@
-"""A race: every method over a grid of learning rates, all rates of one method in one program."""
+"""A learning rate sweep: every method over a grid, all rates of one method in one program."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ SIZES = (64, 32, 10)
 BATCH = 64
 
 ANY = 1.0
-"""A learning rate to be replaced."""
+"""A placeholder: `_train_all` replaces it."""
 
 METHODS = {
     "SGD": gradtx.sgd(ANY),
@@ -25,11 +25,11 @@ METHODS = {
     "AdamW": gradtx.adamw(ANY, weight_decay=0.01),
     "Lion": gradtx.lion(ANY),
 }
-"""The textbook's methods in its own formulas, and two that came later."""
+"""Textbook methods in textbook form, and two later methods."""
 
 
 class Result(NamedTuple):
-    """One method: for every learning rate what came of it."""
+    """The results of one method, for every learning rate."""
 
     rates: np.ndarray
     loss: np.ndarray
@@ -49,27 +49,27 @@ def race(tx: Any, rates: np.ndarray, data: network.Data, seed: int, steps: int) 
     """Train once per learning rate, from the same start on the same batches."""
     rng = np.random.default_rng(seed)
     params = network.init(rng, SIZES)
-    chosen = network.batches(rng, len(data.train.x), BATCH, steps)
+    indices = network.batches(rng, len(data.train.x), BATCH, steps)
     start = float(network.loss(params, data.valid))
     loss, accuracy = map(
         np.asarray,
-        _train_all(tx, jnp.asarray(rates, jnp.float32), params, data, jnp.asarray(chosen)),
+        _train_all(tx, jnp.asarray(rates, jnp.float32), params, data, jnp.asarray(indices)),
     )
     return Result(rates, loss, accuracy, ~(loss <= start))
 
 
 @jax.jit
 def _train_all(
-    tx: Any, rates: jax.Array, params: Any, data: network.Data, chosen: jax.Array
+    tx: Any, rates: jax.Array, params: Any, data: network.Data, indices: jax.Array
 ) -> Any:
     """The definition is data, so a batch of learning rates is a batch of optimizers."""
     return jax.vmap(
-        lambda rate: _train(gradtx.replace(tx, learning_rate=rate), params, data, chosen)
+        lambda rate: _train(gradtx.replace(tx, learning_rate=rate), params, data, indices)
     )(rates)
 
 
 def _train(
-    tx: Any, params: Any, data: network.Data, chosen: jax.Array
+    tx: Any, params: Any, data: network.Data, indices: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     def step(carry: Any, batch: jax.Array) -> Any:
         params, state = carry
@@ -77,5 +77,5 @@ def _train(
         updates, state = tx.update(grads, state, params)
         return (gradtx.apply_updates(params, updates), state), None
 
-    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), chosen)
+    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), indices)
     return network.loss(params, data.valid), network.accuracy(params, data.test)

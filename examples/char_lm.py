@@ -1,14 +1,13 @@
-"""Train a small transformer on real text, kill it half-way, and see it go on as if nothing had
-been.
+"""Train a small transformer on real text, kill it half-way, and resume it bit for bit.
 
     # the sources of Python's standard library; under three minutes on two cores
     python examples/char_lm.py
     python examples/char_lm.py --text book.txt    # any other text
-    python examples/char_lm.py --resume           # go on after Ctrl-C, a crash or a power cut
+    python examples/char_lm.py --resume           # resume after Ctrl-C, a crash or a power cut
 
-A first process trains until it is killed with SIGKILL, which no program can answer. A second one
-loads the last checkpoint and trains to the end. The steps between the checkpoint and the kill are
-done by both, so their losses can be compared bit by bit."""
+A first process trains until SIGKILL ends it, which no program can handle. A second process
+loads the last checkpoint and trains to the end. Both processes run the steps between the checkpoint
+and the kill, so their losses can be compared bit by bit."""
 
 import argparse
 import contextlib
@@ -49,32 +48,29 @@ QUICK = FULL._replace(steps=120, batch=4, context=16, width=16, depth=1, checked
 
 
 def kill(plan: Plan, text: texts.Text, arguments: list[str], console: Console) -> tuple[int, int]:
-    """Say what is trained, begin in another process, and kill that; the steps that it had saved,
-    and had done.
-    """
+    """Train in another process and kill it; return its last saved step and its last step."""
     for file in (plan.checkpoint, *plan.folder.glob("*.jsonl")):
         file.unlink(missing_ok=True)
     tx = optimizer(plan)
     size = model.size(start(plan, tx, text)["params"])
     console.print(
-        f"{text.name}: {len(text.train) + len(text.valid):,} characters, {len(text.alphabet)} symbols; {size:,} parameters\n"
+        f"{text.name}: {len(text.train) + len(text.valid):,} characters, "
+        f"{len(text.alphabet)} symbols; {size:,} parameters\n"
     )
     console.print(f"{tx}\n", markup=False)
     half = plan.steps // 2 // plan.save_every * plan.save_every + plan.save_every // 2
-    done = run_until(half, plan, [sys.executable, __file__, *arguments, "--only-train"])
+    last = run_until(half, plan, [sys.executable, __file__, *arguments, "--only-train"])
     saved = saved_step(plan, text)
     console.show_cursor(True)
     console.print(
-        f"\n\nkilled after step {done}; going on from the checkpoint of step {saved}\n",
+        f"\n\nkilled after step {last}; resuming from the checkpoint of step {saved}\n",
         style="bold red",
     )
-    return saved, done
+    return saved, last
 
 
 def run_until(step: int, plan: Plan, command: list[str]) -> int:
-    """Run a command that trains until it has logged a step, then kill it; the steps that it has
-    logged.
-    """
+    """Run a training command until its log has a step, then kill it; return the logged steps."""
     child = subprocess.Popen(command)
     try:
         while len(read_log(plan.log(0))) < step:
@@ -87,53 +83,60 @@ def run_until(step: int, plan: Plan, command: list[str]) -> int:
     return len(read_log(plan.log(0)))
 
 
-def compare(plan: Plan, saved: int, done: int, console: Console) -> None:
-    """Whether both processes measured the same at the steps that both did."""
-    before, after = read_log(plan.log(0))[saved:done], read_log(plan.log(saved))[: done - saved]
-    for one, other in zip(before, after, strict=True):
-        differ = [name for name in one if one[name] != other[name] and name != "seconds"]
-        if differ:
+def compare(plan: Plan, saved: int, last: int, console: Console) -> None:
+    """Exit with an error unless both processes measured the same at their common steps."""
+    before, after = read_log(plan.log(0))[saved:last], read_log(plan.log(saved))[: last - saved]
+    for old, new in zip(before, after, strict=True):
+        differences = [name for name in old if old[name] != new[name] and name != "seconds"]
+        if differences:
             sys.exit(
-                f"step {one['step']} differs in {', '.join(differ)}: {one} before the kill, {other} after it"
+                f"step {old['step']} differs in {', '.join(differences)}: "
+                f"{old} before the kill, {new} after it"
             )
-    if done == saved:
-        console.print("it was killed right after a checkpoint: no step was done twice\n")
+    if last == saved:
+        console.print("the kill came right after a checkpoint: no step ran twice\n")
         return
-    what = "losses, gradient norms and learning rates are equal to the last bit"
     console.print(
-        f"steps {saved + 1} to {done} were done twice, before the kill and after it: {what}\n"
+        f"steps {saved + 1} to {last} ran twice, before and after the kill: "
+        "losses, gradient norms and learning rates are equal to the last bit\n"
     )
 
 
 def report(plan: Plan, text: texts.Text, console: Console) -> dict[str, float]:
-    """How good it became, and what it writes."""
-    params, found = judge(plan, text)
+    """Print the validation losses and a sample."""
+    params, losses = judge(plan, text)
     unigram = text.unigram_entropy()
-    bits = found["valid_ema"] / math.log(2)
+    bits = losses["valid_ema"] / math.log(2)
     console.print(
-        f"validation loss, nats per character: {found['valid']:.3f} as trained, {found['valid_ema']:.3f} averaged ({bits:.2f} bits)"
+        f"validation loss, nats per character: {losses['valid']:.3f} as trained, "
+        f"{losses['valid_ema']:.3f} averaged ({bits:.2f} bits)"
     )
-    console.print(f"who knows how common each character is, and nothing else, has {unigram:.3f}\n")
+    console.print(f"the character frequencies alone give {unigram:.3f}\n")
     opening = "def "
     key = jax.random.key(plan.seed)
-    drawn = model.sample(
+    sampled = model.sample(
         params, key, jnp.asarray(text.encode(opening)), HEADS, plan.context, 300, 0.7
     )
     console.rule("a sample", style="dim")
-    console.print(opening + text.decode(jax.device_get(drawn)), markup=False, highlight=False)
+    console.print(opening + text.decode(jax.device_get(sampled)), markup=False, highlight=False)
     console.rule(style="dim")
-    return {**found, "unigram": unigram}
+    return {**losses, "unigram": unigram}
 
 
-def picture(plan: Plan, found: dict[str, float], killed: tuple[int, int] | None, name: str) -> Path:
+def picture(
+    plan: Plan, losses: dict[str, float], killed: tuple[int, int] | None, name: str
+) -> Path:
     file = plan.folder.parent / "char_lm.png"
-    title = f"A transformer on {name}: {found['valid_ema']:.2f} nats per character after {plan.steps} steps"
-    draw(history(plan), plan, unigram=found["unigram"], killed=killed, title=title, file=file)
+    title = (
+        f"A transformer on {name}: {losses['valid_ema']:.2f} nats per character "
+        f"after {plan.steps} steps"
+    )
+    draw(history(plan), plan, unigram=losses["unigram"], killed=killed, title=title, file=file)
     return file
 
 
 def history(plan: Plan) -> list[dict[str, Any]]:
-    """Every step once, as the last process that did it tells."""
+    """Return every step once, from the last process that ran it."""
     rows = {
         row["step"]: row
         for file in sorted(plan.folder.glob("*.jsonl"), key=first_step)
@@ -150,26 +153,26 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--text",
         type=Path,
         metavar="FILE",
-        help="what to learn; the standard library's sources if not given",
+        help="the training text (the standard library's sources)",
     )
-    parser.add_argument("--steps", type=int, help=f"how long to train ({FULL.steps})")
+    parser.add_argument("--steps", type=int, help=f"training steps ({FULL.steps})")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the first weights and the batches (0)"
+        "--seed", type=int, default=0, help="seed of the first weights and the batches (0)"
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("examples/out"),
         metavar="DIR",
-        help="for picture and checkpoints (examples/out)",
+        help="folder for picture and checkpoints (examples/out)",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint, kill nothing"
+        "--resume", action="store_true", help="resume from the last checkpoint, without a kill"
     )
     parser.add_argument(
         "--only-train",
         action="store_true",
-        help="train from the start, kill nothing, show no results",
+        help="train from the start, without a kill and without results",
     )
     parser.add_argument("--quick", action="store_true", help="a tiny network, for a test")
     parsed = parser.parse_args(arguments)
@@ -182,38 +185,38 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    chosen, console = parse(arguments), Console()
-    plan = QUICK if chosen.quick else FULL
+    options, console = parse(arguments), Console()
+    plan = QUICK if options.quick else FULL
     plan = plan._replace(
-        steps=chosen.steps or plan.steps, seed=chosen.seed, folder=chosen.out / "char_lm"
+        steps=options.steps or plan.steps, seed=options.seed, folder=options.out / "char_lm"
     )
-    text = texts.load(chosen.text)
+    text = texts.load(options.text)
     if len(text.valid) <= plan.context:
         sys.exit(
-            f"{text.name} is too short: a tenth of it is {len(text.valid)} characters, and more than {plan.context} are needed"
+            f"{text.name} is too short: a tenth of it is {len(text.valid)} characters, "
+            f"and more than {plan.context} are needed"
         )
-    if chosen.only_train:
-        with contextlib.suppress(
-            KeyboardInterrupt
-        ):  # Ctrl-C reaches both processes; the other one speaks
+    if options.only_train:
+        # Ctrl-C reaches both processes; the parent prints the message.
+        with contextlib.suppress(KeyboardInterrupt):
             show(train(plan, text), plan, console)
         return
     plan.folder.mkdir(parents=True, exist_ok=True)
     killed = (
         None
-        if chosen.resume
+        if options.resume
         else kill(plan, text, sys.argv[1:] if arguments is None else arguments, console)
     )
     show(train(plan, text), plan, console)
     console.print()
     if killed is not None:
         compare(plan, *killed, console)
-    found = report(plan, text, console)
-    console.print(f"\npicture: {picture(plan, found, killed, text.name)}")
+    losses = report(plan, text, console)
+    console.print(f"\npicture: {picture(plan, losses, killed, text.name)}")
 
 
 if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nstopped; --resume goes on from the last checkpoint")
+        sys.exit("\nstopped; --resume continues from the last checkpoint")

@@ -1,12 +1,11 @@
-"""Train a network on handwritten digits with gradtx, then race the textbook's methods against each
-other.
+"""Train a network on handwritten digits, then compare textbook optimizers over learning rates.
 
     python examples/digits.py            # under a minute on two cores; pictures in examples/out
 
-First one network is trained with AdamW behind a clip of the gradient norm and a warmup-cosine
-schedule, with the learning rate read from the definition while it runs. Then eight methods train
-over a grid of learning rates each, all rates of one method in one program, since a batch of
-definitions is a definition."""
+The first training uses AdamW behind a clip of the gradient norm, with a warmup-cosine schedule.
+The script reads the learning rate from the definition while it trains. Then eight methods train
+over a grid of learning rates each. All learning rates of one method run in one program, because a
+batch of definitions is a definition."""
 
 import argparse
 import sys
@@ -39,7 +38,7 @@ MAX_NORM = 1.0
 
 
 class Size(NamedTuple):
-    """How much work to do."""
+    """The size of a run."""
 
     steps: int
     race_steps: int
@@ -51,7 +50,7 @@ FULL, QUICK = Size(600, 200, 41, tuple(METHODS)), Size(120, 60, 9, ("SGD", "Adam
 
 
 def optimizer(steps: int) -> gradtx.GradientTransformation:
-    """AdamW as it is commonly used: clipped, warmed up, decayed, biases free of weight decay."""
+    """AdamW with a clip, warmup, cosine decay, and no weight decay of biases."""
     rate = gradtx.warmup_cosine_decay_schedule(
         init_value=0.0, peak_value=5e-3, warmup_steps=warmup(steps), decay_steps=steps
     )
@@ -68,7 +67,7 @@ def warmup(steps: int) -> int:
 def train_step(
     params: Any, state: Any, tx: gradtx.GradientTransformation, images: network.Images, batch: Any
 ) -> Any:
-    """One step; the optimizer is an argument like any other."""
+    """Compute one step; the optimizer is an argument like any other."""
     loss, grads = jax.value_and_grad(network.loss)(params, network.take(images, batch))
     updates, state = tx.update(grads, state, params)
     return gradtx.apply_updates(params, updates), state, loss, gradtx.global_norm(grads)
@@ -77,7 +76,7 @@ def train_step(
 def train(
     tx: gradtx.GradientTransformation, data: network.Data, seed: int, steps: int, console: Console
 ) -> tuple[Any, History]:
-    """Train while a progress bar shows how it goes."""
+    """Train with a progress bar."""
     rng = np.random.default_rng(seed)
     params = network.init(rng, SIZES)
     state = tx.init(params)
@@ -103,7 +102,7 @@ def train(
 
 
 def progress(console: Console) -> Progress:
-    """A bar that fits on a line of 80 characters."""
+    """A progress bar for a line of 80 characters."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=15),
@@ -114,7 +113,7 @@ def progress(console: Console) -> Progress:
 
 
 def run_race(data: network.Data, seed: int, size: Size, console: Console) -> dict[str, Result]:
-    """Every method in turn."""
+    """Train every method over all learning rates."""
     rates, results = np.geomspace(1e-4, 10, size.rates), {}
     with progress(console) as bar:
         task = bar.add_task("racing", total=len(size.methods), text="")
@@ -127,9 +126,9 @@ def run_race(data: network.Data, seed: int, size: Size, console: Console) -> dic
 
 
 def race_table(results: Mapping[str, Result]) -> Table:
-    """A line per method, the best first."""
+    """A table with one row per method, the best first."""
     table = Table(
-        title="Each method at its best learning rate, chosen by validation loss",
+        title="Each method at its best learning rate, selected by validation loss",
         title_justify="left",
         title_style="bold",
     )
@@ -155,16 +154,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, help=f"steps of the first training ({FULL.steps})")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the split, the first weights and the batches (0)"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the split, the first weights and the batches (0)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("examples/out"),
         metavar="DIR",
-        help="where the pictures go (examples/out)",
+        help="folder for the pictures (examples/out)",
     )
-    parser.add_argument("--no-race", action="store_true", help="leave out the race")
+    parser.add_argument("--no-race", action="store_true", help="without the race")
     parser.add_argument("--quick", action="store_true", help="a small run, for a test")
     parsed = parser.parse_args(arguments)
     if parsed.steps is not None and parsed.steps < 1:
@@ -173,35 +175,42 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    chosen, console = parse(arguments), Console()
-    size = QUICK if chosen.quick else FULL
-    steps = chosen.steps or size.steps
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    data = network.load(chosen.seed)
+    options, console = parse(arguments), Console()
+    size = QUICK if options.quick else FULL
+    steps = options.steps or size.steps
+    options.out.mkdir(parents=True, exist_ok=True)
+    data = network.load(options.seed)
     tx = optimizer(steps)
 
     console.print(f"{tx}\n", markup=False)
-    params, history = train(tx, data, chosen.seed, steps, console)
+    params, history = train(tx, data, options.seed, steps, console)
     accuracy = float(network.accuracy(params, data.test))
     count = len(data.test.x)
     console.print(f"\ntest accuracy {accuracy:.1%} ({round(accuracy * count)} of {count} images)\n")
     gradtx.summary(tx, params, file=console.file)
-    file = chosen.out / "demo.png"
-    title = f"scikit-learn's digits, AdamW: {accuracy:.1%} of {count} test images right after {steps} steps"
+    file = options.out / "demo.png"
+    title = (
+        f"scikit-learn's digits, AdamW: {accuracy:.1%} of {count} test images correct "
+        f"after {steps} steps"
+    )
     draw_training(history, max_norm=MAX_NORM, warmup=warmup(steps), title=title, file=file)
     console.print(f"\npicture: {file}\n")
-    if chosen.no_race:
+    if options.no_race:
         return
 
-    began = time.perf_counter()
-    results = run_race(data, chosen.seed, size, console)
+    start = time.perf_counter()
+    results = run_race(data, options.seed, size, console)
     trainings = sum(len(result.rates) for result in results.values())
     console.print(
-        f"\n{trainings} trainings of {size.race_steps} steps in {time.perf_counter() - began:.0f} s, compilation included\n"
+        f"\n{trainings} trainings of {size.race_steps} steps in "
+        f"{time.perf_counter() - start:.0f} s, compilation included\n"
     )
     console.print(race_table(results))
-    file = chosen.out / "race.png"
-    title = f"{len(results)} methods, {size.rates} learning rates each, {size.race_steps} steps: one program per method"
+    file = options.out / "race.png"
+    title = (
+        f"{len(results)} methods, {size.rates} learning rates each, {size.race_steps} steps: "
+        "one program per method"
+    )
     draw_race(results, title=title, file=file)
     console.print(f"\npicture: {file}")
 

@@ -1,10 +1,9 @@
-"""The same training script twice, once with Optax and once with gradtx: nothing but the import
-differs.
+"""Migrate from Optax: the same training script with either library, only the import differs.
 
     python examples/migrate_from_optax.py       # about ten seconds on two cores
 
-`train` is such a script: it takes the library as an argument and uses the names that both have.
-Every optimizer of the list trains the same network on the same batches, and the losses are printed
+`train` is the script: it receives the library as an argument and uses common names only.
+Every optimizer of the list trains the same network on the same batches. The table shows the losses
 side by side."""
 
 import argparse
@@ -30,19 +29,18 @@ except ImportError as error:
         (error.name or str(error)).split(".", maxsplit=1)[0].replace("sklearn", "scikit-learn")
     )
     sys.exit(
-        f"examples/migrate_from_optax.py needs {missing}: install it with pip install 'gradtx[examples]' optax."
+        f"examples/migrate_from_optax.py needs {missing}: "
+        "install it with pip install 'gradtx[examples]' optax."
     )
 
 SIZES = (64, 64, 10)
 BATCH = 128
 SHOWN = (1, 10, 50, 100, 200)
-"""The steps whose losses are printed; beside them stands the largest difference of any step,
-relative to its loss.
-"""
+"""The steps whose losses are printed, before the largest relative difference of any step."""
 
 
 def adamw(library: ModuleType, steps: int) -> Any:
-    """Clipped, warmed up, decayed on matrices only: how most networks are trained."""
+    """AdamW with a clip, warmup, and weight decay of matrices only."""
     rate = library.warmup_cosine_decay_schedule(
         init_value=0.0, peak_value=5e-3, warmup_steps=steps // 10, decay_steps=steps
     )
@@ -56,7 +54,7 @@ def is_matrix(params: Any) -> Any:
 
 
 def two_groups(library: ModuleType, steps: int) -> Any:
-    """The last layer at a rate of its own, biases by momentum."""
+    """Parameter groups: another learning rate for the last layer, momentum for biases."""
     groups = {"kernel": library.nadam(3e-3), "bias": library.sgd(0.1, momentum=0.9)}
     return library.partition(
         groups,
@@ -65,13 +63,13 @@ def two_groups(library: ModuleType, steps: int) -> Any:
 
 
 def schedule_free(library: ModuleType, steps: int) -> Any:
-    """No schedule at all; the loss is taken at the parameters that are trained."""
+    """A method without a schedule, with the loss at the trained parameters."""
     maker = library.schedule_free_adamw if library is gradtx else optax.contrib.schedule_free_adamw
     return maker(5e-3, warmup_steps=steps // 10)
 
 
 def rate_in_the_state(library: ModuleType, steps: int) -> Any:
-    """Hyperparameters that may be changed between steps."""
+    """Hyperparameters in the state, which may change between steps."""
     return library.inject_hyperparams(library.lamb)(
         learning_rate=library.linear_schedule(0.005, 0.0005, steps)
     )
@@ -86,7 +84,7 @@ SCRIPTS: dict[str, Callable[[ModuleType, int], Any]] = {
 
 
 class Losses(NamedTuple):
-    """The loss before every step, by library."""
+    """The loss before every step, of each library."""
 
     optax: np.ndarray
     gradtx: np.ndarray
@@ -99,7 +97,7 @@ class Losses(NamedTuple):
 def train(
     library: ModuleType, make: Callable[[ModuleType, int], Any], images: network.Images, steps: int
 ) -> np.ndarray:
-    """The script: the same text for both libraries."""
+    """Run the script, whose text is the same for both libraries."""
     rng = np.random.default_rng(0)
     params = network.init(rng, SIZES)
     tx = make(library, steps)
@@ -118,8 +116,8 @@ def train(
     return np.array(losses)
 
 
-def table(found: dict[str, Losses], shown: Sequence[int]) -> Table:
-    """Two lines per optimizer: Optax's losses, gradtx's losses."""
+def table(results: dict[str, Losses], steps_shown: Sequence[int]) -> Table:
+    """A table with two rows per optimizer: Optax's losses and gradtx's losses."""
     result = Table(
         title="Cross-entropy of a step's batch, nats per image; the largest relative difference",
         title_justify="left",
@@ -127,15 +125,15 @@ def table(found: dict[str, Losses], shown: Sequence[int]) -> Table:
     )
     for name in ("optimizer", "library"):
         result.add_column(name)
-    for name in (*(f"step {step}" for step in shown), "difference"):
+    for name in (*(f"step {step}" for step in steps_shown), "difference"):
         result.add_column(name, justify="right")
-    for name, losses in found.items():
-        result.add_row(name, "optax", *(f"{losses.optax[step - 1]:.5f}" for step in shown))
+    for name, losses in results.items():
+        result.add_row(name, "optax", *(f"{losses.optax[step - 1]:.5f}" for step in steps_shown))
         difference = f"{losses.largest_difference:.0e}"
         result.add_row(
             "",
             "gradtx",
-            *(f"{losses.gradtx[step - 1]:.5f}" for step in shown),
+            *(f"{losses.gradtx[step - 1]:.5f}" for step in steps_shown),
             difference,
             end_section=True,
         )
@@ -153,12 +151,12 @@ def main(arguments: list[str] | None = None) -> None:
     if steps < SHOWN[1]:
         parser.error(f"--steps {steps}: at least {SHOWN[1]} steps are needed")
     images = network.load(0).train
-    found = {
+    results = {
         name: Losses(*(train(library, make, images, steps) for library in (optax, gradtx)))
         for name, make in SCRIPTS.items()
     }
-    shown = [step for step in SHOWN if step < steps] + [steps]
-    Console().print(table(found, shown))
+    steps_shown = [step for step in SHOWN if step < steps] + [steps]
+    Console().print(table(results, steps_shown))
 
 
 if __name__ == "__main__":

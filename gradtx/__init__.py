@@ -193,9 +193,7 @@ from gradtx.training.apply import apply_updates as apply_updates
 from gradtx.training.apply import update_params as update_params
 from gradtx.training.eval_params import eval_params as eval_params
 from gradtx.training.hyperparams import hyperparams as hyperparams
-from gradtx.training.hyperparams import inject_hyperparams as inject_hyperparams
 from gradtx.training.hyperparams import replace as replace
-from gradtx.training.hyperparams import tunable as tunable
 from gradtx.training.hyperparams import vmap_axes as vmap_axes
 from gradtx.training.make_step import make_step as make_step
 from gradtx.training.reports import loss_scale as loss_scale
@@ -272,4 +270,6 @@ from gradtx.wrappers.schedule_free import schedule_free_eval_params as schedule_
 from gradtx.wrappers.split_real_and_imaginary import (
     split_real_and_imaginary as split_real_and_imaginary,
 )
+from gradtx.wrappers.tunable import inject_hyperparams as inject_hyperparams
+from gradtx.wrappers.tunable import tunable as tunable
 from gradtx.wrappers.with_metrics import with_metrics as with_metrics

@@ -16,5 +16,15 @@ os.environ.setdefault(
 )
 
 import jax
+import pytest
+
+from tests.support import accounts, workers
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Both are for all tests, those in docstrings too, and not for this folder alone."""
+    config.pluginmanager.register(accounts, "accounts")
+    config.pluginmanager.register(workers, "workers")
+    workers.keep_programs()

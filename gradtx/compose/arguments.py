@@ -58,7 +58,7 @@ def sort_arguments(
     rule, open_ended = _name_of(known["update"]), known["update"] if "conclude" in known else None
     passed = {} if builder is None else _from_builder(builder, asked - told - set(given))
     _check_names(rule, rules, {**passed, **given}, told, open_ended)
-    found = Arguments(lifter if builder is None else builder.factory.__name__, {}, {}, {})
+    found = Arguments(_rule_name(lifter, rule, builder), {}, {}, {})
     for name, value in {**passed, **given}.items():
         if isinstance(value, GradientTransformation):
             found.members[name] = value
@@ -123,6 +123,14 @@ def _check_declared(rule: str, builder: Definition, found: Arguments) -> None:
                 f"{where} declares {name} as data, and its rule {rule} takes it as an option: "
                 f"annotate it in the rule as an array, `{name}: jax.Array`"
             )
+
+
+def _rule_name(lifter: str, rule: str, builder: Definition | None) -> str:
+    """The name of a rule: the builder's; without a builder, that of its function."""
+    if builder is not None:
+        return builder.factory.__name__
+    name = rule.strip("_")
+    return name if name.isidentifier() else lifter
 
 
 def is_data(value: Any) -> bool:

@@ -1,12 +1,7 @@
 """`chain`: transformations one after another."""
 
-from gradtx.compose.transformation import (
-    Branch,
-    TransformationLike,
-    as_transformation,
-    definition,
-    member_names,
-)
+from gradtx.compose.binding import Branch, member_names
+from gradtx.compose.transformation import TransformationLike, as_transformation, definition
 from gradtx.definition.errors import GradtxError
 
 

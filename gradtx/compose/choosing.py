@@ -1,14 +1,13 @@
 """One of two outcomes: chosen entry by entry after both were worked out, or only one of them run."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.definition.errors import GradtxError, StateError
 from gradtx.tree.maps import map_leaves
 
 
@@ -50,21 +49,5 @@ def _or_zero(update: jax.Array, *, keep: jax.Array) -> jax.Array:
     return jnp.where(keep, update, -jnp.zeros_like(update))
 
 
-def attach(slots: Mapping[str, Any], name: str, own: Any) -> dict[str, Any]:
-    """The slots of a member, and under a name of its own what its wrapper keeps."""
-    if name in slots:
-        raise GradtxError(
-            f"{name} directly around another {name}: both would keep their slots under one name, as they would with wrappers between; "
-            "put the inner one in a chain"
-        )
-    return {**slots, name: own}
-
-
-def detach(slots: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
-    """What `beside` put together: the slots of the member, and those of its wrapper."""
-    if name not in slots:
-        holds = ", ".join(map(repr, slots)) or "nothing"
-        raise StateError(
-            f"the state has nothing for {name}; it holds {holds}: it is another definition's"
-        )
-    return {key: kept for key, kept in slots.items() if key != name}, slots[name]
+from gradtx.engine.slots import attach as attach  # noqa: E402
+from gradtx.engine.slots import detach as detach  # noqa: E402

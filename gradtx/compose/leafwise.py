@@ -1,6 +1,5 @@
 """`leafwise`: a transformation from a rule on one array."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,9 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Hyperparam
-from gradtx.engine.rules import LeafRule, Rule
+from gradtx.engine.leaf_rule import LeafRule
+from gradtx.engine.program import BoundRule
+from gradtx.engine.slot_form import returned_type
 
 Function = Callable[..., Any]
 SUPPLIED = ("input_grad", "noise")
@@ -94,21 +95,27 @@ def leafwise(
             f"leafwise: {measure.__name__} measures and no `conclude` uses it: pass conclude=..., "
             "which says what the scalars of all arrays come to"
         )
-    rule = Rule(
-        **functions,
-        extra=tuple(extra),
-        needs_params=needs_params,
-        real_only=real_only,
-        ignores_input=ignores_input,
-    )
-    tree_slots = rule.shared._fields if rule.shared else ()
+    tree_kind = None if init_tree_slots is None else returned_type(init_tree_slots)
+    tree_slots = () if tree_kind is None else tree_kind._fields
     found = sort_arguments("leafwise", functions, arguments, (*SUPPLIED, *tree_slots, *extra))
-    return _leafwise(found.name, rule, found.hyperparams, {**found.options, **found.members})
+    rule = LeafRule(
+        found.name,
+        update,
+        init,
+        measure,
+        conclude,
+        init_tree_slots,
+        evaluate,
+        Static({**found.options, **found.members}),
+        tuple(extra),
+        needs_params,
+        real_only,
+        ignores_input,
+    )
+    return _leafwise(rule, found.hyperparams)
 
 
 @functools.partial(definition, name="leafwise")
-def _leafwise(
-    name: str, rule: Rule, hyperparams: Mapping[str, Hyperparam], options: Mapping[str, Any]
-) -> LeafRule:
+def _leafwise(rule: LeafRule, hyperparams: Mapping[str, Hyperparam]) -> BoundRule:
     """The definition that `leafwise` makes: its hyperparameters are data."""
-    return LeafRule(name, dataclasses.replace(rule, options=Static(options)), hyperparams)
+    return BoundRule((), rule, hyperparams)

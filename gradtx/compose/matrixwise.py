@@ -1,6 +1,5 @@
 """`matrixwise`: a transformation from a rule on one matrix, or a batch of them."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -13,11 +12,12 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError, HyperparamError
 from gradtx.definition.types import Hyperparam
+from gradtx.engine.leaf_rule import MatrixRule
 from gradtx.engine.matrix_layout import Matrices
-from gradtx.engine.rules import LeafRule, Rule
+from gradtx.engine.program import BoundRule
 
 Function = Callable[..., Any]
-SUPPLIED = ("input_grad", "refresh_offset", "refresh_every")
+SUPPLIED = ("input_grad", "refresh_offset")
 """What the engine hands to every rule on matrices that asks for it."""
 
 
@@ -84,24 +84,37 @@ def matrixwise(
 
     See also: `leafwise`, `treewise`.
     """
-    every = arguments.get("refresh_every")
-    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
-        raise HyperparamError(
-            f"refresh_every = {every!r} is not a number of steps; give a whole number from 1 on"
-        )
     functions = {"init": init, "update": update}
-    matrices = Matrices(Static({"dimensions": dimensions}), vectors, every, _axes(shard))
-    rule = Rule(**functions, needs_params=needs_params, real_only=real_only, matrices=matrices)
     found = sort_arguments("matrixwise", functions, arguments, SUPPLIED)
-    return _matrixwise(found.name, rule, found.hyperparams, found.options)
+    every = _checked_period(found.options.get("refresh_every"))
+    matrices = Matrices(Static({"dimensions": dimensions}), vectors, every, _axes(shard))
+    rule = MatrixRule(
+        found.name,
+        update,
+        init,
+        options=Static(found.options),
+        needs_params=needs_params,
+        real_only=real_only,
+        matrices=matrices,
+    )
+    return _matrixwise(rule, found.hyperparams)
 
 
 @functools.partial(definition, name="matrixwise")
-def _matrixwise(
-    name: str, rule: Rule, hyperparams: Mapping[str, Hyperparam], options: Mapping[str, Any]
-) -> LeafRule:
+def _matrixwise(rule: MatrixRule, hyperparams: Mapping[str, Hyperparam]) -> BoundRule:
     """The definition that `matrixwise` makes: its hyperparameters are data."""
-    return LeafRule(name, dataclasses.replace(rule, options=Static(options)), hyperparams)
+    return BoundRule((), rule, hyperparams)
+
+
+def _checked_period(every: Any) -> int | None:
+    """The number of steps between two refreshes of a matrix."""
+    if every is None:
+        return None
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise HyperparamError(
+            f"refresh_every = {every!r} is not a number of steps; give a whole number from 1 on"
+        )
+    return every
 
 
 def _axes(shard: Any) -> Any:

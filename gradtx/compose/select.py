@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gradtx.compose.binding import Branch
 from gradtx.compose.transformation import (
-    Branch,
     GradientTransformation,
     TransformationLike,
     as_transformation,
     definition,
 )
 from gradtx.definition.errors import SelectionError
-from gradtx.engine.rules import TreeRule
+from gradtx.engine.program import BoundRule
 from gradtx.engine.selector import Leaves, Selector, Where, labels
 from gradtx.tree.paths import flatten, leaf_paths
 
@@ -143,7 +143,7 @@ def _selecting(
                 yield part, selectors
             yield from _selecting(part.member, selectors)
         return
-    below = expansion.options.values() if isinstance(expansion, TreeRule) else (expansion,)
-    for member in below:
+    members = getattr(expansion.rule, "members", {}) if isinstance(expansion, BoundRule) else {}
+    for member in members.values() if members else (expansion,):
         if isinstance(member, GradientTransformation):
             yield from _selecting(member, outer)

@@ -3,26 +3,21 @@
 import functools
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, ParamSpec, Protocol
+from typing import Any, ParamSpec, Protocol, cast
 
+import jax
 import jax.numpy as jnp
 
+from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
 from gradtx.definition.definition import Definition, Factory, register
-from gradtx.definition.errors import GradtxError, StateError
+from gradtx.definition.errors import GradtxError, StateError, hide_frames
 from gradtx.definition.types import Params, State, Updates
-from gradtx.engine.program import (
-    BoundRule,
-    Call,
-    Clock,
-    init_program,
-    runs,
-    tick,
-    update_program,
-    without_idle,
-)
-from gradtx.engine.rules import Child, LeafRule, TreeRule
-from gradtx.engine.selector import Selector
+from gradtx.engine.clock import Clock, next_count
+from gradtx.engine.program import BoundRule, init_program, runs, update_program
+from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
+from gradtx.engine.tree_rule import TreeRule
+from gradtx.tree.paths import flatten
 
 P = ParamSpec("P")
 
@@ -36,32 +31,13 @@ class Pair(Protocol):
     def update(self) -> Callable[..., Any]: ...
 
 
-class Branch(NamedTuple):
-    """A member of a combinator: its name (None: it keeps its slots where the combinator does) and
-    its leaves.
-    """
-
-    name: str | None
-    member: "GradientTransformation"
-    selector: Selector | None = None
-
-
-class MapRules(NamedTuple):
-    """Another definition, every rule of which is first handed to a function: a storage put on it,
-    say.
-    """
-
-    inner: "GradientTransformation"
-    rewrite: Callable[[LeafRule | TreeRule], LeafRule | TreeRule]
-
-
 class GradientTransformation(Definition):
     """A pure pair `init(params) -> state`, `update(updates, state, params) -> (updates, state)`.
 
     The object is an immutable pytree: its hyperparameters are leaves. Close over it and they are
     constants; pass it to `jit` and a new learning rate never recompiles; `vmap` over it and many
-    learning rates train in one program. It prints as the call that made it, compares by value,
-    and hashes when its leaves are Python numbers. `init, update = tx` works.
+    learning rates train in one program. It prints as the call that made it, compares by value, and
+    hashes when its leaves are Python numbers. `init, update = tx` works.
 
     Called directly with two plain functions it hands them through: their state is their own.
     """
@@ -73,60 +49,61 @@ class GradientTransformation(Definition):
     ) -> "GradientTransformation":
         return cls.of(PLAIN, {"init": init, "update": update})
 
-    def init(self, params: Params) -> Any:
-        """The state before the first update.
+    def init(self, params: Params) -> State:
+        """Make the state before the first update.
 
         `params` may be arrays or `jax.ShapeDtypeStruct`s. The result is a `State`: a count of 0,
         and the slots of every member by name; a stateless member has none.
         """
-        if self._is_plain:
+        if self.is_plain:
             return self.arguments["init"](params)
         count = jnp.zeros((), jnp.int32)
-        return State(count, self.init_slots(params, count))
+        try:
+            return State(count, self.init_slots(params, count))
+        except Exception as error:
+            raise hide_frames(error)
 
     def update(
         self, updates: Updates, state: Any, params: Params | None = None, **extra: Any
-    ) -> tuple[Any, Any]:
-        """One step: gradients in, what to add to the parameters out, and the next state.
+    ) -> tuple[Updates, State]:
+        """Run one step: gradients in, what to add to the parameters out, and the next state.
 
-        `extra` (`value=`, `grad=`, `value_fn=`, ...) reaches the members that ask for it.
-        Nothing is changed in place: when this raises, `state` is as it was.
+        `extra` (`value=`, `grad=`, `value_fn=`, ...) reaches the members that ask for it. Nothing
+        is changed in place: when this raises, `state` is as it was.
         """
-        if self._is_plain:
-            return self.arguments["update"](
-                updates, state, params, **accepted(self.arguments["update"], extra)
-            )
-        return self.update_then((), updates, state, params, extra)
+        if self.is_plain:
+            function = self.arguments["update"]
+            return function(updates, state, params, **accepted(function, extra))
+        try:
+            return self.advance((), updates, state, params, extra)
+        except Exception as error:
+            raise hide_frames(error)
 
-    def update_then(
+    def advance(
         self,
         last: tuple[BoundRule, ...],
         updates: Updates,
         state: Any,
         params: Params | None,
         extra: Mapping[str, Any],
-    ) -> tuple[Any, Any]:
-        """`update` with further rules behind those of the definition, in the same kernels where
-        these end with leaf rules.
-        """
+    ) -> tuple[Any, State]:
+        """`update` with further rules behind those of the definition."""
         if not isinstance(state, State):
             raise StateError(
-                f"the state of {self.name} is a {type(state).__name__}, not a gradtx.State: make it with tx.init(params)"
+                f"the state of {self.name} is a {type(state).__name__}, not a gradtx.State: make "
+                f"it with tx.init(params)"
             )
-        clock = tick(state.count)
-        program = self._runs(last)
-        check_members(self.items, state.slots)
-        updates, slots, _ = update_program(
-            program, updates, state.slots, params, Call(clock, extra, None, {})
-        )
-        count = self.count_after(slots, clock.step)
-        return updates, State(
-            jnp.array(count, copy=True) if self.own_clock else count, slots
-        )  # one array twice could not be donated
+        clock = Clock(state.count, next_count(state.count), {})
+        check_members(self.rules, state.slots)
+        flow = update_program(self._runs(last), updates, state.slots, params, clock, extra, None)
+        count = clock.step
+        if self.own_clock:  # one array twice in a state could not be donated
+            count = jnp.array(self.count_after(flow.slots, count), copy=True)
+        return flow.leaves.tree, State(count, flow.slots)
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
-        """The slots alone, without a clock: what a wrapper keeps of its inner transformation."""
-        return init_program(self.items, params, count)
+        """Make the slots alone, without a clock, for wrappers."""
+        return init_program(self.rules, params, count)
 
     def update_slots(
         self,
@@ -136,103 +113,95 @@ class GradientTransformation(Definition):
         step: Any,
         extra: Mapping[str, Any],
         gate: Any = None,
-    ) -> tuple[Any, Any]:
-        """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... and is handed down to
-        every member.
+        *,
+        with_stats: bool = False,
+    ) -> tuple[Any, ...]:
+        """`update` without a clock, for wrappers: `step` is 1, 2, 3, ... for every member.
 
-        With `acts`, a bool, slots change only where it is True; where it is False the updates mean
-        nothing."""
-        return self.watch_slots(updates, slots, params, step, extra, gate)[:2]
-
-    def watch_slots(
-        self,
-        updates: Updates,
-        slots: Any,
-        params: Params | None,
-        step: Any,
-        extra: Mapping[str, Any],
-        gate: Any = None,
-    ) -> tuple[Any, Any, Any]:
-        """`update_slots`, and what the leaf rules concluded of the whole tree, such as a norm: name
-        -> scalar, by member.
+        With `gate`, a bool, slots change only where it is True; where it is False the updates mean
+        nothing. `with_stats` adds a third result: what the rules concluded of the whole tree, such
+        as a norm, by member and name.
         """
-        return self._advance(updates, slots, params, Call(Clock(step - 1, step), extra, gate, {}))
+        check_members(self.rules, slots)
+        clock = Clock(step - 1, step, {})
+        flow = update_program(self._runs(), updates, slots, params, clock, extra, gate)
+        result = flow.leaves.tree, flow.slots
+        return (*result, flow.stats) if with_stats else result
+
+    def evaluate_slots(self, slots: Any, params: Params, count: Any) -> Params:
+        """`eval_params` without a clock, for wrappers: every member sees the trained parameters."""
+        check_members(self.rules, slots)
+        leaves, result = leaves_of(params), params
+        for bound in self.rules:
+            own = slots_at(slots, bound.path) if bound.rule.keeps else None
+            if bound.rule.has_evaluation:
+                new = bound.rule.evaluate(bound, own, leaves, count)
+                result = _lay_over(leaves, result, new, bound.active(leaves))
+            else:
+                check_foreign(bound.name, own)
+        return result
 
     def count_after(self, slots: Any, step: Any) -> Any:
-        """The count of a state whose new slots these are: `step`, unless the whole definition goes
-        by a member's own clock.
-        """
+        """The count of a state with these slots: that of a member whose clock is its own."""
         if not self.own_clock:
             return step
-        found = members_inside(self.items[0], slots, step)[0]
-        return found.member.count_after(found.slots, found.count)
+        (bound,) = self.rules
+        (child, *_) = bound.rule.children(slots_at(slots, bound.path), step)
+        return child.member.count_after(child.slots, child.count)
 
     @property
     def own_clock(self) -> bool:
-        """Whether all of this definition is a rule whose member has a clock of its own, which is
-        then that of the state.
-        """
-        rule = self.items[0].rule if len(self.items) == 1 and not self.items[0].selectors else None
-        return isinstance(rule, TreeRule) and rule.own_clock
+        """Whether all of this definition is a rule whose member's clock is that of the state."""
+        return len(self.rules) == 1 and not self.rules[0].selectors and self.rules[0].rule.own_clock
 
-    def _advance(
-        self, updates: Updates, slots: Any, params: Params | None, call: Call
-    ) -> tuple[Any, Any, Any]:
-        check_members(self.items, slots)
-        return update_program(self._runs(), updates, slots, params, call)
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether there are parameters to evaluate that are not those it trains."""
+        return any(bound.rule.has_evaluation for bound in self.rules)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
     @property
     def name(self) -> str:
-        """What a chain calls this member: its factory's name; a wrapper is called like what it
-        wraps.
-        """
-        if self._is_plain:
+        """The name of this member in a chain: its builder's; a wrapper has that of its inside."""
+        if self.is_plain:
             return _plain_name(self.arguments["init"])
         if self.factory.__name__ in LIFTERS:
-            return self.expansion.name
+            return self.expansion.rule.name
         if "inner" in self.factory.dynamic:
             return self.arguments["inner"].name
         return self.arguments.get("name") or self.factory.__name__
 
     @property
     def expansion(self) -> Any:
-        """What the definition stands for: another definition, a rule, or a combinator's parts."""
+        """What the definition stands for: another definition, a rule, or a combinator's branches."""
         return self._cached("expansion", self.call)
 
     @property
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
+        """Whether this is another library's pair of functions."""
         return self.factory is PLAIN
 
     @property
-    def items(self) -> tuple[BoundRule, ...]:
+    def rules(self) -> tuple[BoundRule, ...]:
         """The rules that this definition comes down to, in the order in which they act."""
-        return self._cached("items", lambda: without_idle(list(_rooted(self, list(_items(self))))))
+        return self._cached("rules", lambda: bind_rules(self))
 
     @property
     def needs(self) -> frozenset[str]:
-        """What `update` must be given beside the gradients and the state: "params", and extra
-        arguments by name.
-        """
-        members = (
-            one
-            for item in self.items
-            if isinstance(item.rule, TreeRule)
-            for one in item.rule.options.values()
-        )
-        children = (one.needs for one in members if isinstance(one, GradientTransformation))
-        own = (
-            {*item.rule.extra, *(["params"] if item.rule.needs_params else [])}
-            for item in self.items
-        )
-        return frozenset[str]().union(*children, *own)
+        """What `update` needs beside gradients and state: "params", and extra arguments by name."""
+        return frozenset[str]().union(*(bound.rule.needs for bound in self.rules))
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        """The names of all slots, in order, each once."""
+        names = (name for bound in self.rules for name in bound.rule.slot_names())
+        return tuple(dict.fromkeys(names))
 
     def _runs(self, last: tuple[BoundRule, ...] = ()) -> tuple[tuple[BoundRule, ...], ...]:
-        return self._cached(
-            ("runs", *(item.name for item in last)), lambda: runs((*self.items, *last))
-        )
+        key = ("runs", *(bound.name for bound in last))
+        return self._cached(key, lambda: runs((*self.rules, *last)))
 
     def _cached(self, name: Hashable, make: Callable[[], Any]) -> Any:
         if name not in self.cache:
@@ -240,12 +209,11 @@ class GradientTransformation(Definition):
         return self.cache[name]
 
     def verify(self) -> None:
-        expansion = self.expansion
-        if not isinstance(
-            expansion, GradientTransformation | LeafRule | TreeRule | MapRules | list
-        ):
+        """Raise at the call where a builder returned no transformation."""
+        if not isinstance(self.expansion, GradientTransformation | BoundRule | MapRules | list):
             raise GradtxError(
-                f"{self.factory.__name__} returned {type(expansion).__name__}: return leafwise(...), treewise(...) or chain(...)"
+                f"{self.factory.__name__} returned {type(self.expansion).__name__}: return "
+                f"leafwise(...), treewise(...) or chain(...)"
             )
 
     def item_names(self, items: Sequence[Any]) -> Sequence[Any]:
@@ -266,34 +234,20 @@ class GradientTransformation(Definition):
 register(GradientTransformation)
 
 TransformationLike = GradientTransformation | Pair
-"""What may stand where a transformation is wanted; it becomes a `GradientTransformation`."""
+"""What a transformation may be given as; it becomes a `GradientTransformation`."""
 
 
 def as_transformation(value: TransformationLike) -> GradientTransformation:
     """The value as a `GradientTransformation`, wrapped if it is another library's."""
-    return (
-        value
-        if isinstance(value, GradientTransformation)
-        else GradientTransformation.coerce(value, "transformation")
-    )
-
-
-def member_names(members: Sequence[GradientTransformation]) -> list[str]:
-    """A name for every member: its own, numbered from the second of the same name on."""
-    names: list[str] = []
-    for member in members:
-        name, number = member.name, 1
-        while name in names:
-            number += 1
-            name = f"{member.name}_{number}"
-        names.append(name)
-    return names
+    if isinstance(value, GradientTransformation):
+        return value
+    return GradientTransformation.coerce(value, "transformation")
 
 
 def definition(
     build: Callable[P, Any], name: str | None = None
 ) -> Callable[P, GradientTransformation]:
-    """Turn a function that returns a transformation into a maker of definitions.
+    """Turn a function that returns a transformation into a builder of definitions.
 
     The arguments annotated as hyperparameters (`Hyperparam`, `NonNegative`, `Decay`, ...) or as
     `GradientTransformation` become the data of the definition; the others are static. Its name,
@@ -305,100 +259,44 @@ def definition(
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
         return factory(*args, **kwargs)
 
-    make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
+    made = cast(Any, make)
+    made.factory = factory
     return make
-
-
-LIFTERS = frozenset({"leafwise", "matrixwise", "treewise", "wrapwise"})
-"""The makers of rules: a rule is called like the builder around them."""
-SCAFFOLDING = frozenset({"chain", "descend"})
-"""The combinators that leave no trace in a path where a builder uses them."""
-
-
-class Place(NamedTuple):
-    """Where in a definition its rules are bound: the path of their slots, the masks, the builder."""
-
-    path: tuple[str, ...] = ()
-    selectors: tuple[Selector, ...] = ()
-    builder: str = ""
-
-    def inside(self, name: str | None, selector: Selector | None) -> "Place":
-        """The place of one branch of a combinator."""
-        path = self.path if name is None else (*self.path, name)
-        masks = self.selectors if selector is None else (*self.selectors, selector)
-        return Place(path, masks, self.builder if name is None else "")
-
-
-def _items(tx: GradientTransformation, place: Place = Place()) -> Iterator[BoundRule]:
-    """Bind the rules that a definition comes down to, in the order in which they act."""
-    expansion = tx.expansion
-    name = tx.factory.__name__
-    if isinstance(expansion, GradientTransformation):
-        yield from _items(
-            expansion, place._replace(builder=place.builder if name in LIFTERS else name)
-        )
-    elif isinstance(expansion, LeafRule | TreeRule):
-        yield BoundRule(place.path, expansion, place.selectors)
-    elif isinstance(expansion, MapRules):
-        for item in _items(expansion.inner, place):
-            yield item._replace(rule=expansion.rewrite(item.rule), origin=item.as_built.rule)
-    else:
-        branches = list(_branches(expansion, place.builder))
-        for branch, called in zip(branches, _unique([one.name for one in branches]), strict=True):
-            yield from _items(branch.member, place.inside(called, branch.selector))
-
-
-def _branches(expansion: Sequence[Branch], builder: str) -> Iterator[Branch]:
-    """The branches of a combinator; inside a builder, those of a chain in place of the chain."""
-    for branch in expansion:
-        name, is_named = branch.member.factory.__name__, branch.name != branch.member.name
-        if builder and not is_named and branch.selector is None and name in SCAFFOLDING:
-            yield from _branches(_parts_of(branch.member), builder)
-        else:
-            yield branch
-
-
-def _parts_of(tx: GradientTransformation) -> Sequence[Branch]:
-    expansion = tx.expansion
-    return _parts_of(expansion) if isinstance(expansion, GradientTransformation) else expansion
-
-
-def _unique(names: Sequence[str | None]) -> list[str | None]:
-    """The names, numbered from the second of the same name on."""
-    found: list[str | None] = []
-    for name in names:
-        called, number = name, 1
-        while name is not None and called in found:
-            number += 1
-            called = f"{name}_{number}"
-        found.append(called)
-    return found
-
-
-def _rooted(tx: GradientTransformation, items: list[BoundRule]) -> Iterator[BoundRule]:
-    """A rule at the root keeps its slots under its own name, unless they are a dict of members
-    already.
-    """
-    for item in items:
-        yield item if item.path or item.rule.keeps_at_root else item._replace(path=(tx.name,))
 
 
 def checked_state(tx: GradientTransformation, state: Any) -> State:
     """The state of a definition that is not another library's, before it is read."""
     if not isinstance(state, State):
         raise StateError(
-            f"the state of {tx.name} is a {type(state).__name__}, not a gradtx.State: pass the state that tx.update gave"
+            f"the state of {tx.name} is a {type(state).__name__}, not a gradtx.State: pass the "
+            f"state that tx.update returned"
         )
     return state
 
 
-def members_inside(item: BoundRule, slots: Any, count: Any) -> list[Child]:
-    """What the rule of an item wraps, as it stands in the slots of the whole program."""
-    return (
-        item.rule.members(slots_at(slots, item.path), count)
-        if isinstance(item.rule, TreeRule) and item.rule.keeps
-        else []
-    )
+def _lay_over(leaves: Any, result: Params, new: Params, chosen: Sequence[bool]) -> Params:
+    """`new` at the chosen leaves, `result` at the others; all of `new` in another structure."""
+    values, treedef = flatten(new)
+    others, below = flatten(result)
+    if treedef != leaves.treedef:
+        return new
+    base = others if below == treedef else leaves.values
+    each = zip(values, base, chosen, strict=True)
+    return jax.tree.unflatten(treedef, [one if is_new else old for one, old, is_new in each])
+
+
+def check_foreign(name: str, slots: Any) -> None:
+    """Raise where another library's transformation holds one of gradtx's, which nobody can read."""
+    if any(map(_is_state, jax.tree.leaves(slots, is_leaf=_is_state))):
+        raise StateError(
+            f"the state of {name} holds one of gradtx's, whose definition eval_params cannot see "
+            f"inside another library's: put the members in gradtx.chain, or call eval_params with "
+            f"that member and its own state"
+        )
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, State)
 
 
 def accepted(function: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -415,9 +313,7 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 
 
 def _plain_name(init: Callable[..., Any]) -> str:
-    """The factory of a plain pair, by where its `init` was defined: `optax.scale_by_adam` reads
-    `scale_by_adam`.
-    """
+    """The builder of a plain pair, by where its `init` is: `optax.scale_by_adam`."""
     return getattr(init, "__qualname__", "transformation").split(".")[0]
 
 
@@ -433,22 +329,26 @@ def _plain_update(
     *,
     update: Callable[..., Any],
     extra: Mapping[str, Any],
-) -> Any:
+) -> tuple[Any, Any]:
     return update(updates, state, params, **accepted(update, extra))
 
 
-def is_plain(rule: LeafRule | TreeRule) -> bool:
-    """Whether a rule stands for a plain pair, such as another library's transformation."""
-    return rule.update is _plain_update if isinstance(rule, TreeRule) else False
-
-
-def _expand_plain(init: Callable[..., Any], update: Callable[..., Any]) -> TreeRule:
+def _expand_plain(init: Callable[..., Any], update: Callable[..., Any]) -> BoundRule:
     """A plain pair as a member: a rule on trees whose slots are the pair's own state."""
-    return TreeRule(
-        _plain_name(init), _plain_init, _plain_update, {}, {"init": init, "update": update}
-    )
+    options = {"init": init, "update": update}
+    rule = PlainRule(_plain_name(init), _plain_update, _plain_init, options)
+    return BoundRule((), rule, {})
 
 
-PLAIN = Factory(_expand_plain, GradientTransformation)
-PLAIN.__name__ = "GradientTransformation"
-_expand_plain.factory = PLAIN  # pyright: ignore[reportFunctionMemberAccess]
+class PlainRule(TreeRule):
+    """Another library's pair of functions, whose slots have no names."""
+
+    def with_storage(self, storage: Any, member: Callable[..., Any]) -> "PlainRule":
+        raise GradtxError(
+            f"stored: {self.name} is another library's, whose slots have no names; take gradtx's "
+            f"own, or leave it outside"
+        )
+
+
+PLAIN = Factory(_expand_plain, GradientTransformation, name="GradientTransformation")
+cast(Any, _expand_plain).factory = PLAIN

@@ -7,7 +7,8 @@ from typing import Any
 from gradtx.compose.arguments import sort_arguments
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.types import Hyperparam
-from gradtx.engine.rules import TreeRule
+from gradtx.engine.program import BoundRule
+from gradtx.engine.tree_rule import TreeRule
 
 Function = Callable[..., Any]
 
@@ -77,18 +78,27 @@ def treewise(
     functions = {"init": init, "update": update, "children": children}
     functions |= {"evaluate": evaluate, "report": report}
     found = sort_arguments("treewise", functions, arguments, ("extra", "gate", *extra))
-    options = {"extra": tuple(extra), "needs_params": needs_params, "own_clock": own_clock}
-    options |= {"changes_structure": changes_structure}
-    return _treewise(found.name, {**functions, **options}, *found[1:])
+    settings = {
+        "name": found.name,
+        "update_tree": update,
+        "init_tree": init,
+        "find_children": children,
+        "evaluate_tree": evaluate,
+        "report_tree": report,
+        "extra": tuple(extra),
+        "needs_params": needs_params,
+        "changes_structure": changes_structure,
+        "own_clock": own_clock,
+    }
+    return _treewise(settings, found.hyperparams, found.options, found.members)
 
 
 @functools.partial(definition, name="treewise")
 def _treewise(
-    name: str,
-    rule: Mapping[str, Any],
+    settings: Mapping[str, Any],
     hyperparams: Mapping[str, Hyperparam],
     options: Mapping[str, Any],
     members: Mapping[str, TransformationLike],
-) -> TreeRule:
+) -> BoundRule:
     """The definition that `treewise` makes: hyperparameters and members are data."""
-    return TreeRule(name, hyperparams=hyperparams, options={**options, **members}, **rule)
+    return BoundRule((), TreeRule(options=options, members=members, **settings), hyperparams)

@@ -1,5 +1,10 @@
 """What gradtx raises: each message says what, where, with which values, and what to do."""
 
+import types
+from pathlib import Path
+
+import jax
+
 
 class GradtxError(ValueError):
     """Any mistake that gradtx recognises; a `ValueError`, so existing handlers keep working."""
@@ -31,3 +36,29 @@ class StateError(GradtxError):
 
 class ConfigError(GradtxError):
     """A definition cannot be written as JSON, or a JSON does not describe one."""
+
+
+HIDDEN = ("definition", "engine", "compose", "tree")
+"""The rooms whose frames say nothing to an author of a rule or of a training loop."""
+
+
+def hide_frames(error: Exception) -> Exception:
+    """The error without gradtx's own frames in its traceback, as JAX hides its own.
+
+    JAX's switch shows them again: `JAX_TRACEBACK_FILTERING=off`.
+    """
+    if jax.config.jax_traceback_filtering == "off":
+        return error
+    frames: list[types.TracebackType] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        frames.append(traceback)
+        traceback = traceback.tb_next
+    last = None
+    for one in reversed(frames):
+        if not one.tb_frame.f_code.co_filename.startswith(_FOLDERS):
+            last = types.TracebackType(last, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return error.with_traceback(last)
+
+
+_FOLDERS = tuple(str(Path(__file__).parent.parent / room) for room in HIDDEN)

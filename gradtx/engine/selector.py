@@ -10,9 +10,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradtx.definition.errors import SelectionError
+from gradtx.definition.errors import SelectionError, StructureError
 from gradtx.definition.show import show
-from gradtx.tree.paths import Treedef, is_none, tree_paths
+from gradtx.tree.casts import is_inexact
+from gradtx.tree.paths import (
+    Treedef,
+    describe_difference,
+    flatten,
+    is_none,
+    leaf_paths,
+    repeated,
+    tree_paths,
+)
 
 Where = str | Callable[..., Any] | Any
 """A regex on `a/b/c` paths, a predicate `(path, array) -> bool`, a pytree of bools, or a function
@@ -29,7 +38,53 @@ class Leaves(NamedTuple):
 
     @property
     def tree(self) -> Any:
+        """The tree again."""
         return jax.tree.unflatten(self.treedef, self.values)
+
+    def match(self, tree: Any, what: str) -> Sequence[Any]:
+        """The leaves of another tree in this order; an error names the first difference."""
+        try:
+            return self.treedef.flatten_up_to(tree)
+        except (ValueError, TypeError, KeyError):
+            theirs = leaf_paths(flatten(tree)[1])
+            difference = describe_difference(self.paths, theirs, "the gradients", what)
+            raise StructureError(
+                f"the gradients and {what} differ in structure: {difference}"
+            ) from None
+
+    def narrow(self, tree: Any, chosen: Sequence[bool]) -> Any:
+        """A tree like this one with None at what was not chosen; anything else as it is."""
+        if all(chosen):
+            return tree
+        values, treedef = flatten(tree)
+        if treedef != self.treedef:
+            return tree
+        kept = [value if one else None for value, one in zip(values, chosen, strict=True)]
+        return jax.tree.unflatten(treedef, kept)
+
+
+def leaves_of(tree: Any) -> Leaves:
+    """Flatten a tree; an error where paths do not distinguish its leaves."""
+    values, treedef = flatten(tree)
+    paths = leaf_paths(treedef)
+    if (twice := repeated(paths)) is not None:
+        raise StructureError(
+            f"two leaves have the same path {twice!r}; rename a key, so that every leaf has a path "
+            f"of its own"
+        )
+    return Leaves(treedef, paths, values)
+
+
+def select_all(selectors: "Sequence[Selector]", leaves: Leaves) -> Sequence[bool]:
+    """For every leaf whether all selectors choose it."""
+    if not selectors:
+        return [True] * len(leaves.values)
+    return [all(answers) for answers in zip(*(one(leaves) for one in selectors), strict=True)]
+
+
+def active_leaves(chosen: Sequence[bool], values: Sequence[Any]) -> list[bool]:
+    """The chosen leaves that are arrays of floats: None, integers and keys are left alone."""
+    return [one and is_inexact(value) for one, value in zip(chosen, values, strict=True)]
 
 
 class Selector(NamedTuple):

@@ -1,15 +1,15 @@
-"""Rules on matrices spread over devices: matrices of one shape are gathered into a batch, and each
-device works on its share.
+"""Rules on matrices over several devices: each device works on its share of the matrices.
 
 Sharded leaves (n, m) are stacked as they lie, (N, n, m), and the stack is cut along N by
 `shard_map`, for which XLA moves it once, all to all; the results go back the same way. No device
-does the work of another, and every matrix is worked on as a whole."""
+repeats the work of another, and one device works on the whole of a matrix.
+"""
 
 import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,107 +18,69 @@ from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradtx.definition.errors import GradtxError
-from gradtx.engine.lifter import (
-    ActiveRule,
-    LeafArgs,
-    encode_slots,
-    in_compute,
-    make_row,
-    stored_slots,
-)
+from gradtx.engine.checks import call_rule
+from gradtx.engine.kernel import LeafArgs, array_kwargs, cast_slots, decode_slots
 from gradtx.engine.matrix_layout import Layout
 from gradtx.engine.matrix_rules import as_arrays, as_matrices, matrix_kwargs
-from gradtx.engine.rules import Rule, laid_out, select_kwargs
-from gradtx.tree.casts import compute_dtype
+from gradtx.engine.storage import store_slots
+from gradtx.tree.casts import cast_inexact, compute_dtype
 from gradtx.tree.kernels import group, kernel, signature
 from gradtx.tree.maps import choose
 from gradtx.tree.rounding import noise
 
+if TYPE_CHECKING:
+    from gradtx.engine.leaf_rule import MatrixRule
+
 BY_MATRIX = ("input_grad", "refresh_offset", "key")
-"""What a rule is told by name of every matrix; the rest are numbers for all."""
+"""What a rule receives for every matrix; its other values are numbers for all."""
 
 
-class Place(NamedTuple):
-    """Over which axes of which mesh a batch is spread, and how the matrices in it were cut; None
-    where nobody knows.
-    """
+class ShardPlan(NamedTuple):
+    """The axes of a mesh that a batch is spread over, and how its matrices were cut before."""
 
     mesh: Any
     axes: tuple[str, ...]
     cut: PartitionSpec | None
+    """None where nobody knows."""
 
     @property
     def devices(self) -> int:
+        """How many devices share the work."""
         return math.prod(self.mesh.shape[axis] for axis in self.axes)
 
     def put(self, array: jax.Array, spec: PartitionSpec) -> jax.Array:
-        """An array, moved."""
-        explicit = all(kind == AxisType.Explicit for kind in self.mesh.axis_types)
-        move = jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint
+        """Move an array to where a spec says."""
+        is_explicit = all(kind == AxisType.Explicit for kind in self.mesh.axis_types)
+        move = jax.sharding.reshard if is_explicit else jax.lax.with_sharding_constraint
         return move(array, NamedSharding(self.mesh, spec))
 
 
-def update_spread(
-    members: Sequence[ActiveRule],
-    paths: Sequence[str],
-    updates: Sequence[Any],
-    slots: Sequence[Sequence[Any]],
-    params: Sequence[Any] | None,
-    input_grad: Sequence[Any],
-    step: Any,
-    gate: jax.Array | None = None,
-) -> tuple[list[Any], list[list[Any]], list[Any], list[Mapping[str, Any]]]:
-    """`update_leaves` of one rule whose matrices are spread over devices."""
-    (member,), (column,) = members, slots
-    rule, told = member.rule.rule, select_kwargs(member.rule.rule.update, member.hyperparams)
-    shard = rule.matrices.shard if rule.matrices is not None else None
-    rows = {
-        index: make_row(
-            [member],
-            paths[index],
-            updates[index],
-            [column[index]],
-            params and params[index],
-            input_grad[index],
-            (member.turns[index],),
-        )
-        for index, active in enumerate(member.active)
-        if active
-    }
-    order = list(rows)
-    kinds = group(_kind(member.layouts[index], rows[index]) for index in order)
-    new_updates, new_slots = list(updates), list(column)
-    for places in kinds.values():
-        chosen = [order[place] for place in places]
-        layouts = tuple(member.layouts[index] for index in chosen)
-        place = _place(
-            shard,
-            layouts,
-            [paths[index] for index in chosen],
-            [updates[index] for index in chosen],
-            member.name,
-        )
-        function = _function(rule.laid_out(None), layouts, place)
-        for index, (update, kept) in zip(
-            chosen,
-            kernel(function)((step, gate, told), [rows[index] for index in chosen]),
-            strict=True,
-        ):
-            new_updates[index], new_slots[index] = update, kept
-    return new_updates, [new_slots], [member.shared], [{}]
+def gather_kinds(
+    rule: Any, layouts: Sequence[Any], args: Mapping[int, LeafArgs]
+) -> list[list[int]]:
+    """The leaves whose matrices are gathered into one batch."""
+    order = list(args)
+    kinds = group(_kind(layouts[index], args[index]) for index in order)
+    return [[order[place] for place in places] for places in kinds.values()]
 
 
-def _kind(layout: Any, row: LeafArgs) -> Any:
-    """What must be equal for leaves to be gathered: the shape of their matrices, dtypes, and the
-    slots of each matrix.
-    """
-    kept = tuple(signature(leaf)[1:2] for leaf in jax.tree.leaves(row.slots))
-    return layout.shape[-2:], row.grad.dtype, kept, row.param is None or row.param.dtype
+def _kind(layout: Any, args: LeafArgs) -> Any:
+    """What must be equal: the shape of matrices, dtypes, and the slots of each matrix."""
+    slots = tuple(signature(leaf)[1:2] for leaf in jax.tree.leaves(args.slots))
+    return layout.shape[-2:], args.grad.dtype, slots, args.param is None or args.param.dtype
 
 
-def _place(
+def sharded_kernel(
+    rule: Any, layouts: tuple[Any, ...], paths: Sequence[str], arrays: Sequence[Any], owner: str
+) -> Any:
+    """The jitted kernel of some leaves whose matrices are alike."""
+    plan = _plan(rule.matrices.shard, layouts, paths, arrays, owner)
+    return kernel(_function(rule.at(None), layouts, plan))
+
+
+def _plan(
     shard: Any, layouts: Sequence[Layout], paths: Sequence[str], arrays: Sequence[Any], owner: str
-) -> Place:
+) -> ShardPlan:
     known = [_sharding(shard, path, array) for path, array in zip(paths, arrays, strict=True)]
     axes = getattr(shard, "axes", shard)
     meshes = [
@@ -143,7 +105,7 @@ def _place(
             f"{owner}: shard = {axes!r} within a shard_map over these axes, where every device has its own: leave shard out"
         )
     specs = [_spec(layout, one) for layout, one in zip(layouts, known, strict=True)]
-    return Place(mesh, axes, specs[0] if len(set(specs)) == 1 else None)
+    return ShardPlan(mesh, axes, specs[0] if len(set(specs)) == 1 else None)
 
 
 def _sharding(shard: Any, path: str, array: Any) -> NamedSharding | None:
@@ -176,58 +138,62 @@ def _spec(layout: Layout, sharding: NamedSharding | None) -> PartitionSpec | Non
 
 
 @functools.lru_cache(maxsize=1024)
-def _function(rule: Rule, layouts: tuple[Layout, ...], place: Place) -> Any:
-    return functools.partial(run_spread, rule, layouts, place)
+def _function(rule: "MatrixRule", layouts: tuple[Layout, ...], plan: ShardPlan) -> Any:
+    return functools.partial(run_sharded, rule, layouts, plan)
 
 
-def run_spread(
-    rule: Rule, layouts: Sequence[Layout], place: Place, shared: Any, rows: Sequence[LeafArgs]
+def run_sharded(
+    rule: "MatrixRule",
+    layouts: Sequence[Layout],
+    plan: ShardPlan,
+    shared: Any,
+    args: Sequence[LeafArgs],
 ) -> list[Any]:
-    """The kernel of all leaves whose matrices are alike."""
-    rules = [laid_out(rule, layout) for layout in layouts]
-    prepared = [_prepared(one, row, shared) for one, row in zip(rules, rows, strict=True)]
-    stacked = jax.tree.map(
-        functools.partial(_stacked, place, layouts[0].shape[-2:]),
-        *(matrices for _, matrices, _ in prepared),
-    )
-    spread = jax.shard_map(
+    """The kernel of all leaves whose matrices are alike: updates and slots, leaf by leaf."""
+    rules = [rule.at(layout) for layout in layouts]
+    inputs = [_prepare(one, row, shared) for one, row in zip(rules, args, strict=True)]
+    sides = layouts[0].shape[-2:]
+    stack = functools.partial(_stack, plan, sides)
+    stacked = jax.tree.map(stack, *(matrices for _, matrices, _ in inputs))
+    share = jax.shard_map(
         functools.partial(_share, rule),
-        mesh=place.mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(place.axes)),
-        out_specs=PartitionSpec(place.axes),
-        axis_names=set(place.axes),
+        mesh=plan.mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(plan.axes)),
+        out_specs=PartitionSpec(plan.axes),
+        axis_names=set(plan.axes),
         check_vma=False,
     )
-    made = spread((shared[0], prepared[0][2]), stacked)
-    made = jax.tree.map(functools.partial(_returned, place, layouts[0].shape[-2:]), made)
+    results = share((shared.step, inputs[0][2]), stacked)
+    results = jax.tree.map(functools.partial(_send_back, plan, sides), results)
     starts = np.cumsum([0, *(math.prod(layout.batch) for layout in layouts)]).tolist()
-    each = zip(rules, rows, prepared, itertools.pairwise(starts), strict=True)
+    each = zip(rules, args, inputs, itertools.pairwise(starts), strict=True)
     return [
-        _kept(one, row, decoded, jax.tree.map(lambda x, cut=cut: x[slice(*cut)], made), shared)
-        for one, row, (decoded, *_), cut in each
+        _finish(one, row, slots, _slice(results, cut), shared)
+        for one, row, (slots, *_), cut in each
     ]
 
 
-def _prepared(rule: Rule, row: LeafArgs, shared: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The slots of one leaf decoded; all that belongs to its matrices, one by one along a first
-    axis; and what is told of all.
-    """
-    step, _, values = shared
-    dtype, layout = row.grad.dtype, rule.layout
+def _slice(tree: Any, cut: tuple[int, int]) -> Any:
+    return jax.tree.map(lambda array: array[slice(*cut)], tree)
+
+
+def _prepare(
+    rule: "MatrixRule", args: LeafArgs, shared: Any
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The slots of one leaf; its matrices along a first axis, by name; and the numbers for all."""
+    dtype, layout = compute_dtype(args.grad.dtype), rule.layout
     assert layout is not None
-    grad, param, slots, named = in_compute(
-        rule, rule.update, row, row.grad.astype(compute_dtype(dtype)), row.slots[0], values, step
-    )
-    told = matrix_kwargs(rule, named, row.turns[0])
-    whole = {name: told.pop(name) for name in BY_MATRIX if name in told}
+    kwargs = array_kwargs(rule, rule.update_array, shared.kwargs[0], shared.step, args)
+    numbers = matrix_kwargs(rule, kwargs, args.offsets[0])
+    whole = {name: numbers.pop(name) for name in BY_MATRIX if name in numbers}
     if "key" in whole:
-        whole["key"] = jax.random.key_data(whole["key"])
-    whole |= {
-        "grad": layout.matrix(grad),
-        "slots": as_matrices(rule, slots),
-        "param": None if param is None else layout.matrix(param),
-    }
-    return slots, jax.tree.map(functools.partial(_in_line, layout), whole), told
+        whole["key"] = jax.random.key_data(whole["key"])  # shard_map takes no typed keys
+    (stored,) = args.slots
+    slots = None if stored is None else decode_slots(rule, stored, args.grad.shape, dtype)
+    param = None if args.param is None else layout.matrix(cast_inexact(args.param, dtype))
+    whole |= {"grad": layout.matrix(args.grad.astype(dtype)), "param": param}
+    whole["slots"] = as_matrices(rule, slots)
+    return slots, jax.tree.map(functools.partial(_in_line, layout), whole), numbers
 
 
 def _in_line(layout: Layout, array: jax.Array) -> jax.Array:
@@ -235,61 +201,50 @@ def _in_line(layout: Layout, array: jax.Array) -> jax.Array:
     return array.reshape(math.prod(layout.batch), *array.shape[len(layout.batch) :])
 
 
-def _stacked(place: Place, sides: tuple[int, ...], *arrays: jax.Array) -> jax.Array:
-    """The batches of all leaves as one, filled up to a multiple of the devices, and placed as they
-    lie.
-    """
+def _stack(plan: ShardPlan, sides: tuple[int, ...], *arrays: jax.Array) -> jax.Array:
+    """The batches of all leaves as one, filled up to a multiple of the devices."""
     whole = arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays)
-    if place.cut is not None and whole.shape[1:] == sides:
-        whole = place.put(whole, PartitionSpec(None, *place.cut))
-    missing = -whole.shape[0] % place.devices
+    if plan.cut is not None and whole.shape[1:] == sides:
+        whole = plan.put(whole, PartitionSpec(None, *plan.cut))
+    missing = -whole.shape[0] % plan.devices
     filled = jnp.pad(whole, [(0, missing), *[(0, 0)] * (whole.ndim - 1)]) if missing else whole
-    return place.put(filled, PartitionSpec(place.axes))
+    return plan.put(filled, PartitionSpec(plan.axes))
 
 
-def _share(rule: Rule, told: Any, matrices: dict[str, Any]) -> Any:
-    """What one device does."""
-    step, numbers = told
-    grad, slots, param, *_ = (matrices[name] for name in ("grad", "slots", "param"))
+def _share(rule: "MatrixRule", given: Any, matrices: dict[str, Any]) -> Any:
+    """Run the rule on the matrices of one device."""
+    step, numbers = given
+    grad, slots, param = (matrices[name] for name in ("grad", "slots", "param"))
     more = {name: value for name, value in matrices.items() if name in BY_MATRIX}
     if "key" in more:
         more["key"] = jax.random.wrap_key_data(more["key"])
-    return rule.update(
-        grad,
-        slots,
-        param,
-        step.astype(grad.real.dtype),
-        **numbers,
-        **more,
-        **select_kwargs(rule.update, rule.options.values),
-    )
+    function = functools.partial(rule.update_array, **numbers, **more, **rule.static_kwargs)
+    with jax.named_scope(rule.name):
+        return call_rule(rule, function, grad, slots, param, step.astype(grad.real.dtype))
 
 
-def _returned(place: Place, sides: tuple[int, ...], array: jax.Array) -> jax.Array:
-    """A batch on its way back: each matrix cut as its leaf is, or by rows over all devices where
-    nobody knows better.
-    """
+def _send_back(plan: ShardPlan, sides: tuple[int, ...], array: jax.Array) -> jax.Array:
+    """A batch with each matrix cut as its leaf is, or by rows where nobody knows how that is."""
     if array.ndim != 3:
         return array
-    if place.cut is not None and array.shape[1:] == sides:
-        return place.put(array, PartitionSpec(None, *place.cut))
-    return (
-        place.put(array, PartitionSpec(None, place.axes))
-        if array.shape[1] % place.devices == 0
-        else array
-    )
+    if plan.cut is not None and array.shape[1:] == sides:
+        return plan.put(array, PartitionSpec(None, *plan.cut))
+    fits = array.shape[1] % plan.devices == 0
+    return plan.put(array, PartitionSpec(None, plan.axes)) if fits else array
 
 
-def _kept(rule: Rule, row: LeafArgs, decoded: Any, made: Any, shared: Any) -> tuple[Any, Any]:
-    """The update of one leaf, and its slots as they are kept."""
-    step, gate, _ = shared
-    layout, (slots,) = rule.layout, row.slots
+def _finish(
+    rule: "MatrixRule", args: LeafArgs, slots: Any, results: Any, shared: Any
+) -> tuple[Any, Any]:
+    """The update of one leaf, and its slots as a state holds them."""
+    layout, (stored,) = rule.layout, args.slots
     assert layout is not None
-    made = jax.tree.map(lambda array: array.reshape(*layout.batch, *array.shape[1:]), made)
-    update, new = layout.array(made[0]).astype(row.grad.dtype), as_arrays(rule, made[1])
-    if slots is None:
-        return update, None
+    batched = jax.tree.map(lambda one: one.reshape(*layout.batch, *one.shape[1:]), results)
+    update, new = layout.array(batched[0]).astype(args.grad.dtype), as_arrays(rule, batched[1])
+    if stored is None:
+        return update, (None,)
     if rule.storage is None:
-        return update, choose(gate, encode_slots(new, slots), slots)
-    random = None if row.leaf is None else noise(step, row.leaf)
-    return update, stored_slots(rule.storage, slots, decoded, random, 0, gate, new)[0]
+        return update, (choose(shared.gate, cast_slots(new, stored), stored),)
+    draws = None if args.leaf is None else noise(shared.step, args.leaf)
+    new = store_slots(rule.storage, stored, slots, draws, 0, shared.gate, cast_slots(new, slots))[0]
+    return update, (new,)

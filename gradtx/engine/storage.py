@@ -1,14 +1,13 @@
-"""What the core knows of storage: a rule may have a `Storage`, which keeps its slots in fewer bits."""
+"""The protocol of a storage: how the slots of a rule are kept in fewer bits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
-from jax.extend.core import Literal
+import jax.numpy as jnp
 
-from gradtx.engine.gate import evaluate, read
 from gradtx.tree.maps import choose
-from gradtx.tree.rounding import Noise
+from gradtx.tree.rounding import Noise, straight_through
 
 
 class Storage(Protocol):
@@ -20,150 +19,103 @@ class Storage(Protocol):
         ...
 
     def stored_type(self, kind: type[Any]) -> type[Any]:
-        """The NamedTuple that stands in a state in place of a rule's slots."""
+        """The NamedTuple that a state holds in the place of a rule's slots."""
         ...
 
     def leaf_policy(self, leaves: Any) -> Sequence[Any]:
-        """For every leaf what `first` is to be told of it."""
+        """For every leaf, what `encode_init` must know of it."""
         ...
 
-    def first(self, slots: Any, like: Any, chosen: Any) -> Any:
-        """What is kept of the slots that `init` made."""
+    def encode_init(self, slots: Any, like: Any, policy: Any) -> Any:
+        """Encode the slots that `init` returned, for a leaf of this policy."""
         ...
 
-    def decode(self, kept: Any, shape: tuple[int, ...]) -> Any:
-        """The slots, as the rule knows them, of a leaf of that shape."""
+    def decode(self, stored: Any, shape: tuple[int, ...]) -> Any:
+        """The slots of a leaf of that shape, as the rule knows them."""
         ...
 
-    def encode(self, new: Any, kept: Any, noise: Noise | None, number: int) -> Any:
-        """New slots in the form of the old; `number` tells the rules of a leaf apart."""
+    def encode(self, new: Any, stored: Any, noise: Noise | None, number: int) -> Any:
+        """Encode new slots in the form of the old; `number` distinguishes the rules of a leaf."""
         ...
 
-    def seen(self, kept: Any, slots: Any) -> Any:
-        """Of new slots, as kept, those that the update of the same step is to see; None for what it
-        sees as the rule made it.
-        """
+    def visible_slots(self, stored: Any, slots: Any) -> Any:
+        """The encoded slots that the update of the same step must see; None for the others."""
         ...
 
-    def run(self, function: Callable[..., Any], rules: Sequence[Any], shared: Any, row: Any) -> Any:
-        """`function(rules, shared, row)`, the kernel of a leaf, or the same part by part."""
+    def run(
+        self, function: Callable[..., Any], rules: Sequence[Any], shared: Any, args: Any
+    ) -> Any:
+        """Run `function(rules, shared, args)`, the kernel of a leaf, whole or tile by tile."""
         ...
 
     def encode_init_tree_slots(self, rule: str, skip: frozenset[str], own: Any) -> Any:
-        """What is kept of the NamedTuple that a rule on trees keeps for itself, but for the fields
-        to skip.
-        """
+        """Encode the NamedTuple that a rule on trees keeps, but for the fields to skip."""
         ...
 
-    def decode_tree(self, rule: str, skip: frozenset[str], kept: Any) -> Any:
+    def decode_tree(self, rule: str, skip: frozenset[str], stored: Any) -> Any:
         """That NamedTuple, as the rule knows it."""
         ...
 
-    def encode_tree(self, rule: str, skip: frozenset[str], new: Any, kept: Any, step: Any) -> Any:
-        """Its successor in the form of the old."""
+    def encode_tree(self, rule: str, skip: frozenset[str], new: Any, stored: Any, step: Any) -> Any:
+        """Encode its successor in the form of the old."""
         ...
 
 
-def update_with_storage(
-    settle: Callable[[Any], tuple[Any, Any]],
-    update: Callable[..., Any],
-    grad: Any,
-    slots: Any,
-    *args: Any,
+def store_slots(
+    storage: Storage, old: Any, decoded: Any, noise: Noise | None, number: int, gate: Any, new: Any
 ) -> tuple[Any, Any]:
-    """`update(grad, slots, *args)`, its new slots as `settle` keeps them: `settle(new)` gives what
-    is kept, and what is seen.
-
-    Operations that no slot depends on come after; where they would use a new slot they see what
-    `settle` says."""
-    closed, shape = jax.make_jaxpr(lambda *given: tuple(update(*given)), return_shape=True)(
-        grad, slots, *args
-    )
-    first, outs = len(jax.tree.leaves(shape[0])), closed.jaxpr.outvars
-    needed = {variable for variable in outs[first:] if not isinstance(variable, Literal)}
-    before, after = [], []
-    for equation in reversed(closed.jaxpr.eqns):
-        if needed.intersection(equation.outvars):
-            needed.update(atom for atom in equation.invars if not isinstance(atom, Literal))
-            before.append(equation)
-        else:
-            after.append(equation)
-    known: dict[Any, Any] = dict(
-        zip(
-            [*closed.jaxpr.constvars, *closed.jaxpr.invars],
-            [*closed.consts, *jax.tree.leaves((grad, slots, *args))],
-            strict=True,
+    """Encode new slots, or keep the old where a gate is closed; and the slots an update sees."""
+    stored = storage.encode(new, old, noise, number)
+    if gate is not None:
+        stored = jax.tree.map(lambda one, other: jnp.where(gate, one, other), stored, old)
+    visible = storage.visible_slots(stored, decoded)
+    each = zip(visible, new, decoded, strict=True)
+    return stored, type(visible)(
+        *(
+            None if one is None else straight_through(one.astype(old.dtype), exact)
+            for one, exact, old in each
         )
     )
-    evaluate(before[::-1], known)
-    new = [read(known, atom) for atom in outs[first:]]
-    kept, seen = settle(jax.tree.unflatten(jax.tree.structure(shape[1]), new))
-    made = {variable for equation in before for variable in equation.outvars}
-    known |= {
-        variable: value
-        for variable, value in zip(outs[first:], _aligned(seen, shape[1]), strict=True)
-        if value is not None and not isinstance(variable, Literal) and variable in made
-    }
-    evaluate(after[::-1], known)
-    return jax.tree.unflatten(
-        jax.tree.structure(shape[0]), [read(known, atom) for atom in outs[:first]]
-    ), kept
 
 
-def _aligned(seen: Any, like: Any) -> list[Any]:
-    """What is seen, for every array of the slots."""
-    return [value for value, one in zip(seen, like, strict=True) if one is not None]
+def own_slots(name: str, slots: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The slots of a rule on trees without those of its members, and how to replace them.
 
-
-def own_slots(rule: Any, slots: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """What a rule on trees keeps for itself, beside the slots of its members, and how to put
-    another in its place; None for nothing.
+    None where it keeps no NamedTuple of its own.
     """
     if isinstance(slots, Mapping):
-        own = slots.get(rule.name)
-        return (
-            (own, lambda new: {**slots, rule.name: new})
-            if hasattr(own, "_fields")
-            else (None, lambda new: slots)
-        )
+        own = slots.get(name)
+        if hasattr(own, "_fields"):
+            return own, lambda new: {**slots, name: new}
+        return None, lambda new: slots
     return (slots, lambda new: new) if hasattr(slots, "_fields") else (None, lambda new: slots)
 
 
-def _of_members(rule: Any) -> frozenset[str]:
-    """The fields in which a rule on trees has the slots of its members, under the names that it
-    knows them by.
-    """
-    return frozenset(name for name, one in rule.options.items() if hasattr(one, "init_slots"))
+def encode_init_tree(storage: Storage | None, name: str, skip: frozenset[str], slots: Any) -> Any:
+    """Encode the first slots of a rule on trees."""
+    own, put = own_slots(name, slots)
+    if storage is None or own is None:
+        return slots
+    return put(storage.encode_init_tree_slots(name, skip, own))
 
 
-def encode_init_tree(rule: Any, slots: Any) -> Any:
-    """The first slots of a rule on trees, as its storage keeps them."""
-    own, put = own_slots(rule, slots)
-    return (
-        slots
-        if rule.storage is None or own is None
-        else put(rule.storage.encode_init_tree_slots(rule.name, _of_members(rule), own))
-    )
+def decode_tree(storage: Storage | None, name: str, skip: frozenset[str], slots: Any) -> Any:
+    """Decode the slots of a rule on trees."""
+    own, put = own_slots(name, slots)
+    return slots if storage is None or own is None else put(storage.decode_tree(name, skip, own))
 
 
-def decode_tree(rule: Any, kept: Any) -> Any:
-    """The slots of a rule on trees, as it knows them."""
-    own, put = own_slots(rule, kept)
-    return (
-        kept
-        if rule.storage is None or own is None
-        else put(rule.storage.decode_tree(rule.name, _of_members(rule), own))
-    )
-
-
-def encode_tree(rule: Any, new: Any, kept: Any, step: Any, gate: Any) -> Any:
-    """New slots of a rule on trees as its storage keeps them; where `acts` is False, what was kept
-    itself.
-    """
-    old, _ = own_slots(rule, kept)
-    own, put = own_slots(rule, new)
-    if rule.storage is None or own is None:
+def encode_tree(
+    storage: Storage | None,
+    name: str,
+    skip: frozenset[str],
+    new: Any,
+    old: Any,
+    step: Any,
+    gate: Any,
+) -> Any:
+    """Encode new slots of a rule on trees; where the gate is closed, keep the old ones."""
+    (before, _), (own, put) = own_slots(name, old), own_slots(name, new)
+    if storage is None or own is None:
         return new
-    return put(
-        choose(gate, rule.storage.encode_tree(rule.name, _of_members(rule), own, old, step), old)
-    )
+    return put(choose(gate, storage.encode_tree(name, skip, own, before, step), before))

@@ -1,1 +1,1 @@
-"""Looking at optimizers: what they keep, and what it costs."""
+"""Inspection of optimizers: memory, metrics, and the learning rate range test."""

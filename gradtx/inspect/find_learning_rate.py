@@ -1,4 +1,4 @@
-"""`find_learning_rate`: the learning rate range test, as one scan."""
+"""`find_learning_rate`: the learning rate finder (range test), as one scan."""
 
 import functools
 import math
@@ -24,27 +24,25 @@ from gradtx.tree.paths import path_text
 
 
 class LearningRateCurve(NamedTuple):
-    """What `find_learning_rate` measured at n learning rates; a pytree, so it leaves `jit` and
-    `vmap` as it is.
-    """
+    """The losses at n learning rates; a pytree, so that it may leave `jit` and `vmap`."""
 
     learning_rates: Array
-    """η_i, shape (n,): growing geometrically."""
+    """η_i, shape (n,): a geometric sequence."""
     losses: Array
     """ℓ_i, shape (n,): the loss on batch i, just before the step with η_i."""
     smoothed: Array
-    """s_i, shape (n,): the average of ℓ_0, ..., ℓ_i, later ones weighing more."""
+    """s_i, shape (n,): the average of ℓ_0, ..., ℓ_i, with more weight on later losses."""
     suggestion: Array
-    """The rate at which the smoothed loss fell fastest, a scalar; nan where it never fell."""
+    """The rate of the steepest fall of the smoothed loss, a scalar; nan where it never fell."""
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """Draw losses against learning rates, the suggestion marked; matplotlib is needed.
+        """Plot losses over learning rates and mark the suggestion; it needs matplotlib.
 
         Args:
-          path: a file to draw into, such as `rates.png`; None: none.
+          path: a file for the plot, `rates.png` for example; None: no file.
 
         Returns:
-          The `matplotlib.figure.Figure`, which a notebook shows.
+          The `matplotlib.figure.Figure`, which a notebook displays.
 
         Raises:
           GradtxError: the curve is a batch of curves, or matplotlib is not installed.
@@ -64,54 +62,56 @@ def find_learning_rate(
     name: str = "learning_rate",
     has_aux: bool = False,
 ) -> LearningRateCurve:
-    r"""Train once while the learning rate grows from tiny to too large, and see where the loss
-    falls fastest.
+    r"""Learning rate finder: find the rate at which the loss falls fastest.
 
-    For batches i = 0, ..., n − 1: η_i = η_min (η_max/η_min)^(i/(n − 1)); ℓ_i is the loss on batch i
-    before the step with η_i, and s_i = (1 − β) Σ_{j ≤ i} β^(i−j) ℓ_j / (1 − β^(i+1)) its
-    bias-corrected average, which reaches back r = ⌈1/(1 − β)⌉ batches. The suggestion is η_k for
-    the k with the largest s_k − s_{k+r} > 0, the steepest slope over log η, where k ≥ r, and k + r
-    ≤ m: up to the smallest s, s_m, of those before the first that is not finite. What comes later,
-    inf and nan too, has no part in it.
+    It trains once while the learning rate grows from tiny to too large. For batches i = 0, ..., n −
+    1: η_i = η_min (η_max/η_min)^(i/(n − 1)); ℓ_i is the loss on batch i before the step with η_i,
+    and s_i = (1 − β) Σ_{j ≤ i} β^(i−j) ℓ_j / (1 − β^(i+1)) its bias-corrected average, which
+    reaches back r = ⌈1/(1 − β)⌉ batches. The suggestion is η_k for the k with the largest s_k −
+    s_{k+r} > 0, the steepest slope over log η, where k ≥ r, and k + r ≤ m: up to the smallest s,
+    s_m, of those before the first that is not finite. Later losses, inf and nan too, have no
+    influence.
 
-    The whole run is one `jax.lax.scan` of the steps that `make_step` makes: it may stand inside
-    `jit`, and `vmap` over definitions or starts gives a batch of curves. `params` are left as they
-    are.
+    The whole run is one `jax.lax.scan` of the steps of `make_step`. It works inside `jit`, and
+    `vmap` over definitions or starts gives a batch of curves. `params` do not change.
 
-    When: a new network, loss or optimizer, for the order of magnitude: take the suggestion, or up
-    to ten times it with warmup. With the defaults and 100 batches it is 1/26 to 1/11 of the stable
+    When: a new network, loss or optimizer, for the order of magnitude; use the suggestion, or up to
+    ten times it with warmup. With the defaults and 100 batches it is 1/26 to 1/11 of the stable
     limit 2/L on quadratics of condition numbers 1 to 10⁴. When not: methods that need no learning
-    rate, where it is a factor of 1; line searches; the last factor of 2, for which whole trainings
-    have to be compared. Losses of single examples want more batches: noise of a batch that is
-    larger than the fall finds a slope anywhere.
+    rate, where it is a factor of 1; line searches; the last factor of 2, for which you must compare
+    whole trainings. Losses of single examples need more batches: where the noise of a batch is
+    larger than the fall, the steepest slope is random.
 
     Args:
       loss_fn: `loss_fn(params, *batch)` -> scalar, or `(scalar, aux)` with `has_aux`.
-      params: where to start.
-      tx: the transformation; its learning rate, a schedule too, is replaced at every step.
+      params: the first parameters.
+      tx: the transformation; every step replaces its learning rate, even a schedule.
       batches: arrays with a first axis of n ≥ 3r batches; about 100. A tuple holds the arguments of
-        `loss_fn` after the parameters, any other tree is one argument.
-      min_rate: η_min > 0, a Python number; where nothing is learned.
-      max_rate: η_max > η_min, a Python number; where the loss grows.
+        `loss_fn` after the parameters; any other tree is one argument.
+      min_rate: η_min > 0, a Python number; too small to learn.
+      max_rate: η_max > η_min, a Python number; so large that the loss grows.
       smoothing: β in [0, 1), a Python number; 0: none.
-      name: the hyperparameter that grows, by a name that `hyperparams` gives.
+      name: the hyperparameter that grows, by its name in `hyperparams`.
       has_aux: whether `loss_fn` returns auxiliary output beside the loss.
 
     Raises:
       HyperparamError: rates or smoothing out of range, or no hyperparameter of that name.
       StructureError: too few batches, or first axes that differ.
-      GradtxError: the loss is no real scalar.
+      GradtxError: the loss is not a real scalar.
 
-    State: none remains; during the scan that of `tx`.
+    State: that of `tx` during the scan, none after it.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> loss = lambda w, x: jnp.mean((x @ w) ** 2) / 2  # curvature 1: gradient descent is stable below a rate of 2
+    >>> # With curvature 1 gradient descent is stable below a rate of 2.
+    >>> loss = lambda w, x: jnp.mean((x @ w) ** 2) / 2
     >>> x = jnp.tile(2 * jnp.eye(4), (100, 1, 1))
     >>> curve = gradtx.find_learning_rate(loss, jnp.ones(4), gradtx.sgd(1.0), (x,), max_rate=100.0)
-    >>> round(float(curve.suggestion), 2), bool(curve.losses[-1] > curve.losses[0])  # it fell, and diverged
-    (0.08, True)
+    >>> round(float(curve.suggestion), 2)
+    0.08
+    >>> bool(curve.losses[-1] > curve.losses[0])  # the loss fell, and then diverged
+    True
 
-    See also: `replace`, which puts the suggestion into a definition, `hyperparams`.
+    See also: `replace`, which sets the suggestion in a definition, `hyperparams`.
 
     Smith 2015, arXiv 1506.01186, section 3.3, there with a rate that grows linearly.
     """
@@ -131,9 +131,7 @@ def find_learning_rate(
 
 @schedule
 def held(count: Array, value: Hyperparam) -> Any:
-    """A value at every count: what is scheduled is followed by a transformation that keeps its
-    numbers in the state, too.
-    """
+    """A constant schedule; it also replaces numbers that a transformation stores in its state."""
     return value
 
 
@@ -155,30 +153,32 @@ def _step(
 
 
 def _suggestion(rates: Array, smoothed: Array, smoothing: float) -> Array:
-    """The rate from which the average falls most while it is renewed, up to its smallest value."""
+    """The rate after which the average falls most within its reach, up to its smallest value."""
     index, reach = jnp.arange(len(rates)), _reach(smoothing)
     finite = jnp.cumprod(jnp.isfinite(smoothed)).astype(bool)
     best = jnp.argmin(jnp.where(finite, smoothed, jnp.inf))
-    children = (index >= reach) & (index + reach <= best)
-    fall = jnp.where(children, smoothed - jnp.roll(smoothed, -reach), -jnp.inf)
+    is_candidate = (index >= reach) & (index + reach <= best)
+    fall = jnp.where(is_candidate, smoothed - jnp.roll(smoothed, -reach), -jnp.inf)
     steepest = jnp.argmax(fall)
     return jnp.where(fall[steepest] > 0, rates[steepest], jnp.nan)
 
 
 def _reach(smoothing: float) -> int:
-    """How many losses the average is about: after as many more it is another."""
+    """The number of losses in the average."""
+    # 1e-9 against rounding: 1/(1 − 0.9) is a little above 10.
     return math.ceil(1 / (1 - smoothing) - 1e-9)
 
 
 def _strong(leaf: Any) -> Any:
-    """A parameter with the dtype that it has after a step, so that it may be carried."""
+    """A parameter without a weak type, as after a step, so that `scan` can carry it."""
     return jnp.asarray(leaf, jnp.result_type(leaf)) if is_inexact(leaf) else leaf
 
 
 def _check_rates(min_rate: float, max_rate: float, smoothing: float) -> None:
     if not 0 < min_rate < max_rate < math.inf:
         raise HyperparamError(
-            f"find_learning_rate: min_rate = {min_rate!r} and max_rate = {max_rate!r} span no range; give 0 < min_rate < max_rate"
+            f"find_learning_rate: min_rate = {min_rate!r} and max_rate = {max_rate!r} span no "
+            "range; give 0 < min_rate < max_rate"
         )
     if not 0 <= smoothing < 1:
         raise HyperparamError(
@@ -192,32 +192,32 @@ def _check_name(tx: GradientTransformation, name: str) -> None:
         find(replace(tx, **{name: held(1.0)}), name)
     except HyperparamError:
         raise HyperparamError(
-            f"find_learning_rate: {name!r} is a parameter of a schedule; name the hyperparameter itself, which then follows no schedule"
+            f"find_learning_rate: {name!r} is a parameter of a schedule; name the hyperparameter "
+            "itself, which then follows no schedule"
         ) from None
 
 
 def _count(batch: Any, least: int) -> int:
-    """How many batches there are."""
-    found = [
-        (path_text(path), jnp.shape(leaf))
-        for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]
-    ]
-    scalar = next((path for path, shape in found if not shape), None)
-    if not found or scalar is not None:
-        what = "batches hold no array" if scalar is None else f"batches at {scalar!r} is a scalar"
+    """The number of batches."""
+    leaves = jax.tree_util.tree_flatten_with_path(batch)[0]
+    shapes = [(path_text(path), jnp.shape(leaf)) for path, leaf in leaves]
+    scalar = next((path for path, shape in shapes if not shape), None)
+    if not shapes or scalar is not None:
+        fault = "batches hold no array" if scalar is None else f"batches at {scalar!r} is a scalar"
         raise StructureError(
-            f"find_learning_rate: {what}; stack the batches along a first axis, one entry per step"
+            f"find_learning_rate: {fault}; stack the batches along a first axis, one entry per step"
         )
-    (first, (count, *_)), *others = found
+    (first, (count, *_)), *others = shapes
     for path, shape in others:
         if shape[0] != count:
             raise StructureError(
-                f"find_learning_rate: batches at {path!r} has {shape[0]} entries along its first axis, at {first!r} {count}; "
-                "every array needs one entry per step"
+                f"find_learning_rate: batches at {path!r} has {shape[0]} entries along its first "
+                f"axis, at {first!r} {count}; every array needs one entry per step"
             )
     if count < least:
         raise StructureError(
-            f"find_learning_rate: {count} batches are too few to see a slope; give {least} or more, about 100, or less smoothing"
+            f"find_learning_rate: {count} batches are too few to see a slope; give {least} or "
+            "more, about 100, or less smoothing"
         )
     return count
 
@@ -226,25 +226,19 @@ def _check_loss(loss_fn: Any, params: Any, batch: Any, has_aux: bool) -> None:
     one = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), batch
     )
-    out = jax.eval_shape(loss_fn, params, *one)
-    if has_aux:
-        out = out[0]
-    if (
-        not hasattr(out, "dtype")
-        or out.shape != ()
-        or not is_inexact_dtype(out.dtype)
-        or jnp.issubdtype(out.dtype, jnp.complexfloating)
-    ):
-        raise GradtxError(
-            f"find_learning_rate: loss_fn returns {_shown(out)}; return a real scalar, such as the mean over a batch"
-        )
+    loss = jax.eval_shape(loss_fn, params, *one)
+    loss = loss[0] if has_aux else loss
+    if not hasattr(loss, "dtype"):
+        raise _loss_error(f"a {type(loss).__name__}, not an array")
+    is_complex = jnp.issubdtype(loss.dtype, jnp.complexfloating)
+    if loss.shape != () or not is_inexact_dtype(loss.dtype) or is_complex:
+        raise _loss_error(f"an array {loss.dtype}{list(loss.shape)}")
 
 
-def _shown(out: Any) -> str:
-    return (
-        f"an array {out.dtype}{list(out.shape)}"
-        if hasattr(out, "dtype")
-        else f"a {type(out).__name__}, not an array"
+def _loss_error(result: str) -> GradtxError:
+    return GradtxError(
+        f"find_learning_rate: loss_fn returns {result}; return a real scalar, for example the mean "
+        "over a batch"
     )
 
 
@@ -252,7 +246,8 @@ def _plot(curve: LearningRateCurve, path: str | os.PathLike[str] | None) -> Any:
     if jnp.ndim(curve.suggestion):
         shape = jnp.shape(curve.suggestion)
         raise GradtxError(
-            f"this is a batch of curves, of shape {shape}: take one, jax.tree.map(lambda leaf: leaf[0], curve), and plot it"
+            f"this is a batch of curves, of shape {shape}: take one, "
+            "jax.tree.map(lambda leaf: leaf[0], curve), and plot it"
         )
     try:
         from matplotlib.figure import Figure
@@ -283,8 +278,10 @@ def _plot(curve: LearningRateCurve, path: str | os.PathLike[str] | None) -> Any:
 
 
 def _limits(losses: Any, smoothed: Any) -> tuple[float, float] | None:
-    """Room for what is not yet diverged: from the smallest loss to half of the fall above the
-    largest smooth one before.
+    """Limits of the loss axis before the divergence.
+
+    They lie a tenth of the fall below the smallest loss, and half of it above the largest smoothed
+    loss before that.
     """
     finite = smoothed[jnp.isfinite(smoothed)]
     if not len(finite):

@@ -1,9 +1,8 @@
-"""`metrics`: the numbers of a training that its state holds, by name."""
+"""`metrics`: training metrics from the state, for logging."""
 
 from typing import Any
 
 from gradtx.compose.transformation import (
-    PLAIN,
     TransformationLike,
     as_transformation,
     checked_state,
@@ -14,17 +13,16 @@ from gradtx.training.reports import reports
 
 
 def metrics(tx: TransformationLike, state: Any) -> dict[str, Array]:
-    """The numbers of a training that its state holds, by name: norms, clip rate, skipped steps,
-    learning rate, whatever members report.
+    """Training metrics from the state, by name (for logging, TensorBoard, W&B).
 
-    Shown are the norms of `with_metrics`, the counters of `guard`, `accumulate` and
-    `dynamic_loss_scale`, every hyperparameter that is a schedule or is kept by `tunable`, as the
-    next update of its member will find it, and the scalars that methods keep for the whole tree,
-    such as the scale of `reduce_on_plateau` or the estimate of `prodigy`. Names are as short as is
-    unambiguous.
+    They are the norms and the clip rate of `with_metrics`; the counters of `guard`, `accumulate`
+    and `dynamic_loss_scale`; every hyperparameter that is a schedule or belongs to `tunable`, with
+    the value for the next update of its member; and the scalars that methods store for the whole
+    tree, for example the scale of `reduce_on_plateau` or the estimate of `prodigy`. Each name is
+    the shortest unambiguous one.
 
-    The values are arrays on the device, as the last update left them: nothing is computed but
-    schedules, and nothing waits for the device until a value is read. It may be called inside jit.
+    The values are arrays on the device from the last update. Only schedules are computed, and
+    nothing waits for the device until you read a value. You may call it inside jit.
 
     Args:
       tx: the definition; a transformation of Optax's reports nothing.
@@ -37,14 +35,19 @@ def metrics(tx: TransformationLike, state: Any) -> dict[str, Array]:
     >>> tx = gradtx.guard(gradtx.with_metrics(gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 10))))
     >>> w = jnp.array([3.0, 4.0])
     >>> _, state = tx.update(w, tx.init(w), w)
-    >>> {name: round(float(value), 2) for name, value in gradtx.metrics(tx, state).items() if "steps" not in name}
-    {'guarded_norm': 5.0, 'grad_norm': 5.0, 'param_norm': 5.0, 'update_norm': 5.0, 'learning_rate':
-    0.9}
+    >>> for name, value in gradtx.metrics(tx, state).items():
+    ...     if "steps" not in name:
+    ...         print(name, round(float(value), 2))
+    guarded_norm 5.0
+    grad_norm 5.0
+    param_norm 5.0
+    update_norm 5.0
+    learning_rate 0.9
 
     See also: `with_metrics`, `hyperparams`, `summary`.
     """
     tx = as_transformation(tx)
-    if tx.factory is PLAIN:
+    if tx.is_plain:
         return {}
     state = checked_state(tx, state)
     values = {**reports(tx, state.slots, state.count), **moving_values(tx, state)}

@@ -1,4 +1,4 @@
-"""`summary`: the table of what an optimizer keeps, and what it costs in memory."""
+"""`summary`: the memory of an optimizer state, as a table of its slots."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,74 +16,75 @@ Path = tuple[str, ...]
 
 HEADER = ("member", "slot", "path", "array", "bytes", "per param")
 TEXT_COLUMNS = 4
-"""How many columns of the table are text, aligned left; the others are numbers, aligned right."""
+"""The number of text columns, aligned left; the others are numbers, aligned right."""
 
 
 class Row(NamedTuple):
-    """One line of the table: arrays of one slot that are alike."""
+    """One line of the table: similar arrays of one slot."""
 
     member: str
-    """Who keeps them, `adamw/scale_by_adam`; empty for the step count."""
+    """The member of these slots, `adamw/scale_by_adam`; empty for the step count."""
     slot: str
-    """As what: `mu`, `nu`, ..."""
+    """The name of the slot: `mu`, `nu`, ..."""
     path: str
-    """For which parameters, `layers/*/kernel`; empty for what belongs to no parameter."""
+    """The parameters, `layers/*/kernel`; empty for slots without a parameter."""
     array: str
     """Shape and dtype of each, `f32[768,3072]`."""
     arrays: int
-    """How many there are."""
+    """The number of arrays."""
     bytes: int
     """The bytes of all of them."""
 
 
 class Summary(NamedTuple):
-    """What an optimizer keeps; `print` it for the table."""
+    """The memory of an optimizer state; `print` it for the table."""
 
     rows: tuple[Row, ...]
     bytes: int
-    """The whole state, step count included; of all devices together where it is sharded."""
+    """Of the whole state, step count included; a sharded state counts on all devices together."""
     parameters: int
-    """The float and complex numbers among the parameters."""
+    """The number of float and complex parameters."""
 
     @property
     def bytes_per_parameter(self) -> float:
         return _ratio(self.bytes, self.parameters)
 
     def __repr__(self) -> str:
-        return f"Summary({self.bytes:,} bytes, {self.parameters:,} parameters, {self.bytes_per_parameter:.2f} bytes per parameter)"
+        sizes = f"{self.bytes:,} bytes, {self.parameters:,} parameters"
+        return f"Summary({sizes}, {self.bytes_per_parameter:.2f} bytes per parameter)"
 
     def __str__(self) -> str:
         total = ("total", "", "", "", f"{self.bytes:,}", f"{self.bytes_per_parameter:.2f}")
         if all((row.member, row.slot, row.path) == ("", "count", "") for row in self.rows):
-            what = "only its step count" if self.rows else "nothing at all"
-            return f"stateless: it keeps {what}, {self.bytes:,} bytes for {self.parameters:,} parameters"
-        return show_table(
-            [HEADER, *(_cells(row, self.parameters) for row in self.rows), total], TEXT_COLUMNS
-        )
+            slots = "only its step count" if self.rows else "nothing at all"
+            sizes = f"{self.bytes:,} bytes for {self.parameters:,} parameters"
+            return f"stateless: it keeps {slots}, {sizes}"
+        rows = [_cells(row, self.parameters) for row in self.rows]
+        return show_table([HEADER, *rows, total], TEXT_COLUMNS)
 
 
 def summary(tx: Any, params: Any, *, file: IO[str] | None = None) -> Summary:
-    """Print what an optimizer keeps for given parameters, and what that costs in memory.
+    """Print a table of the optimizer state: every slot, and its memory in bytes.
 
-    One line per slot and kind of array; arrays of one shape whose paths differ in numbers only, as
-    in `layers/0/kernel` and `layers/1/kernel`, share a line, `layers/*/kernel`. The last column is
-    bytes over the number of all parameters, so that it adds up. Nothing is allocated: only shapes
-    are worked out.
+    There is one line per slot and kind of array. Arrays of one shape whose paths differ in numbers
+    only, `layers/0/kernel` and `layers/1/kernel`, share a line, `layers/*/kernel`. The last column
+    is bytes over the number of all parameters, so that it adds up. `summary` computes shapes only,
+    and allocates nothing.
 
     Args:
-      tx: the optimizer; an Optax transformation too, whose own state is then shown by its paths.
+      tx: the optimizer; also an Optax transformation, whose state appears by its paths.
       params: the parameters, or `jax.ShapeDtypeStruct`s of their shapes.
       file: where to print; None: standard output.
 
     Returns:
-      The same as a record: `rows`, `bytes`, `parameters`, `bytes_per_parameter`.
+      A record of the same: `rows`, `bytes`, `parameters`, `bytes_per_parameter`.
 
     Raises:
       GradtxError: `tx` has no `init` and `update`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> params = {"layers": [{"bias": jnp.zeros(2), "kernel": jnp.zeros((2, 2))} for _ in range(3)]}
-    >>> found = gradtx.summary(gradtx.adam(1e-3, mu_dtype="bfloat16"), params)
+    >>> table = gradtx.summary(gradtx.adam(1e-3, mu_dtype="bfloat16"), params)
     member         slot   path             array          bytes  per param
     scale_by_adam  mu     layers/*/bias    bf16[2] × 3       12       0.67
     scale_by_adam  mu     layers/*/kernel  bf16[2,2] × 3     24       1.33
@@ -91,51 +92,40 @@ def summary(tx: Any, params: Any, *, file: IO[str] | None = None) -> Summary:
     scale_by_adam  nu     layers/*/kernel  f32[2,2] × 3      48       2.67
                    count                   i32[]              4       0.22
     total                                                   112       6.22
-    >>> found
+    >>> table
     Summary(112 bytes, 18 parameters, 6.22 bytes per parameter)
     """
-    tx = (
-        tx
-        if isinstance(tx, GradientTransformation)
-        else GradientTransformation.coerce(tx, "summary: tx")
-    )
+    if not isinstance(tx, GradientTransformation):
+        tx = GradientTransformation.coerce(tx, "summary: tx")
     state = jax.eval_shape(tx.init, params)
-    parameters = sum(
-        getattr(leaf, "size", 1) for leaf in jax.tree.leaves(params) if is_inexact(leaf)
-    )
+    leaves = [leaf for leaf in jax.tree.leaves(params) if is_inexact(leaf)]
     known = {tuple(path.split("/")) for path in tree_paths(params)}
-    rows = tuple(
-        sorted(_rows(state, known), key=lambda row: row.member == "")
-    )  # the step count last
-    made = Summary(rows, sum(row.bytes for row in rows), parameters)
-    print(made, file=file)
-    return made
+    # The step count comes last.
+    rows = tuple(sorted(_rows(state, known), key=lambda row: row.member == ""))
+    parameters = sum(getattr(leaf, "size", 1) for leaf in leaves)
+    table = Summary(rows, sum(row.bytes for row in rows), parameters)
+    print(table, file=file)
+    return table
 
 
 def _rows(state: Any, known: set[Path]) -> Iterable[Row]:
-    """The arrays of a state, those alike in one row, in the order in which they first appear."""
-    alike: dict[tuple[str, ...], list[tuple[str, Any]]] = {}
+    """The arrays of a state, similar ones in one row, in the order of their first array."""
+    groups: dict[tuple[str, ...], list[tuple[str, Any]]] = {}
     for keys, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         path = tuple(path_text(keys).split("/"))
-        member, slot, rest = _split(
-            path[1:] if isinstance(state, State) and path[0] == "slots" else path, known
-        )
-        alike.setdefault((member, slot, _stars(rest), show_array(leaf)), []).append((rest, leaf))
-    for (member, slot, pattern, array), found in alike.items():
-        path = found[0][0] if len(found) == 1 else _common(pattern, [rest for rest, _ in found])
-        yield Row(
-            member,
-            slot,
-            path,
-            array,
-            len(found),
-            sum(leaf.size * leaf.dtype.itemsize for _, leaf in found),
-        )
+        path = path[1:] if isinstance(state, State) and path[0] == "slots" else path
+        member, slot, rest = _split(path, known)
+        groups.setdefault((member, slot, _stars(rest), show_array(leaf)), []).append((rest, leaf))
+    for (member, slot, pattern, array), group in groups.items():
+        path = group[0][0] if len(group) == 1 else _common(pattern, [rest for rest, _ in group])
+        size = sum(leaf.size * leaf.dtype.itemsize for _, leaf in group)
+        yield Row(member, slot, path, array, len(group), size)
 
 
 def _split(path: Path, known: set[Path]) -> tuple[str, str, str]:
-    """A path in a state as member, slot and path of the parameter: the longest parameter path in
-    it, the last of these.
+    """Split a path of a state into member, slot and parameter.
+
+    The parameter is the longest parameter path in it; among equally long ones, the last.
     """
     ends = range(2, len(path) + 1)
     spans = [
@@ -150,7 +140,7 @@ def _stars(path: str) -> str:
 
 
 def _common(pattern: str, paths: Sequence[str]) -> str:
-    """The pattern of several paths, its stars only in the parts where they differ."""
+    """The pattern of several paths, with stars only in the parts that differ."""
     columns = zip(*(path.split("/") for path in paths), strict=True)
     return "/".join(
         star if len(set(column)) > 1 else column[0]

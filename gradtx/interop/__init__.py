@@ -1,1 +1,1 @@
-"""What leaves gradtx and comes back: checkpoints."""
+"""Interoperation: checkpoints."""

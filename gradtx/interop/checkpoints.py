@@ -1,4 +1,4 @@
-"""Checkpoints: a tree as a dict of named arrays, and as one file that is always whole."""
+"""Checkpoints: a tree as a dict of named arrays, and as one file that is written atomically."""
 
 import contextlib
 import difflib
@@ -19,22 +19,23 @@ from gradtx.definition.show import show_array
 from gradtx.tree.paths import path_text, repeated
 
 HEADER = "__gradtx__"
-"""The entry of a file that says how to read the others."""
+"""The entry of a file with its format and dtypes."""
 FORMAT = 1
 KEYS = ("threefry2x32", "rbg", "unsafe_rbg")
-"""The kinds of random keys that JAX has."""
+"""The kinds of random keys in JAX."""
 
 
 def flatten_state(state: Any) -> dict[str, Any]:
-    """Every array of a state under its path, such as `slots/adamw/scale_by_adam/mu/dense/kernel`.
+    """Flatten a state into a dict from path to array.
 
-    Works on parameters, and on any other tree of arrays. The arrays are those of the tree, not
-    copies; a random key gives its key data, a Python number an array. What is None, such as the
-    slots of a masked leaf, has no entry.
+    A path is for example `slots/scale_by_adam/mu/dense/kernel`. The function works on parameters
+    and any other tree of arrays. The arrays are those of the tree, not copies. A random key becomes
+    its key data, and a Python number an array. None has no entry, for example the slots of a masked
+    leaf.
 
-    When: saving with another library (safetensors, Orbax, a database), looking at a state, moving
-    slots between definitions whose members are named otherwise. When not: one process that keeps
-    all in one file; take `save`.
+    When: checkpoints of another library (safetensors, Orbax, a database), inspection of a state, or
+    moving slots between definitions whose members have other names. When not: one process that
+    writes one file; use `save`.
 
     Args:
       state: a state, or any tree of arrays.
@@ -43,7 +44,7 @@ def flatten_state(state: Any) -> dict[str, Any]:
       A dict from path to array, in the order of the leaves.
 
     Raises:
-      StructureError: two leaves have one path.
+      StructureError: two leaves have the same path.
 
     >>> import gradtx, jax.numpy as jnp
     >>> state = gradtx.adamw(1e-3).init({"dense": {"kernel": jnp.ones((2, 3))}})
@@ -59,10 +60,10 @@ def flatten_state(state: Any) -> dict[str, Any]:
 
 
 def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
-    """The tree that `flatten_state` flattened: the structure of `like`, the numbers of `flat`, bit
-    for bit.
+    """Restore a state from the dict of `flatten_state`, bit for bit.
 
-    Each array goes where its counterpart in `like` is, if that is sharded or was put on a device.
+    The result has the structure of `like` and the numbers of `flat`. Each array goes to the devices
+    of its counterpart in `like`, if that is sharded or committed to a device.
 
     Args:
       like: a tree of the same structure, shapes and dtypes: a state, or `jax.eval_shape(tx.init,
@@ -70,8 +71,8 @@ def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
       flat: arrays by path.
 
     Raises:
-      StateError: entries that are missing, not wanted, or of another shape or dtype; nothing is
-        cast or dropped silently.
+      StateError: entries are missing, unexpected, or of another shape or dtype; nothing is cast or
+        dropped silently.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> tx, w = gradtx.sgd(0.1, momentum=0.9), jnp.ones(2)
@@ -90,27 +91,27 @@ def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:
-    """Write a tree of arrays into one file, which is whole at every moment: either the one before
-    or the new one.
+    """Save a checkpoint: write a tree of arrays into one file, atomically.
 
-    The file is written under another name in the same folder, `.NAME.xxxxxxxx.tmp`, forced to the
-    disk, and put in place by one rename. A process that is killed while it saves leaves the last
-    checkpoint as it was, and at most such a file, to be deleted.
+    At every moment the file is complete, either the old or the new one. `save` writes it under
+    another name in the same folder, `.NAME.xxxxxxxx.tmp`, forces it to the disk, and renames it. If
+    the process is killed meanwhile, the last checkpoint does not change, and at most such a file
+    remains, which you may delete.
 
-    It is an uncompressed `.npz` with one entry per path, as `flatten_state` names them. bfloat16
-    and other dtypes that NumPy lacks are kept as raw bits; random keys as key data; None has no
-    entry.
+    The file is an uncompressed `.npz` with one entry per path, as `flatten_state` names them. It
+    stores bfloat16 and other dtypes that NumPy lacks as raw bits, and random keys as key data. None
+    has no entry.
 
-    When: one process that holds all arrays. When not: arrays sharded over several hosts, for which
-    Orbax is made.
+    When: one process that holds all arrays. When not: arrays sharded over several hosts; use Orbax.
 
     Args:
       path: the file; an existing one is replaced. `.npz` is customary, and not added.
-      tree: say `{"params": params, "state": state, "step": 100}`; Python numbers are kept as such.
+      tree: for example `{"params": params, "state": state, "step": 100}`; Python numbers stay
+        Python numbers.
 
     Raises:
-      StructureError: two leaves have one path.
-      OSError: the folder does not exist, or the disk is full; what was there before is untouched.
+      StructureError: two leaves have the same path.
+      OSError: the folder does not exist, or the disk is full; the old file does not change.
 
     >>> import gradtx, jax.numpy as jnp, tempfile, pathlib
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "run.npz"
@@ -124,7 +125,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     named = _named(tree)
     if HEADER in named:
         raise StructureError(
-            f"a leaf has the path {HEADER!r}, which save keeps for itself; rename it"
+            f"a leaf has the path {HEADER!r}, which save reserves for itself; rename it"
         )
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -140,7 +141,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
 
 
 def load(path: str | os.PathLike[str], like: Any) -> Any:
-    """Read a tree that `save` wrote, bit for bit.
+    """Load a checkpoint of `save`, bit for bit.
 
     Args:
       path: the file.
@@ -148,8 +149,8 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
 
     Raises:
       FileNotFoundError: there is no such file.
-      StateError: it was not written by `save`, is damaged, or does not fit `like`; the path of what
-        differs is told.
+      StateError: `save` did not write it, it is damaged, or it does not fit `like`; the error names
+        the path.
 
     >>> import gradtx, jax, jax.numpy as jnp, tempfile, pathlib
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "run.npz"
@@ -165,26 +166,29 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
         header, flat = _read(path)
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
         raise StateError(
-            f"{os.fspath(path)!r} is no whole checkpoint of gradtx.save: {error}; load an earlier one"
+            f"{os.fspath(path)!r} is not a complete checkpoint of gradtx.save: {error}; load an "
+            "earlier one"
         ) from None
     for name, leaf in _named(like).items():
-        kept = header["dtypes"].get(name, "")
-        if kept.startswith("key<") and name in flat and kept != str(getattr(leaf, "dtype", "")):
+        dtype = header["dtypes"].get(name, "")
+        # Kinds of keys may share one shape of key data, so that only the dtype tells them apart.
+        if dtype.startswith("key<") and name in flat and dtype != str(getattr(leaf, "dtype", "")):
             raise StateError(
-                f"entry {name!r} is a random key {kept}, wanted is {_shown(leaf)}: make `like` as the saved tree was made"
+                f"entry {name!r} is a random key {dtype}, expected {_shown(leaf)}: make `like` "
+                "with keys of that kind"
             )
     return restore_state(like, flat)
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    found = [
-        (path_text(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    ]
-    if (twice := repeated(tuple(path for path, _ in found))) is not None:
+    """Every leaf of a tree by its path."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    named = [(path_text(path), leaf) for path, leaf in leaves]
+    if (twice := repeated(tuple(path for path, _ in named))) is not None:
         raise StructureError(
-            f"two leaves have the same path {twice!r}; rename a key, so that paths tell leaves apart"
+            f"two leaves have the same path {twice!r}; rename a key, so that every path is unique"
         )
-    return dict(found)
+    return dict(named)
 
 
 def _is_key(leaf: Any) -> bool:
@@ -197,28 +201,25 @@ def _plain(path: str, leaf: Any) -> Any:
         return jax.random.key_data(leaf)
     if not hasattr(leaf, "dtype") and not isinstance(leaf, bool | int | float | complex):
         raise StructureError(
-            f"the leaf at {path!r} is a {type(leaf).__name__}; a checkpoint holds arrays and Python numbers"
+            f"the leaf at {path!r} is a {type(leaf).__name__}; a checkpoint holds arrays and "
+            "Python numbers"
         )
     return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
 
 
-def _check_names(wanted: Sequence[str], found: Sequence[str]) -> None:
-    missing, unexpected = (
-        [name for name in wanted if name not in set(found)],
-        [name for name in found if name not in set(wanted)],
-    )
+def _check_names(expected: Sequence[str], names: Sequence[str]) -> None:
+    """Raise where entries are missing or unexpected."""
+    missing = [name for name in expected if name not in set(names)]
+    unexpected = [name for name in names if name not in set(expected)]
     if not missing and not unexpected:
         return
     parts = [f"there is no {_first(missing)}"] if missing else []
-    parts += [f"{_first(unexpected)} is not wanted"] if unexpected else []
-    near = (
-        difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.0)
-        if missing and unexpected
-        else []
-    )
+    parts += [f"{_first(unexpected)} is unexpected"] if unexpected else []
+    near = difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.0) if missing else []
     advice = f"; if {near[0]!r} is meant for it, rename the entry of the flat dict" if near else ""
     raise StateError(
-        f"the checkpoint does not fit: {', and '.join(parts)}. Make `like` with the definition and the parameters that were saved{advice}"
+        f"the checkpoint does not fit: {', and '.join(parts)}. Make `like` with the definition and "
+        f"the parameters that were saved{advice}"
     )
 
 
@@ -228,47 +229,44 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _restored(path: str, like: Any, value: Any) -> Any:
-    """One leaf, checked, and put where its counterpart is."""
+    """Check one leaf, and move it to the devices of its counterpart."""
     if not hasattr(like, "dtype"):
         return _number(path, like, value)
     value = value if hasattr(value, "dtype") else np.asarray(value)
-    want = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
-    if value.shape != want.shape:
-        advice = "this state was made for other parameters"
+    expected = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
+    if value.shape != expected.shape:
+        shapes = f"{tuple(value.shape)}, expected {tuple(expected.shape)}"
         raise StateError(
-            f"entry {path!r} has shape {tuple(value.shape)}, wanted is {tuple(want.shape)}: {advice}"
+            f"entry {path!r} has shape {shapes}: this state was made for other parameters"
         )
-    if value.dtype != want.dtype:
-        advice = "cast the entry of the flat dict, or make `like` with that dtype"
+    if value.dtype != expected.dtype:
         raise StateError(
-            f"entry {path!r} is {show_array(value)}, wanted is {show_array(want)}: {advice}"
+            f"entry {path!r} is {show_array(value)}, expected {show_array(expected)}: cast the "
+            "entry of the flat dict, or make `like` with that dtype"
         )
     if isinstance(like, np.ndarray | np.generic):
         return np.array(value)
-    made = (
-        value if isinstance(value, jax.Array) else jnp.array(value)
-    )  # a copy, so that the dict may be changed
-    return _placed(
-        jax.random.wrap_key_data(made, impl=_impl(like)) if _is_key(like) else made, like
-    )
+    # A copy, so that the arrays of the dict may change afterwards.
+    array = value if isinstance(value, jax.Array) else jnp.array(value)
+    array = jax.random.wrap_key_data(array, impl=_impl(like)) if _is_key(like) else array
+    return _placed(array, like)
 
 
 def _number(path: str, like: Any, value: Any) -> Any:
-    found = np.asarray(value)
-    if found.shape or type(found.item()) is not type(like):
+    array = np.asarray(value)
+    if array.shape or type(array.item()) is not type(like):
         raise StateError(
-            f"entry {path!r} is {_shown(found)}, wanted is a Python {type(like).__name__}"
+            f"entry {path!r} is {_shown(array)}, expected a Python {type(like).__name__}"
         )
-    return found.item()
+    return array.item()
 
 
 def _placed(value: jax.Array, like: Any) -> jax.Array:
     sharding = getattr(like, "sharding", None)
-    return (
-        value
-        if sharding is None or not getattr(like, "committed", True)
-        else jax.device_put(value, sharding)
-    )
+    # An uncommitted array has no devices of its own choice: JAX may move it.
+    if sharding is None or not getattr(like, "committed", True):
+        return value
+    return jax.device_put(value, sharding)
 
 
 def _impl(like: Any) -> str:
@@ -284,7 +282,7 @@ def _shown(leaf: Any) -> str:
 
 
 def _write(file: Any, named: Mapping[str, Any]) -> None:
-    """The header, and then array by array, so that only one at a time is copied to the host."""
+    """Write the header, and then one array at a time: only one is on the host at any moment."""
     header = {
         "format": FORMAT,
         "dtypes": {path: str(getattr(leaf, "dtype", "")) for path, leaf in named.items()},
@@ -301,7 +299,7 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
-    """An array that NumPy can write: dtypes of others as unsigned integers of their size."""
+    """An array that NumPy can write: foreign dtypes as unsigned integers of their size."""
     return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
 
@@ -321,16 +319,14 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
 
 
 def _typed(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The array in the dtype that it had."""
-    return (
-        array
-        if not dtype or dtype.startswith("key<") or str(array.dtype) == dtype
-        else array.view(jnp.dtype(dtype))
-    )
+    """The array in its original dtype."""
+    if not dtype or dtype.startswith("key<") or str(array.dtype) == dtype:
+        return array
+    return array.view(jnp.dtype(dtype))
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the rename to the disk, where the system lets folders be opened."""
+    """Force the rename to the disk, where the system can open folders."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

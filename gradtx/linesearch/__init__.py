@@ -1,1 +1,1 @@
-"""How far to go along a direction: line searches, which evaluate the loss."""
+"""Line searches: step sizes along a direction, from evaluations of the loss."""

@@ -1,4 +1,4 @@
-"""The loss and its gradient out of a state, where the line search of the last step left them."""
+"""The loss and its gradient from a state, where the line search of the last step stored them."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -8,24 +8,25 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.definition.errors import StateError
-from gradtx.definition.types import State
-from gradtx.linesearch.line import either
+from gradtx.definition.types import Array, Params, PyTree, State, Updates
+from gradtx.linesearch.line import cast_like, cond
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import flatten
 
 
-def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
-    """`jax.value_and_grad(value_fn)`, which takes both from the state where the last line search
-    found them.
+def value_and_grad_from_state(
+    value_fn: Callable[..., Any],
+) -> Callable[..., tuple[Array, Updates]]:
+    """`jax.value_and_grad(value_fn)`, with the results of the last line search where they fit.
 
-    The result is called `value_and_grad(params, *args, state=state, **kwargs)`. It computes at the
-    first step, where the last loss was not finite, and where the state holds the gradient of some
-    parameters only (a line search under a mask). Of complex parameters the gradient is the
-    conjugate of the steepest ascent, as `jax.grad` has it.
+    Call the result as `value_and_grad(params, *args, state=state, **kwargs)`. It computes value and
+    gradient itself at the first step, where the last loss was not finite, and where the state holds
+    the gradient of some parameters only (a line search under a mask). Of complex parameters the
+    gradient is the conjugate of the steepest ascent, as in `jax.grad`.
 
     When: every step descends the same function, and the line search is last in its chain, so that
-    the parameters are those which it evaluated last. When not: the loss depends on a batch; then
-    the state holds the loss of the batch before.
+    it evaluated the loss at the new parameters. When not: the loss depends on a batch; then the
+    state holds the loss of the batch before.
 
     Args:
       value_fn: `value_fn(params, *args, **kwargs)` -> scalar.
@@ -48,43 +49,44 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
 
 
 def _value_and_grad(
-    value_fn: Callable[..., Any], params: Any, *args: Any, state: Any, **kwargs: Any
-) -> tuple[Any, Any]:
-    kept_value, kept_grad = _kept(state)
+    value_fn: Callable[..., Any], params: Params, *args: object, state: PyTree, **kwargs: object
+) -> tuple[Array, Updates]:
+    value, grad = _from_state(state)
     compute = functools.partial(jax.value_and_grad(value_fn), params, *args, **kwargs)
     arrays, treedef = flatten(params)
-    grads = treedef.flatten_up_to(kept_grad)
-    if any(is_inexact(array) and grad is None for array, grad in zip(arrays, grads, strict=True)):
+    pairs = zip(arrays, treedef.flatten_up_to(grad), strict=True)
+    if any(is_inexact(array) and one is None for array, one in pairs):
         return compute()
-    like = jax.eval_shape(compute)
-    kept = jax.tree.map(lambda one, shape: one.astype(shape.dtype), (kept_value, kept_grad), like)
-    return either(jnp.isfinite(kept_value), lambda: kept, compute)
+    # The state may hold other dtypes than the loss has; both branches must agree.
+    results = cast_like((value, grad), jax.eval_shape(compute))
+    return cond(jnp.isfinite(value), lambda: results, compute)
 
 
-def _kept(state: Any) -> tuple[Any, Any]:
-    found = list(_holders(state.slots if isinstance(state, State) else state, ()))
-    if len(found) > 1:
-        places = ", ".join(repr("/".join(path)) for path, _ in found)
+def _from_state(state: PyTree) -> tuple[Array, Updates]:
+    """The value and the gradient in a state, wherever its line search is."""
+    holders = list(_holders(state.slots if isinstance(state, State) else state, ()))
+    if len(holders) > 1:
+        places = ", ".join(repr("/".join(path)) for path, _ in holders)
         raise StateError(
-            f"the state holds a value and a gradient in {len(found)} places: {places}; which is meant cannot be told"
+            f"the state holds a value and a gradient in {len(holders)} places: {places}; "
+            "keep one line search"
         )
-    if not found or found[0][1].grad is None:
+    if not holders or holders[0][1].grad is None:
         raise StateError(
             "the state holds no value and gradient: put scale_by_zoom_linesearch(...), or "
-            "scale_by_backtracking_linesearch(..., store_grad=True), into the chain, or call jax.value_and_grad"
+            "scale_by_backtracking_linesearch(..., store_grad=True), into the chain, "
+            "or call jax.value_and_grad"
         )
-    return found[0][1].value, found[0][1].grad
+    return holders[0][1].value, holders[0][1].grad
 
 
 def _holders(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The parts of a state that have a value and a gradient by name."""
-    if {"value", "grad"} <= set(getattr(node, "_fields", ())):
+    """The parts of a state that have fields `value` and `grad`, each with its path."""
+    fields = getattr(node, "_fields", None)
+    if {"value", "grad"} <= set(fields or ()):
         yield path, node
     elif isinstance(node, Mapping | tuple | list):
-        named = (
-            node.items()
-            if isinstance(node, Mapping)
-            else zip(getattr(node, "_fields", range(len(node))), node, strict=True)
-        )
-        for name, below in named:
-            yield from _holders(below, (*path, str(name)))
+        names = node.keys() if isinstance(node, Mapping) else fields or range(len(node))
+        children = node.values() if isinstance(node, Mapping) else node
+        for name, child in zip(names, children, strict=True):
+            yield from _holders(child, (*path, str(name)))

@@ -1,5 +1,4 @@
-r"""Adadelta: steps in the units of the parameters, from averages of squared gradients and of
-squared steps.
+r"""Adadelta: steps in the units of the parameters, from averages of g² and of squared steps.
 
 e ← ρ e + (1 − ρ) g²
 u = g √(x + ε) / √(e + ε)
@@ -7,9 +6,8 @@ x ← ρ x + (1 − ρ) u²
 θ ← θ − η u
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import descend
@@ -29,34 +27,29 @@ class SquaredSteps(NamedTuple):
     e_x: Squares
 
 
-def _init(param: jax.Array) -> SquaredSteps:
+def _init(param) -> SquaredSteps:
     return SquaredSteps(real_zeros(param), real_zeros(param))
 
 
-def _update(
-    grad: jax.Array,
-    slots: SquaredSteps,
-    param: None,
-    step: jax.Array,
-    *,
-    rho: jax.Array,
-    eps: jax.Array,
-) -> Any:
+def _adadelta(grad, slots: SquaredSteps, param, step, *, rho, eps):
     e_g = average(slots.e_g, abs_sq(grad), rho)
+    # x starts at 0: without ε in its root the first step would be 0, and so all others.
     delta = divide_by_root(jnp.sqrt(slots.e_x + eps) * grad, e_g, eps, True)
     return delta, SquaredSteps(e_g, average(slots.e_x, abs_sq(delta), rho))
 
 
 @definition
 def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> GradientTransformation:
-    """Adadelta's direction: u = g √(x + ε) / √(e + ε), averages e of g² and x of u².
+    """Adadelta's direction: u = g √(x + ε) / √(e + ε).
+
+    e and x are averages of g² and u².
 
     Args:
       rho: ρ in [0, 1), decay of both averages.
-      eps: ε ≥ 0; the first steps have size √(ε / (1 − ρ)), so it says how fast the method starts.
+      eps: ε ≥ 0; the first steps have size √(ε / (1 − ρ)), so ε sets the speed of the start.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 8 bytes per parameter.
 
@@ -68,7 +61,7 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> GradientTran
 
     Zeiler 2012, arXiv 1212.5701, Algorithm 1.
     """
-    return leafwise(_init, _update, rho=rho, eps=eps)
+    return leafwise(_init, _adadelta)
 
 
 @definition
@@ -79,24 +72,23 @@ def adadelta(
     weight_decay: NonNegative = 0.0,
     weight_decay_mask: Where | None = None,
 ) -> GradientTransformation:
-    r"""Steps as long as recent steps, over the root of recent squared gradients; no learning rate
-    is needed.
+    r"""Adadelta: adaptive steps without a learning rate.
 
     For every array, all of one shape: e ← ρ e + (1 − ρ) g², u = g √(x + ε) / √(e + ε), x ← ρ x + (1
-    − ρ) u², θ ← θ − η u. Weight decay is an L2 penalty: g ← g + λ θ before all.
+    − ρ) u², θ ← θ − η u. Weight decay is an L2 penalty: first g ← g + λ θ.
 
-    When: to reproduce work that used it. When not: otherwise; the start is slow, and `adam` needs
-    no more memory.
+    When: to reproduce work that used Adadelta. When not: for new work; the start is slow, and
+    `adam` needs no more memory.
 
     Args:
       learning_rate: η ≥ 0, without unit; None: 1, as in the paper.
       rho: ρ in [0, 1), decay of both averages; 0.9 to 0.95.
       eps: ε ≥ 0, 1e-6; larger values start faster.
       weight_decay: λ ≥ 0.
-      weight_decay_mask: which leaves decay (see `masked`); None: all.
+      weight_decay_mask: the leaves that decay (see `masked`); None: all.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (e and x).
@@ -113,6 +105,5 @@ def adadelta(
     Zeiler 2012, arXiv 1212.5701, Algorithm 1.
     """
     rate = 1.0 if learning_rate is None else learning_rate
-    return descend(
-        scale_by_adadelta(rho, eps), rate, weight_decay, weight_decay_mask, decay_form="l2"
-    )
+    rule = scale_by_adadelta(rho, eps)
+    return descend(rule, rate, weight_decay, weight_decay_mask, decay_form="l2")

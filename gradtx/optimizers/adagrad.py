@@ -5,9 +5,7 @@ u = g / √(r + ε)       or, as in textbooks,       u = g / (√r + ε)
 θ ← θ − η u
 """
 
-from typing import Any, NamedTuple
-
-import jax
+from typing import NamedTuple
 
 from gradtx.compose.descend import descend
 from gradtx.compose.leafwise import leafwise
@@ -24,19 +22,11 @@ class SumOfSquares(NamedTuple):
     sum_of_squares: Squares
 
 
-def _init(param: jax.Array, *, initial_accumulator_value: Any) -> SumOfSquares:
+def _init(param, *, initial_accumulator_value) -> SumOfSquares:
     return SumOfSquares(full(param, initial_accumulator_value))
 
 
-def _update(
-    grad: jax.Array,
-    slots: SumOfSquares,
-    param: None,
-    step: jax.Array,
-    *,
-    eps: jax.Array,
-    eps_in_sqrt: bool,
-) -> Any:
+def _adagrad(grad, slots: SumOfSquares, param, step, *, eps, eps_in_sqrt: bool):
     total = slots.sum_of_squares + abs_sq(grad)
     return divide_by_root(grad, total, eps, eps_in_sqrt), SumOfSquares(total)
 
@@ -53,28 +43,22 @@ def scale_by_rss(
     Args:
       initial_accumulator_value: r before the first update, ≥ 0.
       eps: ε ≥ 0.
-      eps_in_sqrt: False for u = g / (√r + ε).
+      eps_in_sqrt: False gives u = g / (√r + ε).
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 4 bytes per parameter.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.scale_by_rss(initial_accumulator_value=0.0, eps=0.0)
-    >>> u, _ = tx.update(jnp.array([-5.0]), tx.init(jnp.zeros(1)))  # the first step has size 1, whatever the gradient
-    >>> u.tolist()
+    >>> u, _ = tx.update(jnp.array([-5.0]), tx.init(jnp.zeros(1)))
+    >>> u.tolist()  # the first step has size 1 at any scale of the gradient
     [-1.0]
 
     Duchi, Hazan and Singer 2011, JMLR 12, Figure 1, diagonal form.
     """
-    return leafwise(
-        _init,
-        _update,
-        initial_accumulator_value=initial_accumulator_value,
-        eps=eps,
-        eps_in_sqrt=eps_in_sqrt,
-    )
+    return leafwise(_init, _adagrad)
 
 
 @definition
@@ -85,39 +69,40 @@ def adagrad(
     *,
     eps_in_sqrt: bool = True,
 ) -> GradientTransformation:
-    r"""Give every coordinate a step that shrinks with the gradients it has seen.
+    r"""AdaGrad: step sizes from the sum of squared gradients.
+
+    The step of a coordinate shrinks with its gradients so far.
 
     For every array, g, r and θ of one shape: r ← r + g², θ ← θ − η g / √(r + ε).
 
-    When: sparse features, where a rare coordinate keeps a large step. When not: long runs of deep
-    networks, where r only grows and the steps die out; take `rmsprop` or `adam`.
+    When: for sparse features, where a rare coordinate keeps a large step. When not: for long runs
+    of deep networks, where r only grows and the steps vanish; take `rmsprop` or `adam`.
 
-    The textbook starts at r = 0 with ε outside the root:
+    Textbooks start at r = 0 with ε outside the root:
     `adagrad(eta, initial_accumulator_value=0.0, eps=delta, eps_in_sqrt=False)`.
 
     Args:
       learning_rate: η ≥ 0, parameter units; 1e-2 to 1.
-      initial_accumulator_value: r before the first update, ≥ 0; the larger, the gentler the first
-        steps.
-      eps: ε ≥ 0, keeps the division finite; 1e-10 to 1e-6.
-      eps_in_sqrt: whether ε is added under the root.
+      initial_accumulator_value: r before the first update, ≥ 0; a larger value makes the first
+        steps smaller.
+      eps: ε ≥ 0, which keeps the quotient finite; 1e-10 to 1e-6.
+      eps_in_sqrt: add ε inside the root.
 
     Raises:
-      HyperparamError: a negative number.
+      HyperparamError: a number is negative.
 
     State: 4 bytes per parameter (r).
 
     >>> import gradtx, jax.numpy as jnp
     >>> w = jnp.array([1.0, 1.0])
     >>> tx = gradtx.adagrad(0.5, initial_accumulator_value=0.0, eps=0.0)
-    >>> updates, _ = tx.update(jnp.array([100.0, 0.01]), tx.init(w))  # equal steps for unequal slopes
-    >>> updates.tolist()
+    >>> updates, _ = tx.update(jnp.array([100.0, 0.01]), tx.init(w))
+    >>> updates.tolist()  # equal steps for unequal slopes
     [-0.5, -0.5]
 
     See also: `rmsprop`, `scale_by_rss`.
 
     Duchi, Hazan and Singer 2011, JMLR 12, Figure 1, diagonal form.
     """
-    return descend(
-        scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt), learning_rate
-    )
+    rule = scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt)
+    return descend(rule, learning_rate)

@@ -1,17 +1,17 @@
 r"""Adam-mini: Adam with one second moment for every block of an array, at half the memory.
 
-m ← β1 m + (1 − β1) g                            m̂ = m / (1 − β1^t)
-r_b ← β2 r_b + (1 − β2) mean of g² in block b    r̂_b = r_b / (1 − β2^t)
-u = m̂ / (√r̂_b + ε)                               with the r̂ of the entry's block
-θ ← θ − η (u + λ θ)
+    m ← β1 m + (1 − β1) g                            m̂ = m / (1 − β1^t)
+    r_b ← β2 r_b + (1 − β2) mean of g² in block b    r̂_b = r_b / (1 − β2^t)
+    u = m̂ / (√r̂_b + ε)                               with the r̂ of the entry's block
+    θ ← θ − η (u + λ θ)
 
-A block is what feeds one output: all entries of an array that share their place along the output
-axis."""
+A block holds the weights of one output: all entries of an array with one index along the output
+axis.
+"""
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
@@ -27,52 +27,34 @@ from gradtx.tree.casts import real_zeros_along, zeros
 Axes = int | Sequence[int]
 
 
-def output_axes(shape: Sequence[int], output_axis: Axes) -> list[int]:
-    """The axes that a second moment has an entry for; none for vectors and numbers, which are one
-    block.
-    """
-    rank, select_kwargs = (
-        len(shape),
-        [output_axis] if isinstance(output_axis, int) else list(output_axis),
-    )
-    if rank < 2:
+def _output_axes(shape: Sequence[int], output_axis: Axes) -> list[int]:
+    """List the axes along which a second moment has entries; none for vectors and numbers."""
+    rank = len(shape)
+    axes = [output_axis] if isinstance(output_axis, int) else list(output_axis)
+    if rank < 2:  # a bias or a scale is one block
         return []
-    outside = [axis for axis in select_kwargs if not -rank <= axis < rank]
-    if outside:
-        raise StructureError(
-            f"adam_mini: output_axis = {outside[0]} is no axis of an array of shape {tuple(shape)}: "
-            "give such arrays an adam_mini of their own with partition(...)"
-        )
-    return sorted({axis % rank for axis in select_kwargs})
+    for axis in axes:
+        if not -rank <= axis < rank:
+            raise StructureError(
+                f"adam_mini: an array of shape {tuple(shape)} has no axis output_axis = {axis}: "
+                "give such arrays an adam_mini of their own with partition(...)"
+            )
+    return sorted({axis % rank for axis in axes})
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None, output_axis: Axes) -> Moments:
-    return Moments(
-        mu=zeros(param, mu_dtype), nu=real_zeros_along(param, output_axes(param.shape, output_axis))
-    )
+def _init(param, *, mu_dtype: DTypeLike | None, output_axis: Axes) -> Moments:
+    axes = _output_axes(param.shape, output_axis)
+    return Moments(mu=zeros(param, mu_dtype), nu=real_zeros_along(param, axes))
 
 
-def _update(
-    grad: jax.Array,
-    slots: Moments,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-    output_axis: Axes,
-) -> Any:
-    kept = output_axes(grad.shape, output_axis)
-    block = [axis for axis in range(grad.ndim) if axis not in kept]
-    square = jnp.sum(abs_sq(finite(grad)), block)  # an entry that is inf or nan spoils itself alone
-    mu, nu = (
-        average(slots.mu, grad, b1),
-        average(slots.nu, square * square.size / max(grad.size, 1), b2),
-    )
-    return debias(mu, b1, step) / (
-        jnp.sqrt(jnp.expand_dims(debias(nu, b2, step), block)) + eps
-    ), Moments(mu, nu)
+def _adam_mini(grad, slots: Moments, param, step, *, b1, b2, eps, output_axis: Axes):
+    outputs = _output_axes(grad.shape, output_axis)
+    block = [axis for axis in range(grad.ndim) if axis not in outputs]
+    total = jnp.sum(abs_sq(finite(grad)), block)  # an entry that is inf or nan spoils itself alone
+    square = total * total.size / max(grad.size, 1)  # the mean; 1 avoids 0 / 0 for an empty array
+    mu, nu = average(slots.mu, grad, b1), average(slots.nu, square, b2)
+    root = jnp.sqrt(jnp.expand_dims(debias(nu, b2, step), block))
+    return debias(mu, b1, step) / (root + eps), Moments(mu, nu)
 
 
 @definition
@@ -84,19 +66,19 @@ def scale_by_adam_mini(
     *,
     output_axis: Axes = -1,
 ) -> GradientTransformation:
-    """Adam-mini's direction: u = m̂ / (√r̂_b + ε), with one r for every block.
+    """Adam-mini's direction: u = m̂ / (√r̂_b + ε), with one r̂_b per block.
 
     Args:
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1), decay of r.
-      eps: ε ≥ 0, beside the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      output_axis: the axis, or axes, that r has an entry for; all others are averaged over. An
-        array of one axis is one block.
+      eps: ε ≥ 0, outside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
+      output_axis: the axis, or axes, along which r has entries; r averages over all others. An
+        array with one axis is one block.
 
     Raises:
-      HyperparamError: a number out of its range.
-      StructureError: an array of two axes or more without that axis.
+      HyperparamError: a number is out of its range.
+      StructureError: an array with two or more axes lacks that axis.
 
     State: 4 bytes per parameter, and 4 for every block.
 
@@ -108,9 +90,7 @@ def scale_by_adam_mini(
 
     Zhang et al. 2024, arXiv 2406.16793, Algorithm 1.
     """
-    return leafwise(
-        _init, _update, b1=b1, b2=b2, eps=eps, mu_dtype=mu_dtype, output_axis=output_axis
-    )
+    return leafwise(_init, _adam_mini)
 
 
 @definition
@@ -126,48 +106,51 @@ def adam_mini(
     output_axis: Axes = -1,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""AdamW with one step size for every block of weights that the Hessian ties together.
+    r"""Adam-mini: AdamW with one second moment per block of weights.
+
+    A block is a group of weights that the Hessian couples.
 
     For every array g, m and θ of one shape, and r with one entry per block: m ← β1 m + (1 − β1) g,
     r_b ← β2 r_b + (1 − β2) mean(g² in b), θ ← θ − η (m̂ / (√r̂_b + ε) + λ θ).
 
-    When: transformers, at AdamW's hyperparameters and half of its memory. When not: entries of one
-    block differ in scale by far; take `adamw`, or `lion` for the same memory.
+    When: for transformers, with AdamW's hyperparameters and half of its memory. When not: where
+    entries of one block have very different scales; take `adamw`, or `lion` for the same memory.
 
-    Which axes make a block depends on the layer. The paper's are, for kernels as Flax shapes them,
+    The layer determines the axes of a block. For kernels shaped as in Flax, the paper has
 
         dense (inputs, outputs)                        output_axis=-1         one block per output
         embedding (tokens, width)                      output_axis=0          one per token
         queries and keys (width, heads, head_size)     output_axis=-2         one per head
         values (width, heads, head_size)               output_axis=(-2, -1)   one per output
 
-    and `partition` gives each kind its own. Vectors and numbers, such as biases and scales, are one
-    block. An entry that is inf or nan is left out of its block's mean, so that the others go on.
+    and `partition` gives each kind of layer its own axes. A vector or a number (a bias, a scale) is
+    one block. The mean of a block skips entries that are inf or nan, so the other entries still
+    train.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; as for AdamW, 1e-4 to 3e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.999.
-      eps: ε ≥ 0, beside the root; 1e-8.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root; 1e-8.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0.1 for language
         models.
-      mask: which leaves decay (see `masked`); None: all.
-      output_axis: the axis, or axes, that r has an entry for; all others are averaged over. An
-        array of one axis is one block.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay (see `masked`); None: all.
+      output_axis: the axis, or axes, along which r has entries; r averages over all others. An
+        array with one axis is one block.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
-      StructureError: an array of two axes or more without that axis.
+      StructureError: an array with two or more axes lacks that axis.
 
     State: 4 bytes per parameter (m), and 4 for every block (r).
 
-    >>> import gradtx, jax, jax.numpy as jnp
+    >>> import gradtx, jax.numpy as jnp
     >>> kernel = jnp.zeros((512, 256))
-    >>> found = jax.tree.map(jnp.shape, gradtx.adam_mini(1e-3).init(kernel).slots)
-    >>> found["scale_by_adam_mini"].mu, found["scale_by_adam_mini"].nu
+    >>> slots = gradtx.adam_mini(1e-3).init(kernel).slots["scale_by_adam_mini"]
+    >>> slots.mu.shape, slots.nu.shape
     ((512, 256), (256,))
 
     See also: `adamw`, `scale_by_adam_mini`.

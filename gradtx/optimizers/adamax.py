@@ -1,4 +1,4 @@
-r"""AdaMax: Adam with a decaying maximum of gradients in place of the root of an average of squares.
+r"""AdaMax: Adam with a decaying maximum of |g| in place of the root of an average of g².
 
 m ← β1 m + (1 − β1) g             m̂ = m / (1 − β1^t)
 r ← max(β2 r, |g| + ε)
@@ -6,34 +6,20 @@ u = m̂ / r
 θ ← θ − η u
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative
-from gradtx.transforms.moments import Moments, average, debias
-from gradtx.tree.casts import real_zeros, zeros
+from gradtx.transforms.moments import Moments, average, debias, init_moments
 
 
-def _init(param: jax.Array) -> Moments:
-    return Moments(mu=zeros(param), nu=real_zeros(param))
-
-
-def _update(
-    grad: jax.Array,
-    slots: Moments,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-) -> Any:
+def _adamax(grad, slots: Moments, param, step, *, b1, b2, eps):
     mu = average(slots.mu, grad, b1)
+    # The paper has no ε; inside the maximum it bounds r, where a gradient was always 0, from below.
     nu = jnp.maximum(b2 * slots.nu, jnp.abs(grad) + eps)
     return debias(mu, b1, step) / nu, Moments(mu, nu)
 
@@ -46,11 +32,11 @@ def scale_by_adamax(
 
     Args:
       b1: β1 in [0, 1), decay of m.
-      b2: β2 in [0, 1), decay of r; the maximum needs no correction for its start.
-      eps: ε ≥ 0, joined to every |g|; with 0 a gradient that was always zero divides by zero.
+      b2: β2 in [0, 1), decay of r; the maximum needs no bias correction.
+      eps: ε ≥ 0, added to every |g|; at 0, a gradient that was always zero divides by zero.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 8 bytes per parameter.
 
@@ -62,7 +48,7 @@ def scale_by_adamax(
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2.
     """
-    return leafwise(_init, _update, b1=b1, b2=b2, eps=eps)
+    return leafwise(init_moments, _adamax)
 
 
 @definition
@@ -73,25 +59,27 @@ def adamax(
     eps: NonNegative = 1e-8,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
-    r"""Adam with steps hardly above η: each is divided by the largest gradient of late.
+    r"""AdaMax: Adam with the infinity norm in place of the second moment.
 
     For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← max(β2 r, |g| + ε), θ ← θ − η m̂ /
     r, with m̂ = m/(1 − β1^t).
 
-    When: sparse gradients, such as those of embeddings: r falls slowly where the gradient is zero,
-    and noise below the maximum leaves it alone. When not: one outlier slows a coordinate down for
-    1/(1 − β2) steps; take `adam`.
+    A step is hardly larger than η, because the divisor is a recent maximum of |g|.
+
+    When: for sparse gradients, as of embeddings: r falls slowly where the gradient is zero, and
+    noise below the maximum does not change it. When not: with outliers; each one slows its
+    coordinate down for 1/(1 − β2) steps; take `adam`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; typically 2e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; typically 0.999.
-      eps: ε ≥ 0, joined to every |g|; 1e-8.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
-        `descend` explains them.
+      eps: ε ≥ 0, added to every |g|; 1e-8.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
+        `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: with weight decay, `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).
@@ -99,8 +87,8 @@ def adamax(
     >>> import gradtx, jax.numpy as jnp
     >>> w = jnp.array([0.0, 0.0])
     >>> tx = gradtx.adamax(0.5)
-    >>> updates, _ = tx.update(jnp.array([1.0, -1e3]), tx.init(w))  # a first step of 0.5, whatever the gradient
-    >>> [round(u, 4) for u in updates.tolist()]
+    >>> updates, _ = tx.update(jnp.array([1.0, -1e3]), tx.init(w))
+    >>> [round(u, 4) for u in updates.tolist()]  # a first step of 0.5 at any scale of the gradient
     [-0.5, 0.5]
 
     See also: `adamaxw`, `adam`.

@@ -1,6 +1,6 @@
 r"""AdaMaxW: AdaMax with weight decay that does not pass through the preconditioner.
 
-u = m̂ / r       (AdaMax's direction)
+u = m̂ / r                         (AdaMax's direction)
 θ ← θ − η (u + λ θ)
 """
 
@@ -23,24 +23,25 @@ def adamaxw(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""AdaMax, and a pull of every parameter towards zero at its own rate.
+    r"""AdaMax with decoupled weight decay.
 
     For every array, all of one shape: θ ← θ − η (u + λ θ), with AdaMax's u.
 
-    When: as `adamax`, with decay to regularise. When not: most networks train better with `adamw`.
+    When: as `adamax`, with weight decay to regularise. When not: for most networks; they train
+    better with `adamw`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; typically 2e-3.
       b1: β1 in [0, 1), decay of the mean gradient; typically 0.9.
       b2: β2 in [0, 1), decay of the largest gradient; typically 0.999.
-      eps: ε ≥ 0, joined to every |g|; 1e-8.
+      eps: ε ≥ 0, added to every |g|; 1e-8.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to
         0.1.
-      mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).
@@ -48,8 +49,8 @@ def adamaxw(
     >>> import gradtx, jax.numpy as jnp
     >>> w = jnp.array([10.0])
     >>> tx = gradtx.adamaxw(0.1, weight_decay=0.5)
-    >>> updates, _ = tx.update(jnp.array([0.0]), tx.init(w), w)  # no gradient: only the decay, 0.1 * 0.5 * 10
-    >>> updates.tolist()
+    >>> updates, _ = tx.update(jnp.array([0.0]), tx.init(w), w)
+    >>> updates.tolist()  # no gradient: only the decay, 0.1 * 0.5 * 10
     [-0.5]
 
     See also: `adamax`, `adamw`.

@@ -27,28 +27,28 @@ def adamw(
     nesterov: bool = False,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Adam, and a pull of every parameter towards zero at its own rate.
+    r"""Adam with decoupled weight decay.
 
     For every array, all of one shape: θ ← θ − η (u + λ θ), with Adam's u.
 
-    When: transformers, and most networks trained from scratch. When not: few steps of fine-tuning
-    where decay would undo the pretraining (set it to 0).
+    When: for transformers, and for most networks trained from scratch. When not: for a short
+    fine-tuning; weight decay would undo the pretraining (set it to 0).
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, after a warmup.
       b1: β1 in [0, 1), decay of the mean gradient; typically 0.9.
       b2: β2 in [0, 1), decay of the mean square; 0.95 to 0.999.
-      eps: ε ≥ 0, beside the root; 1e-8.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root; 1e-8.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to 0.1
         (language models).
-      mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
-      nesterov: NAdam's m̂.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
+      nesterov: use NAdam's m̂.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).
@@ -56,8 +56,8 @@ def adamw(
     >>> import gradtx, jax.numpy as jnp
     >>> w = jnp.array([10.0])
     >>> tx = gradtx.adamw(0.1, weight_decay=0.5)
-    >>> updates, _ = tx.update(jnp.array([0.0]), tx.init(w), w)  # no gradient: only the decay, 0.1 * 0.5 * 10
-    >>> updates.tolist()
+    >>> updates, _ = tx.update(jnp.array([0.0]), tx.init(w), w)
+    >>> updates.tolist()  # no gradient: only the decay, 0.1 * 0.5 * 10
     [-0.5]
 
     See also: `adam`, `add_decayed_weights`.

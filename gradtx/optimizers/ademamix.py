@@ -1,13 +1,13 @@
-r"""AdEMAMix: Adam with a second, much longer average of gradients beside the first.
+r"""AdEMAMix: Adam with a second, much longer average of gradients.
 
 m1 ← β1 m1 + (1 − β1) g        m̂1 = m1 / (1 − β1^t)
-m2 ← β3 m2 + (1 − β3) g        (not corrected: it starts small)
+m2 ← β3 m2 + (1 − β3) g        (no bias correction: it starts small)
 r ← β2 r + (1 − β2) g²         r̂ = r / (1 − β2^t)
 u = (m̂1 + α m2) / (√(r̂ + ε_root) + ε)
 θ ← θ − η (u + λ θ)
 """
 
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -30,28 +30,16 @@ class MixedMoments(NamedTuple):
     nu: Squares
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> MixedMoments:
+def _init(param, *, mu_dtype: DTypeLike | None) -> MixedMoments:
     return MixedMoments(m1=zeros(param, mu_dtype), m2=zeros(param, mu_dtype), nu=real_zeros(param))
 
 
-def _update(
-    grad: jax.Array,
-    slots: MixedMoments,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    b3: jax.Array,
-    alpha: jax.Array,
-    eps: jax.Array,
-    eps_root: jax.Array,
-) -> Any:
+def _ademamix(grad, slots: MixedMoments, param, step, *, b1, b2, b3, alpha, eps, eps_root):
     m1, m2 = average(slots.m1, grad, b1), average(slots.m2, grad, b3)
     nu = average(slots.nu, abs_sq(grad), b2)
-    return (debias(m1, b1, step) + alpha * m2) / (
-        jnp.sqrt(debias(nu, b2, step) + eps_root) + eps
-    ), MixedMoments(m1, m2, nu)
+    # As in the paper m2 has no bias correction: it starts small, and grows with the run.
+    mean = debias(m1, b1, step) + alpha * m2
+    return mean / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), MixedMoments(m1, m2, nu)
 
 
 @definition
@@ -64,42 +52,33 @@ def scale_by_ademamix(
     eps_root: NonNegative = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """AdEMAMix's direction: u = (m̂1 + α m2) / (√(r̂ + ε_root) + ε), a short and a long average of
-    g over the root of one of g².
+    """AdEMAMix's direction: u = (m̂1 + α m2) / (√(r̂ + ε_root) + ε).
+
+    m̂1 is a short, m2 a long average of g; r̂ is an average of g².
 
     Args:
       b1: β1 in [0, 1), decay of the short average.
       b2: β2 in [0, 1), decay of r.
       b3: β3 in [0, 1), decay of the long average; often a `half_life_schedule`.
       alpha: α ≥ 0, the weight of the long average; often a `linear_schedule` from 0.
-      eps: ε ≥ 0, beside the root.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of both averages of g; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of both averages of g; None: the parameter's, at least float32.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 12 bytes per parameter; 8 with `mu_dtype=bfloat16`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.scale_by_ademamix(b3=0.5, alpha=4.0)
-    >>> u, _ = tx.update(jnp.array([-7.0]), tx.init(jnp.zeros(1)))  # the sign, and 4 (1 − 0.5) of it
-    >>> round(u.item(), 4)
+    >>> u, _ = tx.update(jnp.array([-7.0]), tx.init(jnp.zeros(1)))
+    >>> round(u.item(), 4)  # the sign, and 4 (1 − 0.5) of it
     -3.0
 
     Pagliardini, Ablin and Grangier 2024, arXiv 2409.03137, Algorithm 1.
     """
-    return leafwise(
-        _init,
-        _update,
-        b1=b1,
-        b2=b2,
-        b3=b3,
-        alpha=alpha,
-        eps=eps,
-        eps_root=eps_root,
-        mu_dtype=mu_dtype,
-    )
+    return leafwise(_init, _ademamix)
 
 
 @definition
@@ -116,19 +95,21 @@ def ademamix(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Adam that also remembers gradients of ten thousand steps ago.
+    r"""AdEMAMix: Adam with a second, slow average (EMA) of gradients.
+
+    The slow average remembers gradients of ten thousand steps ago.
 
     For every array, all of one shape: m1 ← β1 m1 + (1 − β1) g, m2 ← β3 m2 + (1 − β3) g, r ← β2 r +
     (1 − β2) g², θ ← θ − η ((m̂1 + α m2) / (√(r̂ + ε_root) + ε) + λ θ), with m̂1 = m1/(1 − β1^t) and
-    r̂ = r/(1 − β2^t); m2 is not corrected.
+    r̂ = r/(1 − β2^t); m2 has no bias correction.
 
-    When: long runs, where old gradients still help; the paper reaches AdamW's loss of a language
-    model in about half of the tokens.
-    When not: fewer than some 1/(1 − β3) steps, or a loss that changes under way.
+    When: for long runs, where old gradients still help; in the paper a language model reaches
+    AdamW's loss with about half of the tokens.
+    When not: for fewer than about 1/(1 − β3) steps, or for a loss that changes during training.
 
-    The paper warms up α and β3 over T steps, normally the whole run; without it early steps may
-    diverge: `ademamix(eta, b3=half_life_schedule(0.9, 0.9999, T), alpha=linear_schedule(0.0, 5.0,
-    T))`.
+    The paper warms up α and β3 over T steps, normally the whole run: `ademamix(eta,
+    b3=half_life_schedule(0.9, 0.9999, T), alpha=linear_schedule(0.0, 5.0, T))`. Without the warmup,
+    early steps may diverge.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, as for AdamW.
@@ -136,15 +117,15 @@ def ademamix(
       b2: β2 in [0, 1), decay of r; typically 0.999.
       b3: β3 in [0, 1), decay of m2; 0.999 to 0.9999.
       alpha: α ≥ 0, the weight of m2; 4 to 10.
-      eps: ε ≥ 0, beside the root; 1e-8.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m1 and m2; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root; 1e-8.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m1 and m2; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 (here) to 0.1.
-      mask: which leaves decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 12 bytes per parameter (m1, m2 and r).
@@ -155,17 +136,12 @@ def ademamix(
     >>> mixed, started = mix.init(w), plain.init(w)
     >>> for _ in range(100):
     ...     (u, mixed), (v, started) = mix.update(g, mixed, w), plain.update(g, started)
-    >>> round((u / v).item(), 4)  # 1 + 5 (1 − 0.99^100): the long average has woken up
+    >>> round((u / v).item(), 4)  # 1 + 5 (1 − 0.99^100)
     4.1698
 
     See also: `adamw`, `half_life_schedule`, `simplified_ademamix`.
 
     Pagliardini, Ablin and Grangier 2024, arXiv 2409.03137, Algorithm 1.
     """
-    return descend(
-        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
-        learning_rate,
-        weight_decay,
-        mask,
-        **flags,
-    )
+    rule = scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype)
+    return descend(rule, learning_rate, weight_decay, mask, **flags)

@@ -2,12 +2,12 @@ r"""AMSGrad: Adam whose divisor never falls.
 
 m ← β1 m + (1 − β1) g             m̂ = m / (1 − β1^t)
 r ← β2 r + (1 − β2) g²            r̂ = r / (1 − β2^t)
-s ← max(s, r̂)                                               or, in torch's order, s ← max(s, r), ŝ = s / (1 − β2^t)
-u = m̂ / (√(s + ε_root) + ε)                                 u = m̂ / (√(ŝ + ε_root) + ε)
+s ← max(s, r̂)                     in torch's order: s ← max(s, r), ŝ = s / (1 − β2^t)
+u = m̂ / (√(s + ε_root) + ε)                         u = m̂ / (√(ŝ + ε_root) + ε)
 θ ← θ − η u
 """
 
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -22,40 +22,38 @@ from gradtx.tree.casts import real_zeros, zeros
 
 
 class MaxMoments(NamedTuple):
-    """Averages of gradients (mu) and of squared gradients (nu), and the largest of the latter so
-    far.
-    """
+    """Averages of gradients (mu) and of their squares (nu), and the maximum of nu so far."""
 
     mu: jax.Array
     nu: Squares
     nu_max: Squares
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> MaxMoments:
+def _init(param, *, mu_dtype: DTypeLike | None) -> MaxMoments:
     return MaxMoments(mu=zeros(param, mu_dtype), nu=real_zeros(param), nu_max=real_zeros(param))
 
 
-def _update(
-    grad: jax.Array,
+def _amsgrad(
+    grad,
     slots: MaxMoments,
-    param: None,
-    step: jax.Array,
+    param,
+    step,
     *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-    eps_root: jax.Array,
+    b1,
+    b2,
+    eps,
+    eps_root,
     bias_correction_mu: bool,
     bias_correction_nu: bool,
     max_after_bias_correction: bool,
-) -> Any:
+):
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
-    corrected = debias(nu, b2, step) if bias_correction_nu and max_after_bias_correction else nu
-    nu_max = jnp.maximum(slots.nu_max, corrected)
-    top = (
-        debias(nu_max, b2, step) if bias_correction_nu and not max_after_bias_correction else nu_max
-    )
     mean = debias(mu, b1, step) if bias_correction_mu else mu
+    # The paper corrects no bias. Optax takes the maximum of corrected squares, torch corrects it.
+    first, last = max_after_bias_correction, not max_after_bias_correction
+    square = debias(nu, b2, step) if bias_correction_nu and first else nu
+    nu_max = jnp.maximum(slots.nu_max, square)
+    top = debias(nu_max, b2, step) if bias_correction_nu and last else nu_max
     return mean / (jnp.sqrt(top + eps_root) + eps), MaxMoments(mu, nu, nu_max)
 
 
@@ -71,21 +69,23 @@ def scale_by_amsgrad(
     *,
     max_after_bias_correction: bool = True,
 ) -> GradientTransformation:
-    """AMSGrad's direction: u = m̂ / (√(s + ε_root) + ε), where s is the largest r̂ so far.
+    """AMSGrad's direction: u = m̂ / (√(s + ε_root) + ε).
+
+    s is the largest r̂ so far.
 
     Args:
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1), decay of r.
-      eps: ε ≥ 0, beside the root.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      bias_correction_mu: m / (1 − β1^t) in place of m.
-      bias_correction_nu: r / (1 − β2^t) in place of r.
-      max_after_bias_correction: whether the maximum is taken of corrected averages; False: of r,
-        and then it is corrected, as in torch.
+      eps: ε ≥ 0, outside the root.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
+      bias_correction_mu: use m / (1 − β1^t) in place of m.
+      bias_correction_nu: use r / (1 − β2^t) in place of r.
+      max_after_bias_correction: take the maximum of corrected averages. False: take the maximum of
+        r, then correct it, as torch does.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 12 bytes per parameter; 10 with `mu_dtype=bfloat16`.
 
@@ -97,18 +97,7 @@ def scale_by_amsgrad(
 
     Reddi, Kale and Kumar 2018, arXiv 1904.09237, Algorithm 2.
     """
-    return leafwise(
-        _init,
-        _update,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        mu_dtype=mu_dtype,
-        bias_correction_mu=bias_correction_mu,
-        bias_correction_nu=bias_correction_nu,
-        max_after_bias_correction=max_after_bias_correction,
-    )
+    return leafwise(_init, _amsgrad)
 
 
 @definition
@@ -125,34 +114,33 @@ def amsgrad(
     max_after_bias_correction: bool = True,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
-    r"""Adam that never forgets how large gradients were, so that its steps only shrink.
+    r"""AMSGrad: Adam divided by the running maximum of its second moment.
 
     For every array, all of one shape: Adam's m̂ and r̂, s ← max(s, r̂), θ ← θ − η m̂ / (√(s +
     ε_root) + ε).
 
-    When: rare, large and telling gradients, which Adam forgets: there it may fail to converge, and
-    AMSGrad does. When not: one outlier slows a coordinate down for good; take `adam` with a larger
-    `b2`.
+    When: for rare, large and informative gradients. Adam forgets them and may not converge; AMSGrad
+    does. When not: with outliers; each one slows its coordinate down for ever; take `adam` with a
+    larger `b2`.
 
-    torch's rule, with its order of maximum and correction, is `amsgrad(eta,
-    max_after_bias_correction=False)`.
+    `amsgrad(eta, max_after_bias_correction=False)` is torch's rule, which corrects the maximum.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.99 to 0.999.
-      eps: ε ≥ 0, beside the root; 1e-8.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      bias_correction_mu: m / (1 − β1^t) in place of m.
-      bias_correction_nu: r / (1 − β2^t) in place of r.
-      max_after_bias_correction: whether the maximum is taken of corrected averages; False: of r,
-        and then it is corrected, as in torch.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
-        `descend` explains them.
+      eps: ε ≥ 0, outside the root; 1e-8.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
+      bias_correction_mu: use m / (1 − β1^t) in place of m.
+      bias_correction_nu: use r / (1 − β2^t) in place of r.
+      max_after_bias_correction: take the maximum of corrected averages. False: take the maximum of
+        r, then correct it, as torch does.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
+        `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: with weight decay, `update` is called without parameters.
 
     State: 12 bytes per parameter (m, r and s).
@@ -170,14 +158,14 @@ def amsgrad(
 
     Reddi, Kale and Kumar 2018, arXiv 1904.09237, Algorithm 2.
     """
-    correct = {"bias_correction_mu": bias_correction_mu, "bias_correction_nu": bias_correction_nu}
     rule = scale_by_amsgrad(
         b1,
         b2,
         eps,
         eps_root,
         mu_dtype,
-        **correct,
+        bias_correction_mu,
+        bias_correction_nu,
         max_after_bias_correction=max_after_bias_correction,
     )
     return descend(rule, learning_rate, **flags)

@@ -7,7 +7,7 @@ S ← S − g
 θ ← θ0 + S / (L max(G + L, α L)) (L + R)
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,27 +31,25 @@ class Slots(NamedTuple):
     reward: Precise
 
 
-def _init(param: jax.Array, *, eps: jax.Array) -> Slots:
+def _init(param, *, eps) -> Slots:
     return Slots(float_copy(param), zeros(param), zeros(param), full(param, eps), zeros(param))
 
 
-def _update(
-    grad: jax.Array, slots: Slots, param: jax.Array, step: jax.Array, *, alpha: jax.Array
-) -> Any:
+def _cocob(grad, slots: Slots, param, step, *, alpha):
     scale, abs_sum = jnp.maximum(slots.scale, jnp.abs(grad)), slots.abs_sum + jnp.abs(grad)
     way = param - slots.init_params
     reward = jnp.maximum(slots.reward - way * grad, 0.0)
     grad_sum = slots.grad_sum - grad
     divisor = scale * jnp.maximum(abs_sum + scale, alpha * scale)
-    target = jnp.where(
-        divisor > 0, grad_sum / jnp.where(divisor > 0, divisor, 1.0) * (scale + reward), 0 * grad
-    )
+    # With ε = 0 a coordinate without a gradient has no bet. 0 · g keeps a nan in its place.
+    bet = grad_sum / jnp.where(divisor > 0, divisor, 1.0) * (scale + reward)
+    target = jnp.where(divisor > 0, bet, 0 * grad)
     return target - way, Slots(slots.init_params, grad_sum, abs_sum, scale, reward)
 
 
 @definition
 def scale_by_cocob(alpha: NonNegative = 100.0, eps: NonNegative = 1e-8) -> GradientTransformation:
-    """COCOB's step, which descends already: u = θ0 + S / (L max(G + L, α L)) (L + R) − θ.
+    """COCOB's step, with its minus sign: u = θ0 + S / (L max(G + L, α L)) (L + R) − θ.
 
     Args:
       alpha: α ≥ 0; the first steps are no longer than 1/α.
@@ -60,20 +58,20 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: NonNegative = 1e-8) -> Gradi
     Raises:
       HyperparamError: a number out of its range.
       MissingParamsError: `update` is called without parameters.
-      StructureError: a complex leaf, for which there is no bet.
+      StructureError: a complex leaf, on which no bet is defined.
 
     State: 20 bytes per parameter (θ0, S, G, L, R).
 
     >>> import gradtx, jax.numpy as jnp
     >>> w = jnp.zeros(2)
     >>> tx = gradtx.scale_by_cocob()
-    >>> u, _ = tx.update(jnp.array([-1e6, 1e-3]), tx.init(w), w)  # a first step of 1/α, whatever the gradient
-    >>> [round(x, 5) for x in u.tolist()]
+    >>> u, _ = tx.update(jnp.array([-1e6, 1e-3]), tx.init(w), w)
+    >>> [round(x, 5) for x in u.tolist()]  # a first step of 1/α, whatever the gradient
     [0.01, -0.01]
 
     Orabona and Tommasi 2017, arXiv 1705.07795, Algorithm 2.
     """
-    return leafwise(_init, _update, alpha=alpha, eps=eps, needs_params=True, real_only=True)
+    return leafwise(_init, _cocob, needs_params=True, real_only=True)
 
 
 @definition
@@ -84,19 +82,20 @@ def cocob(
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
 ) -> GradientTransformation:
-    r"""Steps without a learning rate: every coordinate bets on its next gradient with what its
-    former bets won.
+    r"""COCOB (COntinuous COin Betting): optimization without a learning rate.
+
+    Every coordinate bets on its next gradient with the money that its earlier bets won.
 
     For every array, all of one shape, and g ← η (g + λ θ): L ← max(L, |g|), G ← G + |g|, R ← max(R
     − (θ − θ0) g, 0), S ← S − g, θ ← θ0 + S / (L max(G + L, α L)) (L + R).
 
-    When: there is no time to tune anything, and memory enough. When not: memory is short; or the
-    noise is large and the end of the run matters, for steps do not shrink by themselves as a
-    schedule makes them.
+    When: there is no time to tune anything, and enough memory. When not: memory is short; or the
+    noise is large and the end of the run matters, since steps do not shrink as a schedule makes
+    them shrink.
 
     Args:
-      learning_rate: η ≥ 0, a factor of the gradient: as a number it changes nothing, for COCOB does
-        not see the gradient's scale; a schedule gives gradients unequal weight.
+      learning_rate: η ≥ 0, a factor of the gradient. A number changes nothing, because COCOB does not
+        depend on the gradient's scale; a schedule gives gradients unequal weight.
       alpha: α ≥ 0; the first steps are no longer than 1/α; 100.
       eps: ε ≥ 0, the least of L; 1e-8.
       weight_decay: λ ≥ 0, an L2 penalty, part of the gradient; 0 to 1e-3.
@@ -105,7 +104,7 @@ def cocob(
     Raises:
       HyperparamError: a number out of its range.
       MissingParamsError: `update` is called without parameters.
-      StructureError: a complex leaf, for which there is no bet.
+      StructureError: a complex leaf, on which no bet is defined.
 
     State: 20 bytes per parameter (θ0, S, G, L, R).
 
@@ -113,7 +112,7 @@ def cocob(
     >>> tx = gradtx.cocob()
     >>> w = jnp.array([3.0, -1.0])
     >>> state, step = tx.init(w), jax.jit(tx.update)
-    >>> for _ in range(300):  # half the squared distance to 0; nobody says how far that is
+    >>> for _ in range(300):  # half the squared distance to 0, which is unknown
     ...     updates, state = step(w, state, w)
     ...     w = gradtx.apply_updates(w, updates)
     >>> bool(jnp.linalg.norm(w) < 0.01)

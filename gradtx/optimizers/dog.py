@@ -4,107 +4,60 @@ r"""DoG: the learning rate is the distance travelled over the root of the sum of
     G ← G + ‖g‖²
     θ ← θ − η r / √(G + ε) g
 
-Norms run over all arrays. `scale_by_distance_over_gradients` is the same for every array by itself
-(layer-wise DoG)."""
+Norms run over all arrays. `scale_by_distance_over_gradients` does the same for every array on its
+own (layer-wise DoG)."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.descend import descend
+from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike, Hyperparam, NonNegative, Precise
 from gradtx.engine.selector import Where
-from gradtx.tree.arithmetic import abs_sq, finite, sum_scalars, where_finite
+from gradtx.transforms.distances import (
+    descend_with_penalty,
+    finite_square,
+    init_start,
+    measure_distance,
+    rate_of,
+    scale_by_rate,
+)
+from gradtx.tree.arithmetic import abs_sq, sum_scalars, where_finite
 from gradtx.tree.casts import float_copy
 
 FirstStep = Literal["distance", "learning_rate", "heuristic"]
 
 
-class Start(NamedTuple):
-    """The first parameters."""
-
-    init_params: Precise
-
-
-class Travelled(NamedTuple):
+class Travel(NamedTuple):
     """The largest distance from the first parameters, and the sum of squared gradients."""
 
     max_dist: jax.Array
     sum_sq_norm_grads: jax.Array
 
 
-class Squares(NamedTuple):
-    """Squared norms of one array: of its gradient, of its way from the first parameters, and of
-    these.
-    """
-
-    grad: jax.Array
-    way: jax.Array
-    start: jax.Array
+def _init_travel() -> Travel:
+    return Travel(jnp.zeros(()), jnp.zeros(()))
 
 
-def init_start(param: jax.Array) -> Start:
-    return Start(float_copy(param))
-
-
-def finite_square(array: jax.Array) -> jax.Array:
-    """The squared norm of the finite entries: one bad entry keeps to itself."""
-    return jnp.sum(abs_sq(finite(array)))
-
-
-def measure_way(grad: jax.Array, slots: Start, param: jax.Array, step: jax.Array) -> Squares:
-    return Squares(
-        finite_square(grad),
-        finite_square(param - slots.init_params),
-        finite_square(slots.init_params),
-    )
-
-
-def ratio(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
-    """A rate, 0 where it would divide by zero: there is no gradient then."""
-    return jnp.where(divisor > 0, numerator / jnp.where(divisor > 0, divisor, 1.0), 0.0)
-
-
-def _init_shared() -> Travelled:
-    return Travelled(jnp.zeros(()), jnp.zeros(()))
-
-
-def _conclude(
-    found: Any,
-    shared: Travelled,
-    step: jax.Array,
-    *,
-    eps: jax.Array,
-    first_value: jax.Array,
-    first_step: FirstStep,
-) -> tuple[dict[str, Any], Travelled]:
+def _conclude(measures, tree_slots: Travel, step, *, eps, first_value, first_step: FirstStep):
     start = {
-        "distance": 1.0,
+        "distance": first_value,
         "learning_rate": 0.0,
-        "heuristic": 1 + jnp.sqrt(sum_scalars(found.start)),
-    }[first_step] * first_value
-    far = jnp.maximum(
-        jnp.where(step == 1, start, shared.max_dist),
-        where_finite(jnp.sqrt(sum_scalars(found.way)), shared.max_dist),
-    )
-    square = sum_scalars(found.grad)
+        "heuristic": first_value * (1 + jnp.sqrt(sum_scalars(measures.start))),
+    }[first_step]
+    old, total = tree_slots
+    way = jnp.sqrt(sum_scalars(measures.way))
+    far = jnp.maximum(jnp.where(step == 1, start, old), where_finite(way, old))
     # A norm that overflows makes a step of zero, and is not added: the sum would stay infinite.
-    rate = ratio(far, jnp.sqrt(shared.sum_sq_norm_grads + square + eps))
+    square = total + sum_scalars(measures.grad)
+    rate = rate_of(far, jnp.sqrt(square + eps))
     if first_step == "learning_rate":
         rate = jnp.where(step == 1, first_value, rate)
-    return {"rate": rate}, Travelled(
-        far, where_finite(shared.sum_sq_norm_grads + square, shared.sum_sq_norm_grads)
-    )
-
-
-def scale_by_rate(
-    grad: jax.Array, slots: Start, param: jax.Array, step: jax.Array, *, rate: jax.Array
-) -> Any:
-    return rate * grad, slots
+    return {"rate": rate}, Travel(far, where_finite(square, total))
 
 
 @definition
@@ -115,13 +68,15 @@ def dog(
     weight_decay: NonNegative | None = None,
     mask: Where | None = None,
 ) -> GradientTransformation:
-    r"""SGD whose learning rate is how far it came, over the root of the sum of squared gradients.
+    r"""DoG (Distance over Gradients): SGD without a learning rate to tune.
+
+    Its learning rate is the distance travelled over the root of the sum of squared gradients.
 
     For arrays of any shapes, with norms over all of them: r ← max(r, ‖θ − θ0‖), G ← G + ‖g‖²,
     θ ← θ − η r / √(G + ε) g.
 
     When: SGD suits the problem and its learning rate is unknown; the paper averages the iterates
-    for evaluation. When not: arrays differ in scale by far; take
+    for evaluation. When not: arrays differ much in scale; take
     `scale_by_distance_over_gradients`, or `prodigy`.
 
     Entries that are not finite do not count in the norms; a norm that overflows makes a step of
@@ -146,7 +101,7 @@ def dog(
     >>> tx = gradtx.dog()
     >>> w = jnp.array([3.0, -1.0])
     >>> state, step = tx.init(w), jax.jit(tx.update)
-    >>> for _ in range(200):  # half the squared distance to 0; nobody says how far that is
+    >>> for _ in range(200):  # half the squared distance to 0, which is unknown
     ...     updates, state = step(w, state, w)
     ...     w = gradtx.apply_updates(w, updates)
     >>> bool(jnp.linalg.norm(w) < 0.1), bool(1.0 < state.slots["scale_by_dog"]["max_dist"] < 6.4)
@@ -156,78 +111,55 @@ def dog(
 
     Ivgi, Hinder and Carmon 2023, arXiv 2302.12022, equation DoG.
     """
-    form, value = checked_first_step(init_step)
+    form, value = _check_first_step(init_step)
     rule = leafwise(
         init_start,
         scale_by_rate,
-        eps=eps,
+        measure=measure_distance,
+        conclude=_conclude,
+        init_tree_slots=_init_travel,
+        needs_params=True,
         first_value=value,
         first_step=form,
-        measure=measure_way,
-        conclude=_conclude,
-        init_tree_slots=_init_shared,
-        needs_params=True,
     )
-    return descend_with_penalty(rule, learning_rate, weight_decay, mask)
+    return descend_with_penalty(chain(scale_by_dog=rule), learning_rate, weight_decay, mask)
 
 
-def checked_first_step(init_step: Any) -> tuple[FirstStep, float]:
+def _check_first_step(init_step: tuple[FirstStep, float]) -> tuple[FirstStep, float]:
     forms = get_args(FirstStep)
     if not isinstance(init_step, tuple | list) or len(init_step) != 2 or init_step[0] not in forms:
         known = ", ".join(map(repr, forms))
         raise HyperparamError(
-            f"dog: init_step = {init_step!r} is no pair of a form and a number; the forms are {known}"
+            f"dog: init_step = {init_step!r} is not a pair of a form and a number; "
+            f"the forms are {known}"
         )
     return init_step[0], init_step[1]
 
 
-def descend_with_penalty(
-    rule: GradientTransformation,
-    learning_rate: NonNegative,
-    weight_decay: NonNegative | None,
-    mask: Where | None,
-) -> GradientTransformation:
-    """θ ← θ − η u, with weight decay, if any, as an L2 penalty that the rule sees."""
-    return (
-        descend(rule, learning_rate)
-        if weight_decay is None
-        else descend(rule, learning_rate, weight_decay, mask, decay_form="l2")
-    )
-
-
-class LayerTravelled(NamedTuple):
-    """What one array keeps for itself: its largest distance, the sum of its squared gradients, its
-    first value.
-    """
+class LayerTravel(NamedTuple):
+    """Of one array: its largest distance, the sum of its squared gradients, its first value."""
 
     max_dist: jax.Array
     grad_sum_of_squares: jax.Array
     init_params: Precise
 
 
-def _init_layer(param: jax.Array, *, reps_rel: jax.Array, param_dtype: DTypeLike) -> LayerTravelled:
+def _init(param, *, reps_rel, param_dtype: DTypeLike) -> LayerTravel:
     start = float_copy(param)
+    # A copy narrower than the parameter would show its own rounding as a distance.
     start = start.astype(jnp.promote_types(param_dtype, start.dtype))
     far = jnp.asarray(reps_rel, start.real.dtype) * (1 + jnp.sqrt(jnp.sum(abs_sq(start))))
-    return LayerTravelled(far, jnp.zeros_like(far), start)
+    return LayerTravel(far, jnp.zeros_like(far), start)
 
 
-def _update_layer(
-    grad: jax.Array,
-    slots: LayerTravelled,
-    param: jax.Array,
-    step: jax.Array,
-    *,
-    eps: jax.Array,
-    global_scale: jax.Array,
-) -> Any:
-    way = jnp.sqrt(finite_square(param - slots.init_params))
-    far = jnp.maximum(slots.max_dist, where_finite(way, slots.max_dist))
-    squares = slots.grad_sum_of_squares + finite_square(grad)
-    rate = global_scale * ratio(far, jnp.sqrt(squares + eps))
-    return rate * grad, LayerTravelled(
-        far, where_finite(squares, slots.grad_sum_of_squares), slots.init_params
-    )
+def _layerwise_dog(grad, slots: LayerTravel, param, step, *, eps, global_scale):
+    old, total, start = slots
+    way = jnp.sqrt(finite_square(param - start))
+    far = jnp.maximum(old, where_finite(way, old))
+    square = total + finite_square(grad)
+    rate = global_scale * rate_of(far, jnp.sqrt(square + eps))
+    # A sum that overflows makes a step of zero, and is not stored: it would stay infinite.
+    return rate * grad, LayerTravel(far, where_finite(square, total), start)
 
 
 @definition
@@ -237,8 +169,9 @@ def scale_by_distance_over_gradients(
     param_dtype: DTypeLike = jnp.float32,
     global_scale: Hyperparam = 1.0,
 ) -> GradientTransformation:
-    """Layer-wise DoG: u = c r / √(G + ε) g, with r = max ‖θ − θ0‖ and G = Σ ‖g‖² of each array by
-    itself.
+    """Layer-wise DoG (L-DoG): Distance over Gradients, array by array.
+
+    u = c r / √(G + ε) g, with r = max ‖θ − θ0‖ and G = Σ ‖g‖² of each array on its own.
 
     Args:
       reps_rel: ρ ≥ 0: r begins as ρ (1 + ‖θ0‖); 1e-8 to 1e-4.
@@ -256,18 +189,11 @@ def scale_by_distance_over_gradients(
     >>> import gradtx, jax.numpy as jnp
     >>> w = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.0])}
     >>> tx = gradtx.scale_by_distance_over_gradients(reps_rel=0.5)
-    >>> u, _ = tx.update({"a": jnp.array([0.0, 9.0]), "b": jnp.array([0.1])}, tx.init(w), w)  # r is 0.5 (1 + 5), and 0.5
-    >>> [round(x.item(), 4) for x in (u["a"][1], u["b"][0])]
+    >>> g = {"a": jnp.array([0.0, 9.0]), "b": jnp.array([0.1])}
+    >>> u, _ = tx.update(g, tx.init(w), w)
+    >>> [round(x.item(), 4) for x in (u["a"][1], u["b"][0])]  # r is 0.5 (1 + 5), and 0.5
     [3.0, 0.5]
 
     Ivgi, Hinder and Carmon 2023, arXiv 2302.12022, layer-wise DoG (L-DoG).
     """
-    return leafwise(
-        _init_layer,
-        _update_layer,
-        reps_rel=reps_rel,
-        eps=eps,
-        global_scale=global_scale,
-        param_dtype=param_dtype,
-        needs_params=True,
-    )
+    return leafwise(_init, _layerwise_dog, needs_params=True)

@@ -7,26 +7,27 @@ r"""DoWG: DoG with squared gradients weighted by the squared distance at their t
 Norms run over all arrays.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import NonNegative
 from gradtx.engine.selector import Where
-from gradtx.optimizers.dog import (
+from gradtx.transforms.distances import (
     descend_with_penalty,
     init_start,
-    measure_way,
-    ratio,
+    measure_distance,
+    rate_of,
     scale_by_rate,
 )
 from gradtx.tree.arithmetic import sum_scalars, where_finite
 
 
-class Travelled(NamedTuple):
+class WeightedTravel(NamedTuple):
     """The largest squared distance from the first parameters, and the sum of squared gradients that
     it weights.
     """
@@ -35,21 +36,17 @@ class Travelled(NamedTuple):
     weighted_sq_norm_grads: jax.Array
 
 
-def _init_shared(*, init_estim_sq_dist: jax.Array) -> Travelled:
-    return Travelled(jnp.asarray(init_estim_sq_dist), jnp.zeros(()))
+def _init_travel(*, init_estim_sq_dist) -> WeightedTravel:
+    return WeightedTravel(jnp.asarray(init_estim_sq_dist), jnp.zeros(()))
 
 
-def _conclude(
-    found: Any, shared: Travelled, step: jax.Array, *, eps: jax.Array
-) -> tuple[dict[str, Any], Travelled]:
-    far = jnp.maximum(
-        shared.estim_sq_dist, where_finite(sum_scalars(found.way), shared.estim_sq_dist)
-    )
+def _conclude(measures, tree_slots: WeightedTravel, step, *, eps):
+    old, total = tree_slots
+    far = jnp.maximum(old, where_finite(sum_scalars(measures.way), old))
     # A norm that overflows makes a step of zero, and is not added: the sum would stay infinite.
-    squares = shared.weighted_sq_norm_grads + far * sum_scalars(found.grad)
-    return {"rate": ratio(far, jnp.sqrt(squares) + eps)}, Travelled(
-        far, where_finite(squares, shared.weighted_sq_norm_grads)
-    )
+    square = total + far * sum_scalars(measures.grad)
+    rate = rate_of(far, jnp.sqrt(square) + eps)
+    return {"rate": rate}, WeightedTravel(far, where_finite(square, total))
 
 
 @definition
@@ -60,15 +57,17 @@ def dowg(
     weight_decay: NonNegative | None = None,
     mask: Where | None = None,
 ) -> GradientTransformation:
-    r"""SGD whose learning rate is how far it came, over the root of a sum of squared gradients that
-    counts late ones more.
+    r"""DoWG (Distance over Weighted Gradients): SGD without a learning rate to tune.
+
+    Its learning rate is the distance travelled over the root of a sum of squared gradients, in
+    which late gradients count more.
 
     For arrays of any shapes, with norms over all of them: D ← max(D, ‖θ − θ0‖²), V ← V + D ‖g‖², θ
     ← θ − η D/(√V + ε) g.
 
-    When: as `dog`, which it outpaces, since early gradients are soon outweighed. When not: arrays
-    differ in scale by far; take `prodigy`. Larger steps may diverge on networks where those of
-    `dog` do not.
+    When: as `dog`; DoWG is faster, since early gradients soon weigh little. When not: arrays differ
+    much in scale; take `prodigy`. Its larger steps may diverge on networks where those of `dog` do
+    not.
 
     Entries that are not finite do not count in the norms; a norm that overflows makes a step of
     zero.
@@ -90,10 +89,11 @@ def dowg(
     >>> tx = gradtx.dowg()
     >>> w = jnp.array([3.0, -1.0])
     >>> state, step = tx.init(w), jax.jit(tx.update)
-    >>> for _ in range(30):  # half the squared distance to 0; nobody says how far that is
+    >>> for _ in range(30):  # half the squared distance to 0, which is unknown
     ...     updates, state = step(w, state, w)
     ...     w = gradtx.apply_updates(w, updates)
-    >>> bool(jnp.linalg.norm(w) < 0.1), bool(1.0 < state.slots["scale_by_dowg"]["estim_sq_dist"] < 40.0)
+    >>> distance = state.slots["scale_by_dowg"]["estim_sq_dist"]
+    >>> bool(jnp.linalg.norm(w) < 0.1), bool(1.0 < distance < 40.0)
     (True, True)
 
     See also: `dog`.
@@ -103,11 +103,10 @@ def dowg(
     rule = leafwise(
         init_start,
         scale_by_rate,
-        init_estim_sq_dist=eps if init_estim_sq_dist is None else init_estim_sq_dist,
-        eps=eps,
-        measure=measure_way,
+        measure=measure_distance,
         conclude=_conclude,
-        init_tree_slots=_init_shared,
+        init_tree_slots=_init_travel,
         needs_params=True,
+        init_estim_sq_dist=eps if init_estim_sq_dist is None else init_estim_sq_dist,
     )
-    return descend_with_penalty(rule, learning_rate, weight_decay, mask)
+    return descend_with_penalty(chain(scale_by_dowg=rule), learning_rate, weight_decay, mask)

@@ -1,14 +1,16 @@
-r"""Differentially private stochastic gradient descent.
+r"""Differentially private stochastic gradient descent (DP-SGD).
 
 ḡ = (Σ_b g_b min(1, c / ‖g_b‖) + σ c n) / B,   n normal of variance 1
 θ ← θ − η ḡ,   or with momentum as in `sgd`
 """
 
 from gradtx.compose.chain import chain
+from gradtx.compose.descend import descend
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Fraction, Hyperparam, NonNegative
-from gradtx.optimizers.sgd import sgd
+from gradtx.transforms.momentum import trace
 from gradtx.transforms.privacy import differentially_private_aggregate
+from gradtx.transforms.scaling import identity
 
 
 @definition
@@ -22,17 +24,19 @@ def dpsgd(
     *,
     seed: int | None = None,
 ) -> GradientTransformation:
-    r"""Gradient descent of which it can be proven how little any one example has to do with the
-    result.
+    r"""Differentially private SGD (DP-SGD).
+
+    It clips the gradient of every example and adds noise to their sum. A proof then bounds the
+    influence of any one example on the result.
 
     g_b is the gradient of example b = 1 .. B, over all arrays: ḡ = (Σ_b g_b min(1, c / ‖g_b‖) + σ c
     n) / B, then θ ← θ − η ḡ.
 
-    Gradients are given per example, with a batch axis in front: `jax.vmap(jax.grad(loss),
+    `update` takes one gradient per example, with a batch axis in front: `jax.vmap(jax.grad(loss),
     in_axes=(None, 0))(params, batch)`.
 
     When: training on data about persons, with an accountant for σ, B and the number of steps. When
-    not: privacy is no matter; take `sgd`.
+    not: privacy does not matter; take `sgd`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per gradient unit.
@@ -52,7 +56,7 @@ def dpsgd(
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda w, x: 0.5 * (w - x) ** 2
-    >>> w, x = jnp.array(0.0), jnp.array([-0.5, 100.0])  # the outlier moves w no more than 1 / 2
+    >>> w, x = jnp.array(0.0), jnp.array([-0.5, 100.0])  # the outlier moves w by 1 / 2 at most
     >>> tx = gradtx.dpsgd(1.0, l2_norm_clip=1.0, noise_multiplier=0.0)
     >>> updates, _ = tx.update(jax.vmap(jax.grad(loss), (None, 0))(w, x), tx.init(w), w)
     >>> round(updates.item(), 5)
@@ -62,7 +66,6 @@ def dpsgd(
 
     Abadi et al. 2016, arXiv 1607.00133, Algorithm 1.
     """
-    return chain(
-        differentially_private_aggregate(l2_norm_clip, noise_multiplier, key, seed=seed),
-        sgd(learning_rate, momentum, nesterov),
-    )
+    private = differentially_private_aggregate(l2_norm_clip, noise_multiplier, key, seed=seed)
+    rule = identity() if momentum is None else trace(momentum, nesterov)
+    return chain(private, sgd=descend(rule, learning_rate))

@@ -3,9 +3,6 @@ r"""Fromage: steps in proportion to the parameters, on a sphere that does not gr
 θ ← (θ − η (‖θ‖ / ‖g‖) g) / √(1 + η²)        norms per array
 """
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
@@ -15,23 +12,21 @@ from gradtx.definition.types import NonNegative
 from gradtx.transforms.trust import scale_by_trust_ratio
 
 
-def _update(
-    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, learning_rate: jax.Array
-) -> Any:
+def _fromage(grad, slots: None, param, step, *, learning_rate):
     root = jnp.sqrt(1 + learning_rate**2)
-    shrinkage = learning_rate**2 / (1 + root)  # root - 1, with all its digits
+    shrinkage = learning_rate**2 / (1 + root)  # root - 1, which would lose digits at a small η
     return -(learning_rate * grad + shrinkage * param) / root, slots
 
 
 @definition
 def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> GradientTransformation:
-    r"""Every array moves by a fraction of its own norm, whatever the size of its gradient.
+    r"""Fromage: layer-wise steps in proportion to the norm of each array.
 
-    For every array, with its own norms: θ ← (θ − η (‖θ‖ / ‖g‖) g) / √(1 + η²). The root undoes the
-    growth of ‖θ‖ that steps across θ bring.
+    For every array, with its own norms: θ ← (θ − η (‖θ‖ / ‖g‖) g) / √(1 + η²). The size of the
+    gradient does not matter. The root undoes the growth of ‖θ‖ that steps across θ cause.
 
     When: networks without tuned learning rates, GANs; η = 0.01 is a start for all. When not: arrays
-    that start at zero, which leave it slowly.
+    that start at zero, which grow slowly from there.
 
     Args:
       learning_rate: η ≥ 0, a fraction of the parameter per step; 0.01.
@@ -53,5 +48,4 @@ def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> Gradien
 
     Bernstein, Vahdat, Yue and Liu 2020, arXiv 2002.03432, Algorithm 1.
     """
-    step = leafwise(None, _update, learning_rate=learning_rate, needs_params=True)
-    return chain(scale_by_trust_ratio(min_norm), step)
+    return chain(scale_by_trust_ratio(min_norm), leafwise(None, _fromage, needs_params=True))

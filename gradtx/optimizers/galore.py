@@ -35,9 +35,8 @@ from gradtx.definition.types import (
     Updates,
 )
 from gradtx.engine.matrix_layout import Layout, Matrices, words_of
-from gradtx.engine.program import leaves_of
 from gradtx.engine.rules import Child
-from gradtx.engine.selector import Leaves, Where
+from gradtx.engine.selector import Leaves, Where, leaves_of
 from gradtx.linalg.decompositions import svd
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.flags import Dimensions

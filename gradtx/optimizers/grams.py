@@ -1,12 +1,11 @@
-r"""Grams: Adam says how far, the gradient of this step says which way.
+r"""Grams: Adam gives the size of a step, the gradient of this step gives the sign.
 
 u = sign(g) |m̂ / (√(r̂ + ε_root) + ε)|       m̂, r̂ as in Adam
 θ ← θ − η (u + λ θ)
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
@@ -14,26 +13,11 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
-from gradtx.transforms.moments import Moments, average, debias
+from gradtx.transforms.moments import Moments, average, debias, init_moments
 from gradtx.tree.arithmetic import abs_sq
-from gradtx.tree.casts import real_zeros, zeros
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Moments:
-    return Moments(mu=zeros(param, mu_dtype), nu=real_zeros(param))
-
-
-def _update(
-    grad: jax.Array,
-    slots: Moments,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-    eps_root: jax.Array,
-) -> Any:
+def _grams(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root):
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
     size = jnp.abs(debias(mu, b1, step)) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps)
     return jnp.sign(grad) * size, Moments(mu, nu)
@@ -52,12 +36,12 @@ def scale_by_grams(
     Args:
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1), decay of r.
-      eps: ε ≥ 0, beside the root.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 8 bytes per parameter; 6 with `mu_dtype=bfloat16`.
 
@@ -69,7 +53,7 @@ def scale_by_grams(
 
     Cao, Li and Song 2024, arXiv 2412.17107, Algorithm 1.
     """
-    return leafwise(_init, _update, b1=b1, b2=b2, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype)
+    return leafwise(init_moments, _grams)
 
 
 @definition
@@ -84,27 +68,29 @@ def grams(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Adam that never steps against the gradient it was just given.
+    r"""Grams: Adam's step size with the sign of the current gradient.
+
+    No coordinate steps against the gradient of this step.
 
     For every array, all of one shape: θ ← θ − η (sign(g) |u| + λ θ), with Adam's u.
 
-    When: fine-tuning and pretraining where momentum overshoots; a bolder relative of Adam with
-    `cautious=True`, which stands still where the two disagree. When not: small noisy batches, where
-    the sign of one gradient says little.
+    When: for fine-tuning and pretraining where momentum overshoots. Adam with `cautious=True` does
+    not move where momentum and gradient disagree; Grams follows the gradient there. When not: for
+    small noisy batches; the sign of one gradient says little.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.999.
-      eps: ε ≥ 0, beside the root; 1e-8.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root; 1e-8.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 to 0.1.
-      mask: which leaves decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).

@@ -1,4 +1,4 @@
-r"""LAMB: Adam's direction with weight decay, given the norm of its array.
+r"""LAMB: Adam's direction with weight decay, scaled to the norm of its array.
 
 u = m̂ / (√(r̂ + ε_root) + ε) + λ θ       (Adam's direction, and decay)
 θ ← θ − η ‖θ‖ / ‖u‖ u                    norms per array
@@ -25,26 +25,28 @@ def lamb(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""AdamW whose every step is a fraction of the norm of its array.
+    r"""LAMB: AdamW with a trust ratio per layer, for large batches.
+
+    Every step is a fraction of the norm of its array.
 
     For every array, all of one shape, with its own norms: u = m̂ / (√(r̂ + ε_root) + ε) + λ θ, θ ←
     θ − η ‖θ‖ / ‖u‖ u.
 
-    When: transformers with batches of thousands of sequences, where `adamw` has to lower its
-    learning rate. When not: small batches, where it has no advantage.
+    When: for transformers with batches of thousands of sequences, where `adamw` needs a lower
+    learning rate. When not: for small batches; LAMB has no advantage there.
 
     Args:
       learning_rate: η ≥ 0, a fraction of the parameter per step; 1e-3 to 1e-2, after a warmup.
       b1: β1 in [0, 1), decay of the mean gradient; typically 0.9.
       b2: β2 in [0, 1), decay of the mean square; typically 0.999.
-      eps: ε ≥ 0, beside the root.
-      eps_root: ε_root ≥ 0, under the root.
-      weight_decay: λ ≥ 0, before the norms are taken; 0.01.
-      mask: which leaves decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      eps: ε ≥ 0, outside the root.
+      eps_root: ε_root ≥ 0, inside the root.
+      weight_decay: λ ≥ 0, added before the norms are computed; 0.01.
+      mask: the leaves that decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).

@@ -1,13 +1,12 @@
-r"""LaProp: Adam the other way round; first divide, then average.
+r"""LaProp: Adam in the other order; it divides first, and averages then.
 
 r ← β2 r + (1 − β2) g²                                  r̂ = r / (1 − β2^t)
 m ← β1 m + (1 − β1) g / (√(r̂ + ε_root) + ε)             m̂ = m / (1 − β1^t)
 θ ← θ − η (m̂ + λ θ)
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
@@ -15,27 +14,13 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
-from gradtx.transforms.moments import Moments, average, debias
+from gradtx.transforms.moments import Moments, average, debias, init_moments
 from gradtx.tree.arithmetic import abs_sq
-from gradtx.tree.casts import real_zeros, zeros
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Moments:
-    return Moments(mu=zeros(param, mu_dtype), nu=real_zeros(param))
-
-
-def _update(
-    grad: jax.Array,
-    slots: Moments,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-    eps_root: jax.Array,
-) -> Any:
+def _laprop(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root):
     nu = average(slots.nu, abs_sq(grad), b2)
+    # The average holds divided gradients, which are bounded for every β2, below β1 too.
     mu = average(slots.mu, grad / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), b1)
     return debias(mu, b1, step), Moments(mu, nu)
 
@@ -48,17 +33,17 @@ def scale_by_laprop(
     eps_root: NonNegative = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """LaProp's direction: u = m̂, an average of g / (√(r̂ + ε_root) + ε).
+    """LaProp's direction: u = m̂, the average of g / (√(r̂ + ε_root) + ε).
 
     Args:
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1), decay of r; it may be below β1.
-      eps: ε ≥ 0, beside the root.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 8 bytes per parameter; 6 with `mu_dtype=bfloat16`.
 
@@ -71,7 +56,7 @@ def scale_by_laprop(
 
     Ziyin, Wang and Ueda 2020, arXiv 2002.04839, Algorithm 1.
     """
-    return leafwise(_init, _update, b1=b1, b2=b2, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype)
+    return leafwise(init_moments, _laprop)
 
 
 @definition
@@ -86,31 +71,32 @@ def laprop(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Momentum of gradients that are already divided by their size, so that β1 and β2 may be
-    chosen apart.
+    r"""LaProp: Adam that normalises gradients before it averages them.
+
+    The choice of β2 does not depend on β1.
 
     For every array, all of one shape: r ← β2 r + (1 − β2) g², m ← β1 m + (1 − β1) g / (√r̂ + ε), θ
     ← θ − η (m̂ + λ θ).
 
-    When: noisy or shifting gradients that ask for a small β2: Adam becomes unstable with β2 below
-    β1, LaProp does not.
-    When not: at the usual β2 = 0.999 it goes much as `adamw` does.
+    When: for noisy or shifting gradients, which need a small β2. Adam becomes unstable with β2
+    below β1; LaProp does not.
+    When not: at the usual β2 = 0.999; LaProp and `adamw` then give similar results.
 
-    The paper has η inside m; with η constant that is the same.
+    The paper has η inside m; with a constant η that is the same.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; |m̂| ≤ 1/√(1 − β2) always; 1e-4 to 1e-3.
+      learning_rate: η ≥ 0, parameter units per step; |m̂| is at most 1/√(1 − β2); 1e-4 to 1e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.9 to 0.999.
-      eps: ε ≥ 0, beside the root; 1e-15.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root; 1e-15.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 to 0.1.
-      mask: which leaves decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).

@@ -1,4 +1,4 @@
-r"""LARS: momentum on gradients that have been given the norm of their array.
+r"""LARS: momentum on gradients that are scaled by the norm of their array.
 
 d = g + λ θ
 u = c ‖θ‖ / (‖d‖ + ε) d           norms per array
@@ -26,13 +26,15 @@ def lars(
     momentum: Fraction = 0.9,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    r"""Momentum with a learning rate per array, in proportion to the norm of the array over that of
+    r"""LARS: SGD with momentum and layer-wise adaptive learning rates, for large batches.
+
+    Every array has a learning rate of its own, in proportion to the norm of the array over that of
     its gradient.
 
     For every array, all of one shape: d = g + λ θ, Δ ← μ Δ − η c ‖θ‖ / (‖d‖ + ε) d, θ ← θ + Δ.
 
-    When: convolutional networks with batches of 4096 and more. When not: small batches, and for
-    biases and norms, which the masks should leave out; attention, for which `lamb` is made.
+    When: convolutional networks with batches of 4096 and more. When not: small batches; biases and
+    norms, which the masks should exclude; attention, for which `lamb` is designed.
 
     Args:
       learning_rate: η ≥ 0, without unit; 1 to 30 with c = 1e-3, after a warmup.
@@ -52,7 +54,8 @@ def lars(
 
     >>> import gradtx, jax.numpy as jnp
     >>> w, tx = jnp.array([3.0, 4.0]), gradtx.lars(1.0, trust_coefficient=0.5)
-    >>> tx.update(jnp.array([1e9, 0.0]), tx.init(w), w)[0].tolist()  # half of ‖w‖ = 5, whatever the gradient
+    >>> u, _ = tx.update(jnp.array([1e9, 0.0]), tx.init(w), w)
+    >>> u.tolist()  # half of ‖w‖ = 5, whatever the gradient
     [-2.5, 0.0]
 
     See also: `lamb`, `scale_by_trust_ratio`.
@@ -60,11 +63,13 @@ def lars(
     You, Gitman and Ginsburg 2017, arXiv 1708.03888, Algorithm 1.
     """
     trust = scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps)
+    if trust_ratio_mask is not None and trust_ratio_mask is not True:
+        trust = masked(trust, trust_ratio_mask)
     return chain(
+        # The norms below see the decay: it goes first.
         add_decayed_weights(weight_decay, None if weight_decay_mask is True else weight_decay_mask),
-        trust
-        if trust_ratio_mask is None or trust_ratio_mask is True
-        else masked(trust, trust_ratio_mask),
+        trust,
+        # Δ holds η, as in the paper: the learning rate comes before the momentum.
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov),
     )

@@ -8,7 +8,7 @@ oldest to newest:  q ← q + s_i (α_i − ρ_i ⟨y_i, q⟩)
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.descend import scale_by_learning_rate
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.treewise import treewise
-from gradtx.definition.types import NonNegative, Precise
+from gradtx.definition.types import NonNegative, Params, Precise, Updates
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scaling import identity, scale
@@ -31,68 +31,58 @@ ZOOM = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy=
 
 
 class Memory(NamedTuple):
-    """The parameters and gradients of the last step, and the changes of both over the last m steps,
-    in a ring.
+    """Parameters and gradients of the last step, and their changes over the last m steps.
+
+    The changes are in a ring: the newest pair replaces the oldest.
     """
 
     params: Precise
-    updates: Any
-    diff_params_memory: Any
-    diff_updates_memory: Any
+    updates: Updates
+    diff_params_memory: Updates
+    diff_updates_memory: Updates
     weights_memory: jax.Array
-    """1 / ⟨s, y⟩ of every pair; 0 where that is not defined, or where there is no pair yet."""
+    """1 / ⟨s, y⟩ of every pair; 0 where it is undefined, and where there is no pair yet."""
     position: jax.Array
-    """Where the newest pair will be stored, counted from 1; 0 before the first step."""
+    """The place of the next pair in the ring, counted from 1; 0 before the first step."""
 
 
-def _init(params: Any, *, memory_size: int) -> Memory:
-    stacked = functools.partial(
-        make_leaves, functools.partial(zeros_stacked, count=memory_size), params
-    )
-    weights = jnp.zeros((memory_size,), scalar_dtype(params))
+def _init(params, *, memory_size: int) -> Memory:
+    stack = functools.partial(zeros_stacked, count=memory_size)
     return Memory(
         make_leaves(zeros, params),
         make_leaves(zeros, params),
-        stacked(),
-        stacked(),
-        weights,
+        make_leaves(stack, params),
+        make_leaves(stack, params),
+        jnp.zeros((memory_size,), scalar_dtype(params)),
         jnp.zeros((), jnp.int32),
     )
 
 
-def _update(
-    updates: Any,
-    slots: Memory,
-    params: Any,
-    step: Any,
-    *,
-    memory_size: int,
-    scale_init_precond: bool,
-) -> tuple[Any, Memory]:
+def _lbfgs(updates, slots: Memory, params, step, *, memory_size: int, scale_init_precond: bool):
     slots, newest, scale = _remember(updates, slots, params, memory_size)
-    direction = _two_loops(
-        make_leaves(float_copy, updates), slots, newest, scale if scale_init_precond else None
-    )
-    return map_leaves(_second, updates, direction), slots
+    # The loops run in the compute dtype: bfloat16 would round 2 m times.
+    gradient = make_leaves(float_copy, updates)
+    direction = _two_loops(gradient, slots, newest, scale if scale_init_precond else None)
+    return map_leaves(_last, updates, direction), slots
 
 
 def _remember(
-    updates: Any, slots: Memory, params: Any, memory_size: int
+    updates: Updates, slots: Memory, params: Params, memory_size: int
 ) -> tuple[Memory, jax.Array, jax.Array]:
-    """The memory with the newest pair, where that stands, and the scale γ of the inverse Hessian
-    before all pairs.
+    """Store the newest pair.
+
+    Returns the memory, the index of the newest pair, and γ, the scale of the inverse Hessian before
+    all pairs.
     """
     started, newest = slots.position > 0, (slots.position - 1) % memory_size
     s = map_leaves(_change, updates, params, slots.params, like=2, started=started)
     y = map_leaves(_change, updates, updates, slots.updates, like=2, started=started)
-    curvature, square = (
-        inner(vector(updates, left).arrays, vector(updates, y).arrays) for left in (s, y)
-    )
+    s_list, y_list, gradient = (vector(updates, tree).arrays for tree in (s, y, updates))
+    curvature, square = inner(s_list, y_list), inner(y_list, y_list)
+    # A pair with ⟨s, y⟩ = 0 has no ρ; with a weight of 0 the two loops skip it.
     defined = curvature != 0
     weight = jnp.where(defined, 1 / jnp.where(defined, curvature, 1.0), 0.0)
-    gradient = vector(updates, updates).arrays
-    first = 1 / jnp.maximum(jnp.sqrt(inner(gradient, gradient)), 1.0)
-    kept = Memory(
+    memory = Memory(
         map_leaves(_last, updates, slots.params, params, like=1),
         map_leaves(_last, updates, slots.updates, updates, like=1),
         map_leaves(_store, updates, slots.diff_params_memory, s, like=1, index=newest),
@@ -100,23 +90,28 @@ def _remember(
         slots.weights_memory.at[newest].set(weight.astype(slots.weights_memory.dtype)),
         slots.position % memory_size + 1,
     )
+    # No pair yet: a first step of length 1 at most.
+    first = 1 / jnp.maximum(jnp.sqrt(inner(gradient, gradient)), 1.0)
     later = jnp.where(defined, curvature / jnp.where(defined, square, 1.0), 1.0)
-    return kept, newest, jnp.where(started, later, first)
+    return memory, newest, jnp.where(started, later, first)
 
 
+# Jitted, because outside of jit the two loops would be compiled again at every step.
 @jax.jit
-def _two_loops(direction: Any, kept: Memory, newest: jax.Array, scale: jax.Array | None) -> Any:
+def _two_loops(
+    direction: Updates, memory: Memory, newest: jax.Array, scale: jax.Array | None
+) -> Updates:
     """The inverse Hessian times a gradient."""
-    weights, s, y = kept.weights_memory, kept.diff_params_memory, kept.diff_updates_memory
+    weights, s, y = memory.weights_memory, memory.diff_params_memory, memory.diff_updates_memory
     size = weights.shape[0]
 
-    def from_newest(age: Any, carry: Any) -> Any:
+    def from_newest(age, carry):
         q, alphas = carry
         index = (newest - age) % size
         alpha = weights[index] * _inner_at(s, q, index).astype(weights.dtype)
         return map_leaves(_subtract, q, y, index=index, factor=alpha), alphas.at[index].set(alpha)
 
-    def from_oldest(age: Any, q: Any) -> Any:
+    def from_oldest(age, q):
         index = (newest + 1 + age) % size
         beta = weights[index] * _inner_at(y, q, index).astype(weights.dtype)
         return map_leaves(_subtract, q, s, index=index, factor=beta - alphas[index])
@@ -124,47 +119,44 @@ def _two_loops(direction: Any, kept: Memory, newest: jax.Array, scale: jax.Array
     direction, alphas = jax.lax.fori_loop(
         0, size, from_newest, (direction, jnp.zeros_like(weights))
     )
-    direction = direction if scale is None else map_leaves(_scale, direction, factor=scale)
+    if scale is not None:
+        direction = map_leaves(_scale, direction, factor=scale)
     return jax.lax.fori_loop(0, size, from_oldest, direction)
 
 
-def _inner_at(memory: Any, tree: Any, index: jax.Array) -> jax.Array:
-    """The inner product with one of the stacked trees."""
+def _inner_at(memory: Updates, tree: Updates, index: jax.Array) -> jax.Array:
+    """The inner product of a tree with one of the stacked trees."""
     arrays = vector(tree, tree).arrays
+    if not arrays:
+        return sum_promoted([])
     return sum_promoted(
         map_arrays(_dot_at, vector(tree, memory).arrays, arrays, [index] * len(arrays))
-        if arrays
-        else []
     )
 
 
-def _dot_at(memory: jax.Array, array: jax.Array, index: jax.Array) -> jax.Array:
+# Functions of one array, for `map_leaves` and `map_arrays`: at module level, so that steps share
+# their kernels.
+def _dot_at(memory, array, index):
     return dot(memory[index], array)
 
 
-def _change(update: jax.Array, new: jax.Array, old: jax.Array, *, started: jax.Array) -> jax.Array:
+def _change(update, new, old, *, started):
     return jnp.where(started, new - old, 0.0)
 
 
-def _last(update: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-    return new
+def _last(*arrays):
+    return arrays[-1]
 
 
-def _second(update: jax.Array, direction: jax.Array) -> jax.Array:
-    return direction
-
-
-def _store(update: jax.Array, memory: jax.Array, new: jax.Array, *, index: jax.Array) -> jax.Array:
+def _store(update, memory, new, *, index):
     return memory.at[index].set(new)
 
 
-def _subtract(
-    direction: jax.Array, memory: jax.Array, *, index: jax.Array, factor: jax.Array
-) -> jax.Array:
+def _subtract(direction, memory, *, index, factor):
     return direction - factor * memory[index]
 
 
-def _scale(direction: jax.Array, *, factor: jax.Array) -> jax.Array:
+def _scale(direction, *, factor):
     return factor * direction
 
 
@@ -172,22 +164,22 @@ def _scale(direction: jax.Array, *, factor: jax.Array) -> jax.Array:
 def scale_by_lbfgs(
     memory_size: int = 10, scale_init_precond: bool = True
 ) -> GradientTransformation:
-    r"""The direction of L-BFGS: the gradient times an inverse Hessian made of the last m steps.
+    r"""L-BFGS direction: the gradient times an inverse Hessian from the last m steps.
 
-    With s the change of the parameters over a step and y that of the gradients, all arrays together
-    as one vector: the matrix that maps every y of the memory on its s as BFGS would, applied by two
-    loops over the pairs, from γ times the identity.
+    s is the change of the parameters over a step and y that of the gradients, all arrays together
+    as one vector. Two loops over the pairs apply the inverse Hessian of BFGS, which starts from γ
+    times the identity.
 
     When: before a line search with a curvature condition, which keeps ⟨s, y⟩ positive. When not:
     gradients of batches, whose differences are noise.
 
     Args:
-      memory_size: m ≥ 1, how many steps are remembered; 5 to 20.
+      memory_size: m ≥ 1, how many steps the memory holds; 5 to 20.
       scale_init_precond: γ = ⟨s, y⟩ / ⟨y, y⟩ of the newest pair, and at the first step min(1, 1 /
         ‖g‖); False: 1.
 
     Raises:
-      HyperparamError: a memory of no step.
+      HyperparamError: a memory of less than one step.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 + 8 m bytes per parameter (88 at m = 10), and m + 1 numbers.
@@ -200,7 +192,7 @@ def scale_by_lbfgs(
     ...     _, state = tx.update(hessian * w, state, w)
     ...     w = w - jnp.array(step)
     >>> direction, _ = tx.update(hessian * w, state, w)
-    >>> jnp.allclose(direction, w).item()  # two steps span the plane: Newton's direction, to the minimum at 0
+    >>> jnp.allclose(direction, w).item()  # two steps span the plane: Newton's direction, to 0
     True
 
     See also: `lbfgs`.
@@ -208,13 +200,7 @@ def scale_by_lbfgs(
     Nocedal and Wright, Numerical Optimization, 2nd edition 2006, Algorithm 7.4, and equation 7.20
     for γ."""
     check_count("scale_by_lbfgs", "memory_size", memory_size, least=1)
-    return treewise(
-        _init,
-        _update,
-        memory_size=memory_size,
-        scale_init_precond=scale_init_precond,
-        needs_params=True,
-    )
+    return treewise(_init, _lbfgs, needs_params=True)
 
 
 @definition
@@ -224,34 +210,35 @@ def lbfgs(
     scale_init_precond: bool = True,
     linesearch: TransformationLike | None = ZOOM,
 ) -> GradientTransformation:
-    r"""Newton's method with a Hessian learned from the last m gradients, and a line search for the
-    length of each step.
+    r"""L-BFGS, a quasi-Newton method, with a line search.
+
+    It estimates the Hessian from the last m gradients.
 
     θ ← θ − α η H g: g is the gradient of all arrays as one vector, H the inverse Hessian of
-    `scale_by_lbfgs`, α the step size of the line search, which mostly takes 1.
+    `scale_by_lbfgs`, α the step size of the line search, mostly 1.
 
-    When: a deterministic, smooth loss, such as logistic regression, physics-informed networks, fits
-    of curves; tens of steps then do what first-order methods do in thousands. When not: the loss is
-    taken of another batch at each step.
+    When: a deterministic, smooth loss: logistic regression, physics-informed networks, fits of
+    curves; tens of steps then replace thousands of steps of first-order methods. When not: each
+    step has another batch, so that the loss changes from step to step.
 
     `update` takes the loss too: `value`, its gradient `grad`, and `value_fn`, the loss as a
-    function of the parameters; `make_step` passes them, and `value_and_grad_from_state` spares the
-    evaluation that the line search has done already. For complex parameters `jax.grad` gives the
+    function of the parameters. `make_step` passes them; `value_and_grad_from_state` saves the
+    evaluation that the line search has already done. For complex parameters `jax.grad` returns the
     conjugate of the steepest ascent: pass its conjugate, as gradients and as `grad`.
 
     Args:
       learning_rate: η ≥ 0, before the line search; None: 1.
-      memory_size: m ≥ 1, how many steps are remembered; 5 to 20.
+      memory_size: m ≥ 1, how many steps the memory holds; 5 to 20.
       scale_init_precond: start each time from γ times the identity, as `scale_by_lbfgs` explains.
-      linesearch: what chooses α, last in the chain; None: none, so that α is 1.
+      linesearch: the transformation that chooses α, last in the chain; None: α is 1.
 
     Raises:
       HyperparamError: a number out of its range.
       MissingParamsError, MissingExtraError: `update` is called without parameters, or without the
         loss.
 
-    State: 92 bytes per parameter at m = 10: 8 m + 8, and 4 for the gradient that the line search
-    found.
+    State: 92 bytes per parameter at m = 10: 8 m + 8, and 4 for the gradient of the line
+    search.
 
     >>> import gradtx, jax.numpy as jnp
     >>> rosenbrock = lambda w: (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2
@@ -267,8 +254,5 @@ def lbfgs(
     Liu and Nocedal 1989, Mathematical Programming 45; Nocedal and Wright, Numerical Optimization,
     2nd edition 2006, Algorithm 7.5."""
     down = scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
-    return chain(
-        scale_by_lbfgs(memory_size, scale_init_precond),
-        down,
-        identity() if linesearch is None else linesearch,
-    )
+    search = identity() if linesearch is None else linesearch
+    return chain(scale_by_lbfgs(memory_size, scale_init_precond), down, search)

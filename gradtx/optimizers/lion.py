@@ -7,9 +7,8 @@ r"""Lion: the sign of an average of gradients.
 `scale_by_lion` has two softer forms in place of the sign: tanh(k c), and c clipped to [−1, 1].
 """
 
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Literal, Unpack, get_args
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
@@ -18,40 +17,20 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
-from gradtx.transforms.moments import average
-from gradtx.tree.casts import zeros
+from gradtx.transforms.moments import Momentum, average, init_momentum
 
 Mode = Literal["hard", "smooth", "refined"]
 
 
-class Momentum(NamedTuple):
-    """An average of gradients."""
-
-    mu: jax.Array
-
-
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Momentum:
-    return Momentum(zeros(param, mu_dtype))
-
-
-def _update(
-    grad: jax.Array,
-    slots: Momentum,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    smooth_beta: jax.Array,
-    mode: Mode,
-) -> Any:
-    blend = average(slots.mu, grad, b1)
-    directions = {
-        "hard": jnp.sign,
-        "smooth": lambda c: jnp.tanh(smooth_beta * c),
-        "refined": lambda c: jnp.clip(c, -1, 1),
-    }
-    return directions[mode](blend), Momentum(average(slots.mu, grad, b2))
+def _lion(grad, slots: Momentum, param, step, *, b1, b2, smooth_beta, mode: Mode):
+    blend = average(slots.mu, grad, b1)  # of the old m: β1 for the step, β2 for the memory
+    if mode == "hard":
+        direction = jnp.sign(blend)
+    elif mode == "smooth":
+        direction = jnp.tanh(smooth_beta * blend)
+    else:
+        direction = jnp.clip(blend, -1, 1)
+    return direction, Momentum(average(slots.mu, grad, b2))
 
 
 @definition
@@ -68,13 +47,13 @@ def scale_by_lion(
     Args:
       b1: β1 in [0, 1), weight of the past in the direction.
       b2: β2 in [0, 1), decay of m.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
       mode: "hard" for the sign, "smooth" for tanh(k c), "refined" for c clipped to [−1, 1].
-      smooth_beta: k ≥ 0, for "smooth" alone.
+      smooth_beta: k ≥ 0, used by "smooth" alone.
 
     Raises:
-      GradtxError: a mode of another name.
-      StructureError: a complex leaf with "refined", for which there is no order.
+      GradtxError: `mode` has another value.
+      StructureError: a leaf is complex and `mode` is "refined"; complex numbers have no order.
 
     State: 4 bytes per parameter; 2 with `mu_dtype=bfloat16`.
 
@@ -85,20 +64,11 @@ def scale_by_lion(
 
     Chen et al. 2023, arXiv 2302.06675, Algorithm 2.
     """
-    if mode not in ("hard", "smooth", "refined"):
+    if mode not in get_args(Mode):
         raise GradtxError(
             f"scale_by_lion: mode = {mode!r} is unknown; choose 'hard', 'smooth' or 'refined'"
         )
-    return leafwise(
-        _init,
-        _update,
-        b1=b1,
-        b2=b2,
-        smooth_beta=smooth_beta,
-        mu_dtype=mu_dtype,
-        mode=mode,
-        real_only=mode == "refined",
-    )
+    return leafwise(init_momentum, _lion, real_only=mode == "refined")
 
 
 @definition
@@ -111,27 +81,29 @@ def lion(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Steps of one size for every coordinate, in the direction of an averaged gradient's sign.
+    r"""Lion: sign of momentum, with decoupled weight decay.
+
+    Every coordinate takes a step of the same size.
 
     For every array, all of one shape: θ ← θ − η (sign(β1 m + (1 − β1) g) + λ θ), m ← β2 m + (1 −
     β2) g.
 
-    When: large batches and long runs, at half of Adam's memory; the paper takes η 3 to 10 times
-    smaller than AdamW's, and λ as much larger. When not: small batches, where the sign is mostly
-    noise.
+    When: for large batches and long runs, in half of Adam's memory. The paper takes η 3 to 10 times
+    smaller than AdamW's, and λ larger by the same factor. When not: for small batches; the sign is
+    then mostly noise.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step: the sign moves every coordinate by η, decay
-        adds η λ θ; 1e-5 to 3e-4.
+      learning_rate: η ≥ 0, parameter units per step; the sign moves every coordinate by η, the
+        decay adds η λ θ; 1e-5 to 3e-4.
       b1: β1 in [0, 1), weight of the past in the direction; typically 0.9.
       b2: β2 in [0, 1), decay of m; typically 0.99.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-3 (here) to 1.
-      mask: which leaves decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 4 bytes per parameter (m).
@@ -139,8 +111,8 @@ def lion(
     >>> import gradtx, jax.numpy as jnp
     >>> w = jnp.zeros(2)
     >>> tx = gradtx.lion(0.25)
-    >>> updates, _ = tx.update(jnp.array([1e-6, -1e6]), tx.init(w), w)  # the size of the gradient does not matter
-    >>> updates.tolist()
+    >>> updates, _ = tx.update(jnp.array([1e-6, -1e6]), tx.init(w), w)
+    >>> updates.tolist()  # the size of the gradient does not matter
     [-0.25, 0.25]
 
     See also: `adamw`, `scale_by_lion`.

@@ -10,10 +10,11 @@ from typing import Annotated, Unpack
 
 import jax.numpy as jnp
 
+from gradtx.compose.binding import Branch
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
-from gradtx.compose.transformation import Branch, GradientTransformation, definition
+from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Default, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import orthogonalize

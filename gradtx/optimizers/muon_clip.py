@@ -24,8 +24,7 @@ from gradtx.definition.types import (
     Positive,
     Updates,
 )
-from gradtx.engine.program import leaves_of
-from gradtx.engine.selector import Where
+from gradtx.engine.selector import Where, leaves_of
 from gradtx.optimizers.muon import muon
 from gradtx.transforms.flags import PolarAdamFlags
 from gradtx.transforms.orthogonal import Coefficients, Scaling

@@ -1,16 +1,16 @@
-r"""NAdam: Adam with Nesterov's look ahead, the gradient of this step counted once more.
+r"""NAdam: Adam with Nesterov's look-ahead, which counts the gradient of this step once more.
 
-m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t)
-u = m̂ / (√(r̂ + ε_root) + ε)       m, r̂ as in Adam
-θ ← θ − η u
+    m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t)
+    u = m̂ / (√(r̂ + ε_root) + ε)       m, r̂ as in Adam
+    θ ← θ − η u
 
-With `momentum_decay` ψ, as in torch, the weight of the look ahead rises from about β1/2 to β1:
+With `momentum_decay` ψ, as in torch, the weight of the look-ahead rises from about β1/2 to β1:
 
-μ_t = β1 (1 − ½ 0.96^(t ψ)),   Π_t = μ_1 μ_2 ... μ_t
-m̂ = μ_{t+1} m / (1 − Π_{t+1}) + (1 − μ_t) g / (1 − Π_t)
+    μ_t = β1 (1 − ½ 0.96^(t ψ)),   Π_t = μ_1 μ_2 ... μ_t
+    m̂ = μ_{t+1} m / (1 − Π_{t+1}) + (1 − μ_t) g / (1 − Π_t)
 """
 
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -27,33 +27,20 @@ from gradtx.tree.casts import real_zeros, real_zeros_along, zeros
 
 
 class RisingMoments(NamedTuple):
-    """Averages of gradients (mu) and of squared gradients (nu), and the product of the look ahead's
-    weights so far.
-    """
+    """Averages of gradients (mu) and squares (nu), and the product of the look-ahead's weights."""
 
     mu: jax.Array
     nu: Squares
     product: jax.Array
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> RisingMoments:
-    return RisingMoments(
-        mu=zeros(param, mu_dtype), nu=real_zeros(param), product=real_zeros_along(param, ()) + 1
-    )
+def _init(param, *, mu_dtype: DTypeLike | None) -> RisingMoments:
+    one = real_zeros_along(param, ()) + 1
+    return RisingMoments(mu=zeros(param, mu_dtype), nu=real_zeros(param), product=one)
 
 
-def _update(
-    grad: jax.Array,
-    slots: RisingMoments,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-    eps_root: jax.Array,
-    momentum_decay: jax.Array,
-) -> Any:
+def _nadam(grad, slots: RisingMoments, param, step, *, b1, b2, eps, eps_root, momentum_decay):
+    # As in torch, m is averaged with β1 itself; the schedule is for the weights of m̂ alone.
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
     weight, later = (b1 * (1 - 0.5 * 0.96 ** (at * momentum_decay)) for at in (step, step + 1))
     product = slots.product * weight
@@ -71,20 +58,20 @@ def scale_by_nadam(
     *,
     momentum_decay: NonNegative = 0.004,
 ) -> GradientTransformation:
-    """NAdam's direction with a look ahead that grows: μ_t = β1 (1 − ½ 0.96^(t ψ)).
+    """NAdam's direction with scheduled momentum: μ_t = β1 (1 − ½ 0.96^(t ψ)).
 
     `scale_by_adam(nesterov=True)` is NAdam with μ = β1 from the start.
 
     Args:
-      b1: β1 in [0, 1), decay of m, and what μ rises to.
+      b1: β1 in [0, 1), decay of m, and the limit of μ.
       b2: β2 in [0, 1), decay of r.
-      eps: ε ≥ 0, beside the root.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      momentum_decay: ψ ≥ 0, how fast μ rises; 0 leaves it at β1/2.
+      eps: ε ≥ 0, outside the root.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
+      momentum_decay: ψ ≥ 0, the speed at which μ rises; at 0 it stays β1/2.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 8 bytes per parameter, and 4 for every array.
 
@@ -94,37 +81,10 @@ def scale_by_nadam(
     >>> round(state.slots["scale_by_nadam"].product.item(), 6)
     0.45
 
-    Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam; m is averaged with β1
-    itself, as in torch."""
-    return leafwise(
-        _init,
-        _update,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        momentum_decay=momentum_decay,
-        mu_dtype=mu_dtype,
-    )
-
-
-def direction(
-    b1: Any,
-    b2: Any,
-    eps: Any,
-    eps_root: Any,
-    mu_dtype: DTypeLike | None,
-    nesterov: bool,
-    momentum_decay: Any,
-) -> GradientTransformation:
-    """The rule behind `nadam` and `nadamw`."""
-    if momentum_decay is None:
-        return scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
-    if not nesterov:
-        raise HyperparamError(
-            f"momentum_decay = {momentum_decay!r} schedules Nesterov's look ahead, and nesterov=False leaves it out: give one of them alone"
-        )
-    return scale_by_nadam(b1, b2, eps, eps_root, mu_dtype, momentum_decay=momentum_decay)
+    Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam. m is averaged with β1
+    itself, as in torch.
+    """
+    return leafwise(_init, _nadam)
 
 
 @definition
@@ -140,13 +100,14 @@ def nadam(
     momentum_decay: NonNegative | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
-    r"""Adam that looks one step ahead along its momentum.
+    r"""NAdam: Adam with Nesterov momentum.
 
     For every array, all of one shape: θ ← θ − η m̂ / (√(r̂ + ε_root) + ε), with Adam's m and r̂,
     and m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t).
 
-    When: in Adam's place, at the same cost; it answers a change of the gradient one step earlier.
-    When not: small noisy batches, where this step's gradient deserves no more weight; take `adam`.
+    When: in place of Adam, at the same cost; it reacts to a change of the gradient one step
+    earlier. When not: for small noisy batches; more weight on one gradient does not help; take
+    `adam`.
 
     torch's form is `nadam(eta, momentum_decay=0.004)`.
 
@@ -154,30 +115,38 @@ def nadam(
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.999.
-      eps: ε ≥ 0, beside the root; 1e-8.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      nesterov: False for plain Adam.
-      momentum_decay: ψ ≥ 0, how fast the weight of the look ahead rises from β1/2 to β1; 0.004 in
-        torch. None: it is β1 throughout.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
-        `descend` explains them.
+      eps: ε ≥ 0, outside the root; 1e-8.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
+      nesterov: False gives plain Adam.
+      momentum_decay: ψ ≥ 0, the speed at which the weight of the look-ahead rises from β1/2 to β1;
+        0.004 in torch. None: the weight is always β1.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
+        `descend`.
 
     Raises:
-      HyperparamError: a number out of its range; `momentum_decay` with `nesterov=False`.
+      HyperparamError: a number is out of its range, or `momentum_decay` comes with
+        `nesterov=False`.
       MissingParamsError: with weight decay, `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r); with `momentum_decay` 4 more for every array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx, g = gradtx.nadam(1.0), jnp.array([1.0])
-    >>> round(tx.update(g, tx.init(g))[0].item(), 4)  # 0.9 * 0.1 / 0.19 + 0.1 / 0.1: further than Adam's 1
+    >>> round(tx.update(g, tx.init(g))[0].item(), 4)  # 0.9 * 0.1 / 0.19 + 0.1 / 0.1; Adam's is 1
     -1.4737
 
     See also: `adam`, `nadamw`, `scale_by_nadam`.
 
     Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam.
     """
-    return descend(
-        direction(b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay), learning_rate, **flags
-    )
+    if momentum_decay is None:
+        rule = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    elif nesterov:
+        rule = scale_by_nadam(b1, b2, eps, eps_root, mu_dtype, momentum_decay=momentum_decay)
+    else:
+        raise HyperparamError(
+            f"momentum_decay = {momentum_decay!r} schedules Nesterov momentum, and nesterov=False "
+            "turns it off: drop one of the two arguments"
+        )
+    return descend(rule, learning_rate, **flags)

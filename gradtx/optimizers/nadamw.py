@@ -6,11 +6,11 @@ u = m̂ / (√(r̂ + ε_root) + ε)       (NAdam's direction)
 
 from typing import Unpack
 
-from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.descend import StepFlags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
-from gradtx.optimizers.nadam import direction
+from gradtx.optimizers.nadam import nadam
 
 
 @definition
@@ -28,30 +28,31 @@ def nadamw(
     momentum_decay: NonNegative | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""NAdam, and a pull of every parameter towards zero at its own rate.
+    r"""NAdam with decoupled weight decay.
 
     For every array, all of one shape: θ ← θ − η (u + λ θ), with NAdam's u.
 
-    When: as `adamw`; it is a strong baseline across workloads at a tuned learning rate. When not:
-    small noisy batches.
+    When: as `adamw`; with a tuned learning rate it is a strong baseline across workloads. When not:
+    for small noisy batches.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, after a warmup.
       b1: β1 in [0, 1), decay of the mean gradient; typically 0.9.
       b2: β2 in [0, 1), decay of the mean square; 0.95 to 0.999.
-      eps: ε ≥ 0, beside the root; 1e-8.
-      eps_root: ε_root ≥ 0, under the root.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root; 1e-8.
+      eps_root: ε_root ≥ 0, inside the root.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to
         0.1.
-      mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
-      nesterov: False for plain AdamW.
-      momentum_decay: ψ ≥ 0, how fast the weight of the look ahead rises from β1/2 to β1; None: it
-        is β1 throughout.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
+      nesterov: False gives plain AdamW.
+      momentum_decay: ψ ≥ 0, the speed at which the weight of the look-ahead rises from β1/2 to β1;
+        None: the weight is always β1.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range; `momentum_decay` with `nesterov=False`.
+      HyperparamError: a number is out of its range, or `momentum_decay` comes with
+        `nesterov=False`.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r); with `momentum_decay` 4 more for every array.
@@ -66,5 +67,16 @@ def nadamw(
 
     Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam; Loshchilov and Hutter
     2019, arXiv 1711.05101, for the decay."""
-    rule = direction(b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay)
-    return descend(rule, learning_rate, weight_decay, mask, **flags)
+    return nadam(
+        learning_rate,
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        nesterov=nesterov,
+        momentum_decay=momentum_decay,
+        weight_decay=weight_decay,
+        mask=mask,
+        **flags,
+    )

@@ -1,13 +1,12 @@
-r"""NovoGrad: one second moment for every array, and momentum of gradients that it has normalised.
+r"""NovoGrad: momentum of gradients that one second moment per array normalises.
 
 v ← β2 v + (1 − β2) ‖g‖²,   v = ‖g‖² at t = 1         one number for the array
 m ← β1 m + g / (√(v + ε_root) + ε) + λ θ
 θ ← θ − η m
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
@@ -19,24 +18,14 @@ from gradtx.tree.arithmetic import abs_sq, finite
 from gradtx.tree.casts import real_zeros_along, zeros
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Moments:
+def _init(param, *, mu_dtype: DTypeLike | None) -> Moments:
     return Moments(mu=zeros(param, mu_dtype), nu=real_zeros_along(param, ()))
 
 
-def _update(
-    grad: jax.Array,
-    slots: Moments,
-    param: jax.Array,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-    eps_root: jax.Array,
-    weight_decay: jax.Array,
-) -> Any:
+def _novograd(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root, weight_decay):
     square = jnp.sum(abs_sq(finite(grad)))  # an entry that is inf or nan spoils itself alone
-    nu = jnp.where(step > 1, average(slots.nu, square, b2), square)
+    nu = jnp.where(step > 1, average(slots.nu, square, b2), square)  # needs no bias correction
+    # The decay joins the momentum, not the step; the sum has no factor 1 − β1, as in the paper.
     mu = b1 * slots.mu + grad / (jnp.sqrt(nu + eps_root) + eps) + weight_decay * param
     return mu, Moments(mu, nu)
 
@@ -50,21 +39,22 @@ def scale_by_novograd(
     weight_decay: NonNegative = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """NovoGrad's direction: u = m, m ← β1 m + g / (√(v + ε_root) + ε) + λ θ, with v an average of
-    ‖g‖² by array.
+    """NovoGrad's direction: u = m, m ← β1 m + g / (√(v + ε_root) + ε) + λ θ.
+
+    v is an average of ‖g‖², one number per array.
 
     Args:
-      b1: β1 in [0, 1), momentum of normalised gradients; a sum, not an average: steps grow up to
-        1/(1 − β1) times longer.
-      b2: β2 in [0, 1), decay of v, which starts at its first value.
-      eps: ε ≥ 0, beside the root; with 0 an array whose gradient is zero at the first step divides
+      b1: β1 in [0, 1), momentum of normalised gradients. It is a sum, not an average: steps grow up
+        to 1/(1 − β1) times longer.
+      b2: β2 in [0, 1), decay of v, which starts at the first ‖g‖².
+      eps: ε ≥ 0, outside the root; at 0, an array whose gradient is zero at the first step divides
         by zero.
-      eps_root: ε_root ≥ 0, under the root.
-      weight_decay: λ ≥ 0; it joins the momentum.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      eps_root: ε_root ≥ 0, inside the root.
+      weight_decay: λ ≥ 0, inside the momentum.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 4 bytes per parameter, and 4 for every array; 2 with `mu_dtype=bfloat16`.
@@ -77,17 +67,7 @@ def scale_by_novograd(
 
     Ginsburg et al. 2019, arXiv 1905.11286, Algorithm 1.
     """
-    return leafwise(
-        _init,
-        _update,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        weight_decay=weight_decay,
-        mu_dtype=mu_dtype,
-        needs_params=True,
-    )
+    return leafwise(_init, _novograd, needs_params=True)
 
 
 @definition
@@ -100,29 +80,31 @@ def novograd(
     weight_decay: NonNegative = 0.0,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""SGD with momentum on gradients of length one, array by array, and decay inside the momentum.
+    r"""NovoGrad: SGD with momentum on gradients normalised per layer.
 
-    For every array, g, m and θ of one shape and v a number: v ← β2 v + (1 − β2) ‖g‖² from its first
-    value on, m ← β1 m + g / (√(v + ε_root) + ε) + λ θ, θ ← θ − η m.
+    Weight decay is inside the momentum.
 
-    When: large batches, convolutional and speech networks, at half of Adam's memory and with little
-    warmup. When not: coordinates of one array differ in scale by far, as in embeddings; take
-    `adamw`.
+    For every array, g, m and θ of one shape and v a number: v ← β2 v + (1 − β2) ‖g‖², v = ‖g‖² at
+    first, m ← β1 m + g / (√(v + ε_root) + ε) + λ θ, θ ← θ − η m.
 
-    An entry that is inf or nan is left out of ‖g‖, so that the others go on.
+    When: for large batches and for convolutional and speech networks, in half of Adam's memory and
+    with little warmup. When not: where coordinates of one array have very different scales, as in
+    embeddings; take `adamw`.
+
+    ‖g‖ skips entries that are inf or nan, so the other entries still train.
 
     Args:
       learning_rate: η ≥ 0, the length of an array's step without momentum; 1e-3 to 1e-2.
       b1: β1 in [0, 1), momentum; 0.9 to 0.95.
       b2: β2 in [0, 1), decay of v; 0.25 to 0.98.
-      eps: ε ≥ 0, beside the root; 1e-6.
-      eps_root: ε_root ≥ 0, under the root.
+      eps: ε ≥ 0, outside the root; 1e-6.
+      eps_root: ε_root ≥ 0, inside the root.
       weight_decay: λ ≥ 0, per unit of learning rate and of momentum; 1e-4 to 1e-2. With a
-        `decay_form` it acts as `descend` explains that form, and not inside the momentum.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+        `decay_form` it acts as `descend` describes, not inside the momentum.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 4 bytes per parameter (m), and 4 for every array (v).
@@ -130,7 +112,8 @@ def novograd(
     >>> import gradtx, jax.numpy as jnp
     >>> w = {"small": jnp.zeros(1), "large": jnp.zeros(1)}
     >>> tx = gradtx.novograd(0.5)
-    >>> updates, _ = tx.update({"small": jnp.array([0.01]), "large": jnp.array([-100.0])}, tx.init(w), w)
+    >>> grads = {"small": jnp.array([0.01]), "large": jnp.array([-100.0])}
+    >>> updates, _ = tx.update(grads, tx.init(w), w)
     >>> round(updates["small"].item(), 3), round(updates["large"].item(), 3)
     (-0.5, 0.5)
 
@@ -139,7 +122,6 @@ def novograd(
     Ginsburg et al. 2019, arXiv 1905.11286, Algorithm 1.
     """
     if flags.get("decay_form"):
-        return descend(
-            scale_by_novograd(b1, b2, eps, eps_root), learning_rate, weight_decay, **flags
-        )
+        rule = scale_by_novograd(b1, b2, eps, eps_root)
+        return descend(rule, learning_rate, weight_decay, **flags)
     return descend(scale_by_novograd(b1, b2, eps, eps_root, weight_decay), learning_rate, **flags)

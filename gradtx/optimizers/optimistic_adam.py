@@ -1,4 +1,4 @@
-r"""Optimistic Adam: Adam's direction, and its change at a rate of its own.
+r"""Optimistic Adam: Adam's direction, plus its change at a rate of its own.
 
 u = m̂ / (√(r̂ + ε_root) + ε)       Adam's direction
 θ ← θ − η u − ω (u − u_before)       no change at the first step
@@ -6,9 +6,8 @@ u = m̂ / (√(r̂ + ε_root) + ε)       Adam's direction
 ω is the optimism; where η = 0 nothing moves.
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
@@ -21,22 +20,14 @@ from gradtx.optimizers.optimistic_gradient_descent import Previous, scale_by_opt
 from gradtx.tree.casts import zeros
 
 
-def _init(param: jax.Array) -> Previous:
+def _init(param) -> Previous:
     return Previous(zeros(param))
 
 
-def _update(
-    grad: jax.Array,
-    slots: Previous,
-    param: None,
-    step: jax.Array,
-    *,
-    learning_rate: jax.Array,
-    optimism: jax.Array,
-) -> Any:
-    """u + (ω/η) (u − u_before), which descends by η."""
-    moves = learning_rate > 0
-    ratio = jnp.where(moves, optimism / jnp.where(moves, learning_rate, 1), 0)
+def _optimistic(grad, slots: Previous, param, step, *, learning_rate, optimism):
+    # η multiplies the result: ω u is (ω/η) u here. The inner `where` keeps ω/0 out of derivatives.
+    positive = learning_rate > 0
+    ratio = jnp.where(positive, optimism / jnp.where(positive, learning_rate, 1), 0)
     return grad + ratio * jnp.where(step > 1, grad - slots.previous, 0), Previous(grad)
 
 
@@ -53,13 +44,14 @@ def optimistic_adam(
     nesterov: bool = True,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
-    r"""Adam for games: it steps along its direction, and along what that direction changed by.
+    r"""Optimistic Adam, for games and GANs, with a rate of its own for the optimism.
+
+    A step follows Adam's direction, and the change of that direction since the last step.
 
     For every array, all of one shape: θ ← θ − η u − ω (u − u_before), with Adam's u.
 
     When: GANs and other min-max problems, where Adam circles. When not: a plain minimum; take
-    `adam`. A schedule for η leaves ω as it is; where both are to follow it, take
-    `optimistic_adam_v2`.
+    `adam`. A schedule for η does not change ω; for one schedule of both take `optimistic_adam_v2`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-2.
@@ -82,8 +74,8 @@ def optimistic_adam(
     >>> import gradtx, jax.numpy as jnp
     >>> tx, g = gradtx.optimistic_adam(0.5, optimism=2.0, b1=0.0, b2=0.0), jnp.array([1.0])
     >>> _, state = tx.update(g, tx.init(g))
-    >>> updates, _ = tx.update(-g, state)  # the direction turns from 1 to -1: 0.5 back, and 2 times 2
-    >>> round(updates.item(), 4)
+    >>> updates, _ = tx.update(-g, state)  # the direction turns from 1 to -1
+    >>> round(updates.item(), 4)  # 0.5 back, and 2 times 2
     4.5
 
     See also: `optimistic_adam_v2`, `optimistic_gradient_descent`.
@@ -91,11 +83,10 @@ def optimistic_adam(
     Daskalakis et al. 2018, arXiv 1711.00141, Algorithm 1, where ω = η.
     """
     if optimism is None:
-        ahead = scale_by_optimistic_gradient()
+        optimistic = scale_by_optimistic_gradient()
     else:
-        ahead = leafwise(_init, _update, learning_rate=learning_rate, optimism=optimism)
-    return descend(
-        chain(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), ahead),
-        learning_rate,
-        **flags,
-    )
+        optimistic = leafwise(_init, _optimistic)
+    adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    # One name for both, so that a checkpoint does not depend on `optimism`.
+    rule = chain(scale_by_adam=adam, scale_by_optimistic_gradient=optimistic)
+    return descend(rule, learning_rate, **flags)

@@ -1,4 +1,4 @@
-r"""Optimistic Adam, in units of the learning rate: Adam's direction, and its change.
+r"""Optimistic Adam, in units of the learning rate: Adam's direction, plus its change.
 
 u = m̂ / (√(r̂ + ε_root) + ε)       Adam's direction
 θ ← θ − η (α u + β (u − u_before))       no change at the first step
@@ -28,7 +28,9 @@ def optimistic_adam_v2(
     nesterov: bool = True,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
-    r"""Adam for games: it steps as if its direction went on changing as it just did.
+    r"""Optimistic Adam, for games and GANs.
+
+    A step assumes that Adam's direction will change again as it changed since the last step.
 
     For every array, all of one shape: θ ← θ − η (α u + β (u − u_before)), with Adam's u.
 
@@ -56,7 +58,7 @@ def optimistic_adam_v2(
     >>> import gradtx, jax.numpy as jnp
     >>> tx, g = gradtx.optimistic_adam_v2(0.5, b1=0.0, b2=0.0), jnp.array([1.0])
     >>> _, state = tx.update(g, tx.init(g))
-    >>> updates, _ = tx.update(-g, state)  # the direction turns from 1 to -1, and so -3 is foretold
+    >>> updates, _ = tx.update(-g, state)  # from 1 to -1: the prediction is -3
     >>> round(updates.item(), 4)
     1.5
 

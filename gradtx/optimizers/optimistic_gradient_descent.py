@@ -1,9 +1,9 @@
-r"""Optimistic gradient descent: this step's gradient, and once more what it changed by.
+r"""Optimistic gradient descent: the gradient, plus its change since the last step.
 
 θ ← θ − η ((α + β) g − β g_before)       g_before = g at the first step
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,20 +21,12 @@ class Previous(NamedTuple):
     previous: jax.Array
 
 
-def _init(param: jax.Array) -> Previous:
+def _init(param) -> Previous:
     return Previous(zeros(param))
 
 
-def _update(
-    grad: jax.Array,
-    slots: Previous,
-    param: None,
-    step: jax.Array,
-    *,
-    alpha: jax.Array,
-    beta: jax.Array,
-) -> Any:
-    change = jnp.where(step > 1, grad - slots.previous, 0)
+def _optimistic(grad, slots: Previous, param, step, *, alpha, beta):
+    change = jnp.where(step > 1, grad - slots.previous, 0)  # the first gradient has no predecessor
     return alpha * grad + beta * change, Previous(grad)
 
 
@@ -42,11 +34,11 @@ def _update(
 def scale_by_optimistic_gradient(
     alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0
 ) -> GradientTransformation:
-    """Extrapolate from the update before: u ← α u + β (u − u_before).
+    """Extrapolate updates from the previous one: u ← α u + β (u − u_before).
 
     Args:
       alpha: α, weight of the update.
-      beta: β, weight of its change; 0 for no optimism, 1 to foretell the next update in a straight
+      beta: β, weight of its change; 0 for no optimism, 1 to predict the next update by a straight
         line.
 
     State: 4 bytes per parameter.
@@ -59,19 +51,21 @@ def scale_by_optimistic_gradient(
 
     Mokhtari, Ozdaglar and Pattathil 2020, arXiv 1901.08511.
     """
-    return leafwise(_init, _update, alpha=alpha, beta=beta)
+    return leafwise(_init, _optimistic)
 
 
 @definition
 def optimistic_gradient_descent(
     learning_rate: NonNegative, alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0
 ) -> GradientTransformation:
-    r"""Gradient descent with a correction that makes games converge where plain descent circles.
+    r"""Optimistic gradient descent, for games and GANs.
+
+    Its correction makes games converge where plain descent circles.
 
     For every array, all of one shape: θ ← θ − η (α g + β (g − g_before)).
 
-    When: min-max problems, each player running it on its own loss, as GANs do. When not: a plain
-    minimum; take `sgd`.
+    When: min-max problems, GANs among them, where each player runs it on its own loss. When not: a
+    plain minimum; take `sgd`.
 
     Args:
       learning_rate: η ≥ 0, parameter units per unit of gradient; 1e-3 to 1.

@@ -1,11 +1,10 @@
-r"""Polyak's step: as far as a linear model of the loss takes to reach its minimum.
+r"""Polyak's step: as far as a linear model of the loss needs to reach its minimum.
 
 θ ← θ − min((f − f_min) / (‖g‖² + ε), η_max) g        (‖g‖ over all arrays)
 """
 
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
@@ -20,31 +19,23 @@ from gradtx.tree.arithmetic import abs_sq, finite, sum_scalars, where_finite
 Variant = Literal["sps", "sps+"]
 
 
-def _measure(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Square:
+def _measure(grad, slots: None, param, step) -> Square:
     return Square(jnp.sum(abs_sq(finite(grad))))
 
 
 def _conclude(
-    found: Any,
-    shared: None,
-    step: jax.Array,
-    *,
-    value: jax.Array,
-    f_min: jax.Array,
-    max_learning_rate: jax.Array,
-    eps: jax.Array,
-    variant: Variant,
-) -> Any:
-    gap, divisor = value - f_min, sum_scalars(found.square) + eps
+    measures, tree_slots: None, step, *, value, f_min, max_learning_rate, eps, variant: Variant
+):
+    gap, divisor = value - f_min, sum_scalars(measures.square) + eps
     gap = jnp.maximum(gap, 0.0) if variant == "sps+" else gap
-    # Without a gradient there is no step to take, and none with a loss of nan.
-    rate = jnp.where(
-        divisor > 0, jnp.minimum(gap / jnp.where(divisor > 0, divisor, 1.0), max_learning_rate), 0.0
-    )
+    # Without a gradient there is no step; the inner `where` keeps 0/0 out of derivatives.
+    ratio = gap / jnp.where(divisor > 0, divisor, 1.0)
+    rate = jnp.where(divisor > 0, jnp.minimum(ratio, max_learning_rate), 0.0)
+    # A loss of nan makes no step either.
     return {"rate": where_finite(rate, jnp.zeros_like(rate))}, None
 
 
-def _update(grad: jax.Array, slots: None, param: None, step: jax.Array, *, rate: jax.Array) -> Any:
+def _polyak(grad, slots: None, param, step, *, rate):
     return rate * grad, slots
 
 
@@ -55,9 +46,10 @@ def scale_by_polyak(
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
 ) -> GradientTransformation:
-    """Scale by Polyak's rate: u ← min((f − f_min) / (‖g‖² + ε), η_max) g, ‖g‖ over all arrays.
+    """Polyak's learning rate, from the value of the loss.
 
-    `update` must be told the loss: `update(grads, state, value=loss)`.
+    u ← min((f − f_min) / (‖g‖² + ε), η_max) g, ‖g‖ over all arrays. `update` needs the loss:
+    `update(grads, state, value=loss)`.
 
     Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step
     of zero.
@@ -71,7 +63,7 @@ def scale_by_polyak(
     Raises:
       GradtxError: a variant of another name.
       HyperparamError: a number out of its range.
-      MissingExtraError: `update` is not told the loss.
+      MissingExtraError: `update` is called without `value=`.
 
     State: 0 bytes per parameter.
 
@@ -88,17 +80,7 @@ def scale_by_polyak(
         raise GradtxError(
             f"scale_by_polyak: variant = {variant!r} is unknown; choose 'sps' or 'sps+'"
         )
-    return leafwise(
-        None,
-        _update,
-        f_min=f_min,
-        max_learning_rate=max_learning_rate,
-        eps=eps,
-        variant=variant,
-        measure=_measure,
-        conclude=_conclude,
-        extra=("value",),
-    )
+    return leafwise(None, _polyak, measure=_measure, conclude=_conclude, extra=("value",))
 
 
 @definition
@@ -109,33 +91,34 @@ def polyak_sgd(
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
 ) -> GradientTransformation:
-    r"""SGD whose learning rate follows from the value of the loss.
+    r"""SGD with Polyak's step size, from the value of the loss.
 
     For arrays of any shapes, with ‖g‖ over all of them: θ ← θ − min((f − f_min) / (‖g‖² + ε),
     η_max) g, where g is the gradient times the factor s.
 
-    `update` must be told the loss: `update(grads, state, value=loss)`.
+    `update` needs the loss: `update(grads, state, value=loss)`.
 
     When: the least value of the loss is known, as in networks that fit their data (0). When not: it
-    is not; too low a guess makes steps too long, up to the bound; take `momo`, which can adapt it.
+    is unknown; too low a guess makes steps too long, up to the bound; take `momo`, which can adapt
+    it.
 
     Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step
     of zero.
 
     Args:
       max_learning_rate: η_max ≥ 0, parameter units per unit of gradient; 1.
-      scaling: s ≥ 0, a factor of the gradient before all this, as in Optax: where the bound holds
-        the step grows with s, elsewhere it shrinks as 1/s. To scale the step itself, chain `scale`
-        behind.
+      scaling: s ≥ 0, a factor of the gradient before everything else, as in Optax: where the bound
+        holds the step grows with s, elsewhere it shrinks as 1/s. To scale the step itself, put
+        `scale` behind it in a chain.
       f_min: the least value of the loss, or a lower bound of it; 0 where the data can be fitted.
       eps: ε ≥ 0, beside the square; 0.
-      variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0), which
-        then stands still.
+      variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0), with
+        steps of 0 there.
 
     Raises:
       GradtxError: a variant of another name.
       HyperparamError: a number out of its range.
-      MissingExtraError: `update` is not told the loss.
+      MissingExtraError: `update` is called without `value=`.
 
     State: 0 bytes per parameter.
 
@@ -143,8 +126,8 @@ def polyak_sgd(
     >>> w = jnp.array([3.0, 4.0])
     >>> tx = gradtx.polyak_sgd(max_learning_rate=10.0)
     >>> norm = jnp.linalg.norm(w)
-    >>> updates, _ = tx.update(w / norm, tx.init(w), value=norm)  # the loss is ‖w‖: one step to its minimum
-    >>> [round(x, 5) for x in (w + updates).tolist()]
+    >>> updates, _ = tx.update(w / norm, tx.init(w), value=norm)  # the loss is ‖w‖
+    >>> [round(x, 5) for x in (w + updates).tolist()]  # one step to its minimum
     [0.0, 0.0]
 
     See also: `scale_by_polyak`, `momo`.

@@ -4,14 +4,14 @@ r"""Prodigy: Adam's step, times an estimate d of the distance to the solution th
     m ← β1 m + (1 − β1) d g
     v ← β2 v + (1 − β2) d² g²
     r ← β3 r + (d / d0) γ Σ ⟨g, θ0 − θ⟩
-    s ← β3 s + (d / d0) γ g                                  (d in place of γ with `safeguard_warmup`)
-    d' = max(d, c r / Σ ‖s‖₁)                                (sums over all arrays)
+    s ← β3 s + (d / d0) γ g                      (d in place of γ with `safeguard_warmup`)
+    d' = max(d, c r / Σ ‖s‖₁)                    (sums over all arrays)
     θ ← θ − γ (m / (√v + d' ε) + λ θ),  then d ← d'
 
-Only ε sees the new estimate in the step that finds it.
+Of the terms of a step only ε uses its new estimate d'.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,13 @@ import jax.numpy as jnp
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative, Positive, Precise, Squares
-from gradtx.optimizers.dadapt_adamw import Estimate, Found, grown, init_estimate, norm1
+from gradtx.transforms.distances import (
+    Estimate,
+    EstimateParts,
+    finite_norm1,
+    init_estimate,
+    raise_estimate,
+)
 from gradtx.transforms.moments import average, corrected_rate
 from gradtx.tree.arithmetic import abs_sq, dot, sum_scalars
 from gradtx.tree.casts import float_copy, real_zeros, zeros
@@ -36,97 +42,88 @@ class Slots(NamedTuple):
     params0: Precise
 
 
-def _init(param: jax.Array) -> Slots:
+def _init(param) -> Slots:
     return Slots(zeros(param), real_zeros(param), zeros(param), float_copy(param))
 
 
-def _new_sum(
-    grad: jax.Array, old: jax.Array, weight: jax.Array, b2: jax.Array, beta3: jax.Array | None
-) -> jax.Array:
-    return _beta3(b2, beta3) * old + weight * grad
+def _rates(learning_rate, distance, b1, b2, step, estim_lr0, safeguard_warmup: bool):
+    """γ, and the weight of a gradient in s.
+
+    With the safeguard a small η of a warmup does not make the weight small: d / Σ ‖s‖₁ would then
+    be too large.
+    """
+    rate = corrected_rate(learning_rate * distance, b1, b2, step)
+    return rate, distance / estim_lr0 * (distance if safeguard_warmup else rate)
 
 
-def _beta3(b2: jax.Array, beta3: jax.Array | None) -> jax.Array:
+def _memory(b2, beta3):
+    """β3, which is √β2 unless the caller sets it; β2 may be a schedule."""
     return jnp.sqrt(b2) if beta3 is None else beta3
 
 
-def _weight(
-    estim_lr: jax.Array, estim_lr0: jax.Array, rate: jax.Array, safeguard_warmup: bool
-) -> jax.Array:
-    """What a gradient counts in the denominator of the estimate; with the safeguard a warmup does
-    not make it small.
-    """
-    return estim_lr / estim_lr0 * (estim_lr if safeguard_warmup else rate)
-
-
 def _measure(
-    grad: jax.Array,
+    grad,
     slots: Slots,
-    param: jax.Array,
-    step: jax.Array,
+    param,
+    step,
     *,
-    learning_rate: jax.Array,
-    b1: jax.Array,
-    b2: jax.Array,
-    beta3: jax.Array | None = None,
-    estim_lr0: jax.Array,
-    estim_lr: jax.Array,
+    learning_rate,
+    b1,
+    b2,
+    beta3=None,
+    estim_lr0,
+    estim_lr,
     safeguard_warmup: bool,
-) -> Found:
-    rate = corrected_rate(learning_rate * estim_lr, b1, b2, step)
-    weight = _weight(estim_lr, estim_lr0, rate, safeguard_warmup)
-    return Found(
-        dot(grad, slots.params0 - param), norm1(_new_sum(grad, slots.grad_sum, weight, b2, beta3))
-    )
+) -> EstimateParts:
+    _, weight = _rates(learning_rate, estim_lr, b1, b2, step, estim_lr0, safeguard_warmup)
+    grad_sum = _memory(b2, beta3) * slots.grad_sum + weight * grad
+    return EstimateParts(dot(grad, slots.params0 - param), finite_norm1(grad_sum))
 
 
 def _conclude(
-    found: Any,
-    shared: Estimate,
-    step: jax.Array,
+    measures,
+    tree_slots: Estimate,
+    step,
     *,
-    learning_rate: jax.Array,
-    b1: jax.Array,
-    b2: jax.Array,
-    beta3: jax.Array | None = None,
-    estim_lr0: jax.Array,
-    estim_lr_coef: jax.Array,
+    learning_rate,
+    b1,
+    b2,
+    beta3=None,
+    estim_lr0,
+    estim_lr_coef,
     safeguard_warmup: bool,
-) -> Any:
-    old = shared.estim_lr
-    rate = corrected_rate(learning_rate * old, b1, b2, step)
-    numerator = _beta3(b2, beta3) * shared.numerator + old / estim_lr0 * rate * sum_scalars(
-        found.inner
-    )
-    divisor = sum_scalars(found.norm1)
-    new = grown(shared, numerator, divisor / estim_lr_coef)
-    return {
-        "rate": rate,
-        "old": old,
-        "new": new.estim_lr,
-        "weight": _weight(old, estim_lr0, rate, safeguard_warmup),
-    }, new
+):
+    old = tree_slots.estim_lr
+    rate, weight = _rates(learning_rate, old, b1, b2, step, estim_lr0, safeguard_warmup)
+    # γ, not the weight, stands in r even with the safeguard: so has the authors' code.
+    step_sum = old / estim_lr0 * rate * sum_scalars(measures.inner)
+    numerator = _memory(b2, beta3) * tree_slots.numerator + step_sum
+    new = raise_estimate(tree_slots, numerator, sum_scalars(measures.norm1) / estim_lr_coef)
+    stats = {"rate": rate, "weight": weight, "distance": old, "next_distance": new.estim_lr}
+    return stats, new
 
 
-def _update(
-    grad: jax.Array,
+def _prodigy(
+    grad,
     slots: Slots,
-    param: jax.Array,
-    step: jax.Array,
+    param,
+    step,
     *,
-    b1: jax.Array,
-    b2: jax.Array,
-    beta3: jax.Array | None = None,
-    eps: jax.Array,
-    weight_decay: jax.Array,
-    rate: jax.Array,
-    old: jax.Array,
-    new: jax.Array,
-    weight: jax.Array,
-) -> Any:
-    mu, nu = average(slots.mu, old * grad, b1), average(slots.nu, abs_sq(old * grad), b2)
-    kept = Slots(mu, nu, _new_sum(grad, slots.grad_sum, weight, b2, beta3), slots.params0)
-    return -rate * (mu / (jnp.sqrt(nu) + new * eps) + weight_decay * param), kept
+    b1,
+    b2,
+    beta3=None,
+    eps,
+    weight_decay,
+    rate,
+    weight,
+    distance,
+    next_distance,
+):
+    mu = average(slots.mu, distance * grad, b1)
+    nu = average(slots.nu, abs_sq(distance * grad), b2)
+    direction = mu / (jnp.sqrt(nu) + next_distance * eps) + weight_decay * param
+    grad_sum = _memory(b2, beta3) * slots.grad_sum + weight * grad
+    return -rate * direction, Slots(mu, nu, grad_sum, slots.params0)
 
 
 @definition
@@ -140,19 +137,21 @@ def prodigy(
     weight_decay: NonNegative = 0.0,
     safeguard_warmup: bool = False,
 ) -> GradientTransformation:
-    r"""AdamW whose learning rate is found on the way, from how far the parameters travelled along
-    their gradients.
+    r"""Prodigy: AdamW without a learning rate to tune.
+
+    It estimates the learning rate during training, from the way of the parameters along their
+    gradients.
 
     For every array, all of one shape but d, r and γ, which are scalars of the whole tree: γ = η d
     √(1 − β2^t)/(1 − β1^t), m ← β1 m + (1 − β1) d g, v ← β2 v + (1 − β2) d² g², r ← β3 r + (d/d0) γ
     ⟨g, θ0 − θ⟩, s ← β3 s + (d/d0) γ g, d' = max(d, c r/‖s‖₁), θ ← θ − γ (m/(√v + d' ε) + λ θ), then
     d ← d'.
 
-    When: the learning rate is unknown, and one run is all there is; fine-tuning and diffusion
-    models are its common uses.
-    When not: memory is short, or the learning rate is known; take `adamw`, which keeps half.
+    When: the learning rate is unknown, and there is time for one run only; fine-tuning and
+    diffusion models are its common uses. When not: memory is short, or the learning rate is known;
+    take `adamw`, which stores half.
 
-    d never falls: one misleading stretch early leaves it too large. Entries that are not finite do
+    d never falls: misleading gradients early in a run leave it too large. Entries that are not finite do
     not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
 
     Args:
@@ -176,7 +175,7 @@ def prodigy(
     >>> tx = gradtx.prodigy()
     >>> w = jnp.array([3.0, -1.0])
     >>> state, step = tx.init(w), jax.jit(tx.update)
-    >>> for _ in range(200):  # half the squared distance to 0; nobody says how far that is
+    >>> for _ in range(200):  # half the squared distance to 0, which is unknown
     ...     updates, state = step(w, state, w)
     ...     w = gradtx.apply_updates(w, updates)
     >>> bool(jnp.linalg.norm(w) < 0.1), bool(0.1 < state.slots["prodigy"]["estim_lr"] < 3.2)
@@ -189,18 +188,11 @@ def prodigy(
     b1, b2 = betas
     return leafwise(
         _init,
-        _update,
-        learning_rate=learning_rate,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        weight_decay=weight_decay,
-        estim_lr0=estim_lr0,
-        estim_lr_coef=estim_lr_coef,
-        beta3=beta3,
-        safeguard_warmup=safeguard_warmup,
+        _prodigy,
         measure=_measure,
         conclude=_conclude,
         init_tree_slots=init_estimate,
         needs_params=True,
+        b1=b1,
+        b2=b2,
     )

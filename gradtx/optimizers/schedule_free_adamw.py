@@ -1,8 +1,8 @@
-r"""Schedule-Free AdamW: Adam's step sizes, with an average of the iterates in the place of its
-momentum.
+r"""Schedule-Free AdamW: Adam's step sizes, with an average of the iterates in place of momentum.
 
 r ← β2 r + (1 − β2) g²,  r̂ = r / (1 − β2^t)
-z ← z − η (g / (√r̂ + ε) + λ y),   x ← (1 − c) x + c z,   y ← β1 x + (1 − β1) z,   g taken at the parameters y
+z ← z − η (g / (√r̂ + ε) + λ y),   x ← (1 − c) x + c z,   y ← β1 x + (1 − β1) z
+with g taken at the parameters y
 """
 
 from typing import Unpack
@@ -29,19 +29,21 @@ def schedule_free_adamw(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""AdamW without a schedule: no learning rate has to decay, whatever the length of the run.
+    r"""Schedule-Free AdamW: AdamW without a learning rate schedule.
+
+    The learning rate does not decay, and the length of the run may be open.
 
     For every array, all of one shape, with the parameters y: r ← β2 r + (1 − β2) g², z ← z − η (g /
     (√r̂ + ε) + λ y), x ← (1 − c) x + c z, y ← β1 x + (1 − β1) z; r̂ = r/(1 − β2^t), c as in
-    `schedule_free`. Evaluate at x, which `schedule_free_eval_params(state, params)` gives.
+    `schedule_free`. Evaluate at x: `schedule_free_eval_params(state, params)` returns it.
 
-    When: as `adamw`, for runs of open length. When not: the very last bit of loss at a known length
-    counts; `adamw` with a tuned schedule is a match for it.
+    When: as `adamw`, for runs of open length. When not: the length is known and the lowest loss
+    counts; `adamw` with a tuned schedule does as well.
 
     Args:
       learning_rate: η ≥ 0; 1 to 10 times that of AdamW with a schedule.
       warmup_steps: updates of a warmup from 0; None: no warmup; about 5 % of a run.
-      b1: β1 in (0, 1], takes the place of momentum; 0.9, longer runs 0.95 to 0.98.
+      b1: β1 in (0, 1], in place of momentum; 0.9, longer runs 0.95 to 0.98.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.999.
       eps: ε ≥ 0, beside the root.
       weight_decay: λ ≥ 0, at y.
@@ -59,7 +61,8 @@ def schedule_free_adamw(
     >>> import gradtx, jax.numpy as jnp
     >>> y = jnp.array([1.0, 1.0])
     >>> tx = gradtx.schedule_free_adamw(0.25)
-    >>> updates, state = tx.update(jnp.array([1e-3, -1e3]), tx.init(y), y)  # a first step of 0.25, whatever the gradient
+    >>> updates, state = tx.update(jnp.array([1e-3, -1e3]), tx.init(y), y)
+    >>> # a first step of 0.25, whatever the gradient
     >>> [round(x, 4) for x in gradtx.schedule_free_eval_params(state, y + updates).tolist()]
     [0.75, 1.25]
 

@@ -1,4 +1,4 @@
-r"""Schedule-Free SGD: gradient descent whose iterates are averaged as it goes.
+r"""Schedule-Free SGD: gradient descent with a running average of its iterates.
 
 z ← z − η (g + λ y),   x ← (1 − c) x + c z,   y ← β x + (1 − β) z,   g taken at the parameters y
 """
@@ -20,12 +20,13 @@ def schedule_free_sgd(
     weight_lr_power: NonNegative = 2.0,
     state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    r"""Gradient descent with an average of its iterates in the place of momentum and of a decaying
-    learning rate.
+    r"""Schedule-Free SGD: gradient descent without a learning rate schedule.
+
+    An average of the iterates takes the place of momentum and of a decaying learning rate.
 
     For every array, all of one shape, with the parameters y: z ← z − η (g + λ y), x ← (1 − c) x + c
-    z, y ← β x + (1 − β) z; c as in `schedule_free`. Evaluate at x, which
-    `schedule_free_eval_params(state, params)` gives.
+    z, y ← β x + (1 − β) z; c as in `schedule_free`. Evaluate at x:
+    `schedule_free_eval_params(state, params)` returns it.
 
     When: convolutional networks and convex problems, for runs of open length. When not:
     transformers; take `schedule_free_adamw`.
@@ -33,7 +34,7 @@ def schedule_free_sgd(
     Args:
       learning_rate: η ≥ 0; larger than for SGD with momentum, 1 to 10.
       warmup_steps: updates of a warmup from 0; None: no warmup; about 5 % of a run.
-      b1: β in (0, 1], takes the place of momentum; 0.9.
+      b1: β in (0, 1], in place of momentum; 0.9.
       weight_decay: λ ≥ 0, at y; None: no such term.
       weight_lr_power: p ≥ 0, the weights' power of the learning rate; 2.
       state_dtype: dtype of z; None: the parameter's, float32 at least.

@@ -16,14 +16,15 @@ from typing import Literal, Unpack, get_args
 
 import jax.numpy as jnp
 
+from gradtx.compose.binding import Branch
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.select import partition
-from gradtx.compose.transformation import Branch, GradientTransformation, definition
+from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params, PyTree
-from gradtx.engine.program import leaves_of
+from gradtx.engine.selector import leaves_of
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.transforms.flags import HiddenFlags, MatrixFlags, PolarFlags, RoleFlags, select_flags
 from gradtx.transforms.orthogonal import (

@@ -1,4 +1,4 @@
-r"""Stochastic gradient descent, with momentum and Nesterov's momentum.
+r"""Stochastic gradient descent (SGD), with momentum and Nesterov's momentum.
 
 t ← g + μ t
 u = t            (momentum)        u = g + μ t      (Nesterov)
@@ -19,7 +19,7 @@ def sgd(
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    r"""Step down the gradient, or down a decaying sum of gradients.
+    r"""Stochastic gradient descent (SGD), with optional momentum and Nesterov momentum.
 
     For every array, g, t and θ of one shape: t ← g + μ t, then θ ← θ − η t, or θ ← θ − η (g + μ t)
     with Nesterov; without momentum θ ← θ − η g.
@@ -47,8 +47,9 @@ def sgd(
     >>> import gradtx, jax, jax.numpy as jnp
     >>> w = jnp.array(1.0)
     >>> tx = gradtx.sgd(0.25)
-    >>> updates, state = tx.update(jax.grad(lambda w: w**2)(w), tx.init(w))  # gradient 2, halfway to the minimum
-    >>> gradtx.apply_updates(w, updates).item()
+    >>> grad = jax.grad(lambda w: w**2)(w)  # 2
+    >>> updates, state = tx.update(grad, tx.init(w))
+    >>> gradtx.apply_updates(w, updates).item()  # halfway to the minimum
     0.5
 
     See also: `adam`, `trace`.

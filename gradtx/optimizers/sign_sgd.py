@@ -11,22 +11,25 @@ from gradtx.transforms.signs import scale_by_sign
 
 @definition
 def sign_sgd(learning_rate: NonNegative) -> GradientTransformation:
-    r"""Steps of one size for every coordinate, against the sign of the gradient: θ ← θ − η sign(g).
+    r"""Sign SGD: a step against the sign of the gradient, θ ← θ − η sign(g).
 
-    When: one bit per coordinate is to be sent between workers, and batches are large. When not:
-    small batches, where the sign is mostly noise; take `signum` or `lion`, which average first.
+    Every coordinate takes a step of the same size.
+
+    When: for large batches, where workers exchange one bit per coordinate. When not: for small
+    batches; the sign is then mostly noise; take `signum` or `lion`, which average first.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-5 to 1e-3.
 
     Raises:
-      HyperparamError: a negative learning rate.
+      HyperparamError: the learning rate is negative.
 
     State: 0 bytes per parameter.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.sign_sgd(0.25)
-    >>> tx.update(jnp.array([1e-6, -1e6]), tx.init(jnp.zeros(2)))[0].tolist()  # the size of the gradient does not matter
+    >>> u, _ = tx.update(jnp.array([1e-6, -1e6]), tx.init(jnp.zeros(2)))
+    >>> u.tolist()  # the size of the gradient does not matter
     [-0.25, 0.25]
 
     See also: `signum`, `scale_by_sign`.

@@ -1,4 +1,4 @@
-r"""Simplified AdEMAMix: one momentum for the past and the present gradient for the rest.
+r"""Simplified AdEMAMix: one momentum for the past, and the current gradient for the present.
 
 m ← β1 m + g                  (a sum, not an average)
 r ← β2 r + (1 − β2) g²        r̂ = r / (1 − β2^t)
@@ -6,9 +6,8 @@ u = (m + α g) / (√(r̂ + ε_root) + ε)
 θ ← θ − η (u + λ θ)
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
@@ -16,27 +15,11 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative
 from gradtx.engine.selector import Where
-from gradtx.transforms.moments import Moments, average, debias
+from gradtx.transforms.moments import Moments, average, debias, init_moments
 from gradtx.tree.arithmetic import abs_sq
-from gradtx.tree.casts import real_zeros, zeros
 
 
-def _init(param: jax.Array) -> Moments:
-    return Moments(mu=zeros(param), nu=real_zeros(param))
-
-
-def _update(
-    grad: jax.Array,
-    slots: Moments,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    alpha: jax.Array,
-    eps: jax.Array,
-    eps_root: jax.Array,
-) -> Any:
+def _simplified_ademamix(grad, slots: Moments, param, step, *, b1, b2, alpha, eps, eps_root):
     mu, nu = b1 * slots.mu + grad, average(slots.nu, abs_sq(grad), b2)
     return (mu + alpha * grad) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
 
@@ -49,18 +32,19 @@ def scale_by_simplified_ademamix(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
 ) -> GradientTransformation:
-    """Simplified AdEMAMix's direction: u = (m + α g) / (√(r̂ + ε_root) + ε), where m is a decaying
-    sum of gradients.
+    """Simplified AdEMAMix's direction: u = (m + α g) / (√(r̂ + ε_root) + ε).
+
+    m is a decaying sum of gradients.
 
     Args:
       b1: β1 in [0, 1), decay of the sum m.
       b2: β2 in [0, 1), decay of r.
       alpha: α ≥ 0, the weight of this step's gradient.
-      eps: ε ≥ 0, beside the root.
-      eps_root: ε_root ≥ 0, under the root.
+      eps: ε ≥ 0, outside the root.
+      eps_root: ε_root ≥ 0, inside the root.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 8 bytes per parameter.
 
@@ -72,7 +56,7 @@ def scale_by_simplified_ademamix(
 
     Morwani et al. 2025, arXiv 2502.02431.
     """
-    return leafwise(_init, _update, b1=b1, b2=b2, alpha=alpha, eps=eps, eps_root=eps_root)
+    return leafwise(init_moments, _simplified_ademamix)
 
 
 @definition
@@ -87,29 +71,29 @@ def simplified_ademamix(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""AdEMAMix at Adam's memory: the long average is kept, the short one is the gradient itself.
+    r"""Simplified AdEMAMix: a slow momentum plus the current gradient, in Adam's memory.
 
     For every array, all of one shape: m ← β1 m + g, r ← β2 r + (1 − β2) g², θ ← θ − η ((m + α g) /
     (√(r̂ + ε_root) + ε) + λ θ), with r̂ = r/(1 − β2^t).
 
-    m is a sum: u grows to about 1/(1 − β1) + α times Adam's, and η is to be chosen as much smaller.
+    m is a sum: u grows to about 1/(1 − β1) + α times Adam's. Choose η smaller by that factor.
 
-    When: what `ademamix` is for, without its third array; α large for small batches, 0 for large
-    ones. When not: you want Adam's learning rates to carry over.
+    When: as `ademamix`, without its third array; α is large for small batches, 0 for large ones.
+    When not: to reuse Adam's learning rates.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; about (1 − β1) times Adam's, 1e-6 to 1e-4.
       b1: β1 in [0, 1), decay of the sum m; 0.99 to 0.9999.
       b2: β2 in [0, 1), decay of r; typically 0.95.
       alpha: α ≥ 0, the weight of this step's gradient; 0 to 100.
-      eps: ε ≥ 0, beside the root; 1e-8.
-      eps_root: ε_root ≥ 0, under the root.
+      eps: ε ≥ 0, outside the root; 1e-8.
+      eps_root: ε_root ≥ 0, inside the root.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate.
-      mask: which leaves decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).
@@ -126,10 +110,5 @@ def simplified_ademamix(
 
     Morwani et al. 2025, arXiv 2502.02431.
     """
-    return descend(
-        scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root),
-        learning_rate,
-        weight_decay,
-        mask,
-        **flags,
-    )
+    rule = scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root)
+    return descend(rule, learning_rate, weight_decay, mask, **flags)

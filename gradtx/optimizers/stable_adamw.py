@@ -1,50 +1,35 @@
-r"""StableAdamW: AdamW with Adafactor's clipping, a learning rate by array that falls where
-gradients outgrow their average.
+r"""StableAdamW: AdamW with Adafactor's update clipping.
 
-m, r: averages of g and g², corrected for their start, m̂ and r̂
-ρ = √(mean of g² / max(r̂, ε²))           one number for the array
-η_a = η / max(1, ρ)
-θ ← θ − η_a (m̂ / (√r̂ + ε) + λ θ)
+    m, r: averages of g and g², bias-corrected: m̂ and r̂
+    ρ = √(mean of g² / max(r̂, ε²))           one number for the array
+    η_a = η / max(1, ρ)
+    θ ← θ − η_a (m̂ / (√r̂ + ε) + λ θ)
+
+The learning rate of an array falls where gradients are larger than their average.
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
+from gradtx.compose.binding import Branch
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
-from gradtx.compose.transformation import Branch, GradientTransformation, definition
+from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Selector, Where
-from gradtx.transforms.moments import Moments, average, debias
+from gradtx.transforms.moments import Moments, average, debias, init_moments
 from gradtx.tree.arithmetic import abs_sq, finite
-from gradtx.tree.casts import real_zeros, zeros
 
 
-def _init(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Moments:
-    return Moments(mu=zeros(param, mu_dtype), nu=real_zeros(param))
-
-
-def _update(
-    grad: jax.Array,
-    slots: Moments,
-    param: jax.Array,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-    weight_decay: jax.Array,
-) -> Any:
+def _stable_adamw(grad, slots: Moments, param, step, *, b1, b2, eps, weight_decay):
     square = abs_sq(grad)
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, square, b2)
     mean, variance = debias(mu, b1, step), debias(nu, b2, step)
-    excess = finite(
-        square / jnp.maximum(variance, eps**2)
-    )  # an entry that is inf or nan spoils itself alone
-    shrink = 1 / jnp.maximum(1, jnp.sqrt(jnp.sum(excess) / max(excess.size, 1)))
-    return shrink * (mean / (jnp.sqrt(variance) + eps) + weight_decay * param), Moments(mu, nu)
+    excess = finite(square / jnp.maximum(variance, eps**2))  # inf and nan spoil their entries alone
+    rho = jnp.sqrt(jnp.sum(excess) / max(excess.size, 1))  # 1 avoids 0 / 0 for an empty array
+    direction = mean / (jnp.sqrt(variance) + eps) + weight_decay * param
+    return direction * (1 / jnp.maximum(1, rho)), Moments(mu, nu)
 
 
 @definition
@@ -56,19 +41,20 @@ def scale_by_stable_adamw(
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
 ) -> GradientTransformation | list[Branch]:
-    """StableAdamW's direction: u = (m̂ / (√r̂ + ε) + λ θ) / max(1, ρ), with ρ² the mean of g² /
-    max(r̂, ε²) over the array.
+    """StableAdamW's direction: u = (m̂ / (√r̂ + ε) + λ θ) / max(1, ρ).
+
+    ρ² is the mean of g² / max(r̂, ε²) over the array.
 
     Args:
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1), decay of r.
-      eps: ε ≥ 0, beside the root, and the least root in ρ.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
-      weight_decay: λ ≥ 0, which ρ divides too.
-      mask: which leaves decay (see `masked`); None: all.
+      eps: ε ≥ 0, outside the root, and the least root in ρ.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
+      weight_decay: λ ≥ 0; ρ divides the decay, too.
+      mask: the leaves that decay (see `masked`); None: all.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter; 6 with `mu_dtype=bfloat16`.
@@ -77,31 +63,22 @@ def scale_by_stable_adamw(
     >>> tx, g = gradtx.scale_by_stable_adamw(b1=0.0), jnp.array([1.0])
     >>> state = tx.init(g)
     >>> for _ in range(500): u, state = tx.update(g, state, g)
-    >>> spiked, _ = tx.update(100 * g, state, g)  # g / √r̂ is 100 / √(0.99 + 0.01 · 100²) = 9.95, and so is ρ
-    >>> round(spiked.item(), 4)
+    >>> spiked, _ = tx.update(100 * g, state, g)
+    >>> round(spiked.item(), 4)  # g / √r̂ = ρ = 100 / √(0.99 + 0.01 · 100²) = 9.95
     1.0
 
     Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2.
     """
 
-    def rule(decay: Any) -> GradientTransformation:
-        return leafwise(
-            _init,
-            _update,
-            b1=b1,
-            b2=b2,
-            eps=eps,
-            weight_decay=decay,
-            mu_dtype=mu_dtype,
-            needs_params=True,
-        )
-
     if mask is None:
-        return rule(weight_decay)
-    chosen = (Selector(mask, answer, "scale_by_stable_adamw: mask") for answer in (True, False))
+        return leafwise(init_moments, _stable_adamw, needs_params=True)
+    # ρ divides the decay: a masked decay before the rule cannot express that, two branches can.
+    without = leafwise(init_moments, _stable_adamw, weight_decay=0.0, needs_params=True)
+    where = "scale_by_stable_adamw: mask"
+    decays = leafwise(init_moments, _stable_adamw, needs_params=True)
     return [
-        Branch(name, rule(decay), here)
-        for name, decay, here in zip(("decays", "rests"), (weight_decay, 0.0), chosen, strict=True)
+        Branch("decays", decays, Selector(mask, True, where)),
+        Branch("rests", without, Selector(mask, False, where)),
     ]
 
 
@@ -116,33 +93,34 @@ def stable_adamw(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""AdamW that takes a shorter step with an array whose gradient is larger than its second
-    moment foretold.
+    r"""StableAdamW: AdamW with update clipping for each array.
 
-    For every array, all of one shape but for the number ρ: ρ² = mean of g² / max(r̂, ε²),
-    θ ← θ − η / max(1, ρ) (m̂ / (√r̂ + ε) + λ θ).
+    An array takes a shorter step when its gradient exceeds its second moment.
 
-    When: large transformers, in low precision too, whose loss spikes when r̂ lags behind; in place
-    of clipping gradients.
-    When not: ρ is taken of whole arrays, so a model kept in one flat vector is better off with
+    For every array, all of one shape except the number ρ: ρ² = mean of g² / max(r̂, ε²), θ ← θ − η
+    / max(1, ρ) (m̂ / (√r̂ + ε) + λ θ).
+
+    When: for large transformers, also in low precision, whose loss spikes when r̂ lags behind; in
+    place of gradient clipping.
+    When not: for a model in one flat vector, because there is one ρ per array; take
     `clip_by_global_norm` and `adamw`.
 
-    An entry that is inf or nan is left out of ρ, so that the others go on.
+    ρ skips entries that are inf or nan, so the other entries still train.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, after a warmup.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.99.
-      eps: ε ≥ 0, beside the root, and the least root in ρ; 1e-8 to 1e-6.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      eps: ε ≥ 0, outside the root, and the least root in ρ; 1e-8 to 1e-6.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of the array's own rate; 1e-4 (here)
         to 0.2.
-      mask: which leaves decay (see `masked`), such as `r"kernel$"`; None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them. With
-        `decay_form` or `cautious` the decay goes at the common η, not at the array's own.
+      mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`. With `decay_form`
+        or `cautious` the decay uses the common η, not the array's own.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).
@@ -160,10 +138,8 @@ def stable_adamw(
 
     Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2.
     """
-    if flags.get("decay_form") or flags.get("cautious"):
-        return descend(
-            scale_by_stable_adamw(b1, b2, eps, mu_dtype), learning_rate, weight_decay, mask, **flags
-        )
-    return descend(
-        scale_by_stable_adamw(b1, b2, eps, mu_dtype, weight_decay, mask), learning_rate, **flags
-    )
+    if flags.get("decay_form") or flags.get("cautious"):  # these act between the rule and the decay
+        rule = scale_by_stable_adamw(b1, b2, eps, mu_dtype)
+        return descend(rule, learning_rate, weight_decay, mask, **flags)
+    rule = scale_by_stable_adamw(b1, b2, eps, mu_dtype, weight_decay, mask)
+    return descend(rule, learning_rate, **flags)

@@ -21,10 +21,10 @@ def scale_by_tiger(b1: Decay = 0.965, mu_dtype: DTypeLike | None = None) -> Grad
 
     Args:
       b1: β in [0, 1), decay of m.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 4 bytes per parameter; 2 with `mu_dtype=bfloat16`.
 
@@ -47,32 +47,33 @@ def tiger(
     mask: Where | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
-    r"""Steps of one size for every coordinate, against the sign of an average of gradients, and
-    weight decay.
+    r"""Tiger: sign of an average (EMA) of gradients, with decoupled weight decay.
 
-    For every array, all of one shape: m ← β m + (1 − β) g, θ ← θ − η (sign(m) + λ θ). It is Lion
-    with β1 = β2 = β.
+    Tiger is Lion with β1 = β2 = β.
 
-    When: as `lion`, with one number less to tune; gradients may be accumulated into m itself. When
-    not: small batches, where the sign is mostly noise.
+    For every array, all of one shape: m ← β m + (1 − β) g, θ ← θ − η (sign(m) + λ θ).
+
+    When: as `lion`, with one number less to tune; m itself can accumulate gradients. When not: for
+    small batches; the sign is then mostly noise.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3.
       b1: β in [0, 1), decay of m; 0.945 to 0.965.
-      mu_dtype: dtype of m; None: the parameter's, float32 at least.
+      mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate.
-      mask: which leaves decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      mask: the leaves that decay (see `masked`); None: all.
+      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: `update` is called without parameters.
 
     State: 4 bytes per parameter (m).
 
     >>> import gradtx, jax.numpy as jnp
     >>> w, g = jnp.array([1.0, -2.0]), jnp.array([1e-6, 1e6])
-    >>> tiger, lion = gradtx.tiger(0.25, b1=0.9), gradtx.lion(0.25, b1=0.9, b2=0.9, weight_decay=0.01)
+    >>> tiger = gradtx.tiger(0.25, b1=0.9)
+    >>> lion = gradtx.lion(0.25, b1=0.9, b2=0.9, weight_decay=0.01)
     >>> tiger.update(g, tiger.init(w), w)[0].tolist() == lion.update(g, lion.init(w), w)[0].tolist()
     True
 

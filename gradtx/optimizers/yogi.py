@@ -1,16 +1,15 @@
 r"""Yogi: Adam whose average of squares changes by no more than the squared gradient.
 
-m ← β1 m + (1 − β1) g                       m̂ = m / (1 − β1^t)
-r ← r − (1 − β2) sign(r − g²) g²            r̂ = r / (1 − β2^t)
-u = m̂ / (√(r̂ + ε_root) + ε)
-θ ← θ − η u
+    m ← β1 m + (1 − β1) g                       m̂ = m / (1 − β1^t)
+    r ← r − (1 − β2) sign(r − g²) g²            r̂ = r / (1 − β2^t)
+    u = m̂ / (√(r̂ + ε_root) + ε)
+    θ ← θ − η u
 
 m and r start at a small number.
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import DecayFlags, descend
@@ -22,24 +21,15 @@ from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import full, zeros
 
 
-def _init(param: jax.Array, *, initial_accumulator_value: jax.Array) -> Moments:
+def _init(param, *, initial_accumulator_value) -> Moments:
     start = full(param, initial_accumulator_value)
-    return Moments(mu=zeros(param) + start, nu=start)
+    return Moments(mu=zeros(param) + start, nu=start)  # Optax starts m there, too
 
 
-def _update(
-    grad: jax.Array,
-    slots: Moments,
-    param: None,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    b2: jax.Array,
-    eps: jax.Array,
-    eps_root: jax.Array,
-) -> Any:
-    square = abs_sq(grad)
-    mu, nu = average(slots.mu, grad, b1), slots.nu - (1 - b2) * jnp.sign(slots.nu - square) * square
+def _yogi(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root):
+    mu, square = average(slots.mu, grad, b1), abs_sq(grad)
+    # The change has the size of g², where Adam's has that of r: a large r falls slowly.
+    nu = slots.nu - (1 - b2) * jnp.sign(slots.nu - square) * square
     return debias(mu, b1, step) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
 
 
@@ -51,37 +41,31 @@ def scale_by_yogi(
     eps_root: NonNegative = 0.0,
     initial_accumulator_value: NonNegative = 1e-6,
 ) -> GradientTransformation:
-    """Yogi's direction: u = m̂ / (√(r̂ + ε_root) + ε), with r ← r − (1 − β2) sign(r − g²) g².
+    """Yogi's direction: u = m̂ / (√(r̂ + ε_root) + ε).
+
+    The second moment changes additively: r ← r − (1 − β2) sign(r − g²) g².
 
     Args:
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1); 1 − β2 is the largest change of r, in units of g².
-      eps: ε ≥ 0, beside the root.
-      eps_root: ε_root ≥ 0, under the root.
+      eps: ε ≥ 0, outside the root.
+      eps_root: ε_root ≥ 0, inside the root.
       initial_accumulator_value: m and r before the first update, ≥ 0.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
 
     State: 8 bytes per parameter.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.scale_by_yogi(b2=0.5, initial_accumulator_value=100.0)
     >>> _, state = tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))
-    >>> state.slots["scale_by_yogi"].nu.item()  # down by half of 4; Adam's would halve
+    >>> state.slots["scale_by_yogi"].nu.item()  # down by half of 4; Adam's r would be about 50
     98.0
 
     Zaheer et al. 2018, NeurIPS, Adaptive methods for nonconvex optimization, Algorithm 2.
     """
-    return leafwise(
-        _init,
-        _update,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        initial_accumulator_value=initial_accumulator_value,
-    )
+    return leafwise(_init, _yogi)
 
 
 @definition
@@ -92,24 +76,26 @@ def yogi(
     eps: NonNegative = 1e-3,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
-    r"""Adam, with a divisor that falls slowly when gradients become small.
+    r"""Yogi: Adam with an additive, bounded change of the second moment.
+
+    The divisor falls slowly when gradients become small.
 
     For every array, all of one shape: m ← β1 m + (1 − β1) g, r ← r − (1 − β2) sign(r − g²) g², θ ←
     θ − η m̂ / (√r̂ + ε).
 
-    When: sparse gradients, where Adam forgets r between two of them and then steps too far. When
-    not: gradients start far above their later size; r then stays large for long.
+    When: for sparse gradients; Adam forgets r between two of them, and then steps too far.
+    When not: for gradients that start far above their later size; r then stays large for long.
 
     Args:
       learning_rate: η ≥ 0, parameter units per step; typically 1e-2.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1); 1 − β2 is the largest change of r, in units of g²; typically 0.999.
-      eps: ε ≥ 0, beside the root; 1e-3.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
-        `descend` explains them.
+      eps: ε ≥ 0, outside the root; 1e-3.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
+        `descend`.
 
     Raises:
-      HyperparamError: a number out of its range.
+      HyperparamError: a number is out of its range.
       MissingParamsError: with weight decay, `update` is called without parameters.
 
     State: 8 bytes per parameter (m and r).

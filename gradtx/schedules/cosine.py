@@ -1,4 +1,4 @@
-r"""Half a cosine, from one value down to another.
+r"""Cosine decay: half a cosine, from one value down to another.
 
 w = ½ (1 + cos(π p)),   p = count/K held inside [0, 1]
 η = w^c η_0 + (1 − w^c) η_K
@@ -6,7 +6,7 @@ w = ½ (1 + cos(π p)),   p = count/K held inside [0, 1]
 
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
-from gradtx.schedules.phases import SHAPES, blend, phase, raised, real
+from gradtx.schedules.phases import SHAPES, blend, phase, raise_weights, real
 
 
 @schedule
@@ -17,10 +17,10 @@ def cosine_decay_schedule(
     alpha: Hyperparam = 0.0,
     exponent: NonNegative = 1.0,
 ) -> Array:
-    """Half a cosine down, then constant: η = η_0 ((1 − α) w^c + α), w = ½ (1 + cos(π count/K)).
+    """Cosine decay, then constant: η = η_0 ((1 − α) w^c + α), w = ½ (1 + cos(π count/K)).
 
     When: runs of known length; a common choice for vision models and transformers, after a warmup
-    (`warmup_cosine_decay_schedule`). When not: the run may be prolonged; take
+    (`warmup_cosine_decay_schedule`). When not: the run may become longer; take
     `warmup_stable_decay_schedule`.
 
     Args:
@@ -43,5 +43,5 @@ def cosine_decay_schedule(
 
     Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5.
     """
-    weights = raised(SHAPES["cosine"](phase(count, 0, decay_steps)), exponent)
+    weights = raise_weights(SHAPES["cosine"](phase(count, 0, decay_steps)), exponent)
     return blend(weights, init_value, real(alpha) * real(init_value))

@@ -1,4 +1,4 @@
-r"""Decay without an end: exponential, and power laws.
+r"""Decay without an end: exponential decay and power laws.
 
 exponential    η = η_0 c^(t/s),        t = max(count − begin, 0); staircase: c^⌊t/s⌋
 power law      η = η_0 (1 + count/s)^c
@@ -10,12 +10,14 @@ import jax.numpy as jnp
 
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
-from gradtx.schedules.phases import alike, number, real, since
+from gradtx.schedules.phases import number, real, same_kind, steps_since
 
 
-def _longest(rate: Array) -> Array:
-    """The exponent at which growth stops, at the largest number to the power 0.9, so that neither
-    it nor its gradient overflows.
+def _growth_limit(rate: Array) -> Array:
+    """The exponent at which growth stops.
+
+    The value there is the largest number to the power 0.9, so that neither it nor its gradient
+    overflows.
     """
     grows = rate > 1
     largest = 0.9 * math.log(jnp.finfo(rate.dtype).max)
@@ -32,13 +34,13 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Hyperparam | None = None,
 ) -> Array:
-    """The same factor for every so many updates: η = η_0 c^(t/s), t = max(count − begin, 0).
+    """Exponential decay: η = η_0 c^(t/s), t = max(count − begin, 0).
 
     With `end_value` the decay stops there: η = max(η, η_end) for c < 1, and min(η, η_end) for
     growth.
 
-    When: a decay over orders of magnitude, or, growing, a test of which learning rates are stable.
-    When not: the length of the run is known; a cosine or a line to zero ends lower.
+    When: a decay over orders of magnitude; or with c > 1 a learning-rate test. When not: the length
+    of the run is known; a cosine or a line to zero ends lower.
 
     The textbook's τ = 1, 2, 3, ... is `shift_schedule(exponential_decay(...), 1)`.
 
@@ -51,14 +53,16 @@ def exponential_decay(
       end_value: η_end, the bound; None for none.
 
     Raises:
-      HyperparamError: a negative decay rate, whose broken powers are no real numbers.
+      HyperparamError: a negative decay rate, whose fractional powers are not real.
 
     State: 0 bytes.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> gradtx.exponential_decay(8.0, transition_steps=2, decay_rate=0.25, end_value=0.5)(jnp.arange(6)).tolist()
+    >>> smooth = gradtx.exponential_decay(8.0, 2, decay_rate=0.25, end_value=0.5)
+    >>> smooth(jnp.arange(6)).tolist()
     [8.0, 4.0, 2.0, 1.0, 0.5, 0.5]
-    >>> gradtx.exponential_decay(8.0, transition_steps=2, decay_rate=0.25, staircase=True)(jnp.arange(6)).tolist()
+    >>> stairs = gradtx.exponential_decay(8.0, 2, decay_rate=0.25, staircase=True)
+    >>> stairs(jnp.arange(6)).tolist()
     [8.0, 8.0, 2.0, 2.0, 0.5, 0.5]
 
     See also: `power_law_schedule`, `warmup_exponential_decay_schedule`.
@@ -66,24 +70,24 @@ def exponential_decay(
     Bishop and Bishop 2024, Deep Learning: Foundations and Concepts, section 7.3.
     """
     steps, rate = number(transition_steps), real(decay_rate)
+    # As in Optax, no steps or a rate of 0 make it constant; the `where`s keep 0/0 and ln 0 out.
     moves = (steps > 0) & (rate > 0)
     steps, rate = jnp.where(moves, steps, 1), jnp.where(moves, rate, 1)
-    elapsed, steps = alike(since(count, jnp.maximum(number(transition_begin), 0)), steps)
+    elapsed, steps = same_kind(steps_since(count, jnp.maximum(number(transition_begin), 0)), steps)
     times = real(elapsed // steps) if staircase else real(elapsed) / real(steps)
-    value = real(init_value) * rate ** jnp.minimum(times, _longest(rate))
+    value = real(init_value) * rate ** jnp.minimum(times, _growth_limit(rate))
     if end_value is None:
         return value
-    bounded = jnp.where(
-        rate < 1, jnp.maximum(value, real(end_value)), jnp.minimum(value, real(end_value))
-    )
-    return jnp.where(moves, bounded, value)
+    end = real(end_value)
+    limit = jnp.where(rate < 1, jnp.maximum(value, end), jnp.minimum(value, end))
+    return jnp.where(moves, limit, value)
 
 
 @schedule
 def power_law_schedule(
     count: Array, init_value: Hyperparam, transition_steps: Positive, power: Hyperparam
 ) -> Array:
-    """A power of the time: η = η_0 (1 + count/s)^c.
+    """Power-law decay: η = η_0 (1 + count/s)^c.
 
     When: runs without a planned end; c = −1 is the classical 1/t decay of stochastic approximation,
     c = −1/2 the rate for convex losses. When not: the length of the run is known.

@@ -1,6 +1,6 @@
-r"""From one decay rate to another, in a straight line of half-lives.
+r"""Warmup of a decay rate, in a straight line of half-lives.
 
-h = ln ½ / ln β                              an average of decay β forgets half within h steps
+h = ln ½ / ln β               an average of decay β loses half of a value within h steps
 h_t = (1 − p) h_0 + p h_K,   p = count/K held inside [0, 1]
 β_t = ½^(1/h_t)
 """
@@ -16,12 +16,12 @@ from gradtx.schedules.phases import phase, real
 def half_life_schedule(
     count: Array, init_value: Decay, end_value: Decay, transition_steps: Positive
 ) -> Array:
-    """A decay rate whose half-life grows, or shrinks, in a straight line: ln β = 1 / ((1 − p)/ln
-    β_0 + p/ln β_K), p = count/K in [0, 1].
+    """A decay rate whose half-life changes linearly.
 
-    When: to warm up the decay of a long average, as β3 of `ademamix`; a straight line in β would
-    stay short almost to the end.
-    When not: for learning rates.
+    ln β = 1 / ((1 − p)/ln β_0 + p/ln β_K), p = count/K in [0, 1].
+
+    When: to warm up the decay of a long average, as β3 of `ademamix`; with a straight line in β the
+    average would be short almost to the end. When not: learning rates.
 
     Args:
       init_value: β_0 in [0, 1), the decay rate at count 0; the β1 of `ademamix`.
@@ -34,8 +34,9 @@ def half_life_schedule(
     State: 0 bytes.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> tx = gradtx.half_life_schedule(0.5, 0.5**0.2, transition_steps=4)  # half-lives of 1 and of 5 steps
-    >>> [round(float(jnp.log(0.5) / jnp.log(tx(count))), 3) for count in (0, 1, 2, 4, 9)]
+    >>> # half-lives of 1 and of 5 steps
+    >>> rate = gradtx.half_life_schedule(0.5, 0.5**0.2, transition_steps=4)
+    >>> [round(float(jnp.log(0.5) / jnp.log(rate(count))), 3) for count in (0, 1, 2, 4, 9)]
     [1.0, 2.0, 3.0, 5.0, 5.0]
 
     See also: `linear_schedule`, for the weight α of that average.
@@ -43,6 +44,7 @@ def half_life_schedule(
     Pagliardini, Ablin and Grangier 2024, arXiv 2409.03137, section 3 and appendix A.1.
     """
     weights, first, last = phase(count, 0, transition_steps), real(init_value), real(end_value)
+    # At both ends the exact decay rates: 0/ln 0 would be nan there, and logarithms round.
     inside = (weights.old > 0) & (weights.new > 0)
     old, new = jnp.where(inside, weights.old, 0.5), jnp.where(inside, weights.new, 0.5)
     between = jnp.exp(1 / (old / jnp.log(first) + new / jnp.log(last)))

@@ -1,4 +1,4 @@
-r"""Schedules made of schedules: one after another, behind a warmup, earlier or later.
+r"""Combined schedules: one after another, behind a warmup, or shifted.
 
 join      η = s_i(count − b_i) for the last b_i ≤ count;   b_0 = 0
 warmup    join of a line from η_0 to s(0), and s
@@ -7,19 +7,19 @@ shift     η = s(count + k)
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import schedule, value_at
 from gradtx.definition.types import Array, Hyperparam, NonNegative
-from gradtx.schedules.phases import check_increasing, fill, joined, later, route
+from gradtx.schedules.phases import add_steps, check_increasing, fill, join, route
 
 
-def _check_join(schedules: Any, boundaries: Any) -> None:
+def _check_join(schedules: Sequence[Hyperparam], boundaries: Sequence[NonNegative]) -> None:
     if len(schedules) != len(boundaries) + 1:
         raise HyperparamError(
-            f"join_schedules: {len(schedules)} schedules need {max(len(schedules) - 1, 0)} boundaries between them, "
-            f"and {len(boundaries)} are given; give one schedule more than boundaries"
+            f"join_schedules: {len(schedules)} schedules need {max(len(schedules) - 1, 0)} "
+            f"boundaries between them, and there are {len(boundaries)}; "
+            "give one schedule more than boundaries"
         )
     check_increasing("join_schedules: the boundaries", boundaries)
 
@@ -28,15 +28,16 @@ def _check_join(schedules: Any, boundaries: Any) -> None:
 def join_schedules(
     count: Array, schedules: Sequence[Hyperparam], boundaries: Sequence[NonNegative]
 ) -> Array:
-    """Schedules one after another: from b_i on η = s_i(count − b_i), so that each starts at its own
-    count 0.
+    """Join schedules, one after another: from b_i on η = s_i(count − b_i).
 
-    When: phases that no ready-made schedule has. When not: a warmup before a schedule;
-    `with_warmup` says it plainly.
+    Each schedule starts at its own count 0.
+
+    When: phases that no other schedule here has. When not: a warmup before a schedule; take
+    `with_warmup`.
 
     Args:
       schedules: s_0, s_1, ...: schedules, numbers, or plain functions of the count.
-      boundaries: b_1 < b_2 < ...: the counts at which the next one takes over; one less than
+      boundaries: b_1 < b_2 < ...: the counts at which the next schedule starts; one less than
         schedules.
 
     Raises:
@@ -47,21 +48,24 @@ def join_schedules(
 
     >>> import gradtx, jax.numpy as jnp
     >>> halving = gradtx.exponential_decay(4.0, transition_steps=1, decay_rate=0.5)
-    >>> gradtx.join_schedules([gradtx.linear_schedule(1.0, 3.0, 2), halving, 0.0], [2, 5])(jnp.arange(7)).tolist()
+    >>> rise = gradtx.linear_schedule(1.0, 3.0, 2)
+    >>> gradtx.join_schedules([rise, halving, 0.0], [2, 5])(jnp.arange(7)).tolist()
     [1.0, 2.0, 4.0, 2.0, 1.0, 0.0, 0.0]
 
     See also: `with_warmup`, `sgdr_schedule`.
     """
-    return joined(count, [functools.partial(value_at, item) for item in schedules], boundaries)
+    return join(count, [functools.partial(value_at, item) for item in schedules], boundaries)
 
 
 @schedule
 def with_warmup(
     count: Array, schedule: Hyperparam, warmup_steps: NonNegative, init_value: Hyperparam = 0.0
 ) -> Array:
-    """Any schedule behind a warmup: a line from η_0 to s(0) over W updates, then η = s(count − W).
+    """Add a linear warmup to a schedule.
 
-    When: any optimizer whose first steps are too rough, adaptive methods above all. When not: SGD
+    A line from η_0 to s(0) over W updates, then η = s(count − W).
+
+    When: any optimizer whose first steps are too rough, above all adaptive methods. When not: SGD
     with a small learning rate.
 
     Args:
@@ -75,7 +79,8 @@ def with_warmup(
     State: 0 bytes.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> gradtx.with_warmup(gradtx.linear_schedule(1.0, 0.0, 4), warmup_steps=2)(jnp.arange(7)).tolist()
+    >>> decay = gradtx.linear_schedule(1.0, 0.0, 4)
+    >>> gradtx.with_warmup(decay, warmup_steps=2)(jnp.arange(7)).tolist()
     [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
 
     See also: `warmup_cosine_decay_schedule`, `inverse_sqrt_schedule`.
@@ -85,16 +90,16 @@ def with_warmup(
     warmup = functools.partial(
         route, stops=[warmup_steps], values=[init_value, value_at(schedule, 0)]
     )
-    return joined(count, [warmup, functools.partial(value_at, schedule)], [warmup_steps])
+    return join(count, [warmup, functools.partial(value_at, schedule)], [warmup_steps])
 
 
 @schedule
 def shift_schedule(count: Array, schedule: Hyperparam, steps: Hyperparam) -> Array:
-    """A schedule that is k updates ahead: η = s(max(count + k, 0)).
+    """Shift a schedule by k updates: η = s(max(count + k, 0)).
 
-    When: a formula counts its steps τ = 1, 2, 3, ... (k = 1), or a run goes on where another one
-    ended. A negative k
-    delays: the schedule waits at s(0).
+    With a negative k the schedule starts later, and is s(0) until then.
+
+    When: a formula counts its steps τ = 1, 2, 3, ... (k = 1), or a run continues another one.
 
     Args:
       schedule: s, a schedule, a number, or a plain function of the count.
@@ -103,8 +108,9 @@ def shift_schedule(count: Array, schedule: Hyperparam, steps: Hyperparam) -> Arr
     State: 0 bytes.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> textbook = gradtx.shift_schedule(gradtx.power_law_schedule(6.0, transition_steps=1, power=-1), 1)
+    >>> decay = gradtx.power_law_schedule(6.0, transition_steps=1, power=-1)
+    >>> textbook = gradtx.shift_schedule(decay, 1)
     >>> textbook(jnp.arange(3)).tolist()  # η_0 (1 + τ/s)^c at τ = 1, 2, 3
     [3.0, 2.0, 1.5]
     """
-    return fill(count, value_at(schedule, later(count, steps)))
+    return fill(count, value_at(schedule, add_steps(count, steps)))

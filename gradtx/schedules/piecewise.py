@@ -1,5 +1,4 @@
-r"""Values that change at given counts, in steps or along a way; and the one-cycle policies, which
-are such ways.
+r"""Piecewise schedules, constant or interpolated, and the one-cycle policies.
 
 constant       η = η_0 Π_{b_i ≤ count} c_i
 interpolate    from η_{i−1} at b_{i−1} to η_i = c_i η_{i−1} at b_i;  b_0 = 0
@@ -7,17 +6,24 @@ one cycle      interpolate with three or four such points
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Fraction, Hyperparam, NonNegative, Positive
-from gradtx.schedules.phases import begun, check_increasing, check_shape, fill, known, real, route
+from gradtx.schedules.phases import (
+    are_numbers,
+    check_increasing,
+    check_shape,
+    fill,
+    has_begun,
+    real,
+    route,
+)
 
 
-def _check_constant(init_value: Any, boundaries_and_scales: Any) -> None:
+def _check_constant(init_value, boundaries_and_scales) -> None:
     check_increasing("piecewise_constant_schedule: the boundaries", boundaries_and_scales or ())
 
 
@@ -27,16 +33,16 @@ def piecewise_constant_schedule(
     init_value: Hyperparam,
     boundaries_and_scales: Mapping[int, NonNegative] | None = None,
 ) -> Array:
-    """A value that is multiplied by a factor at each boundary: η = η_0 Π c_i over the b_i ≤ count.
+    """Step decay: a factor at each boundary, η = η_0 Π c_i over the b_i ≤ count.
 
     When: the classical recipe of convolutional networks, a tenth at a third and two thirds of the
-    run, or any rule given as a table. When not: no such table is known; a cosine needs no tuning of
-    boundaries.
+    run, or any rule in the form of a table. When not: no such table is known; a cosine needs no
+    tuning of boundaries.
 
     Args:
       init_value: η_0, the value before the first boundary.
-      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each on top of
-        those before; the counts are static, the factors are data. None: constant.
+      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each in
+        addition to the earlier ones; the counts are static, the factors are data. None: constant.
 
     Raises:
       HyperparamError: boundaries that do not increase or are negative; a negative factor.
@@ -53,11 +59,11 @@ def piecewise_constant_schedule(
     """
     value = fill(count, init_value)
     for boundary, factor in (boundaries_and_scales or {}).items():
-        value = jnp.where(begun(count, boundary), value * real(factor), value)
+        value = jnp.where(has_begun(count, boundary), value * real(factor), value)
     return value
 
 
-def _check_interpolate(interpolate_type: str, init_value: Any, boundaries_and_scales: Any) -> None:
+def _check_interpolate(interpolate_type: str, init_value, boundaries_and_scales) -> None:
     check_shape("piecewise_interpolate_schedule: interpolate_type", interpolate_type)
     check_increasing("piecewise_interpolate_schedule: the boundaries", boundaries_and_scales or ())
 
@@ -69,8 +75,7 @@ def piecewise_interpolate_schedule(
     init_value: Hyperparam,
     boundaries_and_scales: Mapping[int, NonNegative] | None = None,
 ) -> Array:
-    """A way through given points: at boundary b_i the value is η_i = c_i η_{i−1}; before, between
-    η_{i−1} and η_i.
+    """Interpolate between points: at boundary b_i the value is η_i = c_i η_{i−1}.
 
     With p the share of [b_{i−1}, b_i] that is done: η = (1 − p) η_{i−1} + p η_i ("linear"), with
     ½ (1 − cos πp) in place of p ("cosine"), or √p ("1-sqrt"). After the last boundary it is
@@ -81,8 +86,8 @@ def piecewise_interpolate_schedule(
     Args:
       interpolate_type: "linear", "cosine" or "1-sqrt".
       init_value: η_0, the value at count 0.
-      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each on top of
-        those before; the counts are static, the factors are data. None: constant.
+      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each in
+        addition to the earlier ones; the counts are static, the factors are data. None: constant.
 
     Raises:
       HyperparamError: an unknown type; boundaries that do not increase or are negative; a negative
@@ -91,7 +96,8 @@ def piecewise_interpolate_schedule(
     State: 0 bytes.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> gradtx.piecewise_interpolate_schedule("linear", 1.0, {2: 3.0, 5: 0.0})(jnp.arange(7)).tolist()
+    >>> cycle = gradtx.piecewise_interpolate_schedule("linear", 1.0, {2: 3.0, 5: 0.0})
+    >>> cycle(jnp.arange(7)).tolist()
     [1.0, 2.0, 3.0, 2.0, 1.0, 0.0, 0.0]
 
     See also: `cosine_onecycle_schedule`, `linear_onecycle_schedule`.
@@ -102,21 +108,23 @@ def piecewise_interpolate_schedule(
     return route(count, tuple(boundaries_and_scales or ()), values, interpolate_type)
 
 
-def _whole(share: Any, steps: Any) -> Array:
-    """⌊share · steps⌋, where a product that rounding alone put below a whole number counts as that
-    number.
-    """
+def _floor_share(share: Hyperparam, steps: Hyperparam) -> Array:
+    """⌊share · steps⌋."""
     product = real(share) * real(steps)
+    # Rounding may put a product just below a whole number; a tolerance of 4 ε undoes that.
     return jnp.floor(product * (1 + 4 * jnp.finfo(product.dtype).eps))
 
 
 def _check_cosine_onecycle(
-    transition_steps: Any, peak_value: Any, pct_start: Any, div_factor: Any, final_div_factor: Any
+    transition_steps, peak_value, pct_start, div_factor, final_div_factor
 ) -> None:
-    if known(transition_steps, pct_start) and int(pct_start * transition_steps) >= transition_steps:
+    if (
+        are_numbers(transition_steps, pct_start)
+        and int(pct_start * transition_steps) >= transition_steps
+    ):
         raise HyperparamError(
-            f"cosine_onecycle_schedule: with pct_start = {pct_start} all {transition_steps} steps go up and none is left to come down; "
-            "give pct_start < 1"
+            f"cosine_onecycle_schedule: with pct_start = {pct_start} all {transition_steps} steps "
+            "go up and none is left to come down; give pct_start < 1"
         )
 
 
@@ -129,12 +137,12 @@ def cosine_onecycle_schedule(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ) -> Array:
-    """One cosine up to the peak and one down to nearly nothing: η_max/d at 0, η_max at ⌊aK⌋,
-    η_max/(d f) from K on.
+    """One-cycle policy with cosines: one up to the peak, and one down to nearly 0.
 
-    When: short runs with a large peak, as found by a learning-rate test. When not: transformers on
-    large data, where a warmup of a few thousand updates is enough; take
-    `warmup_cosine_decay_schedule`.
+    It is η_max/d at 0, η_max at ⌊aK⌋, and η_max/(d f) from K on.
+
+    When: short runs with a large peak from a learning-rate test. When not: transformers on large
+    data, where a warmup of a few thousand updates is enough; take `warmup_cosine_decay_schedule`.
 
     Args:
       transition_steps: K > 0, updates in the cycle.
@@ -157,24 +165,18 @@ def cosine_onecycle_schedule(
 
     Smith and Topin 2018, arXiv 1708.07120 (there with straight lines).
     """
-    first, stops = (
-        real(peak_value) / real(div_factor),
-        (_whole(pct_start, transition_steps), transition_steps),
-    )
+    first = real(peak_value) / real(div_factor)
+    stops = (_floor_share(pct_start, transition_steps), transition_steps)
     return route(count, stops, (first, peak_value, first / real(final_div_factor)), "cosine")
 
 
 def _check_linear_onecycle(
-    transition_steps: Any,
-    peak_value: Any,
-    pct_start: Any,
-    pct_final: Any,
-    div_factor: Any,
-    final_div_factor: Any,
+    transition_steps, peak_value, pct_start, pct_final, div_factor, final_div_factor
 ) -> None:
-    if known(pct_start, pct_final) and pct_start >= pct_final:
+    if are_numbers(pct_start, pct_final) and pct_start >= pct_final:
         raise HyperparamError(
-            f"linear_onecycle_schedule: pct_start = {pct_start} is not below pct_final = {pct_final}; put the peak before the last phase"
+            f"linear_onecycle_schedule: pct_start = {pct_start} is not below "
+            f"pct_final = {pct_final}; put the peak before the last phase"
         )
 
 
@@ -188,12 +190,12 @@ def linear_onecycle_schedule(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ) -> Array:
-    """A line up, a line down by the same amount, and a last line to nearly nothing.
+    """One-cycle policy with lines: one up, one down by the same amount, a last one to nearly 0.
 
-    η_max/d at 0, η_max at ⌊aK⌋, η_max/d at ⌊bK⌋, η_max/(d f) from K on.
+    It is η_max/d at 0, η_max at ⌊aK⌋, η_max/d at ⌊bK⌋, and η_max/(d f) from K on.
 
-    When: the one-cycle policy as published. When not: `cosine_onecycle_schedule` has one phase less
-    to choose.
+    When: the one-cycle policy of the paper. When not: fewer phases are enough; take
+    `cosine_onecycle_schedule`.
 
     Args:
       transition_steps: K > 0, updates in the cycle.
@@ -217,12 +219,7 @@ def linear_onecycle_schedule(
 
     Smith and Topin 2018, arXiv 1708.07120.
     """
-    first, stops = (
-        real(peak_value) / real(div_factor),
-        (_whole(pct_start, transition_steps), _whole(pct_final, transition_steps)),
-    )
-    return route(
-        count,
-        (*stops, transition_steps),
-        (first, peak_value, first, first / real(final_div_factor)),
-    )
+    first = real(peak_value) / real(div_factor)
+    peak, final = (_floor_share(share, transition_steps) for share in (pct_start, pct_final))
+    values = (first, peak_value, first, first / real(final_div_factor))
+    return route(count, (peak, final, transition_steps), values)

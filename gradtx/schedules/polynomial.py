@@ -1,4 +1,4 @@
-r"""Constant, linear and polynomial schedules: one value, or the way between two.
+r"""Constant, linear and polynomial schedules.
 
 p = t/K held inside [0, 1],   t = count − max(begin, 0)
 linear       η = (1 − p) η_0 + p η_K
@@ -9,27 +9,27 @@ import jax.numpy as jnp
 
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Hyperparam, NonNegative
-from gradtx.schedules.phases import Weights, blend, fill, later, number, phase, raised
+from gradtx.schedules.phases import Weights, add_steps, blend, fill, number, phase, raise_weights
 
 
-def _way(count: Array, steps: Hyperparam, begin: Hyperparam) -> Weights:
+def _progress(count: Array, steps: Hyperparam, begin: Hyperparam) -> Weights:
     begin = jnp.maximum(number(begin), 0)
-    return phase(count, begin, later(begin, steps))
+    return phase(count, begin, add_steps(begin, steps))
 
 
-def _between(
+def _interpolate(
     weights: Weights, init_value: Hyperparam, end_value: Hyperparam, steps: Hyperparam
 ) -> Array:
-    """The value between the two, or the first where there are no steps to go."""
+    """The value between the two; the first one where the number of steps is not positive."""
     return jnp.where(number(steps) > 0, blend(weights, init_value, end_value), fill(0, init_value))
 
 
 @schedule
 def constant_schedule(count: Array, value: Hyperparam) -> Array:
-    """The same value at every count: η = η_0.
+    """A constant schedule: η = η_0 at every count.
 
-    When: a place asks for a schedule and a number is meant; wherever gradtx takes a schedule the
-    number itself does, too.
+    When: code of others needs a schedule; gradtx accepts the number itself wherever it accepts a
+    schedule.
 
     Args:
       value: η_0, any real number.
@@ -51,8 +51,9 @@ def linear_schedule(
     transition_steps: Hyperparam,
     transition_begin: Hyperparam = 0,
 ) -> Array:
-    """A straight line from one value to another, then constant: η = (1 − p) η_0 + p η_K, p = (count
-    − begin)/K in [0, 1].
+    """Linear schedule: a straight line from one value to another, then constant.
+
+    η = (1 − p) η_0 + p η_K, p = (count − begin)/K in [0, 1].
 
     When: the learning rate of a run whose length is known; also as a warmup. When not: the length
     is open; take `power_law_schedule` or `warmup_stable_decay_schedule`.
@@ -63,8 +64,8 @@ def linear_schedule(
       init_value: η_0, the value up to `transition_begin`.
       end_value: η_K, the value from `transition_begin + transition_steps` on; 0 to 0.1 η_0.
       transition_steps: K, updates; 0 or less: constant at η_0.
-      transition_begin: the count at which the line starts; below 0 counts as 0 (`shift_schedule`
-        starts further on).
+      transition_begin: the count at which the line starts; below 0 counts as 0 (to skip the first
+        part of the line, take `shift_schedule`).
 
     State: 0 bytes.
 
@@ -76,8 +77,11 @@ def linear_schedule(
 
     Bishop and Bishop 2024, Deep Learning: Foundations and Concepts, section 7.3.
     """
-    return _between(
-        _way(count, transition_steps, transition_begin), init_value, end_value, transition_steps
+    return _interpolate(
+        _progress(count, transition_steps, transition_begin),
+        init_value,
+        end_value,
+        transition_steps,
     )
 
 
@@ -90,20 +94,19 @@ def polynomial_schedule(
     transition_steps: Hyperparam,
     transition_begin: Hyperparam = 0,
 ) -> Array:
-    """A power of the way that is left, from one value to another: η = η_K + (η_0 − η_K)(1 − p)^c.
+    """Polynomial decay from one value to another: η = η_K + (η_0 − η_K)(1 − p)^c.
 
     p = (count − begin)/K, held inside [0, 1].
 
     When: a decay that slows down towards its end (c > 1) or speeds up (c < 1); c = 0.9 is common in
-    segmentation, c = 2 in tuning language models. When not: c = 1; `linear_schedule` says it
-    plainly.
+    segmentation, c = 2 in tuning language models. When not: c = 1; take `linear_schedule`.
 
     Args:
       init_value: η_0, the value up to `transition_begin`.
       end_value: η_K, the value from `transition_begin + transition_steps` on.
       power: c ≥ 0; 0 stays at η_0.
       transition_steps: K, updates; 0 or less: constant at η_0.
-      transition_begin: the count at which the way starts; below 0 counts as 0.
+      transition_begin: the count at which the decay starts; below 0 counts as 0.
 
     Raises:
       HyperparamError: a negative power, which would divide by zero at the end.
@@ -116,5 +119,5 @@ def polynomial_schedule(
 
     Liu, Rabinovich and Berg 2015, arXiv 1506.04579 (the "poly" policy).
     """
-    weights = raised(_way(count, transition_steps, transition_begin), power)
-    return _between(weights, init_value, end_value, transition_steps)
+    weights = raise_weights(_progress(count, transition_steps, transition_begin), power)
+    return _interpolate(weights, init_value, end_value, transition_steps)

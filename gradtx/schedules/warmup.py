@@ -1,13 +1,13 @@
-r"""A rise over W updates, and then a decay.
+r"""Warmup schedules: a rise over W updates, and then a decay.
 
 warmup       η = (1 − p) η_init + p η_peak,  p = count/W held inside [0, 1]
-afterwards   constant · cosine to the count K · exponential · inverse square root · stable, then a short decay
+afterwards   constant · cosine to the count K · exponential · inverse square root · stable, then a
+             short decay
 """
 
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import schedule
@@ -15,14 +15,14 @@ from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
 from gradtx.schedules.decay import exponential_decay, power_law_schedule
 from gradtx.schedules.phases import (
     SHAPES,
+    add_steps,
+    are_numbers,
     blend,
     check_shape,
-    joined,
-    known,
-    later,
+    join,
     number,
     phase,
-    raised,
+    raise_weights,
     route,
 )
 from gradtx.schedules.polynomial import linear_schedule
@@ -32,11 +32,13 @@ from gradtx.schedules.polynomial import linear_schedule
 def warmup_constant_schedule(
     count: Array, init_value: Hyperparam, peak_value: Hyperparam, warmup_steps: Hyperparam
 ) -> Array:
-    """A line up, then constant: `linear_schedule(init_value, peak_value, warmup_steps)`.
+    """Linear warmup, then constant.
 
-    When: runs of open length, averaged or decayed elsewhere. When not: `warmup_steps` may be 0; the
-    line is then constant at `init_value`, as in Optax, while `with_warmup(peak_value, 0)` is
-    constant at the peak.
+    It is `linear_schedule(init_value, peak_value, warmup_steps)`.
+
+    When: runs of open length, with averaging or decay elsewhere. When not: `warmup_steps` may be 0;
+    the schedule is then constant at `init_value`, as in Optax, while `with_warmup(peak_value, 0)`
+    is constant at the peak.
 
     Args:
       init_value: η_init, the value at count 0; 0.
@@ -54,18 +56,12 @@ def warmup_constant_schedule(
     return linear_schedule(init_value, peak_value, warmup_steps)(count)
 
 
-def _check_cosine(
-    init_value: Any,
-    peak_value: Any,
-    warmup_steps: Any,
-    decay_steps: Any,
-    end_value: Any,
-    exponent: Any,
-) -> None:
-    if known(warmup_steps, decay_steps) and warmup_steps >= decay_steps:
+def _check_cosine(init_value, peak_value, warmup_steps, decay_steps, end_value, exponent) -> None:
+    if are_numbers(warmup_steps, decay_steps) and warmup_steps >= decay_steps:
         raise HyperparamError(
-            f"warmup_cosine_decay_schedule: warmup_steps = {warmup_steps} leave nothing of decay_steps = {decay_steps}, "
-            "which counts the warmup too; give decay_steps > warmup_steps"
+            f"warmup_cosine_decay_schedule: warmup_steps = {warmup_steps} leave nothing of "
+            f"decay_steps = {decay_steps}, which counts the warmup too; "
+            "give decay_steps > warmup_steps"
         )
 
 
@@ -79,12 +75,13 @@ def warmup_cosine_decay_schedule(
     end_value: Hyperparam = 0.0,
     exponent: NonNegative = 1.0,
 ) -> Array:
-    """A line up, then half a cosine down: from count W on η = η_end + (η_peak − η_end) w^c.
+    """Linear warmup, then cosine decay.
 
-    w = ½ (1 + cos(π (count − W)/(K − W))), and η_end after K.
+    From count W on η = η_end + (η_peak − η_end) w^c, w = ½ (1 + cos(π (count − W)/(K − W))), and
+    η_end after K.
 
     When: the common choice for transformers and vision models with a fixed number of updates. When
-    not: the run may be prolonged; take `warmup_stable_decay_schedule`.
+    not: the run may become longer; take `warmup_stable_decay_schedule`.
 
     Args:
       init_value: η_init, the value at count 0; 0.
@@ -100,7 +97,7 @@ def warmup_cosine_decay_schedule(
     State: 0 bytes.
 
     >>> import gradtx
-    >>> rate = gradtx.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps=10, decay_steps=110, end_value=0.1)
+    >>> rate = gradtx.warmup_cosine_decay_schedule(0.0, 1.0, 10, decay_steps=110, end_value=0.1)
     >>> [round(float(rate(count)), 4) for count in (0, 5, 10, 60, 110)]
     [0.0, 0.5, 1.0, 0.55, 0.1]
 
@@ -109,15 +106,15 @@ def warmup_cosine_decay_schedule(
     Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5; the warmup: Goyal et al. 2017, arXiv
     1706.02677, section 2.2."""
     warm = route(count, [warmup_steps], [init_value, peak_value])
-    return blend(
-        raised(SHAPES["cosine"](phase(count, warmup_steps, decay_steps)), exponent), warm, end_value
-    )
+    weights = raise_weights(SHAPES["cosine"](phase(count, warmup_steps, decay_steps)), exponent)
+    return blend(weights, warm, end_value)
 
 
-def _check_sgdr(cosine_kwargs: Any) -> None:
+def _check_sgdr(cosine_kwargs) -> None:
     if not cosine_kwargs:
         raise HyperparamError(
-            "sgdr_schedule: cosine_kwargs is empty; give the arguments of one warmup_cosine_decay_schedule per cycle"
+            "sgdr_schedule: cosine_kwargs is empty; "
+            "give the arguments of one warmup_cosine_decay_schedule per cycle"
         )
     for kwargs in cosine_kwargs:
         warmup_cosine_decay_schedule(**kwargs)
@@ -125,30 +122,31 @@ def _check_sgdr(cosine_kwargs: Any) -> None:
 
 @schedule(check=_check_sgdr)
 def sgdr_schedule(count: Array, cosine_kwargs: Sequence[Mapping[str, Hyperparam]]) -> Array:
-    """Warm restarts: one warmup and cosine decay after another, each as long as its `decay_steps`.
+    """SGDR: cosine decay with warm restarts, each cycle as long as its `decay_steps`.
 
-    When: a usable model is wanted at the end of each of several cycles. When not: one budget, one
-    model; a single cycle is simpler.
+    When: each of several cycles is to end with a usable model. When not: one budget, one model; a
+    single cycle is simpler.
 
     Args:
       cosine_kwargs: per cycle the arguments of `warmup_cosine_decay_schedule`, by name.
 
     Raises:
-      HyperparamError: no cycle, or a cycle whose arguments make no sense.
+      HyperparamError: no cycle, or a cycle with invalid arguments.
       TypeError: an argument that is missing or unknown.
 
     State: 0 bytes.
 
     >>> import gradtx, jax.numpy as jnp
     >>> cycle = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 1, "decay_steps": 3}
-    >>> [round(x, 6) for x in gradtx.sgdr_schedule([cycle, {**cycle, "peak_value": 0.5}])(jnp.arange(7)).tolist()]
+    >>> rate = gradtx.sgdr_schedule([cycle, {**cycle, "peak_value": 0.5}])
+    >>> [round(x, 6) for x in rate(jnp.arange(7)).tolist()]
     [0.0, 1.0, 0.5, 0.0, 0.5, 0.25, 0.0]
 
     Loshchilov and Hutter 2017, arXiv 1608.03983, section 3.
     """
     cycles = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cosine_kwargs]
-    ends = itertools.accumulate((kwargs["decay_steps"] for kwargs in cosine_kwargs[:-1]), later)
-    return joined(count, cycles, ends)
+    ends = itertools.accumulate((kwargs["decay_steps"] for kwargs in cosine_kwargs[:-1]), add_steps)
+    return join(count, cycles, ends)
 
 
 @schedule
@@ -163,8 +161,9 @@ def warmup_exponential_decay_schedule(
     staircase: bool = False,
     end_value: Hyperparam | None = None,
 ) -> Array:
-    """A line up, then exponential decay: from count W on η = η_peak c^(t/s), t = max(count − W −
-    begin, 0).
+    """Linear warmup, then exponential decay.
+
+    From count W on η = η_peak c^(t/s), t = max(count − W − begin, 0).
 
     When: an open end, and a decay over orders of magnitude. When not: the length of the run is
     known; take `warmup_cosine_decay_schedule`.
@@ -175,7 +174,7 @@ def warmup_exponential_decay_schedule(
       warmup_steps: W ≥ 0, updates.
       transition_steps: s, updates per factor of c; 0 or less: constant at η_peak.
       decay_rate: c ≥ 0; 0.5 to 0.99; 0: constant at η_peak.
-      transition_begin: updates after the warmup during which the peak is held.
+      transition_begin: updates at the peak after the warmup.
       staircase: decay only at whole multiples of s.
       end_value: the bound of the decay; None for none.
 
@@ -185,7 +184,7 @@ def warmup_exponential_decay_schedule(
     State: 0 bytes.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> rate = gradtx.warmup_exponential_decay_schedule(0.0, 1.0, warmup_steps=2, transition_steps=1, decay_rate=0.5)
+    >>> rate = gradtx.warmup_exponential_decay_schedule(0.0, 1.0, 2, 1, decay_rate=0.5)
     >>> rate(jnp.arange(6)).tolist()
     [0.0, 0.5, 1.0, 0.5, 0.25, 0.125]
 
@@ -195,16 +194,14 @@ def warmup_exponential_decay_schedule(
     decay = exponential_decay(
         peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value
     )
-    return joined(count, [warmup, decay], [warmup_steps])
+    return join(count, [warmup, decay], [warmup_steps])
 
 
-def _check_inverse_sqrt(
-    init_value: Any, peak_value: Any, warmup_steps: Any, timescale: Any
-) -> None:
-    if timescale is None and known(warmup_steps) and warmup_steps == 0:
+def _check_inverse_sqrt(init_value, peak_value, warmup_steps, timescale) -> None:
+    if timescale is None and are_numbers(warmup_steps) and warmup_steps == 0:
         raise HyperparamError(
-            "inverse_sqrt_schedule: warmup_steps = 0 and no timescale would divide by zero at count 0; "
-            "give timescale, the updates that the decay takes to get under way"
+            "inverse_sqrt_schedule: warmup_steps = 0 without a timescale would divide by zero at "
+            "count 0; give timescale, the updates until the decay sets in"
         )
 
 
@@ -216,15 +213,13 @@ def inverse_sqrt_schedule(
     warmup_steps: NonNegative,
     timescale: Positive | None = None,
 ) -> Array:
-    """A line up, then one over the root of the time: from count W on η = η_peak √(s/(s + count −
-    W)).
+    """Linear warmup, then inverse square root decay, as for the first transformer.
 
-    With s = W, the default, it is η_peak √(W/count). The schedule of the first transformer,
-    d^(−1/2) min(τ^(−1/2), τ W^(−3/2)), is η_init = 0, η_peak = (d W)^(−1/2), shifted by one
-    (`shift_schedule`).
+    From count W on η = η_peak √(s/(s + count − W)). With s = W, the default, it is η_peak
+    √(W/count). The schedule of the first transformer, d^(−1/2) min(τ^(−1/2), τ W^(−3/2)), is η_init
+    = 0, η_peak = (d W)^(−1/2), shifted by one (`shift_schedule`).
 
-    When: runs of open length, prolonged as one likes. When not: the length is known; a decay to
-    zero ends lower.
+    When: runs of open length. When not: the length is known; a decay to zero ends lower.
 
     Args:
       init_value: η_init, the value at count 0; 0.
@@ -248,17 +243,11 @@ def inverse_sqrt_schedule(
     """
     warmup = functools.partial(route, stops=[warmup_steps], values=[init_value, peak_value])
     decay = power_law_schedule(peak_value, warmup_steps if timescale is None else timescale, -0.5)
-    return joined(count, [warmup, decay], [warmup_steps])
+    return join(count, [warmup, decay], [warmup_steps])
 
 
 def _check_stable(
-    init_value: Any,
-    peak_value: Any,
-    warmup_steps: Any,
-    stable_steps: Any,
-    decay_steps: Any,
-    end_value: Any,
-    shape: str,
+    init_value, peak_value, warmup_steps, stable_steps, decay_steps, end_value, shape: str
 ) -> None:
     check_shape("warmup_stable_decay_schedule: shape", shape)
 
@@ -274,14 +263,13 @@ def warmup_stable_decay_schedule(
     end_value: Hyperparam = 0.0,
     shape: str = "linear",
 ) -> Array:
-    """A line up, a long constant phase, and a short decay, each of a length of its own.
+    """Warmup-stable-decay (WSD): linear warmup, a long constant phase, a short cooldown.
 
-    With p the share of the decay that is done: η = (1 − f) η_peak + f η_end, where f = p
+    With p the share of the cooldown that is done: η = (1 − f) η_peak + f η_end, where f = p
     ("linear"), ½ (1 − cos πp) ("cosine") or √p ("1-sqrt").
 
-    When: the length of the run may change: prolong the constant phase, or branch off a decay from
-    any checkpoint in it.
-    When not: a fixed budget, and a recipe tuned for the cosine.
+    When: the length of the run may change: extend the constant phase, or start a decay from any
+    checkpoint in it. When not: a fixed budget, and a recipe tuned for the cosine.
 
     Args:
       init_value: η_init, the value at count 0; 0.
@@ -299,14 +287,14 @@ def warmup_stable_decay_schedule(
     State: 0 bytes.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> rate = gradtx.warmup_stable_decay_schedule(0.0, 1.0, warmup_steps=2, stable_steps=3, decay_steps=4, shape="1-sqrt")
+    >>> rate = gradtx.warmup_stable_decay_schedule(0.0, 1.0, 2, 3, decay_steps=4, shape="1-sqrt")
     >>> [round(x, 3) for x in rate(jnp.arange(10)).tolist()]
     [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.293, 0.134, 0.0]
 
     Hu et al. 2024, arXiv 2404.06395; "1-sqrt": Hägele et al. 2024, arXiv 2405.18392.
     """
-    start = later(number(warmup_steps), stable_steps)
-    weights = phase(count, start, later(start, decay_steps))
+    start = add_steps(number(warmup_steps), stable_steps)
+    weights = phase(count, start, add_steps(start, decay_steps))
     return blend(
         SHAPES[shape](weights), route(count, [warmup_steps], [init_value, peak_value]), end_value
     )

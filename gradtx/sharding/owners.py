@@ -8,7 +8,7 @@ from jax.sharding import Mesh, NamedSharding
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.show import show
 from gradtx.definition.types import Params
-from gradtx.engine.program import leaves_of
+from gradtx.engine.selector import leaves_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,15 +1,15 @@
-r"""Block-wise codes of 8 and 4 bits: integers, and one bfloat16 scale for every group of `block`
-entries.
+r"""Block-wise codes of 8 and 4 bits: integers, and one bfloat16 scale per group of `block` entries.
 
-With s = max |x| over the group, rounded up to bfloat16:
+With s = max |x| over the group, rounded up to bfloat16, and n = 127 or 7:
 
-    first moments        z = 2 |x|/s / (1 + |x|/s),   code = ± round(n z),        read  |x| = s z / (2 − z)      n = 127 or 7
-    squares              code = round(255 √x / √s),                               read  x = s (code/255)²
+    first moments   z = 2 |x|/s / (1 + |x|/s),   code = ± round(n z),   decoded |x| = s z / (2 − z)
+    squares         code = round(255 √x / √s),                          decoded x = s (code/255)²
 
-The map of first moments is steeper at 0, where most entries are. A square that is not 0 gets no
-code of 0, so that what is divided by its root never explodes. Groups lie along the last axis but
-one, or several of them beside each other in a long vector: there a group's maximum is taken across
-rows, which moves no data on a TPU and runs in full vectors on a CPU."""
+The map of first moments is steeper at 0, where most entries are. A square that is not 0 never has
+the code 0, so that a division by its root stays bounded. Groups lie along the last axis but one. In
+a long vector several groups lie side by side, so that the maximum of a group runs across rows. This
+moves no data on a TPU, and runs in full vectors on a CPU.
+"""
 
 import functools
 import math
@@ -23,25 +23,23 @@ from gradtx.storage.codec import Codec, register_codec
 from gradtx.tree.rounding import HIGH_HALF, float_of, fraction, word_of
 
 LANES = 128
-"""How many groups of a long vector lie beside each other."""
+"""The number of groups of a long vector that lie side by side."""
 
 
 class Blocks(NamedTuple):
     """An array in codes."""
 
     codes: Any
-    """One or half a byte for every entry; in the shape of the array, where that is one byte."""
+    """One or half a byte per entry; one byte codes have the shape of the array."""
     scale: Any
-    """Bfloat16, one for every group."""
+    """Bfloat16, one per group."""
 
 
 class Layout(NamedTuple):
-    """How an array is divided into groups: it is seen as `view`, with `block` entries along `axis`
-    in a group.
-    """
+    """The groups of an array: in `view`, each has `block` entries along its own axis."""
 
     shape: tuple[int, ...]
-    """Of the array, or of the rows of LANES that a long vector is seen as."""
+    """The shape of the array, or of a long vector as rows of LANES."""
     axis: int
     block: int
 
@@ -55,25 +53,21 @@ class Layout(NamedTuple):
 
     @property
     def padding(self) -> int:
-        """How many entries the last group lacks."""
+        """The number of entries that the last group lacks."""
         return self.groups * self.block - self.shape[self.axis]
 
     def grouped(self, array: jax.Array) -> jax.Array:
-        """The array with an axis of groups and one of entries in a group; zeros where the last
-        group lacks entries.
-        """
+        """The array with an axis of groups and an axis of entries, padded with zeros."""
         array = array.reshape(self.shape)
         if self.padding:
-            array = jnp.pad(
-                array, [(0, self.padding if axis == self.axis else 0) for axis in range(array.ndim)]
-            )
+            widths = [(0, self.padding if axis == self.axis else 0) for axis in range(array.ndim)]
+            array = jnp.pad(array, widths)
         return array.reshape(self.view)
 
     def joined(self, array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """The inverse of `grouped`."""
-        whole = array.reshape(
-            *self.shape[: self.axis], self.groups * self.block, *self.shape[self.axis + 1 :]
-        )
+        before, after = self.shape[: self.axis], self.shape[self.axis + 1 :]
+        whole = array.reshape(*before, self.groups * self.block, *after)
         if self.padding:
             whole = jax.lax.slice_in_dim(whole, 0, self.shape[self.axis], axis=self.axis)
         return whole.reshape(shape)
@@ -81,8 +75,9 @@ class Layout(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def layout(shape: tuple[int, ...], block: int) -> Layout:
-    """The axis to group along: the last but one if it divides, else the last if that does; else the
-    longer of the two, padded.
+    """Choose the axis of groups: the last but one, or the last, if `block` divides its length.
+
+    If it divides neither, the longer of the two is padded.
     """
     if len(shape) == 1 and shape[0] % (block * LANES) == 0:
         return Layout((shape[0] // LANES, LANES), 0, block)
@@ -92,10 +87,10 @@ def layout(shape: tuple[int, ...], block: int) -> Layout:
 
 
 def _scale(magnitudes: jax.Array, axis: int) -> jax.Array:
-    """The largest of each group, up to the next bfloat16; inf where one is inf or nan."""
-    largest = jnp.max(
-        jnp.where(jnp.isnan(magnitudes), jnp.inf, magnitudes), axis=axis, keepdims=True
-    )
+    """The largest entry of each group, rounded up to bfloat16; inf where one is inf or nan."""
+    finite = jnp.where(jnp.isnan(magnitudes), jnp.inf, magnitudes)
+    largest = jnp.max(finite, axis=axis, keepdims=True)
+    # Rounded up, so that no ratio exceeds 1.
     return float_of((word_of(largest) + np.uint32(0xFFFF)) & HIGH_HALF)
 
 
@@ -104,96 +99,86 @@ def _inverse(scale: jax.Array) -> jax.Array:
 
 
 def _rounded(x: jax.Array, random: jax.Array | None) -> jax.Array:
-    """To an integer; half up to the nearest, the form that every compiler knows."""
+    # Half up, in the form that every compiler supports.
     return jnp.floor(x + (np.float32(0.5) if random is None else fraction(random)))
 
 
 def _encode(
     x: jax.Array, random: jax.Array | None, *, square: bool, block: int, levels: int
 ) -> Blocks:
-    where = layout(x.shape, block)
-    grouped = where.grouped(x)
-    noise = None if random is None else where.grouped(random)
+    view = layout(x.shape, block)
+    grouped = view.grouped(x)
+    noise = None if random is None else view.grouped(random)
     root = jnp.sqrt(grouped) if square else jnp.abs(grouped)
-    scale = _scale(root, where.axis + 1)
+    scale = _scale(root, view.axis + 1)
     ratio = root * _inverse(scale)
     if square:
         codes = jnp.clip(_rounded(ratio * 255, noise), 0, 255)
-        codes = (
-            jnp.where(root > 0, jnp.maximum(codes, 1), codes).astype(jnp.int32).astype(jnp.uint8)
-        )
+        # A square that is not 0 keeps a root to divide by.
+        codes = jnp.where(root > 0, jnp.maximum(codes, 1), codes)
     else:
-        companded = jnp.where(grouped < 0, -1.0, 1.0) * (2 * levels * ratio / (1 + ratio))
-        codes = (
-            jnp.clip(_rounded(companded, noise), -levels, levels).astype(jnp.int32).astype(jnp.int8)
-        )
-    return Blocks(codes, jnp.squeeze(scale, where.axis + 1).astype(jnp.bfloat16))
+        sign = jnp.where(grouped < 0, -1.0, 1.0)
+        companded = sign * (2 * levels * ratio / (1 + ratio))
+        codes = jnp.clip(_rounded(companded, noise), -levels, levels)
+    codes = codes.astype(jnp.int32).astype(jnp.uint8 if square else jnp.int8)
+    return Blocks(codes, jnp.squeeze(scale, view.axis + 1).astype(jnp.bfloat16))
 
 
 def _decode(
-    codes: jax.Array, scale: jax.Array, where: Layout, *, square: bool, levels: int
+    codes: jax.Array, scale: jax.Array, view: Layout, *, square: bool, levels: int
 ) -> jax.Array:
-    per_matrix = jnp.expand_dims(scale.astype(jnp.float32), where.axis + 1)
+    scale = jnp.expand_dims(scale.astype(jnp.float32), view.axis + 1)
+    codes = codes.astype(jnp.int32).astype(jnp.float32)
     if square:
-        root = codes.astype(jnp.int32).astype(jnp.float32) * np.float32(1 / 255) * per_matrix
+        root = codes * np.float32(1 / 255) * scale
         return root * root
-    z = codes.astype(jnp.int32).astype(jnp.float32) * np.float32(1 / levels)
-    return per_matrix * (z / (2 - jnp.abs(z)))
+    z = codes * np.float32(1 / levels)
+    return scale * (z / (2 - jnp.abs(z)))
 
 
 def _encode_int8(x: jax.Array, random: jax.Array | None, *, square: bool, block: int) -> Blocks:
-    kept = _encode(x, random, square=square, block=block, levels=127)
-    return kept._replace(codes=layout(x.shape, block).joined(kept.codes, x.shape))
+    blocks = _encode(x, random, square=square, block=block, levels=127)
+    return blocks._replace(codes=layout(x.shape, block).joined(blocks.codes, x.shape))
 
 
-def _decode_int8(kept: Blocks, shape: tuple[int, ...], *, square: bool, block: int) -> jax.Array:
-    where = layout(shape, block)
-    return where.joined(
-        _decode(where.grouped(kept.codes), kept.scale, where, square=square, levels=127), shape
-    )
+def _decode_int8(blocks: Blocks, shape: tuple[int, ...], *, square: bool, block: int) -> jax.Array:
+    view = layout(shape, block)
+    grouped = view.grouped(blocks.codes)
+    return view.joined(_decode(grouped, blocks.scale, view, square=square, levels=127), shape)
 
 
 def _encode_int4(x: jax.Array, random: jax.Array | None, *, square: bool, block: int) -> Blocks:
-    """Two codes in a byte: of the first and the second half of a group."""
-    where = layout(x.shape, block)
-    kept = _encode(x, random, square=square, block=block, levels=7)
-    halves = (kept.codes.astype(jnp.int32) & 15).reshape(_in_halves(where))
-    codes = jnp.sum(halves << _shifts(where), axis=where.axis + 1).astype(jnp.uint8)
-    return kept._replace(codes=codes.reshape(_halved(where)))
+    """Put two codes in a byte: of the first and of the second half of a group."""
+    view = layout(x.shape, block)
+    blocks = _encode(x, random, square=square, block=block, levels=7)
+    halves = (blocks.codes.astype(jnp.int32) & 15).reshape(_in_halves(view))
+    codes = jnp.sum(halves << _shifts(view), axis=view.axis + 1).astype(jnp.uint8)
+    # The shape of the bytes is that of the array, with half as many along the axis of groups.
+    before, after = view.shape[: view.axis], view.shape[view.axis + 1 :]
+    return blocks._replace(codes=codes.reshape(*before, view.groups * view.block // 2, *after))
 
 
-def _in_halves(where: Layout) -> tuple[int, ...]:
-    """The view of an array with the two halves of each group along an axis of their own."""
-    view, axis = where.view, where.axis + 1
-    return (*view[:axis], 2, where.block // 2, *view[axis + 1 :])
+def _in_halves(view: Layout) -> tuple[int, ...]:
+    """The shape of the view with the two halves of each group along an axis of their own."""
+    shape, axis = view.view, view.axis + 1
+    return (*shape[:axis], 2, view.block // 2, *shape[axis + 1 :])
 
 
-def _shifts(where: Layout) -> jax.Array:
-    """By how many bits each half stands to the left: 0, 4."""
-    axis, shape = where.axis + 1, _in_halves(where)
-    return 4 * jax.lax.broadcasted_iota(
-        jnp.int32, (*(1 for _ in shape[:axis]), 2, *(1 for _ in shape[axis + 1 :])), axis
-    )
+def _shifts(view: Layout) -> jax.Array:
+    """The shift of each half to the left, in bits: 0, 4."""
+    axis, ndim = view.axis + 1, len(_in_halves(view))
+    shape = tuple(2 if index == axis else 1 for index in range(ndim))
+    return 4 * jax.lax.broadcasted_iota(jnp.int32, shape, axis)
 
 
-def _halved(where: Layout) -> tuple[int, ...]:
-    """The shape of the bytes: the array's, with half as many along the axis of groups."""
-    return (
-        *where.shape[: where.axis],
-        where.groups * where.block // 2,
-        *where.shape[where.axis + 1 :],
-    )
-
-
-def _decode_int4(kept: Blocks, shape: tuple[int, ...], *, square: bool, block: int) -> jax.Array:
-    where = layout(shape, block)
-    halves, axis = _in_halves(where), where.axis + 1
-    bytes_ = jnp.expand_dims(
-        kept.codes.reshape(*halves[:axis], *halves[axis + 1 :]).astype(jnp.int32), axis
-    )
-    both = ((bytes_ >> _shifts(where)) & 15).reshape(where.view)
-    codes = jnp.where(both > 7, both - 16, both)
-    return where.joined(_decode(codes, kept.scale, where, square=False, levels=7), shape)
+def _decode_int4(blocks: Blocks, shape: tuple[int, ...], *, square: bool, block: int) -> jax.Array:
+    view = layout(shape, block)
+    halves, axis = _in_halves(view), view.axis + 1
+    pairs = blocks.codes.reshape(*halves[:axis], *halves[axis + 1 :]).astype(jnp.int32)
+    nibbles = (jnp.expand_dims(pairs, axis) >> _shifts(view)) & 15
+    codes = nibbles.reshape(view.view)
+    codes = jnp.where(codes > 7, codes - 16, codes)  # the sign of 4 bits
+    return view.joined(_decode(codes, blocks.scale, view, square=False, levels=7), shape)
 
 
 INT8 = register_codec(
@@ -201,7 +186,8 @@ INT8 = register_codec(
         "int8",
         _encode_int8,
         _decode_int8,
-        "2/127 of the group's largest entry, half of it to the nearest, near 0 a quarter; of the root for squares 1/255",
+        "2/127 of the group's largest entry, half of it to the nearest, near 0 a quarter; "
+        "of the root for squares 1/255",
         is_coarse=True,
     )
 )

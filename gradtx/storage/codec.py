@@ -1,4 +1,4 @@
-"""What a codec is, and the codecs by name."""
+"""Codecs: how an array is stored in fewer bits, and the codecs by name."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,40 +10,38 @@ from gradtx.definition.errors import GradtxError
 
 
 class Codec(NamedTuple):
-    """A pair of pure functions on one float32 array: how it is kept, and how it is read."""
+    """A pair of pure functions on one float32 array: encode and decode."""
 
     name: str
     encode: Callable[..., Any]
-    """`encode(x, random, *, square, block)`: an array or a NamedTuple of arrays; `random` in [0,
-    2¹⁶), or None to round to the nearest.
+    """`encode(x, random, *, square, block)`: an array or a NamedTuple of arrays.
+
+    `random` holds bits in [0, 2¹⁶); None rounds to the nearest.
     """
     decode: Callable[..., jax.Array]
-    """`decode(kept, shape, *, square, block)`: the float32 array of that shape."""
+    """`decode(encoded, shape, *, square, block)`: the float32 array of that shape."""
     bound: str
-    """The largest error, in words."""
+    """A description of the largest error."""
     kept_dtype: Any = jnp.bfloat16
-    """The dtype of what is kept, where it is one array: by it a slot in codes is told from one that
-    was left as it was.
-    """
+    """The dtype of an encoded array, if it is one array; it tells encoded slots from others."""
     is_coarse: bool = False
-    """Whether errors are relative to the largest entry of a block, not to each entry; embeddings
-    are then kept in float32 by default.
+    """Whether errors are relative to the largest entry of a block, not to each entry.
+
+    Embeddings then stay float32 by default.
     """
     is_seen: bool = False
-    """Whether the update of the same step sees what was kept, so that it is the only copy there is
-    in memory.
-    """
+    """Whether the update of the same step uses the encoded slot: memory holds no other copy."""
 
 
 CODECS: dict[str, Codec] = {}
-"""Every codec by name; `register_codec` adds to it."""
+"""Every codec by name; `register_codec` adds one."""
 
 
 def register_codec(codec: Codec) -> Codec:
-    """Make a codec known by its name.
+    """Register a codec by its name.
 
     Args:
-      codec: the codec; its functions stand at module level.
+      codec: the codec; its functions must be at module level.
 
     Raises:
       GradtxError: the name is taken.
@@ -57,9 +55,10 @@ def register_codec(codec: Codec) -> Codec:
 
 
 def codec_named(name: str, where: str) -> Codec:
-    """The codec of a name, or an error that lists those there are."""
+    """Return the codec of a name, or raise an error that lists all names."""
     if name not in CODECS:
         raise GradtxError(
-            f"{where} = {name!r} is no codec; the codecs are {', '.join(map(repr, CODECS))}, and 'float32' for none"
+            f"{where} = {name!r} is not a codec; the codecs are "
+            f"{', '.join(map(repr, CODECS))}, and 'float32' for none"
         )
     return CODECS[name]

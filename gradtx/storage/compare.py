@@ -1,6 +1,4 @@
-"""`compare_storage`: what each codec costs and what it loses, on parameters and gradients of your
-own.
-"""
+"""`compare_storage`: the memory and the error of each codec, on your parameters and gradients."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,15 +11,12 @@ from gradtx.compose.transformation import (
     GradientTransformation,
     TransformationLike,
     as_transformation,
-    members_inside,
 )
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.show import show, show_table
-from gradtx.engine.program import chosen_leaves, leaves_of, shown
-from gradtx.engine.rules import LeafRule, TreeRule
-from gradtx.engine.selector import Leaves
-from gradtx.engine.slots import slots_at
-from gradtx.engine.storage import decode_tree, encode_init_tree, own_slots
+from gradtx.engine.leaf_rule import LeafRule
+from gradtx.engine.selector import leaves_of
+from gradtx.engine.walk import Node, walk
 from gradtx.storage.stored import stored
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import is_inexact
@@ -34,19 +29,21 @@ class Stored(NamedTuple):
 
     codec: str
     bytes: int
-    """The whole state."""
+    """Of the whole state."""
     slot_error: float
-    """‖decoded − s‖ / ‖s‖ of the slot that suffers most, in one encoding to the nearest; nan if a
-    wrapper's member has other arrays.
+    """The largest ‖decoded − s‖ / ‖s‖ of a slot, in one encoding to the nearest.
+
+    It is nan if a member of a wrapper has other arrays.
     """
     update_error: float
-    """‖u − u₃₂‖ / ‖u₃₂‖ of the last step that moves anything, from the same parameters and
-    gradients as in float32; nan if none does.
+    """‖u − u₃₂‖ / ‖u₃₂‖ of the last step whose update is not 0; nan if there is none.
+
+    Parameters and gradients are those of the run in float32.
     """
 
 
 class Comparison(NamedTuple):
-    """What codecs cost and lose; `print` it for the table."""
+    """The memory and the error of codecs; `print` it for the table."""
 
     rows: tuple[Stored, ...]
     parameters: int
@@ -74,34 +71,35 @@ def compare_storage(
     file: IO[str] | None = None,
     **options: Any,
 ) -> Comparison:
-    r"""Print what the state costs and what it loses under each codec.
+    r"""Print the memory and the error of the optimizer state under each codec.
 
     The optimizer makes a few steps in float32 and under each codec, at the same parameters and
-    gradients. Two errors are told: of one encoding of the float32 slots, and of the last update.
-    The second is what training feels; it grows with the number of steps, to a level.
+    gradients. The table reports two errors: of one encoding of the float32 slots, and of the last
+    update. Training depends on the second; it grows with the number of steps, up to a level.
 
-    When: choosing a codec for a model. When not: for the last word, which only a training has.
+    When: choosing a codec for a model. When not: the final decision, which takes a full training.
 
     Args:
       tx: the optimizer.
-      params: the parameters; arrays, since the optimizer is run.
+      params: the parameters; arrays, because the optimizer runs.
       grads: gradients of several steps, each a tree like the parameters; None: 5 steps of
-        independent normal numbers of size 1e-3, the hardest case, as real gradients repeat
-        themselves.
+        independent normal numbers of size 1e-3, the hardest case, because real gradients are
+        similar from step to step.
       codecs: names, for all slots; "float32" for `tx` itself.
       file: where to print; None: standard output.
       **options: for `stored`: `min_size=`, `where=`, `rounding=`, `block=`.
 
     Returns:
-      The same as a record: `rows` of codec, bytes, slot_error and update_error.
+      A record with the same `rows` of codec, bytes, slot_error and update_error.
 
     Raises:
-      GradtxError: an unknown codec, and all that `stored` raises; gradients that are no list.
+      GradtxError: an unknown codec, and all errors of `stored`; gradients that are not a list.
 
     >>> import gradtx, io, jax.numpy as jnp
     >>> params = {"w": jnp.ones((256, 256))}
-    >>> found = gradtx.compare_storage(gradtx.adamw(1e-3), params, codecs=("float32", "packed16", "int8"), file=io.StringIO())
-    >>> [(row.codec, row.bytes, row.update_error < 0.1) for row in found.rows]
+    >>> codecs = ("float32", "packed16", "int8")
+    >>> table = gradtx.compare_storage(gradtx.adamw(1e-3), params, None, codecs, file=io.StringIO())
+    >>> [(row.codec, row.bytes, row.update_error < 0.1) for row in table.rows]
     [('float32', 524292, True), ('packed16', 262148, True), ('int8', 139268, True)]
 
     See also: `stored`, `summary`.
@@ -110,34 +108,49 @@ def compare_storage(
     steps = _normal(params) if grads is None else grads
     if not isinstance(steps, Sequence) or not steps:
         raise GradtxError(
-            f"compare_storage: grads = {show(grads)} is no list of trees, one for each step; pass [grads]"
+            f"compare_storage: grads = {show(grads)} is not a list of trees, one for each step; "
+            "pass [grads]"
         )
-    step, update, state = _after(tx, params, steps)
-    rows = []
-    for codec in codecs:
-        kept = tx if codec == "float32" else stored(tx, codec, **options)
-        other, made = (update, state) if kept is tx else _after(kept, params, steps, step)[1:]
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
-        worst = 0.0 if kept is tx else _worst(_slot_errors(kept, state.slots, state.count, params))
-        rows.append(
-            Stored(codec, size, worst, _relative(other, update) if _moves(update) else math.nan)
-        )
-    found = Comparison(
-        tuple(rows), sum(jnp.size(leaf) for leaf in jax.tree.leaves(params) if is_inexact(leaf))
-    )
-    print(found, file=file)
-    return found
+    exact = _run(tx, params, steps)
+    rows = tuple(_row(tx, codec, params, steps, exact, options) for codec in codecs)
+    sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(params) if is_inexact(leaf)]
+    comparison = Comparison(rows, sum(sizes))
+    print(comparison, file=file)
+    return comparison
+
+
+class Run(NamedTuple):
+    """The step whose update is compared, its update, and the state after all steps."""
+
+    step: int
+    update: Any
+    state: Any
+
+
+def _row(
+    tx: GradientTransformation,
+    codec: str,
+    params: Any,
+    steps: Sequence[Any],
+    exact: Run,
+    options: dict[str, Any],
+) -> Stored:
+    """Run the optimizer under a codec, and compare it with the run in float32."""
+    run, worst = exact, 0.0
+    if codec != "float32":
+        encoded = stored(tx, codec, **options)
+        run = _run(encoded, params, steps, exact.step)
+        worst = _worst(_slot_errors(encoded, exact.state.slots, exact.state.count, params))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.state))
+    error = _relative(run.update, exact.update) if _moves(exact.update) else math.nan
+    return Stored(codec, size, worst, error)
 
 
 def _normal(params: Any, count: int = 5, size: float = 1e-3) -> list[Any]:
     values, treedef = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(0), (count, max(len(values), 1)))
-    return [
-        jax.tree.unflatten(
-            treedef, [_like(value, key, size) for value, key in zip(values, row, strict=False)]
-        )
-        for row in keys
-    ]
+    rows = [[_like(*pair, size) for pair in zip(values, row, strict=False)] for row in keys]
+    return [jax.tree.unflatten(treedef, row) for row in rows]
 
 
 def _like(value: Any, key: Any, size: float) -> Any:
@@ -146,18 +159,16 @@ def _like(value: Any, key: Any, size: float) -> Any:
     return size * jax.random.normal(key, jnp.shape(value), jnp.result_type(value))
 
 
-def _after(
-    tx: GradientTransformation, params: Any, steps: Sequence[Any], at: int | None = None
-) -> tuple[int, Any, Any]:
-    """The number of a step and its update, and the state after all; None: the last step that moves
-    anything.
-    """
-    update, state, step, chosen = jax.jit(tx.update), tx.init(params), 0, None
+def _run(
+    tx: GradientTransformation, params: Any, steps: Sequence[Any], last: int | None = None
+) -> Run:
+    """Run all steps; the update is that of step `last`, None: the last one that is not 0."""
+    update, state, step, result = jax.jit(tx.update), tx.init(params), 0, None
     for number, grads in enumerate(steps):
-        made, state = update(grads, state, params)
-        if chosen is None or (number <= at if at is not None else _moves(made)):
-            step, chosen = number, made
-    return step, chosen, state
+        new, state = update(grads, state, params)
+        if result is None or (number <= last if last is not None else _moves(new)):
+            step, result = number, new
+    return Run(step, result, state)
 
 
 def _moves(update: Any) -> bool:
@@ -169,68 +180,50 @@ def _relative(one: Any, other: Any) -> float:
         [leaf for leaf in jax.tree.leaves(tree) if is_inexact(leaf)] for tree in (one, other)
     )
     size = float(global_norm(others))
-    return (
-        float(global_norm([a - b for a, b in zip(values, others, strict=True)])) / size
-        if size
-        else 0.0
-    )
+    errors = [a - b for a, b in zip(values, others, strict=True)]
+    return float(global_norm(errors)) / size if size else 0.0
 
 
 def _worst(errors: Iterator[float]) -> float:
-    found = list(errors)
-    return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
+    values = list(errors)
+    return math.nan if any(map(math.isnan, values)) else max(values, default=0.0)
 
 
 def _slot_errors(
     tx: GradientTransformation, slots: Any, count: Any, params: Any
 ) -> Iterator[float]:
     """The relative error of every slot, encoded once and decoded, members of wrappers included."""
-    leaves = leaves_of(params)
-    for item in tx.items:
-        if not item.rule.keeps:
-            continue
-        if isinstance(item.rule, LeafRule):
-            yield from _errors_of_arrays(item, slots_at(slots, item.path), leaves)
-            continue
-        kept = slots_at(slots, item.path)
-        yield from _errors_of_tree(item.rule, kept)
-        for children in members_inside(item, slots, count):
-            yield from _slot_errors(
-                children.member, children.slots, children.count, shown(item, leaves)
-            )
+    for node in walk(tx, slots, count):
+        rule = node.bound.rule
+        if isinstance(rule, LeafRule):
+            yield from _errors_of_arrays(rule, node, params)
+        elif rule.keeps:
+            yield from _errors_of_tree(rule, node.slots)
 
 
-def _errors_of_arrays(item: Any, kept: Any, leaves: Leaves) -> Iterator[float]:
-    rule = item.rule.rule
-    if rule.storage is None or rule.slots is None:
+def _errors_of_arrays(rule: LeafRule, node: Node, params: Any) -> Iterator[float]:
+    if rule.storage is None or rule.form is None:
         return
-    fields = kept if isinstance(kept, dict) else kept._asdict()
+    leaves = leaves_of(node.narrow(params))
+    fields = node.slots if isinstance(node.slots, dict) else node.slots._asdict()
+    names = rule.form.kind._fields
     try:
-        columns = [leaves.treedef.flatten_up_to(fields[name]) for name in rule.slots._fields]
-    except ValueError:  # a wrapper has given its member other arrays than the parameters
+        columns = [leaves.treedef.flatten_up_to(fields[name]) for name in names]
+    except ValueError:  # a wrapper passed its member other arrays than the parameters
         yield math.nan
         return
-    gate, stored_how, pairs = chosen_leaves(item, leaves), rule.storage.leaf_policy(leaves), []
+    active, policies, pairs = node.bound.active(leaves), rule.storage.leaf_policy(leaves), []
     for index, value in enumerate(leaves.values):
-        if gate[index]:
-            slots = rule.slots(*(column[index] for column in columns))
-            pairs.append(
-                (
-                    slots,
-                    rule.storage.decode(
-                        rule.storage.first(slots, value, stored_how[index]), jnp.shape(value)
-                    ),
-                )
-            )
-    for place in range(len(rule.slots._fields)):
+        if active[index]:
+            exact = rule.form.kind(*(column[index] for column in columns))
+            stored = rule.storage.encode_init(exact, value, policies[index])
+            pairs.append((exact, rule.storage.decode(stored, jnp.shape(value))))
+    for place in range(len(names)):
         both = [(exact[place], read[place]) for exact, read in pairs if exact[place] is not None]
         yield _relative([read for _, read in both], [exact for exact, _ in both])
 
 
-def _errors_of_tree(rule: TreeRule, kept: Any) -> Iterator[float]:
-    """Of what a rule on trees keeps for itself."""
-    own, read = (
-        own_slots(rule, kept)[0],
-        own_slots(rule, decode_tree(rule, encode_init_tree(rule, kept)))[0],
-    )
+def _errors_of_tree(rule: Any, slots: Any) -> Iterator[float]:
+    """The errors of the slots that a rule on trees keeps for itself."""
+    own, read = rule.own_slots(slots), rule.own_slots(rule.encoded_once(slots))
     yield from (_relative(other, exact) for other, exact in zip(read or (), own or (), strict=True))

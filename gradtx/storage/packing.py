@@ -1,4 +1,7 @@
-"""Two slots of 16 bits in one array of 32-bit words: XLA writes both in one kernel, on a CPU too."""
+"""Packing: two slots of 16 bits in one array of 32-bit words.
+
+XLA then writes both in one kernel, on a CPU too.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -11,7 +14,7 @@ HALF = np.uint32(16)
 
 
 class Packing(NamedTuple):
-    """How a packed type came about."""
+    """The origin of a packed type: the NamedTuple of slots, and the pairs in it."""
 
     kind: type[Any]
     pairs: tuple[tuple[str, str], ...]
@@ -19,11 +22,12 @@ class Packing(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def packed_type(kind: type[Any], pairs: tuple[tuple[str, str], ...]) -> type[Any]:
-    """The slots of a rule with a field more for every pair of slots that share words: `mu_nu`."""
+    """The slots of a rule with one more field, `mu_nu`, per pair that shares words."""
     if not pairs:
         return kind
     fields = [(name, Any) for name in (*kind._fields, *map("_".join, pairs))]
     base = NamedTuple(kind.__name__, fields)  # pyright: ignore[reportCallIssue]
+    # Pickle cannot find a type that is made here; `__reduce__` makes it again from its origin.
     return type(
         kind.__name__,
         (base,),
@@ -39,13 +43,13 @@ def _rebuilt(kind: type[Any], pairs: tuple[tuple[str, str], ...], *values: Any) 
     return packed_type(kind, pairs)(*values)
 
 
-def slots_type(kept: type[Any]) -> type[Any]:
-    """The slots that a rule knows, of what stands in a state in their place."""
-    return kept.packing.kind if hasattr(kept, "packing") else kept
+def slots_type(kind: type[Any]) -> type[Any]:
+    """The slots of the rule, for the type in a state."""
+    return kind.packing.kind if hasattr(kind, "packing") else kind
 
 
 def packed(slots: Any, pairs: tuple[tuple[str, str], ...]) -> Any:
-    """Slots with pairs of bfloat16 as one array of words, where both of a pair are that."""
+    """Pack each pair of slots into one array of words, if both are bfloat16."""
     fields, words = slots._asdict(), []
     for one, other in pairs:
         both = [fields[one], fields[other]]
@@ -55,10 +59,10 @@ def packed(slots: Any, pairs: tuple[tuple[str, str], ...]) -> Any:
     return packed_type(type(slots), pairs)(*fields.values(), *words)
 
 
-def unpacked(kept: Any) -> dict[str, Any]:
+def unpacked(stored: Any) -> dict[str, Any]:
     """Every slot by name; those that share words as two arrays of bfloat16."""
-    fields = kept._asdict()
-    for one, other in type(kept).packing.pairs if hasattr(kept, "packing") else ():
+    fields = stored._asdict()
+    for one, other in type(stored).packing.pairs if hasattr(stored, "packing") else ():
         words = fields.pop(f"{one}_{other}")
         if words is not None:
             fields |= {one: _upper(words), other: _upper(words << HALF)}

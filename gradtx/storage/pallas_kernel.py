@@ -1,8 +1,8 @@
 """One Pallas kernel for any rule that treats every entry alike, and any codec that works by tiles.
 
-The lifter's kernel of a leaf is traced on a tile. What depends on step and hyperparameters alone is
-worked out before, since a kernel cannot do all that scalars need (a power, say); the rest is
-evaluated within the kernel, operation by operation. Slots are updated in place.
+The lifter's kernel of a leaf is traced on a tile. Operations on step and hyperparameters alone run
+before the Pallas kernel, because not every operation on scalars works within it (a power, say). The
+kernel evaluates the others one by one, and updates slots in place.
 """
 
 import functools
@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu, triton
 from jax.extend.core import Literal
 
-from gradtx.engine.gate import evaluate, read
+from gradtx.tree.jaxprs import read, run_each
 from gradtx.tree.rounding import positions
 
 
@@ -25,16 +25,16 @@ def _sign(x: jax.Array) -> jax.Array:
 
 
 REWRITTEN = {"sign": _sign}
-"""Operations that not every compiler of kernels has, in others."""
+"""Replacements of operations that not every kernel compiler supports."""
 
 
 class Split(NamedTuple):
-    """A program in two: `before` makes numbers from scalars, `within` is the rest."""
+    """A program in two parts: `before` works on scalars, `within` on arrays."""
 
     before: tuple[Any, ...]
     within: tuple[Any, ...]
     crossing: tuple[Any, ...]
-    """The scalars that the rest needs."""
+    """The scalars that `within` needs."""
 
 
 def _is_float_scalar(variable: Any) -> bool:
@@ -42,8 +42,9 @@ def _is_float_scalar(variable: Any) -> bool:
 
 
 def split(jaxpr: Any, early: Sequence[Any]) -> Split:
-    """Divide a program by what follows from the scalars `early` alone; integers, a seed for one,
-    are cheaper made within the kernel.
+    """Split a program: operations on the scalars `early` alone, and the rest.
+
+    Integers, a seed for example, are cheaper within the kernel.
     """
     scalars, before, within = set(early), [], []
     for equation in jaxpr.eqns:
@@ -64,9 +65,7 @@ def split(jaxpr: Any, early: Sequence[Any]) -> Split:
 
 
 class Traced(NamedTuple):
-    """The kernel of a leaf, traced on a tile: its arguments are scalars, the origin of the tile,
-    and tiles.
-    """
+    """The kernel of a leaf, traced on a tile; arguments: scalars, the origin of the tile, tiles."""
 
     jaxpr: Any
     consts: Mapping[Any, Any]
@@ -75,60 +74,60 @@ class Traced(NamedTuple):
     """The variables of the tiles."""
     origin: Sequence[Any]
     """The variables of its first row and column."""
-    made: Any
-    """What comes out, as shapes."""
+    results: Any
+    """The shapes of the results."""
     tile: tuple[int, int]
 
 
 def trace_tile(
     kernel: Callable[..., Any], scalars: Any, tiles: Sequence[Any], tile: tuple[int, int]
 ) -> tuple[Traced, list[Any]]:
-    """`kernel(scalars, origin, tiles)` in two parts, and the scalars that cross from the first to
-    the second.
+    """Trace `kernel(scalars, origin, tiles)` in two parts.
+
+    Returns the parts, and the scalars that cross from the first to the second.
     """
-    closed, made = jax.make_jaxpr(kernel, return_shape=True)(
+    closed, results = jax.make_jaxpr(kernel, return_shape=True)(
         scalars, (jnp.int32(0), jnp.int32(0)), tiles
     )
     values, variables = jax.tree.leaves(scalars), closed.jaxpr.invars
     parts = split(closed.jaxpr, variables[: len(values)])
     consts = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     known = {**consts, **dict(zip(variables[: len(values)], values, strict=True))}
-    evaluate(parts.before, known)
+    run_each(parts.before, known, {})
     origin, arrays = variables[len(values) : len(values) + 2], variables[len(values) + 2 :]
-    return Traced(closed.jaxpr, consts, parts, arrays, origin, made, tile), [
-        _word(known[variable]) for variable in parts.crossing
-    ]
+    crossing = [_word(known[variable]) for variable in parts.crossing]
+    return Traced(closed.jaxpr, consts, parts, arrays, origin, results, tile), crossing
 
 
 def pallas_run(
     function: Callable[..., Any],
     rules: Sequence[Any],
-    seen: Any,
+    plane: Any,
     tile: tuple[int, int],
     on_tpu: bool,
     shared: Any,
     row: Any,
     interpret: bool = False,
 ) -> Any:
-    """The kernel of a leaf as one kernel over a grid of tiles."""
-    height, width = tile = min(tile[0], seen.rows), min(tile[1], seen.columns)
-    flat = jax.tree.map(seen.flat, row._replace(leaf=None))
+    """Run the kernel of a leaf as one kernel over a grid of tiles."""
+    height, width = tile = min(tile[0], plane.rows), min(tile[1], plane.columns)
+    flat = jax.tree.map(plane.flat, row._replace(leaf=None))
     arrays, treedef = jax.tree.flatten(flat)
     tiles = [
-        jax.ShapeDtypeStruct((height * array.shape[0] // seen.rows, width), array.dtype)
+        jax.ShapeDtypeStruct((height * array.shape[0] // plane.rows, width), array.dtype)
         for array in arrays
     ]
-    kernel = functools.partial(_on_tile, function, rules, seen, treedef)
+    kernel = functools.partial(_on_tile, function, rules, plane, treedef)
     traced, crossing = trace_tile(kernel, (shared, row.leaf), tiles, tile)
-    outs = jax.tree.leaves(traced.made)
+    outs = jax.tree.leaves(traced.results)
     shapes = [
-        jax.ShapeDtypeStruct((out.shape[0] * seen.rows // height, seen.columns), out.dtype)
+        jax.ShapeDtypeStruct((out.shape[0] * plane.rows // height, plane.columns), out.dtype)
         for out in outs
     ]
     results = pl.pallas_call(
         functools.partial(_body, traced),
         out_shape=shapes,
-        grid=(pl.cdiv(seen.rows, height), pl.cdiv(seen.columns, width)),
+        grid=(pl.cdiv(plane.rows, height), pl.cdiv(plane.columns, width)),
         in_specs=[
             *(_scalar_spec(on_tpu) for _ in crossing),
             *(pl.BlockSpec(one.shape, _index) for one in tiles),
@@ -138,25 +137,24 @@ def pallas_run(
         compiler_params=None if on_tpu else triton.CompilerParams(num_warps=4),
         interpret=interpret,
     )(*crossing, *arrays)
-    update, slots = jax.tree.unflatten(jax.tree.structure(traced.made), results)
-    return update.reshape(row.grad.shape), jax.tree.map(
-        lambda new, old: new.reshape(old.shape), slots, row.slots
-    )
+    update, slots = jax.tree.unflatten(jax.tree.structure(traced.results), results)
+    slots = jax.tree.map(lambda new, old: new.reshape(old.shape), slots, row.slots)
+    return update.reshape(row.grad.shape), slots
 
 
 def _on_tile(
     function: Callable[..., Any],
     rules: Sequence[Any],
-    seen: Any,
+    plane: Any,
     treedef: Any,
     scalars: Any,
     origin: Any,
     tiles: Sequence[Any],
 ) -> Any:
-    """The kernel of the lifter on one tile, its entries numbered as in the whole leaf."""
+    """Run the lifter's kernel on one tile, its entries numbered as in the whole leaf."""
     (shared, leaf), row = scalars, jax.tree.unflatten(treedef, tiles)
-    where = positions(row.grad.shape, origin, (seen.rows, seen.columns))
-    return function(rules, shared, row._replace(leaf=leaf), where)
+    entries = positions(row.grad.shape, origin, (plane.rows, plane.columns))
+    return function(rules, shared, row._replace(leaf=leaf), entries)
 
 
 def _index(row: Any, column: Any) -> tuple[Any, Any]:
@@ -180,25 +178,23 @@ def _word(value: Any) -> jax.Array:
 
 
 def _value(word: jax.Array, like: Any) -> jax.Array:
-    """The scalar again."""
+    """The scalar of a word."""
     if like.dtype == np.uint32:
         return jax.lax.bitcast_convert_type(word, jnp.uint32)
     return word != 0 if like.dtype == np.bool_ else word
 
 
 def _aliases(flat: Any, rules: Sequence[Any], offset: int) -> dict[int, int]:
-    """Which arguments are updated in place: the slots, and the parameter where it is what the rules
-    return.
-    """
-    numbers = jax.tree.unflatten(
-        jax.tree.structure(flat), range(offset, offset + len(jax.tree.leaves(flat)))
-    )
-    found = {number: place for place, number in enumerate(jax.tree.leaves(numbers.slots), start=1)}
-    return found | ({numbers.param: 0} if rules[-1].returns_params else {})
+    """The arguments to update in place: the slots, and the parameter if the rules return it."""
+    leaves, treedef = jax.tree.flatten(flat)
+    numbers = jax.tree.unflatten(treedef, range(offset, offset + len(leaves)))
+    slots = enumerate(jax.tree.leaves(numbers.slots), start=1)
+    aliases = {argument: result for result, argument in slots}
+    return aliases | ({numbers.param: 0} if rules[-1].returns_params else {})
 
 
 def _body(traced: Traced, *refs: Any) -> None:
-    """What the kernel does on one tile."""
+    """The body of the kernel, on one tile."""
     scalars, rest = refs[: len(traced.parts.crossing)], refs[len(traced.parts.crossing) :]
     inputs, outputs = rest[: len(traced.arrays)], rest[len(traced.arrays) :]
     known = dict(traced.consts)
@@ -211,6 +207,6 @@ def _body(traced: Traced, *refs: Any) -> None:
         for axis, variable in enumerate(traced.origin)
     }
     known |= {variable: ref[...] for variable, ref in zip(traced.arrays, inputs, strict=True)}
-    evaluate(traced.parts.within, known, REWRITTEN)
+    run_each(traced.parts.within, known, REWRITTEN)
     for ref, atom in zip(outputs, traced.jaxpr.outvars, strict=True):
         ref[...] = read(known, atom)

@@ -14,22 +14,26 @@ def _encode_bf16(x: jax.Array, random: jax.Array | None, *, square: bool, block:
     return to_bfloat16(x, random)
 
 
-def _decode_bf16(kept: jax.Array, shape: tuple[int, ...], *, square: bool, block: int) -> jax.Array:
-    return kept.astype(jnp.float32)
+def _decode_bf16(
+    encoded: jax.Array, shape: tuple[int, ...], *, square: bool, block: int
+) -> jax.Array:
+    return encoded.astype(jnp.float32)
 
 
 def _encode_f16(x: jax.Array, random: jax.Array | None, *, square: bool, block: int) -> jax.Array:
-    """The root of what is a square: float16 ends at 6e-8, and second moments are smaller than that."""
+    # The root for squares: float16 ends at 6e-8, and second moments are smaller than that.
     return to_float16(jnp.sqrt(x) if square else x, random)
 
 
-def _decode_f16(kept: jax.Array, shape: tuple[int, ...], *, square: bool, block: int) -> jax.Array:
-    value = kept.astype(jnp.float32)
+def _decode_f16(
+    encoded: jax.Array, shape: tuple[int, ...], *, square: bool, block: int
+) -> jax.Array:
+    value = encoded.astype(jnp.float32)
     return value * value if square else value
 
 
 class Corrected(NamedTuple):
-    """A bfloat16 and by how much it is wrong: together 16 bits of precision."""
+    """A bfloat16 and its error: together 16 bits of precision."""
 
     value: Any
     correction: Any
@@ -37,8 +41,9 @@ class Corrected(NamedTuple):
 
 
 def half_unit(value: jax.Array) -> jax.Array:
-    """Half a unit in the last place of a bfloat16, as a float32; a power of two, and 0 where that
-    would be subnormal.
+    """Half a unit in the last place of a bfloat16, as a float32.
+
+    It is a power of two, and 0 where that would be subnormal.
     """
     return float_of(word_of(value) & EXPONENT) * np.float32(2.0**-8)
 
@@ -49,16 +54,18 @@ def _encode_corrected(
     value = to_bfloat16(x)
     near = value.astype(jnp.float32)
     half = half_unit(near)
-    ratio = jnp.where((half > 0) & jnp.isfinite(near), (x - near) / jnp.where(half > 0, half, 1), 0)
+    # An infinite value has no error, and the inner `where` avoids a division by 0.
+    usable = (half > 0) & jnp.isfinite(near)
+    ratio = jnp.where(usable, (x - near) / jnp.where(half > 0, half, 1), 0)
     return Corrected(value, jnp.clip(jnp.round(ratio * 127), -127, 127).astype(jnp.int8))
 
 
 def _decode_corrected(
-    kept: Corrected, shape: tuple[int, ...], *, square: bool, block: int
+    encoded: Corrected, shape: tuple[int, ...], *, square: bool, block: int
 ) -> jax.Array:
-    near = kept.value.astype(jnp.float32)
-    rest = kept.correction.astype(jnp.float32) * np.float32(1 / 127) * half_unit(near)
-    return jnp.where(jnp.isfinite(near), near + rest, near)
+    near = encoded.value.astype(jnp.float32)
+    error = encoded.correction.astype(jnp.float32) * np.float32(1 / 127) * half_unit(near)
+    return jnp.where(jnp.isfinite(near), near + error, near)
 
 
 BF16 = register_codec(

@@ -1,26 +1,20 @@
-r"""`stored`: the same optimizer, its state in fewer bits.
+r"""`stored`: the same optimizer, its state in 16, 8 or 4 bits.
 
-s_t = encode( s'_t ),   (u_t, s'_t) = rule( g_t, decode(s_{t-1}), θ_{t-1} )       in one kernel per array
+s_t = encode( s'_t ),   (u_t, s'_t) = rule( g_t, decode(s_{t-1}), θ_{t-1} )
+
+One kernel per array runs all of this.
 """
 
-import dataclasses
 import functools
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from gradtx.compose.transformation import (
-    GradientTransformation,
-    MapRules,
-    TransformationLike,
-    as_transformation,
-    definition,
-    is_plain,
-)
+from gradtx.compose.binding import MapRules
+from gradtx.compose.transformation import TransformationLike, as_transformation, definition
 from gradtx.definition.errors import GradtxError
-from gradtx.engine.rules import LeafRule, TreeRule
+from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Selector, Where
-from gradtx.storage import blockwise, dynamic, sixteen  # noqa: F401  (their codecs become known)
+from gradtx.storage import blockwise, dynamic, sixteen  # noqa: F401  (they register their codecs)
 from gradtx.storage.codec import codec_named
 from gradtx.storage.policy import Policy
 
@@ -39,62 +33,64 @@ def stored(
     fused: bool | None = None,
     **slots: str,
 ) -> Any:
-    r"""Keep the state of an optimizer in half, a quarter or an eighth of the memory; its rules do
-    not know.
+    r"""Store the optimizer state in 16, 8 or 4 bits (bf16, int8, int4).
 
-    For every array, in one kernel: s is decoded to float32, the rule runs unchanged, its new slots
-    are encoded. The codecs, with n the bytes per entry and the largest error:
+    The rules need no change. For every array one kernel decodes s to float32, runs the rule, and
+    encodes its new slots. The codecs, with n the bytes per entry and the largest error:
 
-    ==========  ======  =============================================================================================
+    ==========  ======  ============================================================================
     codec       n       error
-    ==========  ======  =============================================================================================
-    packed16    2       as bf16; two slots share one array of 32-bit words, which is the fastest form on a CPU
+    ==========  ======  ============================================================================
+    packed16    2       as bf16; two slots share one array of 32-bit words, the fastest on a CPU
     bf16        2       2⁻⁷ of the entry, stochastic; half of that to the nearest
     f16         2       2⁻¹⁰ of the entry, 2⁻²⁴ near 0; of the root, for squares
     bf16+8      3       2⁻¹⁶ of the entry: bfloat16, and its error in 8 bits
-    int8        1.0625  2/127 of the largest of 32 entries, a quarter of it near 0; of the root 1/255, for squares
-    int4        0.5625  2/7 of the largest of 32 entries; for first moments, squares are then kept in int8
-    dynamic8    1.0156  a tenth of the entry, down to 1e-6 of the largest of 256 (Dettmers); on no device the fastest
-    ==========  ======  =============================================================================================
+    int8        1.0625  2/127 of the largest of 32 entries, a quarter of it near 0; for squares
+                        1/255 of the root
+    int4        0.5625  2/7 of the largest of 32 entries; for first moments, with squares in int8
+    dynamic8    1.0156  a tenth of the entry, down to 1e-6 of the largest of 256 (Dettmers); on no
+                        device the fastest
+    ==========  ======  ============================================================================
 
-    Stochastic rounding is right in the mean, so that averages with small steps do not stand still:
-    with β₂ = 0.999 a second moment in bfloat16 to the nearest never falls again. Its random bits
-    are a hash of step, leaf and position: the same run gives the same numbers, on any number of
-    devices. The update of a step is worked out from moments as 16-bit codecs keep them, and with
-    other codecs from the moments before they are encoded.
+    Stochastic rounding is unbiased, so that averages with small steps keep moving. With β₂ = 0.999
+    and rounding to the nearest, a second moment in bfloat16 never falls again. The random bits are
+    a hash of step, leaf and position: the same run gives the same numbers, on any number of
+    devices. With 16-bit codecs the update of a step uses the encoded moments; with other codecs it
+    uses the moments before they are encoded.
 
     When: memory or its bandwidth is the limit; packed16 is safe everywhere, and faster than
     float32. int8 is for GPU and TPU, where it is one kernel; on a CPU it is slower than float32.
-    When not: fewer than a few million parameters, where nothing is gained; int4 with Lion, which
-    keeps nothing but the moment whose sign it takes.
+    When not: fewer than a few million parameters, which gain nothing; int4 with Lion, whose only
+    slot is the moment whose sign it takes.
 
     Args:
-      inner: the transformation; slots of members of wrappers are stored, too, and what `accumulate`
-        and the like keep.
-      default: the codec of all slots, or None: only those named. Slots whose small differences
-        matter (copies and averages of parameters, step sizes) stay float32 unless they are named,
-        `ema="bf16"`.
+      inner: the transformation; the slots of wrapped members are stored too, and the sum of
+        `accumulate`.
+      default: the codec of all slots, or None: only of the slots in `**slots`. Slots whose small
+        differences matter (copies and averages of parameters, step sizes) stay float32 unless they
+        are named, `ema="bf16"`.
       rounding: "stochastic" or "nearest".
-      min_size: arrays with fewer entries stay as they are; 4096.
+      min_size: arrays with fewer entries are not encoded; 4096.
       where: which parameters, as for `masked`; None: all, but with 8 and 4 bits embeddings and
-        heads stay float32 (by their paths, such as "embed", "wte", "lm_head").
+        heads stay float32 (by their paths: "embed", "wte", "lm_head").
       block: entries per scale of int8 and int4, a power of two; 32 to 128. Static.
-      fused: whether codes of blocks are worked out tile by tile, within one Pallas kernel (TPU,
-        GPU) or a loop (CPU). None: if jax sees one device only, or within `shard_map`; a kernel of
-        its own cannot be divided among devices by XLA.
+      fused: whether codes of blocks are computed tile by tile, within one Pallas kernel (TPU, GPU)
+        or a loop (CPU). None: if JAX has one device only, or within `shard_map`; XLA cannot divide
+        such a kernel among devices.
       **slots: codecs by name of slot, `mu="int4", nu="int8"`; "float32" for none.
 
     Raises:
-      GradtxError: an unknown codec; a slot that no member has; int4 for what a rule keeps as a
-        tree; a member of another library.
+      GradtxError: an unknown codec; a slot that no member has; int4 for a slot that is a tree; a
+        member of another library.
 
     State: per slot of a parameter n bytes instead of 4.
 
     >>> import gradtx, io, jax.numpy as jnp
     >>> params = {"dense": jnp.zeros((256, 256))}
     >>> for codec in ("float32", "packed16", "int8"):
-    ...     found = gradtx.summary(gradtx.stored(gradtx.adamw(1e-3), codec), params, file=io.StringIO())
-    ...     print(codec, round(found.bytes_per_parameter, 2))
+    ...     tx = gradtx.stored(gradtx.adamw(1e-3), codec)
+    ...     table = gradtx.summary(tx, params, file=io.StringIO())
+    ...     print(codec, round(table.bytes_per_parameter, 2))
     float32 8.0
     packed16 4.0
     int8 2.13
@@ -106,24 +102,17 @@ def stored(
     """
     _check(default, slots, rounding, block)
     inner = as_transformation(inner)
-    unknown, names = (
-        sorted(set(slots) - set(slot_names(inner))),
-        ", ".join(map(repr, slot_names(inner))),
-    )
-    if unknown:
+    names = inner.slot_names
+    if unknown := sorted(set(slots) - set(names)):
         raise GradtxError(
-            f"stored: no member has a slot {', '.join(map(repr, unknown))}; the slots are {names or 'none'}"
+            f"stored: no member has a slot {', '.join(map(repr, unknown))}; the slots are "
+            f"{', '.join(map(repr, names)) or 'none'}"
         )
-    selector = None if where is None else Selector(where, True, "stored")
-    policy = Policy(
-        default,
-        tuple(sorted(slots.items())),
-        rounding == "stochastic",
-        block,
-        fused,
-        min_size,
-        selector,
-    )
+    selector, by_slot = None, tuple(sorted(slots.items()))
+    if where is not None:
+        selector = Selector(where, True, "stored")
+    is_random = rounding == "stochastic"
+    policy = Policy(default, by_slot, is_random, block, fused, min_size, selector)
     return MapRules(inner, functools.partial(_store, policy))
 
 
@@ -133,65 +122,21 @@ def _check(default: str | None, slots: Mapping[str, str], rounding: str | None, 
             codec_named(codec, f"stored: {name}")
     if default is None and not slots:
         raise GradtxError(
-            'stored: no codec is given; say stored(tx, "packed16") for all slots, or stored(tx, mu="bf16") for one'
+            'stored: no codec is given; pass stored(tx, "packed16") for all slots, or '
+            'stored(tx, mu="bf16") for one'
         )
     if rounding not in ROUNDING:
         raise GradtxError(f"stored: rounding = {rounding!r} is neither 'stochastic' nor 'nearest'")
     if block < 2 or block & (block - 1):
-        raise GradtxError(f"stored: block = {block!r} is no power of two; take 32, 64 or 128")
+        raise GradtxError(f"stored: block = {block!r} is not a power of two; use 32, 64 or 128")
 
 
-def _store(policy: Policy, rule: LeafRule | TreeRule) -> LeafRule | TreeRule:
-    """A rule with a storage, its members too; another library's is refused, since its slots have no
-    names.
-    """
-    if isinstance(rule, LeafRule):
-        return (
-            dataclasses.replace(rule, rule=dataclasses.replace(rule.rule, storage=policy))
-            if rule.rule.slots
-            else rule
-        )
-    if is_plain(rule):
-        raise GradtxError(
-            f"stored: {rule.name} is another library's, whose slots have no names; take gradtx's own, or leave it outside"
-        )
-    options = {
-        name: _stored_member(one, policy) if isinstance(one, GradientTransformation) else one
-        for name, one in rule.options.items()
-    }
-    return dataclasses.replace(rule, options=options, storage=policy)
+def _store(policy: Policy, rule: Rule) -> Rule:
+    """Put a storage on a rule and on its members."""
+    return rule.with_storage(policy, functools.partial(_stored_member, policy=policy))
 
 
 @definition
-def _stored_member(inner: TransformationLike, policy: Policy) -> Any:
-    """A member of a wrapper, stored as the wrapper is."""
+def _stored_member(inner: TransformationLike, policy: Policy) -> MapRules:
+    """A member of a wrapper with the storage of the wrapper."""
     return MapRules(as_transformation(inner), functools.partial(_store, policy))
-
-
-def slot_names(tx: GradientTransformation) -> dict[str, None]:
-    """The names of the slots of a definition, in order."""
-    return dict.fromkeys(name for item in tx.items for name in _names(item.rule))
-
-
-def _names(rule: LeafRule | TreeRule) -> Iterator[str]:
-    if isinstance(rule, LeafRule):
-        yield from rule.rule.slots._fields if rule.rule.slots else ()
-        return
-    members = {
-        name: one for name, one in rule.options.items() if isinstance(one, GradientTransformation)
-    }
-    for member in members.values():
-        yield from slot_names(member)
-    yield from (name for name in _own_fields(rule) if name not in members)
-
-
-def _own_fields(rule: TreeRule) -> tuple[str, ...]:
-    """The fields of what a rule on trees keeps for itself, by the annotation of its `init`: a
-    NamedTuple, or a dict of such.
-    """
-    found = typing.get_type_hints(rule.init).get("return") if rule.init is not None else None
-    kinds = typing.get_args(found) if typing.get_origin(found) is dict else (found,)
-    return next(
-        (kind._fields for kind in reversed(kinds) if kind is not None and hasattr(kind, "_fields")),
-        (),
-    )

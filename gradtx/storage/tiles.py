@@ -1,10 +1,10 @@
-"""The kernel of a leaf in parts, for codes that belong to blocks: decode, run the rules, encode,
-tile by tile.
+"""The kernel of a leaf by tiles, for block-wise codes: decode, run the rules, encode.
 
-A block's scale is known only after all of its entries are, so an array that is worked out as a
-whole is written to memory in float32 before it is encoded. A rule that treats every entry alike can
-be run on one tile at a time instead. The same kernel of the lifter's is traced on a tile: on a TPU
-and a GPU within one Pallas kernel, on a CPU within a loop whose tiles stay in the cache."""
+The scale of a block needs all of its entries. So if an array is computed as a whole, it is written
+to memory in float32 before it is encoded. A rule that treats every entry alike can run on one tile
+at a time instead. The lifter's kernel is traced on a tile: on a TPU and a GPU within one Pallas
+kernel, on a CPU within a loop whose tiles stay in the cache.
+"""
 
 import functools
 import math
@@ -19,38 +19,38 @@ from gradtx.storage.elementwise import is_elementwise
 from gradtx.tree.rounding import add_opaque_zero, positions
 
 ENTRIES = 2**19
-"""How many entries a tile on the CPU has at most: a few megabytes of temporary arrays."""
+"""The most entries of a tile on a CPU: a few megabytes of temporary arrays."""
 
 
 class Plane(NamedTuple):
-    """A leaf seen as rows and columns, blocks along the rows."""
+    """A leaf as rows and columns, with blocks along the rows."""
 
     rows: int
     columns: int
     block: int
 
     def flat(self, array: Any) -> Any:
-        """An array of the leaf, of its codes or of its scales, as rows of the same columns."""
+        """Reshape an array of the leaf, its codes or its scales to the same columns."""
         return array.reshape(-1, self.columns)
 
     def fits(self, array: Any) -> bool:
-        """Whether an array has a row for every row, every second row, or every block."""
+        """Whether an array has one row per row, per two rows, or per block."""
         return array.size * self.block in (
             self.rows * self.columns * n for n in (self.block, self.block // 2, 1)
         )
 
 
 def plane(shape: tuple[int, ...], block: int) -> Plane | None:
-    """A leaf as a plane of whole blocks; None where blocks lie along its last axis, or the last
-    block lacks entries.
+    """A leaf as a plane of whole blocks.
+
+    None where blocks lie along the last axis, or where the last block lacks entries.
     """
     if not shape or 0 in shape:
         return None
-    found = layout(shape, block)
-    if found.padding or found.axis != len(found.shape) - 2:
+    view = layout(shape, block)
+    if view.padding or view.axis != len(view.shape) - 2:
         return None
-    columns = found.shape[-1]
-    return Plane(math.prod(found.shape[:-1]), columns, block)
+    return Plane(math.prod(view.shape[:-1]), view.shape[-1], block)
 
 
 def run_by_tiles(
@@ -63,126 +63,114 @@ def run_by_tiles(
 ) -> Any:
     """`function(rules, shared, row)`, tile by tile where that gives the same and saves memory.
 
-    Not where arrays may lie on several devices, of which a kernel of its own knows nothing: there,
-    unless `fused` says otherwise, only within `shard_map`.
+    With `fused=None` it uses tiles on one device or within `shard_map` only: XLA cannot divide a
+    kernel of its own among devices.
     """
-    whole = functools.partial(function, rules, shared, row)
-    seen = plane(row.grad.shape, block)
-    if (
-        fused is False
-        or seen is None
-        or (fused is None and not _on_one_device())
-        or not _has_blocks(row)
-    ):
-        return whole()
-    arrays = [row.grad, *jax.tree.leaves((row.slots, row.param, row.input_grad))]
-    if not all(map(seen.fits, arrays)) or not is_elementwise(function, rules, shared, row):
-        return whole()
-    return _platform_run(function, rules, seen, shared, row)
+    leaf = _plane_for(row, block, fused)
+    if leaf is None or not is_elementwise(function, rules, shared, row):
+        return function(rules, shared, row)
+    return _platform_run(function, rules, leaf, shared, row)
 
 
-def _on_one_device() -> bool:
-    return jax.device_count() == 1 or bool(jax.sharding.get_abstract_mesh().manual_axes)
-
-
-def _has_blocks(row: Any) -> bool:
-    """Whether any slot is kept in blocks: others need no tiles."""
-    return any(array.shape != row.grad.shape for array in jax.tree.leaves(row.slots))
+def _plane_for(row: Any, block: int, fused: bool | None) -> Plane | None:
+    """The plane of a leaf, where all of its arrays can be divided into tiles."""
+    leaf = plane(row.grad.shape, block)
+    on_one_device = jax.device_count() == 1 or jax.sharding.get_abstract_mesh().manual_axes
+    if leaf is None or fused is False or (fused is None and not on_one_device):
+        return None
+    slots = jax.tree.leaves(row.slots)
+    # Without slots in blocks XLA needs no tiles.
+    has_blocks = any(array.shape != row.grad.shape for array in slots)
+    arrays = [row.grad, *slots, *jax.tree.leaves((row.param, row.input_grad))]
+    return leaf if has_blocks and all(map(leaf.fits, arrays)) else None
 
 
 def _platform_run(
-    function: Callable[..., Any], rules: Sequence[Any], seen: Plane, shared: Any, row: Any
+    function: Callable[..., Any], rules: Sequence[Any], leaf: Plane, shared: Any, row: Any
 ) -> Any:
     from gradtx.storage.pallas_kernel import pallas_run  # late: Pallas takes long to import
 
-    on_tpu = functools.partial(pallas_run, function, rules, seen, (256, 512), True)
-    on_gpu = functools.partial(pallas_run, function, rules, seen, (32, 64), False)
+    on_tpu = functools.partial(pallas_run, function, rules, leaf, (256, 512), True)
+    on_gpu = functools.partial(pallas_run, function, rules, leaf, (32, 64), False)
     plain = functools.partial(function, rules)
-    loop = functools.partial(loop_run, function, rules, seen)
+    loop = functools.partial(loop_run, function, rules, leaf)
     return jax.lax.platform_dependent(
         shared, row, tpu=on_tpu, cuda=on_gpu, rocm=on_gpu, cpu=loop, default=plain
     )
 
 
-def tile_rows(seen: Plane) -> int:
-    """Rows of a tile on the CPU: whole blocks, dividing all rows, of at most `ENTRIES` entries."""
-    blocks = seen.rows // seen.block
-    limit = max(ENTRIES // (seen.columns * seen.block), 1)
-    return seen.block * max(
+def tile_rows(plane: Plane) -> int:
+    """The rows of a tile on a CPU: whole blocks that divide all rows, at most `ENTRIES` entries."""
+    blocks = plane.rows // plane.block
+    limit = max(ENTRIES // (plane.columns * plane.block), 1)
+    return plane.block * max(
         count for count in range(1, min(blocks, limit) + 1) if blocks % count == 0
     )
 
 
 class Loop(NamedTuple):
-    """What every turn of the loop needs: the kernel, the leaf as planes, and how many rows a tile
-    has.
-    """
+    """The constants of the loop: the kernel, the leaf as planes, and the rows of a tile."""
 
     function: Callable[..., Any]
     rules: Sequence[Any]
-    seen: Plane
+    plane: Plane
     height: int
     shared: Any
     row: Any
 
     @property
     def in_place(self) -> bool:
-        """Whether the new parameter takes the place of the old."""
+        """Whether the new parameter overwrites the old one."""
         return self.rules[-1].returns_params
 
     def turn(self, number: Any, carry: Any) -> Any:
         update, slots = carry
+        plane, origin = self.plane, (number * self.height, 0)
         cut, put = (
-            functools.partial(function, self.seen, self.height, number)
-            for function in (_tile, _put)
+            functools.partial(function, plane, self.height, number) for function in (_tile, _put)
         )
-        given = self.row._replace(param=update) if self.in_place else self.row
-        tile = jax.tree.map(cut, given._replace(slots=slots, leaf=None))._replace(
-            leaf=self.row.leaf
-        )
-        where = positions(
-            (self.height, self.seen.columns),
-            (number * self.height, 0),
-            (self.seen.rows, self.seen.columns),
-        )
-        made, kept = self.function(self.rules, self.shared, tile, where)
+        row = self.row._replace(param=update) if self.in_place else self.row
+        tile = jax.tree.map(cut, row._replace(slots=slots, leaf=None))
+        tile = tile._replace(leaf=self.row.leaf)
+        # The entries of a tile are numbered as in the whole leaf, for the random bits.
+        entries = positions((self.height, plane.columns), origin, (plane.rows, plane.columns))
+        part, encoded = self.function(self.rules, self.shared, tile, entries)
         old, treedef = jax.tree.flatten(slots)
-        new = [put(update, made)]
-        for array, part in zip(old, jax.tree.leaves(kept), strict=True):
-            new.append(put(array, add_opaque_zero(part, cut(new[-1])[:1, :1])))
-        return new[0], jax.tree.unflatten(treedef, new[1:])
+        arrays = [put(update, part)]
+        for array, new in zip(old, jax.tree.leaves(encoded), strict=True):
+            # Each write depends on the one before, see `loop_run`.
+            arrays.append(put(array, add_opaque_zero(new, cut(arrays[-1])[:1, :1])))
+        return arrays[0], jax.tree.unflatten(treedef, arrays[1:])
 
 
 def loop_run(
-    function: Callable[..., Any], rules: Sequence[Any], seen: Plane, shared: Any, row: Any
+    function: Callable[..., Any], rules: Sequence[Any], plane: Plane, shared: Any, row: Any
 ) -> Any:
-    """Tile by tile in a loop, slots updated in place, and the parameter too where it is what the
-    rules return.
+    """Run tile by tile in a loop that updates slots in place, and the parameter if rules return it.
 
-    One array after another, in the order in which codes come before their scales: XLA copies an
-    array that is written while a tile of it is still to be read, so each is made to depend on the
-    one before."""
-    flat = jax.tree.map(seen.flat, row._replace(leaf=None))._replace(leaf=row.leaf)
-    loop = Loop(function, rules, seen, tile_rows(seen), shared, flat)
+    XLA copies an array that is written while a tile of it is still to be read. So the loop writes
+    one array after another, codes before their scales, and each write depends on the one before.
+    """
+    flat = jax.tree.map(plane.flat, row._replace(leaf=None))._replace(leaf=row.leaf)
+    loop = Loop(function, rules, plane, tile_rows(plane), shared, flat)
     dtype = jax.eval_shape(functools.partial(function, rules), shared, row)[0].dtype
-    start = flat.param if loop.in_place else jnp.zeros((seen.rows, seen.columns), dtype)
-    update, slots = jax.lax.fori_loop(0, seen.rows // loop.height, loop.turn, (start, flat.slots))
-    return update.reshape(row.grad.shape), jax.tree.map(
-        lambda new, old: new.reshape(old.shape), slots, row.slots
-    )
+    start = flat.param if loop.in_place else jnp.zeros((plane.rows, plane.columns), dtype)
+    update, slots = jax.lax.fori_loop(0, plane.rows // loop.height, loop.turn, (start, flat.slots))
+    slots = jax.tree.map(lambda new, old: new.reshape(old.shape), slots, row.slots)
+    return update.reshape(row.grad.shape), slots
 
 
-def _height_of(seen: Plane, height: int, array: Any) -> int:
-    """How many rows of an array belong to so many rows of the leaf."""
-    return height * array.shape[0] // seen.rows
+def _height_of(plane: Plane, height: int, array: Any) -> int:
+    """The number of rows of an array that belong to `height` rows of the leaf."""
+    return height * array.shape[0] // plane.rows
 
 
-def _tile(seen: Plane, height: int, number: Any, array: Any) -> Any:
-    rows = _height_of(seen, height, array)
+def _tile(plane: Plane, height: int, number: Any, array: Any) -> Any:
+    rows = _height_of(plane, height, array)
     return jax.lax.dynamic_slice_in_dim(array, number * rows, rows, 0)
 
 
-def _put(seen: Plane, height: int, number: Any, array: Any, tile: Any) -> Any:
+def _put(plane: Plane, height: int, number: Any, array: Any, tile: Any) -> Any:
     return jax.lax.dynamic_update_slice_in_dim(
-        array, tile, number * _height_of(seen, height, array), 0
+        array, tile, number * _height_of(plane, height, array), 0
     )

@@ -1,5 +1,6 @@
-"""What rules on trees keep for themselves, such as an accumulator, in fewer bits: leaf by leaf,
-outside of their kernels.
+"""Storage of the slots of rules on trees, an accumulator for example, leaf by leaf.
+
+Rules on trees have no kernel of a leaf, so encoding and decoding run outside of their kernels.
 """
 
 import functools
@@ -20,62 +21,54 @@ from gradtx.tree.rounding import noise
 
 
 def is_node(node: Any) -> bool:
-    """Whether several arrays stand for one."""
+    """Whether a node is one array in several."""
     return isinstance(node, Blocks | Corrected)
 
 
 def map_named(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """`function(path, leaf, *leaves)` over trees, arrays in codes as one leaf."""
+    """Map `function(path, leaf, *leaves)` over trees, an encoded array as one leaf."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_node)
     columns = [treedef.flatten_up_to(other) for other in others]
-    return jax.tree.unflatten(
-        treedef,
-        [
-            function(path_text(path), leaf, *row)
-            for (path, leaf), *row in zip(leaves, *columns, strict=True)
-        ],
-    )
+    rows = zip(leaves, *columns, strict=True)
+    results = [function(path_text(path), leaf, *row) for (path, leaf), *row in rows]
+    return jax.tree.unflatten(treedef, results)
 
 
 def tree_codec(policy: Any, rule: str, kind: type[Any], name: str) -> Codec | None:
-    """The codec of one field, a tree; int4 needs the shape of the array, which a tree does not
-    tell.
-    """
+    """The codec of one field, a tree."""
     codec = policy.codec(kind, name)
+    # int4 needs the shape of the array, which its codes in a tree do not show.
     if codec is None or codec.name != "int4":
         return codec
     if name in dict(policy.by_slot):
         raise GradtxError(
-            f"stored: {name} = 'int4' cannot keep what {rule} has, which is a tree; take 'int8' or a codec of 16 bits"
+            f"stored: {name} = 'int4' does not work for {rule}, whose slot is a tree; use 'int8' "
+            "or a codec of 16 bits"
         )
     return CODECS["int8"]
 
 
 def first(policy: Any, codec: Codec, square: bool, path: str, leaf: Any) -> Any:
-    """A leaf in codes, if it is large enough."""
+    """Encode a leaf, if it is large enough."""
     if not policy.fits(leaf, getattr(leaf, "shape", ())) or leaf.size < policy.min_size:
         return leaf
     return codec.encode(leaf.astype(jnp.float32), None, square=square, block=policy.block)
 
 
 def decoded(policy: Any, codec: Codec, square: bool, path: str, leaf: Any) -> Any:
-    """A leaf as the rule knows it."""
+    """Decode a leaf for the rule."""
     if not policy.is_encoded(leaf, codec):
         return leaf
-    shape = (
-        leaf.codes.shape
-        if isinstance(leaf, Blocks)
-        else leaf.value.shape
-        if isinstance(leaf, Corrected)
-        else leaf.shape
-    )
-    return codec.decode(leaf, shape, square=square, block=policy.block)
+    array = leaf
+    if isinstance(leaf, Blocks | Corrected):
+        array = leaf.codes if isinstance(leaf, Blocks) else leaf.value
+    return codec.decode(leaf, array.shape, square=square, block=policy.block)
 
 
 def encoded(
     policy: Any, codec: Codec, square: bool, step: Any, number: int, path: str, old: Any, new: Any
 ) -> Any:
-    """A new leaf in the form of the old."""
+    """Encode a new leaf in the format of the old one."""
     if not policy.is_encoded(old, codec):
         return new
     random = noise(step, path_hash(path)).sixteen(new.shape, number) if policy.stochastic else None
@@ -90,19 +83,16 @@ def map_fields(
     own: Any,
     *others: Any,
 ) -> Any:
-    """`function(codec, square, number)` says what is done with the leaves of each field that is
-    stored.
-    """
-    kind, made = type(own), []
+    """Map the leaves of each encoded field by the function `function(codec, square, number)`."""
+    kind, fields = type(own), []
     for number, (name, *trees) in enumerate(zip(own._fields, own, *others, strict=True)):
         codec = None if name in skip else tree_codec(policy, rule, kind, name)
         if codec is None or trees[0] is None:
-            made.append(trees[-1])
+            fields.append(trees[-1])
         else:
-            made.append(
-                map_named(function(codec, policy.marks(kind, name) == SQUARES, number), *trees)
-            )
-    return kind(*made)
+            on_leaf = function(codec, policy.marks(kind, name) == SQUARES, number)
+            fields.append(map_named(on_leaf, *trees))
+    return kind(*fields)
 
 
 def first_fields(policy: Any, codec: Codec, square: bool, number: int) -> Any:

@@ -1,4 +1,4 @@
-"""The laws that every transformation obeys, and problems to run them on; for tests, also your own."""
+"""Tests for transformations: the laws that every one obeys, and problems to run them on."""
 
 from gradtx.testing.laws import LAWS as LAWS
 from gradtx.testing.laws import check_laws as check_laws

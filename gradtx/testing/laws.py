@@ -1,7 +1,7 @@
-"""The laws: what holds for every transformation, whatever its equation.
+"""The laws of transformations, independent of their equations.
 
-Each law is a function of a definition that raises when it is broken. `check_laws(tx)` runs them
-all; parametrize a test over `LAWS` to see them one by one.
+Each law is a function of a definition, and raises when the definition breaks it. `check_laws(tx)`
+runs all; parametrize a test over `LAWS` to run each law as a test of its own.
 """
 
 import functools
@@ -31,12 +31,12 @@ Law = Callable[[TX], None]
 
 
 def advance(tx: TX, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-    """`tx.update`, with the extra arguments that it needs."""
+    """Run `tx.update` with the extra arguments that it needs."""
     return tx.update(grads, state, params, **extras(tx, params, grads))
 
 
 def run(tx: TX, params: Any, steps: int = 3, jit: bool = False) -> tuple[Any, Any, Any]:
-    """Some steps from a fresh state: the last updates, the state and the parameters."""
+    """Run some steps; the last updates, the state and the parameters."""
     update = functools.partial(advance, tx)
     update = jax.jit(update) if jit else update
     state, updates = tx.init(params), None
@@ -47,12 +47,12 @@ def run(tx: TX, params: Any, steps: int = 3, jit: bool = False) -> tuple[Any, An
 
 
 def close(left: Any, right: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
-    """Equal up to the rounding of float32 sums in another order."""
+    """Assert equality up to the rounding of float32 sums in another order."""
     chex.assert_trees_all_close(left, right, rtol=rtol, atol=atol)
 
 
 def law_pure(tx: TX) -> None:
-    """Same inputs, same outputs; the inputs are left as they were."""
+    """Same inputs give same outputs; the inputs do not change."""
     params = parameters()
     grads, state = gradients(params), tx.init(params)
     before = jax.tree.map(np.array, (params, grads, state))
@@ -62,12 +62,12 @@ def law_pure(tx: TX) -> None:
 
 
 def law_jit_equals_eager(tx: TX) -> None:
-    """Compiled as a whole or kernel by kernel, the numbers agree."""
+    """Compiled and eager steps give the same numbers."""
     close(run(tx, parameters()), run(tx, parameters(), jit=True))
 
 
 def law_scan_carry(tx: TX) -> None:
-    """The state keeps its structure, dtypes and weak types, so it may be carried through scan."""
+    """The state keeps its structure, dtypes and weak types, so that `scan` can carry it."""
     params = parameters()
     state = tx.init(params)
     _, new = advance(tx, gradients(params), state, params)
@@ -87,7 +87,7 @@ def law_scan_carry(tx: TX) -> None:
 
 
 def law_one_compilation(tx: TX) -> None:
-    """A second step, a new number, and another definition of the same structure do not trace again."""
+    """A second step, a new number and an equal definition do not trace again."""
     traced = chex.assert_max_traces(advance, n=1)
     chex.clear_trace_counter()
     update, params = jax.jit(traced), parameters()
@@ -99,8 +99,8 @@ def law_one_compilation(tx: TX) -> None:
 
 def numbers(tx: TX) -> dict[str, float]:
     """The hyperparameters that are numbers, not schedules."""
-    given = hyperparams_named(tx, list(hyperparams(tx)), None)
-    return {name: value for name, value in given.items() if isinstance(value, float | int)}
+    values = hyperparams_named(tx, list(hyperparams(tx)), None)
+    return {name: value for name, value in values.items() if isinstance(value, float | int)}
 
 
 def law_like_gradients(tx: TX) -> None:
@@ -147,21 +147,17 @@ def _rename(names: dict[str, str], tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def law_dtypes(tx: TX) -> None:
-    """Low precision in, low precision out, computed in float32: equal to float32 up to one
-    rounding.
-    """
-    for dtype, rtol in (
-        (jnp.bfloat16, 2**-7),
-        (jnp.float16, 2**-9),
-    ):  # one rounding of the gradient's dtype, doubled
+    """Low precision is computed in float32, and agrees with float32 up to one rounding."""
+    # One rounding of the gradient's dtype, doubled.
+    for dtype, rtol in ((jnp.bfloat16, 2**-7), (jnp.float16, 2**-9)):
         params = {"dense": parameters(dtype)["dense"]}
-        grads, per_matrix = gradients(params), to_float32(params)
+        grads, high = gradients(params), to_float32(params)
         updates, state = advance(tx, grads, tx.init(params), params)
-        exact, _ = advance(tx, to_float32(grads), tx.init(per_matrix), per_matrix)
+        exact, _ = advance(tx, to_float32(grads), tx.init(high), high)
         chex.assert_trees_all_equal_shapes_and_dtypes(grads, updates)
         close(to_float32(updates), exact, rtol=rtol, atol=1e-3)
         assert all(leaf.dtype != dtype for leaf in jax.tree.leaves(state.slots)), (
-            "slots are kept in float32 unless asked otherwise"
+            "slots are float32 by default"
         )
 
 
@@ -173,31 +169,27 @@ def to_float32(tree: Any) -> Any:
 
 
 def law_float64(tx: TX) -> None:
-    """In x64 mode float64 stays float64, and is computed as such."""
+    """In x64 mode float64 is computed in float64."""
     with jax.enable_x64(True):
         starts = ({"dense": parameters(dtype)["dense"]} for dtype in (jnp.float64, jnp.float32))
-        (_, state, per_matrix), (_, _, narrow) = (
-            run(tx, params, steps=1, jit=True) for params in starts
-        )
-        assert (
-            per_matrix["dense"]["kernel"].dtype == jnp.float64
-            and narrow["dense"]["kernel"].dtype == jnp.float32
-        )
+        (_, state, high), (_, _, low) = (run(tx, params, steps=1, jit=True) for params in starts)
+        assert high["dense"]["kernel"].dtype == jnp.float64
+        assert low["dense"]["kernel"].dtype == jnp.float32
         assert all(
             leaf.dtype == jnp.float64
             for leaf in jax.tree.leaves(state.slots)
             if is_inexact(leaf) and leaf.ndim
         )
         close(
-            jax.tree.map(np.float32, per_matrix),
-            jax.tree.map(np.float32, narrow),
+            jax.tree.map(np.float32, high),
+            jax.tree.map(np.float32, low),
             rtol=1e-4,
             atol=1e-4,
         )
 
 
 def law_complex(tx: TX) -> None:
-    """Complex arrays stay complex and finite, or are refused by name."""
+    """Complex arrays stay complex and finite, or raise an error that names them."""
     params = {"z": parameters(jnp.complex64)["dense"]["kernel"]}
     try:
         updates, _ = advance(tx, gradients(params), tx.init(params), params)
@@ -215,7 +207,7 @@ def law_zero_gradient(tx: TX) -> None:
 
 
 def law_contained(tx: TX) -> None:
-    """inf and nan stay where they are and go nowhere else."""
+    """inf and nan do not spread to other entries."""
     params = parameters()
     finite, _ = advance(tx, gradients(params), tx.init(params), params)
     zeroed = finite["dense"]["kernel"][1, 2] == 0
@@ -234,7 +226,7 @@ def law_contained(tx: TX) -> None:
 
 
 def law_partition(tx: TX) -> None:
-    """As one group of a partition it does on its leaves what it does on a tree of them alone."""
+    """A group of a partition acts on its leaves as on a tree of them alone."""
     params = parameters()
     grads = gradients(params)
     split = partition({"here": tx, "zero": set_to_zero()}, [(r"^dense", "here"), (r".*", "zero")])
@@ -252,17 +244,15 @@ def law_vmap_definition(tx: TX) -> None:
     if not pairs:
         return
 
-    def train(chosen: dict[str, Any]) -> Any:
-        return run(replace(tx, **chosen), params, steps=2)[2]["dense"]
+    def train(values: dict[str, Any]) -> Any:
+        return run(replace(tx, **values), params, steps=2)[2]["dense"]
 
     alone = [train({name: pair[index] for name, pair in pairs.items()}) for index in range(2)]
     close(jax.jit(jax.vmap(train))(pairs), jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone))
 
 
 def law_saved(tx: TX) -> None:
-    """A state through host memory and pickle, and a definition through pickle and JSON, go on
-    alike.
-    """
+    """A saved state and a saved definition continue with the same numbers."""
     params = parameters()
     _, state, _ = run(tx, params)
     loaded = jax.tree.map(jnp.asarray, pickle.loads(pickle.dumps(jax.tree.map(np.asarray, state))))
@@ -272,7 +262,7 @@ def law_saved(tx: TX) -> None:
     )
     try:
         config = json.loads(json.dumps(to_config(tx)))
-    except ConfigError:  # it holds a Python function
+    except ConfigError:  # a Python function has no JSON form
         return
     assert (
         from_config(config) == tx
@@ -291,7 +281,7 @@ def law_shapes(tx: TX) -> None:
 
 
 def law_donated(tx: TX) -> None:
-    """A donated step reuses every buffer of the parameters and the state."""
+    """A donated step reuses every buffer of parameters and state."""
     params = {"a": jnp.ones((64, 128)), "b": jnp.ones((64, 128)), "c": jnp.ones(256)}
     step, state = (
         jax.jit(functools.partial(train_step, tx), donate_argnums=(0, 1), keep_unused=True),
@@ -309,7 +299,7 @@ def law_donated(tx: TX) -> None:
 
 
 def train_step(tx: TX, params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
-    """One step as users write it, arguments in the order that donates without copies on GPU."""
+    """One step, with arguments in the order that donates without copies on a GPU."""
     updates, state = advance(tx, grads, state, params)
     return apply_updates(params, updates), state
 
@@ -327,7 +317,7 @@ def _constant(value: Any, count: Any) -> jax.Array:
 
 
 def law_errors(tx: TX) -> None:
-    """Wrong structure, wrong shape and missing parameters are told apart, and named."""
+    """Wrong structure, wrong shape and missing parameters raise different errors with names."""
     params = parameters()
     grads, state = gradients(params), tx.init(params)
     lacking = {name: leaf for name, leaf in grads.items() if name != "scalar"}
@@ -365,7 +355,7 @@ LAWS: dict[str, Law] = {
 
 
 def check_laws(tx: GradientTransformation) -> None:
-    """Run every law on a transformation; raises at the first that is broken.
+    """Run every law on a transformation; raise at the first broken one.
 
     >>> import gradtx
     >>> from gradtx.testing import check_laws

@@ -1,4 +1,4 @@
-"""Small trees with every kind of leaf, and gradients for them."""
+"""Test problems: small trees with every kind of leaf, and their gradients."""
 
 import functools
 from typing import Any
@@ -16,8 +16,9 @@ from gradtx.tree.paths import is_none
 def parameters(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, Any]:
     """Nested containers with matrices, vectors, a scalar, an empty array, an integer and None.
 
-    Two leaves are alike, so that kernels are shared; one key sorts before its neighbour under
-    another name."""
+    Two leaves are alike, so that they share a kernel. One key sorts before its neighbor under
+    another name.
+    """
     shapes = {
         "dense": {"kernel": (3, 4), "bias": (4,)},
         "layers": [{"w": (2, 2)}, {"w": (2, 2)}],
@@ -40,25 +41,23 @@ def gradients(params: Any, seed: int = 1, scale: float = 1.0) -> Any:
 
 
 def extras(tx: GradientTransformation, params: Any, grads: Any) -> dict[str, Any]:
-    """The extra arguments that a definition needs, by name: a loss, the gradients, a function that
-    has both there, logits of two heads.
+    """The extra arguments that a definition needs, by name.
+
+    They are a loss, the gradients, a function with both at the parameters, and logits of two heads.
     """
-    around = functools.partial(bowl, params, grads)
     known: dict[str, Any] = {
         "value": jnp.asarray(1.5),
         "grad": grads,
-        "value_fn": around,
+        "value_fn": functools.partial(bowl, params, grads),
         "obj_fn": quadratic,
         "grad_fn": slope,
+        "max_logits": jnp.asarray([80.0, 120.0]),
     }
-    known["max_logits"] = jnp.asarray([80.0, 120.0])
     return {name: known[name] for name in sorted(tx.needs - {"params"})}
 
 
 def bowl(center: Any, grads: Any, params: Any) -> jax.Array:
-    """A parabola that is 1.5 at some parameters, with gradients of choice there: 1.5 + ⟨g, x⟩ + 2
-    ‖x‖² at a distance x.
-    """
+    """A parabola with value 1.5 and gradient g at `center`: 1.5 + ⟨g, x⟩ + 2 ‖x‖² at distance x."""
     leaves = zip(
         *(jax.tree.leaves(tree, is_leaf=is_none) for tree in (params, center, grads)), strict=True
     )
@@ -74,7 +73,7 @@ def _rise(param: jax.Array, center: jax.Array, grad: jax.Array) -> jax.Array:
 
 
 def quadratic(params: Any) -> jax.Array:
-    """Half the squared norm of the parameters, a loss that every tree has."""
+    """Half the squared norm of the parameters, a loss for every tree."""
     arrays = [leaf for leaf in jax.tree.leaves(params) if is_inexact(leaf)]
     return sum(
         (0.5 * jnp.sum(jnp.abs(leaf.astype(jnp.float32)) ** 2) for leaf in arrays),
@@ -100,7 +99,7 @@ def _gradient(generator: np.random.Generator, leaf: Any, scale: float) -> Any:
 def _normal(
     generator: np.random.Generator, shape: tuple[int, ...], dtype: Any, scale: float = 1.0
 ) -> jax.Array:
-    """Made by NumPy, so that nothing is compiled."""
+    # NumPy compiles nothing.
     values = scale * generator.normal(size=shape)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         values = values + 1j * scale * generator.normal(size=shape)

@@ -1,15 +1,16 @@
-"""Adding updates to parameters."""
+"""`apply_updates` and `update_params`: new parameters from updates or gradients."""
 
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from gradtx.compose.transformation import PLAIN, TransformationLike, as_transformation
+from gradtx.compose.transformation import TransformationLike, as_transformation
 from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.definition.types import ArrayLike, Params, Updates
+from gradtx.engine.leaf_rule import LeafRule
 from gradtx.engine.program import BoundRule
-from gradtx.engine.rules import LeafRule, Rule
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import path_hash
@@ -22,41 +23,45 @@ Rounding = Literal["nearest", "stochastic"]
 def apply_updates(
     params: Params, updates: Updates, rounding: Rounding = "nearest", step: ArrayLike | None = None
 ) -> Params:
-    """The new parameters, `params + updates`, each in the dtype of the parameter.
+    """Add updates to parameters, each sum in the dtype of the parameter.
 
-    The sum is taken in float32 at least and rounded once. A parameter whose update is None, and a
-    parameter that is no float array, is returned as it is.
+    The sum is computed in float32 at least and rounded once. If the update is None, or the
+    parameter is not a float array, the parameter is returned unchanged.
 
-    Parameters of 16 bits stand still where an update is less than half of their last bit, 2⁻⁹ |θ|
-    in bfloat16. Rounded stochastically they move in the mean as they should, and training needs no
-    copy of them in float32.
+    A 16-bit parameter does not change where an update is less than half of its last bit, 2⁻⁹ |θ| in
+    bfloat16. Stochastic rounding is unbiased, so that training needs no float32 copy of the
+    parameters.
 
     Args:
       params: pytree of parameters.
       updates: pytree of the same structure.
-      rounding: "nearest", or "stochastic" for parameters in bfloat16 and float16; others are
-        rounded to the nearest in any case.
-      step: a number that differs from step to step, `state.count`; what stochastic rounding draws
-        is a hash of it, of the path, and of the position, the same on any number of devices.
+      rounding: "nearest", or "stochastic" for parameters in bfloat16 and float16; others are always
+        rounded to the nearest.
+      step: a number that differs from step to step, `state.count`. The random bits are a hash of
+        it, of the path, and of the position, the same on any number of devices.
 
     Raises:
       StructureError: the structures or the shapes differ.
       GradtxError: an unknown rounding; stochastic rounding without a step.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> gradtx.apply_updates({"w": jnp.array([1.0]), "step": jnp.array(3)}, {"w": jnp.array([0.5]), "step": None})
+    >>> params = {"w": jnp.array([1.0]), "step": jnp.array(3)}
+    >>> gradtx.apply_updates(params, {"w": jnp.array([0.5]), "step": None})
     {'step': Array(3, dtype=int32, weak_type=True), 'w': Array([1.5], dtype=float32)}
-    >>> ones, small = jnp.ones(1000, jnp.bfloat16), jnp.full(1000, 1e-3, jnp.bfloat16)  # the next bfloat16 is 1.0078
-    >>> means = [gradtx.apply_updates(ones, small, how, step=1).astype(jnp.float32).mean() for how in ("nearest", "stochastic")]
-    >>> [f"{float(mean):.4f}" for mean in means]
-    ['1.0000', '1.0010']
+    >>> ones, small = jnp.ones(1000, jnp.bfloat16), jnp.full(1000, 1e-3, jnp.bfloat16)
+    >>> for rounding in ("nearest", "stochastic"):  # the next bfloat16 is 1.0078
+    ...     new = gradtx.apply_updates(ones, small, rounding, step=1)
+    ...     print(f"{float(new.astype(jnp.float32).mean()):.4f}")
+    1.0000
+    1.0010
 
     See also: `update_params`, which updates and applies in one kernel; `master_weights`.
     """
     _check(rounding, "apply_updates")
     if rounding == "stochastic" and step is None:
         raise GradtxError(
-            'apply_updates: rounding="stochastic" needs step=, which differs from step to step: pass step=state.count'
+            'apply_updates: rounding="stochastic" needs step=, which differs from step to step: '
+            "pass step=state.count"
         )
     values, treedef = flatten(params)
     try:
@@ -86,8 +91,12 @@ def _check(rounding: str, where: str) -> None:
 
 
 def _sums(pairs: dict[int, Any], treedef: Treedef, step: Any) -> list[jax.Array]:
+    """The new parameters of all pairs (parameter, update)."""
     if not pairs:
         return []
+    if step is None and any(isinstance(param, Tracer) for param, _ in pairs.values()):
+        # Within a trace one addition is cheaper than the call of a kernel that holds it.
+        return [_add(param, update) for param, update in pairs.values()]
     columns = list(zip(*pairs.values(), strict=True))
     if step is None:
         return map_arrays(_add, *columns)
@@ -110,6 +119,8 @@ def _sum(param: jax.Array, update: jax.Array) -> jax.Array:
 
 
 def _add(param: jax.Array, update: jax.Array) -> jax.Array:
+    if param.dtype == update.dtype == compute_dtype(param.dtype):
+        return jax.lax.add(param, update)  # jnp.add costs a trace of its own
     return _sum(param, update).astype(param.dtype)
 
 
@@ -124,21 +135,17 @@ def _apply(grad: jax.Array, slots: Any, param: jax.Array, step: jax.Array) -> tu
 def _apply_stochastically(
     grad: jax.Array, slots: Any, param: jax.Array, step: jax.Array, *, noise: Noise
 ) -> tuple[jax.Array, Any]:
-    """The lifter, which knows the dtype of the parameter, does the rounding."""
+    # The lifter knows the dtype of the parameter, and rounds the sum with `noise`.
     return param + grad, slots
 
 
 APPLY = {
     how: BoundRule(
-        (),
-        LeafRule(
-            f"apply_updates, {how}", Rule(function, needs_params=True, returns_params=True), {}
-        ),
-        (),
+        (), LeafRule(f"apply_updates_{how}", function, needs_params=True, returns_params=True), {}
     )
     for how, function in {"nearest": _apply, "stochastic": _apply_stochastically}.items()
 }
-"""What comes behind the last rule of a definition, by rounding."""
+"""The rule that adds updates to parameters, by rounding; it runs after those of a definition."""
 
 
 def update_params(
@@ -149,29 +156,29 @@ def update_params(
     rounding: Rounding = "nearest",
     **extra: Any,
 ) -> tuple[Params, Any]:
-    """One step in one kernel per array: gradients in, the new parameters and the next state out.
+    """Update the parameters from gradients, in one kernel per array.
 
-    The numbers are those of `update` and `apply_updates`. Under `jit` XLA makes one kernel of these
-    two by itself, but where `stored` has a
-    kernel of its own: there this is what spares an array of updates.
+    The results equal those of `update` and `apply_updates`. Under `jit` XLA fuses these two into
+    one kernel by itself, except where `stored` has a kernel of its own; `update_params` then saves
+    an array of updates.
 
-    When: a training loop that has no use for the updates; `make_step` calls it. When not: updates
-    are to be looked at, or changed.
+    When: a training loop that does not use the updates; `make_step` calls it. When not: the loop
+    reads or changes the updates.
 
     Args:
       tx: the transformation.
       grads: gradients, a pytree like the parameters.
       state: its state.
-      params: the parameters; donate them and the state to `jit`, and nothing is copied.
-      rounding: how parameters in bfloat16 and float16 are rounded, "nearest" or "stochastic"; see
+      params: the parameters; donate them and the state to `jit`, so that nothing is copied.
+      rounding: the rounding of parameters in bfloat16 and float16, "nearest" or "stochastic"; see
         `apply_updates`.
       **extra: `value=`, `grad=`, `value_fn=`, ..., as for `update`.
 
     Returns:
-      The new parameters, and the next state.
+      The new parameters and the next state.
 
     Raises:
-      GradtxError: an unknown rounding; and all that `update` raises.
+      GradtxError: an unknown rounding; and all errors of `update`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx, params = gradtx.sgd(0.5), {"w": jnp.array([3.0])}
@@ -183,16 +190,17 @@ def update_params(
     """
     _check(rounding, "update_params")
     tx = as_transformation(tx)
-    if tx.factory is PLAIN:
+    if tx.is_plain:
         if rounding == "stochastic":
             raise GradtxError(
-                f"update_params: {tx.name} keeps no count of steps; call apply_updates with step= instead"
+                f"update_params: {tx.name} has no count of steps; call apply_updates with step= "
+                "instead"
             )
         updates, state = tx.update(grads, state, params, **extra)
         return apply_updates(params, updates), state
-    new, state = tx.update_then((APPLY[rounding],), grads, state, params, extra)
+    new, state = tx.advance((APPLY[rounding],), grads, state, params, extra)
     values, treedef = flatten(params)
-    chosen = zip(values, treedef.flatten_up_to(new), strict=True)
-    return jax.tree.unflatten(
-        treedef, [made if is_inexact(old) and made is not None else old for old, made in chosen]
-    ), state
+    pairs = zip(values, treedef.flatten_up_to(new), strict=True)
+    # The update of an integer is no parameter, and None stands for no update.
+    values = [one if is_inexact(old) and one is not None else old for old, one in pairs]
+    return jax.tree.unflatten(treedef, values), state

@@ -22,7 +22,7 @@ from gradtx.tree.paths import path_text
 
 
 class Loss(NamedTuple):
-    """A loss, and how it is taken over a batch: in how many parts, weighed by what."""
+    """A loss function, and the options of its gradient over a batch."""
 
     function: Callable[..., Any]
     has_aux: bool
@@ -41,38 +41,39 @@ def make_step(
     weigh: Callable[..., Any] | None = None,
     rounding: Rounding = "nearest",
 ) -> Callable[..., Any]:
-    r"""A jitted `step(params, state, *batch) -> (params, state, value[, aux])`.
+    r"""Build a jitted training step from a loss and a transformation.
 
-    The transformation is told `value=`, `grad=` and `value_fn=` (the loss on this batch as a
-    function of the parameters), so line searches and value-driven methods work as they are. Where
-    it holds a `dynamic_loss_scale`, the loss is multiplied by that scale before its gradient is
-    taken; `value` is the loss itself.
+    The step is `step(params, state, *batch) -> (params, state, value[, aux])`. The transformation
+    receives `value=`, `grad=` and `value_fn=` (the loss on this batch as a function of the
+    parameters), so line searches and value-driven methods need no change. If it contains a
+    `dynamic_loss_scale`, the step multiplies the loss by that scale before it takes the gradient;
+    `value` is the loss itself.
 
-    With k = `microbatches` the gradient is taken part by part: g = Σ w_i g_i / Σ w_i in float32 at
-    least, and then one update. It is the step of the whole batch, with the activations of a k-th of
-    it in memory. Part i holds the examples i, i + k, i + 2k, ..., so that a batch that is spread
-    over devices stays where it is. Arrays without axes are the same for every part; random keys (of
-    `jax.random.key`, not `PRNGKey`, whose arrays are like any other) are split. A part whose weight
-    is not above 0 adds nothing, be its gradient nan, as that of a mean over no tokens is; where no
-    part has one, value and gradient are 0.
+    With k = `microbatches` the step accumulates the gradient over k parts of the batch: g = Σ w_i
+    g_i / Σ w_i in float32 at least, and then makes one update. It equals the step of the whole
+    batch, with the activations of a k-th of it in memory. Part i holds the examples i, i + k, i +
+    2k, ..., so that a batch that is spread over devices stays in place. Arrays without axes are the
+    same for every part. Random keys of `jax.random.key` are split; the arrays of `PRNGKey` are
+    treated like any other. A part whose weight is not above 0 adds nothing, even if its gradient is
+    nan, the gradient of a mean over no tokens. Where no part has a weight above 0, value and
+    gradient are 0.
 
     Args:
       loss_fn: `loss_fn(params, *batch)` -> scalar, or `(scalar, aux)` with `has_aux`.
       tx: the transformation; its hyperparameters become constants of the step.
-      has_aux: whether `loss_fn` returns auxiliary output beside the loss; with microbatches it gets
-        a first axis for the parts.
-      donate: whether `params` and `state` are given up to the step, which then updates them in
-        place; do not use the arrays that you passed in afterwards.
+      has_aux: whether `loss_fn` returns auxiliary output beside the loss; with microbatches this
+        output has a first axis for the parts.
+      donate: whether the step may reuse the memory of `params` and `state`, and update them in
+        place; do not use these arrays after the call.
       microbatches: k ≥ 1, a divisor of every batch axis.
-      weigh: `weigh(*part)` -> the weight w of a part, such as its number of tokens, where `loss_fn`
-        takes a mean over those; None: all parts weigh the same. Static.
-      rounding: how new parameters in bfloat16 and float16 are rounded, "nearest" or "stochastic";
+      weigh: `weigh(*part)` -> the weight w of a part, for example its number of tokens, where
+        `loss_fn` is a mean over tokens; None: all parts weigh the same. Static.
+      rounding: the rounding of new parameters in bfloat16 and float16, "nearest" or "stochastic";
         see `apply_updates`.
 
     Raises:
-      GradtxError: k is no whole number from 1 on; it does not divide a first axis, or there is no
-        array with one; loss or weight are no scalars; a loss with auxiliary output without
-        `has_aux`, or the reverse.
+      GradtxError: k is not a whole number from 1 on; it does not divide a first axis, or no array
+        has one; loss or weight are not scalars; `has_aux` does not match the output of `loss_fn`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.sgd(0.25)
@@ -90,7 +91,8 @@ def make_step(
         or microbatches < 1
     ):
         raise GradtxError(
-            f"make_step: microbatches = {microbatches!r} is no number of parts; give a whole number from 1 on"
+            f"make_step: microbatches = {microbatches!r} is not a number of parts; give a whole "
+            "number from 1 on"
         )
     step = functools.partial(
         _step, Loss(loss_fn, has_aux, microbatches, weigh, rounding), as_transformation(tx)
@@ -101,13 +103,8 @@ def make_step(
 def _step(
     loss: Loss, tx: GradientTransformation, params: Any, state: Any, *batch: Any
 ) -> tuple[Any, ...]:
-    scale = loss_scale(tx, state)
-    one = loss.microbatches == 1
-    grads, value, *aux = (
-        _gradient(loss, scale, params, batch)
-        if one
-        else _gradient_by_parts(loss, scale, params, batch)
-    )
+    gradient = _gradient if loss.microbatches == 1 else _gradient_by_parts
+    grads, value, *aux = gradient(loss, loss_scale(tx, state), params, batch)
     value_fn = functools.partial(_value, loss, batch)
     params, state = update_params(
         tx, grads, state, params, loss.rounding, value=value, grad=grads, value_fn=value_fn
@@ -116,7 +113,7 @@ def _step(
 
 
 def _gradient(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The gradient of the scaled loss, the loss itself, and the auxiliary output if there is any."""
+    """The gradient of the scaled loss, the loss itself, and the auxiliary output, if any."""
     scaled = functools.partial(_scaled, loss, scale)
     (_, (value, aux)), grads = jax.value_and_grad(scaled, has_aux=True)(params, *batch)
     return (grads, value, aux) if loss.has_aux else (grads, value)
@@ -124,22 +121,21 @@ def _gradient(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]) -> tu
 
 def _scaled(loss: Loss, scale: Any, params: Any, *batch: Any) -> tuple[Any, tuple[Any, Any]]:
     value, aux = _checked(loss, loss.function(params, *batch))
-    return value if isinstance(scale, float) else value.astype(
-        compute_dtype(value.dtype)
-    ) * scale, (value, aux)
+    if isinstance(scale, float):
+        return value, (value, aux)  # no member scales the loss
+    # A scaled loss may exceed float16.
+    return value.astype(compute_dtype(value.dtype)) * scale, (value, aux)
 
 
 def _checked(loss: Loss, out: Any) -> tuple[jax.Array, Any]:
     """The loss as a scalar array, and the auxiliary output."""
     parts = len(out) if isinstance(out, tuple | list) else 1
     if parts != 1 + loss.has_aux:
-        asked = (
-            "(loss, auxiliary output)"
-            if loss.has_aux
-            else "the loss alone, or give has_aux=True for (loss, auxiliary output)"
-        )
+        advice = "the loss alone, or give has_aux=True for (loss, auxiliary output)"
+        advice = "(loss, auxiliary output)" if loss.has_aux else advice
         raise GradtxError(
-            f"make_step: has_aux is {loss.has_aux}, and loss_fn returned {parts} value{'s'[: parts != 1]}: return {asked}"
+            f"make_step: has_aux is {loss.has_aux}, and loss_fn returned {parts} "
+            f"value{'s'[: parts != 1]}: return {advice}"
         )
     value, aux = out if loss.has_aux else (out, None)
     _check_scalar("loss", value, "take its mean over the batch")
@@ -154,33 +150,34 @@ def _check_scalar(what: str, value: Any, advice: str) -> None:
 
 
 def _weight(loss: Loss, part: tuple[Any, ...], dtype: Any) -> jax.Array:
-    """How much a part weighs: 0 where that is not above 0."""
+    """The weight of a part, 0 where it is negative or nan."""
     weight = 1.0 if loss.weigh is None else loss.weigh(*part)
     _check_scalar("weight of a part", weight, "give its number of tokens, or of examples")
     return jnp.where(jnp.asarray(weight, dtype) > 0, jnp.asarray(weight, dtype), 0)
 
 
 def _add(total: jax.Array, one: jax.Array, *, weight: jax.Array) -> jax.Array:
-    """A sum and one more: what weighs nothing adds nothing."""
+    # A part of weight 0 adds nothing, even if it is nan.
     return jnp.where(weight > 0, total + weight * one, total)
 
 
 def _gradient_by_parts(
     loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """The weighted mean of the parts' gradients and losses, taken one part after another."""
+    """The weighted means of gradients and losses, one part after another."""
     start = make_leaves(zeros, params), jnp.zeros(()), jnp.zeros(())
 
     def add(sums: Any, part: tuple[Any, ...]) -> tuple[Any, Any]:
-        total, of_value, of_weight = sums
+        total, total_value, total_weight = sums
         grads, value, *aux = _gradient(loss, scale, params, part)
-        weight = _weight(loss, part, of_weight.dtype)
-        total, of_value = map_leaves(_add, (total, of_value), (grads, value), weight=weight)
-        return (total, of_value, of_weight + weight), aux
+        weight = _weight(loss, part, total_weight.dtype)
+        total, total_value = map_leaves(_add, (total, total_value), (grads, value), weight=weight)
+        return (total, total_value, total_weight + weight), aux
 
-    (total, of_value, of_weight), aux = jax.lax.scan(add, start, _parts(loss.microbatches, batch))
-    weight = jnp.where(of_weight > 0, of_weight, 1.0)
-    return map_leaves(_divide, total, weight=weight), of_value / weight, *aux
+    parts = _parts(loss.microbatches, batch)
+    (total, total_value, total_weight), aux = jax.lax.scan(add, start, parts)
+    weight = jnp.where(total_weight > 0, total_weight, 1.0)
+    return map_leaves(_divide, total, weight=weight), total_value / weight, *aux
 
 
 def _divide(total: jax.Array, *, weight: jax.Array) -> jax.Array:
@@ -189,10 +186,10 @@ def _divide(total: jax.Array, *, weight: jax.Array) -> jax.Array:
 
 def _parts(count: int, batch: tuple[Any, ...]) -> Any:
     """A batch as parts along a new first axis."""
-    found = jax.tree_util.tree_flatten_with_path(batch)[0]
-    if not any(jnp.ndim(leaf) or _is_key(leaf) for _, leaf in found):
+    if not any(jnp.ndim(leaf) or _is_key(leaf) for leaf in jax.tree.leaves(batch)):
         raise GradtxError(
-            f"make_step: microbatches = {count}, and nothing in the batch has a first axis to be parted along"
+            f"make_step: microbatches = {count}, and no array of the batch has a first axis to "
+            "split"
         )
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: _part(count, leaf, path_text(path)), batch
@@ -211,23 +208,24 @@ def _part(count: int, leaf: Any, path: str) -> Any:
         return jnp.broadcast_to(array, (count,))
     if array.shape[0] % count:
         raise GradtxError(
-            f"make_step: microbatches = {count} does not divide the first axis of the batch at {path!r}, {array.shape}"
+            f"make_step: microbatches = {count} does not divide the first axis of the batch at "
+            f"{path!r}, {array.shape}"
         )
+    # Part i holds every k-th example: a batch over several devices then stays where it is.
     return jnp.moveaxis(array.reshape(array.shape[0] // count, count, *array.shape[1:]), 1, 0)
 
 
 def _value(loss: Loss, batch: tuple[Any, ...], params: Any) -> Any:
-    """The loss on the whole batch, part by part where gradients are taken so."""
+    """The loss on the whole batch, by the same parts as the gradient."""
     if loss.microbatches == 1:
         return _checked(loss, loss.function(params, *batch))[0]
 
     def add(sums: Any, part: tuple[Any, ...]) -> tuple[Any, None]:
-        of_value, of_weight = sums
+        total, total_weight = sums
         value, _ = _checked(loss, loss.function(params, *part))
-        weight = _weight(loss, part, of_weight.dtype)
-        return (map_leaves(_add, of_value, value, weight=weight), of_weight + weight), None
+        weight = _weight(loss, part, total_weight.dtype)
+        return (map_leaves(_add, total, value, weight=weight), total_weight + weight), None
 
-    (of_value, of_weight), _ = jax.lax.scan(
-        add, (jnp.zeros(()), jnp.zeros(())), _parts(loss.microbatches, batch)
-    )
-    return of_value / jnp.where(of_weight > 0, of_weight, 1.0)
+    start, parts = (jnp.zeros(()), jnp.zeros(())), _parts(loss.microbatches, batch)
+    (total, total_weight), _ = jax.lax.scan(add, start, parts)
+    return total / jnp.where(total_weight > 0, total_weight, 1.0)

@@ -1,64 +1,34 @@
-"""What members of a definition have to report: scalars of a state, by the address of the member and
-the name it gives them.
-"""
+"""The scalars that a state has to report, by the path of the rule and the name it gives them."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 
 from gradtx.compose.transformation import (
-    PLAIN,
     GradientTransformation,
     TransformationLike,
     as_transformation,
     checked_state,
-    members_inside,
 )
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Array
-from gradtx.engine.program import BoundRule
-from gradtx.engine.rules import LeafRule, TreeRule, select_kwargs
-from gradtx.engine.slots import check_members, slots_at
+from gradtx.engine.walk import Node, walk
 
 Address = tuple[str, ...]
 
 
 def reports(tx: GradientTransformation, slots: Any, count: Any) -> dict[Address, Any]:
-    """Everything that rules report, and the scalars that leaf rules keep for the whole tree;
-    members of wrappers included.
-    """
-    check_members(tx.items, slots)
-    found: dict[Address, Any] = {}
-    for item in tx.items:
-        members = members_inside(item, slots, count)
-        found |= _own_report(item, slots)
-        for children in members:
-            found |= {
-                (*item.path, *address): value
-                for address, value in reports(
-                    children.member, children.slots, children.count
-                ).items()
-            }
-    return found
+    """Every scalar that a rule reports, rules inside wrappers included."""
+    return {
+        (*node.path, *_own_name(node), name): value
+        for node in walk(tx, slots, count)
+        for name, value in node.bound.rule.report(node.slots).items()
+    }
 
 
-def _own_report(item: BoundRule, slots: Any) -> dict[Address, Any]:
-    rule = item.rule
-    if isinstance(rule, LeafRule):
-        if rule.rule.shared is None:
-            return {}
-        kept = slots_at(slots, item.path)
-        fields = kept if isinstance(kept, Mapping) else kept._asdict()
-        return {
-            (*item.path, name): fields[name]
-            for name in rule.rule.shared._fields
-            if fields[name].ndim == 0
-        }
-    if not isinstance(rule, TreeRule) or rule.report is None:
-        return {}
-    said = rule.report(slots_at(slots, item.path), **select_kwargs(rule.report, rule.options))
-    return {(*item.path, rule.name, name): value for name, value in said.items()}
+def _own_name(node: Node) -> Address:
+    """The name of a rule whose slots are among those of its member, without a name in a path."""
+    return (node.bound.rule.name,) if node.bound.rule.keeps_at_root else ()
 
 
 def loss_scale(tx: TransformationLike, state: Any) -> Array | float:
@@ -82,53 +52,47 @@ def loss_scale(tx: TransformationLike, state: Any) -> Array | float:
     [1024.0, 1.0]
     """
     tx = as_transformation(tx)
-    if tx.factory is PLAIN:
-        if any(map(_keeps_scale, jax.tree.leaves(state, is_leaf=_keeps_scale))):
+    if tx.is_plain:
+        if any(map(_has_scale, jax.tree.leaves(state, is_leaf=_has_scale))):
             raise _misplaced(tx.name)
         return 1.0
     state = checked_state(tx, state)
-    found = list(_scales(tx, state.slots, state.count))
-    for _, other in found:
-        if other is not None:
+    nodes = [node for node in walk(tx, state.slots, state.count) if _scale_of(node) is not None]
+    for node in nodes:
+        if (other := _other_reader(node)) is not None:
             raise _misplaced(other)
-    return found[0][0] if found else 1.0
+    return _scale_of(nodes[0]) if nodes else 1.0
 
 
-def _scales(tx: GradientTransformation, slots: Any, count: Any) -> Iterator[tuple[Any, str | None]]:
-    """Every loss scale within a definition, and what else would be given gradients with the scale
-    in them.
-
-    A wrapper that counts the updates of its member by itself, `guard` for one, looks at gradients,
-    and may keep them from it."""
-    check_members(tx.items, slots)
-    for index, item in enumerate(tx.items):
-        other = (
-            f"the leaves outside of {item.name}"
-            if item.selectors
-            else tx.items[0].name
-            if index
-            else None
-        )
-        members = members_inside(item, slots, count)
-        yield from (
-            (value, other)
-            for address, value in _own_report(item, slots).items()
-            if address[-1] == "loss_scale"
-        )
-        for children in members:
-            around = None if children.count is count else item.rule.name
-            yield from (
-                (value, deeper or around or other)
-                for value, deeper in _scales(children.member, children.slots, children.count)
-            )
+def _scale_of(node: Node) -> Any:
+    return node.bound.rule.report(node.slots).get("loss_scale")
 
 
-def _keeps_scale(node: Any) -> bool:
-    return isinstance(node, Mapping) and "dynamic_loss_scale" in node
+def _other_reader(node: Node) -> str | None:
+    """Who else would receive gradients with the scale in them; None: nobody.
+
+    A wrapper that counts the updates of its member by itself, such as `guard`, looks at gradients,
+    and may keep them from the member.
+    """
+    inside: Node | None = None
+    for one in (node, *reversed(node.parents)):
+        if inside is not None and inside.count is not one.count:
+            return one.bound.rule.name
+        first = one.program.rules[0]
+        if one.bound.selectors:
+            return f"the leaves outside of {one.bound.name}"
+        if first is not one.bound:
+            return first.name
+        inside = one
+    return None
+
+
+def _has_scale(node: Any) -> bool:
+    return isinstance(node, dict) and "dynamic_loss_scale" in node
 
 
 def _misplaced(other: str) -> GradtxError:
     return GradtxError(
-        f"dynamic_loss_scale is not the outermost: {other} would be given gradients with the scale in them; "
-        "put the scale around everything, dynamic_loss_scale(guard(chain(...)))"
+        f"dynamic_loss_scale is not the outermost: {other} would receive gradients with the scale "
+        f"in them; put the scale around everything, dynamic_loss_scale(guard(chain(...)))"
     )

@@ -1,6 +1,4 @@
-"""Parameters that follow others: the targets of reinforcement learning, and averages for
-evaluation.
-"""
+"""Target networks and averages: parameters that follow others."""
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +11,17 @@ from gradtx.tree.paths import describe_difference, flatten, is_none, leaf_paths
 
 
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size: ArrayLike) -> Params:
-    """A step from the old towards the new: (1 − s) old + s new, array by array, in the dtype of the
-    old.
+    """Soft update of a target network: (1 − s) old + s new.
 
-    The sum is taken in float32 at least and rounded once. What is no float array is taken from the
-    new.
+    Every array keeps the dtype of the old one. The sum is computed in float32 at least and rounded
+    once. Leaves that are not float arrays come from the new tree.
 
-    When: target networks, and averages of parameters for evaluation. When not: the old are kept in
-    bfloat16 and s is below 1/256, so that the step rounds to nothing; keep them in float32.
+    When: target networks, and averages of parameters for evaluation. When not: the old tensors are
+    in bfloat16 and s is below 1/256, so that the step rounds to 0; store them in float32.
 
     Args:
-      new_tensors: pytree, such as the parameters in training.
-      old_tensors: pytree of the same structure, such as those of the target network.
+      new_tensors: pytree, for example the parameters in training.
+      old_tensors: pytree of the same structure, for example the target network.
       step_size: s in [0, 1]; 1e-3 to 0.05.
 
     Raises:
@@ -36,7 +33,6 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Arra
 
     Lillicrap et al. 2016, arXiv 1509.02971, Algorithm 1.
     """
-
     _check_alike("incremental_update", new_tensors, old_tensors)
     moved = map_leaves(_mix, old_tensors, new_tensors, step_size=step_size)
     return jax.tree.map(
@@ -51,14 +47,15 @@ def _mix(old: Array, new: Array, step_size: Array) -> Array:
 def periodic_update(
     new_tensors: Params, old_tensors: Params, steps: ArrayLike, update_period: int
 ) -> Params:
-    """The new at every `update_period`-th step, the old at the others; array by array, in the dtype
-    of the old.
+    """Periodic update of a target network: the new tensors at every `update_period`-th step.
+
+    At the other steps it returns the old tensors. Every array keeps the dtype of the old one.
 
     Args:
-      new_tensors: pytree, such as the parameters in training.
-      old_tensors: pytree of the same structure, such as those of the target network.
-      steps: the count of steps; 0 is due.
-      update_period: how many steps make a period, ≥ 1; 100 to 10 000.
+      new_tensors: pytree, for example the parameters in training.
+      old_tensors: pytree of the same structure, for example the target network.
+      steps: the count of steps; 0 is a step of the new tensors.
+      update_period: steps in a period, ≥ 1; 100 to 10 000.
 
     Raises:
       StructureError: the structures differ.
@@ -72,10 +69,10 @@ def periodic_update(
     """
     _check_alike("periodic_update", new_tensors, old_tensors)
     due = jnp.asarray(steps) % update_period == 0
-    chosen = map_leaves(_choose, old_tensors, new_tensors, due=due)
+    updated = map_leaves(_choose, old_tensors, new_tensors, due=due)
     return jax.tree.map(
         lambda old, new: old if old is None or is_inexact(old) else jnp.where(due, new, old),
-        chosen,
+        updated,
         new_tensors,
         is_leaf=is_none,
     )
@@ -85,7 +82,7 @@ def _choose(old: Array, new: Array, due: Array) -> Array:
     return jnp.where(due, new, old)
 
 
-def _check_alike(what: str, new_tensors: Params, old_tensors: Params) -> None:
+def _check_alike(name: str, new_tensors: Params, old_tensors: Params) -> None:
     old, treedef = flatten(old_tensors)
     try:
         new = treedef.flatten_up_to(new_tensors)
@@ -94,11 +91,12 @@ def _check_alike(what: str, new_tensors: Params, old_tensors: Params) -> None:
             leaf_paths(treedef), leaf_paths(flatten(new_tensors)[1]), "the old", "the new"
         )
         raise StructureError(
-            f"{what}: the new and the old tensors differ in structure: {difference}"
+            f"{name}: the new and the old tensors differ in structure: {difference}"
         ) from None
     for path, one, before in zip(leaf_paths(treedef), new, old, strict=True):
-        found = None if one is None else jnp.shape(one)
-        if is_inexact(before) and found != jnp.shape(before):
+        shape = None if one is None else jnp.shape(one)
+        if is_inexact(before) and shape != jnp.shape(before):
             raise StructureError(
-                f"{what}: {path!r} has shape {found} in the new tensors, {jnp.shape(before)} in the old"
+                f"{name}: {path!r} has shape {shape} in the new tensors, {jnp.shape(before)} in "
+                "the old"
             )

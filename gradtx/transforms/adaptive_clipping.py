@@ -1,8 +1,5 @@
-"""Bound updates in proportion to the parameters."""
+"""Adaptive gradient clipping: bounds in proportion to the parameters."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
@@ -15,44 +12,39 @@ Axes = int | tuple[int, ...]
 
 
 def _unit_axes(shape: tuple[int, ...]) -> Axes:
-    """What belongs to one output unit: all of a vector, the inputs of a matrix (inputs, outputs), a
-    filter of a kernel (..., outputs).
+    """The axes of one output unit.
+
+    A unit is all of a vector, the inputs of a matrix (inputs, outputs), or a filter of a kernel
+    (..., outputs).
     """
     if sum(size > 1 for size in shape) < 2:
         return tuple(range(len(shape)))
     return 0 if len(shape) < 4 else tuple(range(len(shape) - 1))
 
 
-def _clip_units(
-    grad: jax.Array,
-    slots: None,
-    param: jax.Array,
-    step: jax.Array,
-    *,
-    clipping: jax.Array,
-    eps: jax.Array,
-    axis: Axes | None,
-) -> Any:
+def _clip_units(grad, slots: None, param, step, *, clipping, eps, axis: Axes | None):
     axes = _unit_axes(grad.shape) if axis is None else axis
-    of_param, of_grad = (
+    param_norm, grad_norm = (
         jnp.sqrt(jnp.sum(abs_sq(array), axis=axes, keepdims=True)) for array in (param, grad)
     )
-    return shrink(of_grad, clipping * jnp.maximum(of_param, eps)) * grad, slots
+    # ε lets weights at zero leave it.
+    return shrink(grad_norm, clipping * jnp.maximum(param_norm, eps)) * grad, slots
 
 
 @definition
 def adaptive_grad_clip(
     clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axes | None = None
 ) -> GradientTransformation:
-    """Shrink the gradient of every unit to a fraction of its weights: u_i ← g_i min(1, c max(‖θ_i‖,
-    ε) / ‖g_i‖).
+    """Adaptive gradient clipping (AGC): bound each unit's gradient by a fraction of its weights.
+
+    u_i ← g_i min(1, c max(‖θ_i‖, ε) / ‖g_i‖).
 
     i counts output units: columns of a matrix (inputs, outputs) and the last axis of a convolution
     kernel; of three axes, the first is summed over. A vector or scalar is one unit. Where ‖g_i‖ is
     not finite, the finite entries of the unit become 0.
 
-    When: large learning rates and batches without batch norm. When not: for the last linear layer,
-    which the paper leaves out; use `masked`.
+    When: large learning rates and batches without batch norm. When not: the last linear layer,
+    which the paper excludes; use `masked`.
 
     Args:
       clipping: c ≥ 0; 0.01 (large batches) to 0.08.
@@ -68,11 +60,11 @@ def adaptive_grad_clip(
     >>> import gradtx, jax.numpy as jnp
     >>> w, g = jnp.array([[3.0, 0.3], [4.0, 0.4]]), jnp.ones((2, 2))
     >>> tx = gradtx.adaptive_grad_clip(0.1)
-    >>> tx.update(g, tx.init(w), w)[0].round(4)  # columns of norm 5 and 0.5: their gradients shrink to norm 0.5 and 0.05
+    >>> # columns of norm 5 and 0.5: their gradients shrink to norm 0.5 and 0.05
+    >>> tx.update(g, tx.init(w), w)[0].round(4)
     Array([[0.3536, 0.0354],
            [0.3536, 0.0354]], dtype=float32)
 
     Brock, De, Smith and Simonyan 2021, arXiv 2102.06171, equation 3.
     """
-    _hyperparams, _options = {"clipping": clipping, "eps": eps}, {"axis": axis}
-    return leafwise(None, _clip_units, clipping=clipping, eps=eps, axis=axis, needs_params=True)
+    return leafwise(None, _clip_units, needs_params=True)

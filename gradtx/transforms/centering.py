@@ -1,8 +1,5 @@
-"""Subtract means from updates."""
+"""Gradient centralization: subtract means from updates."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
@@ -12,9 +9,7 @@ from gradtx.tree.arithmetic import finite
 Axes = int | tuple[int, ...]
 
 
-def _centralize(
-    grad: jax.Array, slots: None, param: None, step: jax.Array, *, axis: Axes | None
-) -> Any:
+def _centralize(grad, slots: None, param, step, *, axis: Axes | None):
     if grad.ndim < 2:
         return grad, slots
     axes = tuple(range(1, grad.ndim)) if axis is None else axis
@@ -23,12 +18,12 @@ def _centralize(
 
 @definition
 def centralize(axis: Axes | None = None) -> GradientTransformation:
-    """Subtract from every matrix's update its mean over some axes: u ← g − mean(g); vectors and
-    scalars are left as they are.
+    """Gradient centralization: subtract from each matrix's update its mean over some axes.
 
-    The paper takes the mean over the inputs of every output. JAX layers mostly store (inputs,
-    outputs), for which that is `axis=0`; the default, every axis but the first, is that of
-    (outputs, inputs). inf and nan count as 0 in the mean.
+    u ← g − mean(g); vectors and scalars do not change. The paper takes the mean over the inputs of
+    every output. JAX layers mostly store (inputs, outputs), for which that is `axis=0`; the
+    default, every axis but the first, is that of (outputs, inputs). inf and nan count as 0 in the
+    mean.
 
     When: convolutional networks with batch norm, at no cost in memory. When not: embeddings, whose
     rows are not the inputs of one unit.
@@ -45,4 +40,4 @@ def centralize(axis: Axes | None = None) -> GradientTransformation:
 
     Yong, Huang, Hua and Zhang 2020, arXiv 2004.01461, equation 1.
     """
-    return leafwise(None, _centralize, axis=axis)
+    return leafwise(None, _centralize)

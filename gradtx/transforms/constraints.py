@@ -1,6 +1,6 @@
-"""Keep updates and parameters where they may be: no nan, no parameter below zero."""
+"""Constraints on updates and parameters: no nan, no parameter below zero."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +15,24 @@ class FoundNan(NamedTuple):
     found_nan: jax.Array
 
 
-def _init_found(param: jax.Array) -> FoundNan:
+def _init(param) -> FoundNan:
     return FoundNan(jnp.zeros((), bool))
 
 
-def _zero_nans(grad: jax.Array, slots: FoundNan, param: None, step: jax.Array) -> Any:
-    bad = jnp.isnan(grad)
-    return jnp.where(bad, 0.0, grad), FoundNan(jnp.any(bad))
+def _zero_nans(grad, slots: FoundNan, param, step):
+    is_nan = jnp.isnan(grad)
+    return jnp.where(is_nan, 0.0, grad), FoundNan(jnp.any(is_nan))
 
 
 @definition
 def zero_nans() -> GradientTransformation:
-    """Replace nan by zero, and remember where it was: u ← 0 where g is nan, else u ← g.
+    """Replace NaN by zero in the updates: u ← 0 where g is nan, else u ← g.
 
-    inf stays. Put it first in a chain, so that no average takes the nan in.
+    inf does not change. Put it first in a chain, so that no nan enters an average.
 
-    When: a gradient is now and then undefined for good reason, such as a division by a distance of
-    0. When not: a nan says that training has gone wrong; this hides it, but for `found_nan`.
+    When: a gradient is now and then undefined for good reason, for example by a division by a
+    distance of 0. When not: a nan is a sign of failed training; this transformation hides it, and
+    only `found_nan` shows it.
 
     State: 1 byte per array: `found_nan`, whether its last gradient held a nan.
 
@@ -41,29 +42,29 @@ def zero_nans() -> GradientTransformation:
     >>> updates, state = tx.update(g, tx.init(g))
     >>> updates["a"].tolist(), updates["b"].item()
     ([1.0, 0.0], inf)
-    >>> {path: found.item() for path, found in state.slots["zero_nans"].found_nan.items()}
+    >>> {path: flag.item() for path, flag in state.slots["zero_nans"].found_nan.items()}
     {'a': True, 'b': False}
     """
-    return leafwise(_init_found, _zero_nans)
+    return leafwise(_init, _zero_nans)
 
 
-def _stop_at_zero(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array) -> Any:
+def _stop_at_zero(grad, slots: None, param, step):
     return jnp.where(param + grad < 0, -param, grad), slots
 
 
 @definition
 def keep_params_nonnegative() -> GradientTransformation:
-    """Stop every parameter at zero: u ← max(u, −θ), so that θ + u ≥ 0.
+    """Keep parameters nonnegative: u ← max(u, −θ), so that θ + u ≥ 0.
 
-    u and θ have one shape. Put it last in a chain; a parameter that is negative already is brought
-    to zero, or beyond it by a positive step. A nan stays nan.
+    u and θ have one shape. Put it last in a chain. A parameter that is already negative moves to
+    zero, or beyond it by a positive step. A nan stays nan.
 
     When: rates, variances, counts, mixing weights. When not: a value of exactly 0 is as bad as a
     negative one; learn its logarithm.
 
     Raises:
       MissingParamsError: `update` is called without parameters.
-      StructureError: a complex leaf, for which there is no order.
+      StructureError: a complex leaf, since complex numbers have no order.
 
     State: 0 bytes per parameter.
 

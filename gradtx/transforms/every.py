@@ -1,6 +1,6 @@
-"""Updates in bundles: nothing for some steps, then the sum of them."""
+"""Updates at every k-th step: the sum of the last k, and zeros between."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,35 +12,33 @@ from gradtx.tree.casts import zeros
 
 
 class Accumulated(NamedTuple):
-    """The sum of the updates since the last that was let through."""
+    """The sum of the updates since the last one that was applied."""
 
     grad_acc: jax.Array
 
 
-def _init(param: jax.Array) -> Accumulated:
+def _init(param) -> Accumulated:
     return Accumulated(zeros(param))
 
 
-def _update(
-    grad: jax.Array, slots: Accumulated, param: None, step: jax.Array, *, k: jax.Array
-) -> Any:
+def _accumulate(grad, slots: Accumulated, param, step, *, k):
     total, due = slots.grad_acc + grad, step % k == 0
     return jnp.where(due, total, 0.0), Accumulated(jnp.where(due, 0.0, total))
 
 
 @definition
 def apply_every(k: Positive = 1) -> GradientTransformation:
-    """Collect updates, and let their sum through at every k-th step: u = Σ g of the last k steps if
-    t mod k = 0, else 0.
+    """Accumulate updates, and apply their sum at every k-th step.
 
-    What stands before it in a chain runs at every step, what stands behind it sees k − 1 zeros for
-    each sum.
+    u = Σ g of the last k steps if t mod k = 0, else 0. Members before it in a chain run at every
+    step; members behind it receive k − 1 zeros for each sum.
 
-    When: the sum is to be applied, as behind a learning rate. When not: the batch is to look k
-    times as large to Adam or another method with averages; these would take the zeros in.
+    When: the sum is to be applied, as behind a learning rate. When not: gradient accumulation for
+    Adam or another method with averages, since the zeros would enter these; take `accumulate`.
 
     Args:
-      k: how many steps make one, a whole number ≥ 1. Steps are told apart up to 2²⁴ in float32.
+      k: the number of steps in one sum, a whole number ≥ 1. In float32 step numbers are exact up
+        to 2²⁴.
 
     Raises:
       HyperparamError: k ≤ 0.
@@ -56,4 +54,4 @@ def apply_every(k: Positive = 1) -> GradientTransformation:
     >>> seen
     [0.0, 0.0, 6.0, 0.0, 0.0, 15.0]
     """
-    return leafwise(_init, _update, k=k)
+    return leafwise(_init, _accumulate)

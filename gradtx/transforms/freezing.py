@@ -1,8 +1,8 @@
-"""Leave parameters as they are."""
+"""Frozen parameters: zero updates for some leaves."""
 
+from gradtx.compose.binding import Branch
 from gradtx.compose.select import masked
 from gradtx.compose.transformation import (
-    Branch,
     GradientTransformation,
     TransformationLike,
     as_transformation,
@@ -14,10 +14,10 @@ from gradtx.transforms.scaling import set_to_zero
 
 @definition
 def freeze(mask: Where) -> GradientTransformation:
-    """Zero updates for the chosen leaves: u ← 0 there, u ← u elsewhere.
+    """Freeze parameters: zero updates for the leaves of a mask, u ← u elsewhere.
 
-    Put it last in a chain. To spare the state as well, give the optimizer itself the other leaves,
-    with `masked` or `partition`.
+    Put it last in a chain. To save the state as well, restrict the optimizer itself to the other
+    leaves, with `masked` or `partition`.
 
     Args:
       mask: which leaves to freeze (see `masked`).
@@ -38,19 +38,21 @@ def freeze(mask: Where) -> GradientTransformation:
 
 @definition
 def selective_transform(optimizer: TransformationLike, *, freeze_mask: Where) -> list[Branch]:
-    """`optimizer` where the mask is False; zero updates, and no slots, where it is True.
+    """Fine-tune some parameters with `optimizer`, and freeze the leaves of a mask.
 
-    When: some parameters are to stay as they are. When not: they need another optimizer; take
+    Frozen leaves have zero updates and no slots.
+
+    When: some parameters are not to change. When not: they need another optimizer; take
     `partition`.
 
     Args:
-      optimizer: the transformation for the leaves that move.
-      freeze_mask: which leaves stay (see `masked`).
+      optimizer: the transformation for the leaves that train.
+      freeze_mask: which leaves are frozen (see `masked`).
 
     Raises:
       SelectionError: as `masked` does.
 
-    State: that of `optimizer`, for the leaves that move.
+    State: that of `optimizer`, for the leaves that train.
 
     >>> import gradtx, jax.numpy as jnp
     >>> params = {"head": jnp.ones(1), "trunk": jnp.ones(1)}
@@ -61,8 +63,8 @@ def selective_transform(optimizer: TransformationLike, *, freeze_mask: Where) ->
     True
     """
     member = as_transformation(optimizer)
-    chosen = {
-        frozen: Selector(freeze_mask, frozen, f"selective_transform({member.name})")
-        for frozen in (False, True)
-    }
-    return [Branch(None, member, chosen[False]), Branch(None, set_to_zero(), chosen[True])]
+    where = f"selective_transform({member.name})"
+    return [
+        Branch(None, member, Selector(freeze_mask, False, where)),
+        Branch(None, set_to_zero(), Selector(freeze_mask, True, where)),
+    ]

@@ -1,11 +1,23 @@
-"""First and second moments: what adaptive methods keep, and the arithmetic that they share."""
+"""First and second moments: the slots of adaptive methods, and the arithmetic that they share."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.definition.types import Squares
+from gradtx.definition.types import DTypeLike, Squares
+from gradtx.tree.casts import real_zeros, zeros
+
+
+class Momentum(NamedTuple):
+    """An average of gradients."""
+
+    mu: jax.Array
+
+
+def init_momentum(param: jax.Array, *, mu_dtype: DTypeLike | None = None) -> Momentum:
+    """Start the average of gradients at zero."""
+    return Momentum(zeros(param, mu_dtype))
 
 
 class Moments(NamedTuple):
@@ -15,6 +27,11 @@ class Moments(NamedTuple):
     nu: Squares
 
 
+def init_moments(param: jax.Array, *, mu_dtype: DTypeLike | None = None) -> Moments:
+    """Start both averages at zero; squares are real where the array is complex."""
+    return Moments(mu=zeros(param, mu_dtype), nu=real_zeros(param))
+
+
 class SecondMoment(NamedTuple):
     """An average of squared gradients."""
 
@@ -22,47 +39,45 @@ class SecondMoment(NamedTuple):
 
 
 def average(moment: jax.Array, value: jax.Array, decay: jax.Array) -> jax.Array:
-    """One step of an exponential average: m ← β m + (1 − β) x."""
+    """Update an exponential moving average: m ← β m + (1 − β) x."""
     return decay * moment + (1 - decay) * value
 
 
 def debias(moment: jax.Array, decay: jax.Array, step: jax.Array) -> jax.Array:
-    """An exponential average that started at zero, corrected: m / (1 − β^t).
-
-    Written with expm1 and log1p, which keep full precision for β close to 1, where 1 − β^t in
-    float32 loses four digits.
-    """
+    """Correct the bias of an average that started at zero: m / (1 − β^t)."""
     return moment / _one_minus_power(decay, step)
 
 
 def corrected_mean(
     mu: jax.Array, grad: jax.Array, b1: jax.Array, step: jax.Array, nesterov: bool
 ) -> jax.Array:
-    """An average of gradients without its start at zero; with Nesterov (NAdam) that of a step
-    ahead, g counted once more.
+    """Correct the bias of an average of gradients; with Nesterov (NAdam), look one step ahead.
+
+    The look-ahead counts the gradient of this step once more.
     """
-    return (
-        b1 * debias(mu, b1, step + 1) + (1 - b1) * debias(grad, b1, step)
-        if nesterov
-        else debias(mu, b1, step)
-    )
+    if not nesterov:
+        return debias(mu, b1, step)
+    return b1 * debias(mu, b1, step + 1) + (1 - b1) * debias(grad, b1, step)
 
 
 def corrected_rate(rate: jax.Array, b1: jax.Array, b2: jax.Array, step: jax.Array) -> jax.Array:
-    """The bias correction of both moments as a factor of the rate: η √(1 − β2^t) / (1 − β1^t)."""
+    """Apply the bias corrections of both moments to the rate: η √(1 − β2^t) / (1 − β1^t)."""
     return debias(rate, b1, step) * jnp.sqrt(_one_minus_power(b2, step))
 
 
-@jax.jit
+@jax.jit  # kernels share one trace of it
 def _one_minus_power(decay: jax.Array, step: jax.Array) -> jax.Array:
-    """1 − β^t, which is 1 for β = 0; jitted, so that kernels share its trace."""
-    power = jnp.expm1(step * jnp.log1p(jnp.where(decay > 0, decay, 0.5) - 1))
-    return jnp.where(decay > 0, -power, 1.0)
+    """1 − β^t, which is 1 for β = 0."""
+    # log1p(0 − 1) is −∞, whose derivative is NaN even where the result is not selected.
+    log_decay = jnp.log1p(jnp.where(decay > 0, decay, 0.5) - 1)
+    # For β close to 1, 1 − β^t in float32 loses four digits; expm1 and log1p keep all.
+    return jnp.where(decay > 0, -jnp.expm1(step * log_decay), 1.0)
 
 
 def divide_by_root(
     grad: jax.Array, square: jax.Array, eps: jax.Array, eps_in_sqrt: bool
 ) -> jax.Array:
-    """g / √(s + ε), or g / (√s + ε); 0 where the divisor is 0."""
+    """Return g / √(s + ε) or g / (√s + ε); 0 where the divisor is 0."""
     divisor = jnp.sqrt(square + eps) if eps_in_sqrt else jnp.sqrt(square) + eps
+    # The inner `where` keeps 0 / 0 out of the derivative, too.
     return jnp.where(divisor == 0, 0.0, grad / jnp.where(divisor == 0, 1.0, divisor))

@@ -1,6 +1,6 @@
-"""Averages of updates over time."""
+"""Momentum and exponential moving averages (EMA) of updates."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -17,13 +17,11 @@ class Trace(NamedTuple):
     trace: jax.Array
 
 
-def _init_trace(param: jax.Array, *, accumulator_dtype: DTypeLike | None) -> Trace:
+def _trace_init(param, *, accumulator_dtype: DTypeLike | None) -> Trace:
     return Trace(zeros(param, accumulator_dtype))
 
 
-def _update_trace(
-    grad: jax.Array, slots: Trace, param: None, step: jax.Array, *, decay: jax.Array, nesterov: bool
-) -> Any:
+def _trace(grad, slots: Trace, param, step, *, decay, nesterov: bool):
     trace = grad + decay * slots.trace
     return grad + decay * trace if nesterov else trace, Trace(trace)
 
@@ -35,9 +33,8 @@ def trace(
     """Momentum: a decaying sum of updates, t ← g + μ t; u = t, or u = g + μ t with Nesterov.
 
     When: a method without momentum of its own. Behind a learning rate this is the classical
-    velocity: `chain(scale_by_learning_rate(eta), trace(mu))` gives Δw ← μ Δw − η g exactly, also
-    while η changes.
-    When not: for an average instead of a sum; take `ema`.
+    velocity: `chain(scale_by_learning_rate(eta), trace(mu))` is Δw ← μ Δw − η g exactly, also
+    while η changes. When not: for an average instead of a sum; take `ema`.
 
     Args:
       decay: μ in [0, 1]; typically 0.9.
@@ -58,34 +55,20 @@ def trace(
 
     Sutskever, Martens, Dahl and Hinton 2013, ICML, equations 1 to 4.
     """
-    return leafwise(
-        _init_trace,
-        _update_trace,
-        decay=decay,
-        nesterov=nesterov,
-        accumulator_dtype=accumulator_dtype,
-    )
+    return leafwise(_trace_init, _trace)
 
 
 class Average(NamedTuple):
-    """An exponential average of updates."""
+    """An exponential moving average of updates."""
 
     ema: jax.Array
 
 
-def _init_ema(param: jax.Array, *, accumulator_dtype: DTypeLike | None) -> Average:
+def _ema_init(param, *, accumulator_dtype: DTypeLike | None) -> Average:
     return Average(zeros(param, accumulator_dtype))
 
 
-def _update_ema(
-    grad: jax.Array,
-    slots: Average,
-    param: None,
-    step: jax.Array,
-    *,
-    decay: jax.Array,
-    correct: bool,
-) -> Any:
+def _ema(grad, slots: Average, param, step, *, decay, correct: bool):
     mean = average(slots.ema, grad, decay)
     return debias(mean, decay, step) if correct else mean, Average(mean)
 
@@ -94,14 +77,16 @@ def _update_ema(
 def ema(
     decay: Decay, debias: bool = True, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:
-    """An exponential average of updates: m ← β m + (1 − β) g; u = m / (1 − β^t), or u = m.
+    """Exponential moving average (EMA) of updates.
+
+    m ← β m + (1 − β) g; u = m / (1 − β^t), or u = m.
 
     When: to smooth gradients or updates at their own scale. When not: for the classical momentum, a
     sum; take `trace`.
 
     Args:
       decay: β in [0, 1); the average reaches back about 1/(1 − β) steps. Typically 0.9 to 0.999.
-      debias: divide by 1 − β^t, so that the start at zero does not show.
+      debias: divide by 1 − β^t, to correct for the start at zero.
       accumulator_dtype: dtype of m; None: the parameter's, float32 at least.
 
     Raises:
@@ -117,6 +102,4 @@ def ema(
 
     Kingma and Ba 2015, arXiv 1412.6980, section 3.
     """
-    return leafwise(
-        _init_ema, _update_ema, decay=decay, correct=debias, accumulator_dtype=accumulator_dtype
-    )
+    return leafwise(_ema_init, _ema, correct=debias)

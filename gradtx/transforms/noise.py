@@ -1,6 +1,4 @@
-"""Noise on gradients, less of it at every step."""
-
-from typing import Any
+"""Gaussian noise on gradients, with a variance that decays."""
 
 import jax
 import jax.numpy as jnp
@@ -11,42 +9,46 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Hyperparam, NonNegative
 
 
-def _update(
-    grad: jax.Array,
-    slots: None,
-    param: None,
-    step: jax.Array,
-    *,
-    eta: jax.Array,
-    gamma: jax.Array,
-    key: jax.Array,
-) -> Any:
-    kind = (
-        jnp.complex64 if jnp.iscomplexobj(grad) else jnp.float32
-    )  # drawn alike in every precision
-    return grad + jnp.sqrt(eta * step**-gamma) * jax.random.normal(key, grad.shape, kind), slots
+def _add_noise(grad, slots: None, param, step, *, eta, gamma, key):
+    # One dtype for all gradients: a run in bfloat16 or x64 draws the same noise.
+    dtype = jnp.complex64 if jnp.iscomplexobj(grad) else jnp.float32
+    deviation = jnp.sqrt(eta * step**-gamma)  # step = 1 + count
+    return grad + deviation * jax.random.normal(key, grad.shape, dtype), slots
+
+
+def choose_key(maker: str, key: Hyperparam | None, seed: int | None) -> Hyperparam:
+    """The key of a builder that accepts `key` or `seed`; 0 where it receives neither."""
+    if key is not None and seed is not None:
+        raise HyperparamError(
+            f"{maker}: key = {key!r} and seed = {seed!r} mean the same; pass one of them"
+        )
+    if key is not None:
+        return key
+    return 0 if seed is None else seed
 
 
 @definition
 def add_noise(
     eta: NonNegative, gamma: NonNegative, key: Hyperparam | None = None, *, seed: int | None = None
 ) -> GradientTransformation:
-    """Add normal noise that fades: u ← g + σ n, n normal of variance 1, σ² = η / (1 + count)^γ,
-    count = 0, 1, 2, ...
+    """Add Gaussian noise with a decaying variance to the gradients.
+
+    u ← g + σ n, n normal of variance 1, σ² = η / (1 + count)^γ, count = 0, 1, 2, ...
 
     Every array draws its own noise at every step, from the key, the number of the step and the
-    array's path; so a run may be repeated, and goes on alike from a saved state. Of a complex
-    entry, half of the variance is real and half is imaginary.
+    array's path. A second run therefore draws the same noise, and so does a run that resumes from a
+    saved state. Of a complex entry, half of the variance is real and half is imaginary.
 
-    When: very deep or badly started networks, where the noise helps early on. When not: for the
+    When: very deep or badly initialized networks, where the noise helps early on. When not: for the
     noise of differential privacy.
 
     Args:
       eta: η ≥ 0, the variance at the first update; 0.01 to 1.
-      gamma: γ ≥ 0, how fast it fades; typically 0.55; 0: not at all.
+      gamma: γ ≥ 0, how fast the variance decays; typically 0.55; 0: not at all.
       key: a random key, or a number to make one from; a leaf of the definition, so a new one does
-        not compile again.
-      seed: Optax's name for a `key` that is a number; neither: 0, so that every run draws the same.
+        not recompile.
+      seed: Optax's name for a `key` that is a number; neither: 0, so that every run draws the same
+        noise.
 
     Raises:
       HyperparamError: a negative number; both a key and a seed.
@@ -63,9 +65,4 @@ def add_noise(
 
     Neelakantan et al. 2015, arXiv 1511.06807, section 3.
     """
-    if key is not None and seed is not None:
-        raise HyperparamError(
-            f"add_noise: key = {key!r} and seed = {seed!r} say the same; give one of them"
-        )
-    source = next((given for given in (key, seed) if given is not None), 0)
-    return leafwise(None, _update, eta=eta, gamma=gamma, key=source)
+    return leafwise(None, _add_noise, key=choose_key("add_noise", key, seed))

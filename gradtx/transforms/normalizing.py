@@ -1,6 +1,4 @@
-"""Give all updates together a norm of one."""
-
-from typing import Any
+"""Normalized updates: all arrays together have a norm of one, or of a constant."""
 
 import jax
 import jax.numpy as jnp
@@ -13,32 +11,29 @@ from gradtx.tree.arithmetic import sum_scalars
 
 
 def _inverse(size: jax.Array) -> jax.Array:
-    """1 / size; 0 where that has no meaning."""
+    """1 / size; 0 where `size` is 0 or not finite."""
     usable = (size > 0) & jnp.isfinite(size)
     return jnp.where(usable, 1 / jnp.where(usable, size, 1.0), 0.0)
 
 
-def _to_one(found: Any, shared: None, step: jax.Array) -> Any:
-    return {"factor": _inverse(jnp.sqrt(sum_scalars(found.square)))}, None
+def _conclude(measures, tree_slots: None, step, *, scale_factor=1.0, eps=0.0):
+    norm = jnp.sqrt(sum_scalars(measures.square))
+    return {"factor": scale_factor * _inverse(norm + eps)}, None
 
 
-def _to_factor(
-    found: Any, shared: None, step: jax.Array, *, scale_factor: jax.Array, eps: jax.Array
-) -> Any:
-    return {"factor": scale_factor * _inverse(jnp.sqrt(sum_scalars(found.square)) + eps)}, None
-
-
-def _times(grad: jax.Array, slots: None, param: None, step: jax.Array, *, factor: jax.Array) -> Any:
+def _normalize(grad, slots: None, param, step, *, factor):
     return factor * grad, slots
 
 
 @definition
 def normalize() -> GradientTransformation:
-    """Divide all updates by their common norm: u ← g / ‖g‖, ‖g‖ over all arrays; 0 where it is 0.
+    """Normalized gradient descent: divide updates by their global norm, u ← g / ‖g‖.
+
+    ‖g‖ runs over all arrays; u is 0 where it is 0. If the norm is not finite, finite entries become
+    0, and inf and nan do not change.
 
     When: only the direction of the gradient counts, and the learning rate is the length of the
-    step. When not: near a minimum with a constant learning rate, where steps do not shrink. When
-    the norm is not finite, finite entries become 0, and the others stay where they are.
+    step. When not: near a minimum with a constant learning rate, where steps do not shrink.
 
     State: 0 bytes per parameter.
 
@@ -49,18 +44,19 @@ def normalize() -> GradientTransformation:
 
     Hazan, Levy and Shalev-Shwartz 2015, arXiv 1507.02030, Algorithm 1.
     """
-    return leafwise(None, _times, measure=measure_square, conclude=_to_one)
+    return leafwise(None, _normalize, measure=measure_square, conclude=_conclude)
 
 
 @definition
 def normalize_by_update_norm(
     scale_factor: Hyperparam = 1.0, eps: NonNegative = 1e-6
 ) -> GradientTransformation:
-    """Give all updates together a chosen norm: u ← c g / (‖g‖ + ε), ‖g‖ over all arrays.
+    """Scale updates to a fixed global norm: u ← c g / (‖g‖ + ε), ‖g‖ over all arrays.
 
-    When: behind a method whose steps differ in length, to have them all alike; ε lets them shrink
-    near a minimum. When not: for an upper bound alone; take `clip_by_global_norm`. When the norm is
-    not finite, finite entries become 0, and the others stay where they are.
+    If the norm is not finite, finite entries become 0, and inf and nan do not change.
+
+    When: behind a method whose steps differ in length, to make all of them equal; ε lets them
+    shrink near a minimum. When not: for an upper bound alone; take `clip_by_global_norm`.
 
     Args:
       scale_factor: c, the norm of the result; any real number.
@@ -72,15 +68,9 @@ def normalize_by_update_norm(
     State: 0 bytes per parameter.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> tx, g = gradtx.normalize_by_update_norm(10.0, eps=5.0), {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+    >>> tx = gradtx.normalize_by_update_norm(10.0, eps=5.0)
+    >>> g = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
     >>> [round(u.item(), 5) for u in tx.update(g, tx.init(g))[0].values()]
     [3.0, 4.0]
     """
-    return leafwise(
-        None,
-        _times,
-        scale_factor=scale_factor,
-        eps=eps,
-        measure=measure_square,
-        conclude=_to_factor,
-    )
+    return leafwise(None, _normalize, measure=measure_square, conclude=_conclude)

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 import jax
 
-from gradtx.compose.transformation import Branch, GradientTransformation
+from gradtx.compose.binding import Branch
+from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike
 from gradtx.linalg.polar_express import Triple

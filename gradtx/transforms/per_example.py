@@ -1,9 +1,6 @@
-"""Bound the gradient of every example before they are summed: functions on gradients with a leading
-batch axis.
-"""
+"""Per-example gradient clipping: functions on gradients with a leading batch axis."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,42 +11,42 @@ from gradtx.definition.types import ArrayLike, PyTree
 from gradtx.transforms.clipping import shrink
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import as_array, compute_dtype
-from gradtx.tree.paths import leaf_paths
+from gradtx.tree.paths import Treedef, leaf_paths
 
 
-def _examples(name: str, grads: PyTree) -> tuple[list[jax.Array], Any]:
+def _flatten_examples(name: str, grads: PyTree) -> tuple[list[jax.Array], Treedef]:
     """The arrays of a tree, all with one batch axis in front."""
     leaves, treedef = jax.tree.flatten(grads)
     arrays = [as_array(leaf) for leaf in leaves]
     for path, array in zip(leaf_paths(treedef), arrays, strict=True):
         if array.ndim == 0 or array.shape[0] != arrays[0].shape[0]:
             raise StructureError(
-                f"{name} needs gradients per example, with one batch axis in front of every array (jax.vmap(jax.grad(loss), ...)): "
-                f"the first array is {show_array(arrays[0])}, and {path!r} is {show_array(array)}"
+                f"{name} needs gradients per example, with one batch axis in front of every array "
+                f"(jax.vmap(jax.grad(loss), ...)): the first array is {show_array(arrays[0])}, "
+                f"and {path!r} is {show_array(array)}"
             )
     return arrays, treedef
 
 
-def _squares(array: jax.Array) -> jax.Array:
-    """The squared norm of every example."""
-    return jnp.sum(
-        abs_sq(array.astype(compute_dtype(array.dtype))), axis=tuple(range(1, array.ndim))
-    )
+def example_squares(array: jax.Array) -> jax.Array:
+    """The squared norm of every example, summed in float32 at least."""
+    squares = abs_sq(array.astype(compute_dtype(array.dtype)))
+    return jnp.sum(squares, axis=tuple(range(1, array.ndim)))
 
 
-def _sum(factors: jax.Array, array: jax.Array) -> jax.Array:
-    """The sum of the examples, each times its factor."""
-    per_matrix = array.astype(compute_dtype(array.dtype))
-    return jnp.sum(factors.reshape(-1, *(1 for _ in array.shape[1:])) * per_matrix, axis=0).astype(
-        array.dtype
-    )
+def _weighted_sum(factors: jax.Array, array: jax.Array) -> jax.Array:
+    """The sum of the examples, each times its factor, in float32 at least."""
+    factors = factors.reshape(-1, *(1 for _ in array.shape[1:]))
+    terms = factors * array.astype(compute_dtype(array.dtype))
+    return jnp.sum(terms, axis=0).astype(array.dtype)
 
 
 def per_example_global_norm_clip(
     grads: PyTree, l2_norm_clip: ArrayLike
 ) -> tuple[PyTree, jax.Array]:
-    """Shrink every example's gradient to a norm, and sum: Σ_b g_b min(1, c / ‖g_b‖), ‖g_b‖ over all
-    arrays.
+    """Per-example gradient clipping by global norm, and the sum over the batch.
+
+    It is Σ_b g_b min(1, c / ‖g_b‖), with ‖g_b‖ over all arrays.
 
     When: differentially private training, where no example may move the sum by more than c. When
     not: to bound the gradient of the batch; take `clip_by_global_norm`, which needs no gradients
@@ -57,11 +54,11 @@ def per_example_global_norm_clip(
 
     Args:
       grads: gradients per example, every array with the batch axis in front, as
-        `jax.vmap(jax.grad(loss), ...)` gives them.
+        from `jax.vmap(jax.grad(loss), ...)`.
       l2_norm_clip: c ≥ 0, in units of the gradient.
 
     Returns:
-      The sum, without the batch axis, and how many examples were over c.
+      The sum, without the batch axis, and the number of examples with a norm over c.
 
     Raises:
       StructureError: arrays that do not have one batch axis in common.
@@ -74,26 +71,24 @@ def per_example_global_norm_clip(
 
     Abadi et al. 2016, arXiv 1607.00133, Algorithm 1.
     """
-    arrays, treedef = _examples("per_example_global_norm_clip", grads)
-    norms = jnp.sqrt(sum(map(_squares, arrays), start=jnp.zeros(())))
+    arrays, treedef = _flatten_examples("per_example_global_norm_clip", grads)
+    norms = jnp.sqrt(sum(map(example_squares, arrays), start=jnp.zeros(())))
     factors = shrink(norms, jnp.asarray(l2_norm_clip))
-    return jax.tree.unflatten(treedef, [_sum(factors, array) for array in arrays]), jnp.sum(
-        ~(norms <= l2_norm_clip)
-    )
+    total = jax.tree.unflatten(treedef, [_weighted_sum(factors, array) for array in arrays])
+    return total, jnp.sum(~(norms <= l2_norm_clip))  # not `>`: a norm of nan is over c
 
 
 def per_example_layer_norm_clip(
     grads: PyTree, global_l2_norm_clip: ArrayLike, uniform: bool = True
 ) -> tuple[PyTree, PyTree]:
-    """Shrink every array of every example's gradient to a share of a norm, and sum: Σ_b g_bl min(1,
-    c_l / ‖g_bl‖).
+    """Per-example gradient clipping layer by layer, and the sum over the batch.
 
-    The squares of the shares sum to c²: c_l = c √(1/L) for each of L arrays, or c √(n_l/n) in
-    proportion to their sizes. So no example's gradient has a norm over c, as with
-    `per_example_global_norm_clip`.
+    It is Σ_b g_bl min(1, c_l / ‖g_bl‖) for array l. The squares of the shares sum to c²: c_l =
+    c √(1/L) for each of L arrays, or c √(n_l/n) in proportion to their sizes. So no example's
+    gradient has a norm over c, as with `per_example_global_norm_clip`.
 
     When: arrays whose gradients differ in scale, in differentially private training. When not: the
-    direction of an example's gradient is to be kept.
+    direction of an example's gradient must not change.
 
     Args:
       grads: gradients per example, every array with the batch axis in front.
@@ -101,7 +96,8 @@ def per_example_layer_norm_clip(
       uniform: the same share for every array; False: in proportion to √n_l.
 
     Returns:
-      The sum, without the batch axis, and for every array how many examples were over its share.
+      The sum, without the batch axis, and for every array the number of examples over its
+      share.
 
     Raises:
       StructureError: arrays that do not have one batch axis in common.
@@ -109,17 +105,19 @@ def per_example_layer_norm_clip(
     >>> import gradtx, jax.numpy as jnp
     >>> grads = {"a": jnp.array([[4.0], [1.0]]), "b": jnp.array([[1.0], [-1.0]])}
     >>> total, clipped = gradtx.per_example_layer_norm_clip(grads, 8.0**0.5)  # 2 for each array
-    >>> [round(x.item(), 5) for x in total.values()], {name: int(count) for name, count in clipped.items()}
-    ([3.0, 0.0], {'a': 1, 'b': 0})
+    >>> [round(x.item(), 5) for x in total.values()]
+    [3.0, 0.0]
+    >>> {name: int(count) for name, count in clipped.items()}
+    {'a': 1, 'b': 0}
 
     McMahan et al. 2018, arXiv 1710.06963, per-layer clipping.
     """
-    arrays, treedef = _examples("per_example_layer_norm_clip", grads)
+    arrays, treedef = _flatten_examples("per_example_layer_norm_clip", grads)
     sizes = [1 if uniform else array[0].size for array in arrays]
     limits = [jnp.asarray(global_l2_norm_clip) * math.sqrt(size / sum(sizes)) for size in sizes]
-    norms = [jnp.sqrt(_squares(array)) for array in arrays]
+    norms = [jnp.sqrt(example_squares(array)) for array in arrays]
     sums = [
-        _sum(shrink(norm, limit), array)
+        _weighted_sum(shrink(norm, limit), array)
         for norm, limit, array in zip(norms, limits, arrays, strict=True)
     ]
     counts = [jnp.sum(~(norm <= limit)) for norm, limit in zip(norms, limits, strict=True)]

@@ -1,92 +1,66 @@
-"""Gradients that tell little of any one example: clipped example by example, and noise on their
-sum.
-"""
-
-from typing import Any
+"""Differential privacy: per-example clipping, and noise on the sum."""
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
-from gradtx.definition.errors import HyperparamError, StructureError
+from gradtx.definition.errors import StructureError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.clipping import shrink
-from gradtx.tree.arithmetic import abs_sq, sum_scalars
-from gradtx.tree.casts import as_array, compute_dtype, is_inexact
+from gradtx.transforms.noise import choose_key
+from gradtx.transforms.per_example import example_squares
+from gradtx.tree.arithmetic import sum_scalars
+from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import as_key, leaf_key, path_hash
 from gradtx.tree.maps import map_leaves
 from gradtx.tree.paths import flatten, leaf_paths
 
 
-def _aggregate(
-    updates: Any,
-    slots: None,
-    params: Any,
-    step: Any,
-    *,
-    l2_norm_clip: Any,
-    noise_multiplier: Any,
-    key: Any,
-) -> Any:
+def _aggregate(updates, slots: None, params, step, *, l2_norm_clip, noise_multiplier, key):
     leaves, treedef = flatten(updates)
-    arrays = {
-        path: as_array(leaf)
-        for path, leaf in zip(leaf_paths(treedef), leaves, strict=True)
-        if is_inexact(leaf)
-    }
+    paths = leaf_paths(treedef)
+    pairs = zip(paths, leaves, strict=True)
+    arrays = {path: as_array(leaf) for path, leaf in pairs if is_inexact(leaf)}
     if not arrays:
         return updates, slots
-    batch = _batch_size(arrays)
-    factors = shrink(
-        jnp.sqrt(sum_scalars(map_arrays(_squares, list(arrays.values())))),
-        jnp.asarray(l2_norm_clip),
+    batch, limit = _batch_size(arrays), jnp.asarray(l2_norm_clip)
+    norms = jnp.sqrt(sum_scalars(map_arrays(example_squares, list(arrays.values()))))
+    mean = map_leaves(
+        _noisy_mean,
+        updates,
+        jax.tree.unflatten(treedef, [path_hash(path) for path in paths]),
+        key=as_key(key),
+        step=step,
+        factors=shrink(norms, limit) / batch,
+        deviation=limit * noise_multiplier / batch,
     )
-    hashes = jax.tree.unflatten(treedef, [path_hash(path) for path in leaf_paths(treedef)])
-    told = {
-        "factors": factors / batch,
-        "deviation": jnp.asarray(l2_norm_clip) * noise_multiplier / batch,
-    }
-    return map_leaves(_noisy_sum, updates, hashes, key=as_key(key), step=step, **told), slots
+    return mean, slots
 
 
 def _batch_size(arrays: dict[str, jax.Array]) -> int:
-    """The size of the one axis that stands in front of every array."""
+    """The size of the one batch axis in front of every array."""
     first, array = next(iter(arrays.items()))
     for path, other in arrays.items():
         if other.ndim == 0 or other.shape[0] != array.shape[0] or not other.shape[0]:
             raise StructureError(
-                "differentially_private_aggregate needs gradients per example, with one batch axis in front of every array "
-                f"(jax.vmap(jax.grad(loss), in_axes=(None, 0))): {first!r} is {show_array(array)}, and {path!r} is {show_array(other)}"
+                "differentially_private_aggregate needs gradients per example, with one batch axis "
+                "in front of every array (jax.vmap(jax.grad(loss), in_axes=(None, 0))): "
+                f"{first!r} is {show_array(array)}, and {path!r} is {show_array(other)}"
             )
     return array.shape[0]
 
 
-def _squares(array: jax.Array) -> jax.Array:
-    """The squared norm of every example."""
-    return jnp.sum(
-        abs_sq(array.astype(compute_dtype(array.dtype))), axis=tuple(range(1, array.ndim))
-    )
-
-
-def _noisy_sum(
-    grads: jax.Array,
-    leaf: jax.Array,
-    *,
-    factors: jax.Array,
-    deviation: jax.Array,
-    key: jax.Array,
-    step: jax.Array,
-) -> Any:
-    mean = jnp.tensordot(
-        factors.astype(grads.dtype), grads, axes=1, precision=jax.lax.Precision.HIGHEST
-    )
-    kind = (
-        jnp.complex64 if jnp.iscomplexobj(grads) else jnp.float32
-    )  # drawn alike in every precision
-    return mean + deviation * jax.random.normal(leaf_key(key, step, leaf), mean.shape, kind)
+def _noisy_mean(grads, leaf, *, factors, deviation, key, step):
+    """The mean of the clipped gradients of one array, with its own noise."""
+    # The highest precision: a product in bfloat16 could pass the clipping norm.
+    precision = jax.lax.Precision.HIGHEST
+    mean = jnp.tensordot(factors.astype(grads.dtype), grads, axes=1, precision=precision)
+    # One dtype for all gradients: a run in bfloat16 or x64 draws the same noise.
+    dtype = jnp.complex64 if jnp.iscomplexobj(grads) else jnp.float32
+    return mean + deviation * jax.random.normal(leaf_key(key, step, leaf), mean.shape, dtype)
 
 
 @definition
@@ -97,21 +71,21 @@ def differentially_private_aggregate(
     *,
     seed: int | None = None,
 ) -> GradientTransformation:
-    r"""From gradients per example to one that tells little of any: u = (Σ_b g_b min(1, c / ‖g_b‖) +
-    σ c n) / B, n normal of variance 1.
+    r"""Differentially private aggregation: per-example clipping, Gaussian noise, and the mean.
 
-    Every gradient has a batch axis of size B in front of its parameter's shape; ‖g_b‖ is taken over
-    all arrays of example b. u has the parameter's shape. When the norm of an example is not finite,
-    its finite entries count for nothing, and the others stay where they are.
+    u = (Σ_b g_b min(1, c / ‖g_b‖) + σ c n) / B, n normal of variance 1. Every gradient has a batch
+    axis of size B in front of its parameter's shape; ‖g_b‖ runs over all arrays of example b. u has
+    the parameter's shape. When the norm of an example is not finite, its finite entries count as 0,
+    and inf and nan do not change.
 
     When: training on data about persons, with an accountant for σ, B and the number of steps. When
-    not: privacy is no matter; gradients per example cost B times the memory.
+    not: privacy does not matter; gradients per example cost B times the memory.
 
     Args:
       l2_norm_clip: c ≥ 0, the most that one example may add to the sum.
-      noise_multiplier: σ ≥ 0, standard deviation of the noise over c; 0.5 to 4; 0: only clipped.
+      noise_multiplier: σ ≥ 0, standard deviation of the noise over c; 0.5 to 4; 0: clipping alone.
       key: a random key, or a number to make one from; a leaf of the definition, so a new one does
-        not compile again. **A secret:** who knows it can take the noise away.
+        not recompile. **Keep it secret:** anyone who knows it can subtract the noise.
       seed: Optax's name for a `key` that is a number; neither: 0, which is no secret.
 
     Raises:
@@ -121,7 +95,8 @@ def differentially_private_aggregate(
     State: 0 bytes per parameter.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> tx, w = gradtx.differentially_private_aggregate(l2_norm_clip=1.0, noise_multiplier=0.0), jnp.zeros(2)
+    >>> w = jnp.zeros(2)
+    >>> tx = gradtx.differentially_private_aggregate(l2_norm_clip=1.0, noise_multiplier=0.0)
     >>> per_example = jnp.array([[3.0, 4.0], [0.0, 0.5]])  # norms 5 and 0.5
     >>> u, _ = tx.update(per_example, tx.init(w), w)
     >>> [round(x, 5) for x in u.tolist()]  # ([0.6, 0.8] + [0, 0.5]) / 2
@@ -131,16 +106,5 @@ def differentially_private_aggregate(
 
     Abadi et al. 2016, arXiv 1607.00133, Algorithm 1.
     """
-    if key is not None and seed is not None:
-        raise HyperparamError(
-            f"differentially_private_aggregate: key = {key!r} and seed = {seed!r} say the same; give one of them"
-        )
-    source = next((given for given in (key, seed) if given is not None), 0)
-    return treewise(
-        None,
-        _aggregate,
-        l2_norm_clip=l2_norm_clip,
-        noise_multiplier=noise_multiplier,
-        key=source,
-        changes_structure=True,
-    )
+    key = choose_key("differentially_private_aggregate", key, seed)
+    return treewise(None, _aggregate, key=key, changes_structure=True)

@@ -1,26 +1,24 @@
-"""Multiply updates: by a number, by a schedule, by nothing, by zero; or by a function of your own."""
+"""Scaling of updates: by a number, a schedule or zero; and functions of your own."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
-from gradtx.definition.types import Hyperparam
+from gradtx.definition.types import Array, Hyperparam, Params, Updates
 from gradtx.tree.maps import map_leaves
 
 
-def _scale(
-    grad: jax.Array, slots: None, param: None, step: jax.Array, *, step_size: jax.Array
-) -> Any:
+def _scale(grad, slots: None, param, step, *, step_size):
     return step_size * grad, slots
 
 
 @definition
 def scale(step_size: Hyperparam) -> GradientTransformation:
-    """Multiply by a number: u ← c u.
+    """Scale updates by a number: u ← c u.
 
     Args:
       step_size: c, any real number, array or schedule; negative to descend.
@@ -32,20 +30,21 @@ def scale(step_size: Hyperparam) -> GradientTransformation:
     >>> tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0].tolist()
     [-2.0]
     """
-    return leafwise(None, _scale, step_size=step_size)
+    return leafwise(None, _scale)
 
 
 @definition
 def scale_by_schedule(step_size_fn: Hyperparam) -> GradientTransformation:
-    """Multiply by a schedule: u ← c(count) u, count = 0 on the first update.
+    """Scale updates by a schedule: u ← c(count) u, count = 0 on the first update.
 
     Args:
-      step_size_fn: c, a schedule; `scale` takes one too, this is Optax's name for it.
+      step_size_fn: c, a schedule; `scale` accepts one too, this is Optax's name for it.
 
     State: 0 bytes per parameter; the count is the root's.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> tx = gradtx.scale_by_schedule(gradtx.exponential_decay(1.0, transition_steps=1, decay_rate=0.5))
+    >>> halving = gradtx.exponential_decay(1.0, transition_steps=1, decay_rate=0.5)
+    >>> tx = gradtx.scale_by_schedule(halving)
     >>> state, g = tx.init(jnp.zeros(1)), jnp.array([8.0])
     >>> for _ in range(3): u, state = tx.update(g, state)
     >>> u.tolist()
@@ -54,13 +53,13 @@ def scale_by_schedule(step_size_fn: Hyperparam) -> GradientTransformation:
     return leafwise(None, _scale, step_size=step_size_fn)
 
 
-def _identity(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
+def _identity(grad, slots: None, param, step):
     return grad, slots
 
 
 @definition
 def identity() -> GradientTransformation:
-    """Leave updates as they are: u ← u.
+    """Return the updates unchanged: u ← u.
 
     State: 0 bytes per parameter.
 
@@ -72,8 +71,8 @@ def identity() -> GradientTransformation:
     return leafwise(None, _identity)
 
 
-def _zero(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
-    return jax.numpy.zeros_like(grad), slots
+def _zero(grad, slots: None, param, step):
+    return jnp.zeros_like(grad), slots
 
 
 @definition
@@ -90,16 +89,18 @@ def set_to_zero() -> GradientTransformation:
     return leafwise(None, _zero, ignores_input=True)
 
 
-def _apply_tree(updates: Any, slots: None, params: Any, step: Any, *, f: Callable[..., Any]) -> Any:
+def _apply_tree(
+    updates, slots: None, params, step, *, f: Callable[[Updates, Params | None], Updates]
+):
     return f(updates, params), slots
 
 
 @definition
-def stateless(f: Callable[[Any, Any], Any]) -> GradientTransformation:
-    """A transformation from a function of whole trees: u ← f(u, θ).
+def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransformation:
+    """Make a transformation from a function of whole trees: u ← f(u, θ).
 
     Args:
-      f: `f(updates, params) -> updates`; `params` is None when the caller gives none. Static: two
+      f: `f(updates, params) -> updates`; `params` is None when the caller passes none. Static: two
         definitions are equal when they hold the same function.
 
     State: 0 bytes per parameter.
@@ -109,26 +110,26 @@ def stateless(f: Callable[[Any, Any], Any]) -> GradientTransformation:
     >>> tx.update(jnp.array([-4.0]), tx.init(jnp.zeros(1)))[0].tolist()
     [-1.0]
     """
-    return treewise(None, _apply_tree, f=f)
+    return treewise(None, _apply_tree)
 
 
-def _apply_leaves(
-    updates: Any, slots: None, params: Any, step: Any, *, f: Callable[..., Any]
-) -> Any:
+def _apply_leaves(updates, slots: None, params, step, *, f: Callable[[Array, Array | None], Array]):
     if params is None:
         params = jax.tree.map(lambda _: None, updates)
     return map_leaves(f, updates, params), slots
 
 
 @definition
-def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> GradientTransformation:
-    """A transformation from a function of one array: u ← f(u, θ), array by array.
+def stateless_with_tree_map(
+    f: Callable[[Array, Array | None], Array],
+) -> GradientTransformation:
+    """Make a transformation from a function of one array: u ← f(u, θ), array by array.
 
-    The function is given at least float32, and its result is rounded to the dtype of the gradient;
-    None and integers it is not shown.
+    The function receives float32 at least, and its result is rounded to the dtype of the gradient.
+    It does not receive None and integers.
 
     Args:
-      f: `f(update, param) -> update`; `param` is None when the caller gives no parameters. Static:
+      f: `f(update, param) -> update`; `param` is None when the caller passes no parameters. Static:
         two definitions are equal when they hold the same function.
 
     State: 0 bytes per parameter.
@@ -138,4 +139,4 @@ def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> GradientTransformat
     >>> tx.update({"a": jnp.array([-4.0])}, tx.init({"a": jnp.zeros(1)}))[0]["a"].tolist()
     [-1.0]
     """
-    return treewise(None, _apply_leaves, f=f)
+    return treewise(None, _apply_leaves)

@@ -1,25 +1,23 @@
 """The sign of updates."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 
 
-def _sign(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
+def _sign(grad, slots: None, param, step):
     return jnp.sign(grad), slots
 
 
 @definition
 def scale_by_sign() -> GradientTransformation:
-    """Replace every entry by its sign: u ← sign(g), which is g / |g| for complex numbers; 0 stays
-    0.
+    """Replace every entry by its sign: u ← sign(g).
 
-    When: the size of the gradient carries no meaning, or too many bits. When not: without an
-    average before it and on small batches, where signs are mostly noise.
+    For complex numbers the sign is g / |g|. The sign of 0 is 0.
+
+    When: the size of the gradient has no meaning, or costs too many bits. When not: on small
+    batches without an average before it; the signs are then mostly noise.
 
     State: 0 bytes per parameter.
 

@@ -1,4 +1,4 @@
-"""Optax's names for what has another form here: named chains, empty states, extra arguments."""
+"""Optax's names for features that have another form here: named chains, extra arguments."""
 
 from typing import NamedTuple
 
@@ -14,14 +14,13 @@ from gradtx.definition.types import Params
 
 
 def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation:
-    """Optax's spelling of `chain(first=..., second=...)`: members as pairs of a name and a
-    transformation.
+    """Optax's form of `chain(first=..., second=...)`: pairs of a name and a transformation.
 
     Args:
       *args: (name, transformation), in the order in which they act.
 
     Raises:
-      GradtxError: what is given is no such pair, or two have one name.
+      GradtxError: an argument is not such a pair, or two have one name.
 
     >>> import gradtx
     >>> gradtx.named_chain(("clip", gradtx.clip(1.0)), ("down", gradtx.scale(-0.1)))
@@ -31,11 +30,13 @@ def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation
     for number, pair in enumerate(args):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
             raise GradtxError(
-                f"named_chain: argument {number} is {pair!r}; give pairs of a name and a transformation: ('clip', clip(1.0))"
+                f"named_chain: argument {number} is {pair!r}; "
+                "give pairs of a name and a transformation: ('clip', clip(1.0))"
             )
         if pair[0] in members:
             raise GradtxError(
-                f"named_chain: two members are named {pair[0]!r}; give every member a name of its own"
+                f"named_chain: two members are named {pair[0]!r}; "
+                "give every member a name of its own"
             )
         members[pair[0]] = pair[1]
     return chain(**members)
@@ -46,11 +47,11 @@ multi_transform = partition
 
 
 class EmptyState(NamedTuple):
-    """The state of a plain `(init, update)` pair that keeps nothing."""
+    """The empty state of a plain `(init, update)` pair."""
 
 
 def init_empty_state(params: Params) -> EmptyState:
-    """An `init` for a plain pair that keeps nothing; a rule of gradtx has `init=None` instead.
+    """An `init` for a plain pair without state; a rule of gradtx has `init=None` instead.
 
     >>> import gradtx, jax
     >>> def double(updates, state, params=None):
@@ -63,8 +64,9 @@ def init_empty_state(params: Params) -> EmptyState:
 
 
 def with_extra_args_support(tx: TransformationLike) -> GradientTransformation:
-    """The same transformation, which takes extra arguments as every one of gradtx does: it hands on
-    those that `tx` knows.
+    """Add support for extra arguments to a transformation.
+
+    The result passes on to `tx` those that `tx` accepts, as every transformation of gradtx does.
 
     Args:
       tx: a transformation, of gradtx, of Optax, or a plain pair.

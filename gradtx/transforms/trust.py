@@ -1,8 +1,5 @@
-"""Steps in proportion to the parameters: every array's update is scaled by the size of the array."""
+"""Trust ratios: every array's update is scaled by the size of the array."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
@@ -11,21 +8,13 @@ from gradtx.definition.types import NonNegative
 from gradtx.tree.arithmetic import norm, root_mean_square
 
 
-def _trust(
-    grad: jax.Array,
-    slots: None,
-    param: jax.Array,
-    step: jax.Array,
-    *,
-    min_norm: jax.Array,
-    trust_coefficient: jax.Array,
-    eps: jax.Array,
-) -> Any:
-    ours, theirs = jnp.maximum(norm(param), min_norm), jnp.maximum(norm(grad), min_norm)
-    undefined = (ours == 0) | (theirs == 0)
-    ratio = jnp.where(
-        undefined, 1.0, trust_coefficient * ours / jnp.where(undefined, 1.0, theirs + eps)
-    )
+def _trust_ratio(grad, slots: None, param, step, *, min_norm, trust_coefficient, eps):
+    param_norm = jnp.maximum(norm(param), min_norm)
+    grad_norm = jnp.maximum(norm(grad), min_norm)
+    # Without a floor a norm may be 0: a ratio of 1 lets parameters at zero leave it.
+    undefined = (param_norm == 0) | (grad_norm == 0)
+    ratio = trust_coefficient * param_norm / jnp.where(undefined, 1.0, grad_norm + eps)
+    ratio = jnp.where(undefined, 1.0, ratio)
     return jnp.where(jnp.isfinite(ratio), ratio, 0.0) * grad, slots
 
 
@@ -33,14 +22,13 @@ def _trust(
 def scale_by_trust_ratio(
     min_norm: NonNegative = 0.0, trust_coefficient: NonNegative = 1.0, eps: NonNegative = 0.0
 ) -> GradientTransformation:
-    """Give every array's update the norm of the array: u ← c ‖θ‖ / (‖g‖ + ε) g, norms per array.
+    """Scale each update by its layer-wise trust ratio: u ← c ‖θ‖ / (‖g‖ + ε) g, norms per array.
 
-    Both norms are raised to a floor. Where one is still 0, as for parameters that start at zero, u
-    ← g. Where the norm of g is not finite, finite entries become 0, and the others stay where they
-    are.
+    Both norms have a floor. Where one is still 0, as for parameters that start at zero, u ← g.
+    Where the norm of g is not finite, finite entries become 0, and inf and nan do not change.
 
-    When: large batches, layers whose gradients differ in scale from their weights. When not: for
-    biases and norms, whose own size says little; leave them out with `masked`.
+    When: large batches, layers whose gradients differ in scale from their weights. When not: biases
+    and norms, whose size has little meaning; exclude them with `masked`.
 
     Args:
       min_norm: floor of both norms, ≥ 0.
@@ -61,34 +49,23 @@ def scale_by_trust_ratio(
 
     You, Gitman and Ginsburg 2017, arXiv 1708.03888; You et al. 2020, arXiv 1904.00962, Algorithm 2.
     """
-    return leafwise(
-        None,
-        _trust,
-        min_norm=min_norm,
-        trust_coefficient=trust_coefficient,
-        eps=eps,
-        needs_params=True,
-    )
+    return leafwise(None, _trust_ratio, needs_params=True)
 
 
-def _times_norm(
-    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, min_scale: jax.Array
-) -> Any:
+def _scale_by_norm(grad, slots: None, param, step, *, min_scale):
     return jnp.maximum(norm(param), min_scale) * grad, slots
 
 
-def _times_rms(
-    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, min_scale: jax.Array
-) -> Any:
+def _scale_by_rms(grad, slots: None, param, step, *, min_scale):
     return jnp.maximum(root_mean_square(param), min_scale) * grad, slots
 
 
 @definition
 def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransformation:
-    """Multiply every array's update by the norm of the array: u ← max(‖θ‖, c) g.
+    """Scale each update by the norm of its parameter array: u ← max(‖θ‖, c) g.
 
-    When: the update has been normalised, and steps are to be relative. When not: arrays differ in
-    size by far; take `scale_by_param_block_rms`, which does not grow with it.
+    When: the update is normalised, and steps are to be relative. When not: arrays differ much in
+    size; take `scale_by_param_block_rms`, which does not grow with it.
 
     Args:
       min_scale: c ≥ 0, so that parameters at zero can leave it.
@@ -105,12 +82,12 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransfor
     >>> tx.update(jnp.array([1.0, -1.0]), tx.init(w), w)[0].tolist()
     [5.0, -5.0]
     """
-    return leafwise(None, _times_norm, min_scale=min_scale, needs_params=True)
+    return leafwise(None, _scale_by_norm, needs_params=True)
 
 
 @definition
 def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransformation:
-    """Multiply every array's update by the root mean square of the array: u ← max(rms(θ), c) g.
+    """Scale each update by the RMS of its parameter array: u ← max(rms(θ), c) g.
 
     When: steps are to be relative to the parameters, as in Adafactor. When not: behind a learning
     rate that was tuned for absolute steps.
@@ -132,4 +109,4 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransform
 
     Shazeer and Stern 2018, arXiv 1804.04235, section 8.
     """
-    return leafwise(None, _times_rms, min_scale=min_scale, needs_params=True)
+    return leafwise(None, _scale_by_rms, needs_params=True)

@@ -1,12 +1,13 @@
-r"""Accumulate: one update from the mean gradient of several micro-batches.
+r"""Gradient accumulation: one update from the mean gradient of several micro-batches.
 
 With micro-steps i = 1, …, k of one update, gradients g_i and weights w_i (1 each, unless given):
 
     G ← w_1 g_1 at i = 1,  G ← G + w_i g_i after that      in float32 at least
     i = k:  u from the inner transformation at G / Σ w;    i < k:  u = 0
 
-The update takes the place of the sum, whose time is over: so a step needs no memory beside its
-arguments."""
+At the k-th micro-step the update is stored in the array of the sum, which is no longer needed. So a
+step needs no memory beside its arguments.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,12 +16,16 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.compose.choosing import attach, detach, run_in_place_if
-from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.compose.treewise import treewise
+from gradtx.compose.choosing import run_in_place_if
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+    definition,
+)
+from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike
-from gradtx.engine.rules import Child
 from gradtx.tree.casts import as_array, is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
@@ -28,211 +33,178 @@ from gradtx.wrappers.guard import Steps
 
 
 class Accumulated(NamedTuple):
-    """What the micro-steps of the update to come have gathered."""
+    """The sums over the micro-steps of the next update."""
 
     total: Any
-    """Σ w g, a tree like the parameters. It counts only while `micro_step` is not 0; just after an
-    update it holds that update.
+    """Σ w g, a tree like the parameters. Just after an update, while `micro_step` is 0, it holds
+    that update instead.
     """
-    weight: Any
+    weight: jax.Array
     """Σ w."""
-    value: Any
-    """Σ w L, where the inner transformation asks for the loss L, else None."""
-    micro_step: Any
-    """How many micro-steps have been gathered."""
-    applied: Any
-    """Updates that the inner transformation has made: what its clock says."""
+    value: jax.Array | None
+    """Σ w L, where the inner transformation needs the loss L, else None."""
+    micro_step: jax.Array
+    """The number of micro-steps in the sums."""
+    applied: jax.Array
+    """The number of updates that `inner` made: its clock."""
 
 
-def _init(
-    params: Any, *, inner: GradientTransformation, accumulator_dtype: DTypeLike | None
-) -> dict[str, Accumulated]:
-    total = make_leaves(zeros, params)
+def _init(params, *, averages_value: bool, accumulator_dtype: DTypeLike | None) -> Accumulated:
+    total, real = make_leaves(zeros, params), jnp.result_type(float)
     if accumulator_dtype is not None:
-        total = jax.tree.map(
-            lambda leaf: leaf.astype(jnp.promote_types(accumulator_dtype, _kind(leaf))), total
-        )
-    real = jnp.result_type(float)
-    value = jnp.zeros((), real) if "value" in inner.needs else None
+        total = jax.tree.map(lambda leaf: leaf.astype(_sum_dtype(leaf, accumulator_dtype)), total)
+    value = jnp.zeros((), real) if averages_value else None
+    # Each counter is an array of its own: one array twice could not be donated.
     micro_step, applied = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-    return attach(
-        inner.init_slots(params),
-        "accumulate",
-        Accumulated(total, jnp.zeros((), real), value, micro_step, applied),
-    )
+    return Accumulated(total, jnp.zeros((), real), value, micro_step, applied)
 
 
-def _kind(leaf: jax.Array) -> Any:
-    return jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.bfloat16
+def _sum_dtype(leaf: jax.Array, accumulator_dtype: DTypeLike) -> Any:
+    """The dtype of the sum: complex arrays stay complex, whatever the accumulator."""
+    kind = jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.bfloat16
+    return jnp.promote_types(accumulator_dtype, kind)
 
 
-def _add(
-    total: jax.Array,
-    grad: jax.Array | None,
-    *,
-    weight: jax.Array,
-    first: jax.Array,
-    counts: jax.Array,
-    share: jax.Array,
-) -> jax.Array:
-    """The sum and one more; at the last one the mean, in the same kernel.
-
-    What weighs nothing adds nothing, be it nan, as the mean over no tokens is. No gradient adds
-    nothing either."""
+def _add(total, grad, *, weight, first, gate, share):
+    """Add one gradient to the sum; at the last micro-step also divide, in the same kernel."""
+    # A weight of 0 adds nothing even where the gradient is nan, the mean over no tokens. A missing
+    # gradient adds nothing either.
     part = (
         jnp.zeros_like(total)
         if grad is None
         else jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))
     )
-    return jnp.where(counts, jnp.where(first, part, total + part) * share, total)
+    # The first part replaces the sum, whose array still holds the last update.
+    return jnp.where(gate, jnp.where(first, part, total + part) * share, total)
 
 
-def _count(kept: Accumulated, weight: Any, value: Any, counts: Any) -> Accumulated:
-    """One micro-step more, if it counts, in all but the sum; the first one starts anew, whatever
-    the last update left.
-    """
-    ones = (
-        jnp.ones_like(kept.weight),
-        None if kept.value is None else jnp.asarray(value, kept.value.dtype),
-    )
-    told = {"weight": weight, "first": kept.micro_step == 0, "counts": counts, "share": 1.0}
-    of_weight, of_value = map_leaves(_add, (kept.weight, kept.value), ones, **told)
-    return kept._replace(weight=of_weight, value=of_value, micro_step=kept.micro_step + counts)
+def _count(own: Accumulated, weight, value, gate) -> Accumulated:
+    """Count one micro-step and add its weight and value; the gradient is added elsewhere."""
+    value = None if own.value is None else jnp.asarray(value, own.value.dtype)
+    arguments = {"weight": weight, "first": own.micro_step == 0, "gate": gate, "share": 1.0}
+    sums, parts = (own.weight, own.value), (jnp.ones_like(own.weight), value)
+    total_weight, total_value = map_leaves(_add, sums, parts, **arguments)
+    return own._replace(weight=total_weight, value=total_value, micro_step=own.micro_step + gate)
 
 
-def _as(held: jax.Array, update: jax.Array | None) -> jax.Array:
-    return held if update is None else update
+def _second(first, second):
+    return first if second is None else second
 
 
-def _nothing(update: jax.Array) -> jax.Array:
-    """−0, which added to a parameter leaves its bits; made from the update, so that it lies on the
-    same devices.
-    """
+def _negative_zero(update):
+    # −0 added to a parameter keeps its bits. The array is made from the update, so that it lies on
+    # the same devices.
     return jnp.where(jnp.zeros_like(update, bool), update, -jnp.zeros_like(update))
 
 
-def _release(update: jax.Array, held: jax.Array, *, due: jax.Array) -> jax.Array:
-    return jnp.where(due, held, -jnp.zeros_like(held))
+def _release(update, stored, *, due):
+    return jnp.where(due, stored, -jnp.zeros_like(stored))
 
 
-def _holds(total: Any, updates: Any) -> bool:
-    """Whether the arrays of the sum are wide enough for the updates, too."""
-    pairs = zip(
-        jax.tree.leaves(total, is_leaf=is_none),
-        jax.tree.leaves(updates, is_leaf=is_none),
-        strict=True,
-    )
+def _can_hold(total: Any, updates: Any) -> bool:
+    """Whether the arrays of the sum can hold the updates without a loss of precision."""
+    columns = (jax.tree.leaves(tree, is_leaf=is_none) for tree in (total, updates))
     return all(
-        _both(one, other) == one.dtype
-        for one, other in pairs
-        if one is not None and other is not None
+        _common_dtype(sums, update) == sums.dtype
+        for sums, update in zip(*columns, strict=True)
+        if sums is not None and update is not None
     )
 
 
-def _both(total: jax.Array, update: Any) -> Any:
-    """The dtype that holds what either does."""
+def _common_dtype(total: jax.Array, update: Any) -> Any:
     return jnp.promote_types(total.dtype, as_array(update).dtype)
 
 
-def _update(
-    updates: Any,
-    slots: Any,
-    params: Any,
-    step: Any,
+def _mean(grad: Any, total: Any) -> Any:
+    """A mean with the precision of sum and gradient; None and integers unchanged."""
+    return total.astype(_common_dtype(total, grad)) if is_inexact(grad) else grad
+
+
+def _mean_extra(extra: Mapping[str, Any], grads: Any, value: Any) -> dict[str, Any]:
+    """The extra arguments for the inner transformation: means of gradient and loss, no weight."""
+    means = {name: mean for name, mean in (("grad", grads), ("value", value)) if mean is not None}
+    means = {name: mean for name, mean in means.items() if name in extra}
+    return {name: one for name, one in {**extra, **means}.items() if name != "weight"}
+
+
+def _accumulate(
+    updates,
+    own: Accumulated,
+    params,
+    step,
     *,
-    inner: GradientTransformation,
-    every: Any,
+    inner: Member,
+    every,
     use_grad_mean: bool,
     should_skip_update_fn: Callable[..., Any] | None,
-    extra: Mapping[str, Any],
-    gate: Any,
-) -> Any:
-    old, before = detach(slots, "accumulate")
-    counts = jnp.asarray(True if gate is None else gate)
+    extra,
+    gate,
+):
+    gate = jnp.asarray(True if gate is None else gate)
     if should_skip_update_fn is not None:
-        counts &= ~jnp.asarray(should_skip_update_fn(updates, before.applied, params)[0], bool)
-    weight, first = checked_weight(extra.get("weight", 1.0)), before.micro_step == 0
-    kept = _count(before, weight, extra.get("value"), counts)
-    due, usable = (kept.micro_step >= every) & counts, kept.weight > 0
-    check_weights(due, usable, kept.micro_step)
-    due_now = due & usable
-    share = (
-        jnp.where(due_now, 1 / jnp.where(usable, kept.weight, 1.0), 1.0)
-        if use_grad_mean
-        else jnp.ones_like(kept.weight)
+        gate &= ~jnp.asarray(should_skip_update_fn(updates, own.applied, params)[0], bool)
+    weight, first = checked_weight(extra.get("weight", 1.0)), own.micro_step == 0
+    new = _count(own, weight, extra.get("value"), gate)
+    complete, usable = (new.micro_step >= every) & gate, new.weight > 0
+    check_weights(complete, usable, new.micro_step)
+    due = complete & usable
+    share = jnp.ones_like(new.weight)
+    if use_grad_mean:
+        # The inner `where` keeps the division finite; the outer one leaves other sums undivided.
+        share = jnp.where(due, 1 / jnp.where(usable, new.weight, 1.0), 1.0)
+    total = map_leaves(_add, own.total, updates, weight=weight, first=first, gate=gate, share=share)
+    in_place = _can_hold(total, updates)
+    stored = total if in_place else map_leaves(_negative_zero, updates)
+
+    def run(stored, slots):
+        grads = jax.tree.map(_mean, updates, stored if in_place else total, is_leaf=is_none)
+        value = None if new.value is None else new.value * share
+        # The branch includes the gate of wrappers further out: the member needs no gate.
+        member = inner._replace(slots=slots, gate=None)
+        new_updates, member = member.update(grads, params, extra=_mean_extra(extra, grads, value))
+        return map_leaves(_second, stored, new_updates), member.slots
+
+    stored, slots = run_in_place_if(due, run, _unchanged, stored, inner.slots)
+    new = new._replace(
+        total=stored if in_place else total,
+        # A sum of weights that is 0 makes no update, and the next one begins.
+        micro_step=jnp.where(complete, 0, new.micro_step),
+        applied=new.applied + due,
     )
-    total = map_leaves(
-        _add, before.total, updates, weight=weight, first=first, counts=counts, share=share
-    )
-    in_place = _holds(total, updates)
-    held = total if in_place else map_leaves(_nothing, updates)
-
-    def act(held: Any, old: Any) -> Any:
-        grads = jax.tree.map(_widened, updates, held if in_place else total, is_leaf=is_none)
-        told = _told(extra, grads, None if kept.value is None else kept.value * share)
-        made, new = inner.update_slots(grads, old, params, kept.applied + 1, told)
-        return map_leaves(_as, held, made), new
-
-    held, new = run_in_place_if(due_now, act, _as_they_are, held, old)
-    kept = kept._replace(
-        total=held if in_place else total,
-        micro_step=jnp.where(due, 0, kept.micro_step),
-        applied=kept.applied + due_now,
-    )
-    return map_leaves(_release, updates, held, due=due_now), attach(new, "accumulate", kept)
+    return map_leaves(_release, updates, stored, due=due), inner._replace(slots=slots), new
 
 
-def _as_they_are(held: Any, old: Any) -> Any:
-    return held, old
+def _unchanged(stored, slots):
+    return stored, slots
 
 
-def _widened(grad: Any, total: Any) -> Any:
-    """A mean, as exact as both it and the gradient are; None and integers as they are."""
-    return total.astype(_both(total, grad)) if is_inexact(grad) else grad
-
-
-def _told(extra: Mapping[str, Any], grads: Any, value: Any) -> dict[str, Any]:
-    """The extra arguments as the inner transformation sees them: loss and gradient are means too,
-    weights are done with.
-    """
-    told = {name: given for name, given in extra.items() if name != "weight"}
-    means = {"grad": grads, "value": value}
-    return {
-        **told,
-        **{name: mean for name, mean in means.items() if name in told and mean is not None},
-    }
-
-
-def check_weights(due: jax.Array, usable: jax.Array, micro_step: jax.Array) -> None:
-    """Raise, outside of jit, when an update is due from nothing."""
-    if not isinstance(due & usable, Tracer) and due and not usable:
+def check_weights(complete: jax.Array, usable: jax.Array, micro_step: jax.Array) -> None:
+    """Raise, outside of jit, where the weights of an update sum to 0."""
+    if not isinstance(complete & usable, Tracer) and complete and not usable:
         raise HyperparamError(
-            f"accumulate: the weights of the last {int(micro_step)} micro-batches sum to 0, so they have no mean: give each micro-batch "
-            "a weight > 0, or leave those out that hold nothing"
+            f"accumulate: the weights of the last {int(micro_step)} micro-batches sum to 0, so "
+            "they have no mean: give each micro-batch a weight > 0, or omit empty micro-batches"
         )
 
 
 def checked_weight(weight: Any) -> jax.Array:
-    """The weight of a micro-batch; an error where a number is known that is none."""
-    found = jnp.asarray(weight, jnp.result_type(float))
-    if found.ndim:
+    """The weight of a micro-batch; outside of jit also check its range."""
+    array = jnp.asarray(weight, jnp.result_type(float))
+    if array.ndim:
         raise HyperparamError(
-            f"accumulate: weight= has shape {found.shape}: give one number for the micro-batch, such as its tokens"
+            f"accumulate: weight= has shape {array.shape}: give one number for the micro-batch, "
+            "its number of tokens for example"
         )
-    if not isinstance(found, Tracer) and not (float(found) >= 0 and jnp.isfinite(found)):
+    if not isinstance(array, Tracer) and not (float(array) >= 0 and jnp.isfinite(array)):
         raise HyperparamError(
-            f"accumulate: weight = {float(found)!r} is outside its range [0, inf): give how much the micro-batch counts"
+            f"accumulate: weight = {float(array)!r} is outside its range [0, inf): give the size "
+            "of the micro-batch, its number of tokens for example"
         )
-    return found
+    return array
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
-    old, kept = detach(slots, "accumulate")
-    return [Child(inner, old, kept.applied)]
-
-
-def _report(slots: Any) -> dict[str, Any]:
-    return {"micro_step": slots["accumulate"].micro_step}
+def _report(own: Accumulated):
+    return {"micro_step": own.micro_step}
 
 
 @definition
@@ -244,68 +216,65 @@ def accumulate(
     should_skip_update_fn: Callable[..., Any] | None = None,
     accumulator_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    r"""One update of `inner` from the mean gradient of k micro-batches; the updates of the
-    micro-steps between are zero.
+    r"""Gradient accumulation over k micro-batches.
 
-    For every array G and g of one shape: G ← G + w g, and at the k-th micro-step u from `inner` at
-    G / Σ w. A micro-step that is not due costs that sum, and no run of `inner`; clips, schedules
-    and statistics see each mean once, so the result is that of the large batch, to float32
-    rounding. Updates in between are −0, so that parameters keep their bits, whatever was gathered:
-    an inf acts when its mean is due, not before.
+    `inner` makes one update from their mean gradient. For every array G and g of one shape: G ← G +
+    w g, and at the k-th micro-step u from `inner` at G / Σ w. The other micro-steps cost that sum,
+    and do not run `inner`. Clips, schedules and statistics receive each mean once, so the result is
+    that of the large batch, to float32 rounding. The updates in between are −0, so that parameters
+    keep their bits, whatever the sum holds: an inf reaches them with its mean, not before.
 
     The clock of `inner` counts its own updates. Where `accumulate` is the whole definition,
-    `state.count` is that clock, and schedules and `hyperparams(tx, at=state)` go by it; `every` as
-    a schedule is read there too.
+    `state.count` is that clock, and schedules and `hyperparams(tx, at=state)` use it. A schedule
+    for `every` uses it too.
 
-    Micro-batches of different size are weighed by `update(..., weight=tokens)`; one that weighs 0
-    counts as a micro-step and adds nothing, not even a nan. When `inner` asks for `value=`, it is
-    told the mean loss.
+    For micro-batches of different size pass a weight, `update(..., weight=tokens)`. A micro-batch
+    of weight 0 counts as a micro-step and adds nothing, not even a nan. When `inner` needs
+    `value=`, it receives the mean loss.
 
-    When: the batch that is wanted does not fit into memory, or arrives in pieces. When not: all
-    micro-batches are at hand at once; `make_step(..., microbatches=k)` runs them in one step, and
-    keeps no sum between steps.
+    When: the large batch does not fit into memory, or arrives in pieces. When not: all
+    micro-batches are available at once; `make_step(..., microbatches=k)` runs them in one step, and
+    stores no sum between steps.
 
     Args:
-      inner: the transformation; put the whole chain here. `guard(accumulate(...))` drops bad
+      inner: the transformation; put the whole chain here. `guard(accumulate(...))` skips bad
         micro-batches, `accumulate(guard(...))` bad means.
-      every: k ≥ 1, micro-steps to an update; a schedule is read at the number of updates made.
+      every: k ≥ 1, micro-steps per update; a schedule receives the number of earlier updates.
       use_grad_mean: False: u from `inner` at G itself, the sum.
       should_skip_update_fn: `(updates, count, params) -> (skip, anything)`, as for Optax's
-        `MultiSteps`: whether a micro-step is to count for nothing. Static.
+        `MultiSteps`; it says whether to skip a micro-step. Static.
       accumulator_dtype: dtype of G; None: the gradient's, float32 at least.
 
     Raises:
-      HyperparamError: k below 1, or no whole number; a weight that is negative, not finite, or no
-        scalar; outside of jit, weights that sum to 0. Within jit such a sum makes no update, and
+      HyperparamError: k is below 1, or not a whole number; a weight is negative, not finite, or
+        not a scalar; outside of jit, weights sum to 0. Within jit such a sum makes no update, and
         the next one begins.
 
-    State: 4 bytes per parameter (G), and that of `inner`; beside it, under "accumulate", also the
-    numbers `weight`, `value`, `micro_step` and `applied`.
+    State: 4 bytes per parameter (G), and that of `inner`; under "accumulate" also the numbers
+    `weight`, `value`, `micro_step` and `applied`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.accumulate(gradtx.sgd(1.0), every=2)
-    >>> state, seen = tx.init(jnp.zeros(())), []
+    >>> state, outputs = tx.init(jnp.zeros(())), []
     >>> for g in (1.0, 3.0, 5.0, 5.0):
     ...     u, state = tx.update(jnp.array(g), state)
-    ...     seen.append(u.item())
-    >>> seen, int(state.count)
+    ...     outputs.append(u.item())
+    >>> outputs, int(state.count)
     ([-0.0, -2.0, -0.0, -5.0], 2)
 
     See also: `make_step`, `guard`, `MultiSteps`.
     """
     if isinstance(every, bool) or (isinstance(every, float) and every != int(every)):
         raise HyperparamError(
-            f"accumulate: every = {every!r} is no number of micro-steps; give a whole number from 1 on, or a schedule"
+            f"accumulate: every = {every!r} is not a number of micro-steps; give a whole number "
+            "from 1 on, or a schedule"
         )
-    return treewise(
+    return wrapwise(
+        inner,
         _init,
-        _update,
-        every=every,
-        use_grad_mean=use_grad_mean,
-        should_skip_update_fn=should_skip_update_fn,
-        accumulator_dtype=accumulator_dtype,
-        inner=inner,
-        children=_inside,
+        _accumulate,
         report=_report,
-        own_clock=True,
+        clock="applied",
+        leads=True,
+        averages_value="value" in as_transformation(inner).needs,
     )

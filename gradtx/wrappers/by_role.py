@@ -11,8 +11,7 @@ from gradtx.definition.errors import GradtxError, SelectionError
 from gradtx.definition.show import show
 from gradtx.definition.types import ArrayLike, Params, PyTree
 from gradtx.engine.matrix_layout import words_of
-from gradtx.engine.program import leaves_of
-from gradtx.engine.selector import Where, claimed
+from gradtx.engine.selector import Where, claimed, leaves_of
 from gradtx.transforms.flags import Dimensions, Routes
 from gradtx.tree.roles import parameter_role
 

@@ -1,122 +1,99 @@
-r"""A loss scale for float16 that follows what the gradients bear.
+r"""Dynamic loss scaling for float16: the scale follows the overflows of the gradients.
 
-The loss is multiplied by s before its gradient is taken, so that small entries do not vanish; g is
-divided by s before anything else. With n = ‖g‖ over all arrays and k good steps in a row:
+The loss is multiplied by s before its gradient is taken, so that small entries do not underflow; g
+is divided by s before anything else. With n = ‖g‖ over all arrays and k good steps in a row:
 
     n not finite:  skip,  s ← max(b s, s_min),  k ← 0
     n finite:      k ← k + 1;  k = K:  s ← min(f s, s_max),  k ← 0
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.choosing import attach, detach, keep_if
+from gradtx.compose.choosing import keep_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.compose.treewise import treewise
+from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Interval, Numeric, Positive
-from gradtx.engine.rules import Child
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
-from gradtx.tree.maps import choose, map_leaves
+from gradtx.tree.maps import map_leaves
 from gradtx.tree.paths import is_none
 from gradtx.wrappers.guard import Steps
 
 Growth = Annotated[Numeric, Interval(1.0)]
-"""A factor that makes nothing smaller."""
+"""A factor of at least 1."""
 Backoff = Annotated[Numeric, Interval(0.0, 1.0, low_open=True, high_open=True)]
-"""A factor in (0, 1), that makes everything smaller and nothing 0."""
+"""A factor in (0, 1)."""
 
 
 class LossScale(NamedTuple):
-    """The scale, and the counts it goes by."""
+    """The scale and its counters."""
 
-    scale: Any
-    """What the loss is multiplied by."""
-    good_steps: Any
-    """Steps in a row, since the scale last changed, whose gradients were finite."""
-    applied: Any
-    """Steps at which `inner` acted: what its clock says."""
-    skipped: Any
-    """Steps left out because the gradients were not finite."""
+    scale: jax.Array
+    """The factor of the loss."""
+    good_steps: jax.Array
+    """The number of finite steps in a row since the scale last changed."""
+    applied: jax.Array
+    """The number of updates that `inner` made: its clock."""
+    skipped: jax.Array
+    """The number of steps skipped because the gradients were not finite."""
 
 
-def _init(params: Any, *, inner: GradientTransformation, initial_scale: Any) -> dict[str, Any]:
+def _init(params, *, initial_scale) -> LossScale:
+    # A copy, and arrays of their own: the state may be donated, the definition may not.
     scale = jnp.array(initial_scale, jnp.float32, copy=True)
-    good, applied, skipped = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return attach(
-        inner.init_slots(params), "dynamic_loss_scale", LossScale(scale, good, applied, skipped)
-    )
+    return LossScale(scale, *(jnp.zeros((), jnp.int32) for _ in range(3)))
 
 
-def _widen(leaf: Any) -> Any:
-    """A gradient of low precision in float32, where its division by the scale loses nothing."""
+def _float32(leaf: Any) -> Any:
+    """A gradient of low precision in float32, where the division by the scale loses nothing."""
     return as_array(leaf).astype(compute_dtype(as_array(leaf).dtype)) if is_inexact(leaf) else leaf
 
 
-def _divide(grad: jax.Array, *, scale: jax.Array) -> jax.Array:
+def _divide(grad, *, scale):
     return grad / scale
 
 
-def _like(grad: jax.Array, update: jax.Array) -> jax.Array:
+def _second(grad, update):
     return update
 
 
-def _next(
-    kept: LossScale,
-    finite: jax.Array,
-    interval: Any,
-    growth: Any,
-    backoff: Any,
-    least: Any,
-    most: Any,
-) -> LossScale:
-    good = kept.good_steps + 1
-    grows = good >= interval
-    up = jnp.where(grows, jnp.minimum(kept.scale * growth, most), kept.scale)
-    scale = jnp.where(finite, up, jnp.maximum(kept.scale * backoff, least)).astype(kept.scale.dtype)
-    return LossScale(
-        scale, jnp.where(finite & ~grows, good, 0), kept.applied + finite, kept.skipped + ~finite
-    )
-
-
-def _update(
-    updates: Any,
-    slots: Any,
-    params: Any,
-    step: Any,
+def _dynamic_loss_scale(
+    updates,
+    own: LossScale,
+    params,
+    step,
     *,
-    inner: GradientTransformation,
-    growth_interval: Any,
-    growth_factor: Any,
-    backoff_factor: Any,
-    min_scale: Any,
-    max_scale: Any,
-    extra: Mapping[str, Any],
-    gate: Any,
-) -> Any:
-    old, kept = detach(slots, "dynamic_loss_scale")
-    grads = map_leaves(_divide, jax.tree.map(_widen, updates, is_leaf=is_none), scale=kept.scale)
+    inner: Member,
+    growth_interval,
+    growth_factor,
+    backoff_factor,
+    min_scale,
+    max_scale,
+    extra,
+):
+    high = jax.tree.map(_float32, updates, is_leaf=is_none)
+    grads = map_leaves(_divide, high, scale=own.scale)
     finite = jnp.isfinite(global_norm(grads))
-    asked = finite if gate is None else gate & finite
-    told = {**extra, "grad": grads} if "grad" in extra else extra
-    made, new = inner.update_slots(grads, old, params, kept.applied + 1, told, asked)
-    now = _next(kept, finite, growth_interval, growth_factor, backoff_factor, min_scale, max_scale)
-    now = choose(gate, now, kept)
-    return keep_if(asked, map_leaves(_like, updates, made)), attach(new, "dynamic_loss_scale", now)
+    # The gradient that a line search reads carries the scale too.
+    extra = {**extra, "grad": grads} if "grad" in extra else extra
+    new, inner = inner.update(grads, params, gate=finite, extra=extra)
+    # `grads` are float32; updates return to the dtypes of the gradients that came in.
+    new = keep_if(finite, map_leaves(_second, updates, new))
+    good = own.good_steps + 1
+    grows = good >= growth_interval
+    up = jnp.where(grows, jnp.minimum(own.scale * growth_factor, max_scale), own.scale)
+    down = jnp.maximum(own.scale * backoff_factor, min_scale)
+    scale = jnp.where(finite, up, down).astype(own.scale.dtype)
+    good = jnp.where(finite & ~grows, good, 0)
+    return new, inner, LossScale(scale, good, own.applied + finite, own.skipped + ~finite)
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
-    old, kept = detach(slots, "dynamic_loss_scale")
-    return [Child(inner, old, kept.applied)]
-
-
-def _report(slots: Any) -> dict[str, Any]:
-    kept = slots["dynamic_loss_scale"]
-    return {"loss_scale": kept.scale, "overflow_steps": kept.skipped}
+def _report(own: LossScale):
+    return {"loss_scale": own.scale, "overflow_steps": own.skipped}
 
 
 @definition
@@ -129,37 +106,39 @@ def dynamic_loss_scale(
     min_scale: Positive = 1.0,
     max_scale: Positive = 2.0**24,
 ) -> GradientTransformation:
-    r"""Gradients of a loss that was multiplied by s, divided by s; s halves when they overflow, and
-    doubles when they long have not.
+    r"""Dynamic loss scaling for mixed precision training in float16.
 
-    For all arrays g: g ← g / s in float32, then `inner`. When ‖g‖ is inf or nan the step is left
-    out as `guard` does it: parameters, slots and clock of `inner` stay, and s ← max(b s, s_min).
-    After K finite steps in a row s ← min(f s, s_max).
+    Gradients of the scaled loss are divided by the scale s. The scale halves at an overflow, and
+    doubles after many steps without one. For all arrays g: g ← g / s in float32, then `inner`. When
+    ‖g‖ is inf or nan, the wrapper skips the step like `guard`: parameters, slots and clock of
+    `inner` keep their values, and s ← max(b s, s_min). After K finite steps in a row s ← min(f s,
+    s_max).
 
-    The loss must be multiplied by s: `make_step` does it; a loop of your own takes `loss *
-    gradtx.loss_scale(tx, state)`. `value=`, where a member asks for the loss, is the loss itself.
+    The loss must be multiplied by s: `make_step` does this; in a loop of your own, differentiate
+    `loss * gradtx.loss_scale(tx, state)`. Where a member needs `value=`, pass the loss without the
+    scale.
 
     When: the forward or backward pass is in float16, whose smallest numbers are 6e-8. When not:
-    bfloat16 or float32, which have range enough; `guard` leaves out what is not finite.
+    bfloat16 or float32, whose range is sufficient; `guard` skips steps that are not finite.
 
-    It must be the outermost: a `guard` inside sees gradients as they are without the scale, and
-    both go by one norm, which is computed once; a guard around it would leave out every overflow
-    before the scale hears of it. `loss_scale` refuses what is put so.
+    Put it outermost. A `guard` inside receives gradients without the scale, and both use one norm,
+    which is computed once. A guard around it would skip every overflow before the scale could
+    follow; `loss_scale` refuses such a definition.
 
     Args:
       inner: the transformation; put the whole chain here.
-      initial_scale: s at first, > 0; 2^15. It must be a power of 2, like the factors, for the
-        division to be exact.
+      initial_scale: s at first, > 0; 2^15. The division is exact where the scale and the factors
+        are powers of 2.
       growth_interval: K ≥ 1, finite steps in a row before s grows; 2000.
       growth_factor: f ≥ 1; 2.
       backoff_factor: b in (0, 1); 0.5.
       min_scale: s_min > 0; 1.
-      max_scale: s_max > 0; 2^24, where even small losses come near the end of float16.
+      max_scale: s_max > 0; 2^24, at which even small losses approach the limit of float16.
 
     Raises:
-      HyperparamError: a number out of its range; a least scale above the largest.
+      HyperparamError: a number out of its range; `min_scale` above `max_scale`.
 
-    State: that of `inner`, and beside it under "dynamic_loss_scale" the numbers `scale`,
+    State: that of `inner`, and under "dynamic_loss_scale" the numbers `scale`,
     `good_steps`, `applied` and `skipped`.
 
     >>> import gradtx, jax.numpy as jnp
@@ -180,19 +159,7 @@ def dynamic_loss_scale(
         and min_scale > max_scale
     ):
         raise HyperparamError(
-            f"dynamic_loss_scale: min_scale = {min_scale!r} is above max_scale = {max_scale!r}; turn them round"
+            f"dynamic_loss_scale: min_scale = {min_scale!r} is above max_scale = {max_scale!r}; "
+            "swap the two numbers"
         )
-    _members, told = {"inner": inner}, {"children": _inside, "report": _report}
-    return treewise(
-        _init,
-        _update,
-        initial_scale=initial_scale,
-        growth_interval=growth_interval,
-        growth_factor=growth_factor,
-        backoff_factor=backoff_factor,
-        min_scale=min_scale,
-        max_scale=max_scale,
-        inner=inner,
-        own_clock=True,
-        **told,
-    )
+    return wrapwise(inner, _init, _dynamic_loss_scale, report=_report, clock="applied", leads=True)

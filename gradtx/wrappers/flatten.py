@@ -1,4 +1,4 @@
-"""`flatten`: all arrays as one vector."""
+"""`flatten`: all arrays of one dtype as one vector."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,16 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.compose.treewise import treewise
-from gradtx.engine.rules import Child
-from gradtx.training.eval_params import evaluate_slots, reads_out
+from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.paths import Treedef
 from gradtx.tree.paths import flatten as flatten_tree
 
 
 class Layout(NamedTuple):
-    """A tree as a list: what its leaves are, and which of them go into which vector."""
+    """The leaves of a tree, and the indices of the leaves of each vector."""
 
     treedef: Treedef
     leaves: Sequence[Any]
@@ -33,17 +31,17 @@ def _layout(tree: Any) -> Layout:
 
 
 def _ravel(layout: Layout, tree: Any) -> Any:
-    """A tree of this structure as vectors; anything else as it is."""
+    """A tree of this structure as vectors; anything else unchanged."""
     values, treedef = flatten_tree(tree)
-    return (
-        {name: _join([values[index] for index in places]) for name, places in layout.groups.items()}
-        if treedef == layout.treedef
-        else tree
-    )
+    if treedef != layout.treedef:
+        return tree
+    groups = layout.groups.items()
+    return {name: _join([values[index] for index in places]) for name, places in groups}
 
 
 def _join(arrays: Sequence[Any]) -> Any:
-    """One vector; one of shapes only gives its shape."""
+    """Join arrays into one vector, or shapes into one shape."""
+    # `init` may receive shapes only.
     if any(isinstance(array, jax.ShapeDtypeStruct) for array in arrays):
         return jax.ShapeDtypeStruct((sum(array.size for array in arrays),), arrays[0].dtype)
     return jnp.concatenate([as_array(array).reshape(-1) for array in arrays])
@@ -59,47 +57,32 @@ def _unravel(layout: Layout, vectors: dict[str, jax.Array]) -> Any:
     return jax.tree.unflatten(layout.treedef, leaves)
 
 
-def _init(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
-    return inner.init_slots(_ravel(_layout(params), params))
+def _ravel_all(params):
+    return _ravel(_layout(params), params)
 
 
-def _update(
-    updates: Any,
-    slots: Any,
-    params: Any,
-    step: Any,
-    *,
-    inner: GradientTransformation,
-    extra: Any,
-    gate: Any,
-) -> Any:
+def _flatten(updates, own, params, step, *, inner: Member, extra):
     layout = _layout(updates)
-    attach = None if params is None else _ravel(layout, params)
-    told = {name: _ravel(layout, value) for name, value in extra.items()}
-    vectors, slots = inner.update_slots(_ravel(layout, updates), slots, attach, step, told, gate)
-    return _unravel(layout, vectors), slots
+    vectors = None if params is None else _ravel(layout, params)
+    extra = {name: _ravel(layout, value) for name, value in extra.items()}
+    new, inner = inner.update(_ravel(layout, updates), vectors, extra=extra)
+    return _unravel(layout, new), inner, own
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
-    return [Child(inner, slots, count)]
-
-
-def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformation) -> Any:
+def _evaluate(params, own, *, inner: Member):
     layout = _layout(params)
-    return _unravel(layout, evaluate_slots(inner, slots, _ravel(layout, params), count))
+    return _unravel(layout, inner.evaluate(_ravel(layout, params)))
 
 
 @definition
 def flatten(inner: GradientTransformation) -> GradientTransformation:
-    """`inner` on all arrays as one vector, one for each dtype.
+    """Flatten all arrays of one dtype into one vector for `inner`.
 
-    When: what `inner` does per array is meant for all together, such as one block norm of the
-    whole; or there are thousands of tiny arrays. When not: large arrays, which are copied into the
-    vector and out of it at every step, and arrays that are sharded over devices, which are
-    gathered.
+    When: `inner` is to treat all arrays together, for example with one block norm of the whole; or
+    there are thousands of tiny arrays. When not: large arrays, because every step copies them into
+    the vector and out of it; or arrays sharded over devices, because they are gathered.
 
-    The vectors are called like their dtypes, `float32`; that is the path that masks inside `inner`
-    see.
+    Each vector has the name of its dtype, `float32`. Masks inside `inner` match this path.
 
     Args:
       inner: the transformation.
@@ -108,12 +91,10 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
 
     >>> import gradtx, jax.numpy as jnp
     >>> params = {"a": jnp.array([3.0]), "b": jnp.array([[4.0]])}
-    >>> tx = gradtx.flatten(gradtx.chain(gradtx.clip_by_block_rms(1.0), gradtx.trace(0.9)))  # the root mean square of both
+    >>> chain = gradtx.chain(gradtx.clip_by_block_rms(1.0), gradtx.trace(0.9))
+    >>> tx = gradtx.flatten(chain)  # the root mean square of both
     >>> updates, state = tx.update(params, tx.init(params))
     >>> [round(u.item(), 4) for u in updates.values()], state.slots["trace"].trace["float32"].shape
     ([0.8485, 1.1314], (2,))
     """
-    evaluate = _evaluate if reads_out(inner) else None
-    return treewise(
-        _init, _update, inner=inner, children=_inside, evaluate=evaluate, own_clock=inner.own_clock
-    )
+    return wrapwise(inner, None, _flatten, member_params=_ravel_all, evaluate=_evaluate)

@@ -1,160 +1,141 @@
-r"""Guard: leave out the steps whose gradient is not finite, too large, or a spike.
+r"""Guard: skip the steps whose gradient is not finite, too large, or a spike.
 
 With n = ‖g‖ over all arrays, and m, v the mean and the variance of the norms so far:
 
-    act = n finite  and  n ≤ n_max  and  n ≤ ℓ,    ℓ = m + z max(√v, m/100), once w norms are known that are not all 0
+    act = n finite  and  n ≤ n_max  and  n ≤ ℓ
+    ℓ = m + z max(√v, m/100)                        once w norms are known that are not all 0
     θ, slots, count ← those of the inner transformation if act, else as they were
     ρ = max(1/t, 1 − β),  δ = min(n, ℓ) − m        for the t-th norm that is finite and within n_max
     m ← m + ρ δ,  v ← (1 − ρ)(v + ρ δ²)
 
-Everything is worked out, and chosen entry by entry in the kernels that write it: no branch, no
-copy, no word to the host."""
+The inner transformation always runs. The kernels that write its slots choose between new and old
+values, entry by entry: a guard needs no branch, no copy, and no transfer to the host.
+"""
 
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.compose.choosing import attach, detach, keep_if
+from gradtx.compose.choosing import keep_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.compose.treewise import treewise
+from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, Interval, NonNegative, Numeric, Positive
-from gradtx.engine.rules import Child
 from gradtx.tree.arithmetic import global_norm
-from gradtx.tree.maps import choose
 
 Steps = Annotated[Numeric, Interval(1.0)]
 """A number of steps, 1 at least."""
 
 
 class Guard(NamedTuple):
-    """What a guard counts, and what it knows of norms."""
+    """The counters of a guard, and its statistics of norms."""
 
-    applied: Any
-    """Steps at which `inner` acted: what its clock says."""
-    skipped: Any
-    """Steps left out, for one of the three reasons that follow."""
-    not_finite: Any
-    """Steps left out because the norm was inf or nan."""
-    too_large: Any
-    """Steps left out because the norm was above `max_norm`."""
-    spikes: Any
-    """Steps left out because the norm was far above those before."""
-    norm: Any
-    """The norm of the last gradient, of one left out too."""
+    applied: jax.Array
+    """The number of updates that `inner` made: its clock."""
+    skipped: jax.Array
+    """The number of skipped steps, for any of the next three reasons."""
+    not_finite: jax.Array
+    """The number of steps skipped because the norm was inf or nan."""
+    too_large: jax.Array
+    """The number of steps skipped because the norm was above `max_norm`."""
+    spikes: jax.Array
+    """The number of steps skipped because the norm was far above earlier norms."""
+    norm: jax.Array
+    """The norm of the last gradient, skipped or not."""
     mean: Any
     """The mean norm; None without `zscore`."""
     variance: Any
     """The variance of norms; None without `zscore`."""
 
 
+COUNTERS = ("applied", "skipped", "not_finite", "too_large", "spikes")
+
+
 class Verdict(NamedTuple):
-    """What is wrong with a gradient: at most one of three."""
+    """The fault of a gradient: at most one of the three is True."""
 
     not_finite: jax.Array
     too_large: jax.Array
     spike: jax.Array
 
-    @property
-    def gate(self) -> jax.Array:
-        return ~(self.not_finite | self.too_large | self.spike)
 
-
-def _init(params: Any, *, inner: GradientTransformation, zscore: Any = None) -> dict[str, Any]:
-    counts = {
-        name: jnp.zeros((), jnp.int32)
-        for name in ("applied", "skipped", "not_finite", "too_large", "spikes")
-    }
+def _init(params, *, zscore=None) -> Guard:
+    # Each number is an array of its own: one array twice could not be donated.
+    counters = {name: jnp.zeros((), jnp.int32) for name in COUNTERS}
     norm, mean, variance = (jnp.zeros((), jnp.result_type(float)) for _ in range(3))
-    statistics = (
-        {"mean": None, "variance": None} if zscore is None else {"mean": mean, "variance": variance}
-    )
-    return attach(inner.init_slots(params), "guard", Guard(**counts, norm=norm, **statistics))
+    statistics = (None, None) if zscore is None else (mean, variance)
+    return Guard(**counters, norm=norm, mean=statistics[0], variance=statistics[1])
 
 
-def _limit(kept: Guard, zscore: Any) -> jax.Array:
-    """The largest norm that is no spike."""
-    return kept.mean + zscore * jnp.maximum(jnp.sqrt(kept.variance), 0.01 * kept.mean)
+def _limit(own: Guard, zscore) -> jax.Array:
+    """The largest norm that is not a spike."""
+    # A hundredth of the mean: where norms are nearly equal, √v alone would make each a spike.
+    return own.mean + zscore * jnp.maximum(jnp.sqrt(own.variance), 0.01 * own.mean)
 
 
-def _judge(
-    norm: jax.Array, kept: Guard, finite: bool, max_norm: Any, zscore: Any, warmup_steps: Any
-) -> Verdict:
-    none = jnp.asarray(False)
-    not_finite = ~jnp.isfinite(norm) if finite else none
-    too_large = none if max_norm is None else (norm > max_norm) & ~not_finite
+def _judge(norm, own: Guard, finite: bool, max_norm, zscore, warmup_steps) -> Verdict:
+    false = jnp.asarray(False)
+    not_finite = ~jnp.isfinite(norm) if finite else false
+    too_large = false if max_norm is None else (norm > max_norm) & ~not_finite
     if zscore is None:
-        return Verdict(not_finite, too_large, none)
-    known = (kept.applied + kept.spikes >= warmup_steps) & (kept.mean > 0)
-    return Verdict(
-        not_finite, too_large, known & (norm > _limit(kept, zscore)) & ~not_finite & ~too_large
-    )
+        return Verdict(not_finite, too_large, false)
+    # While the mean is 0 there is no scale to compare with: the limit would be 0.
+    known = (own.applied + own.spikes >= warmup_steps) & (own.mean > 0)
+    spike = known & (norm > _limit(own, zscore)) & ~not_finite & ~too_large
+    return Verdict(not_finite, too_large, spike)
 
 
-def _learn(
-    norm: jax.Array, kept: Guard, verdict: Verdict, zscore: Any, decay: Any
-) -> dict[str, Any]:
-    """The new statistics: a spike enters as the largest norm that is none, so that a level that has
-    risen for good is soon known.
-    """
-    if zscore is None:
-        return {}
-    rate = jnp.maximum(1 / (kept.applied + kept.spikes + 1.0), 1 - decay)
-    change = jnp.where(verdict.spike, _limit(kept, zscore), norm) - kept.mean
+def _learn(norm, own: Guard, verdict: Verdict, zscore, decay) -> Guard:
+    """Update mean and variance; a spike enters as the limit, so that they adapt to a new level."""
+    # The count of norms that entered, this one included: equal weights over the first ones.
+    rate = jnp.maximum(1 / (own.applied + own.spikes + 1.0), 1 - decay)
+    change = jnp.where(verdict.spike, _limit(own, zscore), norm) - own.mean
     enters = jnp.isfinite(norm) & ~verdict.too_large
-    mean = jnp.where(enters, kept.mean + rate * change, kept.mean)
-    variance = jnp.where(enters, (1 - rate) * (kept.variance + rate * change**2), kept.variance)
-    return {"mean": mean.astype(kept.mean.dtype), "variance": variance.astype(kept.variance.dtype)}
+    mean = jnp.where(enters, own.mean + rate * change, own.mean)
+    variance = jnp.where(enters, (1 - rate) * (own.variance + rate * change**2), own.variance)
+    # `decay` may be of a wider dtype, and the state must keep its own.
+    return own._replace(mean=mean.astype(norm.dtype), variance=variance.astype(norm.dtype))
 
 
-def _count(kept: Guard, norm: jax.Array, verdict: Verdict, statistics: dict[str, Any]) -> Guard:
-    return kept._replace(
-        applied=kept.applied + verdict.gate,
-        skipped=kept.skipped + ~verdict.gate,
-        not_finite=kept.not_finite + verdict.not_finite,
-        too_large=kept.too_large + verdict.too_large,
-        spikes=kept.spikes + verdict.spike,
+def _count(own: Guard, norm, verdict: Verdict, gate) -> Guard:
+    return own._replace(
+        applied=own.applied + gate,
+        skipped=own.skipped + ~gate,
+        not_finite=own.not_finite + verdict.not_finite,
+        too_large=own.too_large + verdict.too_large,
+        spikes=own.spikes + verdict.spike,
         norm=norm,
-        **statistics,
     )
 
 
-def _update(
-    updates: Any,
-    slots: Any,
-    params: Any,
-    step: Any,
+def _guard(
+    updates,
+    own: Guard,
+    params,
+    step,
     *,
-    inner: GradientTransformation,
+    inner: Member,
     finite: bool,
-    max_norm: Any = None,
-    zscore: Any = None,
-    decay: Any = None,
-    warmup_steps: Any = None,
-    extra: Any,
-    gate: Any,
-) -> Any:
-    old, kept = detach(slots, "guard")
-    norm = global_norm(updates).astype(kept.norm.dtype)
-    verdict = _judge(norm, kept, finite, max_norm, zscore, warmup_steps)
-    counts = _count(kept, norm, verdict, _learn(norm, kept, verdict, zscore, decay))
-    asked = verdict.gate if gate is None else gate & verdict.gate
-    updates, new = inner.update_slots(updates, old, params, kept.applied + 1, extra, asked)
-    return keep_if(asked, updates), attach(new, "guard", choose(gate, counts, kept))
+    max_norm=None,
+    zscore=None,
+    decay,
+    warmup_steps,
+):
+    norm = global_norm(updates).astype(own.norm.dtype)
+    verdict = _judge(norm, own, finite, max_norm, zscore, warmup_steps)
+    gate = ~(verdict.not_finite | verdict.too_large | verdict.spike)
+    # The statistics use the counters from before this step.
+    new = own if zscore is None else _learn(norm, own, verdict, zscore, decay)
+    updates, inner = inner.update(updates, params, gate=gate)
+    # Where a wrapper further out skips the step, it zeroes the updates itself.
+    return keep_if(gate, updates), inner, _count(new, norm, verdict, gate)
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
-    old, kept = detach(slots, "guard")
-    return [Child(inner, old, kept.applied)]
-
-
-def _report(slots: Any) -> dict[str, Any]:
-    kept = slots["guard"]
-    reasons = {
-        f"{name}_steps": getattr(kept, name) for name in ("skipped", "not_finite", "too_large")
-    }
-    return {**reasons, "spike_steps": kept.spikes, "guarded_norm": kept.norm}
+def _report(own: Guard):
+    reasons = {f"{name}_steps": getattr(own, name) for name in ("skipped", "not_finite")}
+    reasons |= {"too_large_steps": own.too_large, "spike_steps": own.spikes}
+    return {**reasons, "guarded_norm": own.norm}
 
 
 @definition
@@ -167,54 +148,51 @@ def guard(
     decay: Decay = 0.97,
     warmup_steps: Steps = 25,
 ) -> GradientTransformation:
-    r"""Leave out whole steps, parameters, slots and count, whose gradient is not finite, too large,
-    or a spike.
+    r"""Skip steps whose gradient is not finite (NaN, inf), too large, or a spike.
 
-    With n = ‖g‖ over all arrays, in float32 at least, a step is left out when n is inf or nan; when
-    n > `max_norm`; or when n is more than z standard deviations above the mean of the norms before,
-    n > m + z max(√v, m/100). The updates are then zero (−0, so that parameters stay the same bits)
-    and the slots of `inner` are what they were: the next good step is as if the bad one had not
-    been.
+    A skipped step changes nothing: neither parameters, nor slots, nor the count. With n = ‖g‖ over
+    all arrays, in float32 at least, the guard skips a step when n is inf or nan; when n >
+    `max_norm`; or when n is more than z standard deviations above the mean of earlier norms, n > m
+    + z max(√v, m/100). The updates are then zero (−0, so that parameters keep the same bits), and
+    the slots of `inner` keep their values. The next good step runs as if there had been no bad one.
 
-    The clock of `inner` counts the steps that were not left out. Where the guard is the whole
-    definition, `state.count` is that clock, and schedules, bias corrections and `hyperparams(tx,
-    at=state)` go by it. As one member of a chain a guard stills its own `inner` alone, so put the
+    The clock of `inner` counts the steps that were not skipped. Where the guard is the whole
+    definition, `state.count` is that clock. Schedules, bias corrections and `hyperparams(tx,
+    at=state)` then use it. In a chain, a guard skips the steps of its own `inner` alone, so put the
     whole chain inside.
 
-    m and v are equal weighted over the first 1/(1 − β) norms, and then forget as averages with
-    decay β do. Until `warmup_steps` norms are known, and while all of them were 0, no step is a
-    spike. A spike enters them as the largest norm that would have been none, so that a level that
-    has risen for good is accepted: ten times the norm, for good, is left out for 32 steps at z = 4,
-    and 16 at z = 6; for 17 and 8 where norms varied by a tenth before. What is not finite or above
-    `max_norm` never enters.
+    m and v weigh the first 1/(1 − β) norms equally. After that they forget like averages with decay
+    β. Until `warmup_steps` norms are known, and while all of them were 0, no step is a spike. A
+    spike enters m and v as the largest norm that would have been accepted, so the guard accepts a
+    lasting new level after some steps. After a lasting rise to ten times the norm it skips 32 steps
+    at z = 4, and 16 at z = 6; where norms varied by a tenth before, 17 and 8. A norm that is not
+    finite or above `max_norm` never enters.
 
-    Within `shard_map` each device sees the norm of what it holds. Give it gradients that are alike
-    on all of them; with parts of a model on each, use `jit` and shardings.
+    Within `shard_map` each device computes the norm of its own part. Pass gradients that are equal
+    on all devices. If each device holds a part of a model, use `jit` and shardings.
 
-    When: long runs in low precision, or on data with a few bad batches. When not: gradients are
-    never finite again once they were not; a guard then skips for ever, and `skipped` says so. To
-    shorten large gradients rather than drop them, `clip_by_global_norm`; both together take one
-    pass over the gradients.
+    When: long runs in low precision, or on data with a few bad batches. When not: gradients that
+    stay non-finite once they were; the guard then skips every step, and `skipped` counts them. To
+    shorten large gradients instead of skipping them, use `clip_by_global_norm`; guard and clip
+    together need one pass over the gradients.
 
     Args:
-      inner: the transformation; put the whole chain here. Around `accumulate` a guard drops bad
-        micro-batches, inside of it bad means.
-      finite: leave out steps whose norm is inf or nan. A norm beyond float32, from entries of about
+      inner: the transformation; put the whole chain here. Around `accumulate` a guard skips bad
+        micro-batches; inside of it, bad means.
+      finite: skip steps whose norm is inf or nan. A norm beyond float32, from entries of about
         1e19 on, counts as inf.
-      max_norm: the largest norm that is no reason to skip, ≥ 0, in units of the gradient; None: no
-        such limit.
-      zscore: z > 0, in standard deviations; 4 to 6; None: no such test. Static is only whether
-        there is one.
+      max_norm: the largest accepted norm, ≥ 0, in units of the gradient; None: no such limit.
+      zscore: z > 0, in standard deviations; 4 to 6; None: no such test. Only its presence is
+        static.
       decay: β in [0, 1), of m and v; 0.97 to 0.99.
-      warmup_steps: norms to know before any is called a spike, ≥ 1; 25 to 100.
+      warmup_steps: the number of norms before the first test for spikes, ≥ 1; 25 to 100.
 
     Raises:
-      HyperparamError: a number out of its range; a number in the place of `finite`; nothing to
-        guard against.
+      HyperparamError: a number out of its range; `finite` is not a bool; all three tests are off.
 
-    State: that of `inner`, and beside it under "guard" the counters `applied`, `skipped`,
-    `not_finite`, `too_large` and `spikes`, the last `norm`, and with `zscore` the `mean` and
-    `variance` of norms.
+    State: that of `inner`, and under "guard" the counters `applied`, `skipped`, `not_finite`,
+    `too_large` and `spikes`, the last `norm`, and with `zscore` the `mean` and `variance` of
+    norms.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.guard(gradtx.sgd(0.5, momentum=0.9), max_norm=10.0)
@@ -222,29 +200,20 @@ def guard(
     >>> _, state = tx.update(w, tx.init(w))
     >>> for bad in (jnp.array([jnp.nan, 1.0]), jnp.array([30.0, 40.0])):
     ...     updates, state = tx.update(bad, state)
-    >>> updates.tolist(), state.slots["trace"].trace.tolist(), int(state.count), int(state.slots["guard"].skipped)
-    ([-0.0, -0.0], [1.0, 1.0], 1, 2)
+    >>> updates.tolist(), state.slots["trace"].trace.tolist()
+    ([-0.0, -0.0], [1.0, 1.0])
+    >>> int(state.count), int(state.slots["guard"].skipped)
+    (1, 2)
 
     See also: `apply_if_finite`, `dynamic_loss_scale`, `zclip`, `metrics`.
     """
     if not isinstance(finite, bool):
         raise HyperparamError(
-            f"guard: finite = {finite!r} says whether to look for inf and nan, True or False; a limit is max_norm={finite!r}"
+            f"guard: finite = {finite!r} must be True or False, whether to test for inf and nan; "
+            f"a limit is max_norm={finite!r}"
         )
     if not finite and max_norm is None and zscore is None:
         raise HyperparamError(
-            "guard: finite=False, and neither max_norm nor zscore is given: there is nothing to guard against"
+            "guard: finite=False without max_norm and zscore tests nothing: set one of them"
         )
-    given = {"max_norm": max_norm, "zscore": zscore}
-    if zscore is not None:
-        given |= {"decay": decay, "warmup_steps": warmup_steps}
-    return treewise(
-        _init,
-        _update,
-        **{name: value for name, value in given.items() if value is not None},
-        finite=finite,
-        inner=inner,
-        children=_inside,
-        report=_report,
-        own_clock=True,
-    )
+    return wrapwise(inner, _init, _guard, report=_report, clock="applied", leads=True)

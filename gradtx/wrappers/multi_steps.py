@@ -1,6 +1,4 @@
-"""Optax's spelling of `accumulate`: `MultiSteps`, and the functions that tell it which micro-steps
-to skip.
-"""
+"""Optax's spelling of gradient accumulation: `MultiSteps`, and its functions that skip steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +18,7 @@ from gradtx.wrappers.conditional import is_finite
 
 
 class MultiSteps:
-    """Optax's spelling of `accumulate(opt, every_k_schedule)`.
+    """Gradient accumulation, Optax's spelling of `accumulate(opt, every_k_schedule)`.
 
     Its `init` and `update` are those of `gradient_transformation()`; the state is that of
     `accumulate`, where `state.slots["accumulate"].micro_step` is Optax's `mini_step`, and
@@ -28,19 +26,19 @@ class MultiSteps:
 
     Args:
       opt: the transformation.
-      every_k_schedule: micro-steps to an update, or a function of the updates made that gives it.
-      use_grad_mean: whether `opt` sees the mean of the gradients or their sum.
+      every_k_schedule: micro-steps per update, or a function of the number of earlier updates.
+      use_grad_mean: whether `opt` receives the mean of the gradients or their sum.
       should_skip_update_fn: `(updates, count, params) -> (skip, anything)`; `skip_not_finite`, or
         `skip_large_updates` with its limit.
       accumulator_dtype: dtype of the sum; None: the gradient's, float32 at least.
 
     >>> import gradtx, jax.numpy as jnp
     >>> steps = MultiSteps(gradtx.sgd(1.0), every_k_schedule=2)
-    >>> state, seen = steps.init(jnp.zeros(())), []
+    >>> state, outputs = steps.init(jnp.zeros(())), []
     >>> for g in (1.0, 3.0):
     ...     u, state = steps.update(jnp.array(g), state)
-    ...     seen.append((u.item(), bool(steps.has_updated(state))))
-    >>> seen
+    ...     outputs.append((u.item(), bool(steps.has_updated(state))))
+    >>> outputs
     [(-0.0, False), (-2.0, True)]
     """
 
@@ -62,7 +60,7 @@ class MultiSteps:
 
     @property
     def inner_opt(self) -> GradientTransformation:
-        """The transformation that acts once in a while."""
+        """The transformation that makes the updates."""
         return as_transformation(self._tx.arguments["inner"])
 
     def init(self, params: Params) -> State:
@@ -72,23 +70,23 @@ class MultiSteps:
     def update(
         self, updates: Updates, state: State, params: Params | None = None, **extra: Any
     ) -> tuple[Any, Any]:
-        """One micro-step."""
+        """Run one micro-step."""
         return self._tx.update(updates, state, params, **extra)
 
     def has_updated(self, state: State) -> Array:
         """Whether the last micro-step made an update."""
-        kept = state.slots["accumulate"]
-        return (kept.micro_step == 0) & (kept.applied > 0)
+        slots = state.slots["accumulate"]
+        return (slots.micro_step == 0) & (slots.applied > 0)
 
     def gradient_transformation(self) -> GradientTransformation:
-        """The definition: data, as any other."""
+        """The definition, which is data."""
         return self._tx
 
 
 def skip_not_finite(
     updates: Updates, gradient_step: Any, params: Params | None
 ) -> tuple[Array, dict[str, Array]]:
-    """For `should_skip_update_fn`: skip a micro-step whose gradients hold inf or nan.
+    """Skip a micro-step whose gradients hold inf or nan (a `should_skip_update_fn`).
 
     >>> import jax.numpy as jnp
     >>> bool(skip_not_finite({"w": jnp.array([1.0, jnp.nan])}, 0, None)[0])
@@ -101,10 +99,10 @@ def skip_not_finite(
 def skip_large_updates(
     updates: Updates, gradient_step: Any, params: Params | None, max_squared_norm: float | jax.Array
 ) -> tuple[Array, dict[str, Array]]:
-    """For `should_skip_update_fn`, its limit bound by `functools.partial`: skip a micro-step whose
-    squared global norm is not below it.
+    """Skip a micro-step whose squared global norm is not below a limit.
 
-    nan is below nothing, so it is skipped too.
+    Bind the limit by `functools.partial` for `should_skip_update_fn`. It skips nan too, since nan
+    is not below any limit.
 
     >>> import functools, jax.numpy as jnp
     >>> skip = functools.partial(skip_large_updates, max_squared_norm=20.0)
@@ -112,5 +110,6 @@ def skip_large_updates(
     True
     """
     squared = global_norm(updates) ** 2
+    # Not `squared >= max_squared_norm`, which is False for nan.
     skip = ~(squared < max_squared_norm)
     return skip, {"should_skip": skip, "norm_squared": squared}

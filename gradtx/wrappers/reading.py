@@ -1,4 +1,4 @@
-"""Finding in a state what a method keeps, wherever in a chain it stands."""
+"""Search in a state for the slots of a method."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,22 +9,19 @@ from gradtx.definition.errors import StateError
 
 
 def find_slots(state: Any, owner: str, fields: frozenset[str]) -> list[Mapping[str, Any]]:
-    """Everything in a state that has exactly these fields by name.
+    """Find every mapping in a state that has exactly these fields.
 
     Raises:
       StateError: there is none.
     """
-    found = [
-        node
-        for node in jax.tree.leaves(state, is_leaf=lambda node: _has(node, fields))
-        if _has(node, fields)
-    ]
-    if not found:
+
+    def has_fields(node: Any) -> bool:
+        return isinstance(node, Mapping) and node.keys() == fields
+
+    slots = [node for node in jax.tree.leaves(state, is_leaf=has_fields) if has_fields(node)]
+    if not slots:
         raise StateError(
-            f"the state holds nothing of {owner}, which keeps {', '.join(sorted(fields))}: pass the state that tx.update gave"
+            f"the state has no slots of {owner}, which are {', '.join(sorted(fields))}: pass the "
+            "state that tx.update returned"
         )
-    return found
-
-
-def _has(node: Any, fields: frozenset[str]) -> bool:
-    return isinstance(node, Mapping) and node.keys() == fields
+    return slots

@@ -1,12 +1,14 @@
-r"""Schedule-Free: descend with a base method, take gradients between its iterate and an average,
-evaluate at the average.
+r"""Schedule-Free: an average of the iterates replaces the learning rate schedule.
+
+It descends with a base method, takes gradients between its iterate z and the average x, and
+evaluates at x.
 
 z ← z + u                          u: what the base method adds, −η g for SGD, with g taken at y = θ
 w = (η_max)^p,  c = w / Σ w        η_max: the largest learning rate so far
 x ← (1 − c) x + c z
-y ← β x + (1 − β) z                y are the parameters that are trained, x those to evaluate
+y ← β x + (1 − β) z                y: the parameters in training, x: the parameters to evaluate
 
-Only z is kept; x is recovered from y and z.
+The state holds z alone; y and z determine x.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -33,7 +35,7 @@ from gradtx.tree.maps import map_leaves
 from gradtx.wrappers.reading import find_slots
 
 Mixing = Annotated[Numeric, Interval(0.0, 1.0, low_open=True)]
-"""A number in (0, 1]: x can be recovered from y only where y holds a part of it."""
+"""A number in (0, 1]: at 0, y does not contain x, and x cannot be recovered from y."""
 
 
 class Iterate(NamedTuple):
@@ -43,52 +45,41 @@ class Iterate(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What the average of all iterates goes by."""
+    """The weights of the average of all iterates."""
 
     b1: jax.Array
-    """β of the last update, with which y was mixed."""
+    """β of the last update, which mixed y."""
     max_lr: jax.Array
     """The largest learning rate so far."""
     weight_sum: jax.Array
     """The sum of the weights of all iterates."""
 
 
-def _init(param: jax.Array, *, state_dtype: DTypeLike | None) -> Iterate:
+def _init(param, *, state_dtype: DTypeLike | None) -> Iterate:
     z = float_copy(param)
     return Iterate(z if state_dtype is None else z.astype(state_dtype))
 
 
-def _init_shared(*, b1: Any) -> Weights:
+def _init_tree_slots(*, b1) -> Weights:
+    # The product is a new array: the state may be donated, the hyperparameter may not.
     return Weights(1.0 * jnp.asarray(b1), jnp.asarray(0.0), jnp.asarray(0.0))
 
 
-def _weigh(
-    found: None,
-    shared: Weights,
-    step: jax.Array,
-    *,
-    b1: jax.Array,
-    learning_rate: jax.Array,
-    weight_lr_power: jax.Array,
-) -> tuple[dict[str, Any], Weights]:
-    max_lr = jnp.maximum(shared.max_lr, learning_rate)
+def _conclude(
+    measures, tree_slots: Weights, step, *, b1, learning_rate, weight_lr_power
+) -> tuple[dict[str, jax.Array], Weights]:
+    max_lr = jnp.maximum(tree_slots.max_lr, learning_rate)
     weight = max_lr**weight_lr_power
-    weight_sum = shared.weight_sum + weight
+    weight_sum = tree_slots.weight_sum + weight
+    # While the learning rate is 0 the average does not move; the inner `where` avoids 0/0.
     mix = jnp.where(weight_sum > 0, weight / jnp.where(weight_sum > 0, weight_sum, 1.0), 0.0)
-    rest = b1 * (1 - mix)  # how much of the old x is in the new y
-    return {"push": 1 - rest, "pull": rest / shared.b1 - 1}, Weights(b1, max_lr, weight_sum)
+    rest = b1 * (1 - mix)  # the share of the old x in the new y
+    factors = {"push": 1 - rest, "pull": rest / tree_slots.b1 - 1}
+    return factors, Weights(b1, max_lr, weight_sum)
 
 
-def _update(
-    grad: jax.Array,
-    slots: Iterate,
-    param: jax.Array,
-    step: jax.Array,
-    *,
-    push: jax.Array,
-    pull: jax.Array,
-) -> Any:
-    """y⁺ − y, with x = z + (y − z)/β put in: no difference of large numbers."""
+def _schedule_free(grad, slots: Iterate, param, step, *, push, pull):
+    # y⁺ − y with x = z + (y − z)/β inserted, which avoids a difference of large numbers.
     return push * grad + pull * (param - slots.z), Iterate(slots.z + grad)
 
 
@@ -100,23 +91,23 @@ def schedule_free(
     weight_lr_power: NonNegative = 2.0,
     state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    r"""A method that needs no learning rate schedule: its iterates are averaged while it runs, and
-    gradients are taken near the average.
+    r"""Schedule-Free: training without a learning rate schedule.
 
+    It averages the iterates of a base method while it runs, and takes gradients near the average.
     For every array, all of one shape, with the parameters y: z ← z + u, x ← (1 − c) x + c z, y ← β
     x + (1 − β) z, where u is the update of the base method for the gradient at y, and c = η_max^p /
     Σ η_max^p the weight of this iterate among all.
 
     When: the length of a run is not known in advance, or schedules are not to be tuned. Evaluate,
     and save, at `schedule_free_eval_params(state, params)`. When not: the base method has momentum
-    of its own (β stands in for it); or batch norm statistics, which belong to y, cannot be taken
+    of its own (β replaces it); or batch norm statistics, which belong to y, cannot be computed
     again at x.
 
     Args:
       base_optimizer: gives u, learning rate and warmup included; without momentum.
       learning_rate: η ≥ 0, the same as the base method's, for the weights only. A schedule is read
-        one update ahead, as in Optax, so that a warmup from 0 weighs its first iterate.
-      b1: β in (0, 1]: where between z (0) and the average x (1) gradients are taken; 0.9 to 0.98.
+        one update ahead, as in Optax, so that a warmup from 0 gives its first iterate a weight.
+      b1: β in (0, 1]: the point of gradients between z (0) and the average x (1); 0.9 to 0.98.
       weight_lr_power: p ≥ 0; 2; with 0 all iterates weigh the same.
       state_dtype: dtype of z; None: the parameter's, float32 at least.
 
@@ -133,61 +124,61 @@ def schedule_free(
     >>> for _ in range(3):  # a constant gradient of 1: z = 7.5, 7, 6.5, whose mean is 7
     ...     updates, state = tx.update(jnp.array(1.0), state, y)
     ...     y = gradtx.apply_updates(y, updates)
-    >>> round(float(gradtx.schedule_free_eval_params(state, y)), 5), round(float(y), 5)  # y = 0.9 · 7 + 0.1 · 6.5
+    >>> x = gradtx.schedule_free_eval_params(state, y)
+    >>> round(float(x), 5), round(float(y), 5)  # y = 0.9 · 7 + 0.1 · 6.5
     (7.0, 6.95)
 
     See also: `schedule_free_sgd`, `schedule_free_adamw`, `params_ema`.
 
     Defazio et al. 2024, arXiv 2405.15682, equations 1 to 3, weights as in Algorithm 1.
     """
-    ahead = (
-        shift_schedule(learning_rate, 1) if isinstance(learning_rate, Schedule) else learning_rate
-    )
-    averaging = leafwise(
+    if isinstance(learning_rate, Schedule):
+        learning_rate = shift_schedule(learning_rate, 1)
+    average = leafwise(
         _init,
-        _update,
-        learning_rate=ahead,
-        b1=b1,
-        weight_lr_power=weight_lr_power,
-        state_dtype=state_dtype,
-        conclude=_weigh,
-        init_tree_slots=_init_shared,
-        evaluate=_average_of,
+        _schedule_free,
+        conclude=_conclude,
+        init_tree_slots=_init_tree_slots,
+        evaluate=_evaluate,
         needs_params=True,
+        learning_rate=learning_rate,
+        b1=b1,  # a tree slot has this name too, so the builder's argument is not taken by itself
     )
-    return chain(base_optimizer, averaging)
+    return chain(base_optimizer, average)
 
 
 def schedule_free_eval_params(state: Any, params: Params) -> Params:
-    """The parameters to evaluate and to save, x = z + (y − z)/β, from those that are trained, y.
+    """The parameters to evaluate and to save: x = z + (y − z)/β, y those in training.
 
-    For states whose definition is not at hand; `eval_params(tx, state, params)` does the same for
-    every method that has such parameters.
+    It needs the state alone. `eval_params(tx, state, params)` does the same for every method that
+    has such parameters.
 
     Args:
-      state: the state of `schedule_free`, or of anything that holds it: a chain, a partition, an
-        Optax chain.
-      params: y, the parameters as trained. Those that Schedule-Free does not train are returned as
-        they are.
+      state: the state of `schedule_free`, or a state that contains it: of a chain, a partition, or
+        an Optax chain.
+      params: y, the parameters in training. Parameters that Schedule-Free does not train are
+        returned unchanged.
 
     Raises:
-      StateError: the state holds nothing of `schedule_free`.
+      StateError: the state has no slots of `schedule_free`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> y = {"w": jnp.array([1.0])}
     >>> tx = gradtx.chain(gradtx.clip(1.0), gradtx.schedule_free_sgd(0.5))
     >>> updates, state = tx.update({"w": jnp.array([2.0])}, tx.init(y), y)
-    >>> schedule_free_eval_params(state, gradtx.apply_updates(y, updates))  # after one step the average is z
+    >>> # After one step the average is z.
+    >>> schedule_free_eval_params(state, gradtx.apply_updates(y, updates))
     {'w': Array([0.5], dtype=float32)}
     """
-    for kept in find_slots(state, "schedule_free", frozenset({*Iterate._fields, *Weights._fields})):
-        params = map_leaves(_average, params, kept["z"], b1=kept["b1"])
+    fields = frozenset({*Iterate._fields, *Weights._fields})
+    for slots in find_slots(state, "schedule_free", fields):
+        params = map_leaves(_x_of, params, slots["z"], b1=slots["b1"])
     return params
 
 
-def _average(y: jax.Array, z: jax.Array | None, *, b1: jax.Array) -> jax.Array:
-    return y if z is None else _average_of(y, Iterate(z), b1=b1)
+def _x_of(y, z, *, b1):
+    return y if z is None else _evaluate(y, Iterate(z), b1=b1)
 
 
-def _average_of(y: jax.Array, slots: Iterate, *, b1: jax.Array) -> jax.Array:
+def _evaluate(y, slots: Iterate, *, b1):
     return slots.z + (y - slots.z) / b1

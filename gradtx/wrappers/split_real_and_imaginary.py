@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.compose.treewise import treewise
-from gradtx.engine.rules import Child
-from gradtx.training.eval_params import evaluate_slots, reads_out
+from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.tree.casts import as_array, is_inexact, real_dtype
 from gradtx.tree.paths import flatten
 
@@ -39,33 +37,8 @@ def _split(tree: Any) -> Any:
     return jax.tree.unflatten(treedef, [_split_leaf(leaf) for leaf in leaves])
 
 
-def _init(params: Any, *, inner: GradientTransformation) -> dict[str, Any]:
-    return inner.init_slots(_split(params))
-
-
-def _update(
-    updates: Any,
-    slots: Any,
-    params: Any,
-    step: Any,
-    *,
-    inner: GradientTransformation,
-    extra: Any,
-    gate: Any,
-) -> Any:
-    treedef = flatten(updates)[1]
-    told = {
-        name: _split(value) if flatten(value)[1] == treedef else value
-        for name, value in extra.items()
-    }
-    parts, slots = inner.update_slots(
-        _split(updates), slots, None if params is None else _split(params), step, told, gate
-    )
-    return _merge(updates, parts), slots
-
-
 def _merge(tree: Any, parts: Any) -> Any:
-    """The parts of a tree's arrays as arrays like those."""
+    """Join parts into arrays like those of a tree."""
     leaves, treedef = flatten(tree)
     columns = treedef.flatten_up_to(parts)
     merged = [
@@ -75,24 +48,31 @@ def _merge(tree: Any, parts: Any) -> Any:
     return jax.tree.unflatten(treedef, merged)
 
 
-def _inside(slots: Any, count: Any, *, inner: GradientTransformation) -> list[Child]:
-    return [Child(inner, slots, count)]
+def _split_real_and_imaginary(updates, own, params, step, *, inner: Member, extra):
+    treedef = flatten(updates)[1]
+    alike = {name for name, value in extra.items() if flatten(value)[1] == treedef}
+    extra = {name: _split(value) if name in alike else value for name, value in extra.items()}
+    params = None if params is None else _split(params)
+    parts, inner = inner.update(_split(updates), params, extra=extra)
+    return _merge(updates, parts), inner, own
 
 
-def _evaluate(params: Any, slots: Any, count: Any, *, inner: GradientTransformation) -> Any:
-    return _merge(params, evaluate_slots(inner, slots, _split(params), count))
+def _evaluate(params, own, *, inner: Member):
+    return _merge(params, inner.evaluate(_split(params)))
 
 
 @definition
 def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransformation:
-    """`inner` on the real and the imaginary part of every complex array, each as an array of its
-    own.
+    """Split every complex array into its real and imaginary parts for `inner`.
 
-    When: a rule that is not defined for complex numbers, or is to scale the two parts apart: Adam
-    divides both parts of an entry by the root of one average of |g|², this by one each. When not:
-    the result must not depend on the choice of the real axis.
+    `inner` receives each part as an array of its own.
 
-    The parts have the paths `.../real` and `.../imaginary`; that is what masks inside `inner` see.
+    When: a rule that is not defined for complex numbers, or that is to scale the two parts
+    separately. Adam divides both parts of an entry by the root of one average of |g|²; with this
+    wrapper each part has its own average. When not: the result must not depend on the choice of the
+    real axis.
+
+    The parts have the paths `.../real` and `.../imaginary`. Masks inside `inner` match these paths.
 
     Args:
       inner: the transformation.
@@ -101,11 +81,11 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
 
     >>> import gradtx, jax.numpy as jnp
     >>> params = {"w": jnp.array([0j])}
-    >>> tx = gradtx.split_real_and_imaginary(gradtx.clip(1.0))  # a clip alone refuses complex numbers
+    >>> # A clip alone refuses complex numbers.
+    >>> tx = gradtx.split_real_and_imaginary(gradtx.clip(1.0))
     >>> tx.update({"w": jnp.array([3 - 0.5j])}, tx.init(params))[0]["w"].tolist()
     [(1-0.5j)]
     """
-    evaluate = _evaluate if reads_out(inner) else None
-    return treewise(
-        _init, _update, inner=inner, children=_inside, evaluate=evaluate, own_clock=inner.own_clock
+    return wrapwise(
+        inner, None, _split_real_and_imaginary, member_params=_split, evaluate=_evaluate
     )

@@ -9,9 +9,10 @@ import pytest
 
 import gradtx
 from benchmarks.accelerators import BARS, Bar, megacycles
-from benchmarks.compilers import Counts, compile_for, counts, measured
+from benchmarks.compilers import Counts
 from benchmarks.steps import jitted_step, update_and_apply
 from benchmarks.trees import TREES, parameter_count
+from tests.accelerators.programs import compiled_for, measured
 
 CASES = [key for key in BARS if key[1:] != ("500_leaves", "clip + adamw")]
 """The clipped step of 500 leaves compiles for 20 seconds, and is left to the benchmark; so is
@@ -110,10 +111,8 @@ def test_one_program_for_every_learning_rate(
     the bar there."""
     tree = TREES["gpt2_small"]()
     state = jax.eval_shape(gradtx.adamw(1.0).init, tree)
-    found = counts(
-        platform,
-        compile_for(platform, jax.jit(step, donate_argnums=(0, 1)), tree, state, tree, argument),
-    )
+    donated = jax.jit(step, donate_argnums=(0, 1))
+    found = compiled_for(platform, donated, tree, state, tree, argument).counts
     print(f"\n{platform}, {step.__name__}: {found}")
     bar = BARS[platform, "gpt2_small", "adamw"]
     hold(found, bar._replace(kernels=bar.kernels + scalar_kernels))

@@ -9,9 +9,9 @@ import jax
 import pytest
 
 import gradtx
-from benchmarks.compilers import Counts, compile_for, counts
 from benchmarks.storage import CYCLES, step_of
 from benchmarks.trees import array, parameter_count
+from tests.accelerators.programs import Program, compiled_for
 
 TREE = {"up": array(768, 2304), "down": array(3072, 768)}
 BYTES = 4 * parameter_count(TREE)
@@ -29,10 +29,9 @@ KERNELS = ("int8", "int4", "int8, bf16", "lion int8")
 
 
 @functools.cache
-def compiled(platform: str, name: str) -> tuple[Counts, str]:
+def compiled(platform: str, name: str) -> Program:
     tx = STEPS[name]
-    found = compile_for(platform, step_of(tx), TREE, jax.eval_shape(tx.init, TREE), TREE)
-    return counts(platform, found), found.as_text()
+    return compiled_for(platform, step_of(tx), TREE, jax.eval_shape(tx.init, TREE), TREE)
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -11,20 +11,31 @@ import pytest
 import gradtx
 from gradtx.testing import LAWS, check_laws
 from tests.methods import FIRST, METHODS
+from tests.support.pairs import PAIRS
 
 OF_EQUATIONS = ("jit_equals_eager", "leaves_alone", "dtypes", "zero_gradient", "contained")
-"""The laws that other arguments of the same maker may break; the others are held by the first row
-of each maker.
-"""
+"""The laws that other arguments of the same maker may break; the others, which are of structure,
+are held by the first row of each maker."""
 
 
-@pytest.mark.parametrize(
-    ("name", "law"),
-    [(name, law) for name in METHODS for law in LAWS if name in FIRST or law in OF_EQUATIONS],
-)
+CASES = [
+    (name, law)
+    for name in METHODS
+    for law in LAWS
+    if law in OF_EQUATIONS or (name in FIRST and PAIRS[name] == name)
+]
+
+
+@pytest.mark.parametrize(("name", "law"), CASES)
 def test_law(name: str, law: str) -> None:
     with pytest.raises(AssertionError) if law in METHODS[name].breaks else contextlib.nullcontext():
         LAWS[law](METHODS[name].tx)
+
+
+def test_every_law_is_held_by_every_maker() -> None:
+    """Each by its own row, or by that of the optimizer whose rule and state are the same."""
+    assert all((PAIRS[name], law) in CASES for name in FIRST for law in LAWS)
+    assert PAIRS["scale_by_adam"] == "adam" and PAIRS["scale_by_rms"] == "scale_by_rms"
 
 
 class Kept(NamedTuple):

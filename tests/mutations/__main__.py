@@ -72,7 +72,9 @@ def selection(tests: str) -> list[str]:
 
 
 def environment(folder: pathlib.Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(folder), "JAX_PLATFORMS": "cpu"}
+    """The tests of the copy, with the programs that are compiled already."""
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
+    return {**kept, **os.environ, "PYTHONPATH": str(folder), "JAX_PLATFORMS": "cpu"}
 
 
 def part_of(said: str, today: datetime.date) -> tuple[int, int]:

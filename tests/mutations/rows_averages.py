@@ -29,7 +29,7 @@ AVERAGES = [
     Mutation(
         "ema_nesterov: m of the base's own way",
         "wrappers/ema_nesterov.py",
-        "decay + (1 - decay) * shared.b",
+        "decay + (1 - decay) * tree_slots.b",
         "decay",
         ORACLES.format("nesterov"),
     ),

@@ -21,8 +21,8 @@ RELATIVES = [
     Mutation(
         "ademamix: long average corrected",
         "optimizers/ademamix.py",
-        "alpha * m2)",
-        "alpha * debias(m2, b3, step))",
+        "+ alpha * m2",
+        "+ alpha * debias(m2, b3, step)",
         ORACLES.format("ademamix"),
     ),
     Mutation(
@@ -162,7 +162,7 @@ RELATIVES = [
     Mutation(
         "hutchinson: one stream for all arrays",
         "transforms/hutchinson.py",
-        "path_hash(paths[index]))",
+        "path_hash(paths[place]))",
         "path_hash(''))",
         "tests/unit/transforms/test_extras.py -k signs",
     ),
@@ -198,22 +198,22 @@ RELATIVES = [
     Mutation(
         "zclip: gathers for ever",
         "transforms/zclip.py",
-        "shared.count < warmup_steps",
-        "shared.count < 1000",
+        "tree_slots.count < warmup_steps",
+        "tree_slots.count < 1000",
         ORACLES.format("zclip"),
     ),
     Mutation(
         "zclip: the average follows what is not cut",
         "transforms/zclip.py",
-        "_followed(shared, usual, decay)",
-        "_followed(shared, size, decay)",
+        "_average(tree_slots, bound, decay)",
+        "_average(tree_slots, size, decay)",
         ORACLES.format("zclip"),
     ),
     Mutation(
         "zclip: variance about the old mean",
         "transforms/zclip.py",
         "(size - mean) ** 2, decay",
-        "(size - kept.mean) ** 2, decay",
+        "(size - old.mean) ** 2, decay",
         ORACLES.format("zclip"),
     ),
     Mutation(
@@ -226,8 +226,8 @@ RELATIVES = [
     Mutation(
         "zclip: max_norm enters the average",
         "transforms/zclip.py",
-        "_usual(shared, size, z_threshold, eps))",
-        "jnp.minimum(_usual(shared, size, z_threshold, eps), max_norm))",
+        "_bound(tree_slots, size, z_threshold, eps))",
+        "jnp.minimum(_bound(tree_slots, size, z_threshold, eps), max_norm))",
         ORACLES.format("zclip"),
     ),
     Mutation(

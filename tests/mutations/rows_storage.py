@@ -71,8 +71,8 @@ STORAGE = [
     Mutation(
         "storage: squares as first moments",
         "storage/policy.py",
-        "codec.decode(kept, shape, square=self.marks(kind, name) == SQUARES",
-        "codec.decode(kept, shape, square=False",
+        "codec.decode(stored, shape, square=square",
+        "codec.decode(stored, shape, square=False",
         STORED,
     ),
     Mutation(

@@ -109,14 +109,17 @@ def zoom(
     tried = []
 
     def decreases(a, f, g):
-        rounded = g <= (2 * c1 - 1) * slope and f <= f0 + eps * abs(
-            f0
-        )  # Hager and Zhang 2005, equation 4.1
+        """By Armijo, or up to rounding: Hager and Zhang 2005, equation 4.1."""
+        rounded = g <= (2 * c1 - 1) * slope and f <= f0 + eps * abs(f0)
         return f <= f0 + c1 * a * slope or rounded
 
     def end(a):
         memory["step"] = a
         return a, tried
+
+    def between(low, high, best):
+        flat_enough = c2 * abs(slope)
+        return end(narrow(phi, decreases, flat_enough, low, high, best, steps, tried, precision))
 
     before, a = (0.0, f0, slope), min(memory.get("step", 1.0) if keep else 1.0, most)
     while True:
@@ -127,33 +130,9 @@ def zoom(
             return end(a)
         best = (a, f) if enough else before[:2]  # should the search fail
         if not enough or (f >= before[1] and len(tried) > 1):
-            return end(
-                narrow(
-                    phi,
-                    decreases,
-                    c2 * abs(slope),
-                    before,
-                    (a, f, g),
-                    best,
-                    steps,
-                    tried,
-                    precision,
-                )
-            )
+            return between(before, (a, f, g), best)
         if g >= 0:
-            return end(
-                narrow(
-                    phi,
-                    decreases,
-                    c2 * abs(slope),
-                    (a, f, g),
-                    before,
-                    best,
-                    steps,
-                    tried,
-                    precision,
-                )
-            )
+            return between((a, f, g), before, best)
         if len(tried) == steps or a >= most:
             return end(a)
         before, a = (a, f, g), min(grow * a, most)

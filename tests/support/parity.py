@@ -1,5 +1,6 @@
-"""The parity table: every optimizer beside its float64 reference, Optax and torch. `python -m
-tests.support.parity` writes docs/parity.md.
+"""The parity table: every optimizer beside its float64 reference, Optax and torch.
+
+`python docs/_generate.py --parity` writes it into docs/parity.md.
 """
 
 import functools
@@ -85,7 +86,7 @@ def measured(name: str) -> dict[str, float]:
 
 
 def shown(value: float | None) -> str:
-    """One digit, rounded up; what is below the rounding of float64 is not told apart."""
+    """One digit, rounded up; values below the rounding of float64 are all one."""
     if value is None:
         return "–"
     if value < 1e-15:
@@ -107,22 +108,12 @@ def published() -> dict[str, list[str]]:
     }
 
 
-def main() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    head, rest = text.split(f"| optimizer | {' | '.join(COLUMNS)} |\n", maxsplit=1)
-    tail = rest[rest.index("\n\n") :]
-    table = [
-        f"| optimizer | {' | '.join(COLUMNS)} |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-        *map(line, optimizers()),
-    ]
-    PAGE.write_text(head + "\n".join(table) + tail, encoding="utf-8")
+def lines() -> list[str]:
+    """The lines of the table, head and all."""
+    head = f"| optimizer | {' | '.join(COLUMNS)} |"
+    return [head, "|---" * (len(COLUMNS) + 1) + "|", *map(line, optimizers())]
 
 
 def value_of(cell: str) -> Any:
-    """What a cell says: a number, or None."""
+    """The number in a cell, or None."""
     return None if cell == "–" else float(cell.removeprefix("< "))
-
-
-if __name__ == "__main__":
-    main()

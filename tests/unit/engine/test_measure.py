@@ -174,7 +174,9 @@ def test_a_state_of_another_rule_is_refused() -> None:
     lacking = {name: value for name, value in state.slots["measured"].items() if name != "sum"}
     with pytest.raises(StateError, match=r"member measured keeps Shared, its state holds dict"):
         tx.update(PARAMS, gradtx.State(state.count, {"measured": lacking}), PARAMS, value=1.0)
-    with pytest.raises(GradtxError, match="measure without conclude"):
+    with pytest.raises(
+        GradtxError, match="measure measures and no `conclude` uses it: pass conclude="
+    ):
         gradtx.leafwise(None, update, measure=measure)
 
 

@@ -266,7 +266,8 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "loss": (
         find(lambda w, x, y: x @ w - y),
         GradtxError,
-        "loss_fn returns an array float32[8]; return a real scalar, such as the mean over a batch",
+        "loss_fn returns an array float32[8]; return a real scalar, for example the "
+        "mean over a batch",
     ),
     "aux that is not told": (
         find(lambda w, x, y: (regression(w, x, y), y)),

@@ -201,7 +201,7 @@ def test_without_the_update_norm_a_step_needs_no_memory() -> None:
 def test_what_is_wrong_is_told() -> None:
     with pytest.raises(
         SelectionError,
-        match=r"with_metrics: groups = 'bias' are no rules; give \[\(pattern, group\), ...\]",
+        match=r"with_metrics: groups = 'bias' must be rules \[\(pattern, group\), ...\]",
     ):
         gradtx.with_metrics(gradtx.sgd(0.1), groups="bias")  # pyright: ignore[reportArgumentType]
     tx = gradtx.with_metrics(gradtx.sgd(0.1), [(r"biases$", "biases"), (r".*", "rest")])
@@ -222,7 +222,7 @@ def test_a_state_of_another_definition() -> None:
         (
             guarded,
             PARAMS,
-            r"^the state of sgd is a dict, not a gradtx.State: pass the state that tx.update gave$",
+            r"^the state of sgd is a dict, not a gradtx.State: pass the state that tx.update returned$",
         ),
         (
             guarded,

@@ -176,31 +176,31 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "unexpected": (
         changed(tail=jnp.ones(1)),
         W,
-        f"the checkpoint does not fit: 'tail' is not wanted. {FIT}",
+        f"the checkpoint does not fit: 'tail' is unexpected. {FIT}",
     ),
     "renamed": (
         changed(head=None, heads=jnp.ones(1)),
         W,
-        f"there is no 'head', and 'heads' is not wanted. {FIT}; if 'heads' is meant for "
+        f"there is no 'head', and 'heads' is unexpected. {FIT}; if 'heads' is meant for "
         "it, rename the entry of the flat dict",
     ),
     "shape": (
         changed(dense__kernel=jnp.ones((3, 2))),
         W,
-        "entry 'dense/kernel' has shape (3, 2), wanted is (2, 3): this state was made "
+        "entry 'dense/kernel' has shape (3, 2), expected (2, 3): this state was made "
         "for other parameters",
     ),
     "dtype": (
         changed(head=jnp.ones(3)),
         W,
-        "entry 'head' is f32[3], wanted is bf16[3]: cast the entry of the flat dict, or "
+        "entry 'head' is f32[3], expected bf16[3]: cast the entry of the flat dict, or "
         "make `like` with that dtype",
     ),
-    "number": ({"n": np.float32(1.5)}, {"n": 3}, "entry 'n' is f32[], wanted is a Python int"),
+    "number": ({"n": np.float32(1.5)}, {"n": 3}, "entry 'n' is f32[], expected a Python int"),
     "key": (
         {"key": jnp.zeros(4, jnp.uint32)},
         {"key": jax.random.key(0)},
-        "entry 'key' has shape (4,), wanted is (2,)",
+        "entry 'key' has shape (4,), expected (2,)",
     ),
 }
 
@@ -222,7 +222,7 @@ def test_what_cannot_be_saved_is_told(tmp_path: Path) -> None:
     ):
         gradtx.save(tmp_path / "run.npz", {"name": "a text"})
     with pytest.raises(
-        StructureError, match="a leaf has the path '__gradtx__', which save keeps for itself"
+        StructureError, match="a leaf has the path '__gradtx__', which save reserves for itself"
     ):
         gradtx.save(tmp_path / "run.npz", {"__gradtx__": 1})
     with pytest.raises(FileNotFoundError):
@@ -240,7 +240,7 @@ def test_files_that_are_no_checkpoints_are_told(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(
             StateError,
-            match=r"run\.npz' is no whole checkpoint of gradtx\.save: .*; load an earlier one",
+            match=r"run\.npz' is not a complete checkpoint of gradtx\.save: .*; load an earlier one",
         ):
             gradtx.load(file, tree)
     np.savez(file, w=np.arange(100.0))
@@ -254,12 +254,12 @@ def test_files_that_are_no_checkpoints_are_told(tmp_path: Path) -> None:
         gradtx.load(tmp_path / "other.npz", tree)
 
 
-def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
+def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     gradtx.save(tmp_path / "key", {"key": jax.random.key(0, impl="rbg")})
     with pytest.raises(
         StateError,
-        match=r"entry 'key' is a random key key<rbg>, wanted is key<urbg>\[\]: make `like` as "
-        r"the saved tree",
+        match=r"entry 'key' is a random key key<rbg>, expected key<urbg>\[\]: make `like` "
+        r"with keys of that kind",
     ):
         gradtx.load(tmp_path / "key", {"key": jax.random.key(0, impl="unsafe_rbg")})
 

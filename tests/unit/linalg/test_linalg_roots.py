@@ -224,14 +224,17 @@ def test_the_bound_of_a_norm_is_below_it_and_near() -> None:
         ) == pytest.approx(1e30 * bounds[0], rel=1e-5)
 
 
-def factor_after_a_step(kind: str, old: np.ndarray, moments: tuple[np.ndarray, np.ndarray]) -> Any:
-    """A factor after one step with a rate of 0.3, in the shape of its kind."""
-    first, second = moments
+def assert_fitted(kind: str, old: Any, new: Any, moments: Any) -> None:
+    """One factor after its step: triangular, diagonal, or none."""
     if kind == "t":
-        step = np.triu(first - second) / linalg.norm_lower_bound(first + second)
-        return old - 0.3 * step @ old
-    first, second = np.diagonal(first), np.diagonal(second)
-    return np.diagonal(old) * (1 - 0.3 * (first - second) / (first + second).max())
+        step = np.triu(moments[0] - moments[1]) / linalg.norm_lower_bound(sum(moments))
+        np.testing.assert_allclose(new, old - 0.3 * step @ old, atol=1e-12)
+    elif kind == "d":
+        first, second = map(np.diagonal, moments)
+        step = (first - second) / (first + second).max()
+        np.testing.assert_allclose(new, np.diagonal(old) * (1 - 0.3 * step), atol=1e-12)
+    else:
+        assert new is None
 
 
 @pytest.mark.parametrize("kinds", ["tt", "td", "dn"])
@@ -239,35 +242,36 @@ def test_one_step_of_the_fit_is_that_of_the_whole_kronecker_product(kinds: str) 
     """t: triangular, d: diagonal, n: none. A and B by a solve with the whole of Q_L ⊗ Q_R, in a
     batch of two.
     """
-    draw = {
+    made = {
         "t": lambda n: np.triu(RNG.normal(size=(2, n, n))) + 3 * np.eye(n),
         "d": lambda n: RNG.uniform(1, 2, size=(2, n)),
         "n": lambda _: None,
     }
     whole = {"t": lambda q, _: q, "d": lambda q, _: np.diag(q), "n": lambda _, n: np.eye(n)}
-    start = [draw[kind](n) for kind, n in zip(kinds, (3, 4))]
+    given = [made[kind](n) for kind, n in zip(kinds, (3, 4))]
     x, v = RNG.normal(size=(2, 2, 3, 4))
     with jax.enable_x64(True):
-        factors = linalg.Factors(*(None if q is None else jnp.asarray(q) for q in start))
-        fitted = linalg.fit_triangular(factors, x, v, 0.3)
-        applied = linalg.apply_triangular(factors, x)
+        factors = linalg.Factors(*(None if q is None else jnp.asarray(q) for q in given))
+        found, applied = (
+            linalg.fit_triangular(factors, x, v, 0.3),
+            linalg.apply_triangular(factors, x),
+        )
         for at in range(2):
             left, right = (
                 whole[kind](None if q is None else q[at], n)
-                for kind, q, n in zip(kinds, start, (3, 4))
+                for kind, q, n in zip(kinds, given, (3, 4))
             )
             q = np.kron(left, right)
-            expected = q.T @ q @ x[at].ravel()
-            np.testing.assert_allclose(applied[at].ravel(), expected, rtol=1e-11, atol=1e-11)
-            a = (q @ x[at].ravel()).reshape(3, 4)
-            b = np.linalg.solve(q.T, v[at].ravel()).reshape(3, 4)
-            moments = ((a @ a.T, b @ b.T), (a.T @ a, b.T @ b))
-            for kind, old, new, both in zip(kinds, (left, right), fitted, moments):
-                if kind == "n":
-                    assert new is None
-                else:
-                    expected = factor_after_a_step(kind, old, both)
-                    np.testing.assert_allclose(np.asarray(new)[at], expected, atol=1e-12)
+            np.testing.assert_allclose(
+                applied[at].ravel(), q.T @ q @ x[at].ravel(), rtol=1e-11, atol=1e-11
+            )
+            a, b = (
+                (q @ x[at].ravel()).reshape(3, 4),
+                np.linalg.solve(q.T, v[at].ravel()).reshape(3, 4),
+            )
+            moments = (a @ a.T, b @ b.T), (a.T @ a, b.T @ b)
+            for kind, old, new, both in zip(kinds, (left, right), found, moments):
+                assert_fitted(kind, old, None if new is None else np.asarray(new)[at], both)
 
 
 def test_a_fit_whitens() -> None:

@@ -47,15 +47,15 @@ orthogonalize = jax.jit(
         ),
         (lambda: linalg.orthogonalize(jnp.ones((3, 3)), "svd", 3), HyperparamError, "takes none"),
         (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), [(1.0, 2.0)]),
+            lambda: linalg.orthogonalize(jnp.ones((3, 3)), [(1.0, 2.0)]),  # pyright: ignore[reportArgumentType]
             HyperparamError,
             "not a sequence of triples",
-        ),  # pyright: ignore
+        ),
         (
-            lambda: linalg.orthogonalize(jnp.ones((3, 3)), steps=2.5),
+            lambda: linalg.orthogonalize(jnp.ones((3, 3)), steps=2.5),  # pyright: ignore[reportArgumentType]
             HyperparamError,
             r"steps = 2\.5 is below 1, or not whole",
-        ),  # pyright: ignore
+        ),
         (
             lambda: linalg.orthogonalize(jnp.ones((3, 3)), margin=0.5),
             HyperparamError,
@@ -200,5 +200,7 @@ def test_triples_may_be_arrays() -> None:
         [np.array([3.4445, -4.775, 2.0315])] * 5,
     ):
         np.testing.assert_allclose(
-            linalg.orthogonalize(x, triples), linalg.orthogonalize(x, "jordan"), atol=1e-5
-        )  # pyright: ignore
+            linalg.orthogonalize(x, triples),  # pyright: ignore[reportArgumentType]
+            linalg.orthogonalize(x, "jordan"),
+            atol=1e-5,
+        )

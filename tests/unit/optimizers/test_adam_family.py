@@ -24,7 +24,7 @@ BLOCKWISE = {
 
 
 def run(tx: Any, grads: list[Any], params: Any) -> list[Any]:
-    """The updates, one after another, the parameters standing still."""
+    """Collect the updates of all steps at constant parameters."""
     state, history = tx.init(params), []
     for grad in grads:
         updates, state = tx.update(grad, state, params)
@@ -34,10 +34,8 @@ def run(tx: Any, grads: list[Any], params: Any) -> list[Any]:
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("name", BLOCKWISE)
-def test_an_entry_that_is_not_finite_leaves_the_others_as_if_it_were_zero(
-    name: str, bad: float
-) -> None:
-    """At every step, not at the first alone: nothing of it stays in what is kept for the block."""
+def test_a_nonfinite_entry_affects_no_other_entry(name: str, bad: float) -> None:
+    """Not at the first step alone: the second moment of the block never contains the entry."""
     params = jnp.asarray(start()[0], jnp.float32)
     grads = [jnp.asarray(gradient(step)[0], jnp.float32) for step in range(1, 4)]
     spoilt, plain = (
@@ -53,7 +51,7 @@ def test_an_entry_that_is_not_finite_leaves_the_others_as_if_it_were_zero(
     "mask",
     [r"kernel$", {"kernel": True, "bias": False, "none": False}, lambda path, leaf: leaf.ndim > 1],
 )
-def test_stable_adamw_shrinks_decay_and_step_alike_and_decays_what_its_mask_chooses(
+def test_stable_adamw_scales_decay_and_step_alike_under_a_mask(
     mask: Any,
 ) -> None:
     arrays = {"kernel": start()[0], "bias": start()[1]}
@@ -84,7 +82,7 @@ def test_stable_adamw_shrinks_decay_and_step_alike_and_decays_what_its_mask_choo
     ("output_axis", "shape"),
     [(-1, (4,)), (0, (2,)), (-2, (3,)), ((-2, -1), (3, 4)), ((), ()), ((0, 1, 2), (2, 3, 4))],
 )
-def test_adam_mini_keeps_one_number_for_every_place_along_its_output_axes(
+def test_adam_mini_has_one_second_moment_per_index_of_its_output_axes(
     output_axis: Any, shape: tuple[int, ...]
 ) -> None:
     params, g = jnp.zeros((2, 3, 4)), np.random.default_rng(0).normal(size=(2, 3, 4))
@@ -92,22 +90,24 @@ def test_adam_mini_keeps_one_number_for_every_place_along_its_output_axes(
         jnp.asarray(g, jnp.float32), tx.init(params)
     )
     assert state.slots["scale_by_adam_mini"].nu.shape == shape
-    kept = {axis % 3 for axis in ([output_axis] if isinstance(output_axis, int) else output_axis)}
-    mean = np.mean(g**2, axis=tuple({0, 1, 2} - kept), keepdims=True)
+    outputs = {
+        axis % 3 for axis in ([output_axis] if isinstance(output_axis, int) else output_axis)
+    }
+    mean = np.mean(g**2, axis=tuple({0, 1, 2} - outputs), keepdims=True)
     np.testing.assert_allclose(updates, g / np.sqrt(mean), rtol=1e-5)
     assert gradtx.from_config(gradtx.to_config(tx)) == tx
 
 
-def test_adam_mini_takes_a_vector_as_one_block_and_refuses_an_axis_that_is_not_there() -> None:
+def test_adam_mini_takes_a_vector_as_one_block_and_refuses_a_missing_axis() -> None:
     assert gradtx.scale_by_adam_mini().init(jnp.zeros(7)).slots["scale_by_adam_mini"].nu.shape == ()
     with pytest.raises(StructureError) as caught:
         gradtx.adam_mini(0.1, output_axis=2).init({"w": jnp.zeros((3, 4))})
-    assert "output_axis = 2 is no axis of an array of shape (3, 4)" in str(
-        caught.value
-    ) and "partition(...)" in str(caught.value)
+    message = str(caught.value)
+    assert "an array of shape (3, 4) has no axis output_axis = 2: give such arrays" in message
+    assert "partition(...)" in message
 
 
-def test_adam_mini_keeps_four_bytes_for_every_output_beside_its_momentum() -> None:
+def test_adam_mini_stores_its_momentum_and_four_bytes_per_output() -> None:
     slots = jax.eval_shape(
         gradtx.adam_mini(0.1).init, jax.ShapeDtypeStruct((1024, 512), jnp.float32)
     ).slots
@@ -117,7 +117,7 @@ def test_adam_mini_keeps_four_bytes_for_every_output_beside_its_momentum() -> No
     )
 
 
-def test_adam_with_a_block_for_every_entry_is_adam() -> None:
+def test_adam_mini_with_one_block_per_entry_is_adam() -> None:
     params, grads = (
         jnp.zeros((3, 4)),
         [jnp.asarray(gradient(step)[0], jnp.float32) for step in range(1, 4)],
@@ -129,7 +129,7 @@ def test_adam_with_a_block_for_every_entry_is_adam() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-def test_the_threshold_of_radam_never_reaches_where_its_factor_is_not_defined() -> None:
+def test_radam_divides_only_where_its_factor_is_defined() -> None:
     """Optax takes a root of a negative number at rho = 3.98, the fourth step."""
     w = jnp.ones(1)
     ours, theirs = (
@@ -140,37 +140,37 @@ def test_the_threshold_of_radam_never_reaches_where_its_factor_is_not_defined() 
 
 
 @pytest.mark.parametrize("b2", [0.0, 0.5, 0.9, 0.99, 0.999, 0.99999])
-def test_the_length_of_radam_keeps_its_digits_in_float32(b2: float) -> None:
+def test_the_effective_length_is_accurate_in_float32(b2: float) -> None:
     steps = np.concatenate([np.arange(1, 200), [1e3, 1e4, 1e5, 1e6]])
     exact = np.float64(np.float32(b2))
     rate = -np.log1p(exact - 1) if b2 else np.inf
     with np.errstate(over="ignore"):
         expected = 2 / (1 - exact) - 1 - 2 * steps / np.expm1(steps * rate)
     short, decay = jnp.asarray(steps, jnp.float32), jnp.float32(b2)
-    found = effective_length(decay, short, 2 / (1 - decay) - 1)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    length = effective_length(decay, short, 2 / (1 - decay) - 1)
+    np.testing.assert_allclose(length, expected, rtol=1e-5)
 
 
-def test_the_first_steps_of_radam_are_closer_than_those_of_optax() -> None:
+def test_the_first_steps_of_radam_are_more_accurate_than_those_of_optax() -> None:
     w = jnp.ones(1)
     ours, theirs = (np.ravel(run(lib.scale_by_radam(), [w] * 8, w)) for lib in (gradtx, optax))
     memory: dict[str, Any] = {}
     exact = np.array([ref.radam(np.ones(1), None, memory, step)[0] for step in range(1, 9)])
-    mine, other = (np.max(np.abs(found / exact - 1)) for found in (ours, theirs))
+    mine, other = (np.max(np.abs(sizes / exact - 1)) for sizes in (ours, theirs))
     assert mine < 1e-5 and other > 1e-4
 
 
 @pytest.mark.parametrize("maker", [gradtx.nadam, gradtx.nadamw])
-def test_a_decay_of_the_look_ahead_needs_the_look_ahead(maker: Any) -> None:
+def test_momentum_decay_needs_nesterov(maker: Any) -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"momentum_decay = 0\.004 schedules Nesterov's look ahead, and nesterov=False "
-        r"leaves it out",
+        match=r"momentum_decay = 0\.004 schedules Nesterov momentum, and nesterov=False turns "
+        r"it off: drop one of the two arguments",
     ):
         maker(0.1, nesterov=False, momentum_decay=0.004)
 
 
-def test_optimistic_adam_stands_still_at_a_rate_of_zero() -> None:
+def test_optimistic_adam_does_not_move_at_a_rate_of_zero() -> None:
     """Optax goes on by the optimism alone."""
     w, grads = jnp.zeros(1), [jnp.ones(1), -jnp.ones(1)]
     with warnings.catch_warnings():
@@ -179,7 +179,7 @@ def test_optimistic_adam_stands_still_at_a_rate_of_zero() -> None:
     assert run(gradtx.optimistic_adam(0.0, 0.5), grads, w)[1] == 0.0 != theirs[1]
 
 
-def test_adan_weighs_differences_as_the_paper_does_where_asked() -> None:
+def test_adan_with_difference_weight_is_that_of_the_paper() -> None:
     """After one change d = 1 of the gradient, without averages: (g + c d) / |g + c d| is blind to
     c, the sum of squares is not.
     """
@@ -240,7 +240,7 @@ FAMILY = (
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_every_member_hands_the_flags_to_descend(name: str) -> None:
+def test_every_optimizer_passes_its_flags_to_descend(name: str) -> None:
     """What they do there is compared with references, once, in the rows of `adam`, `adamw`, `lion`
     and `adan`.
     """

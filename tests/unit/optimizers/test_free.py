@@ -176,7 +176,7 @@ def test_what_is_wrong_is_said() -> None:
     ):
         gradtx.momo().update(GRADS, gradtx.momo().init(PARAMS), PARAMS)
     with pytest.raises(
-        HyperparamError, match=r"mechanize: num_betas = 0 is no whole number of at least 1"
+        HyperparamError, match=r"mechanize: num_betas = 0 must be a whole number of at least 1"
     ):
         gradtx.mechanize(gradtx.sgd(1.0), num_betas=0)
 

@@ -223,7 +223,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: gradtx.join_schedules([1.0, 2.0, 3.0], [5]),
-        "3 schedules need 2 boundaries between them, and 1 are given; give one schedule",
+        "3 schedules need 2 boundaries between them, and there are 1; give one schedule",
     ),
     (lambda: gradtx.join_schedules([], []), "0 schedules need"),
     (
@@ -282,7 +282,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: gradtx.inverse_sqrt_schedule(0.0, 1.0, 0),
-        "warmup_steps = 0 and no timescale would divide by zero at count 0; give timescale",
+        "warmup_steps = 0 without a timescale would divide by zero at count 0; give timescale",
     ),
     (
         lambda: gradtx.with_warmup(1.0, -1),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.storage.master_weights import FORMS, STEPS
+from gradtx.storage.master_weights import FORMATS, STEPS
 from gradtx.tree.rounding import to_bfloat16
 from tests.oracles import storage as own
 
@@ -121,7 +121,7 @@ def test_what_is_kept_follows_the_parameter_that_there_is(kept: str) -> None:
     the master is told by it.
     """
     rng = np.random.default_rng(4)
-    form = FORMS[kept]
+    form = FORMATS[kept]
     master = jnp.asarray(rng.choice([-1, 1], 100_000) * rng.uniform(0.5, 2, 100_000), jnp.float32)
     w = form.round(master)
     master = form.join(w, form.rest(master, w))
@@ -218,6 +218,6 @@ def test_scan_accumulation_and_files(tmp_path: Any) -> None:
 def test_a_form_that_there_is_not() -> None:
     with pytest.raises(
         gradtx.GradtxError,
-        match=r"master_weights: kept = 'int16' is none of 'float32', 'bf16\+8', 'low16'",
+        match=r"master_weights: format = 'int16' is none of 'float32', 'bf16\+8', 'low16'",
     ):
         gradtx.master_weights(gradtx.sgd(0.1), "int16")

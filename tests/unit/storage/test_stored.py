@@ -13,12 +13,11 @@ import pytest
 import gradtx
 from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.types import PRECISE
-from gradtx.engine.rules import LeafRule
+from gradtx.engine.leaf_rule import LeafRule
 from gradtx.engine.slots import slots_at
 from gradtx.storage.codec import CODECS
 from gradtx.storage.pallas_kernel import pallas_run
 from gradtx.storage.policy import Policy
-from gradtx.storage.stored import slot_names
 from gradtx.storage.tiles import plane
 from tests.methods import FIRST, METHODS
 from tests.support.storing import SHAPE, arrays, close_codes, equal, run
@@ -36,8 +35,8 @@ def leaf_makers() -> list[str]:
         )
         if (
             leaf_only
-            and all(isinstance(item.rule, LeafRule) for item in tx.items)
-            and slot_names(tx)
+            and all(isinstance(item.rule, LeafRule) for item in tx.rules)
+            and tx.slot_names
         ):
             found.append(name)
     return found
@@ -60,10 +59,11 @@ def test_any_rule_is_stored(name: str) -> None:
     updates, state = jax.jit(tx.update)(grads, state, params, **extra)
     assert updates["w"].dtype == jnp.float32 and np.all(np.isfinite(updates["w"]))
     _, exact = jax.jit(plain.update)(grads, exact, params, **extra)
-    for item in tx.items:
-        kind: Any = item.rule.rule.slots if isinstance(item.rule, LeafRule) else None
-        if kind is None:
+    for item in tx.rules:
+        form: Any = item.rule.form if isinstance(item.rule, LeafRule) else None
+        if form is None:
             continue
+        kind = form.kind
         kept = slots_at(state.slots, item.path)
         for slot in kind._fields:
             leaf = (kept if isinstance(kept, dict) else kept._asdict())[slot]

@@ -231,7 +231,7 @@ def test_comparisons_see_into_wrappers() -> None:
     assert np.isnan(flat.slot_error) and flat.update_error > 0
     with pytest.raises(
         gradtx.GradtxError,
-        match=r"compare_storage: grads = .* is no list of trees, one for each step; pass \[grads\]",
+        match=r"compare_storage: grads = .* is not a list of trees, one for each step; pass \[grads\]",
     ):
         gradtx.compare_storage(inner, arrays(0), cast(Any, arrays(1)))
 
@@ -240,11 +240,11 @@ UP: Any = "up"
 ERRORS: dict[str, tuple[Any, str]] = {
     "codec": (
         lambda: gradtx.stored(gradtx.adam(1e-3), "int7"),
-        "stored: default = 'int7' is no codec; the codecs are 'int8', 'int4'",
+        "stored: default = 'int7' is not a codec; the codecs are 'int8', 'int4'",
     ),
     "codec of a slot": (
         lambda: gradtx.stored(gradtx.adam(1e-3), mu="fp8"),
-        "stored: mu = 'fp8' is no codec",
+        "stored: mu = 'fp8' is not a codec",
     ),
     "slot": (
         lambda: gradtx.stored(gradtx.adam(1e-3), nu_max="bf16"),
@@ -252,7 +252,7 @@ ERRORS: dict[str, tuple[Any, str]] = {
     ),
     "none": (
         lambda: gradtx.stored(gradtx.adam(1e-3)),
-        'stored: no codec is given; say stored(tx, "packed16") for all slots',
+        'stored: no codec is given; pass stored(tx, "packed16") for all slots',
     ),
     "rounding": (
         lambda: gradtx.stored(gradtx.adam(1e-3), "bf16", rounding="up"),
@@ -260,20 +260,20 @@ ERRORS: dict[str, tuple[Any, str]] = {
     ),
     "block": (
         lambda: gradtx.stored(gradtx.adam(1e-3), "int8", block=33),
-        "stored: block = 33 is no power of two; take 32, 64 or 128",
+        "stored: block = 33 is not a power of two; use 32, 64 or 128",
     ),
     "tree": (
         lambda: gradtx.stored(gradtx.accumulate(gradtx.sgd(0.1), 2), total="int4").init(
             {"w": jnp.ones(SHAPE)}
         ),
-        "stored: total = 'int4' cannot keep what accumulate has, which is a tree; take "
+        "stored: total = 'int4' does not work for accumulate, whose slot is a tree; use "
         "'int8' or a codec of 16 bits",
     ),
     "foreign": (
         lambda: gradtx.stored(
             gradtx.GradientTransformation(lambda params: (), lambda u, s, p: (u, s)), "bf16"
         ).init({"w": jnp.ones(2)}),
-        "is another library's, whose slots have no names; take gradtx's own, or leave it outside",
+        "is another library's, whose slots have no names; use gradtx's own, or put it outside of stored",
     ),
     "apply": (
         lambda: gradtx.apply_updates(jnp.ones(2), jnp.ones(2), UP),
@@ -291,7 +291,7 @@ ERRORS: dict[str, tuple[Any, str]] = {
             jnp.ones(2),
             "stochastic",
         ),
-        "keeps no count of steps; call apply_updates with step= instead",
+        "has no count of steps; call apply_updates with step= instead",
     ),
 }
 

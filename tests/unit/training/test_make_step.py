@@ -149,7 +149,7 @@ def test_what_is_refused() -> None:
     for wrong in (0, -1, 2.0, True):
         with pytest.raises(
             GradtxError,
-            match=r"make_step: microbatches = .* is no number of parts; give a whole number "
+            match=r"make_step: microbatches = .* is not a number of parts; give a whole number "
             r"from 1 on",
         ):
             gradtx.make_step(loss, TX, microbatches=wrong)  # pyright: ignore[reportArgumentType]
@@ -234,7 +234,7 @@ def test_a_batch_may_hold_none_and_may_be_a_key_alone() -> None:
         (
             lambda p: p["b"].sum(),
             {"microbatches": 3},
-            r"microbatches = 3, and nothing in the batch has a first axis to be parted along",
+            r"microbatches = 3, and no array of the batch has a first axis to split",
         ),
     ],
 )

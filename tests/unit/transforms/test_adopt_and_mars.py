@@ -19,7 +19,7 @@ Z = {"z": jnp.array([3 - 4j, 0.01j]), "r": jnp.array([0.5, -2.0])}
 # methods
 
 
-def test_adopt_moves_nothing_at_its_first_step_whatever_the_bound() -> None:
+def test_the_first_step_of_adopt_is_zero_for_every_bound() -> None:
     for tx in (
         gradtx.adopt(0.1),
         gradtx.adopt(0.1, use_clipping=False),
@@ -28,7 +28,7 @@ def test_adopt_moves_nothing_at_its_first_step_whatever_the_bound() -> None:
         assert updates_of(tx, [jnp.array([3.0, -1e9, 0.0])])[0].tolist() == [0.0, 0.0, 0.0]
 
 
-def test_adopt_takes_a_number_a_schedule_or_a_function_as_its_bound() -> None:
+def test_the_bound_of_adopt_may_be_a_number_a_schedule_or_a_function() -> None:
     gradients = [jnp.array([1.0])] + [jnp.array([100.0])] * 3
     bounds = {
         "number": 2.0,
@@ -53,7 +53,7 @@ def test_adopt_refuses_complex_arrays_only_where_it_clips() -> None:
     np.testing.assert_allclose(free, -0.1 * Z["z"] / jnp.abs(Z["z"]), rtol=1e-5)
 
 
-def test_acprop_survives_a_gradient_that_never_changes() -> None:
+def test_acprop_is_finite_for_a_constant_gradient() -> None:
     updates = updates_of(
         gradtx.acprop(0.1, weight_decay=0.0), [jnp.array([0.0, 1e-20, 1.0])] * 30, jnp.zeros(3)
     )

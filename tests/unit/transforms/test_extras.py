@@ -81,10 +81,10 @@ def test_the_curvature_is_measured_at_every_kth_step_only() -> None:
     ]
 
 
-def test_sophia_says_what_it_must_be_told() -> None:
+def test_errors_of_sophia() -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"sophia: update_interval = 0 is no number of steps; give a whole number from 1 on",
+        match=r"sophia: update_interval = 0 must be a whole number of steps, 1 or more",
     ):
         gradtx.sophia(0.1, update_interval=0)
     tx = gradtx.sophia(0.1)
@@ -178,6 +178,6 @@ def test_gradients_per_example_have_a_batch_axis() -> None:
     ):
         tx.update({"a": jnp.ones((5, 3, 4))}, tx.init(PARAMS), PARAMS)
     with pytest.raises(
-        HyperparamError, match="key = 1 and seed = 2 say the same; give one of them"
+        HyperparamError, match="key = 1 and seed = 2 mean the same; pass one of them"
     ):
         gradtx.dpsgd(0.1, 1.0, 1.0, key=1, seed=2)

@@ -81,7 +81,7 @@ def test_what_is_no_measure_is_refused_by_name() -> None:
     for wrong, shown in ((3, "3"), (gradtx.trace(0.9), r"trace\(decay=0.9\)")):
         with pytest.raises(
             GradtxError,
-            match=rf"monitor: norm is {shown}, which is no measure; give a function of the "
+            match=rf"monitor: norm is {shown}, which is not a measure; pass a function of the "
             r"updates, or measure_with",
         ):
             gradtx.monitor({"norm": wrong})

@@ -101,8 +101,8 @@ def test_a_batch_of_seeds_in_one_program() -> None:
 
 def test_a_key_and_a_seed_together_are_refused() -> None:
     with pytest.raises(
-        HyperparamError, match="add_noise: key = 1 and seed = 2 say the same; give one of them"
+        HyperparamError, match="add_noise: key = 1 and seed = 2 mean the same; pass one of them"
     ):
         gradtx.add_noise(0.1, 0.5, 1, seed=2)
-    with pytest.raises(HyperparamError, match="say the same"):
+    with pytest.raises(HyperparamError, match="mean the same"):
         gradtx.noisy_sgd(0.1, key=1, seed=2)

@@ -57,8 +57,7 @@ def test_weights_that_sum_to_zero() -> None:
     with pytest.raises(
         HyperparamError,
         match=r"^accumulate: the weights of the last 2 micro-batches sum to 0, so they have no "
-        r"mean: "
-        r"give each micro-batch a weight > 0, or leave those out that hold nothing$",
+        r"mean: give each micro-batch a weight > 0, or omit empty micro-batches$",
     ):
         weighed(tx, [1.0, 2.0], [0, 0])
     seen, state = weighed(tx, [2.0, 2.0, 1.0, 2.0, 3.0, 5.0], [1, 1, 0, 0, 1, 1], jit=True)
@@ -73,19 +72,19 @@ def test_weights_that_sum_to_zero() -> None:
     [
         (
             -1.0,
-            r"^accumulate: weight = -1\.0 is outside its range \[0, inf\): give how much "
-            r"the micro-batch counts$",
+            r"^accumulate: weight = -1\.0 is outside its range \[0, inf\): give the size "
+            r"of the micro-batch, its number of tokens for example$",
         ),
         (np.nan, r"^accumulate: weight = nan is outside its range"),
         (np.inf, r"^accumulate: weight = inf is outside its range"),
         (
             np.ones(3),
             r"^accumulate: weight= has shape \(3,\): give one number for the "
-            r"micro-batch, such as its tokens$",
+            r"micro-batch, its number of tokens for example$",
         ),
     ],
 )
-def test_weights_that_are_none(weight: Any, text: str) -> None:
+def test_weights_out_of_range(weight: Any, text: str) -> None:
     tx = gradtx.accumulate(gradtx.sgd(0.1), 2)
     with pytest.raises(HyperparamError, match=text):
         tx.update(ONE, tx.init(ONE), weight=weight)
@@ -100,18 +99,19 @@ def test_weights_that_are_none(weight: Any, text: str) -> None:
         ("2", r"accumulate: every = '2' is neither a number, an array nor a schedule"),
     ],
 )
-def test_numbers_of_micro_steps_that_are_none(every: Any, text: str) -> None:
+def test_numbers_of_micro_steps_out_of_range(every: Any, text: str) -> None:
     with pytest.raises(HyperparamError, match=text):
         gradtx.accumulate(gradtx.sgd(0.1), every)
     with pytest.raises(HyperparamError, match="accumulate"):
         gradtx.MultiSteps(gradtx.sgd(0.1), every)
 
 
-def test_half_a_micro_step_is_told_and_plain_numbers_are_parameters() -> None:
+def test_half_a_micro_step_is_refused_and_plain_numbers_are_parameters() -> None:
     for wrong in (2.5, True):
         with pytest.raises(
             HyperparamError,
-            match=rf"accumulate: every = {wrong} is no number of micro-steps; give a whole number",
+            match=rf"accumulate: every = {wrong} is not a number of micro-steps; give a whole "
+            r"number from 1 on, or a schedule$",
         ):
             gradtx.accumulate(gradtx.sgd(1.0), wrong)
     tx = gradtx.accumulate(gradtx.sgd(1.0), 1)

@@ -69,11 +69,11 @@ def test_numbers_of_steps_are_whole() -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         (
             {"start": 2.5},
-            r"params_average: start = 2\.5 is no number of updates; give a whole number",
+            r"params_average: start = 2\.5 is not a number of updates; give a whole number",
         ),
         (
             {"every": True},
-            r"params_average: every = True is no number of updates; give a whole number",
+            r"params_average: every = True is not a number of updates; give a whole number",
         ),
         ({"every": 0}, r"params_average: every = 0 is outside its range \[1, inf\]"),
         ({"start": -1}, r"params_average: start = -1 is outside its range \[0, inf\]"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import gradtx
 from gradtx.definition.errors import GradtxError, HyperparamError
-from gradtx.engine.rules import TreeRule
+from gradtx.engine.tree_rule import TreeRule
 from gradtx.testing.problems import gradients
 from tests.methods import FIRST, METHODS
 from tests.support.bits import bits
@@ -116,7 +116,7 @@ def test_a_bad_step_never_was(name: str, at: int, leaf: str, place: int, bad: fl
 TREE_RULES = [
     name
     for name in FIRST
-    if name != "guard" and any(isinstance(item.rule, TreeRule) for item in METHODS[name].tx.items)
+    if name != "guard" and any(isinstance(item.rule, TreeRule) for item in METHODS[name].tx.rules)
 ]
 
 
@@ -320,8 +320,7 @@ def test_the_clock_goes_on_where_it_was() -> None:
     [
         (
             {"finite": False},
-            r"^guard: finite=False, and neither max_norm nor zscore is given: there is "
-            r"nothing to guard against$",
+            r"^guard: finite=False without max_norm and zscore tests nothing: set one of them$",
         ),
         ({"max_norm": -1.0}, r"guard: max_norm = -1\.0 is outside its range \[0, inf\]"),
         ({"zscore": 0.0}, r"guard: zscore = 0\.0 is outside its range \(0, inf\]"),
@@ -370,7 +369,7 @@ def test_norms_that_were_all_zero_make_no_spike() -> None:
 def test_a_limit_in_the_place_of_finite_is_told() -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"guard: finite = 1.0 says whether to look for inf and nan.*; a limit is "
-        r"max_norm=1.0",
+        match=r"guard: finite = 1.0 must be True or False, whether to test for inf and nan; "
+        r"a limit is max_norm=1.0",
     ):
         gradtx.guard(gradtx.sgd(1.0), 1.0)  # pyright: ignore[reportArgumentType]

@@ -126,7 +126,7 @@ def test_what_sam_must_be_told() -> None:
         tx.update(ONE, tx.init(ONE), ONE)
     with pytest.raises(
         HyperparamError,
-        match=r"batch_axis_name = 'b' has no meaning without opaque_mode=True: average the",
+        match=r"batch_axis_name = 'b' has no effect without opaque_mode=True: average the",
     ):
         gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), batch_axis_name="b")
 

@@ -209,7 +209,7 @@ def test_a_definition_without_a_scale() -> None:
         (
             None,
             r"^the state of dynamic_loss_scale is a NoneType, not a gradtx.State: pass "
-            r"the state that tx.update gave$",
+            r"the state that tx.update returned$",
         ),
         (
             gradtx.sgd(0.1).init(ONE),
@@ -224,7 +224,7 @@ def test_a_definition_without_a_scale() -> None:
 def test_numbers_that_make_no_sense() -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"dynamic_loss_scale: min_scale = 4.0 is above max_scale = 2.0; turn them round",
+        match=r"dynamic_loss_scale: min_scale = 4.0 is above max_scale = 2.0; swap the two numbers",
     ):
         gradtx.dynamic_loss_scale(gradtx.sgd(0.1), min_scale=4.0, max_scale=2.0)
     with pytest.raises(

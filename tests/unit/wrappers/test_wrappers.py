@@ -69,7 +69,7 @@ def test_parameters_to_evaluate_are_found_wherever_the_state_is() -> None:
         )
     with pytest.raises(
         StateError,
-        match=r"nothing of schedule_free, which keeps b1, max_lr, weight_sum, z: pass the state",
+        match=r"no slots of schedule_free, which are b1, max_lr, weight_sum, z: pass the state",
     ):
         gradtx.schedule_free_eval_params(gradtx.sgd(0.1).init(params), params)
 
@@ -117,7 +117,7 @@ def sharp(period: Any) -> Any:
 def test_periods_are_whole_numbers(name: str, make: Any, period: Any) -> None:
     with pytest.raises(
         HyperparamError,
-        match=rf"{name}: sync_period = {period!r} is no number of steps; give a whole number "
+        match=rf"{name}: sync_period = {period!r} is not a number of steps; give a whole number "
         r"from 1 on",
     ):
         make(period)

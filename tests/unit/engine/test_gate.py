@@ -13,7 +13,7 @@ import pytest
 import gradtx
 from gradtx.definition.errors import GradtxError
 from gradtx.engine.gate import gated_update
-from gradtx.engine.rules import LeafRule
+from gradtx.engine.leaf_rule import LeafRule
 from gradtx.testing import gradients, parameters
 from gradtx.testing.problems import extras
 from gradtx.tree.casts import is_inexact
@@ -102,7 +102,9 @@ def test_a_slot_of_another_shape_is_left_to_the_lifter_to_refuse() -> None:
 
     tx = gradtx.guard(gradtx.leafwise(init, update))
     with pytest.raises(
-        ValueError, match=r"slot 'a' of a rule must keep its shape \(2,\), and became \(\)"
+        ValueError,
+        match=r"returned slot 'a' in shape \(\), and `init` made it in shape \(2,\): a slot keeps its "
+        "shape",
     ):
         tx.update(GRAD, tx.init(GRAD))
 
@@ -116,7 +118,7 @@ def test_the_choice_is_made_before_the_update() -> None:
 
 
 def leaf_rules(tx: Any) -> bool:
-    return all(isinstance(item.rule, LeafRule) for item in tx.items)
+    return all(isinstance(item.rule, LeafRule) for item in tx.rules)
 
 
 def seen(tree: Any) -> list[np.ndarray]:

@@ -1,0 +1,221 @@
+"""Write the tables of docs/optimizers.md, docs/api.md and docs/parity.md from the code.
+
+A page holds `<!-- table: NAME ARGUMENTS -->` and `<!-- end -->`; `fill` writes the lines between
+them. Every build of the docs calls it. `python docs/_generate.py` writes the pages of the
+repository, for readers of the repository.
+"""
+
+import importlib
+import inspect
+import math
+import pkgutil
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import gradtx
+import gradtx.optimizers
+
+DOCS = Path(__file__).parent
+MARKER = re.compile(r"(<!-- table: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+VECTOR, MATRIX = (1024,), (128, 128)
+
+
+# Docstrings
+
+
+def paragraphs(name: str) -> list[str]:
+    """The paragraphs of a public object's docstring, each on one line."""
+    doc = inspect.getdoc(getattr(gradtx, name)) or ""
+    return [" ".join(part.split()) for part in doc.split("\n\n")]
+
+
+def sentence(text: str) -> str:
+    """The first sentence: up to a period before a capital; "et al. 2020" and "1 .. B" go on."""
+    return re.split(r"(?<=[^\s.]\.) (?=[A-Z])", text, maxsplit=1)[0]
+
+
+def summary(name: str) -> str:
+    """The first sentence; an equation within it has its own place."""
+    return re.sub(r": [^:]*←.*", ".", sentence(paragraphs(name)[0]))
+
+
+def equation(name: str) -> str:
+    """The sentence that holds the update, without the shapes that it applies to."""
+    before = [part for part in paragraphs(name) if not part.startswith(("When", "Args"))]
+    text = sentence(next(part for part in before if "←" in part))
+    return re.sub(r"^(For every array, all of one shape|[^←:]*): ", "", text).rstrip(".")
+
+
+def state(name: str) -> str:
+    """The State line, without its heading and its unit, which the head of the column says."""
+    text = next(part for part in paragraphs(name) if part.startswith("State:"))
+    text = text.removeprefix("State:").strip().rstrip(".")
+    return re.sub(r"(\d+) bytes per parameter", r"\1", text)
+
+
+def papers(name: str) -> str:
+    """Authors and year of each source, with its link where arXiv has it."""
+    text = next(part for part in reversed(paragraphs(name)) if re.search(r"\b(19|20)\d\d\b", part))
+    return "; ".join(filter(None, map(paper, text.split("; "))))
+
+
+def paper(clause: str) -> str:
+    authors = re.match(r"(?:[^:]*: )?([A-ZÀ-Ž].*?\b(?:19|20)\d\d)\b", clause)
+    if authors is None:
+        return ""
+    number = re.search(r"arXiv (\d{4}\.\d{4,5})", clause)
+    return f"[{authors[1]}](https://arxiv.org/abs/{number[1]})" if number else authors[1]
+
+
+# Definitions
+
+
+def optimizers() -> list[str]:
+    """Every optimizer: one file each."""
+    return sorted(module.name for module in pkgutil.iter_modules(gradtx.optimizers.__path__))
+
+
+def is_matrix_method(name: str) -> bool:
+    """Whether a method treats weights as matrices: it then has an argument for their axes."""
+    return "dimensions" in inspect.signature(getattr(gradtx, name)).parameters
+
+
+def example(name: str) -> gradtx.GradientTransformation:
+    """The optimizer at its defaults; each argument without one is a number, here 0.1."""
+    maker = getattr(gradtx, name)
+    required = [
+        parameter.name
+        for parameter in inspect.signature(maker).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    return maker(**dict.fromkeys(required, 0.1))
+
+
+def bytes_per_parameter(tx: gradtx.GradientTransformation, shape: tuple[int, ...]) -> float:
+    # The name is a hidden matrix by its role, and one that `muon_clip` looks for.
+    slots = jax.eval_shape(tx.init, {"query": jax.ShapeDtypeStruct(shape, "float32")}).slots
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(slots)]
+    return sum(sizes) / math.prod(shape)
+
+
+def public() -> dict[str, str]:
+    """Every public name with its module, read from `gradtx/__init__.py`."""
+    text = Path(gradtx.__file__).read_text(encoding="utf-8")
+    pairs = re.findall(r"^from gradtx\.(\S+) import \(?\s*\w+ as (\w+)", text, re.MULTILINE)
+    return {name: module for module, name in pairs}
+
+
+# Tables
+
+
+def cell(text: str) -> str:
+    """Text for a cell: Markdown's signs, which are common in equations, are escaped."""
+    parts = re.split(r"(`[^`]+`)", text)
+    escaped = [
+        part if part.startswith("`") else re.sub(r"([*<>\[\]\\]|(?<!\w)_|_(?!\w))", r"\\\1", part)
+        for part in parts
+    ]
+    return "".join(escaped).replace("|", "\\|")
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def table(*rows: tuple[str, ...]) -> list[str]:
+    """The lines of a table; the first row is its head."""
+    return [row(*rows[0]), "|---" * len(rows[0]) + "|", *(row(*cells) for cells in rows[1:])]
+
+
+def link(name: str) -> str:
+    return f"[`{name}`](#gradtx.{name})"
+
+
+def optimizer_row(name: str) -> tuple[str, ...]:
+    tx, shape = example(name), MATRIX if is_matrix_method(name) else VECTOR
+    return (
+        link(name),
+        f"{cell(summary(name))}<br>{cell(equation(name))}",
+        f"{bytes_per_parameter(tx, shape):.0f}",
+        cell(state(name)),
+        ", ".join(sorted(tx.needs)) or "–",
+        papers(name),
+    )
+
+
+def optimizer_table(group: str) -> list[str]:
+    """The rows of one group, "arrays" or "matrices"."""
+    head = (
+        "optimizer",
+        "method and step",
+        "bytes",
+        "state",
+        "needs",
+        "paper",
+    )
+    names = [name for name in optimizers() if is_matrix_method(name) == (group == "matrices")]
+    return table(head, *map(optimizer_row, names))
+
+
+def api_section(pattern: str, used: set[str]) -> list[str]:
+    """A table of the functions whose `module.name` matches, and the directive of each."""
+    names = [
+        name
+        for name, module in sorted(public().items())
+        if name not in used and re.match(pattern, f"{module}.{name}")
+    ]
+    used.update(names)
+    directives = [f".. autofunction:: {name}\n" for name in names]
+    return [
+        *table(("function", "purpose"), *((link(name), cell(summary(name))) for name in names)),
+        "",
+        "```{eval-rst}\n.. currentmodule:: gradtx\n",
+        *directives,
+        "```",
+    ]
+
+
+def parity_table() -> list[str]:
+    """The deviations of a run, which needs Optax and takes a minute: `tests.support.parity`."""
+    sys.path.insert(0, str(DOCS.parent))
+    return importlib.import_module("tests.support.parity").lines()
+
+
+def renderers(text: str) -> dict[str, Callable[[str], list[str]]]:
+    """The function of each kind of table; the API skips the names that the page writes by hand."""
+    by_hand = MARKER.sub("", text)
+    used = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", by_hand, re.MULTILINE))
+    return {"optimizers": optimizer_table, "api": lambda pattern: api_section(pattern, used)}
+
+
+def fill(text: str, **more: Callable[[str], list[str]]) -> str:
+    """Write the tables of a page anew; a table without a renderer stays unchanged."""
+    kinds = renderers(text) | more
+
+    def write(marker: re.Match[str]) -> str:
+        if marker[2] not in kinds:
+            return marker[0]
+        lines = kinds[marker[2]](marker[3])
+        return "\n".join([marker[1], *lines, "", marker[4]])
+
+    return MARKER.sub(write, text)
+
+
+def pages() -> list[Path]:
+    return [path for path in sorted(DOCS.glob("*.md")) if MARKER.search(path.read_text("utf-8"))]
+
+
+def main() -> None:
+    """Write the tables of every page; `--parity` measures that table, too."""
+    more: Any = {"parity": lambda _: parity_table()} if "--parity" in sys.argv else {}
+    for page in pages():
+        page.write_text(fill(page.read_text("utf-8"), **more), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What a rule returns, checked once and with its name; and what is said when a rule raises."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.definition.errors import GradtxError
+from gradtx.engine.rules import Function
+
+if TYPE_CHECKING:
+    from gradtx.engine.leaf_rule import LeafRule
+
+
+def call_rule(
+    rule: "LeafRule", function: Function, grad: Any, slots: Any, param: Any, step: Any
+) -> tuple[Any, Any]:
+    """Call `function`, the update of a rule with its values bound: update and slots, checked.
+
+    The rule receives its slots in the type that its `init` makes, and returns them so.
+    """
+    form = rule.form
+    own_slots = slots if form is None else form.to_rule(slots)
+    try:
+        result = function(grad, own_slots, param, step)
+    except Exception as error:
+        explain(error, rule, rule.update_array, param)
+        raise
+    update, new = check_pair(rule, result)
+    if jnp.shape(update) != grad.shape:
+        raise GradtxError(
+            f"{described(rule)} returned an update of shape {jnp.shape(update)} for a gradient of "
+            f"shape {grad.shape}: an update keeps the gradient's shape"
+        )
+    if form is None:
+        return jnp.asarray(update), check_nothing(rule, new)
+    new = form.from_rule(new, described(rule))
+    for field, one, old in zip(new._fields, new, slots, strict=True):
+        _check_slot(rule, field, one, old)
+    return jnp.asarray(update), new
+
+
+def described(rule: "LeafRule") -> str:
+    """A rule in a message: the builder's name and the function's."""
+    return f"{rule.name}: {rule.update_array.__name__}"
+
+
+def check_pair(rule: "LeafRule", result: Any) -> tuple[Any, Any]:
+    """The pair (update, slots) that a rule returned."""
+    is_sequence = isinstance(result, tuple | list) and not hasattr(result, "_fields")
+    if not is_sequence or len(result) != 2:
+        shown = f"{len(result)} values" if is_sequence else f"{_kind(result)} alone"
+        raise GradtxError(f"{described(rule)} returned {shown}: return a pair, (update, slots)")
+    return result[0], result[1]
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    return "an array" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
+
+
+def check_nothing(rule: "LeafRule", slots: Any) -> None:
+    """Raise when a rule without `init` returns slots."""
+    if slots is not None:
+        raise GradtxError(
+            f"{described(rule)} returned slots, and the rule has no `init`: pass a function that "
+            f"makes them, leafwise(init, {rule.update_array.__name__}), or return (update, None)"
+        )
+
+
+def _check_slot(rule: "LeafRule", field: str, new: Any, old: Any) -> None:
+    if (new is None) != (old is None):
+        returned, made = ("None", "an array") if new is None else ("an array", "None")
+        raise GradtxError(
+            f"{described(rule)} returned {returned} as slot {field!r}, and `init` made it {made}: "
+            f"return it as `init` makes it"
+        )
+    if old is not None and jnp.shape(new) != old.shape:
+        raise GradtxError(
+            f"{described(rule)} returned slot {field!r} in shape {jnp.shape(new)}, and `init` made "
+            f"it in shape {old.shape}: a slot keeps its shape"
+        )
+
+
+def explain(error: Exception, rule: "LeafRule", function: Function, param: Any) -> None:
+    """Say which rule raised, and what commonly leads to such an error."""
+    error.add_note(f"raised in the rule {function.__name__} of {rule.name}")
+    if isinstance(error, jax.errors.ConcretizationTypeError):
+        error.add_note(
+            "JAX traces a rule, so that no `if` can depend on an array: use jnp.where, or make the "
+            "number a static option (annotate it `bool`, `int` or `str`)"
+        )
+    elif param is None and not rule.needs_params and "NoneType" in str(error):
+        error.add_note(
+            f"{function.__name__} received None as its parameter: if it reads the parameter, pass "
+            f"needs_params=True beside it"
+        )

@@ -1,0 +1,231 @@
+"""The kernels: everything in this file is traced by JAX, and nothing outside of it is.
+
+A kernel receives the arrays of one leaf (`LeafArgs`) and what is the same for all leaves: the step,
+the gate, and the hyperparameters. It brings them into compute precision, runs the rules, checks
+what they return, and casts back. Leaves of equal shapes share one trace.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.definition.errors import GradtxError
+from gradtx.engine.checks import explain
+from gradtx.engine.gate import gated_update
+from gradtx.engine.rules import Function, select_kwargs
+from gradtx.engine.storage import store_slots
+from gradtx.tree.casts import cast_inexact, compute_dtype, real_dtype
+from gradtx.tree.jaxprs import settle_slots
+from gradtx.tree.keys import leaf_key
+from gradtx.tree.maps import choose
+from gradtx.tree.rounding import OF_PARAMS, Noise, noise, order_after, rounded_to
+
+if TYPE_CHECKING:
+    from gradtx.engine.leaf_rule import LeafRule
+
+
+class LeafArgs(NamedTuple):
+    """The arrays of one leaf that its kernel reads."""
+
+    grad: jax.Array
+    slots: tuple[Any, ...]
+    """The slots of every rule, as the state holds them."""
+    param: jax.Array | None
+    """None where no rule reads it."""
+    leaf: np.uint32 | None
+    """A hash of the leaf's path, where a rule draws random numbers."""
+    input_grad: jax.Array | None
+    """The gradient before the first rule, where a rule reads it."""
+    offsets: tuple[Any, ...]
+    """For every rule on matrices, the step at which each matrix is refreshed."""
+
+
+class Shared(NamedTuple):
+    """What the kernels of all leaves receive alike."""
+
+    step: Any
+    gate: Any
+    kwargs: tuple[dict[str, Any], ...]
+    """For every rule, its hyperparameters and tree statistics by name."""
+
+
+def run_rules(
+    rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Run every rule on one leaf: its update, and the slots of each rule."""
+    pairs = zip(rules, args.slots, strict=True)
+    storages = [
+        rule.storage for rule, slots in pairs if rule.storage is not None and slots is not None
+    ]
+    if storages:  # a storage may run the kernel tile by tile
+        return storages[0].run(run_whole, rules, shared, args)
+    return run_whole(rules, shared, args)
+
+
+def run_whole(
+    rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs, position: Any = None
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    """`run_rules` on a whole leaf, or on the tile whose entries are at `position` in the leaf."""
+    update = args.grad.astype(compute_dtype(args.grad.dtype))
+    draws = None if args.leaf is None else noise(shared.step, args.leaf)._replace(position=position)
+    new_slots: list[Any] = []
+    for number, rule in enumerate(rules):
+        if rule.returns_params:  # it must see the update as the caller would: rounded
+            update = update.astype(args.grad.dtype).astype(update.dtype)
+        update, slots = run_rule(rule, number, update, draws, shared, args)
+        new_slots.append(slots)
+    if not rules[-1].returns_params or args.param is None:
+        return update.astype(args.grad.dtype), tuple(new_slots)
+    return _new_param(rules[-1], update, draws, args, tuple(new_slots), position is None)
+
+
+def run_rule(
+    rule: "LeafRule", number: int, update: jax.Array, draws: Any, shared: Shared, args: LeafArgs
+) -> tuple[jax.Array, Any]:
+    """Run one rule in compute precision, under its name; its slots come back as the state has them."""
+    dtype, stored = update.dtype, args.slots[number]
+    values = {**shared.kwargs[number], "noise": draws}
+    kwargs = array_kwargs(rule, rule.update_array, values, shared.step, args)
+    call = rule.bind(kwargs, args.offsets[number] if args.offsets else None)
+    param = None if args.param is None else cast_inexact(args.param, dtype)
+    step = shared.step.astype(real_dtype(dtype))
+    with jax.named_scope(rule.name):
+        if stored is None:
+            return call(update, None, param, step)[0], None
+        slots = decode_slots(rule, stored, args.grad.shape, dtype)
+        if rule.storage is None:
+            update, new = gated_update(shared.gate, call, update, slots, param, step)
+            return update, cast_slots(new, stored)
+        encode = functools.partial(_encode, rule, stored, slots, draws, number, shared.gate)
+        return settle_slots(call, encode, update, slots, param, step)
+
+
+def array_kwargs(
+    rule: "LeafRule", function: Function, values: Mapping[str, Any], step: Any, args: LeafArgs
+) -> dict[str, Any]:
+    """The values that a function asks for by name, as arrays in compute precision."""
+    real, kwargs = real_dtype(args.grad.dtype), select_kwargs(function, values)
+    for name, value in kwargs.items():
+        if name == "key":
+            kwargs[name] = leaf_key(value, step, args.leaf)
+        elif name != "noise":
+            kwargs[name] = jnp.asarray(value, real)
+    if args.input_grad is not None:
+        dtype = compute_dtype(args.grad.dtype)
+        kwargs |= select_kwargs(function, {"input_grad": args.input_grad.astype(dtype)})
+    return kwargs
+
+
+def decode_slots(rule: "LeafRule", stored: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """The slots of a leaf as its rule knows them, in compute precision."""
+    slots = stored if rule.storage is None else rule.storage.decode(stored, shape)
+    return type(slots)(*(None if slot is None else cast_inexact(slot, dtype) for slot in slots))
+
+
+def cast_slots(new: Any, old: Any) -> Any:
+    """New slots in the dtypes of the old."""
+    return type(old)(
+        *(
+            None if theirs is None else jnp.asarray(mine).astype(theirs.dtype)
+            for mine, theirs in zip(new, old, strict=True)
+        )
+    )
+
+
+def _encode(
+    rule: "LeafRule", stored: Any, slots: Any, draws: Any, number: int, gate: Any, new: Any
+) -> tuple[Any, Any]:
+    """Encode the new slots of a stored rule."""
+    assert rule.storage is not None
+    return store_slots(rule.storage, stored, slots, draws, number, gate, cast_slots(new, slots))
+
+
+def _new_param(
+    rule: "LeafRule",
+    update: jax.Array,
+    draws: Noise | None,
+    args: LeafArgs,
+    slots: tuple[Any, ...],
+    is_whole: bool,
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    """The new parameter in its own dtype, in the place of the update."""
+    assert args.param is not None
+    is_stochastic = draws is not None and rule.asks_for("noise")
+    bits = draws.sixteen(update.shape, OF_PARAMS) if is_stochastic and draws else None
+    param = rounded_to(update, args.param.dtype, bits)
+    return param, jax.tree.map(functools.partial(_write_after, param), slots) if is_whole else slots
+
+
+def _write_after(param: jax.Array, slot: jax.Array) -> jax.Array:
+    """A slot of 16 bits, written after the parameter."""
+    # XLA:CPU computes the new parameter from the old slot, and copies that if it is overwritten
+    # first.
+    is_half = slot.dtype in (jnp.bfloat16, jnp.float16)
+    return order_after(slot, param) if is_half and slot.shape == param.shape and slot.size else slot
+
+
+def measure_array(rule: "LeafRule", shared: Any, args: LeafArgs) -> Any:
+    """The scalars that a rule measures of one leaf, before it runs on any."""
+    assert rule.measure is not None
+    step, values = shared
+    dtype, (stored,) = compute_dtype(args.grad.dtype), args.slots
+    kwargs = array_kwargs(rule, rule.measure, values, step, args)
+    slots = None if stored is None else decode_slots(rule, stored, args.grad.shape, dtype)
+    given = slots if rule.form is None else rule.form.to_rule(slots)
+    param = None if args.param is None else cast_inexact(args.param, dtype)
+    options = select_kwargs(rule.measure, rule.options.values)
+    try:
+        with jax.named_scope(rule.name):
+            return rule.measure(
+                args.grad.astype(dtype),
+                given,
+                param,
+                step.astype(real_dtype(dtype)),
+                **kwargs,
+                **options,
+            )
+    except Exception as error:
+        explain(error, rule, rule.measure, param)
+        raise
+
+
+def conclude_tree(
+    rule: "LeafRule", dtype: Any, shared: Any, given: Any
+) -> tuple[dict[str, Any], Any]:
+    """The statistics that follow from all measures, in the widest precision of any leaf."""
+    assert rule.conclude is not None
+    (step, gate, values), (measures, tree_slots) = shared, given
+    cast = functools.partial(cast_inexact, dtype=dtype)
+    measures, values = jax.tree.map(cast, (measures, values))
+    options = select_kwargs(rule.conclude, rule.options.values)
+    try:
+        with jax.named_scope(rule.name):
+            result = rule.conclude(measures, tree_slots, step.astype(dtype), **values, **options)
+    except Exception as error:
+        explain(error, rule, rule.conclude, step)
+        raise
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], dict):
+        raise GradtxError(
+            f"{rule.name}: {rule.conclude.__name__} returned a {type(result).__name__}: return a "
+            f"pair, (statistics by name, tree slots or None)"
+        )
+    stats, new = result
+    new = None if tree_slots is None else cast_slots(new, tree_slots)
+    return stats, choose(gate, new, tree_slots)
+
+
+def evaluate_array(
+    rule: "LeafRule", values: Mapping[str, Any], given: tuple[jax.Array, Any]
+) -> jax.Array:
+    """The array to evaluate in the place of a parameter, computed in float32 at least."""
+    assert rule.evaluate_array is not None
+    param, stored = given
+    dtype = compute_dtype(param.dtype)
+    slots = None if stored is None else decode_slots(rule, stored, param.shape, dtype)
+    slots = slots if rule.form is None else rule.form.to_rule(slots)
+    options = select_kwargs(rule.evaluate_array, rule.options.values)
+    return rule.evaluate_array(param.astype(dtype), slots, **values, **options).astype(param.dtype)

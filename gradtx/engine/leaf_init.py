@@ -1,0 +1,111 @@
+"""The first slots of a rule on arrays: strongly typed arrays, none of them the parameter itself."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.definition.errors import StructureError
+from gradtx.definition.show import show_array
+from gradtx.engine.matrix_rules import init_matrices
+from gradtx.engine.rules import select_kwargs
+from gradtx.engine.slots import join_tree_slots, pack
+from gradtx.tree.casts import as_array, cast_inexact, real_dtype
+
+if TYPE_CHECKING:
+    from gradtx.engine.clock import Clock
+    from gradtx.engine.leaf_rule import LeafRule
+    from gradtx.engine.program import BoundRule
+    from gradtx.engine.selector import Leaves
+
+
+def init_leaves(rule: "LeafRule", bound: "BoundRule", leaves: "Leaves", clock: "Clock") -> Any:
+    """Make the slots of every leaf that a rule acts on, and its tree slots."""
+    active = bound.active(leaves)
+    layouts = rule.layouts(bound, leaves, active)  # what is not a matrix is an error already here
+    if not rule.keeps:
+        return None
+    values = [
+        as_array(value) if one and not hasattr(value, "dtype") else value
+        for one, value in zip(active, leaves.values, strict=True)
+    ]
+    kwargs = {**clock.resolve(bound.hyperparams), **rule.options.values}
+    tree_slots = _init_tree_slots(
+        rule, kwargs, [v for v, one in zip(values, active, strict=True) if one]
+    )
+    if rule.stored_form is None:
+        return tree_slots
+    policies = [None] * len(values) if rule.storage is None else rule.storage.leaf_policy(leaves)
+    rows = [
+        init_leaf(
+            rule,
+            bound.name,
+            values[index],
+            leaves.paths[index],
+            kwargs,
+            policies[index],
+            layouts[index] if layouts else None,
+        )
+        if active[index]
+        else None
+        for index in range(len(values))
+    ]
+    return join_tree_slots(pack(rule.stored_form, rows, leaves), tree_slots)
+
+
+def init_leaf(
+    rule: "LeafRule",
+    name: str,
+    param: Any,
+    path: str,
+    kwargs: Mapping[str, Any],
+    policy: Any = None,
+    layout: Any = None,
+) -> Any:
+    """Make the slots of one leaf, as a state holds them; None for what this leaf does without."""
+    if rule.init_array is None:
+        return None
+    check_real(rule, name, param, path)
+    values = select_kwargs(rule.init_array, kwargs)
+    try:
+        slots = init_matrices(rule.init_array, rule.options, layout, param, **values)
+    except Exception as error:
+        error.add_note(
+            f"raised at {path!r}, a parameter {show_array(param)}, in {rule.init_array.__name__} of {name}"
+        )
+        raise
+    slots = type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
+    return slots if rule.storage is None else rule.storage.encode_init(slots, param, policy)
+
+
+def check_real(rule: "LeafRule", name: str, array: Any, path: str) -> None:
+    """Raise where a rule that is not defined for complex numbers would act on them."""
+    if rule.real_only and jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise StructureError(
+            f"{name} is not defined for complex numbers, and {path!r} is {show_array(array)}: "
+            f"leave that leaf out with masked(...)"
+        )
+
+
+def _own(slot: Any, param: Any) -> jax.Array:
+    """An array that may be donated and carried: not the parameter's buffer, not weakly typed."""
+    array = jnp.asarray(slot)
+    must_copy = slot is param or array.weak_type
+    return jnp.array(array, dtype=array.dtype, copy=True) if must_copy else array
+
+
+def _init_tree_slots(rule: "LeafRule", kwargs: Mapping[str, Any], arrays: Sequence[Any]) -> Any:
+    """Make the scalars of the whole tree, in the widest precision that any leaf is computed in."""
+    if rule.init_tree_slots is None:
+        return None
+    slots = rule.init_tree_slots(**select_kwargs(rule.init_tree_slots, kwargs))
+    dtype = widest_dtype(arrays)
+    return type(slots)(*(_own(cast_inexact(value, dtype), None) for value in slots))
+
+
+def widest_dtype(arrays: Sequence[Any]) -> Any:
+    """The real dtype that holds what any of some arrays is computed in."""
+    dtypes = {real_dtype(jnp.result_type(array)) for array in arrays}
+    return functools.reduce(jnp.promote_types, dtypes, jnp.float32)

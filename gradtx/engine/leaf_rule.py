@@ -1,0 +1,210 @@
+"""Rules on one array: the record of their functions, and what they do in a program."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradtx.definition.definition import Static
+from gradtx.engine.checks import call_rule
+from gradtx.engine.leaf_evaluate import evaluate_leaves
+from gradtx.engine.leaf_init import init_leaves
+from gradtx.engine.leaf_update import update_leaves
+from gradtx.engine.matrix_layout import Layout, Matrices
+from gradtx.engine.matrix_rules import call_on_matrices
+from gradtx.engine.rules import Child, Function, Rule, keyword_names, select_kwargs
+from gradtx.engine.selector import Leaves
+from gradtx.engine.slot_form import SlotForm, returned_type, slot_form
+from gradtx.engine.slots import tree_slots_of
+from gradtx.engine.storage import Storage
+
+if TYPE_CHECKING:
+    from gradtx.engine.clock import Clock
+    from gradtx.engine.program import BoundRule, Flow, Step
+
+Bound = Callable[..., tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class LeafRule:
+    """A rule on one array: its functions and options. Equal rules share kernels."""
+
+    name: str
+    update_array: Function
+    init_array: Function | None = None
+    measure: Function | None = None
+    conclude: Function | None = None
+    init_tree_slots: Function | None = None
+    evaluate_array: Function | None = None
+    options: Static = Static({})  # noqa: RUF009  (immutable)
+    extra: tuple[str, ...] = ()
+    needs_params: bool = False
+    real_only: bool = False
+    ignores_input: bool = False
+    returns_params: bool = False
+    """Whether its update is the new parameter itself, in the parameter's dtype."""
+    storage: Storage | None = None
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        # A rule is looked up for every leaf, and its options take long to hash.
+        fields = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return hash(tuple(fields))
+
+    @functools.cached_property
+    def form(self) -> SlotForm | None:
+        """The slots of one array as the rule knows them; None: it keeps none."""
+        return None if self.init_array is None else slot_form(self.init_array, self.options)
+
+    @functools.cached_property
+    def stored_form(self) -> SlotForm | None:
+        """The slots of one array as a state holds them: a storage may pack two into one."""
+        if self.form is None or self.storage is None:
+            return self.form
+        return SlotForm(self.storage.stored_type(self.form.kind))
+
+    @functools.cached_property
+    def tree_kind(self) -> type[Any] | None:
+        """The NamedTuple of scalars that it keeps for the whole tree."""
+        return None if self.init_tree_slots is None else returned_type(self.init_tree_slots)
+
+    @functools.cached_property
+    def static_kwargs(self) -> dict[str, Any]:
+        """The options that `update_array` asks for."""
+        return select_kwargs(self.update_array, self.options.values)
+
+    @functools.cached_property
+    def is_random(self) -> bool:
+        """Whether its kernel must know which leaf it works on."""
+        draws = self.asks_for("key") or self.asks_for("noise")
+        return draws or (self.storage is not None and self.storage.is_random)
+
+    @functools.cached_property
+    def reads_input_grad(self) -> bool:
+        """Whether it asks for the gradient as the caller passed it."""
+        functions = (self.update_array, self.measure)
+        return any("input_grad" in keyword_names(one) for one in functions if one is not None)
+
+    def asks_for(self, name: str) -> bool:
+        """Whether `update_array` has a keyword-only parameter of that name."""
+        return name in keyword_names(self.update_array)
+
+    def bind(self, kwargs: Mapping[str, Any], offsets: Any) -> Bound:
+        """`update_array` as a function of gradient, slots, parameter and step, checked."""
+        function = functools.partial(self.update_array, **kwargs, **self.static_kwargs)
+        return functools.partial(call_rule, self, function)
+
+    def layouts(self, bound: "BoundRule", leaves: Leaves, active: Sequence[bool]) -> Sequence[Any]:
+        """For every leaf how it is matrices; nothing for a rule on arrays."""
+        return ()
+
+    def offsets(self, layouts: Sequence[Any]) -> Sequence[np.ndarray | None]:
+        """For every leaf the steps at which its matrices are refreshed."""
+        return ()
+
+    def at(self, layout: Any) -> "LeafRule":
+        """The rule as the kernel of one leaf has it."""
+        return self
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether its matrices are spread over devices, so that leaves are worked on together."""
+        return False
+
+    # The protocol of rules.
+
+    @property
+    def keeps(self) -> bool:
+        return self.init_array is not None or self.init_tree_slots is not None
+
+    @property
+    def keeps_at_root(self) -> bool:
+        return False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset((*self.extra, *(["params"] if self.needs_params else [])))
+
+    @property
+    def reads_tree(self) -> bool:
+        return self.conclude is not None
+
+    @property
+    def has_evaluation(self) -> bool:
+        return self.evaluate_array is not None
+
+    @property
+    def changes_structure(self) -> bool:
+        return False
+
+    @property
+    def own_clock(self) -> bool:
+        return False
+
+    def joins(self, before: Rule) -> bool:
+        ours = getattr(before, "is_sharded", None) is False
+        return ours and not self.is_sharded and not self.reads_tree
+
+    def init(self, bound: "BoundRule", leaves: Leaves, clock: "Clock") -> Any:
+        return init_leaves(self, bound, leaves, clock)
+
+    def update(self, run: "Sequence[BoundRule]", flow: "Flow", step: "Step") -> "Flow":
+        return update_leaves(run, flow, step)
+
+    def children(self, slots: Any, count: Any) -> list[Child]:
+        return []
+
+    def evaluate(self, bound: "BoundRule", slots: Any, leaves: Leaves, count: Any) -> Any:
+        return evaluate_leaves(self, bound, slots, leaves, count)
+
+    def report(self, slots: Any) -> dict[str, Any]:
+        return tree_slots_of(self.tree_kind, slots)
+
+    def overrides(self, slots: Any) -> dict[str, Any]:
+        return {}
+
+    def slot_names(self) -> tuple[str, ...]:
+        return () if self.form is None else self.form.kind._fields
+
+    def with_storage(self, storage: Storage, member: Function) -> "LeafRule":
+        return self if self.form is None else dataclasses.replace(self, storage=storage)
+
+
+@dataclass(frozen=True)
+class MatrixRule(LeafRule):
+    """A rule on the matrices in an array."""
+
+    matrices: Matrices = Matrices()  # noqa: RUF009  (immutable)
+    layout: Layout | None = None
+    """How the array of one kernel is matrices."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def bind(self, kwargs: Mapping[str, Any], offsets: Any) -> Bound:
+        return functools.partial(call_on_matrices, self, kwargs, offsets)
+
+    def layouts(self, bound: "BoundRule", leaves: Leaves, active: Sequence[bool]) -> Sequence[Any]:
+        return self.matrices.layouts(leaves, active, bound.name)
+
+    def offsets(self, layouts: Sequence[Any]) -> Sequence[np.ndarray | None]:
+        return self.matrices.turns(layouts)
+
+    def at(self, layout: Layout | None) -> "LeafRule":
+        return laid_out(self, layout)
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.matrices.shard is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def laid_out(rule: MatrixRule, layout: Layout | None) -> MatrixRule:
+    """A rule on matrices for one way in which an array is matrices."""
+    return dataclasses.replace(rule, matrices=Matrices(), layout=layout)

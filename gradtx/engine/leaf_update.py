@@ -1,0 +1,370 @@
+"""Neighbouring rules on arrays, run together: one kernel per leaf, one trace per shape.
+
+What every method needs is here, once: which leaves a rule acts on, one kernel for a whole run of
+rules, what a rule concludes of the whole tree, and messages that name rule and leaf.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.definition.errors import (
+    MissingExtraError,
+    MissingParamsError,
+    StateError,
+    StructureError,
+)
+from gradtx.definition.show import show_array
+from gradtx.engine.any_shape import run_any_shape
+from gradtx.engine.kernel import LeafArgs, Shared, conclude_tree, measure_array, run_rules
+from gradtx.engine.leaf_init import check_real, init_leaf, widest_dtype
+from gradtx.engine.rules import select_kwargs
+from gradtx.engine.sharded import gather_kinds, sharded_kernel
+from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpack
+from gradtx.tree.casts import as_array
+from gradtx.tree.kernels import call_rows, group, kernel, signature
+from gradtx.tree.keys import path_hash
+
+if TYPE_CHECKING:
+    from gradtx.engine.leaf_rule import LeafRule
+    from gradtx.engine.program import BoundRule, Flow, Step
+
+
+class ActiveRule(NamedTuple):
+    """One rule of a run at this step: the leaves it acts on, their slots, and its values."""
+
+    name: str
+    rule: "LeafRule"
+    active: Sequence[bool]
+    columns: Sequence[Any]
+    """The slots of every leaf."""
+    tree_slots: Any
+    hyperparams: Mapping[str, Any]
+    layouts: Sequence[Any]
+    """How every leaf is matrices; empty for a rule on arrays."""
+    offsets: Sequence[Any]
+
+
+class Result(NamedTuple):
+    """What one rule of a run leaves behind."""
+
+    columns: list[Any]
+    tree_slots: Any
+    stats: Mapping[str, Any]
+
+
+def update_leaves(run: "Sequence[BoundRule]", flow: "Flow", step: "Step") -> "Flow":
+    """Run neighbouring rules on every leaf that they act on."""
+    members = [_activate(bound, flow, step) for bound in run]
+    work = update_sharded if members[0].rule.is_sharded else update_arrays
+    updates, results = work(members, flow, step)
+    slots, stats = flow.slots, dict(flow.stats)
+    for bound, member, result in zip(run, members, results, strict=True):
+        form = member.rule.stored_form
+        if member.rule.keeps:
+            own = None if form is None else pack(form, result.columns, flow.leaves)
+            slots = put_slots(slots, bound.path, join_tree_slots(own, result.tree_slots))
+        if result.stats:
+            stats[bound.name] = result.stats
+    return flow._replace(leaves=flow.leaves._replace(values=updates), slots=slots, stats=stats)
+
+
+def _activate(bound: "BoundRule", flow: "Flow", step: "Step") -> ActiveRule:
+    """A rule with everything that it needs at this step."""
+    rule: Any = bound.rule
+    like = step.params or flow.leaves
+    active = bound.active(like, flow.leaves)
+    columns, tree_slots = [None] * len(active), None
+    if rule.keeps:
+        own = slots_at(flow.slots, bound.path)
+        columns, tree_slots = unpack(
+            bound, rule.stored_form, rule.tree_kind, own, flow.leaves, active
+        )
+    layouts = rule.layouts(bound, like, active)
+    hyperparams = step.clock.resolve(bound.hyperparams)
+    return ActiveRule(
+        bound.name, rule, active, columns, tree_slots, hyperparams, layouts, rule.offsets(layouts)
+    )
+
+
+def update_arrays(
+    members: Sequence[ActiveRule], flow: "Flow", step: "Step"
+) -> tuple[list[Any], list[Result]]:
+    """Run the rules: the new updates, and for every rule its new slots by leaf."""
+    programs = list(map(_numbers, zip(*(member.active for member in members), strict=True)))
+    args = leaf_args(members, programs, flow, step)
+    ends = [_conclude(n, members, programs, args, flow, step) for n in range(len(members))]
+    kwargs = [
+        select_kwargs(member.rule.update_array, {**member.hyperparams, **stats})
+        for member, (stats, _) in zip(members, ends, strict=True)
+    ]
+    updates, columns = list(flow.leaves.values), [list(member.columns) for member in members]
+    kinds = _kinds(members, programs, args)
+    for (program, rules, *_), indices in kinds.items():
+        shared = Shared(step.clock.step, step.gate, tuple(kwargs[n] for n in program))
+        function = _kernel(rules, _has_several_shapes(program, rules, kinds))
+        results = _call(function, shared, indices, args, [members[n] for n in program], flow)
+        for index, (update, slots) in zip(indices, results, strict=True):
+            updates[index] = update
+            for n, slot in zip(program, slots, strict=True):
+                columns[n][index] = slot
+    return updates, [
+        Result(column, tree_slots, stats)
+        for column, (stats, tree_slots) in zip(columns, ends, strict=True)
+    ]
+
+
+def update_sharded(
+    members: Sequence[ActiveRule], flow: "Flow", step: "Step"
+) -> tuple[list[Any], list[Result]]:
+    """Run one rule whose matrices are spread over devices."""
+    (member,) = members
+    args = leaf_args(members, [(0,) if one else () for one in member.active], flow, step)
+    kwargs = select_kwargs(member.rule.update_array, member.hyperparams)
+    shared = Shared(step.clock.step, step.gate, (kwargs,))
+    updates, columns = list(flow.leaves.values), list(member.columns)
+    for indices in gather_kinds(member.rule, member.layouts, args):
+        layouts = tuple(member.layouts[index] for index in indices)
+        paths, arrays = zip(*((flow.leaves.paths[n], updates[n]) for n in indices), strict=True)
+        run = sharded_kernel(member.rule, layouts, paths, arrays, member.name)
+        for index, (update, (slots,)) in zip(
+            indices, run(shared, [args[n] for n in indices]), strict=True
+        ):
+            updates[index], columns[index] = update, slots
+    return updates, [Result(columns, member.tree_slots, {})]
+
+
+@functools.lru_cache(maxsize=1024)
+def _numbers(active: tuple[bool, ...]) -> tuple[int, ...]:
+    """The rules of a run that act on a leaf, by their numbers."""
+    return tuple(number for number, one in enumerate(active) if one)
+
+
+class Reads(NamedTuple):
+    """What the rules that act on a leaf read beside the gradient."""
+
+    params: bool
+    is_random: bool
+    input_grad: bool
+    matrices: bool
+
+    @classmethod
+    def of(cls, members: Sequence[ActiveRule], step: "Step") -> "Reads":
+        """Look at the rules; an error where the parameters are missing."""
+        rules = [member.rule for member in members]
+        needing = [member.name for member in members if member.rule.needs_params]
+        if needing and step.params is None:
+            raise missing_params(needing[0])
+        return cls(
+            bool(needing),
+            any(rule.is_random for rule in rules),
+            any(rule.reads_input_grad for rule in rules),
+            any(member.layouts for member in members),
+        )
+
+
+def leaf_args(
+    members: Sequence[ActiveRule], programs: Sequence[tuple[int, ...]], flow: "Flow", step: "Step"
+) -> dict[int, LeafArgs]:
+    """The arrays that the kernel of every leaf reads, by the leaf's number."""
+    leaves, args = flow.leaves, dict[int, LeafArgs]()
+    reads = {one: Reads.of([members[n] for n in one], step) for one in set(programs) if one}
+    params = step.params.values if step.params is not None else leaves.values
+    real_only = [n for n, member in enumerate(members) if member.rule.real_only]
+    for index, program in enumerate(programs):
+        if not program:
+            continue
+        grad, read, path = as_array(leaves.values[index]), reads[program], leaves.paths[index]
+        for n in real_only:
+            if n in program:
+                check_real(members[n].rule, members[n].name, grad, path)
+        args[index] = LeafArgs(
+            grad,
+            tuple([members[n].columns[index] for n in program]),
+            as_array(params[index]) if read.params else None,
+            path_hash(path) if read.is_random else None,
+            as_array(flow.input_grads[index]) if read.input_grad else None,
+            _offsets(members, program, index) if read.matrices else (),
+        )
+    return args
+
+
+def _offsets(
+    members: Sequence[ActiveRule], program: tuple[int, ...], index: int
+) -> tuple[Any, ...]:
+    return tuple(members[n].offsets[index] if members[n].offsets else None for n in program)
+
+
+def _kinds(
+    members: Sequence[ActiveRule],
+    programs: Sequence[tuple[int, ...]],
+    args: Mapping[int, LeafArgs],
+) -> dict[Any, list[int]]:
+    """The leaves whose kernels are the same: equal rules, shapes, dtypes and placements."""
+    plain = {one: tuple(members[n].rule for n in one) for one in set(programs)}
+    has_layouts = any(member.layouts for member in members)
+    kinds: dict[Any, list[int]] = {}
+    for index, one in args.items():
+        program = programs[index]
+        rules = _rules_at(members, program, index) if has_layouts else plain[program]
+        param = None if one.param is None else signature(one.param)
+        kinds.setdefault((program, rules, signature(one.grad), param), []).append(index)
+    return kinds
+
+
+def _rules_at(
+    members: Sequence[ActiveRule], program: tuple[int, ...], index: int
+) -> "tuple[LeafRule, ...]":
+    """The rules as the kernel of one leaf has them: with the layout of its matrices."""
+    return tuple(
+        members[n].rule.at(members[n].layouts[index] if members[n].layouts else None)
+        for n in program
+    )
+
+
+def _has_several_shapes(program: Any, rules: Any, kinds: Mapping[Any, Any]) -> bool:
+    return sum(kind[0] == program and kind[1] == rules for kind in kinds) > 1
+
+
+@functools.lru_cache(maxsize=4096)
+def _kernel(rules: "tuple[LeafRule, ...]", several_shapes: bool) -> Any:
+    return functools.partial(run_any_shape if several_shapes else run_rules, rules)
+
+
+def _call(
+    function: Any,
+    shared: Any,
+    indices: Sequence[int],
+    args: Mapping[int, LeafArgs],
+    members: Sequence[ActiveRule],
+    flow: "Flow",
+) -> Any:
+    """Call a kernel for some leaves; an error names the first of them."""
+    try:
+        return call_rows(function, shared, [args[index] for index in indices])
+    except Exception as error:
+        raise _located(error, members, args[indices[0]], flow.leaves.paths[indices[0]], indices[0])
+
+
+def _located(
+    error: Exception, members: Sequence[ActiveRule], args: LeafArgs, path: str, index: int
+) -> Exception:
+    """What a kernel raised, with its leaf: slots of other shapes, or else the rule's own error."""
+    if isinstance(error, TypeError | ValueError):
+        for member, slots in zip(members, args.slots, strict=True):
+            if slots is not None:
+                _check_slots(member, slots, args.grad, path, index)
+    names = ", ".join(member.name for member in members)
+    error.add_note(
+        f"raised at {path!r}, a gradient {show_array(args.grad)}, in the rules of {names}"
+    )
+    return error
+
+
+def _check_slots(member: ActiveRule, slots: Any, grad: Any, path: str, index: int) -> None:
+    """Raise where the slots of a leaf are not those that `init` would make for it."""
+    layout = member.layouts[index] if member.layouts else None
+    kwargs = {**member.hyperparams, **member.rule.options.values}
+    make = functools.partial(
+        init_leaf, member.rule, member.name, path=path, kwargs=kwargs, layout=layout
+    )
+    for name, kept, fits in zip(slots._fields, slots, jax.eval_shape(make, grad), strict=True):
+        if getattr(kept, "shape", None) != getattr(fits, "shape", None):
+            shown = None if kept is None else show_array(kept)
+            raise StateError(
+                f"slot {name!r} of member {member.name} at {path!r} is {shown}, for a gradient "
+                f"{show_array(grad)}: this state was made for other parameters, call "
+                f"tx.init(params) again"
+            ) from None
+
+
+def _conclude(
+    n: int,
+    members: Sequence[ActiveRule],
+    programs: Sequence[tuple[int, ...]],
+    args: Mapping[int, LeafArgs],
+    flow: "Flow",
+    step: "Step",
+) -> tuple[dict[str, Any], Any]:
+    """What a rule concludes of the whole tree, by name, and its new tree slots."""
+    member, rule = members[n], members[n].rule
+    mine = {
+        index: one._replace(slots=(one.slots[programs[index].index(n)],))
+        for index, one in (args.items() if rule.conclude is not None else ())
+        if n in programs[index]
+    }
+    if rule.conclude is None or not mine:
+        return {}, member.tree_slots
+    check_extra(member.name, rule.extra, step.extra)
+    measures = _measure(member, n, programs, mine, flow, step)
+    dtype = np.dtype(widest_dtype([one.grad for one in mine.values()]))
+    extra = {name: step.extra[name] for name in rule.extra}
+    kwargs = select_kwargs(rule.conclude, {**member.hyperparams, **extra})
+    run = kernel(_concluding(rule, dtype))
+    return run((step.clock.step, step.gate, kwargs), (measures, member.tree_slots))
+
+
+def _measure(
+    member: ActiveRule,
+    n: int,
+    programs: Sequence[tuple[int, ...]],
+    mine: Mapping[int, LeafArgs],
+    flow: "Flow",
+    step: "Step",
+) -> Any:
+    """The measures of all leaves, as one tuple per field; None where the rule takes none."""
+    if member.rule.measure is None:
+        return None
+    tree_slots = member.tree_slots._asdict() if member.tree_slots else {}
+    values = select_kwargs(member.rule.measure, {**member.hyperparams, **tree_slots})
+    found: dict[int, Any] = {}
+    kinds = group(
+        (signature(one.grad), None if one.param is None else signature(one.param))
+        for one in mine.values()
+    )
+    order = list(mine)
+    for places in kinds.values():
+        indices = [order[place] for place in places]
+        shared = (step.clock.step, values)
+        results = _call(_measuring(member.rule), shared, indices, mine, [member], flow)
+        found |= dict(zip(indices, results, strict=True))
+    rows = [found[index] for index in sorted(found)]
+    return type(rows[0])(*zip(*rows, strict=True))
+
+
+@functools.lru_cache(maxsize=4096)
+def _measuring(rule: "LeafRule") -> Any:
+    return functools.partial(measure_array, rule)
+
+
+@functools.lru_cache(maxsize=4096)
+def _concluding(rule: "LeafRule", dtype: Any) -> Any:
+    return functools.partial(conclude_tree, rule, dtype)
+
+
+def missing_params(name: str) -> MissingParamsError:
+    """The error of an update without the parameters that a member reads."""
+    return MissingParamsError(
+        f"{name} needs the parameters: call update(grads, state, params) with the parameters that "
+        f"the gradients belong to"
+    )
+
+
+def check_extra(name: str, needed: Sequence[str], extra: Mapping[str, Any]) -> None:
+    """Raise when an extra argument is missing, or when a loss is not a scalar."""
+    lacking = [one for one in needed if one not in extra]
+    if lacking:
+        call = ", ".join(f"{one}=..." for one in needed)
+        raise MissingExtraError(
+            f"{name} needs {', '.join(lacking)}: call update(grads, state, params, {call}); "
+            f"make_step passes what it can"
+        )
+    if "value" in needed and jnp.shape(extra["value"]) != ():
+        raise StructureError(
+            f"{name} needs value= as a scalar, and it has shape {jnp.shape(extra['value'])}: pass "
+            f"the mean loss"
+        )

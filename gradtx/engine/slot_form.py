@@ -1,0 +1,124 @@
+"""What a rule keeps of one array: a NamedTuple, a dict or a dataclass, as the engine handles it."""
+
+import collections
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.definition.definition import Static
+from gradtx.definition.errors import GradtxError
+from gradtx.engine.rules import Function, keyword_names, select_kwargs
+
+Outer = type[Any] | None
+
+
+class SlotForm(NamedTuple):
+    """The slots of a rule: the NamedTuple that the engine uses, and the type that the rule uses."""
+
+    kind: type[Any]
+    outer: Outer = None
+    """`dict` or a dataclass; None: the rule uses the NamedTuple itself."""
+
+    def to_rule(self, slots: Any) -> Any:
+        """The slots in the type that the rule uses."""
+        return slots if self.outer is None or slots is None else self.outer(**slots._asdict())
+
+    def from_rule(self, slots: Any, rule: str) -> Any:
+        """The slots that a rule returned, as a NamedTuple; an error names what it returned."""
+        if self.outer is None and type(slots) is self.kind:
+            return slots
+        fields = (
+            _fields(slots) if self.outer is not None and isinstance(slots, self.outer) else None
+        )
+        if fields is None or set(fields) != set(self.kind._fields):
+            raise GradtxError(
+                f"{rule} returned {_shown(slots)} as its slots, and its `init` makes "
+                f"{self.shown}: return (update, {self.shown})"
+            )
+        return self.kind(**fields)
+
+    def store(self, trees: Any) -> Any:
+        """One tree per field, as a state holds them."""
+        return (
+            self.kind(*trees)
+            if self.outer is None
+            else dict(zip(self.kind._fields, trees, strict=True))
+        )
+
+    @property
+    def shown(self) -> str:
+        """The slots as they read in a message."""
+        name = self.kind.__name__ if self.outer is None else self.outer.__name__
+        return f"{name}({', '.join(self.kind._fields)})"
+
+
+def _fields(slots: Any) -> dict[str, Any]:
+    if isinstance(slots, Mapping):
+        return dict(slots)
+    return {field.name: getattr(slots, field.name) for field in dataclasses.fields(slots)}
+
+
+def _shown(slots: Any) -> str:
+    if isinstance(slots, jax.Array):
+        return "an array"
+    if isinstance(slots, Mapping):
+        return f"a dict with {', '.join(map(repr, slots))}"
+    return "None" if slots is None else f"a {type(slots).__name__}"
+
+
+@functools.lru_cache(maxsize=4096)
+def slot_form(init: Function, options: Static, shape: tuple[int, ...] = (4, 4)) -> SlotForm:
+    """The form of the slots that `init` makes: by its annotation, else by a trial on shapes."""
+    annotated = returned_type(init)
+    form = None if annotated is None else _form_of(annotated, None)
+    return form or _form_of_trial(init, options, shape)
+
+
+@functools.lru_cache(maxsize=4096)
+def returned_type(init: Function) -> type[Any] | None:
+    """The type that a function is annotated to return."""
+    try:
+        hint = typing.get_type_hints(init).get("return")
+    except (NameError, TypeError):
+        return None
+    hint = typing.get_origin(hint) or hint
+    return hint if isinstance(hint, type) and hint is not type(None) else None
+
+
+def _form_of(kind: type[Any], names: tuple[str, ...] | None) -> SlotForm | None:
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return SlotForm(kind)
+    if dataclasses.is_dataclass(kind):
+        return SlotForm(_named_tuple(tuple(one.name for one in dataclasses.fields(kind))), kind)
+    return SlotForm(_named_tuple(names), dict) if issubclass(kind, dict) and names else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _named_tuple(names: tuple[str, ...]) -> type[Any]:
+    return collections.namedtuple("Slots", names)  # noqa: PYI024  (its fields are data)
+
+
+def _form_of_trial(init: Function, options: Static, shape: tuple[int, ...]) -> SlotForm:
+    """Run `init` on shapes alone, and look at what it returns."""
+    static = select_kwargs(init, options.values)
+    missing = keyword_names(init, required=True) - set(static)
+    numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in missing}
+    found: list[Any] = []
+
+    def trial(param: Any, **more: Any) -> None:
+        found.append(init(param, **static, **more))
+
+    jax.eval_shape(trial, jax.ShapeDtypeStruct(shape, jnp.float32), **numbers)
+    names = tuple(found[0]) if isinstance(found[0], dict) else None
+    form = _form_of(type(found[0]), names)
+    if form is None:
+        raise GradtxError(
+            f"{init.__name__} returned {_shown(found[0])} as slots: return a NamedTuple, a dict or "
+            f"a dataclass of arrays"
+        )
+    return form

@@ -1,0 +1,255 @@
+"""Rules on whole trees: for what one array cannot know, and for combinators."""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gradtx.definition.errors import GradtxError
+from gradtx.engine.clock import Clock, clock_at
+from gradtx.engine.leaf_update import check_extra, missing_params
+from gradtx.engine.rules import Child, Function, Rule, select_kwargs
+from gradtx.engine.selector import Leaves, active_leaves, leaves_of
+from gradtx.engine.slot_form import returned_type
+from gradtx.engine.slots import put_slots, slots_at
+from gradtx.engine.storage import (
+    Storage,
+    decode_tree,
+    encode_init_tree,
+    encode_tree,
+    own_slots,
+)
+from gradtx.tree.maps import choose
+
+if TYPE_CHECKING:
+    from gradtx.engine.program import BoundRule, Flow, Step
+
+FUNCTIONS_OF_PARAMS = frozenset({"value_fn", "obj_fn", "grad_fn"})
+"""The extra arguments that are functions whose first argument is the whole tree of parameters."""
+
+
+@dataclass(frozen=True)
+class TreeRule:
+    """A rule on whole trees: its functions, its options, and the members that it runs."""
+
+    name: str
+    update_tree: Function
+    init_tree: Function | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    members: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    find_children: Function | None = None
+    evaluate_tree: Function | None = None
+    report_tree: Function | None = None
+    extra: tuple[str, ...] = ()
+    needs_params: bool = False
+    changes_structure: bool = False
+    own_clock: bool = False
+    storage: Storage | None = None
+
+    @property
+    def keeps(self) -> bool:
+        return self.init_tree is not None
+
+    @property
+    def keeps_at_root(self) -> bool:
+        kind = None if self.init_tree is None else returned_type(self.init_tree)
+        return kind is not None and issubclass(kind, dict)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        inside = (member.needs for member in self.members.values())
+        own = frozenset((*self.extra, *(["params"] if self.needs_params else [])))
+        return own.union(*inside)
+
+    @property
+    def reads_tree(self) -> bool:
+        return True
+
+    @property
+    def ignores_input(self) -> bool:
+        return False
+
+    @property
+    def has_evaluation(self) -> bool:
+        inside = (member.has_evaluation for member in self.members.values())
+        return self.evaluate_tree is not None or any(inside)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the functions ask for by name, beside hyperparameters."""
+        return {**self.options, **self.members}
+
+    def joins(self, before: Rule) -> bool:
+        return False
+
+    def init(self, bound: "BoundRule", leaves: Leaves, clock: Clock) -> Any:
+        if self.init_tree is None:
+            return None
+        values = {**clock.resolve(bound.hyperparams), **self.values}
+        params = leaves.narrow(leaves.tree, bound.mask(leaves))
+        slots = self.init_tree(params, **select_kwargs(self.init_tree, values))
+        return encode_init_tree(self.storage, self.name, self.fields_of_members, slots)
+
+    def decode(self, slots: Any) -> Any:
+        """The slots as the rule knows them."""
+        return decode_tree(self.storage, self.name, self.fields_of_members, slots)
+
+    @property
+    def fields_of_members(self) -> frozenset[str]:
+        """The fields in which the slots of members are, by the names that the rule gives them."""
+        return frozenset(self.members)
+
+    def update(self, run: "Sequence[BoundRule]", flow: "Flow", step: "Step") -> "Flow":
+        (bound,) = run
+        if self.needs_params and step.params is None:
+            raise missing_params(bound.name)
+        check_extra(bound.name, self.extra, step.extra)
+        if bound.selectors and step.params is not None:
+            flow.leaves.match(step.params.tree, "the parameters")
+        mask = bound.mask(step.params or flow.leaves)
+        old = slots_at(flow.slots, bound.path) if self.keeps else None
+        updates, new = self._run(bound, old, mask, flow, step)
+        slots = put_slots(flow.slots, bound.path, new) if self.keeps else flow.slots
+        return self._flow_on(bound, updates, mask, flow._replace(slots=slots), step)
+
+    def _run(
+        self, bound: "BoundRule", old: Any, mask: Sequence[bool], flow: "Flow", step: "Step"
+    ) -> tuple[Any, Any]:
+        """Call the rule's own function: updates, and its slots as a state holds them."""
+        slots, leaves = self.decode(old), flow.leaves
+        clock = self._clock(slots, step.clock)
+        extra = self.masked_extra(leaves, step, mask)
+        values = {**clock.resolve(bound.hyperparams), **self.values, **extra}
+        values |= {"extra": extra, "gate": step.gate}
+        params = None if step.params is None else leaves.narrow(step.params.tree, mask)
+        kwargs = select_kwargs(self.update_tree, values)
+        try:
+            result = self.update_tree(
+                leaves.narrow(leaves.tree, mask), slots, params, step.clock.step, **kwargs
+            )
+        except Exception as error:
+            if not isinstance(error, GradtxError):  # those say already whose they are
+                error.add_note(f"raised in the rule {self.update_tree.__name__} of {bound.name}")
+            raise
+        updates, new = self._checked(result)
+        if step.gate is not None and self.keeps and "gate" not in kwargs:
+            new = choose(step.gate, new, slots)
+        args = self.storage, self.name, self.fields_of_members
+        return updates, encode_tree(*args, new, old, step.clock.step, step.gate)
+
+    def masked_extra(self, leaves: Leaves, step: "Step", mask: Sequence[bool]) -> dict[str, Any]:
+        """The extra arguments as a rule under a mask sees them."""
+        each = step.extra.items()
+        return {name: _masked(name, one, leaves, step.params, mask) for name, one in each}
+
+    def _checked(self, result: Any) -> tuple[Any, Any]:
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            raise GradtxError(
+                f"{self.name}: {self.update_tree.__name__} returned a {type(result).__name__}: "
+                f"return a pair, (updates, slots)"
+            )
+        return result[0], result[1]
+
+    def _clock(self, slots: Any, clock: Clock) -> Clock:
+        """The clock that its hyperparameters follow: its member's, where that is its own."""
+        return clock_at(self.children(slots, clock.count)[0].count) if self.own_clock else clock
+
+    def _flow_on(
+        self, bound: "BoundRule", updates: Any, mask: Sequence[bool], flow: "Flow", step: "Step"
+    ) -> "Flow":
+        """The updates of the chosen leaves among those of all others."""
+        leaves = flow.leaves
+        if (
+            self.changes_structure
+            and step.params is not None
+            and step.params.treedef != leaves.treedef
+        ):
+            new = leaves_of(updates)
+            return flow._replace(leaves=new, input_grads=new.values)
+        values = leaves.match(updates, f"the update that {bound.name} returns")
+        each = zip(values, active_leaves(mask, leaves.values), leaves.values, strict=True)
+        merged = [new if one else old for new, one, old in each]
+        return flow._replace(leaves=leaves._replace(values=merged))
+
+    def children(self, slots: Any, count: Any) -> list[Child]:
+        if self.find_children is None:
+            return []
+        kwargs = select_kwargs(self.find_children, self.values)
+        return list(self.find_children(slots, count, **kwargs))
+
+    def evaluate(self, bound: "BoundRule", slots: Any, leaves: Leaves, count: Any) -> Any:
+        params = leaves.narrow(leaves.tree, bound.mask(leaves))
+        if self.evaluate_tree is None:
+            return _evaluate_children(self.children(self.decode(slots), count), params)
+        values = {**Clock(count, None, {}).resolve(bound.hyperparams), **self.values}
+        kwargs = select_kwargs(self.evaluate_tree, values)
+        return self.evaluate_tree(params, self.decode(slots), count, **kwargs)
+
+    def report(self, slots: Any) -> dict[str, Any]:
+        if self.report_tree is None:
+            return {}
+        return self.report_tree(slots, **select_kwargs(self.report_tree, self.values))
+
+    def overrides(self, slots: Any) -> dict[str, Any]:
+        return {}
+
+    def own_slots(self, slots: Any) -> Any:
+        """What the rule keeps for itself, as it knows it; None where that is no NamedTuple."""
+        return own_slots(self.name, slots)[0]
+
+    def encoded_once(self, slots: Any) -> Any:
+        """Slots as they are after the storage encoded them once."""
+        args = self.storage, self.name, self.fields_of_members
+        return decode_tree(*args, encode_init_tree(*args, slots))
+
+    def slot_names(self) -> tuple[str, ...]:
+        inside = [name for one in self.members.values() for name in one.slot_names]
+        return (
+            *inside,
+            *(name for name in _own_fields(self.init_tree) if name not in self.members),
+        )
+
+    def with_storage(self, storage: Storage, member: Function) -> "TreeRule":
+        members = {name: member(one) for name, one in self.members.items()}
+        return dataclasses.replace(self, members=members, storage=storage)
+
+
+def _evaluate_children(children: Sequence[Child], params: Any) -> Any:
+    """The parameters to evaluate of the last child that has any of its own."""
+    result = params
+    for child in children:
+        if child.member.has_evaluation:
+            result = child.member.evaluate_slots(child.slots, params, child.count)
+    return result
+
+
+def _own_fields(init: Function | None) -> tuple[str, ...]:
+    """The fields of the NamedTuple that a rule on trees keeps, by the annotation of its `init`."""
+    hint = None if init is None else typing.get_type_hints(init).get("return")
+    kinds = typing.get_args(hint) if typing.get_origin(hint) is dict else (hint,)
+    return next((one._fields for one in reversed(kinds) if hasattr(one, "_fields")), ())
+
+
+def _masked(
+    name: str, value: Any, leaves: Leaves, params: Leaves | None, mask: Sequence[bool]
+) -> Any:
+    """An extra argument as a rule under a mask sees it."""
+    if name in FUNCTIONS_OF_PARAMS and params is not None and not all(mask):
+        return functools.partial(_on_whole, value, leaves, params.values, mask)
+    return leaves.narrow(value, mask)
+
+
+def _on_whole(
+    function: Any,
+    leaves: Leaves,
+    values: Sequence[Any],
+    mask: Sequence[bool],
+    params: Any,
+    *args: Any,
+) -> Any:
+    """A function of all parameters as one of those under a mask; the others stay as they are."""
+    each = zip(leaves.treedef.flatten_up_to(params), values, mask, strict=True)
+    whole = leaves._replace(values=[new if one else old for new, old, one in each]).tree
+    return leaves.narrow(function(whole, *args), mask)

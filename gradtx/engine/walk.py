@@ -1,0 +1,54 @@
+"""The one walker of a state: every rule of a definition, with its own part of the state."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from gradtx.engine.program import BoundRule
+from gradtx.engine.rules import Child
+from gradtx.engine.selector import leaves_of
+from gradtx.engine.slots import check_members, slots_at
+
+
+class Node(NamedTuple):
+    """One rule of a definition, as a state has it."""
+
+    bound: BoundRule
+    slots: Any
+    """Its own slots, as the state holds them; None where it keeps none."""
+    count: Any
+    """The updates that it has seen."""
+    program: Any
+    """The definition whose rules it is among."""
+    parents: "tuple[Node, ...]" = ()
+    """The rules around it, outermost first."""
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The names on the way to the rule, those of wrappers included."""
+        return tuple(name for node in (*self.parents, self) for name in node.bound.path)
+
+    def narrow(self, params: Any) -> Any:
+        """The parameters as the rule receives them: None where a mask around it is False."""
+        for node in (*self.parents, self):
+            leaves = leaves_of(params)
+            params = leaves.narrow(params, node.bound.mask(leaves))
+        return params
+
+    def children(self) -> list[Child]:
+        """The transformations inside the rule."""
+        return self.bound.rule.children(self.slots, self.count)
+
+
+def walk(tx: Any, slots: Any, count: Any, parents: tuple[Node, ...] = ()) -> Iterator[Node]:
+    """Every rule of a definition and of all transformations inside it, outer ones first.
+
+    Raises:
+      StateError: the slots are those of another definition.
+    """
+    check_members(tx.rules, slots)
+    for bound in tx.rules:
+        own = slots_at(slots, bound.path) if bound.rule.keeps else None
+        node = Node(bound, own, count, tx, parents)
+        yield node
+        for child in node.children():
+            yield from walk(child.member, child.slots, child.count, (*parents, node))

@@ -1,0 +1,205 @@
+"""Wrapping rules: a transformation around another one, with slots and a clock of its own."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+
+from gradtx.definition.errors import GradtxError
+from gradtx.engine.clock import Clock, next_count
+from gradtx.engine.rules import Child, Function, select_kwargs
+from gradtx.engine.selector import Leaves
+from gradtx.engine.slots import attach, detach
+from gradtx.engine.storage import decode_tree, encode_init_tree, encode_tree
+from gradtx.engine.tree_rule import TreeRule
+from gradtx.tree.maps import choose
+
+if TYPE_CHECKING:
+    from gradtx.engine.program import BoundRule, Flow, Step
+
+
+class Member(NamedTuple):
+    """The transformation inside a wrapper, at this step: `update` runs it."""
+
+    tx: Any
+    slots: Any
+    count: Any
+    """The updates that it has made: what its clock says."""
+    extra: Mapping[str, Any] = {}
+    """The extra arguments of `update`, by name."""
+    gate: jax.Array | None = None
+    """Whether this step changes anything, as a wrapper further out decided; None: it does."""
+    stats: Mapping[str, Any] = {}
+    """After `update`: what its rules concluded of the whole tree, by member and name."""
+
+    def update(
+        self, updates: Any, params: Any, *, gate: Any = None, extra: Mapping[str, Any] | None = None
+    ) -> "tuple[Any, Member]":
+        """Run one step of the member: its updates, and the member after the step.
+
+        Where `gate` is False the member keeps its slots, and its updates mean nothing.
+        """
+        extra = self.extra if extra is None else extra
+        step = next_count(self.count)
+        updates, slots, stats = self.tx.update_slots(
+            updates, self.slots, params, step, extra, self.both(gate), with_stats=True
+        )
+        return updates, self._replace(slots=slots, stats=stats)
+
+    def both(self, gate: Any) -> Any:
+        """This gate and the one of wrappers further out; None where neither is set."""
+        if gate is None or self.gate is None:
+            return self.gate if gate is None else gate
+        return gate & self.gate
+
+    def evaluate(self, params: Any) -> Any:
+        """The parameters to evaluate, as `eval_params` returns them for the member."""
+        return self.tx.evaluate_slots(self.slots, params, self.count)
+
+
+@dataclass(frozen=True)
+class WrapRule(TreeRule):
+    """A rule around one transformation, whose own slots are stored beside the member's."""
+
+    member_params: Function | None = None
+    """The parameters as the member sees them."""
+    find_overrides: Function | None = None
+    """The hyperparameters of the member that the own slots hold."""
+    clock: str | None = None
+    """The field of the own slots that counts the updates of the member."""
+    slot: str = ""
+    """The name that the own slots are stored under."""
+    slot_fields: tuple[str, ...] | None = None
+    """Where wrappers of one kind share that name: the fields that are this one's."""
+
+    @property
+    def tx(self) -> Any:
+        """The transformation inside."""
+        return self.members["inner"]
+
+    @property
+    def keeps(self) -> bool:
+        return True
+
+    @property
+    def keeps_at_root(self) -> bool:
+        return True
+
+    @property
+    def has_evaluation(self) -> bool:
+        return self.tx.has_evaluation
+
+    @property
+    def fields_of_members(self) -> frozenset[str]:
+        return frozenset()
+
+    def init(self, bound: "BoundRule", leaves: Leaves, clock: Clock) -> Any:
+        values = {**clock.resolve(bound.hyperparams), **self.options}
+        params = leaves.narrow(leaves.tree, bound.mask(leaves))
+        seen = params
+        if self.member_params is not None:
+            seen = self.member_params(params, **select_kwargs(self.member_params, values))
+        slots = self.tx.init_slots(seen)
+        if self.init_tree is None:
+            return slots
+        own = self.init_tree(params, **select_kwargs(self.init_tree, {**values, "inner": self.tx}))
+        return self._attach(slots, encode_init_tree(self.storage, self.name, frozenset(), own))
+
+    def member(self, slots: Any, count: Any) -> tuple[Member, Any]:
+        """The member with its part of the slots, and the wrapper's own slots."""
+        if self.init_tree is None:
+            return Member(self.tx, slots, count), None
+        held, stored = self._detach(slots)
+        own = decode_tree(self.storage, self.name, frozenset(), stored)
+        count = count if self.clock is None else getattr(own, self.clock)
+        return Member(self.tx, held, count), own
+
+    def _attach(self, slots: Any, own: Any) -> dict[str, Any]:
+        """The slots of the member, and beside them those of the wrapper."""
+        if self.slot_fields is None:
+            return attach(slots, self.slot, own)
+        return {**slots, self.slot: {**slots.get(self.slot, {}), **own}}
+
+    def _detach(self, slots: Any) -> tuple[Any, Any]:
+        """The slots of the member, and those of the wrapper."""
+        held, own = detach(slots, self.slot)
+        if self.slot_fields is None:
+            return held, own
+        others = {name: one for name, one in own.items() if name not in self.slot_fields}
+        mine = {name: one for name, one in own.items() if name in self.slot_fields}
+        return ({**held, self.slot: others} if others else held), mine
+
+    def _run(
+        self, bound: "BoundRule", old: Any, mask: Sequence[bool], flow: "Flow", step: "Step"
+    ) -> tuple[Any, Any]:
+        member, own = self.member(old, step.clock.count)
+        extra = self.masked_extra(flow.leaves, step, mask)
+        member = member._replace(extra=extra, gate=step.gate)
+        values = {**self._clock(old, step.clock).resolve(bound.hyperparams), **self.options}
+        values |= {**extra, "inner": member, "extra": extra, "gate": step.gate}
+        kwargs = select_kwargs(self.update_tree, values)
+        leaves = flow.leaves
+        params = None if step.params is None else leaves.narrow(step.params.tree, mask)
+        updates = leaves.narrow(leaves.tree, mask)
+        result = self.update_tree(updates, own, params, step.clock.step, **kwargs)
+        if not isinstance(result, tuple) or len(result) != 3 or not isinstance(result[1], Member):
+            raise GradtxError(
+                f"{self.name}: {self.update_tree.__name__} returned {_shown(result)}: return "
+                f"(updates, inner, own), with the member that inner.update returned"
+            )
+        updates, member, new = result
+        if self.init_tree is None:
+            return updates, member.slots
+        new = new if "gate" in kwargs else choose(step.gate, new, own)
+        before = self._detach(old)[1]
+        stored = encode_tree(
+            self.storage, self.name, frozenset(), new, before, step.clock.step, step.gate
+        )
+        return updates, self._attach(member.slots, stored)
+
+    def children(self, slots: Any, count: Any) -> list[Child]:
+        member, _ = self.member(slots, count)
+        return [Child(member.tx, member.slots, member.count)]
+
+    def evaluate(self, bound: "BoundRule", slots: Any, leaves: Leaves, count: Any) -> Any:
+        params = leaves.narrow(leaves.tree, bound.mask(leaves))
+        member, own = self.member(slots, count)
+        if self.evaluate_tree is None:
+            return member.evaluate(params)
+        values = {**Clock(count, None, {}).resolve(bound.hyperparams), **self.options}
+        kwargs = select_kwargs(self.evaluate_tree, {**values, "inner": member})
+        return self.evaluate_tree(params, own, **kwargs)
+
+    def own_slots(self, slots: Any) -> Any:
+        own = None if self.init_tree is None else self._detach(slots)[1]
+        return own if hasattr(own, "_fields") else None
+
+    def encoded_once(self, slots: Any) -> Any:
+        if self.init_tree is None:
+            return slots
+        args, (held, own) = (self.storage, self.name, frozenset[str]()), self._detach(slots)
+        return self._attach(held, decode_tree(*args, encode_init_tree(*args, own)))
+
+    def report(self, slots: Any) -> dict[str, Any]:
+        if self.report_tree is None:
+            return {}
+        return self.report_tree(
+            self._detach(slots)[1], **select_kwargs(self.report_tree, self.options)
+        )
+
+    def overrides(self, slots: Any) -> dict[str, Any]:
+        if self.find_overrides is None:
+            return {}
+        kwargs = select_kwargs(self.find_overrides, self.options)
+        return self.find_overrides(self._detach(slots)[1], **kwargs)
+
+    def with_storage(self, storage: Any, member: Function) -> "WrapRule":
+        return dataclasses.replace(self, members={"inner": member(self.tx)}, storage=storage)
+
+
+def _shown(result: Any) -> str:
+    if isinstance(result, tuple) and not hasattr(result, "_fields"):
+        return f"{len(result)} values"
+    return f"a {type(result).__name__}"

@@ -1,0 +1,180 @@
+"""`tunable`: hyperparameters in the state, where a loop may change them; and Optax's spelling."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.compose.transformation import GradientTransformation, as_transformation, definition
+from gradtx.compose.wrapwise import Member, wrapwise
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.schedule import Schedule
+from gradtx.definition.types import Array
+from gradtx.training.hyperparams import (
+    clocks_in_state,
+    count_at,
+    find,
+    hyperparams_named,
+    leaves_by_address,
+    replace,
+    short_names,
+)
+from gradtx.tree.maps import choose
+
+P = ParamSpec("P")
+
+
+def _init(params: Any, *, inner: GradientTransformation, names: tuple[str, ...]) -> dict[str, Any]:
+    values = hyperparams_named(inner, names, 0)
+    return {name: _as_state(value) for name, value in values.items()}
+
+
+def _tune(
+    updates: Any,
+    own: Mapping[str, Any],
+    params: Any,
+    step: Any,
+    *,
+    inner: Member,
+    names: tuple[str, ...],
+    gate: Any,
+) -> tuple[Any, Member, dict[str, Any]]:
+    """Run the member with the values of the state; what is scheduled follows its schedule."""
+    held = {name: _as_state(value) for name, value in own.items()}
+    if missing := sorted(set(names) - set(held)):
+        raise HyperparamError(
+            f"the state keeps the hyperparameters {', '.join(sorted(held))}, and lacks "
+            f"{', '.join(missing)}"
+        )
+    scheduled = _scheduled(inner, names)
+    values = {**held, **{name: _as_state(value) for name, value in scheduled.items()}}
+    tuned = inner._replace(tx=replace(inner.tx, **{name: values[name] for name in names}))
+    updates, after = tuned.update(updates, params)
+    return updates, after._replace(tx=inner.tx), choose(gate, values, held)
+
+
+def _scheduled(inner: Member, names: Sequence[str]) -> dict[str, Any]:
+    """The values of those hyperparameters that are schedules, each at its own member's count."""
+    values = hyperparams_named(inner.tx, names, None)
+    schedules = {name: one for name, one in values.items() if isinstance(one, Schedule)}
+    clocks = clocks_in_state(inner.tx, inner.slots, inner.count) if schedules else []
+    return {
+        name: one(count_at(find(inner.tx, name), clocks, inner.count))
+        for name, one in schedules.items()
+    }
+
+
+def _evaluate(params: Any, own: Mapping[str, Any], *, inner: Member, names: tuple[str, ...]) -> Any:
+    values = hyperparams_named(inner.tx, names, None)
+    numbers = {name: own[name] for name, one in values.items() if not isinstance(one, Schedule)}
+    return inner._replace(tx=replace(inner.tx, **numbers)).evaluate(params)
+
+
+def _overrides(own: Mapping[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: own[name] for name in names}
+
+
+def _as_state(value: Any) -> Array:
+    """A value that may live in a state: a strongly typed array, float32 (float64 in x64 mode)
+    unless typed before.
+    """
+    if (
+        isinstance(value, jax.Array | np.ndarray)
+        and not jnp.issubdtype(value.dtype, jnp.inexact)
+        and value.dtype != bool
+    ):
+        return jnp.asarray(value)  # a random key, or integers that were given as an array
+    array = jnp.asarray(value)
+    return jnp.array(
+        array, dtype=jnp.result_type(float) if array.weak_type else array.dtype, copy=True
+    )
+
+
+@definition
+def tunable(inner: GradientTransformation, *names: str) -> GradientTransformation:
+    """`inner` with chosen hyperparameters kept in the state.
+
+    When: a framework freezes the definition, or numbers are to be saved with the state. When not:
+    you may pass the definition to `jit` as an argument; take `replace`.
+
+    `state.hyperparams["learning_rate"]` is then read at every update and may be changed between
+    updates, inside jit as well. Its dtype is float32 (an array keeps its own), whatever the dtype
+    of the parameters. A hyperparameter that is a schedule goes on following it; the state shows its
+    value at the last update.
+
+    Args:
+      inner: the transformation.
+      *names: names as `hyperparams` gives them; none at all: every hyperparameter.
+
+    Raises:
+      HyperparamError: a name that is unknown or ambiguous.
+
+    State: 4 bytes per name, and that of `inner`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> w = jnp.array([1.0])
+    >>> tx = tunable(gradtx.sgd(0.1), "learning_rate")
+    >>> state = tx.init(w)
+    >>> state.hyperparams["learning_rate"] = jnp.array(0.5)
+    >>> tx.update(w, state)[0].tolist()
+    [-0.5]
+    """
+    chosen = names or tuple(short_names(leaves_by_address(inner, Schedule)))
+    for name in chosen:
+        find(inner, name)
+    return wrapwise(
+        inner,
+        _init,
+        _tune,
+        evaluate=_evaluate,
+        overrides=_overrides,
+        slot="hyperparams",
+        slot_fields=chosen,
+        names=chosen,
+    )
+
+
+def inject_hyperparams(
+    inner_factory: Callable[P, GradientTransformation],
+    static_args: str | Sequence[str] = (),
+    hyperparam_dtype: Any = None,
+) -> Callable[P, GradientTransformation]:
+    """Optax's spelling of `tunable`: `inject_hyperparams(adam)(learning_rate=0.1)`.
+
+    Args:
+      inner_factory: makes the transformation; all its numeric hyperparameters go into the state.
+      static_args: names that stay in the definition.
+      hyperparam_dtype: dtype of the values in the state; None: float32.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = inject_hyperparams(gradtx.sgd)(0.1)
+    >>> tx
+    tunable(inner=sgd(learning_rate=0.1), 'learning_rate')
+    """
+
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        inner = as_transformation(inner_factory(*args, **kwargs))
+        static = {static_args} if isinstance(static_args, str) else set(static_args)
+        for name in static:
+            find(inner, name)
+        values = hyperparams_named(
+            inner,
+            [
+                name
+                for name in short_names(leaves_by_address(inner, Schedule))
+                if name not in static
+            ],
+            None,
+        )
+        if hyperparam_dtype is not None:
+            typed = {
+                name: jnp.asarray(value, hyperparam_dtype)
+                for name, value in values.items()
+                if not isinstance(value, Schedule)
+            }
+            inner = replace(inner, **typed)
+        return tunable(inner, *values) if values else inner
+
+    return make
