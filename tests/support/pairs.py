@@ -16,15 +16,14 @@ def held_by(name: str) -> str:
 
 def same_inside(part: str, whole: str) -> bool:
     """Whether the whole is the part, then steps down: the same rules, keeping the same."""
-    inside, around = METHODS[part].tx.items, METHODS[whole].tx.items
+    inside, around = METHODS[part].tx.rules, METHODS[whole].tx.rules
     rules = [described(item) for item in around]
     return all(described(item) in rules for item in inside) and kept(part) == kept(whole)
 
 
 def described(item: Any) -> Any:
     """The rule of a member without its name and its numbers."""
-    rule = item.rule
-    return (type(rule), getattr(rule, "rule", rule))
+    return item.rule
 
 
 def kept(name: str) -> Any:
