@@ -1,5 +1,6 @@
 """gradtx: gradient transformations for JAX, as data."""
 
+from gradtx import authoring as authoring
 from gradtx import linalg as linalg
 from gradtx import sharding as sharding
 from gradtx.compose.cautious import cautious_mask as cautious_mask

@@ -34,6 +34,7 @@ LAYERS = [
     ["transforms", "linesearch"],
     ["wrappers"],
     ["optimizers"],
+    ["authoring"],
 ]
 DEPTH = {folder: depth for depth, folders in enumerate(LAYERS) for folder in folders}
 BESIDE = {"inspect", "interop"}
