@@ -13,16 +13,17 @@ import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.tree_util import DictKey, GetAttrKey
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.show import is_dtype, show
+from gradtx.definition.signature import with_type_names
+from gradtx.definition.spelling import suggest
 from gradtx.definition.types import Default, Interval
 
 _BUILDING: ContextVar["Definition | None"] = ContextVar("building", default=None)
@@ -78,6 +79,15 @@ class Factory:
         return full.replace(parameters=parameters + flags, return_annotation=self.result)
 
     @functools.cached_property
+    def _shown_signature(self) -> inspect.Signature:
+        hints = {**self._flag_hints, **self._hints}
+        return with_type_names(self.signature, hints, self.module)
+
+    def shown_signature(self) -> inspect.Signature:
+        """Return the signature that `help` shows."""
+        return self._shown_signature
+
+    @functools.cached_property
     def _hints(self) -> dict[str, Any]:
         return typing.get_type_hints(self.body, include_extras=True)
 
@@ -112,12 +122,12 @@ class Factory:
         return {name: found for name, found in marks.items() if set(found) - {type(None)}}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._check_keywords(kwargs)
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(
-                f"{self.__name__}: {error}; its arguments are {', '.join(self.signature.parameters)}"
-            ) from None
+            names = ", ".join(self.signature.parameters)
+            raise TypeError(f"{self.__name__}: {error}; its arguments are {names}") from None
         bound.apply_defaults()
         for name, marks in self.dynamic.items():
             bound.arguments[name] = map_items(
@@ -126,6 +136,19 @@ class Factory:
         made = self.result.of(self, bound.arguments)
         made.verify()
         return made
+
+    def _check_keywords(self, keywords: Iterable[str]) -> None:
+        """Raise where a keyword is unknown, with the name that was probably meant."""
+        parameters = self.signature.parameters
+        if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            return
+        for name in keywords:
+            if name not in parameters:
+                hint = suggest(name, parameters)
+                raise TypeError(
+                    f"{self.__name__} has no hyperparameter or option {name!r}"
+                    f"{hint + ' Its' if hint else '; its'} arguments are {', '.join(parameters)}"
+                )
 
     def coerce(self, name: str, marks: Sequence[Any], value: Any) -> Any:
         """One argument as data: numbers are checked, members and functions are wrapped."""
@@ -143,6 +166,8 @@ class Factory:
         if isinstance(value, Mapping | list | tuple) and not hasattr(value, "_fields"):
             return value
         if callable(value) and not isinstance(value, jax.Array):
+            if (mistake := uncalled_builder(value)) is not None:
+                raise HyperparamError(f"{self.__name__}: {name}: {mistake}")
             return value if isinstance(value, Definition) else Definition.wrap_function(value)
         if not isinstance(value, numbers.Number | np.ndarray | np.generic | jax.Array):
             raise HyperparamError(
@@ -252,6 +277,10 @@ class Definition:
     arguments: dict[str, Any]
     cache: dict[Any, Any]
 
+    public_names: ClassVar[tuple[str, ...]] = ()
+    """The attributes for users, which `dir` shows."""
+    plural: ClassVar[str] = "definitions"
+
     wrap_function: Callable[[Callable[..., Any]], "Definition"]
 
     @classmethod
@@ -290,6 +319,23 @@ class Definition:
             f"{self.factory.__name__}(...) is immutable; use gradtx.replace(definition, {name}=...)"
         )
 
+    if not typing.TYPE_CHECKING:  # a type checker would accept every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            # A property whose own code fails ends here, too: its error is raised again.
+            unknown = not name.startswith("_") and not hasattr(type(self), name)
+            if unknown and (way := self.way_to_read(name)) is not None:
+                call = f"{self.factory.__name__}(...)"
+                raise AttributeError(f"{call} has no attribute {name!r}; read {way}")
+            return object.__getattribute__(self, name)
+
+    def way_to_read(self, name: str) -> str | None:
+        """Tell how to read an argument, which is no attribute; None where there is none."""
+        return f'its arguments["{name}"]' if name in self.arguments else None
+
+    def __dir__(self) -> Iterable[str]:
+        return self.public_names
+
     def __repr__(self) -> str:
         return show_call(self)
 
@@ -310,6 +356,15 @@ class Definition:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).of, (self.factory, self.arguments)
+
+
+def uncalled_builder(value: Any) -> str | None:
+    """Explain that a builder was passed in place of its result; None for any other value."""
+    factory = getattr(value, "factory", None)
+    if not isinstance(factory, Factory) or isinstance(value, Definition):
+        return None
+    name = factory.__name__
+    return f"{name} is a function that makes {factory.result.plural}: call it, {name}(...)"
 
 
 def show_call(definition: Definition) -> str:
@@ -345,83 +400,3 @@ def _plain(leaf: Any) -> np.ndarray:
     """A leaf as NumPy's; a random key as the numbers that it holds."""
     key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if key else leaf)
-
-
-Layout = tuple[str, str, tuple[Any, ...]]
-
-
-def _children(definition: Definition) -> tuple[list[tuple[Any, Any]], tuple[Layout, ...]]:
-    """The data of a definition with its keys, and how to put it back: argument, container, items."""
-    children: list[tuple[Any, Any]] = []
-    layout: list[Layout] = []
-    for name in definition.factory.dynamic:
-        value = definition.arguments[name]
-        if isinstance(value, Mapping):
-            layout.append((name, "dict", tuple(value)))
-            children += [(DictKey(_key(name, key)), item) for key, item in value.items()]
-        elif isinstance(value, tuple):
-            layout.append((name, "tuple", tuple(range(len(value)))))
-            children += [
-                (DictKey(_key(name, key)), item)
-                for key, item in zip(definition.item_names(value), value, strict=True)
-            ]
-        else:
-            layout.append((name, "value", (name,)))
-            children.append((GetAttrKey(name), value))
-    return children, tuple(layout)
-
-
-def _key(name: str, key: Any) -> str:
-    """What an item is called in paths: by its own name if it has one, else by its place in the
-    argument.
-    """
-    return key if isinstance(key, str) else f"{name}[{key}]"
-
-
-def _static(definition: Definition) -> Static:
-    cache = definition.cache
-    if "static" not in cache:
-        dynamic = definition.factory.dynamic
-        cache["static"] = Static(
-            {name: value for name, value in definition.arguments.items() if name not in dynamic}
-        )
-    return cache["static"]
-
-
-def _flatten_with_keys(definition: Definition) -> tuple[list[tuple[Any, Any]], Any]:
-    children, layout = _children(definition)
-    return children, (definition.factory, _static(definition), layout)
-
-
-def _flatten(definition: Definition) -> tuple[list[Any], Any]:
-    children, aux = _flatten_with_keys(definition)
-    return [value for _, value in children], aux
-
-
-def _unflatten(kind: type[Definition], aux: Any, values: Iterable[Any]) -> Definition:
-    factory, static, layout = aux
-    remaining, data = iter(values), {}
-    for name, container, items in layout:
-        got = {item: next(remaining) for item in items}
-        data[name] = (
-            got
-            if container == "dict"
-            else tuple(got.values())
-            if container == "tuple"
-            else got[name]
-        )
-    made = kind.of(
-        factory,
-        {
-            name: data[name] if name in data else static.values[name]
-            for name in factory.signature.parameters
-        },
-    )
-    made.cache["static"] = static
-    return made
-
-
-def register(kind: type[Definition]) -> None:
-    """Make a kind of definition a pytree."""
-    unflatten = functools.partial(_unflatten, kind)
-    jax.tree_util.register_pytree_with_keys(kind, _flatten_with_keys, unflatten, _flatten)  # pyright: ignore[reportArgumentType]

@@ -7,7 +7,9 @@ from typing import Any, Concatenate, ParamSpec, overload
 import jax
 import jax.numpy as jnp
 
-from gradtx.definition.definition import Definition, Factory, register
+from gradtx.definition.definition import Definition, Factory
+from gradtx.definition.pytree import register
+from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Array, ArrayLike
 
 P = ParamSpec("P")
@@ -21,6 +23,8 @@ class Schedule(Definition):
     """
 
     __slots__ = ()
+    public_names = ("__call__", "arguments")
+    plural = "schedules"
 
     def verify(self) -> None:
         if self.factory.check is not None:
@@ -86,7 +90,7 @@ def _make_schedule(
         return factory(*args, **kwargs)
 
     make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
-    make.__signature__ = factory.signature  # pyright: ignore[reportAttributeAccessIssue]
+    make.__signature__ = LazySignature(factory.shown_signature)  # pyright: ignore[reportAttributeAccessIssue]
     return make
 
 
