@@ -1,9 +1,9 @@
-"""A definition is data: the factory that was called, and the arguments it was called with.
+"""Definitions: a factory and the arguments of one call, as data.
 
 An optimizer and a schedule are both a `Definition`: an immutable pytree whose leaves are the
 numbers of the call. `repr`, equality, hashing, JSON and `replace` all follow from that one record.
-What the call stands for is worked out by calling the factory's body again, so a leaf may be a
-tracer, a batch of values, or a number, and nothing is kept twice.
+A definition calls the factory's body again whenever it needs the result of the call. A leaf may
+therefore be a tracer, a batch of values, or a number, and no value is stored twice.
 """
 
 import functools
@@ -21,7 +21,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.show import is_dtype, show
+from gradtx.definition.show import is_dtype, show, show_call
 from gradtx.definition.signature import with_type_names
 from gradtx.definition.spelling import suggest
 from gradtx.definition.types import Default, Interval
@@ -30,16 +30,16 @@ _BUILDING: ContextVar["Definition | None"] = ContextVar("building", default=None
 
 
 def building() -> "Definition | None":
-    """The definition whose builder is running; its arguments reach the rule by name."""
+    """Return the definition whose builder runs now; rules receive its arguments by name."""
     return _BUILDING.get()
 
 
 registry: dict[str, "Factory"] = {}
-"""Every factory by its `Factory.name`; filled by the decorators, read by `from_config`."""
+"""Every factory by its `Factory.name`: the decorators add to it, `from_config` reads it."""
 
 
 class Factory:
-    """A function that makes definitions: its signature says which arguments are data."""
+    """A function that makes definitions; the annotations of its arguments mark the data."""
 
     def __init__(
         self,
@@ -93,21 +93,17 @@ class Factory:
 
     @functools.cached_property
     def flags(self) -> dict[str, Any]:
-        """The argument written `**flags: Unpack[SomeTypedDict]`, if there is one: its name, and the
-        TypedDict.
-        """
-        found = {
+        """The name and the TypedDict of the argument `**flags: Unpack[SomeTypedDict]`, if any."""
+        kinds = {
             name: typing.get_args(hint)
             for name, hint in self._hints.items()
             if typing.get_origin(hint) is typing.Unpack
         }
-        return {name: kinds[0] for name, kinds in found.items()}
+        return {name: kind for name, (kind, *_) in kinds.items()}
 
     @functools.cached_property
     def _flag_hints(self) -> dict[str, Any]:
-        """Every argument that such a TypedDict stands for; all are keywords, None when they are not
-        given.
-        """
+        """The annotations of the flags: keyword arguments whose default is None or a `Default`."""
         return {
             name: hint
             for kind in self.flags.values()
@@ -116,10 +112,10 @@ class Factory:
 
     @functools.cached_property
     def dynamic(self) -> dict[str, Any]:
-        """The arguments that are data, by name, each with what its annotation says of it."""
+        """The arguments that are data, by name: the ranges and the classes of each annotation."""
         hints = {**self._flag_hints, **self._hints}
         marks = {name: _marks(hints.get(name)) for name in self.signature.parameters}
-        return {name: found for name, found in marks.items() if set(found) - {type(None)}}
+        return {name: each for name, each in marks.items() if set(each) - {type(None)}}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._check_keywords(kwargs)
@@ -133,9 +129,9 @@ class Factory:
             bound.arguments[name] = map_items(
                 bound.arguments[name], functools.partial(self.coerce, name, marks)
             )
-        made = self.result.of(self, bound.arguments)
-        made.verify()
-        return made
+        definition = self.result.of(self, bound.arguments)
+        definition.verify()
+        return definition
 
     def _check_keywords(self, keywords: Iterable[str]) -> None:
         """Raise where a keyword is unknown, with the name that was probably meant."""
@@ -151,7 +147,7 @@ class Factory:
                 )
 
     def coerce(self, name: str, marks: Sequence[Any], value: Any) -> Any:
-        """One argument as data: numbers are checked, members and functions are wrapped."""
+        """Check the range of a number; wrap a member or a function."""
         if value is None and type(None) in marks:
             return value
         kinds = tuple(
@@ -178,9 +174,9 @@ class Factory:
                 mark.check(value, f"{self.__name__}: {name}")
         return value
 
-    def arguments(self, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """`given` by name, as the `(args, kwargs)` of a call."""
-        bound = inspect.BoundArguments(self.signature, dict(given))  # pyright: ignore[reportArgumentType]
+    def arguments(self, named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Turn named arguments into the `(args, kwargs)` of a call."""
+        bound = inspect.BoundArguments(self.signature, dict(named))  # pyright: ignore[reportArgumentType]
         return bound.args, bound.kwargs
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -188,12 +184,12 @@ class Factory:
 
 
 def _default_of(hint: Any) -> Any:
-    """The default of a shared flag, as its annotation says it; None without one."""
+    """Read the default of a shared flag from its annotation; None without one."""
     return next((mark.value for mark in _metadata(hint) if isinstance(mark, Default)), None)
 
 
 def _metadata(hint: Any) -> Iterable[Any]:
-    """Everything that an annotation carries beside types, at any depth."""
+    """Yield the metadata and the parts of an annotation, at any depth."""
     for part in (*getattr(hint, "__metadata__", ()), *typing.get_args(hint)):
         yield part
         if isinstance(part, type) or typing.get_origin(part) is not None:
@@ -201,36 +197,33 @@ def _metadata(hint: Any) -> Iterable[Any]:
 
 
 def _find_factory(module: str, qualname: str) -> Factory:
-    found = functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
-    return found.factory  # pyright: ignore[reportAttributeAccessIssue]
+    builder = functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
+    return builder.factory  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _marks(annotation: Any) -> list[Any]:
-    """The `Interval`s and `Definition` classes that an annotation mentions, and NoneType beside
-    these.
-    """
+    """List the `Interval`s and the `Definition` classes of an annotation, and NoneType."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return [annotation] if issubclass(annotation, Definition | None) else []
     parts = typing.get_args(annotation)
-    found = [part for part in parts if isinstance(part, Interval)]
-    return found + [
+    intervals = [part for part in parts if isinstance(part, Interval)]
+    return intervals + [
         mark for part in parts if not isinstance(part, Interval) for mark in _marks(part)
     ]
 
 
 def map_items(value: Any, function: Callable[[Any], Any]) -> Any:
-    """A function of an argument, or of every item of one that holds several."""
+    """Apply a function to an argument, or to every item of a mapping, list or tuple."""
     if isinstance(value, Mapping):
         return {key: function(item) for key, item in value.items()}
-    if isinstance(value, list | tuple) and not hasattr(
-        value, "_fields"
-    ):  # a named tuple is one thing: Optax's pair is one
+    # A named tuple is one value: Optax's transformations are named tuples.
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return tuple(function(item) for item in value)
     return function(value)
 
 
 class Static:
-    """Arguments that choose the program: compared by value, arrays and containers included."""
+    """Static arguments: they choose the program, and compare by value, arrays included."""
 
     __slots__ = ("_hash", "_key", "values")
 
@@ -250,7 +243,7 @@ class Static:
 
 
 def _freeze(value: Any) -> Any:
-    """A hashable stand-in that is equal exactly when the value is."""
+    """Build a hashable key; two keys are equal exactly when their values are."""
     if isinstance(value, Mapping):
         return type(value), tuple((key, _freeze(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
@@ -285,7 +278,7 @@ class Definition:
 
     @classmethod
     def of(cls, factory: Factory, arguments: Mapping[str, Any]) -> Self:
-        """The record itself, unchecked: what unflattening and `replace` build."""
+        """Build a record without any check, for unflattening and `replace`."""
         self = object.__new__(cls)
         object.__setattr__(self, "factory", factory)
         object.__setattr__(self, "arguments", dict(arguments))
@@ -297,16 +290,14 @@ class Definition:
         raise HyperparamError(f"{where} = {value!r} is not a {cls.__name__}")
 
     def item_names(self, items: Sequence[Any]) -> Sequence[Any]:
-        """The names of the items of a tuple argument: their positions, unless a subclass knows
-        better.
-        """
+        """Name the items of a tuple argument; by default the names are the positions."""
         return range(len(items))
 
     def verify(self) -> None:
-        """Raise at the call, not at the first update, when the arguments make no sense together."""
+        """Raise at the call, not at the first update, if arguments contradict each other."""
 
     def call(self, *before: Any) -> Any:
-        """Run the factory's body on the arguments."""
+        """Call the factory's body with the arguments."""
         args, kwargs = self.factory.arguments(self.arguments)
         token = _BUILDING.set(self)
         try:
@@ -337,7 +328,8 @@ class Definition:
         return self.public_names
 
     def __repr__(self) -> str:
-        return show_call(self)
+        call = show_call(self.factory.signature, self.arguments)
+        return f"{self.factory.__name__}({call})"
 
     def __eq__(self, other: object) -> bool:
         if self is other or not isinstance(other, Definition):
@@ -350,7 +342,8 @@ class Definition:
         leaves, treedef = jax.tree.flatten(self)
         if not all(isinstance(leaf, numbers.Number | np.generic) for leaf in leaves):
             raise TypeError(
-                f"{self!r} holds arrays, so it cannot be hashed; give it Python numbers, or pass it to jit as an argument"
+                f"{self!r} holds arrays, so it cannot be hashed; give it Python numbers, or pass "
+                f"it to jit as an argument"
             )
         return hash((treedef, tuple(leaves)))
 
@@ -367,26 +360,6 @@ def uncalled_builder(value: Any) -> str | None:
     return f"{name} is a function that makes {factory.result.plural}: call it, {name}(...)"
 
 
-def show_call(definition: Definition) -> str:
-    """The call that made a definition, arguments at their defaults left out."""
-    parts: list[str] = []
-    for name, parameter in definition.factory.signature.parameters.items():
-        value = definition.arguments[name]
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            parts += [show(item) for item in value]
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            parts += [f"{key}={show(item)}" for key, item in value.items()]
-        elif not _is_default(value, parameter.default):
-            parts.append(f"{name}={show(value)}")
-    return f"{definition.factory.__name__}({', '.join(parts)})"
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    if isinstance(value, jax.Array | np.ndarray) or isinstance(default, jax.Array | np.ndarray):
-        return value is default
-    return type(value) is type(default) and value == default
-
-
 def _same_leaf(mine: Any, other: Any) -> bool:
     if mine is other:
         return True
@@ -397,6 +370,6 @@ def _same_leaf(mine: Any, other: Any) -> bool:
 
 
 def _plain(leaf: Any) -> np.ndarray:
-    """A leaf as NumPy's; a random key as the numbers that it holds."""
+    """Turn a leaf into a NumPy array; a random key becomes its numbers."""
     key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if key else leaf)

@@ -1,4 +1,4 @@
-"""How a definition is a pytree: its data are the leaves, everything else is static."""
+"""Definitions as pytrees: the data are the leaves, all other arguments are static."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ Layout = tuple[str, str, tuple[Any, ...]]
 
 
 def _children(definition: Definition) -> tuple[list[tuple[Any, Any]], tuple[Layout, ...]]:
-    """The data of a definition with its keys, and how to put it back: argument, container, items."""
+    """Return the data of a definition with keys, and their layout: argument, container, items."""
     children: list[tuple[Any, Any]] = []
     layout: list[Layout] = []
     for name in definition.factory.dynamic:
@@ -34,9 +34,7 @@ def _children(definition: Definition) -> tuple[list[tuple[Any, Any]], tuple[Layo
 
 
 def _key(name: str, key: Any) -> str:
-    """What an item is called in paths: by its own name if it has one, else by its place in the
-    argument.
-    """
+    """Name an item in paths: by its own name, else by its position in the argument."""
     return key if isinstance(key, str) else f"{name}[{key}]"
 
 
@@ -64,23 +62,20 @@ def _unflatten(kind: type[Definition], aux: Any, values: Iterable[Any]) -> Defin
     factory, static, layout = aux
     remaining, data = iter(values), {}
     for name, container, items in layout:
-        got = {item: next(remaining) for item in items}
-        data[name] = (
-            got
-            if container == "dict"
-            else tuple(got.values())
-            if container == "tuple"
-            else got[name]
-        )
-    made = kind.of(
+        values_of = {item: next(remaining) for item in items}
+        if container == "dict":
+            data[name] = values_of
+        else:
+            data[name] = tuple(values_of.values()) if container == "tuple" else values_of[name]
+    definition = kind.of(
         factory,
         {
             name: data[name] if name in data else static.values[name]
             for name in factory.signature.parameters
         },
     )
-    made.cache["static"] = static
-    return made
+    definition.cache["static"] = static  # its hash is expensive, and is the same
+    return definition
 
 
 def register(kind: type[Definition]) -> None:
