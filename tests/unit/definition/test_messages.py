@@ -227,8 +227,7 @@ CASES = {
     "keyword repeats a member": (
         lambda: gradtx.chain(gradtx.adam(0.1), adam=gradtx.sgd(0.1)),
         GradtxError,
-        "chain: the keyword 'adam' is already the name of a member given by position; "
-        "choose another",
+        "chain: the keyword 'adam' is already the name of a positional member; choose another",
     ),
     "complex for a rule on reals": (
         lambda: gradtx.clip(1.0).update(
