@@ -20,11 +20,11 @@ from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.config import from_config, to_config
 from gradtx.definition.errors import ConfigError, MissingParamsError, StateError, StructureError
 from gradtx.testing.problems import extras, gradients, parameters
+from gradtx.testing.state_paths import assert_same_paths, kept_paths
 from gradtx.training.apply import apply_updates
 from gradtx.training.hyperparams import hyperparams, hyperparams_named, replace
 from gradtx.transforms.scaling import set_to_zero
 from gradtx.tree.casts import is_inexact
-from gradtx.tree.paths import is_none, tree_paths
 
 TX = GradientTransformation
 Law = Callable[[TX], None]
@@ -122,12 +122,6 @@ def law_leaves_alone(tx: TX) -> None:
     assert advance(tx, {}, tx.init({}), {})[0] == {}
     alone = jnp.asarray(2.0)
     assert advance(tx, alone, tx.init(alone), alone)[0].shape == ()
-
-
-def kept_paths(state: Any) -> list[str]:
-    """The paths of the arrays in a state."""
-    leaves = jax.tree.leaves(state, is_leaf=is_none)
-    return [path for path, leaf in zip(tree_paths(state), leaves, strict=True) if leaf is not None]
 
 
 def law_leaf_order(tx: TX) -> None:
@@ -314,6 +308,13 @@ def law_scheduled(tx: TX) -> None:
 
 def _constant(value: Any, count: Any) -> jax.Array:
     return jnp.asarray(value) + 0.0 * count
+
+
+def law_paths(tx: TX) -> None:
+    """A flag moves no slot, so that a checkpoint loads whether it is set or not."""
+    for name, value in tx.arguments.items():
+        if isinstance(value, bool):
+            assert_same_paths(tx, {name: not value})
 
 
 def law_errors(tx: TX) -> None:

@@ -1,9 +1,11 @@
 """Which optimizer x is scale_by_x and steps down: the same rule, the same state."""
 
-from typing import Any
+import dataclasses
+from typing import Any, cast
 
 import jax
 
+from gradtx.engine.program import BoundRule
 from gradtx.testing.problems import parameters
 from tests.methods import FIRST, METHODS
 
@@ -16,15 +18,14 @@ def held_by(name: str) -> str:
 
 def same_inside(part: str, whole: str) -> bool:
     """Whether the whole is the part, then steps down: the same rules, keeping the same."""
-    inside, around = METHODS[part].tx.items, METHODS[whole].tx.items
-    rules = [described(item) for item in around]
-    return all(described(item) in rules for item in inside) and kept(part) == kept(whole)
+    inside, around = METHODS[part].tx.rules, METHODS[whole].tx.rules
+    rules = [described(bound) for bound in around]
+    return all(described(bound) in rules for bound in inside) and kept(part) == kept(whole)
 
 
-def described(item: Any) -> Any:
+def described(bound: BoundRule) -> Any:
     """The rule of a member without its name and its numbers."""
-    rule = item.rule
-    return (type(rule), getattr(rule, "rule", rule))
+    return dataclasses.replace(cast(Any, bound.rule), name="")
 
 
 def kept(name: str) -> Any:
