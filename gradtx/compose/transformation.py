@@ -257,7 +257,10 @@ def definition(
 
     @functools.wraps(build)
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        return factory(*args, **kwargs)
+        try:
+            return factory(*args, **kwargs)
+        except Exception as error:
+            raise hide_frames(error)
 
     made = cast(Any, make)
     made.factory = factory
