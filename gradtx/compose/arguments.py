@@ -24,8 +24,16 @@ from gradtx.engine.rules import keyword_names
 
 Function = Callable[..., Any]
 Kind = Literal["array", "static", "any"]
-POSITIONAL = {"init": 1, "update": 4, "measure": 4, "conclude": 3, "init_tree_slots": 0}
-"""How many arguments each function of a rule takes by position."""
+SIGNATURES = {
+    "init": ("param",),
+    "update": ("grad", "slots", "param", "step"),
+    "measure": ("grad", "slots", "param", "step"),
+    "conclude": ("measures", "tree_slots", "step"),
+    "init_tree_slots": (),
+}
+"""The arguments that each function of a rule on arrays receives by position."""
+OF_TREES = {"init": ("params",), "update": ("updates", "slots", "params", "step")}
+"""The same, for rules on trees and wrapping rules."""
 
 
 class Arguments(NamedTuple):
@@ -51,8 +59,10 @@ def sort_arguments(
     is None is dropped: the rule's own default holds.
     """
     known = {role: function for role, function in functions.items() if function is not None}
+    signatures = OF_TREES if lifter in ("treewise", "wrapwise") else SIGNATURES
     for role, function in known.items():
-        _check_positional(role, function)
+        if role in signatures:
+            _check_positional(role, function, signatures[role])
     rules, builder, told = list(known.values()), building(), frozenset(supplied)
     asked = frozenset[str]().union(*map(keyword_names, rules))
     rule, open_ended = _name_of(known["update"]), known["update"] if "conclude" in known else None
@@ -111,11 +121,13 @@ def _is_hyperparam(rule: str, name: str, value: Any, kind: Kind) -> bool:
 def _check_declared(rule: str, builder: Definition, found: Arguments) -> None:
     """Raise where builder and rule disagree on whether an argument is data."""
     dynamic, where = builder.factory.dynamic, builder.factory.__name__
-    for name, value in found.hyperparams.items():
-        if name in builder.arguments and builder.arguments[name] is value and name not in dynamic:
+    for name in found.hyperparams:
+        # The value may be computed, `1 - decay`; what counts is that the argument is a number.
+        if name not in dynamic and is_data(builder.arguments.get(name)):
             raise GradtxError(
                 f"{where}: its rule {rule} uses {name} as a hyperparameter, and {where} does not "
-                f"declare it as data: annotate it, `{name}: gradtx.Hyperparam = {value!r}`"
+                f"declare it as data: annotate it, `{name}: gradtx.Hyperparam = "
+                f"{builder.arguments[name]!r}`"
             )
     for name, value in found.options.items():
         if name in dynamic and builder.arguments[name] is value and is_data(value):
@@ -172,19 +184,22 @@ def _holds_array(hint: Any) -> bool:
     return hint is jax.Array
 
 
-def _check_positional(role: str, function: Function) -> None:
-    """Raise when a rule takes a hyperparameter by position: the `*` is missing."""
-    if role not in POSITIONAL:
-        return
+def _check_positional(role: str, function: Function, expected: Sequence[str]) -> None:
+    """Raise when a function takes more or fewer arguments by position than it receives."""
     parameters = inspect.signature(function).parameters.values()
-    names = [one.name for one in parameters if one.kind <= one.POSITIONAL_OR_KEYWORD]
-    extra = names[POSITIONAL[role] :]
-    if extra and any(one.kind is one.VAR_POSITIONAL for one in parameters):
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
         return
-    if extra:
+    names = [one.name for one in parameters if one.kind <= one.POSITIONAL_OR_KEYWORD]
+    shown = f"({', '.join(expected)})"
+    if extra := names[len(expected) :]:
         raise GradtxError(
-            f"{_name_of(function)} takes {', '.join(extra)} by position, and {role} takes "
-            f"{POSITIONAL[role]} arguments by position: put a * before {extra[0]}"
+            f"{_name_of(function)} takes {', '.join(extra)} by position, and {role} receives only "
+            f"{shown} by position: put a * before {extra[0]}"
+        )
+    if len(names) < len(expected):
+        raise GradtxError(
+            f"{_name_of(function)} takes ({', '.join(names)}) by position, and {role} receives "
+            f"{shown}: name each of them"
         )
 
 

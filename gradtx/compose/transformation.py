@@ -279,7 +279,10 @@ def definition(
 
     @functools.wraps(build)
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        return factory(*args, **kwargs)
+        try:
+            return factory(*args, **kwargs)
+        except Exception as error:
+            raise hide_frames(error)
 
     builder = cast(Any, make)
     builder.factory = factory

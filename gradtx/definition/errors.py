@@ -1,5 +1,6 @@
 """What gradtx raises: each message says what, where, with which values, and what to do."""
 
+import functools
 import types
 from pathlib import Path
 
@@ -61,4 +62,5 @@ def hide_frames(error: Exception) -> Exception:
     return error.with_traceback(last)
 
 
-_FOLDERS = tuple(str(Path(__file__).parent.parent / room) for room in HIDDEN)
+# A cached property of the engine has a frame of functools around it.
+_FOLDERS = (*(str(Path(__file__).parent.parent / room) for room in HIDDEN), functools.__file__)

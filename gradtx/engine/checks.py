@@ -1,6 +1,7 @@
 """What a rule returns, checked once and with its name; and what is said when a rule raises."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -47,17 +48,45 @@ def described(rule: "LeafRule") -> str:
 
 def check_pair(rule: "LeafRule", result: Any) -> tuple[Any, Any]:
     """The pair (update, slots) that a rule returned."""
-    is_sequence = isinstance(result, tuple | list) and not hasattr(result, "_fields")
-    if not is_sequence or len(result) != 2:
-        shown = f"{len(result)} values" if is_sequence else f"{_kind(result)} alone"
+    if not is_sequence(result) or len(result) != 2:
+        shown = describe_result(result)
         raise GradtxError(f"{described(rule)} returned {shown}: return a pair, (update, slots)")
     return result[0], result[1]
 
 
-def _kind(value: Any) -> str:
+def is_sequence(value: Any) -> bool:
+    """Whether a value is several values; a NamedTuple is one."""
+    return isinstance(value, tuple | list) and not hasattr(value, "_fields")
+
+
+def describe_result(result: Any) -> str:
+    """The result of a rule in a message: how many values, or which value alone."""
+    return f"{len(result)} values" if is_sequence(result) else f"{describe_value(result)} alone"
+
+
+def describe_value(value: Any) -> str:
+    """The kind of a value in a message."""
     if value is None:
         return "None"
-    return "an array" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
+    if isinstance(value, jax.Array):
+        return "an array"
+    if isinstance(value, Mapping):
+        return f"a dict with {', '.join(map(repr, value)) or 'no entries'}"
+    return f"a {type(value).__name__}"
+
+
+def check_tree_slots(rule: str, new: Any, old: Any) -> None:
+    """Raise when a rule on trees returns slots of another structure than those it received."""
+    if old is None and new is not None:
+        raise GradtxError(
+            f"{rule} returned {describe_value(new)} as its slots, and the rule has no `init`: pass "
+            f"a function that makes them, or return None"
+        )
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise GradtxError(
+            f"{rule} returned {describe_value(new)} as its slots, of another structure than the "
+            f"slots that it received, {describe_value(old)}: return them as `init` makes them"
+        )
 
 
 def check_nothing(rule: "LeafRule", slots: Any) -> None:
@@ -65,7 +94,7 @@ def check_nothing(rule: "LeafRule", slots: Any) -> None:
     if slots is not None:
         raise GradtxError(
             f"{described(rule)} returned slots, and the rule has no `init`: pass a function that "
-            f"makes them, leafwise(init, {rule.update_array.__name__}), or return (update, None)"
+            f"makes them before {rule.update_array.__name__}, or return (update, None)"
         )
 
 
@@ -83,9 +112,25 @@ def _check_slot(rule: "LeafRule", field: str, new: Any, old: Any) -> None:
         )
 
 
-def explain(error: Exception, rule: "LeafRule", function: Function, param: Any) -> None:
+class Named(Protocol):
+    """The parts of a rule that the explanation of an error needs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def needs_params(self) -> bool: ...
+
+
+RAISED = "raised in the rule "
+"""How the note of an error begins that says which rule raised it."""
+
+
+def explain(error: Exception, rule: Named, function: Function, param: Any) -> None:
     """Say which rule raised, and what commonly leads to such an error."""
-    error.add_note(f"raised in the rule {function.__name__} of {rule.name}")
+    # A wrapper runs other rules: the innermost one raised, and has its note already.
+    if any(note.startswith(RAISED) for note in getattr(error, "__notes__", ())):
+        return
+    error.add_note(f"{RAISED}{function.__name__} of {rule.name}")
     if isinstance(error, jax.errors.ConcretizationTypeError):
         error.add_note(
             "JAX traces a rule, so that no `if` can depend on an array: use jnp.where, or make the "

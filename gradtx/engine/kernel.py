@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.definition.errors import GradtxError
-from gradtx.engine.checks import explain
+from gradtx.engine.checks import describe_result, describe_value, explain
 from gradtx.engine.gate import gated_update
 from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.storage import store_slots
@@ -180,7 +180,7 @@ def measure_array(rule: "LeafRule", shared: Any, args: LeafArgs) -> Any:
     options = select_kwargs(rule.measure, rule.options.values)
     try:
         with jax.named_scope(rule.name):
-            return rule.measure(
+            result = rule.measure(
                 args.grad.astype(dtype),
                 given,
                 param,
@@ -191,6 +191,12 @@ def measure_array(rule: "LeafRule", shared: Any, args: LeafArgs) -> Any:
     except Exception as error:
         explain(error, rule, rule.measure, param)
         raise
+    if not hasattr(result, "_fields"):
+        raise GradtxError(
+            f"{rule.name}: {rule.measure.__name__} returned {describe_value(result)}: return a "
+            f"NamedTuple of scalars"
+        )
+    return result
 
 
 def conclude_tree(
@@ -210,7 +216,7 @@ def conclude_tree(
         raise
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], dict):
         raise GradtxError(
-            f"{rule.name}: {rule.conclude.__name__} returned a {type(result).__name__}: return a "
+            f"{rule.name}: {rule.conclude.__name__} returned {describe_result(result)}: return a "
             f"pair, (statistics by name, tree slots or None)"
         )
     stats, new = result

@@ -13,6 +13,7 @@ from gradtx.definition.errors import StructureError
 from gradtx.definition.show import show_array
 from gradtx.engine.matrix_rules import init_matrices
 from gradtx.engine.rules import select_kwargs
+from gradtx.engine.slot_form import SlotForm
 from gradtx.engine.slots import join_tree_slots, pack
 from gradtx.tree.casts import as_array, cast_inexact, real_dtype
 from gradtx.tree.jaxprs import split_at
@@ -38,7 +39,8 @@ def init_leaves(rule: "LeafRule", bound: "BoundRule", leaves: "Leaves", clock: "
     tree_slots = _init_tree_slots(
         rule, kwargs, [v for v, one in zip(values, active, strict=True) if one]
     )
-    if rule.stored_form is None:
+    form = _form(rule, bound.name)
+    if form is None:
         return tree_slots
     policies = [None] * len(values) if rule.storage is None else rule.storage.leaf_policy(leaves)
     rows, traced = list[Any](), dict[Any, Any]()
@@ -55,7 +57,16 @@ def init_leaves(rule: "LeafRule", bound: "BoundRule", leaves: "Leaves", clock: "
         )
         key = policies[index], layout
         rows.append(_init_once(make, value, key, traced) if active[index] else None)
-    return join_tree_slots(pack(rule.stored_form, rows, leaves), tree_slots)
+    return join_tree_slots(pack(form, rows, leaves), tree_slots)
+
+
+def _form(rule: "LeafRule", name: str) -> SlotForm | None:
+    """The form of the slots, for which `init` may run on shapes; an error names the rule."""
+    try:
+        return rule.stored_form
+    except Exception as error:
+        error.add_note(f"raised in the `init` of {name}, run on shapes alone")
+        raise
 
 
 def _init_once(make: Any, param: Any, key: Any, traced: dict[Any, Any]) -> Any:
@@ -96,8 +107,9 @@ def init_leaf(
     try:
         slots = init_matrices(rule.init_array, rule.options, layout, param, **values)
     except Exception as error:
+        function = rule.init_array.__name__
         error.add_note(
-            f"raised at {path!r}, a parameter {show_array(param)}, in {rule.init_array.__name__} of {name}"
+            f"raised at {path!r}, a parameter {show_array(param)}, in {function} of {name}"
         )
         raise
     slots = type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))

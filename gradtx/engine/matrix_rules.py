@@ -27,8 +27,8 @@ def init_matrices(
     """The slots of one array as a NamedTuple; those like its matrices in the array's shape."""
     form = slot_form(init, options)
     if layout is None:
-        return form.from_rule(init(param, **kwargs), init.__name__)
-    slots = form.from_rule(init(layout.matrix(param), **kwargs), init.__name__)
+        return form.from_init(init(param, **kwargs), init)
+    slots = form.from_init(init(layout.matrix(param), **kwargs), init)
     is_alike = [slot is not None and slot.shape == layout.shape for slot in slots]
     return _change(slots, [layout.array if one else _same for one in is_alike])
 

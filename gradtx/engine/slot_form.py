@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError
+from gradtx.engine.checks import describe_value
 from gradtx.engine.rules import Function, keyword_names, select_kwargs
 
 Outer = type[Any] | None
@@ -29,18 +30,31 @@ class SlotForm(NamedTuple):
         return slots if self.outer is None or slots is None else self.outer(**slots._asdict())
 
     def from_rule(self, slots: Any, rule: str) -> Any:
-        """The slots that a rule returned, as a NamedTuple; an error names what it returned."""
-        if self.outer is None and type(slots) is self.kind:
-            return slots
-        fields = (
-            _fields(slots) if self.outer is not None and isinstance(slots, self.outer) else None
-        )
-        if fields is None or set(fields) != set(self.kind._fields):
+        """The slots that a rule returned, as a NamedTuple; an error says what it returned."""
+        named = self._named(slots)
+        if named is None:
             raise GradtxError(
-                f"{rule} returned {_shown(slots)} as its slots, and its `init` makes "
+                f"{rule} returned {describe_value(slots)} as its slots, and its `init` makes "
                 f"{self.shown}: return (update, {self.shown})"
             )
-        return self.kind(**fields)
+        return named
+
+    def from_init(self, slots: Any, init: Function) -> Any:
+        """The slots that `init` returned, as a NamedTuple; an error says what it returned."""
+        named = self._named(slots)
+        if named is None:
+            raise GradtxError(
+                f"{init.__name__} returned {describe_value(slots)} as slots, and elsewhere it "
+                f"returns {self.shown}: return {self.shown}, or mend its return annotation"
+            )
+        return named
+
+    def _named(self, slots: Any) -> Any:
+        """Slots as a NamedTuple; None where they are of another form."""
+        if self.outer is None or not isinstance(slots, self.outer):
+            return slots if type(slots) is self.kind else None
+        fields = _fields(slots)
+        return self.kind(**fields) if set(fields) == set(self.kind._fields) else None
 
     def store(self, trees: Any) -> Any:
         """One tree per field, as a state holds them."""
@@ -61,14 +75,6 @@ def _fields(slots: Any) -> dict[str, Any]:
     if isinstance(slots, Mapping):
         return dict(slots)
     return {field.name: getattr(slots, field.name) for field in dataclasses.fields(slots)}
-
-
-def _shown(slots: Any) -> str:
-    if isinstance(slots, jax.Array):
-        return "an array"
-    if isinstance(slots, Mapping):
-        return f"a dict with {', '.join(map(repr, slots))}"
-    return "None" if slots is None else f"a {type(slots).__name__}"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -118,7 +124,23 @@ def _form_of_trial(init: Function, options: Static, shape: tuple[int, ...]) -> S
     form = _form_of(type(found[0]), names)
     if form is None:
         raise GradtxError(
-            f"{init.__name__} returned {_shown(found[0])} as slots: return a NamedTuple, a dict or "
+            f"{init.__name__} returned {describe_value(found[0])} as slots: return a NamedTuple, a dict or "
             f"a dataclass of arrays"
         )
     return form
+
+
+@functools.lru_cache(maxsize=1024)
+def tree_kind(init: Function, options: Static) -> type[Any]:
+    """The NamedTuple that `init_tree_slots` makes: by its annotation, else by a trial."""
+    kind = returned_type(init)
+    if kind is None:
+        static = select_kwargs(init, options.values)
+        missing = keyword_names(init, required=True) - set(static)
+        numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in missing}
+        kind = type(jax.eval_shape(functools.partial(init, **static), **numbers))
+    if not issubclass(kind, tuple) or not hasattr(kind, "_fields"):
+        raise GradtxError(
+            f"{init.__name__} makes a {kind.__name__}: return a NamedTuple of scalars, the tree slots"
+        )
+    return kind

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gradtx.definition.errors import GradtxError
+from gradtx.engine.checks import (
+    check_tree_slots,
+    describe_result,
+    explain,
+    is_sequence,
+)
 from gradtx.engine.clock import Clock, clock_at
 from gradtx.engine.leaf_update import check_extra, missing_params
 from gradtx.engine.rules import Child, Function, Rule, select_kwargs
@@ -89,7 +95,11 @@ class TreeRule:
             return None
         values = {**clock.resolve(bound.hyperparams), **self.values}
         params = leaves.narrow(leaves.tree, bound.mask(leaves))
-        slots = self.init_tree(params, **select_kwargs(self.init_tree, values))
+        try:
+            slots = self.init_tree(params, **select_kwargs(self.init_tree, values))
+        except Exception as error:
+            explain(error, self, self.init_tree, params)
+            raise
         return encode_init_tree(self.storage, self.name, self.fields_of_members, slots)
 
     def decode(self, slots: Any) -> Any:
@@ -130,10 +140,9 @@ class TreeRule:
                 leaves.narrow(leaves.tree, mask), slots, params, step.clock.step, **kwargs
             )
         except Exception as error:
-            if not isinstance(error, GradtxError):  # those say already whose they are
-                error.add_note(f"raised in the rule {self.update_tree.__name__} of {bound.name}")
+            explain(error, self, self.update_tree, params)
             raise
-        updates, new = self._checked(result)
+        updates, new = self._checked(result, slots)
         if step.gate is not None and self.keeps and "gate" not in kwargs:
             new = choose(step.gate, new, slots)
         args = self.storage, self.name, self.fields_of_members
@@ -144,13 +153,21 @@ class TreeRule:
         each = step.extra.items()
         return {name: _masked(name, one, leaves, step.params, mask) for name, one in each}
 
-    def _checked(self, result: Any) -> tuple[Any, Any]:
-        if not isinstance(result, tuple | list) or len(result) != 2:
+    @property
+    def described(self) -> str:
+        """The rule in a message: the builder's name and the function's."""
+        return f"{self.name}: {self.update_tree.__name__}"
+
+    def _checked(self, result: Any, old: Any) -> tuple[Any, Any]:
+        """The updates and the slots that the rule returned."""
+        if not is_sequence(result) or len(result) != 2:
             raise GradtxError(
-                f"{self.name}: {self.update_tree.__name__} returned a {type(result).__name__}: "
-                f"return a pair, (updates, slots)"
+                f"{self.described} returned {describe_result(result)}: return a pair, "
+                f"(updates, slots)"
             )
-        return result[0], result[1]
+        updates, slots = result
+        check_tree_slots(self.described, slots, old)
+        return updates, slots
 
     def _clock(self, slots: Any, clock: Clock) -> Clock:
         """The clock that its hyperparameters follow: its member's, where that is its own."""

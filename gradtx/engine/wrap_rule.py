@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from gradtx.definition.errors import GradtxError
+from gradtx.engine.checks import check_tree_slots, describe_result, describe_value, explain
 from gradtx.engine.clock import Clock, next_count
 from gradtx.engine.rules import Child, Function, select_kwargs
 from gradtx.engine.selector import Leaves
@@ -27,6 +28,8 @@ class Member(NamedTuple):
     slots: Any
     count: Any
     """The updates that it has made: what its clock says."""
+    step: Any = None
+    """The number of its next update; None: one more than `count`."""
     extra: Mapping[str, Any] = {}
     """The extra arguments of `update`, by name."""
     gate: jax.Array | None = None
@@ -42,7 +45,7 @@ class Member(NamedTuple):
         Where `gate` is False the member keeps its slots, and its updates mean nothing.
         """
         extra = self.extra if extra is None else extra
-        step = next_count(self.count)
+        step = next_count(self.count) if self.step is None else self.step
         updates, slots, stats = self.tx.update_slots(
             updates, self.slots, params, step, extra, self.both(gate), with_stats=True
         )
@@ -104,7 +107,12 @@ class WrapRule(TreeRule):
         slots = self.tx.init_slots(seen)
         if self.init_tree is None:
             return slots
-        own = self.init_tree(params, **select_kwargs(self.init_tree, {**values, "inner": self.tx}))
+        kwargs = select_kwargs(self.init_tree, {**values, "inner": self.tx})
+        try:
+            own = self.init_tree(params, **kwargs)
+        except Exception as error:
+            explain(error, self, self.init_tree, params)
+            raise
         return self._attach(slots, encode_init_tree(self.storage, self.name, frozenset(), own))
 
     def member(self, slots: Any, count: Any) -> tuple[Member, Any]:
@@ -136,20 +144,25 @@ class WrapRule(TreeRule):
     ) -> tuple[Any, Any]:
         member, own = self.member(old, step.clock.count)
         extra = self.masked_extra(flow.leaves, step, mask)
-        member = member._replace(extra=extra, gate=step.gate)
+        number = step.clock.step if self.clock is None else None
+        member = member._replace(step=number, extra=extra, gate=step.gate)
         values = {**self._clock(old, step.clock).resolve(bound.hyperparams), **self.options}
         values |= {**extra, "inner": member, "extra": extra, "gate": step.gate}
         kwargs = select_kwargs(self.update_tree, values)
         leaves = flow.leaves
         params = None if step.params is None else leaves.narrow(step.params.tree, mask)
         updates = leaves.narrow(leaves.tree, mask)
-        result = self.update_tree(updates, own, params, step.clock.step, **kwargs)
-        if not isinstance(result, tuple) or len(result) != 3 or not isinstance(result[1], Member):
-            raise GradtxError(
-                f"{self.name}: {self.update_tree.__name__} returned {_shown(result)}: return "
-                f"(updates, inner, own), with the member that inner.update returned"
-            )
-        updates, member, new = result
+        try:
+            try:
+            result = self.update_tree(updates, own, params, step.clock.step, **kwargs)
+        except Exception as error:
+            if not isinstance(error, GradtxError):  # those say already whose they are
+                error.add_note(f"raised in the rule {self.update_tree.__name__} of {bound.name}")
+            raise
+        except Exception as error:
+            explain(error, self, self.update_tree, params)
+            raise
+        updates, member, new = self._checked_triple(result, own)
         if self.init_tree is None:
             return updates, member.slots
         new = new if "gate" in kwargs else choose(step.gate, new, own)
@@ -158,6 +171,19 @@ class WrapRule(TreeRule):
             self.storage, self.name, frozenset(), new, before, step.clock.step, step.gate
         )
         return updates, self._attach(member.slots, stored)
+
+    def _checked_triple(self, result: Any, old: Any) -> tuple[Any, Member, Any]:
+        """The updates, the member and the own slots that the rule returned."""
+        is_triple = isinstance(result, tuple) and len(result) == 3
+        if not is_triple or not isinstance(result[1], Member):
+            shown = f"{describe_value(result[1])} second" if is_triple else describe_result(result)
+            raise GradtxError(
+                f"{self.described} returned {shown}: return (updates, inner, own), with the member "
+                f"that inner.update returned"
+            )
+        updates, member, new = result
+        check_tree_slots(self.described, new, old)
+        return updates, member, new
 
     def children(self, slots: Any, count: Any) -> list[Child]:
         member, _ = self.member(slots, count)
@@ -197,9 +223,3 @@ class WrapRule(TreeRule):
 
     def with_storage(self, storage: Any, member: Function) -> "WrapRule":
         return dataclasses.replace(self, members={"inner": member(self.tx)}, storage=storage)
-
-
-def _shown(result: Any) -> str:
-    if isinstance(result, tuple) and not hasattr(result, "_fields"):
-        return f"{len(result)} values"
-    return f"a {type(result).__name__}"

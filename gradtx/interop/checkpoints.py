@@ -16,6 +16,7 @@ import numpy as np
 
 from gradtx.definition.errors import StateError, StructureError
 from gradtx.definition.show import show_array
+from gradtx.interop.migrations import migrate
 from gradtx.tree.paths import path_text, repeated
 
 HEADER = "__gradtx__"
@@ -63,7 +64,8 @@ def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
     """Restore a state from the dict of `flatten_state`, bit for bit.
 
     The result has the structure of `like` and the numbers of `flat`. Each array goes to the devices
-    of its counterpart in `like`, if that is sharded or committed to a device.
+    of its counterpart in `like`, if that is sharded or committed to a device. Paths of version 0.2,
+    which show the `chain` inside a builder (`slots/chain/scale_by_adam/mu`), are read too.
 
     Args:
       like: a tree of the same structure, shapes and dtypes: a state, or `jax.eval_shape(tx.init,
@@ -84,9 +86,10 @@ def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
 
     See also: `flatten_state`, `load`.
     """
-    wanted = _named(like)
-    _check_names(list(wanted), list(flat))
-    leaves = [_restored(path, leaf, flat[path]) for path, leaf in wanted.items()]
+    expected = _named(like)
+    flat = migrate(flat, expected.keys())
+    _check_names(list(expected), list(flat))
+    leaves = [_restored(path, leaf, flat[path]) for path, leaf in expected.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
@@ -143,6 +146,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
 def load(path: str | os.PathLike[str], like: Any) -> Any:
     """Load a checkpoint of `save`, bit for bit.
 
+    Files of version 0.2 load too, as for `restore_state`.
+
     Args:
       path: the file.
       like: a tree of the same structure, shapes and dtypes, as for `restore_state`.
@@ -169,8 +174,11 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
             f"{os.fspath(path)!r} is not a complete checkpoint of gradtx.save: {error}; load an "
             "earlier one"
         ) from None
-    for name, leaf in _named(like).items():
-        dtype = header["dtypes"].get(name, "")
+    expected = _named(like)
+    dtypes = migrate(header["dtypes"], expected.keys())
+    flat = migrate(flat, expected.keys())
+    for name, leaf in expected.items():
+        dtype = dtypes.get(name, "")
         # Kinds of keys may share one shape of key data, so that only the dtype tells them apart.
         if dtype.startswith("key<") and name in flat and dtype != str(getattr(leaf, "dtype", "")):
             raise StateError(

@@ -19,12 +19,14 @@ from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.config import from_config, to_config
 from gradtx.definition.errors import ConfigError, MissingParamsError, StateError, StructureError
+from gradtx.interop.checkpoints import flatten_state
+from gradtx.testing.hints import with_hint
 from gradtx.testing.problems import extras, gradients, parameters
+from gradtx.testing.state_paths import assert_same_paths, kept_paths
 from gradtx.training.apply import apply_updates
 from gradtx.training.hyperparams import hyperparams, hyperparams_named, replace
 from gradtx.transforms.scaling import set_to_zero
 from gradtx.tree.casts import is_inexact
-from gradtx.tree.paths import is_none, tree_paths
 
 TX = GradientTransformation
 Law = Callable[[TX], None]
@@ -124,12 +126,6 @@ def law_leaves_alone(tx: TX) -> None:
     assert advance(tx, alone, tx.init(alone), alone)[0].shape == ()
 
 
-def kept_paths(state: Any) -> list[str]:
-    """The paths of the arrays in a state."""
-    leaves = jax.tree.leaves(state, is_leaf=is_none)
-    return [path for path, leaf in zip(tree_paths(state), leaves, strict=True) if leaf is not None]
-
-
 def law_leaf_order(tx: TX) -> None:
     """Other names, so another order of the leaves: the same numbers."""
     params, grads = parameters(), gradients(parameters())
@@ -156,9 +152,8 @@ def law_dtypes(tx: TX) -> None:
         exact, _ = advance(tx, to_float32(grads), tx.init(high), high)
         chex.assert_trees_all_equal_shapes_and_dtypes(grads, updates)
         close(to_float32(updates), exact, rtol=rtol, atol=1e-3)
-        assert all(leaf.dtype != dtype for leaf in jax.tree.leaves(state.slots)), (
-            "slots are float32 by default"
-        )
+        for path, leaf in flatten_state(state).items():
+            assert leaf.dtype != dtype, f"slot {path!r} is {leaf.dtype}, float32 is the default"
 
 
 def to_float32(tree: Any) -> Any:
@@ -203,7 +198,8 @@ def law_zero_gradient(tx: TX) -> None:
     """A gradient of zero on the first step gives a finite update."""
     params = parameters()
     updates, _ = advance(tx, jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
-    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(updates))
+    for path, leaf in flatten_state(updates).items():
+        assert bool(jnp.all(jnp.isfinite(leaf))), f"the update of {path!r} is not finite"
 
 
 def law_contained(tx: TX) -> None:
@@ -215,9 +211,10 @@ def law_contained(tx: TX) -> None:
         grads = gradients(params)
         grads["dense"]["kernel"] = grads["dense"]["kernel"].at[1, 2].set(bad)
         updates, _ = advance(tx, grads, tx.init(params), params)
-        for grad, update in zip(jax.tree.leaves(grads), jax.tree.leaves(updates), strict=True):
-            assert bool(jnp.all(jnp.isfinite(update) | ~jnp.isfinite(grad))), (
-                f"{bad} spread to other entries"
+        flat = flatten_state(grads)
+        for path, update in flatten_state(updates).items():
+            assert bool(jnp.all(jnp.isfinite(update) | ~jnp.isfinite(flat[path]))), (
+                f"{bad} in 'dense/kernel' spread to {path!r}"
             )
         there = updates["dense"]["kernel"][1, 2]
         assert bool(jnp.isnan(there)) or zeroed or not jnp.isnan(bad), (
@@ -234,7 +231,8 @@ def law_partition(tx: TX) -> None:
     part = {"dense": params["dense"]}
     alone, _ = advance(tx, {"dense": grads["dense"]}, tx.init(part), part)
     close(updates["dense"], alone["dense"])
-    assert not any("layers" in path for path in kept_paths(state)), "a masked leaf keeps slots"
+    masked = [path for path in kept_paths(state) if "layers" in path]
+    assert not masked, f"the masked leaf keeps slots: {masked}"
 
 
 def law_vmap_definition(tx: TX) -> None:
@@ -316,6 +314,13 @@ def _constant(value: Any, count: Any) -> jax.Array:
     return jnp.asarray(value) + 0.0 * count
 
 
+def law_paths(tx: TX) -> None:
+    """A flag moves no slot, so that a checkpoint loads whether it is set or not."""
+    for name, value in tx.arguments.items():
+        if isinstance(value, bool):
+            assert_same_paths(tx, {name: not value})
+
+
 def law_errors(tx: TX) -> None:
     """Wrong structure, wrong shape and missing parameters raise different errors with names."""
     params = parameters()
@@ -347,7 +352,7 @@ def caught(function: Callable[[], Any]) -> Exception | None:
 
 
 LAWS: dict[str, Law] = {
-    name.removeprefix("law_"): law
+    name.removeprefix("law_"): with_hint(name.removeprefix("law_"), law)
     for name, law in list(globals().items())
     if name.startswith("law_")
 }

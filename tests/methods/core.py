@@ -112,7 +112,12 @@ METHODS: dict[str, Method] = {
         gradtx.adagrad(0.1, initial_accumulator_value=0.0, eps=1e-6, eps_in_sqrt=False),
         descend(each(ref.rss, start=0.0, eps=1e-6, eps_in_sqrt=False), 0.1),
     ),
-    "rmsprop": Method(gradtx.rmsprop(0.1), descend(each(ref.rms), 0.1), optax.rmsprop(0.1)),
+    "rmsprop": Method(
+        gradtx.rmsprop(0.1),
+        descend(each(ref.rms), 0.1),
+        optax.rmsprop(0.1),
+        breaks=("paths",),  # `centered` is another rule, scale_by_stddev, with a slot more
+    ),
     "rmsprop/textbook": Method(
         gradtx.rmsprop(0.1, decay=0.95, eps=1e-6, eps_in_sqrt=False),
         descend(each(ref.rms, decay=0.95, eps=1e-6, eps_in_sqrt=False), 0.1),

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from gradtx.engine.program import BoundRule
 from gradtx.testing.problems import parameters
 from tests.methods import FIRST, METHODS
 
@@ -21,7 +22,7 @@ def same_inside(part: str, whole: str) -> bool:
     return all(described(item) in rules for item in inside) and kept(part) == kept(whole)
 
 
-def described(item: Any) -> Any:
+def described(bound: BoundRule) -> Any:
     """The rule of a member without its name and its numbers."""
     return item.rule
 
