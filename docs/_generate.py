@@ -11,6 +11,7 @@ import math
 import pkgutil
 import re
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,21 @@ def paragraphs(name: str) -> list[str]:
     return [" ".join(part.split()) for part in doc.split("\n\n")]
 
 
-def sentence(text: str) -> str:
-    """The first sentence: up to a period before a capital; "et al. 2020" and "1 .. B" go on."""
-    return re.split(r"(?<=[^\s.]\.) (?=[A-Z])", text, maxsplit=1)[0]
+def split_sentences(text: str) -> list[str]:
+    """Split at a period before a capital; "et al. 2020" and "1 .. B" stay whole."""
+    return re.split(r"(?<=[^\s.]\.) (?=[A-Z])", text)
 
 
 def summary(name: str) -> str:
     """The first sentence; an equation within it has its own place."""
-    return re.sub(r": [^:]*←.*", ".", sentence(paragraphs(name)[0]))
+    return re.sub(r": [^:]*←.*", ".", split_sentences(paragraphs(name)[0])[0])
 
 
 def equation(name: str) -> str:
     """The sentence that holds the update, without the shapes that it applies to."""
     before = [part for part in paragraphs(name) if not part.startswith(("When", "Args"))]
-    text = sentence(next(part for part in before if "←" in part))
+    sentences = [text for part in before for text in split_sentences(part)]
+    text = next(text for text in sentences if "←" in text)
     return re.sub(r"^(For every array, all of one shape|[^←:]*): ", "", text).rstrip(".")
 
 
@@ -82,7 +84,20 @@ def optimizers() -> list[str]:
 
 def is_matrix_method(name: str) -> bool:
     """Whether a method treats weights as matrices: it then has an argument for their axes."""
-    return "dimensions" in inspect.signature(getattr(gradtx, name)).parameters
+    return "dimensions" in argument_names(getattr(gradtx, name))
+
+
+def argument_names(maker: Callable[..., Any]) -> set[str]:
+    """The arguments of a function, and the keys of its typed flags."""
+    parameters = inspect.signature(maker).parameters
+    flags = [
+        key
+        for parameter in parameters.values()
+        for flag_type in typing.get_args(parameter.annotation)
+        if parameter.kind is parameter.VAR_KEYWORD
+        for key in typing.get_type_hints(flag_type)
+    ]
+    return {*parameters, *flags}
 
 
 def example(name: str) -> gradtx.GradientTransformation:

@@ -36,7 +36,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
+# Builders have flags in their signature that are not in the source of the function.
+autodoc_preserve_defaults = False
 autodoc_typehints = "none"  # the ranges of arguments are in the docstrings
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

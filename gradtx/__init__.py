@@ -1,5 +1,8 @@
 """gradtx: gradient transformations for JAX, as data."""
 
+from typing import TYPE_CHECKING
+
+from gradtx import authoring as authoring
 from gradtx import linalg as linalg
 from gradtx import sharding as sharding
 from gradtx.compose.cautious import cautious_mask as cautious_mask
@@ -273,3 +276,27 @@ from gradtx.wrappers.split_real_and_imaginary import (
 from gradtx.wrappers.tunable import inject_hyperparams as inject_hyperparams
 from gradtx.wrappers.tunable import tunable as tunable
 from gradtx.wrappers.with_metrics import with_metrics as with_metrics
+
+__version__: str
+
+if not TYPE_CHECKING:  # a type checker reads the imports; for it every name would exist
+    # The other modules are attributes only because the lines above import their contents.
+    __all__ = [
+        name
+        for name, value in sorted(globals().items())
+        if value in (linalg, sharding) or not isinstance(value, type(linalg))
+        if not name.startswith("_") and name != "TYPE_CHECKING"
+    ]
+
+    def __dir__():
+        return [*__all__, "__version__"]
+
+    def __getattr__(name):
+        from gradtx.definition.spelling import suggest
+
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("gradtx")
+        hint = "" if name.startswith("_") else suggest(name, __all__)
+        raise AttributeError(f"gradtx has no {name!r}{hint}")

@@ -9,15 +9,18 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
-from gradtx.definition.definition import Definition, Factory, register
+from gradtx.definition.definition import Definition, Factory, uncalled_builder
 from gradtx.definition.errors import GradtxError, StateError, hide_frames
+from gradtx.definition.pytree import register
+from gradtx.definition.schedule import Schedule
+from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Params, State, Updates
 from gradtx.engine.clock import Clock, next_count
 from gradtx.engine.program import BoundRule, init_program, runs, update_program
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
 from gradtx.engine.tree_rule import TreeRule
-from gradtx.tree.paths import flatten
+from gradtx.tree.paths import flatten, key_text
 
 P = ParamSpec("P")
 
@@ -43,6 +46,8 @@ class GradientTransformation(Definition):
     """
 
     __slots__ = ()
+    public_names = ("init", "name", "needs", "update")
+    plural = "transformations"
 
     def __new__(
         cls, init: Callable[[Params], Any], update: Callable[..., Any]
@@ -221,11 +226,28 @@ class GradientTransformation(Definition):
             return member_names(items)
         return super().item_names(items)
 
+    def way_to_read(self, name: str) -> str | None:
+        leaves = jax.tree_util.tree_leaves_with_path(
+            self, is_leaf=lambda one: type(one) is Schedule
+        )
+        number = sum(key_text(path[-1]) == name for path, _ in leaves)
+        if number == 0:
+            return super().way_to_read(name)
+        # Hyperparameters of one name have longer names there.
+        return f'gradtx.hyperparams(tx)["{name}"]' if number == 1 else "gradtx.hyperparams(tx)"
+
     @classmethod
     def coerce(cls, value: Any, where: str) -> "GradientTransformation":
         """Anything with `init` and `update` as a member: a transformation of Optax's, too."""
         if callable(getattr(value, "init", None)) and callable(getattr(value, "update", None)):
             return cls(value.init, value.update)
+        if isinstance(value, list | tuple):
+            raise GradtxError(
+                f"{where} is a {type(value).__name__}, and must be one transformation: write "
+                f"chain(*members)"
+            )
+        if (mistake := uncalled_builder(value)) is not None:
+            raise GradtxError(f"{where}: {mistake}")
         raise GradtxError(
             f"{where} is {value!r}, which has no init and update: pass a gradient transformation"
         )
@@ -262,8 +284,9 @@ def definition(
         except Exception as error:
             raise hide_frames(error)
 
-    made = cast(Any, make)
-    made.factory = factory
+    builder = cast(Any, make)
+    builder.factory = factory
+    builder.__signature__ = LazySignature(factory.shown_signature)
     return make
 
 

@@ -1,9 +1,9 @@
-"""A definition is data: the factory that was called, and the arguments it was called with.
+"""Definitions: a factory and the arguments of one call, as data.
 
 An optimizer and a schedule are both a `Definition`: an immutable pytree whose leaves are the
 numbers of the call. `repr`, equality, hashing, JSON and `replace` all follow from that one record.
-What the call stands for is worked out by calling the factory's body again, so a leaf may be a
-tracer, a batch of values, or a number, and nothing is kept twice.
+A definition calls the factory's body again whenever it needs the result of the call. A leaf may
+therefore be a tracer, a batch of values, or a number, and no value is stored twice.
 """
 
 import functools
@@ -13,32 +13,33 @@ import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.tree_util import DictKey, GetAttrKey
 
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.show import is_dtype, show
+from gradtx.definition.show import is_dtype, show, show_call
+from gradtx.definition.signature import with_type_names
+from gradtx.definition.spelling import suggest
 from gradtx.definition.types import Default, Interval
 
 _BUILDING: ContextVar["Definition | None"] = ContextVar("building", default=None)
 
 
 def building() -> "Definition | None":
-    """The definition whose builder is running; its arguments reach the rule by name."""
+    """Return the definition whose builder runs now; rules receive its arguments by name."""
     return _BUILDING.get()
 
 
 registry: dict[str, "Factory"] = {}
-"""Every factory by its `Factory.name`; filled by the decorators, read by `from_config`."""
+"""Every factory by its `Factory.name`: the decorators add to it, `from_config` reads it."""
 
 
 class Factory:
-    """A function that makes definitions: its signature says which arguments are data."""
+    """A function that makes definitions; the annotations of its arguments mark the data."""
 
     def __init__(
         self,
@@ -78,26 +79,31 @@ class Factory:
         return full.replace(parameters=parameters + flags, return_annotation=self.result)
 
     @functools.cached_property
+    def _shown_signature(self) -> inspect.Signature:
+        hints = {**self._flag_hints, **self._hints}
+        return with_type_names(self.signature, hints, self.module)
+
+    def shown_signature(self) -> inspect.Signature:
+        """Return the signature that `help` shows."""
+        return self._shown_signature
+
+    @functools.cached_property
     def _hints(self) -> dict[str, Any]:
         return typing.get_type_hints(self.body, include_extras=True)
 
     @functools.cached_property
     def flags(self) -> dict[str, Any]:
-        """The argument written `**flags: Unpack[SomeTypedDict]`, if there is one: its name, and the
-        TypedDict.
-        """
-        found = {
+        """The name and the TypedDict of the argument `**flags: Unpack[SomeTypedDict]`, if any."""
+        kinds = {
             name: typing.get_args(hint)
             for name, hint in self._hints.items()
             if typing.get_origin(hint) is typing.Unpack
         }
-        return {name: kinds[0] for name, kinds in found.items()}
+        return {name: kind for name, (kind, *_) in kinds.items()}
 
     @functools.cached_property
     def _flag_hints(self) -> dict[str, Any]:
-        """Every argument that such a TypedDict stands for; all are keywords, None when they are not
-        given.
-        """
+        """The annotations of the flags: keyword arguments whose default is None or a `Default`."""
         return {
             name: hint
             for kind in self.flags.values()
@@ -106,29 +112,42 @@ class Factory:
 
     @functools.cached_property
     def dynamic(self) -> dict[str, Any]:
-        """The arguments that are data, by name, each with what its annotation says of it."""
+        """The arguments that are data, by name: the ranges and the classes of each annotation."""
         hints = {**self._flag_hints, **self._hints}
         marks = {name: _marks(hints.get(name)) for name in self.signature.parameters}
-        return {name: found for name, found in marks.items() if set(found) - {type(None)}}
+        return {name: each for name, each in marks.items() if set(each) - {type(None)}}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._check_keywords(kwargs)
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(
-                f"{self.__name__}: {error}; its arguments are {', '.join(self.signature.parameters)}"
-            ) from None
+            names = ", ".join(self.signature.parameters)
+            raise TypeError(f"{self.__name__}: {error}; its arguments are {names}") from None
         bound.apply_defaults()
         for name, marks in self.dynamic.items():
             bound.arguments[name] = map_items(
                 bound.arguments[name], functools.partial(self.coerce, name, marks)
             )
-        made = self.result.of(self, bound.arguments)
-        made.verify()
-        return made
+        definition = self.result.of(self, bound.arguments)
+        definition.verify()
+        return definition
+
+    def _check_keywords(self, keywords: Iterable[str]) -> None:
+        """Raise where a keyword is unknown, with the name that was probably meant."""
+        parameters = self.signature.parameters
+        if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            return
+        for name in keywords:
+            if name not in parameters:
+                hint = suggest(name, parameters)
+                raise TypeError(
+                    f"{self.__name__} has no hyperparameter or option {name!r}"
+                    f"{hint + ' Its' if hint else '; its'} arguments are {', '.join(parameters)}"
+                )
 
     def coerce(self, name: str, marks: Sequence[Any], value: Any) -> Any:
-        """One argument as data: numbers are checked, members and functions are wrapped."""
+        """Check the range of a number; wrap a member or a function."""
         if value is None and type(None) in marks:
             return value
         kinds = tuple(
@@ -143,6 +162,8 @@ class Factory:
         if isinstance(value, Mapping | list | tuple) and not hasattr(value, "_fields"):
             return value
         if callable(value) and not isinstance(value, jax.Array):
+            if (mistake := uncalled_builder(value)) is not None:
+                raise HyperparamError(f"{self.__name__}: {name}: {mistake}")
             return value if isinstance(value, Definition) else Definition.wrap_function(value)
         if not isinstance(value, numbers.Number | np.ndarray | np.generic | jax.Array):
             raise HyperparamError(
@@ -153,9 +174,9 @@ class Factory:
                 mark.check(value, f"{self.__name__}: {name}")
         return value
 
-    def arguments(self, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """`given` by name, as the `(args, kwargs)` of a call."""
-        bound = inspect.BoundArguments(self.signature, dict(given))  # pyright: ignore[reportArgumentType]
+    def arguments(self, named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Turn named arguments into the `(args, kwargs)` of a call."""
+        bound = inspect.BoundArguments(self.signature, dict(named))  # pyright: ignore[reportArgumentType]
         return bound.args, bound.kwargs
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -163,12 +184,12 @@ class Factory:
 
 
 def _default_of(hint: Any) -> Any:
-    """The default of a shared flag, as its annotation says it; None without one."""
+    """Read the default of a shared flag from its annotation; None without one."""
     return next((mark.value for mark in _metadata(hint) if isinstance(mark, Default)), None)
 
 
 def _metadata(hint: Any) -> Iterable[Any]:
-    """Everything that an annotation carries beside types, at any depth."""
+    """Yield the metadata and the parts of an annotation, at any depth."""
     for part in (*getattr(hint, "__metadata__", ()), *typing.get_args(hint)):
         yield part
         if isinstance(part, type) or typing.get_origin(part) is not None:
@@ -176,36 +197,33 @@ def _metadata(hint: Any) -> Iterable[Any]:
 
 
 def _find_factory(module: str, qualname: str) -> Factory:
-    found = functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
-    return found.factory  # pyright: ignore[reportAttributeAccessIssue]
+    builder = functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
+    return builder.factory  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _marks(annotation: Any) -> list[Any]:
-    """The `Interval`s and `Definition` classes that an annotation mentions, and NoneType beside
-    these.
-    """
+    """List the `Interval`s and the `Definition` classes of an annotation, and NoneType."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return [annotation] if issubclass(annotation, Definition | None) else []
     parts = typing.get_args(annotation)
-    found = [part for part in parts if isinstance(part, Interval)]
-    return found + [
+    intervals = [part for part in parts if isinstance(part, Interval)]
+    return intervals + [
         mark for part in parts if not isinstance(part, Interval) for mark in _marks(part)
     ]
 
 
 def map_items(value: Any, function: Callable[[Any], Any]) -> Any:
-    """A function of an argument, or of every item of one that holds several."""
+    """Apply a function to an argument, or to every item of a mapping, list or tuple."""
     if isinstance(value, Mapping):
         return {key: function(item) for key, item in value.items()}
-    if isinstance(value, list | tuple) and not hasattr(
-        value, "_fields"
-    ):  # a named tuple is one thing: Optax's pair is one
+    # A named tuple is one value: Optax's transformations are named tuples.
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return tuple(function(item) for item in value)
     return function(value)
 
 
 class Static:
-    """Arguments that choose the program: compared by value, arrays and containers included."""
+    """Static arguments: they choose the program, and compare by value, arrays included."""
 
     __slots__ = ("_hash", "_key", "values")
 
@@ -225,7 +243,7 @@ class Static:
 
 
 def _freeze(value: Any) -> Any:
-    """A hashable stand-in that is equal exactly when the value is."""
+    """Build a hashable key; two keys are equal exactly when their values are."""
     if isinstance(value, Mapping):
         return type(value), tuple((key, _freeze(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
@@ -252,11 +270,15 @@ class Definition:
     arguments: dict[str, Any]
     cache: dict[Any, Any]
 
+    public_names: ClassVar[tuple[str, ...]] = ()
+    """The attributes for users, which `dir` shows."""
+    plural: ClassVar[str] = "definitions"
+
     wrap_function: Callable[[Callable[..., Any]], "Definition"]
 
     @classmethod
     def of(cls, factory: Factory, arguments: Mapping[str, Any]) -> Self:
-        """The record itself, unchecked: what unflattening and `replace` build."""
+        """Build a record without any check, for unflattening and `replace`."""
         self = object.__new__(cls)
         object.__setattr__(self, "factory", factory)
         object.__setattr__(self, "arguments", dict(arguments))
@@ -268,16 +290,14 @@ class Definition:
         raise HyperparamError(f"{where} = {value!r} is not a {cls.__name__}")
 
     def item_names(self, items: Sequence[Any]) -> Sequence[Any]:
-        """The names of the items of a tuple argument: their positions, unless a subclass knows
-        better.
-        """
+        """Name the items of a tuple argument; by default the names are the positions."""
         return range(len(items))
 
     def verify(self) -> None:
-        """Raise at the call, not at the first update, when the arguments make no sense together."""
+        """Raise at the call, not at the first update, if arguments contradict each other."""
 
     def call(self, *before: Any) -> Any:
-        """Run the factory's body on the arguments."""
+        """Call the factory's body with the arguments."""
         args, kwargs = self.factory.arguments(self.arguments)
         token = _BUILDING.set(self)
         try:
@@ -290,8 +310,26 @@ class Definition:
             f"{self.factory.__name__}(...) is immutable; use gradtx.replace(definition, {name}=...)"
         )
 
+    if not typing.TYPE_CHECKING:  # a type checker would accept every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            # A property whose own code fails ends here, too: its error is raised again.
+            unknown = not name.startswith("_") and not hasattr(type(self), name)
+            if unknown and (way := self.way_to_read(name)) is not None:
+                call = f"{self.factory.__name__}(...)"
+                raise AttributeError(f"{call} has no attribute {name!r}; read {way}")
+            return object.__getattribute__(self, name)
+
+    def way_to_read(self, name: str) -> str | None:
+        """Tell how to read an argument, which is no attribute; None where there is none."""
+        return f'its arguments["{name}"]' if name in self.arguments else None
+
+    def __dir__(self) -> Iterable[str]:
+        return self.public_names
+
     def __repr__(self) -> str:
-        return show_call(self)
+        call = show_call(self.factory.signature, self.arguments)
+        return f"{self.factory.__name__}({call})"
 
     def __eq__(self, other: object) -> bool:
         if self is other or not isinstance(other, Definition):
@@ -304,7 +342,8 @@ class Definition:
         leaves, treedef = jax.tree.flatten(self)
         if not all(isinstance(leaf, numbers.Number | np.generic) for leaf in leaves):
             raise TypeError(
-                f"{self!r} holds arrays, so it cannot be hashed; give it Python numbers, or pass it to jit as an argument"
+                f"{self!r} holds arrays, so it cannot be hashed; give it Python numbers, or pass "
+                f"it to jit as an argument"
             )
         return hash((treedef, tuple(leaves)))
 
@@ -312,24 +351,13 @@ class Definition:
         return type(self).of, (self.factory, self.arguments)
 
 
-def show_call(definition: Definition) -> str:
-    """The call that made a definition, arguments at their defaults left out."""
-    parts: list[str] = []
-    for name, parameter in definition.factory.signature.parameters.items():
-        value = definition.arguments[name]
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            parts += [show(item) for item in value]
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            parts += [f"{key}={show(item)}" for key, item in value.items()]
-        elif not _is_default(value, parameter.default):
-            parts.append(f"{name}={show(value)}")
-    return f"{definition.factory.__name__}({', '.join(parts)})"
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    if isinstance(value, jax.Array | np.ndarray) or isinstance(default, jax.Array | np.ndarray):
-        return value is default
-    return type(value) is type(default) and value == default
+def uncalled_builder(value: Any) -> str | None:
+    """Explain that a builder was passed in place of its result; None for any other value."""
+    factory = getattr(value, "factory", None)
+    if not isinstance(factory, Factory) or isinstance(value, Definition):
+        return None
+    name = factory.__name__
+    return f"{name} is a function that makes {factory.result.plural}: call it, {name}(...)"
 
 
 def _same_leaf(mine: Any, other: Any) -> bool:
@@ -342,86 +370,6 @@ def _same_leaf(mine: Any, other: Any) -> bool:
 
 
 def _plain(leaf: Any) -> np.ndarray:
-    """A leaf as NumPy's; a random key as the numbers that it holds."""
+    """Turn a leaf into a NumPy array; a random key becomes its numbers."""
     key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if key else leaf)
-
-
-Layout = tuple[str, str, tuple[Any, ...]]
-
-
-def _children(definition: Definition) -> tuple[list[tuple[Any, Any]], tuple[Layout, ...]]:
-    """The data of a definition with its keys, and how to put it back: argument, container, items."""
-    children: list[tuple[Any, Any]] = []
-    layout: list[Layout] = []
-    for name in definition.factory.dynamic:
-        value = definition.arguments[name]
-        if isinstance(value, Mapping):
-            layout.append((name, "dict", tuple(value)))
-            children += [(DictKey(_key(name, key)), item) for key, item in value.items()]
-        elif isinstance(value, tuple):
-            layout.append((name, "tuple", tuple(range(len(value)))))
-            children += [
-                (DictKey(_key(name, key)), item)
-                for key, item in zip(definition.item_names(value), value, strict=True)
-            ]
-        else:
-            layout.append((name, "value", (name,)))
-            children.append((GetAttrKey(name), value))
-    return children, tuple(layout)
-
-
-def _key(name: str, key: Any) -> str:
-    """What an item is called in paths: by its own name if it has one, else by its place in the
-    argument.
-    """
-    return key if isinstance(key, str) else f"{name}[{key}]"
-
-
-def _static(definition: Definition) -> Static:
-    cache = definition.cache
-    if "static" not in cache:
-        dynamic = definition.factory.dynamic
-        cache["static"] = Static(
-            {name: value for name, value in definition.arguments.items() if name not in dynamic}
-        )
-    return cache["static"]
-
-
-def _flatten_with_keys(definition: Definition) -> tuple[list[tuple[Any, Any]], Any]:
-    children, layout = _children(definition)
-    return children, (definition.factory, _static(definition), layout)
-
-
-def _flatten(definition: Definition) -> tuple[list[Any], Any]:
-    children, aux = _flatten_with_keys(definition)
-    return [value for _, value in children], aux
-
-
-def _unflatten(kind: type[Definition], aux: Any, values: Iterable[Any]) -> Definition:
-    factory, static, layout = aux
-    remaining, data = iter(values), {}
-    for name, container, items in layout:
-        got = {item: next(remaining) for item in items}
-        data[name] = (
-            got
-            if container == "dict"
-            else tuple(got.values())
-            if container == "tuple"
-            else got[name]
-        )
-    made = kind.of(
-        factory,
-        {
-            name: data[name] if name in data else static.values[name]
-            for name in factory.signature.parameters
-        },
-    )
-    made.cache["static"] = static
-    return made
-
-
-def register(kind: type[Definition]) -> None:
-    """Make a kind of definition a pytree."""
-    unflatten = functools.partial(_unflatten, kind)
-    jax.tree_util.register_pytree_with_keys(kind, _flatten_with_keys, unflatten, _flatten)  # pyright: ignore[reportArgumentType]

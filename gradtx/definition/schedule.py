@@ -1,4 +1,4 @@
-"""Schedules: pure functions of the count, held as data."""
+"""Schedules: pure functions of the step count, as data."""
 
 import functools
 from collections.abc import Callable
@@ -7,20 +7,25 @@ from typing import Any, Concatenate, ParamSpec, overload
 import jax
 import jax.numpy as jnp
 
-from gradtx.definition.definition import Definition, Factory, register
+from gradtx.definition.definition import Definition, Factory
+from gradtx.definition.pytree import register
+from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Array, ArrayLike
 
 P = ParamSpec("P")
 
 
 class Schedule(Definition):
-    """A value for every count 0, 1, 2, ...: call it with the number of updates made so far.
+    """A schedule: a value for every step count 0, 1, 2, ...
 
-    Its parameters are the leaves of a pytree, so a schedule prints as the call that made it,
-    compares by value, and may be batched, traced or differentiated like any other tree.
+    Call it with the number of updates so far. Its parameters are the leaves of a pytree. A schedule
+    therefore prints as its call, compares by value, and may be batched, traced or differentiated
+    like any other tree.
     """
 
     __slots__ = ()
+    public_names = ("__call__", "arguments")
+    plural = "schedules"
 
     def verify(self) -> None:
         if self.factory.check is not None:
@@ -28,7 +33,7 @@ class Schedule(Definition):
             self.factory.check(*args, **kwargs)
 
     def __call__(self, count: ArrayLike) -> Array:
-        """The value at `count`."""
+        """Return the value at `count`."""
         if self.factory is FUNCTION:
             return self.arguments["function"](count)
         return _evaluate(self, count)
@@ -39,12 +44,12 @@ register(Schedule)
 
 @jax.jit
 def _evaluate(schedule: Schedule, count: ArrayLike) -> Array:
-    """One kernel per kind of schedule, whatever its parameters."""
+    """Evaluate a schedule; schedules that differ only in their numbers share one kernel."""
     return jnp.asarray(schedule.call(count))
 
 
 def value_at(value: Any, count: ArrayLike) -> Any:
-    """A hyperparameter at `count`: schedules are evaluated, numbers and arrays stay themselves."""
+    """Evaluate a hyperparameter at `count`; numbers and arrays are returned unchanged."""
     return value(count) if isinstance(value, Schedule) else value
 
 
@@ -55,10 +60,10 @@ def schedule(
     *, check: Callable[..., None]
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], Callable[P, Schedule]]: ...
 def schedule(function: Any = None, /, *, check: Any = None) -> Any:
-    """Turn `function(count, *parameters)` into a maker of schedules.
+    """Turn `function(count, *parameters)` into a builder of schedules.
 
     The parameters annotated as hyperparameters become the leaves of the schedule; the others are
-    static. `check`, called with the same parameters, may raise when they make no sense together.
+    static. `check` receives the same parameters, and may raise if they contradict each other.
 
     >>> from gradtx.definition.types import Hyperparam
     >>> @schedule
@@ -86,13 +91,13 @@ def _make_schedule(
         return factory(*args, **kwargs)
 
     make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
-    make.__signature__ = factory.signature  # pyright: ignore[reportAttributeAccessIssue]
+    make.__signature__ = LazySignature(factory.shown_signature)  # pyright: ignore[reportAttributeAccessIssue]
     return make
 
 
 @schedule
 def function_schedule(count: Array, function: Callable[[ArrayLike], ArrayLike]) -> ArrayLike:
-    """A plain Python function `count -> value` as a schedule; the function itself is static."""
+    """Wrap a Python function `count -> value` as a schedule; the function is static."""
     return function(count)
 
 

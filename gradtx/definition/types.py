@@ -1,4 +1,4 @@
-"""The words of the contract: `State`, hyperparameters and the ranges they must lie in."""
+"""Types of the interface: the state, hyperparameters, and the ranges of hyperparameters."""
 
 import math
 import numbers
@@ -19,34 +19,33 @@ Updates = Any
 
 
 class State(NamedTuple):
-    """What an optimizer keeps: one clock, and the named slots of its members."""
+    """Optimizer state: one step counter, and the slots of every member by name."""
 
-    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]  (a tuple counts items; nobody counts a state's)
-    """int32 scalar: the number of updates made so far."""
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    """int32 scalar: the number of updates so far."""
     slots: Any
-    """By member name, then by field name, then shaped like the parameters."""
+    """By member name, then by field name, then with the shapes of the parameters."""
 
     @property
     def hyperparams(self) -> dict[str, Any]:
-        """The hyperparameters that `tunable` (or `inject_hyperparams`) keeps in this state, where
-        it is the outermost part.
-        """
+        """The hyperparameters that an outermost `tunable` (`inject_hyperparams`) stores here."""
         try:
             return self.slots["hyperparams"]
         except (KeyError, TypeError):
             raise AttributeError(
-                "this state holds no hyperparams at its root: wrap the whole definition in tunable(...)"
+                "this state holds no hyperparams at its root: wrap the whole definition in "
+                "tunable(...)"
             ) from None
 
 
 class Default(NamedTuple):
-    """The default of a flag that several builders share, in the annotation of its TypedDict."""
+    """The default of a shared flag, in the annotation of its TypedDict."""
 
     value: Any
 
 
 class Interval(NamedTuple):
-    """The range of a hyperparameter, checked when it is given as a Python number."""
+    """The range of a hyperparameter, which only Python numbers are checked against."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -64,13 +63,14 @@ class Interval(NamedTuple):
         return f"{left}{self.low:g}, {self.high:g}{right}"
 
     def check(self, value: object, where: str) -> None:
-        """Raise if `value` is a number that is known now and lies outside."""
+        """Raise if `value` is a Python or NumPy number outside of the range."""
+        # The value of a JAX array may be unknown until the program runs.
         if isinstance(value, numbers.Real | np.generic) and value not in self:
             raise HyperparamError(f"{where} = {value!r} is outside its range {self}")
 
 
 Schedule = Callable[..., Any]
-"""Anything that maps the number of updates made so far to a value."""
+"""Any function from the number of updates so far to a value."""
 
 Numeric = float | Array | np.ndarray | np.number | Schedule
 
@@ -86,7 +86,9 @@ Fraction = Annotated[Numeric, Interval(0.0, 1.0)]
 """A number in [0, 1]: momentum, mixing weights."""
 
 SQUARES, PRECISE = "squares", "precise"
-"""How the annotation of a slot may mark what it holds: squares, never negative, whose root is
-divided by; or numbers whose small differences matter, such as parameters and step sizes."""
+"""Marks of a slot for storage formats.
+
+Squares are never negative, and a rule divides by their root. In precise numbers, parameters or step
+sizes, small differences matter."""
 Squares = Annotated[jax.Array, SQUARES]
 Precise = Annotated[jax.Array, PRECISE]

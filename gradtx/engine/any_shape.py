@@ -2,12 +2,14 @@
 
 To trace a rule costs more than to write its program down for one more shape. So where a run of
 rules has leaves of several shapes, it is traced for symbolic ones, `(a, b)`, and the program is
-specialized to each. A rule that looks at the size of its array gets a symbolic size; where it needs
-a number, or works on whole arrays, it is traced for every shape as usual.
+specialized to each. Its numbers, such as bias corrections, are computed once for all leaves. A rule
+that looks at the size of its array gets a symbolic size; where it needs a number, or works on whole
+arrays, it is traced for every shape as usual.
 """
 
 import functools
 import string
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,42 +17,75 @@ from jax import export
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from gradtx.engine.kernel import LeafArgs, Shared, run_rules
-from gradtx.tree.jaxprs import is_elementwise, specialize
+from gradtx.tree.jaxprs import is_elementwise, read, reshaped, run_segment, split_early, start
+from gradtx.tree.kernels import kernel
 
 if TYPE_CHECKING:
     from gradtx.engine.leaf_rule import LeafRule
 
-
-def run_any_shape(
-    rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs
-) -> tuple[jax.Array, tuple[Any, ...]]:
-    """`run_rules`, from a program that leaves of other shapes share where there is one."""
-    leaves, treedef = jax.tree.flatten((shared, args))
-    shape = args.grad.shape
-    avals = tuple((leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)) for leaf in leaves)
-    found = (
-        None if _is_special(shape) else _trace(rules, treedef, _pattern(shape), _like(shape, avals))
-    )
-    if found is None:
-        return run_rules(rules, shared, args)
-    closed, out = found
-    program = specialize(closed, _symbols(_pattern(shape)), shape)
-    return jax.tree.unflatten(out, jaxpr_as_fun(program)(*leaves))
+Rules = "tuple[LeafRule, ...]"
 
 
-def _is_special(shape: tuple[int, ...]) -> bool:
-    """Whether a shape must be traced for itself: sizes of 0 and 1 decide, and so do meshes."""
-    return not shape or min(shape) < 2 or not jax.sharding.get_abstract_mesh().empty
+class Program:
+    """The program of some rules for a symbolic shape, in two parts."""
+
+    def __init__(self, closed: ClosedJaxpr, out: Any, symbols: tuple[Any, ...], numbers: int):
+        self.closed, self.out, self.symbols = closed, out, symbols
+        self.early = closed.jaxpr.invars[:numbers]
+        """The variables that are the same for all leaves."""
+        self.before, self.within, self.crossing = split_early(closed.jaxpr, self.early)
 
 
-def _pattern(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Which axes of a shape are equal, so that a rule may compare them."""
+def pattern_of(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Which axes of a shape are equal, so that a rule may compare them; None: trace it by itself.
+
+    Sizes of 0 and 1 decide how arrays broadcast, and a mesh is part of every type.
+    """
+    if not shape or min(shape) < 2 or not jax.sharding.get_abstract_mesh().empty:
+        return None
     return tuple(shape.index(size) for size in shape)
 
 
-def _like(shape: tuple[int, ...], avals: Any) -> tuple[Any, ...] | None:
-    """The arguments with None for the leaf's shape."""
-    return tuple((None if one == shape else one, *rest) for one, *rest in avals)
+def specialize(
+    rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs
+) -> tuple[Any, list[jax.Array]] | None:
+    """The kernel of the rules for one shape, and the numbers that it receives; None: there is none."""
+    leaves, treedef = jax.tree.flatten((shared, args))
+    shape = args.grad.shape
+    pattern = pattern_of(shape)
+    if pattern is None:
+        return None
+    avals = [
+        (None if one.shape == shape else one.shape, one.dtype, one.weak_type)
+        for one in map(jax.typeof, leaves)
+    ]
+    program = _trace(rules, treedef, pattern, tuple(avals))
+    if program is None:
+        return None
+    first = leaves[: len(program.early)]
+    return _at_shape(program, shape), kernel(_numbers(program))((), first)
+
+
+@functools.lru_cache(maxsize=1024)
+def _trace(
+    rules: "tuple[LeafRule, ...]", treedef: Any, pattern: tuple[int, ...], avals: Any
+) -> Program | None:
+    """Trace some rules for a symbolic shape; None where the program depends on the shape."""
+    symbols = _symbols(pattern)
+    leaves = [
+        jax.ShapeDtypeStruct(symbols if shape is None else shape, dtype, weak_type=weak)
+        for shape, dtype, weak in avals
+    ]
+    shared, args = jax.tree.unflatten(treedef, leaves)
+    try:
+        with jax.disable_jit():  # calls are inlined, so that only equations are left to reshape
+            run = functools.partial(run_rules, rules)
+            closed, out = jax.make_jaxpr(run, return_shape=True)(shared, args)
+    except Exception:  # the rule looks at its shape, or is wrong: the usual trace will tell
+        return None
+    if not is_elementwise(closed.jaxpr, symbols, calls=frozenset()):
+        return None
+    return Program(closed, jax.tree.structure(out), symbols, len(jax.tree.leaves(shared)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -60,22 +95,30 @@ def _symbols(pattern: tuple[int, ...]) -> tuple[Any, ...]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _trace(
-    rules: "tuple[LeafRule, ...]", treedef: Any, pattern: tuple[int, ...], avals: Any
-) -> tuple[ClosedJaxpr, Any] | None:
-    """The program of some rules for a symbolic shape; None where it depends on the shape."""
-    shape = _symbols(pattern)
-    leaves = [
-        jax.ShapeDtypeStruct(shape if one is None else one, dtype, weak_type=weak)
-        for one, dtype, weak in avals
-    ]
-    shared, args = jax.tree.unflatten(treedef, leaves)
-    try:
-        with jax.disable_jit():  # calls are inlined, so that only equations are left to specialize
-            run = functools.partial(run_rules, rules)
-            closed, out = jax.make_jaxpr(run, return_shape=True)(shared, args)
-    except Exception:  # the rule looks at its shape, or is wrong: the usual trace will tell
-        return None
-    if not is_elementwise(closed.jaxpr, shape, calls=frozenset()):
-        return None
-    return closed, jax.tree.structure(out)
+def _numbers(program: Program) -> Any:
+    return functools.partial(run_numbers, program)
+
+
+@functools.lru_cache(maxsize=4096)
+def _at_shape(program: Program, shape: tuple[int, ...]) -> Any:
+    return functools.partial(run_arrays, program, shape)
+
+
+def run_numbers(program: Program, _: Any, leaves: Sequence[Any]) -> list[jax.Array]:
+    """Compute what is the same for all leaves."""
+    jaxpr = program.closed.jaxpr
+    others = jaxpr.invars[len(leaves) :]
+    known = start(program.closed, [*leaves, *(None for _ in others)])
+    run_segment(jaxpr, program.before, known)
+    return [read(known, variable) for variable in program.crossing]
+
+
+def run_arrays(
+    program: Program, shape: tuple[int, ...], numbers: Sequence[Any], args: LeafArgs
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Run the rules on the arrays of one leaf."""
+    jaxpr = program.closed.jaxpr
+    equations = [reshaped(one, program.symbols, shape) for one in program.within]
+    inputs = [*program.crossing, *jaxpr.invars[len(program.early) :]]
+    closed = ClosedJaxpr(jaxpr.replace(eqns=equations, invars=inputs), program.closed.consts)
+    return jax.tree.unflatten(program.out, jaxpr_as_fun(closed)(*numbers, *jax.tree.leaves(args)))

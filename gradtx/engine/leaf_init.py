@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+from jax.extend.core import jaxpr_as_fun
 
 from gradtx.definition.errors import StructureError
 from gradtx.definition.show import show_array
@@ -14,6 +16,7 @@ from gradtx.engine.rules import select_kwargs
 from gradtx.engine.slot_form import SlotForm
 from gradtx.engine.slots import join_tree_slots, pack
 from gradtx.tree.casts import as_array, cast_inexact, real_dtype
+from gradtx.tree.jaxprs import split_at
 
 if TYPE_CHECKING:
     from gradtx.engine.clock import Clock
@@ -40,20 +43,20 @@ def init_leaves(rule: "LeafRule", bound: "BoundRule", leaves: "Leaves", clock: "
     if form is None:
         return tree_slots
     policies = [None] * len(values) if rule.storage is None else rule.storage.leaf_policy(leaves)
-    rows = [
-        init_leaf(
+    rows, traced = list[Any](), dict[Any, Any]()
+    for index, value in enumerate(values):
+        layout = layouts[index] if layouts else None
+        make = functools.partial(
+            init_leaf,
             rule,
             bound.name,
-            values[index],
-            leaves.paths[index],
-            kwargs,
-            policies[index],
-            layouts[index] if layouts else None,
+            path=leaves.paths[index],
+            kwargs=kwargs,
+            policy=policies[index],
+            layout=layout,
         )
-        if active[index]
-        else None
-        for index in range(len(values))
-    ]
+        key = policies[index], layout
+        rows.append(_init_once(make, value, key, traced) if active[index] else None)
     return join_tree_slots(pack(form, rows, leaves), tree_slots)
 
 
@@ -65,6 +68,27 @@ def _form(rule: "LeafRule", name: str) -> SlotForm | None:
         assert rule.init_array is not None
         error.add_note(f"raised in {rule.init_array.__name__} of {name}, run on shapes alone")
         raise
+
+
+def _init_once(make: Any, param: Any, key: Any, traced: dict[Any, Any]) -> Any:
+    """The slots of a leaf; within a trace, leaves of one type share what does not depend on them.
+
+    An array that a jitted function returns twice gets two buffers, so that both may be donated.
+    """
+    if not isinstance(param, Tracer):
+        return make(param)
+    key = (jax.typeof(param), *key)
+    if key not in traced:
+        closed, shape = jax.make_jaxpr(make, return_shape=True)(param)
+        before, _ = split_at(closed.jaxpr, closed.jaxpr.outvars)
+        read = {id(atom) for equation in before for atom in equation.invars}
+        read |= set(map(id, closed.jaxpr.outvars))
+        is_constant = not any(id(variable) in read for variable in closed.jaxpr.invars)
+        values = jaxpr_as_fun(closed)(param) if is_constant else None
+        traced[key] = (
+            None if values is None else jax.tree.unflatten(jax.tree.structure(shape), values)
+        )
+    return make(param) if traced[key] is None else traced[key]
 
 
 def init_leaf(

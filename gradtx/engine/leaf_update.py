@@ -5,6 +5,7 @@ rules, what a rule concludes of the whole tree, and messages that name rule and 
 """
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from gradtx.definition.errors import (
     StructureError,
 )
 from gradtx.definition.show import show_array
-from gradtx.engine.any_shape import run_any_shape
+from gradtx.engine.any_shape import pattern_of, specialize
 from gradtx.engine.kernel import LeafArgs, Shared, conclude_tree, measure_array, run_rules
 from gradtx.engine.leaf_init import check_real, init_leaf, widest_dtype
 from gradtx.engine.rules import select_kwargs
@@ -104,10 +105,14 @@ def update_arrays(
     ]
     updates, columns = list(flow.leaves.values), [list(member.columns) for member in members]
     kinds = _kinds(members, programs, args)
+    patterns = Counter((*kind[:2], pattern_of(args[n[0]].grad.shape)) for kind, n in kinds.items())
     for (program, rules, *_), indices in kinds.items():
         shared = Shared(step.clock.step, step.gate, tuple(kwargs[n] for n in program))
-        function = _kernel(rules, _has_several_shapes(program, rules, kinds))
-        results = _call(function, shared, indices, args, [members[n] for n in program], flow)
+        ours = [members[n] for n in program]
+        function, values = _kernel(rules), shared
+        if patterns[program, rules, pattern_of(args[indices[0]].grad.shape)] > 1:
+            function, values = specialize(rules, shared, args[indices[0]]) or (function, values)
+        results = _call(function, values, indices, args, ours, flow)
         for index, (update, slots) in zip(indices, results, strict=True):
             updates[index] = update
             for n, slot in zip(program, slots, strict=True):
@@ -226,13 +231,9 @@ def _rules_at(
     )
 
 
-def _has_several_shapes(program: Any, rules: Any, kinds: Mapping[Any, Any]) -> bool:
-    return sum(kind[0] == program and kind[1] == rules for kind in kinds) > 1
-
-
 @functools.lru_cache(maxsize=4096)
-def _kernel(rules: "tuple[LeafRule, ...]", several_shapes: bool) -> Any:
-    return functools.partial(run_any_shape if several_shapes else run_rules, rules)
+def _kernel(rules: "tuple[LeafRule, ...]") -> Any:
+    return functools.partial(run_rules, rules)
 
 
 def _call(

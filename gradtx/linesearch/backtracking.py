@@ -187,7 +187,7 @@ def scale_by_backtracking_linesearch(
     Raises:
       HyperparamError: a number out of its range.
       MissingExtraError: `update` is called without `value`, `grad` and `value_fn`: the loss, its
-        gradient (of complex parameters the conjugate of what `jax.grad` gives), and the loss as a
+        gradient (of complex parameters the conjugate of what `jax.grad` returns), and the loss as a
         function of the parameters.
 
     State: 0 bytes per parameter, 4 with store_grad; and scalars: learning_rate, value, and info, a

@@ -151,6 +151,6 @@ def error_above(*excess: jax.Array) -> jax.Array:
 
 
 def check_count(maker: str, name: str, value: object, least: int) -> None:
-    """Raise where a number of steps is no whole number, or too small."""
+    """Raise where a number of steps is not a whole number, or is too small."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise HyperparamError(f"{maker}: {name} = {value!r} must be a whole number >= {least}")

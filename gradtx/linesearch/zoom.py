@@ -294,7 +294,7 @@ def scale_by_zoom_linesearch(
     Raises:
       HyperparamError: a number out of its range; a strategy of another name.
       MissingExtraError: `update` is called without `value`, `grad` and `value_fn`: the loss, its
-        gradient (of complex parameters the conjugate of what `jax.grad` gives), and the loss as a
+        gradient (of complex parameters the conjugate of what `jax.grad` returns), and the loss as a
         function of the parameters.
 
     State: 4 bytes per parameter (the gradient), and scalars: learning_rate, value, and info, a

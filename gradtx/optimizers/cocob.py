@@ -94,8 +94,8 @@ def cocob(
     them shrink.
 
     Args:
-      learning_rate: η ≥ 0, a factor of the gradient. A number changes nothing, because COCOB does not
-        depend on the gradient's scale; a schedule gives gradients unequal weight.
+      learning_rate: η ≥ 0, a factor of the gradient. A number changes nothing, because COCOB does
+        not depend on the gradient's scale; a schedule gives gradients unequal weight.
       alpha: α ≥ 0; the first steps are no longer than 1/α; 100.
       eps: ε ≥ 0, the least of L; 1e-8.
       weight_decay: λ ≥ 0, an L2 penalty, part of the gradient; 0 to 1e-3.

@@ -64,7 +64,7 @@ def _conclude(measures, tree_slots: Estimate, step, *, learning_rate, b1, b2):
 
 
 def _dadapt_adamw(grad, slots: Slots, param, step, *, b1, b2, eps, weight_decay, rate):
-    # γ is inside m, as in the paper: a step keeps the estimate of its time.
+    # γ is inside m, as in the paper: each gradient enters with the estimate of its own step.
     mu, nu = average(slots.mu, rate * grad, b1), average(slots.nu, abs_sq(grad), b2)
     grad_sum = average(slots.grad_sum, rate * grad, jnp.sqrt(b2))
     update = -mu / (jnp.sqrt(nu) + eps) - rate * weight_decay * param
@@ -92,13 +92,13 @@ def dadapt_adamw(
     available, which reaches the same estimate sooner; or the learning rate is known, for `adamw`
     stores a third less.
 
-    d never falls: misleading gradients early in a run leave it too large. Entries that are not finite do
-    not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
+    d never falls: misleading gradients early in a run leave it too large. Entries that are not
+    finite do not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
 
     Args:
       learning_rate: η ≥ 0, a factor of the estimate, without unit; 1, or a schedule that ends in 0.
       betas: β1 and β2, each in [0, 1), as in Adam.
-      eps: ε ≥ 0, beside the root; 1e-8.
+      eps: ε ≥ 0, added to the root; 1e-8.
       estim_lr0: d before the first step, > 0, less than the distance; 1e-8 to 1e-4, with little
         effect.
       weight_decay: λ ≥ 0, decoupled, per unit of γ; 0 to 0.1.

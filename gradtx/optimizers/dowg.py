@@ -75,7 +75,7 @@ def dowg(
     Args:
       learning_rate: η ≥ 0, a factor without unit; 1, or a schedule.
       init_estim_sq_dist: D before the first step, ≥ 0, in parameter units squared; None: ε.
-      eps: ε ≥ 0, beside the root, in units of √V; 1e-4.
+      eps: ε ≥ 0, added to the root, in units of √V; 1e-4.
       weight_decay: λ ≥ 0, an L2 penalty: g ← g + λ θ before all this; None for no such term.
       mask: which leaves decay (see `masked`); None: all.
 

@@ -46,7 +46,7 @@ def dpsgd(
       key: a random key, or a number to make one from; keep it secret.
       momentum: μ in [0, 1]; None for none.
       nesterov: look ahead by one more step of momentum.
-      seed: Optax's name for a `key` that is a number; neither: 0, which is no secret.
+      seed: Optax's name for a `key` that is a number; neither: 0, which is not secret.
 
     Raises:
       HyperparamError: a number out of its range; both a key and a seed.

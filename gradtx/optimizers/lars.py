@@ -41,7 +41,7 @@ def lars(
       weight_decay: λ ≥ 0, in the gradient, so before the norms are taken; 1e-4.
       weight_decay_mask: which leaves decay (see `masked`); True or None: all.
       trust_coefficient: c ≥ 0; 1e-3.
-      eps: ε ≥ 0, beside ‖d‖.
+      eps: ε ≥ 0, added to ‖d‖.
       trust_ratio_mask: which leaves are scaled by c ‖θ‖ / (‖d‖ + ε); True or None: all.
       momentum: μ in [0, 1]; 0.9.
       nesterov: look ahead by one more step of momentum.

@@ -53,7 +53,7 @@ def scale_by_madgrad(
     Args:
       learning_rate: η ≥ 0.
       momentum: μ in [0, 1).
-      eps: ε ≥ 0, beside the root, and added to η.
+      eps: ε ≥ 0, added to the root and to η.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -97,7 +97,7 @@ def madgrad(
         to 1e-1.
       momentum: μ in [0, 1); 0.9.
       weight_decay: λ ≥ 0; often 0, less than for `sgd`.
-      eps: ε ≥ 0, beside the root, and added to η, which therefore never is 0; 1e-6.
+      eps: ε ≥ 0, added to the root and to η, which therefore never is 0; 1e-6.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -112,6 +112,6 @@ def madgrad(
 
     See also: `adagrad`, `scale_by_madgrad`.
 
-    Defazio and Jelassi 2021, arXiv 2101.11075, Algorithm 1; ε beside η as in their code.
+    Defazio and Jelassi 2021, arXiv 2101.11075, Algorithm 1; ε added to η as in their code.
     """
     return chain(add_decayed_weights(weight_decay), scale_by_madgrad(learning_rate, momentum, eps))

@@ -106,7 +106,7 @@ def momo(
         schedule.
       beta: β in [0, 1), decay of the averages; 0.9.
       lower_bound: f_*, a lower bound of the loss; 0 for most losses.
-      weight_decay: λ ≥ 0: parameters shrink by 1/(1 + η λ) beside the step; 0 to 1e-3.
+      weight_decay: λ ≥ 0: parameters shrink by 1/(1 + η λ) in addition to the step; 0 to 1e-3.
       adapt_lower_bound: whether f_* is estimated during training, from `lower_bound` up.
 
     Raises:

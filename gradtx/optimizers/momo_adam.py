@@ -99,9 +99,9 @@ def momo_adam(
       learning_rate: η ≥ 0, Adam's, and the longest step here; 1e-3 to 1e-2, or a schedule.
       b1: β1 in [0, 1), decay of d, f̄ and γ; 0.9.
       b2: β2 in [0, 1), decay of v; 0.999.
-      eps: ε ≥ 0, beside the root; 1e-8.
+      eps: ε ≥ 0, added to the root; 1e-8.
       lower_bound: f_*, a lower bound of the loss; 0 for most losses.
-      weight_decay: λ ≥ 0: parameters shrink by 1/(1 + η λ) beside the step; 0 to 0.1.
+      weight_decay: λ ≥ 0: parameters shrink by 1/(1 + η λ) in addition to the step; 0 to 0.1.
       adapt_lower_bound: whether f_* is estimated during training, from `lower_bound` up, as in
         `momo`.
 

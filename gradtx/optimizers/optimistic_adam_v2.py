@@ -42,7 +42,7 @@ def optimistic_adam_v2(
       beta: β, weight of its change, the optimism; 1.
       b1: β1 in [0, 1), decay of Adam's m; 0.5 to 0.9.
       b2: β2 in [0, 1), decay of Adam's r; 0.9 to 0.999.
-      eps: ε ≥ 0, beside the root; 1e-8.
+      eps: ε ≥ 0, added to the root; 1e-8.
       eps_root: ε_root ≥ 0, under the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: NAdam's m̂, as Optax; the paper has Adam's.

@@ -57,7 +57,7 @@ def scale_by_polyak(
     Args:
       f_min: the least value of the loss, or a lower bound of it; 0 where the data can be fitted.
       max_learning_rate: η_max ≥ 0.
-      eps: ε ≥ 0, beside the square.
+      eps: ε ≥ 0, added to ‖g‖².
       variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0).
 
     Raises:
@@ -111,7 +111,7 @@ def polyak_sgd(
         holds the step grows with s, elsewhere it shrinks as 1/s. To scale the step itself, put
         `scale` behind it in a chain.
       f_min: the least value of the loss, or a lower bound of it; 0 where the data can be fitted.
-      eps: ε ≥ 0, beside the square; 0.
+      eps: ε ≥ 0, added to ‖g‖²; 0.
       variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0), with
         steps of 0 there.
 

@@ -95,7 +95,7 @@ def _conclude(
 ):
     old = tree_slots.estim_lr
     rate, weight = _rates(learning_rate, old, b1, b2, step, estim_lr0, safeguard_warmup)
-    # γ, not the weight, stands in r even with the safeguard: so has the authors' code.
+    # r has γ, not the weight, even with the safeguard, as in the authors' code.
     step_sum = old / estim_lr0 * rate * sum_scalars(measures.inner)
     numerator = _memory(b2, beta3) * tree_slots.numerator + step_sum
     new = raise_estimate(tree_slots, numerator, sum_scalars(measures.norm1) / estim_lr_coef)
@@ -151,8 +151,8 @@ def prodigy(
     diffusion models are its common uses. When not: memory is short, or the learning rate is known;
     take `adamw`, which stores half.
 
-    d never falls: misleading gradients early in a run leave it too large. Entries that are not finite do
-    not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
+    d never falls: misleading gradients early in a run leave it too large. Entries that are not
+    finite do not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
 
     Args:
       learning_rate: η ≥ 0, a factor of the estimate, without unit; 1, or a schedule that ends in 0.

@@ -45,7 +45,7 @@ def schedule_free_adamw(
       warmup_steps: updates of a warmup from 0; None: no warmup; about 5 % of a run.
       b1: β1 in (0, 1], in place of momentum; 0.9, longer runs 0.95 to 0.98.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.999.
-      eps: ε ≥ 0, beside the root.
+      eps: ε ≥ 0, added to the root.
       weight_decay: λ ≥ 0, at y.
       weight_lr_power: p ≥ 0, the weights' power of the learning rate; 2.
       state_dtype: dtype of z; None: the parameter's, float32 at least.

@@ -94,6 +94,10 @@ def make_step(
             f"make_step: microbatches = {microbatches!r} is not a number of parts; give a whole "
             "number from 1 on"
         )
+    if not callable(loss_fn):
+        swapped = "the arguments are swapped: call make_step(loss_fn, tx)"
+        advice = swapped if callable(tx) else "pass loss_fn(params, *batch)"
+        raise GradtxError(f"make_step: loss_fn is {loss_fn!r}, which is not a function; {advice}")
     step = functools.partial(
         _step, Loss(loss_fn, has_aux, microbatches, weigh, rounding), as_transformation(tx)
     )

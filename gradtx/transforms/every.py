@@ -47,11 +47,11 @@ def apply_every(k: Positive = 1) -> GradientTransformation:
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.apply_every(k=3)
-    >>> state, seen = tx.init(jnp.zeros(())), []
+    >>> state, results = tx.init(jnp.zeros(())), []
     >>> for g in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0):
     ...     u, state = tx.update(jnp.array(g), state)
-    ...     seen.append(u.item())
-    >>> seen
+    ...     results.append(u.item())
+    >>> results
     [0.0, 0.0, 6.0, 0.0, 0.0, 15.0]
     """
     return leafwise(_init, _accumulate)

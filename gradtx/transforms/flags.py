@@ -5,17 +5,25 @@ receives a flag by name.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypedDict, TypeVar, cast
+from typing import Annotated, Any, Protocol, TypedDict, TypeVar, cast
 
 from gradtx.compose.descend import StepFlags
 from gradtx.definition.types import Decay, Default, DTypeLike, NonNegative, PyTree
 from gradtx.engine.selector import Where
-from gradtx.sharding.owners import Owners
 
 Dimensions = PyTree
 """The axes of a matrix: rules `[(pattern, words), ...]`, or a tree, or a function that returns one;
 see `matrixwise`.
 """
+
+
+class Owners(Protocol):
+    """The result of `gradtx.sharding.owners`: mesh axes with the shardings of the parameters."""
+
+    @property
+    def axes(self) -> tuple[str, ...]: ...
+
+
 Shard = str | Sequence[str] | Owners
 """The mesh axes over which matrices are spread."""
 Routes = Sequence[tuple[Where, str]]

@@ -54,21 +54,20 @@ def update_kl_factors(
     rows, columns = scale_sides(None, by_right, right), scale_sides(left, by_left, None)
     row_shares = abs_sq(scale_sides(None, rotated, right))
     column_shares = abs_sq(scale_sides(left, rotated, None))
-    new_factors, new_values = Factors(None, None), Factors(None, None)
-    if factors.left is not None and values.left is not None:
-        new_factors = new_factors._replace(
-            left=average(factors.left, rows @ adjoint(rows) / m, decay)
-        )
-        new_values = new_values._replace(
-            left=average(values.left, jnp.sum(row_shares, axis=-1) / m, decay)
-        )
-    if factors.right is not None and values.right is not None:
-        new_factors = new_factors._replace(
-            right=average(factors.right, adjoint(columns) @ columns / n, decay)
-        )
-        new_values = new_values._replace(
-            right=average(values.right, jnp.sum(column_shares, axis=-2) / n, decay)
-        )
+    new_factors = Factors(
+        None if factors.left is None else average(factors.left, rows @ adjoint(rows) / m, decay),
+        None
+        if factors.right is None
+        else average(factors.right, adjoint(columns) @ columns / n, decay),
+    )
+    new_values = Factors(
+        None
+        if values.left is None
+        else average(values.left, jnp.sum(row_shares, axis=-1) / m, decay),
+        None
+        if values.right is None
+        else average(values.right, jnp.sum(column_shares, axis=-2) / n, decay),
+    )
     return rotated, new_factors, new_values
 
 

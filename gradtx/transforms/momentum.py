@@ -30,7 +30,9 @@ def _trace(grad, slots: Trace, param, step, *, decay, nesterov: bool):
 def trace(
     decay: Fraction, nesterov: bool = False, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:
-    """Momentum: a decaying sum of updates, t ← g + μ t; u = t, or u = g + μ t with Nesterov.
+    """Momentum: a decaying sum of updates.
+
+    t ← g + μ t; u = t, or u = g + μ t with Nesterov.
 
     When: a method without momentum of its own. Behind a learning rate this is the classical
     velocity: `chain(scale_by_learning_rate(eta), trace(mu))` is Δw ← μ Δw − η g exactly, also

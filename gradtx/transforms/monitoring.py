@@ -121,7 +121,7 @@ def _monitor_init(params, *, measures: Mapping[str, Any]) -> dict[str, PyTree]:
 
 
 def _monitor(updates, slots, params, step, *, measures: Mapping[str, Any], extra):
-    def read(name: str, measure: Any) -> PyTree:
+    def read(name: str, measure: Measure | GradientTransformation) -> PyTree:
         if isinstance(measure, GradientTransformation):
             old = {"ema": slots[name]}
             return measure.update_slots(updates, old, params, step, extra)[1]["ema"]

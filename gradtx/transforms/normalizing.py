@@ -1,6 +1,5 @@
 """Normalized updates: all arrays together have a norm of one, or of a constant."""
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
@@ -10,15 +9,12 @@ from gradtx.transforms.clipping import measure_square
 from gradtx.tree.arithmetic import sum_scalars
 
 
-def _inverse(size: jax.Array) -> jax.Array:
-    """1 / size; 0 where `size` is 0 or not finite."""
-    usable = (size > 0) & jnp.isfinite(size)
-    return jnp.where(usable, 1 / jnp.where(usable, size, 1.0), 0.0)
-
-
 def _conclude(measures, tree_slots: None, step, *, scale_factor=1.0, eps=0.0):
-    norm = jnp.sqrt(sum_scalars(measures.square))
-    return {"factor": scale_factor * _inverse(norm + eps)}, None
+    size = jnp.sqrt(sum_scalars(measures.square)) + eps
+    # Without a gradient, and where its norm overflows, there is no direction: a step of zero.
+    usable = (size > 0) & jnp.isfinite(size)
+    inverse = jnp.where(usable, 1 / jnp.where(usable, size, 1.0), 0.0)
+    return {"factor": scale_factor * inverse}, None
 
 
 def _normalize(grad, slots: None, param, step, *, factor):

@@ -128,11 +128,11 @@ def reduce_on_plateau(
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.reduce_on_plateau(factor=0.5, patience=2))
-    >>> state, g, seen = tx.init(jnp.zeros(())), jnp.array(1.0), []
+    >>> state, g, results = tx.init(jnp.zeros(())), jnp.array(1.0), []
     >>> for loss in (3.0, 2.0, 2.0, 2.0, 1.0):  # two means without improvement halve the step
     ...     u, state = tx.update(g, state, value=loss)
-    ...     seen.append(u.item())
-    >>> seen
+    ...     results.append(u.item())
+    >>> results
     [-1.0, -1.0, -1.0, -0.5, -0.5]
     >>> float(state.slots["reduce_on_plateau"].best_value)
     1.0

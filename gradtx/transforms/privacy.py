@@ -86,7 +86,7 @@ def differentially_private_aggregate(
       noise_multiplier: σ ≥ 0, standard deviation of the noise over c; 0.5 to 4; 0: clipping alone.
       key: a random key, or a number to make one from; a leaf of the definition, so a new one does
         not recompile. **Keep it secret:** anyone who knows it can subtract the noise.
-      seed: Optax's name for a `key` that is a number; neither: 0, which is no secret.
+      seed: Optax's name for a `key` that is a number; neither: 0, which is not secret.
 
     Raises:
       HyperparamError: a negative number; both a key and a seed.

@@ -33,7 +33,7 @@ def scale_by_trust_ratio(
     Args:
       min_norm: floor of both norms, ≥ 0.
       trust_coefficient: c ≥ 0; 1 in LAMB, 1e-3 in LARS.
-      eps: ε ≥ 0, beside ‖g‖.
+      eps: ε ≥ 0, added to ‖g‖.
 
     Raises:
       HyperparamError: a number out of its range.

@@ -116,7 +116,7 @@ def zclip(
       warmup_steps: N > 0, the number of finite norms for the first mean and variance; 25.
       max_norm: k ≥ 0, a bound at every step, in units of the gradient; 1.0, as in the authors'
         code; `math.inf`: none.
-      eps: ε ≥ 0, beside σ, in units of the gradient's norm; 1e-6.
+      eps: ε ≥ 0, added to σ, in units of the gradient's norm; 1e-6.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -125,12 +125,12 @@ def zclip(
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.zclip(warmup_steps=4, max_norm=100.0)
-    >>> state, seen = tx.init(jnp.zeros(1)), []
+    >>> state, results = tx.init(jnp.zeros(1)), []
     >>> # mean 10, deviation 1; a deviation of 2 passes, one of 48 does not
     >>> for norm in (9.0, 11.0, 9.0, 11.0, 12.0, 60.0):
     ...     u, state = tx.update(jnp.array([norm]), state)
-    ...     seen.append(round(u.item(), 2))
-    >>> seen
+    ...     results.append(round(u.item(), 2))
+    >>> results
     [9.0, 11.0, 9.0, 11.0, 12.0, 10.2]
 
     See also: `clip_by_global_norm`.

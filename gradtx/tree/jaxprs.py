@@ -143,13 +143,25 @@ def inner_jaxpr(equation: JaxprEqn) -> Jaxpr | None:
     return getattr(inner, "jaxpr", inner)
 
 
-def specialize(closed: ClosedJaxpr, old: tuple[Any, ...], new: tuple[int, ...]) -> ClosedJaxpr:
-    """An elementwise program without calls, traced for one shape, for arrays of another."""
-    equations = [_reshaped(one, old, new) for one in closed.jaxpr.eqns]
-    return ClosedJaxpr(closed.jaxpr.replace(eqns=equations), closed.consts)
-
-
-def _reshaped(equation: JaxprEqn, old: tuple[Any, ...], new: tuple[int, ...]) -> JaxprEqn:
+def reshaped(equation: JaxprEqn, old: tuple[Any, ...], new: tuple[int, ...]) -> JaxprEqn:
+    """An elementwise operation, traced for arrays of one shape, for arrays of another."""
     if equation.params.get("shape") != old:
         return equation
     return equation.replace(params={**equation.params, "shape": new})
+
+
+def split_early(
+    jaxpr: Jaxpr, early: Sequence[Any]
+) -> tuple[list[JaxprEqn], list[JaxprEqn], list[Any]]:
+    """Divide a program: what follows from some variables alone, the rest, and what crosses over."""
+    known, before, within = set(early), [], []
+    for equation in jaxpr.eqns:
+        inputs = [atom for atom in equation.invars if not isinstance(atom, Literal)]
+        if all(atom in known for atom in inputs):
+            before.append(equation)
+            known.update(equation.outvars)
+        else:
+            within.append(equation)
+    atoms = [atom for equation in within for atom in equation.invars] + list(jaxpr.outvars)
+    crossing = [one for one in atoms if not isinstance(one, Literal) and one in known]
+    return before, within, list(dict.fromkeys(crossing))

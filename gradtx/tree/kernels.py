@@ -56,9 +56,9 @@ def group(kinds: Iterable[Hashable]) -> dict[Any, list[int]]:
 
 
 def call_rows(function: Callable[..., Any], shared: Any, rows: Sequence[Any]) -> list[Any]:
-    """`function(shared, row)` for rows of equal shapes; `function` at module level, or a partial of
-    one.
-    """
+    """`function(shared, row)` for rows of equal shapes; `function` at module level, or a partial."""
+    if len(rows) == 1 and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(rows)):
+        return [function(shared, rows[0])]  # a kernel that nobody shares costs a trace of its own
     size = bundle_size(len(rows))
     whole = len(rows) - len(rows) % size if size > 1 else 0
     bundled = [

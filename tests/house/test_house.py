@@ -30,13 +30,14 @@ LAYERS = [
     ["engine", "schedules", "linalg"],
     ["compose"],
     ["training"],
-    ["storage"],
+    ["storage", "sharding"],
     ["transforms", "linesearch"],
     ["wrappers"],
     ["optimizers"],
+    ["authoring"],
 ]
 DEPTH = {folder: depth for depth, folders in enumerate(LAYERS) for folder in folders}
-BESIDE = {"sharding", "inspect", "interop"}
+BESIDE = {"inspect", "interop"}
 OUTER = {"tree", "definition", "engine", "compose", "training"}
 
 

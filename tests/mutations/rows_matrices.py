@@ -137,8 +137,8 @@ MATRIX_RULES = [
     Mutation(
         "orthogonalize: no margin",
         "linalg/orthogonalize.py",
-        "margin * _norm(r, how)",
-        "_norm(r, how)",
+        "margin * _norm(r, normalize)",
+        "_norm(r, normalize)",
         LINALG,
     ),
     Mutation(

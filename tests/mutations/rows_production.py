@@ -53,14 +53,14 @@ MUTATIONS = [
         "compose/choosing.py",
         "rocm=last, default=first)",
         "rocm=last, default=last)",
-        "tests/unit/wrappers/test_guard.py -k copies_nothing",
+        "tests/unit/wrappers/test_guard_compiled.py -k copies_nothing",
     ),
     Mutation(
         "accumulate: weights of zero make an update",
         ACCUMULATE,
         "due = complete & usable",
         "due = complete",
-        "tests/unit/wrappers/test_accumulate.py -k sum_to_zero",
+        "tests/unit/wrappers/test_accumulate_weights.py -k sum_to_zero",
     ),
     Mutation(
         "guard: a spike enters as it is",

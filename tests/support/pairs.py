@@ -1,11 +1,9 @@
 """Which optimizer x is scale_by_x and steps down: the same rule, the same state."""
 
-import dataclasses
-from typing import Any, cast
+from typing import Any
 
 import jax
 
-from gradtx.engine.program import BoundRule
 from gradtx.testing.problems import parameters
 from tests.methods import FIRST, METHODS
 
@@ -19,13 +17,13 @@ def held_by(name: str) -> str:
 def same_inside(part: str, whole: str) -> bool:
     """Whether the whole is the part, then steps down: the same rules, keeping the same."""
     inside, around = METHODS[part].tx.rules, METHODS[whole].tx.rules
-    rules = [described(bound) for bound in around]
-    return all(described(bound) in rules for bound in inside) and kept(part) == kept(whole)
+    rules = [described(item) for item in around]
+    return all(described(item) in rules for item in inside) and kept(part) == kept(whole)
 
 
-def described(bound: BoundRule) -> Any:
+def described(item: Any) -> Any:
     """The rule of a member without its name and its numbers."""
-    return dataclasses.replace(cast(Any, bound.rule), name="")
+    return item.rule
 
 
 def kept(name: str) -> Any:

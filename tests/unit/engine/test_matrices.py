@@ -90,7 +90,7 @@ def test_slots_like_the_matrices_stand_in_the_shape_of_the_parameter() -> None:
     params = {"conv": jnp.ones((2, 2, 3, 4)), "fused": jnp.ones((4, 12)), "plain": jnp.ones((2, 3))}
     tx = watch(dimensions=[("conv", "in in in out"), ("fused", "in out/3")])
     updates, state = tx.update(params, tx.init(params))
-    kept = state.slots["matrixwise"]
+    kept = state.slots["update"]
     assert jax.tree.map(jnp.shape, kept.mu) == {
         "conv": (2, 2, 3, 4),
         "fused": (4, 12),
@@ -107,9 +107,9 @@ def test_turns_share_the_work() -> None:
     tx = watch(3)
     state, worked = tx.init(params), []
     for _ in range(3):
-        before = state.slots["matrixwise"].left
+        before = state.slots["update"].left
         _, state = tx.update(params, state)
-        after = state.slots["matrixwise"].left
+        after = state.slots["update"].left
         worked.append(
             jax.tree.map(lambda old, new: np.sum(np.any(old != new, axis=(-2, -1))), before, after)
         )

@@ -240,7 +240,8 @@ def test_files_that_are_no_checkpoints_are_told(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(
             StateError,
-            match=r"run\.npz' is not a complete checkpoint of gradtx\.save: .*; load an earlier one",
+            match=r"run\.npz' is not a complete checkpoint of gradtx\.save: .*; load an "
+            r"earlier one",
         ):
             gradtx.load(file, tree)
     np.savez(file, w=np.arange(100.0))

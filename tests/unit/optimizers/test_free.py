@@ -160,11 +160,11 @@ def test_cocob_does_not_see_a_constant_learning_rate() -> None:
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"init_step = 'far' is no pair .* the forms are 'distance', 'learning_rate', "
+        match=r"init_step = 'far' is not a pair .* the forms are 'distance', 'learning_rate', "
         r"'heuristic'",
     ):
         gradtx.dog(init_step="far")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(HyperparamError, match=r"init_step = \('far', 0.1\) is no pair"):
+    with pytest.raises(HyperparamError, match=r"init_step = \('far', 0.1\) is not a pair"):
         gradtx.dog(init_step=("far", 0.1))  # pyright: ignore[reportArgumentType]
     with pytest.raises(
         GradtxError, match=r"scale_by_polyak: variant = 'sps-' is unknown; choose 'sps' or 'sps\+'"
@@ -207,3 +207,13 @@ def test_mechanic_sees_the_gradient_that_it_is_given() -> None:
     )
     behind, _ = steps(chained, [GRADS, scaled(2.0)])
     assert all(map(np.array_equal, jax.tree.leaves(alone), jax.tree.leaves(behind)))
+
+
+def test_a_checkpoint_does_not_depend_on_an_option() -> None:
+    """Slots have the same paths, whichever rule an option chooses."""
+    first, second = (
+        gradtx.optimistic_adam(0.1, optimism).init(jnp.ones(2)) for optimism in (None, 0.2)
+    )
+    assert gradtx.flatten_state(first).keys() == gradtx.flatten_state(second).keys()
+    assert "slots/scale_by_optimistic_gradient/previous" in gradtx.flatten_state(first)
+    assert "slots/scale_by_dog/max_dist" in gradtx.flatten_state(gradtx.dog().init(jnp.ones(2)))

@@ -231,7 +231,8 @@ def test_comparisons_see_into_wrappers() -> None:
     assert np.isnan(flat.slot_error) and flat.update_error > 0
     with pytest.raises(
         gradtx.GradtxError,
-        match=r"compare_storage: grads = .* is not a list of trees, one for each step; pass \[grads\]",
+        match=r"compare_storage: grads = .* is not a list of trees, one for each step; "
+        r"pass \[grads\]",
     ):
         gradtx.compare_storage(inner, arrays(0), cast(Any, arrays(1)))
 
@@ -273,7 +274,8 @@ ERRORS: dict[str, tuple[Any, str]] = {
         lambda: gradtx.stored(
             gradtx.GradientTransformation(lambda params: (), lambda u, s, p: (u, s)), "bf16"
         ).init({"w": jnp.ones(2)}),
-        "is another library's, whose slots have no names; use gradtx's own, or put it outside of stored",
+        "is another library's, whose slots have no names; use gradtx's own, or put it outside "
+        "of stored",
     ),
     "apply": (
         lambda: gradtx.apply_updates(jnp.ones(2), jnp.ones(2), UP),

@@ -285,7 +285,7 @@ def test_a_state_of_another_definition_is_refused() -> None:
     with pytest.raises(
         StateError,
         match=r"the state of chain is a dict, not a gradtx\.State: pass the state that "
-        r"tx\.update gave",
+        r"tx\.update returned",
     ):
         gradtx.eval_params(READERS["params_ema"], state.slots, params)
     with pytest.raises(

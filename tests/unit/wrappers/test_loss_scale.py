@@ -209,7 +209,7 @@ def test_a_definition_without_a_scale() -> None:
         (
             None,
             r"^the state of dynamic_loss_scale is a NoneType, not a gradtx.State: pass "
-            r"the state that tx.update gave$",
+            r"the state that tx.update returned$",
         ),
         (
             gradtx.sgd(0.1).init(ONE),

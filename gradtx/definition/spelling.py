@@ -1,0 +1,43 @@
+"""Suggestions for misspelt names, and for the names that other libraries use."""
+
+import difflib
+from collections.abc import Collection
+
+SPELLINGS = {
+    "lr": ("learning_rate",),
+    "max_lr": ("peak_value",),
+    "betas": ("b1", "b2"),
+    "beta": ("b1",),
+    "beta1": ("b1",),
+    "beta2": ("b2",),
+    "wd": ("weight_decay",),
+    "lambda": ("weight_decay",),
+    "lambda_": ("weight_decay",),
+    "lambd": ("weight_decay",),
+    "epsilon": ("eps",),
+    "alpha": ("decay",),
+    "gamma": ("decay_rate",),
+    "T_max": ("decay_steps",),
+    "max_grad_norm": ("max_norm",),
+}
+"""Names of PyTorch, Keras and papers, each with the names that it may have in gradtx."""
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    """Propose the known name that was probably meant, as part of a message; "" without one.
+
+    >>> suggest("AdamW", ["adam", "adamw"]), suggest("betas", ["b1", "b2", "eps"])
+    ("; did you mean 'adamw'?", "; did you mean 'b1' and 'b2'?")
+    """
+    names = [one for one in SPELLINGS.get(name, ()) if one in known] or _nearest(name, known)
+    return f"; did you mean {' and '.join(map(repr, names))}?" if names else ""
+
+
+def _nearest(name: str, known: Collection[str]) -> list[str]:
+    """Find the nearest name; case and underscores do not count: `AdamMini` is `adam_mini`."""
+    plain = {_plain(one): one for one in known}
+    return [plain[one] for one in difflib.get_close_matches(_plain(name), plain, n=1)]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
