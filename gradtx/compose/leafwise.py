@@ -32,61 +32,65 @@ def leafwise(
     ignores_input: bool = False,
     **arguments: Any,
 ) -> GradientTransformation:
-    r"""A transformation from a rule on one array, lifted to trees.
+    r"""Make a transformation from a rule on one array, for arrays in trees of any shape.
 
-    The rule is two pure functions at module level,
+    The rule is two pure functions at module level:
 
-    - `init(param, *, ...) -> Slots`: what one array keeps, a NamedTuple; the return annotation says
-      which; a field is None where this array does without it. None for a rule that keeps nothing.
+    - `init(param, *, ...) -> slots`: what the rule keeps of one array, a NamedTuple, a dict or a
+      dataclass; a field may be None. None in the place of `init`: the rule keeps nothing.
     - `update(grad, slots, param, step, *, ...) -> (update, slots)`: one step on one array.
 
-    A method that needs to know something of all arrays together has up to three more,
+    A method that must know something of all arrays together has up to three more:
 
-    - `measure(grad, slots, param, step, *, ...) -> NamedTuple`: a few scalars of one array;
-    - `conclude(found, shared, step, *, ...) -> (told, shared)`: what follows for the whole tree.
-      `found` holds for every field of the measures a tuple with one scalar per array; the dict
-      `told` is what `measure` and `update` of no array could know, and `update` is told it by name;
-    - `init_shared(*, ...) -> Shared`: scalars kept for the whole tree, a NamedTuple; `measure` is
-      told them by name.
+    - `measure(grad, slots, param, step, *, ...) -> NamedTuple`: a few scalars of one array.
+    - `conclude(measures, tree_slots, step, *, ...) -> (stats, tree_slots)`: the statistics of the
+      whole tree. Each field of `measures` is a tuple with one scalar per array. `update` receives
+      each entry of the dict `stats` by name.
+    - `init_tree_slots(*, ...) -> NamedTuple`: scalars that are kept for the whole tree; `measure`
+      receives them by name.
 
-    A method that is to be evaluated at other parameters than it trains says which: `evaluate(param,
-    slots, *, ...) -> param`, told its shared scalars by name; see `eval_params`.
+    A method whose trained parameters are not those to evaluate has `evaluate(param, slots, *, ...)
+    -> param`; see `eval_params`.
 
-    What they want to be told they name as keyword-only arguments, out of `hyperparams` and
-    `options`. Arithmetic runs in float32 at least; slots come back in the dtypes that `init` gave
-    them; `step` is 1, 2, 3, ... as a float. None and integer leaves are never shown to the rule. A
-    hyperparameter called `key` arrives as a random key of this leaf at this step. Every rule may
-    ask for `raw`, the gradient of this leaf before any member of the chain, and for `noise`, cheap
-    random bits of this leaf at this step (`gradtx.tree.rounding.Noise`).
+    Each function names what it needs as keyword-only parameters. They come from `arguments` and
+    from the arguments of the builder that calls `leafwise`. A parameter without annotation, or with
+    an array's (`jax.Array`), is a hyperparameter: data, which may be a schedule. Any other
+    annotation makes it a static option. Three names come from the engine: `input_grad`, the
+    gradient before any member of the chain; `noise`, cheap random bits of this array at this step;
+    and a hyperparameter called `key` arrives as the random key of this array at this step.
+
+    Arithmetic runs in float32 at least. Slots return in the dtypes that `init` gave them; `step` is
+    1, 2, 3, ... as a float. A rule never sees None and integer leaves.
 
     Args:
       init: makes the slots of one array, or None.
       update: one step on one array.
-      hyperparams: numbers, arrays or schedules; leaves of the definition, resolved at this step.
-      options: static values (bool, str, dtype) that choose the program.
-      measure: scalars of one array, taken before the rule runs on any.
-      conclude: what the scalars of all arrays come to.
-      init_shared: makes the scalars that are kept for the whole tree.
-      evaluate: what one array is evaluated at.
-      extra: what the caller must pass to `update` besides, such as "value"; `conclude` is told it
+      measure: scalars of one array, before the rule runs on any.
+      conclude: the statistics that follow from the scalars of all arrays.
+      init_tree_slots: makes the scalars that are kept for the whole tree.
+      evaluate: the array to evaluate in the place of a parameter.
+      extra: what the caller must pass to `update` besides, such as "value"; `conclude` receives it
         by name.
       needs_params: whether the rule reads `param`; otherwise it is None.
       real_only: whether complex arrays are refused.
-      absorbs: whether the update does not depend on what the rule is given (`set_to_zero`): rules
-        before it then keep and do nothing for its leaves.
-      name: what a chain calls this member; the name of the decorated builder if there is one.
+      ignores_input: whether the update is the same whatever the rule receives (`set_to_zero`):
+        rules before it then do nothing for its leaves.
+      **arguments: numbers, arrays and schedules, and static options, by the names that the
+        functions ask for; only those that are not arguments of the builder.
 
     Raises:
-      GradtxError: a function asks for a name that is neither in `hyperparams` nor in `options`, or
-        one of these is asked for by none.
+      GradtxError: a function asks for a name that nobody gives, or the reverse; annotations of rule
+        and builder disagree on whether an argument is data.
 
     >>> import jax.numpy as jnp, gradtx
     >>> def halve(grad, slots, param, step, *, factor):
     ...     return factor * grad, slots
-    >>> tx = gradtx.leafwise(None, halve, hyperparams={"factor": 0.5}, name="halve")
+    >>> tx = gradtx.leafwise(None, halve, factor=0.5)
     >>> updates, state = tx.update({"w": jnp.array([2.0])}, tx.init({"w": jnp.array([0.0])}))
     >>> updates["w"].tolist(), state.slots
     ([1.0], {})
+
+    See also: `matrixwise`, `treewise`, `wrapwise`.
     """
     functions = {"init": init, "update": update, "measure": measure, "conclude": conclude}
     functions |= {"init_tree_slots": init_tree_slots, "evaluate": evaluate}
@@ -95,8 +99,8 @@ def leafwise(
             f"leafwise: {measure.__name__} measures and no `conclude` uses it: pass conclude=..., "
             "which says what the scalars of all arrays come to"
         )
-    tree_kind = None if init_tree_slots is None else returned_type(init_tree_slots)
-    tree_slots = () if tree_kind is None else tree_kind._fields
+    annotated = None if init_tree_slots is None else returned_type(init_tree_slots)
+    tree_slots = getattr(annotated, "_fields", ())
     found = sort_arguments("leafwise", functions, arguments, (*SUPPLIED, *tree_slots, *extra))
     rule = LeafRule(
         found.name,

@@ -32,51 +32,48 @@ def matrixwise(
     real_only: bool = False,
     **arguments: Any,
 ) -> GradientTransformation:
-    r"""A transformation from a rule on one matrix, or a batch of them, lifted to trees.
+    r"""Make a transformation from a rule on one matrix, or on a batch of them.
 
     As `leafwise`, but arrays arrive as matrices (..., n, m): n is the number of inputs (fan in), m
-    that of outputs (fan out), and axes before them count matrices, each of which is worked on by
+    that of outputs (fan out). Axes before them count matrices, and each matrix is worked on by
     itself.
 
-    - `init(param, *, ...) -> Slots`: slots in the shape (..., n, m) stand in a state in the shape
-      of the parameter, others as they are, a factor for instance as (..., n, n);
-    - `update(grad, slots, param, step, *, ...) -> (update, slots)`.
+    - `init(param, *, ...) -> slots`: a slot in the shape (..., n, m) is stored in the shape of the
+      parameter; others, a factor (..., n, n) for instance, are stored as they are.
+    - `update(grad, slots, param, step, *, ...) -> (update, slots)`: one step on matrices.
 
-    A rule may ask by name for `phase`, an int32 array of the shape (...,): the turn of each matrix
-    in [0, refresh_every), spread over the tree by cost, so that no step pays for all (`where_due`);
-    and for `raw` as in `leafwise`. A hyperparameter `key` arrives as a key of each matrix, an array
-    of the same shape.
+    A rule may ask for `refresh_offset`, an int32 array of the shape (...,): the turn of each matrix
+    in [0, refresh_every), spread over the tree by cost, so that no step pays for all
+    (`gradtx.authoring.where_due`). A hyperparameter `key` arrives as one key for each matrix.
 
     Args:
       init: makes the slots of matrices, or None.
       update: one step on matrices.
-      hyperparams: numbers, arrays or schedules; leaves of the definition, resolved at this step.
-      options: static values that choose the program.
-      dimensions: which axes of an array are what: rules `[(pattern, words), ...]`, the first that
-        matches a path wins. Words say for every axis of the array `in`, `out` or `batch`; several
-        axes of one role count as one; `out/3` cuts an axis into three matrices; `...` stands for
-        batch axes. What no rule matches: the last two axes are in and out, those before them batch.
-        Or, as Optax has it, a tree like the parameters, or a function of them that gives one, of
+      dimensions: which axes of an array are inputs and outputs: rules `[(pattern, words), ...]`;
+        the first that matches a path wins. Words name every axis of the array `in`, `out` or
+        `batch`; several axes of one role count as one; `out/3` cuts an axis into three matrices;
+        `...` stands for batch axes. Without a rule the last two axes are in and out, those before
+        them batch. Or, as in Optax, a tree like the parameters, or a function that returns one, of
         records with `reduction_axis` and `output_axis`.
       shard: axes of a device mesh to spread matrices over, "x" or ("x", "y"), in the mesh of
-        `jax.set_mesh`; or what `gradtx.sharding.owners` says of sharded parameters. Matrices of one
-        shape are then gathered into a batch, each device works on its share, and results go back.
-        None: placement is left to XLA.
-      vectors: what becomes of arrays of fewer than two axes: "refuse", an error by path, or "rows",
+        `jax.set_mesh`; or `gradtx.sharding.owners(params, axes)`. Matrices of one shape are then
+        gathered into a batch, and each device works on its share. None: XLA decides.
+      vectors: what happens to arrays of fewer than two axes: "refuse", an error by path, or "rows",
         matrices of one row.
       needs_params: whether the rule reads `param`; otherwise it is None.
       real_only: whether complex arrays are refused.
-      name: what a chain calls this member; the name of the decorated builder if there is one.
+      **arguments: hyperparameters and options, by the names that the functions ask for.
 
     Raises:
-      GradtxError: a function asks for a name that is given nowhere; shard that names no axes.
-      StructureError: at `init` and `update`, an array that is no matrix, or whose axes are not
+      GradtxError: a function asks for a name that nobody gives; `shard` names no axes.
+      HyperparamError: `refresh_every` is not a whole number from 1 on.
+      StructureError: at `init` and `update`, an array that is not a matrix, or whose axes are not
         those of its words.
 
     >>> import jax.numpy as jnp, gradtx
     >>> def total(grad, slots, param, step):
-    ...     return jnp.broadcast_to(jnp.sum(grad, axis=(-2, -1), keepdims=True), grad.shape), slots
-    >>> tx = gradtx.matrixwise(None, total, dimensions=[("heads", "in batch out")], name="total")
+    ...     return jnp.broadcast_to(grad.sum((-2, -1), keepdims=True), grad.shape), slots
+    >>> tx = gradtx.matrixwise(None, total, dimensions=[("heads", "in batch out")])
     >>> params = {"heads": jnp.ones((2, 3, 2)), "kernel": jnp.ones((2, 3))}
     >>> updates, _ = tx.update(params, tx.init(params))
     >>> updates["heads"].ravel()[0].item(), updates["kernel"].ravel()[0].item()

@@ -26,54 +26,50 @@ def treewise(
     own_clock: bool = False,
     **arguments: Any,
 ) -> GradientTransformation:
-    """A transformation from a rule on whole trees: for what one array cannot know.
+    """Make a transformation from a rule on whole trees: for what one array cannot know.
 
-    The rule has the form of a leaf rule, on trees:
+    The rule has the form of a rule on arrays, on trees:
 
-    - `init(params, *, ...) -> Slots`: a NamedTuple, or a dict of named slots; the annotation says
-      which.
-    - `update(updates, slots, params, step, *, ...) -> (updates, slots)`.
+    - `init(params, *, ...) -> slots`: a NamedTuple, or a dict of named slots; annotate which.
+    - `update(updates, slots, params, step, *, ...) -> (updates, slots)`: one step on a tree.
 
-    Keyword-only arguments are filled from `hyperparams`, `options` and `members` (other
-    transformations; run them with `member.init_slots` and `member.update_slots`, which take this
-    rule's `step`), and `extra`: a dict of what the caller passed to `update` besides (`value`,
-    `grad`, `value_fn`, ...). A rule that asks for `acts`, a bool or None, sees to it that its slots
-    stay as they are where that is False, by handing it on to `update_slots`; for others it is seen
-    to. Under a mask the trees hold None where the mask does not apply. A scalar taken over the tree
-    and then used per array is better written as `leafwise(..., measure=..., conclude=...)`, which
-    keeps one kernel per leaf.
+    Keyword-only parameters come from `arguments` and from the arguments of the builder, as for
+    `leafwise`; a transformation among them is a member. Run it with `member.init_slots` and
+    `member.update_slots`, which take this rule's `step`. `extra` is a dict of what the caller
+    passed to `update` besides (`value`, `grad`, `value_fn`, ...). A rule that asks for `gate`, a
+    bool or None, keeps its slots where that is False, by handing it on to `update_slots`; the
+    engine does it for other rules. Under a mask the trees hold None at other leaves.
+
+    When: a method that is no function of one array, such as L-BFGS. When not: a scalar of the tree
+    that is then used per array; `leafwise(..., measure=..., conclude=...)` has one kernel per leaf.
 
     Args:
       init: makes the slots of a tree, or None.
       update: one step on a tree.
-      hyperparams: numbers, arrays or schedules; leaves of the definition, resolved at this step.
-      options: static values that choose the program.
-      members: transformations that this one wraps, by the name the rule knows them by.
-      extra: what the caller must pass to `update` besides, such as "value"; the rule may ask for it
-        by name, too.
+      children: `children(slots, count, *, ...)`: where its members are in its slots.
+      evaluate: `evaluate(params, slots, count, *, ...)`: the parameters to evaluate.
+      report: `report(slots, *, ...)`: a dict of scalars that `metrics` shows.
+      extra: what the caller must pass to `update` besides, such as "value".
       needs_params: whether a call without parameters is an error.
-      reshapes: whether the gradients may have other shapes than the parameters, as gradients per
-        example have, or another structure, as where each parameter is a pair; the updates are then
-        like the parameters.
-      inside: where its members stand in its slots.
-      evaluate: the parameters to evaluate at.
-      report: what `metrics` shows of it.
-      own_clock: whether not every call is an update of its one member, so that the member has a
-        count of its own (`inside` says which). The hyperparameters of the rule are then read at
-        that count; and where the rule is the whole definition, it is the state's.
-      name: what a chain calls this member; the name of the decorated builder if there is one.
+      changes_structure: whether the gradients may have other shapes than the parameters, as
+        gradients per example have, or another structure; the updates are then like the parameters.
+      own_clock: whether its one member has a count of its own, because not every call is an update
+        of it. The hyperparameters of the rule are then read at that count; where the rule is the
+        whole definition, it is the state's.
+      **arguments: hyperparameters, options and members, by the names that the functions ask for.
 
     Raises:
-      GradtxError: a function asks for a name that is given nowhere, or something given is asked for
-        by none.
+      GradtxError: a function asks for a name that nobody gives, or the reverse.
 
     >>> import jax, jax.numpy as jnp, gradtx
-    >>> def reverse(updates, slots, params, step, *, extra):
+    >>> def scale_by_value(updates, slots, params, step, *, extra):
     ...     return jax.tree.map(lambda u: extra["value"] * u, updates), slots
-    >>> tx = gradtx.treewise(None, reverse, name="scale_by_value")
+    >>> tx = gradtx.treewise(None, scale_by_value)
     >>> params = {"w": jnp.array([2.0])}
     >>> tx.update(params, tx.init(params), value=3.0)[0]["w"].tolist()
     [6.0]
+
+    See also: `leafwise`, `wrapwise`.
     """
     functions = {"init": init, "update": update, "children": children}
     functions |= {"evaluate": evaluate, "report": report}

@@ -65,8 +65,7 @@ def _form(rule: "LeafRule", name: str) -> SlotForm | None:
     try:
         return rule.stored_form
     except Exception as error:
-        assert rule.init_array is not None
-        error.add_note(f"raised in {rule.init_array.__name__} of {name}, run on shapes alone")
+        error.add_note(f"raised in the `init` of {name}, run on shapes alone")
         raise
 
 

@@ -17,7 +17,7 @@ from gradtx.engine.matrix_layout import Layout, Matrices
 from gradtx.engine.matrix_rules import call_on_matrices
 from gradtx.engine.rules import Child, Function, Rule, keyword_names, select_kwargs
 from gradtx.engine.selector import Leaves
-from gradtx.engine.slot_form import SlotForm, returned_type, slot_form
+from gradtx.engine.slot_form import SlotForm, slot_form, tree_kind
 from gradtx.engine.slots import tree_slots_of
 from gradtx.engine.storage import Storage
 
@@ -72,7 +72,9 @@ class LeafRule:
     @functools.cached_property
     def tree_kind(self) -> type[Any] | None:
         """The NamedTuple of scalars that it keeps for the whole tree."""
-        return None if self.init_tree_slots is None else returned_type(self.init_tree_slots)
+        return (
+            None if self.init_tree_slots is None else tree_kind(self.init_tree_slots, self.options)
+        )
 
     @functools.cached_property
     def static_kwargs(self) -> dict[str, Any]:

@@ -128,3 +128,19 @@ def _form_of_trial(init: Function, options: Static, shape: tuple[int, ...]) -> S
             f"a dataclass of arrays"
         )
     return form
+
+
+@functools.lru_cache(maxsize=1024)
+def tree_kind(init: Function, options: Static) -> type[Any]:
+    """The NamedTuple that `init_tree_slots` makes: by its annotation, else by a trial."""
+    kind = returned_type(init)
+    if kind is None:
+        static = select_kwargs(init, options.values)
+        missing = keyword_names(init, required=True) - set(static)
+        numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in missing}
+        kind = type(jax.eval_shape(functools.partial(init, **static), **numbers))
+    if not issubclass(kind, tuple) or not hasattr(kind, "_fields"):
+        raise GradtxError(
+            f"{init.__name__} makes a {kind.__name__}: return a NamedTuple of scalars, the tree slots"
+        )
+    return kind

@@ -28,6 +28,8 @@ class Member(NamedTuple):
     slots: Any
     count: Any
     """The updates that it has made: what its clock says."""
+    step: Any = None
+    """The number of its next update; None: one more than `count`."""
     extra: Mapping[str, Any] = {}
     """The extra arguments of `update`, by name."""
     gate: jax.Array | None = None
@@ -43,7 +45,7 @@ class Member(NamedTuple):
         Where `gate` is False the member keeps its slots, and its updates mean nothing.
         """
         extra = self.extra if extra is None else extra
-        step = next_count(self.count)
+        step = next_count(self.count) if self.step is None else self.step
         updates, slots, stats = self.tx.update_slots(
             updates, self.slots, params, step, extra, self.both(gate), with_stats=True
         )
@@ -142,7 +144,8 @@ class WrapRule(TreeRule):
     ) -> tuple[Any, Any]:
         member, own = self.member(old, step.clock.count)
         extra = self.masked_extra(flow.leaves, step, mask)
-        member = member._replace(extra=extra, gate=step.gate)
+        number = step.clock.step if self.clock is None else None
+        member = member._replace(step=number, extra=extra, gate=step.gate)
         values = {**self._clock(old, step.clock).resolve(bound.hyperparams), **self.options}
         values |= {**extra, "inner": member, "extra": extra, "gate": step.gate}
         kwargs = select_kwargs(self.update_tree, values)
@@ -150,7 +153,12 @@ class WrapRule(TreeRule):
         params = None if step.params is None else leaves.narrow(step.params.tree, mask)
         updates = leaves.narrow(leaves.tree, mask)
         try:
+            try:
             result = self.update_tree(updates, own, params, step.clock.step, **kwargs)
+        except Exception as error:
+            if not isinstance(error, GradtxError):  # those say already whose they are
+                error.add_note(f"raised in the rule {self.update_tree.__name__} of {bound.name}")
+            raise
         except Exception as error:
             explain(error, self, self.update_tree, params)
             raise
