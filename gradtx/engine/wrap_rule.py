@@ -153,12 +153,7 @@ class WrapRule(TreeRule):
         params = None if step.params is None else leaves.narrow(step.params.tree, mask)
         updates = leaves.narrow(leaves.tree, mask)
         try:
-            try:
             result = self.update_tree(updates, own, params, step.clock.step, **kwargs)
-        except Exception as error:
-            if not isinstance(error, GradtxError):  # those say already whose they are
-                error.add_note(f"raised in the rule {self.update_tree.__name__} of {bound.name}")
-            raise
         except Exception as error:
             explain(error, self, self.update_tree, params)
             raise

@@ -1,6 +1,7 @@
 """Which optimizer x is scale_by_x and steps down: the same rule, the same state."""
 
-from typing import Any
+import dataclasses
+from typing import Any, cast
 
 import jax
 
@@ -17,13 +18,13 @@ def held_by(name: str) -> str:
 def same_inside(part: str, whole: str) -> bool:
     """Whether the whole is the part, then steps down: the same rules, keeping the same."""
     inside, around = METHODS[part].tx.rules, METHODS[whole].tx.rules
-    rules = [described(item) for item in around]
-    return all(described(item) in rules for item in inside) and kept(part) == kept(whole)
+    rules = [described(bound) for bound in around]
+    return all(described(bound) in rules for bound in inside) and kept(part) == kept(whole)
 
 
 def described(item: Any) -> Any:
     """The rule of a member without its name and its numbers."""
-    return item.rule
+    return dataclasses.replace(cast(Any, bound.rule), name="")
 
 
 def kept(name: str) -> Any:
