@@ -16,7 +16,7 @@ from gradtx.definition.schedule import Schedule
 from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Params, State, Updates
 from gradtx.engine.clock import Clock, next_count
-from gradtx.engine.program import BoundRule, init_program, runs, update_program
+from gradtx.engine.program import BoundRule, group_runs, init_program, update_program
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
 from gradtx.engine.tree_rule import TreeRule
@@ -80,31 +80,26 @@ class GradientTransformation(Definition):
             function = self.arguments["update"]
             return function(updates, state, params, **accepted(function, extra))
         try:
-            return self.advance((), updates, state, params, extra)
+            if not isinstance(state, State):
+                raise wrong_state(self.name, state, "make it with tx.init(params)")
+            check_members(self.rules, state.slots)
+            clock = Clock(state.count, next_count(state.count), {})
+            flow = update_program(self.runs, updates, state.slots, params, clock, extra, None)
+            count = clock.step
+            if self.own_clock:  # one array twice in a state could not be donated
+                count = jnp.array(self.count_after(flow.slots, count), copy=True)
+            return flow.leaves.tree, State(count, flow.slots)
         except Exception as error:
             raise hide_frames(error)
 
-    def advance(
-        self,
-        last: tuple[BoundRule, ...],
-        updates: Updates,
-        state: Any,
-        params: Params | None,
-        extra: Mapping[str, Any],
-    ) -> tuple[Any, State]:
-        """`update` with further rules behind those of the definition."""
-        if not isinstance(state, State):
-            raise StateError(
-                f"the state of {self.name} is a {type(state).__name__}, not a gradtx.State: make "
-                f"it with tx.init(params)"
-            )
-        clock = Clock(state.count, next_count(state.count), {})
-        check_members(self.rules, state.slots)
-        flow = update_program(self._runs(last), updates, state.slots, params, clock, extra, None)
-        count = clock.step
-        if self.own_clock:  # one array twice in a state could not be donated
-            count = jnp.array(self.count_after(flow.slots, count), copy=True)
-        return flow.leaves.tree, State(count, flow.slots)
+    def followed_by(self, last: BoundRule) -> "GradientTransformation":
+        """This definition with a further rule in its last kernels, for `update` alone."""
+        return self._cached(("followed by", last.name), lambda: self._followed_by(last))
+
+    def _followed_by(self, last: BoundRule) -> "GradientTransformation":
+        extended = type(self).of(self.factory, self.arguments)
+        extended.cache.update(rules=self.rules, runs=group_runs((*self.rules, last)))
+        return extended
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
         """Make the slots alone, without a clock, for wrappers."""
@@ -129,7 +124,7 @@ class GradientTransformation(Definition):
         """
         check_members(self.rules, slots)
         clock = Clock(step - 1, step, {})
-        flow = update_program(self._runs(), updates, slots, params, clock, extra, gate)
+        flow = update_program(self.runs, updates, slots, params, clock, extra, gate)
         result = flow.leaves.tree, flow.slots
         return (*result, flow.stats) if with_stats else result
 
@@ -204,9 +199,10 @@ class GradientTransformation(Definition):
         names = (name for bound in self.rules for name in bound.rule.slot_names())
         return tuple(dict.fromkeys(names))
 
-    def _runs(self, last: tuple[BoundRule, ...] = ()) -> tuple[tuple[BoundRule, ...], ...]:
-        key = ("runs", *(bound.name for bound in last))
-        return self._cached(key, lambda: runs((*self.rules, *last)))
+    @property
+    def runs(self) -> tuple[tuple[BoundRule, ...], ...]:
+        """The rules, those that share kernels together."""
+        return self._cached("runs", lambda: group_runs(self.rules))
 
     def _cached(self, name: Hashable, make: Callable[[], Any]) -> Any:
         if name not in self.cache:
@@ -293,11 +289,15 @@ def definition(
 def checked_state(tx: GradientTransformation, state: Any) -> State:
     """The state of a definition that is not another library's, before it is read."""
     if not isinstance(state, State):
-        raise StateError(
-            f"the state of {tx.name} is a {type(state).__name__}, not a gradtx.State: pass the "
-            f"state that tx.update returned"
-        )
+        raise wrong_state(tx.name, state, "pass the state that tx.update returned")
     return state
+
+
+def wrong_state(name: str, state: Any, cure: str) -> StateError:
+    """The error of a state that is not gradtx's."""
+    return StateError(
+        f"the state of {name} is a {type(state).__name__}, not a gradtx.State: {cure}"
+    )
 
 
 def _lay_over(leaves: Any, result: Params, new: Params, chosen: Sequence[bool]) -> Params:

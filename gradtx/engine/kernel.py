@@ -54,22 +54,12 @@ class Shared(NamedTuple):
 
 
 def run_rules(
-    rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs
-) -> tuple[jax.Array, tuple[Any, ...]]:
-    """Run every rule on one leaf: its update, and the slots of each rule."""
-    pairs = zip(rules, args.slots, strict=True)
-    storages = [
-        rule.storage for rule, slots in pairs if rule.storage is not None and slots is not None
-    ]
-    if storages:  # a storage may run the kernel tile by tile
-        return storages[0].run(run_whole, rules, shared, args)
-    return run_whole(rules, shared, args)
-
-
-def run_whole(
     rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs, position: Any = None
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    """`run_rules` on a whole leaf, or on the tile whose entries are at `position` in the leaf."""
+    """Run every rule on one leaf: its update, and the slots of each rule.
+
+    `position` says where the entries of a tile are in the leaf; None: this is the whole leaf.
+    """
     update = args.grad.astype(compute_dtype(args.grad.dtype))
     draws = None if args.leaf is None else noise(shared.step, args.leaf)._replace(position=position)
     new_slots: list[Any] = []
@@ -81,6 +71,16 @@ def run_whole(
     if not rules[-1].returns_params or args.param is None:
         return update.astype(args.grad.dtype), tuple(new_slots)
     return _new_param(rules[-1], update, draws, args, tuple(new_slots), position is None)
+
+
+def run_stored(
+    rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    """`run_rules` where slots are in a storage, which may run the kernel tile by tile."""
+    for rule, slots in zip(rules, args.slots, strict=True):
+        if rule.storage is not None and slots is not None:
+            return rule.storage.run(run_rules, rules, shared, args)
+    return run_rules(rules, shared, args)
 
 
 def run_rule(
@@ -98,7 +98,10 @@ def run_rule(
             return call(update, None, param, step)[0], None
         slots = decode_slots(rule, stored, args.grad.shape, dtype)
         if rule.storage is None:
-            update, new = gated_update(shared.gate, call, update, slots, param, step)
+            run = (
+                call if shared.gate is None else functools.partial(gated_update, shared.gate, call)
+            )
+            update, new = run(update, slots, param, step)
             return update, cast_slots(new, stored)
         encode = functools.partial(_encode, rule, stored, slots, draws, number, shared.gate)
         return settle_slots(call, encode, update, slots, param, step)

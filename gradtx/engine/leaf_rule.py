@@ -22,8 +22,7 @@ from gradtx.engine.slots import tree_slots_of
 from gradtx.engine.storage import Storage
 
 if TYPE_CHECKING:
-    from gradtx.engine.clock import Clock
-    from gradtx.engine.program import BoundRule, Flow, Step
+    from gradtx.engine.program import BoundRule
 
 Bound = Callable[..., tuple[Any, Any]]
 
@@ -153,17 +152,12 @@ class LeafRule:
         ours = getattr(before, "is_sharded", None) is False
         return ours and not self.is_sharded and not self.reads_tree
 
-    def init(self, bound: "BoundRule", leaves: Leaves, clock: "Clock") -> Any:
-        return init_leaves(self, bound, leaves, clock)
-
-    def update(self, run: "Sequence[BoundRule]", flow: "Flow", step: "Step") -> "Flow":
-        return update_leaves(run, flow, step)
+    init = init_leaves
+    update = update_leaves
+    evaluate = evaluate_leaves
 
     def children(self, slots: Any, count: Any) -> list[Child]:
         return []
-
-    def evaluate(self, bound: "BoundRule", slots: Any, leaves: Leaves, count: Any) -> Any:
-        return evaluate_leaves(self, bound, slots, leaves, count)
 
     def report(self, slots: Any) -> dict[str, Any]:
         return tree_slots_of(self.tree_kind, slots)

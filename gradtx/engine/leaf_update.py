@@ -21,7 +21,14 @@ from gradtx.definition.errors import (
 )
 from gradtx.definition.show import show_array
 from gradtx.engine.any_shape import pattern_of, specialize
-from gradtx.engine.kernel import LeafArgs, Shared, conclude_tree, measure_array, run_rules
+from gradtx.engine.kernel import (
+    LeafArgs,
+    Shared,
+    conclude_tree,
+    measure_array,
+    run_rules,
+    run_stored,
+)
 from gradtx.engine.leaf_init import check_real, init_leaf, widest_dtype
 from gradtx.engine.rules import select_kwargs
 from gradtx.engine.sharded import gather_kinds, sharded_kernel
@@ -58,10 +65,12 @@ class Result(NamedTuple):
     stats: Mapping[str, Any]
 
 
-def update_leaves(run: "Sequence[BoundRule]", flow: "Flow", step: "Step") -> "Flow":
-    """Run neighbouring rules on every leaf that they act on."""
+def update_leaves(
+    rule: "LeafRule", run: "Sequence[BoundRule]", flow: "Flow", step: "Step"
+) -> "Flow":
+    """Run a rule and its neighbours on every leaf that they act on."""
     members = [_activate(bound, flow, step) for bound in run]
-    work = update_sharded if members[0].rule.is_sharded else update_arrays
+    work = update_sharded if rule.is_sharded else update_arrays
     updates, results = work(members, flow, step)
     slots, stats = flow.slots, dict(flow.stats)
     for bound, member, result in zip(run, members, results, strict=True):
@@ -233,7 +242,8 @@ def _rules_at(
 
 @functools.lru_cache(maxsize=4096)
 def _kernel(rules: "tuple[LeafRule, ...]") -> Any:
-    return functools.partial(run_rules, rules)
+    is_stored = any(rule.storage is not None for rule in rules)
+    return functools.partial(run_stored if is_stored else run_rules, rules)
 
 
 def _call(

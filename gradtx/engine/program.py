@@ -87,7 +87,7 @@ def without_ignored(rules: Sequence[BoundRule]) -> tuple[BoundRule, ...]:
     return tuple(reversed(found))
 
 
-def runs(rules: Sequence[BoundRule]) -> tuple[tuple[BoundRule, ...], ...]:
+def group_runs(rules: Sequence[BoundRule]) -> tuple[tuple[BoundRule, ...], ...]:
     """Neighbouring rules that run in the same kernels, together."""
     found: list[list[BoundRule]] = []
     for bound in rules:

@@ -198,7 +198,7 @@ def update_params(
             )
         updates, state = tx.update(grads, state, params, **extra)
         return apply_updates(params, updates), state
-    new, state = tx.advance((APPLY[rounding],), grads, state, params, extra)
+    new, state = tx.followed_by(APPLY[rounding]).update(grads, state, params, **extra)
     values, treedef = flatten(params)
     pairs = zip(values, treedef.flatten_up_to(new), strict=True)
     # The update of an integer is no parameter, and None stands for no update.
