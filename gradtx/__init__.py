@@ -284,7 +284,7 @@ if not TYPE_CHECKING:  # a type checker reads the imports; for it every name wou
     __all__ = [
         name
         for name, value in sorted(globals().items())
-        if value in (linalg, sharding) or not isinstance(value, type(linalg))
+        if value in (authoring, linalg, sharding) or not isinstance(value, type(linalg))
         if not name.startswith("_") and name != "TYPE_CHECKING"
     ]
 

@@ -103,6 +103,11 @@ def test_dir_of_the_package() -> None:
     assert all(namespace[name] is getattr(gradtx, name) for name in names if name in namespace)
 
 
+def test_every_import_with_a_name_is_public() -> None:
+    text = inspect.getsource(gradtx)
+    assert sorted(re.findall(r"import \(?\s*\w+ as (\w+)", text)) == gradtx.__all__
+
+
 def test_version() -> None:
     assert gradtx.__version__ == importlib.metadata.version("gradtx")
 
