@@ -127,8 +127,11 @@ RAISED = "raised in the rule "
 
 def explain(error: Exception, rule: Named, function: Function, param: Any) -> None:
     """Say which rule raised, and what commonly leads to such an error."""
-    # A wrapper runs other rules: the innermost one raised, and has its note already.
-    if any(note.startswith(RAISED) for note in getattr(error, "__notes__", ())):
+    # gradtx's own messages say whose they are; and where a wrapper runs other rules, the innermost
+    # one raised, and has its note already.
+    if isinstance(error, GradtxError) or any(
+        note.startswith(RAISED) for note in getattr(error, "__notes__", ())
+    ):
         return
     error.add_note(f"{RAISED}{function.__name__} of {rule.name}")
     if isinstance(error, jax.errors.ConcretizationTypeError):

@@ -65,7 +65,8 @@ def _form(rule: "LeafRule", name: str) -> SlotForm | None:
     try:
         return rule.stored_form
     except Exception as error:
-        error.add_note(f"raised in the `init` of {name}, run on shapes alone")
+        function = getattr(rule.init_array, "__name__", "init")
+        error.add_note(f"raised in {function} of {name}, run on shapes alone")
         raise
 
 

@@ -157,7 +157,9 @@ def split_early(
     known, before, within = set(early), [], []
     for equation in jaxpr.eqns:
         inputs = [atom for atom in equation.invars if not isinstance(atom, Literal)]
-        if all(atom in known for atom in inputs):
+        # An array of symbolic size, such as a number broadcast to a leaf, has a size only within.
+        is_sized = all(isinstance(n, int) for one in equation.outvars for n in one.aval.shape)
+        if is_sized and all(atom in known for atom in inputs):
             before.append(equation)
             known.update(equation.outvars)
         else:

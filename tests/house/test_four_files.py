@@ -157,7 +157,7 @@ def test_four_files_are_enough(tmp_path: Path) -> None:
 
 MISSING = {
     "source": (TESTS[3], "No module named 'gradtx.optimizers.toy'"),
-    "init": (TESTS[0], "module 'gradtx' has no attribute 'toy'"),
+    "init": (TESTS[0], "AttributeError: gradtx has no 'toy'"),
     "row": (TESTS[2], "add a row for toy to a module of tests/methods"),
     "reference": (TESTS[2], "module 'tests.oracles.norms' has no attribute 'toy'"),
 }

@@ -1,5 +1,6 @@
 """All rows, in the order in which the runner takes them."""
 
+from tests.mutations.rows_authors import MUTATIONS as AUTHORS
 from tests.mutations.rows_averages import AVERAGES
 from tests.mutations.rows_kronecker import KRONECKER
 from tests.mutations.rows_matrices import MATRIX_RULES
@@ -18,4 +19,5 @@ ROWS = [
     *MATRIX_RULES,
     *KRONECKER,
     *PROJECTIONS,
+    *AUTHORS,
 ]

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import jax
 
+from gradtx.engine.program import BoundRule
 from gradtx.testing.problems import parameters
 from tests.methods import FIRST, METHODS
 
@@ -22,7 +23,7 @@ def same_inside(part: str, whole: str) -> bool:
     return all(described(bound) in rules for bound in inside) and kept(part) == kept(whole)
 
 
-def described(item: Any) -> Any:
+def described(bound: BoundRule) -> Any:
     """The rule of a member without its name and its numbers."""
     return dataclasses.replace(cast(Any, bound.rule), name="")
 

@@ -137,4 +137,4 @@ def test_every_optimizer_in_a_chain_has_a_scope_of_its_own() -> None:
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
     program = lowered(tx, SHAPES)
     for name in ("clip_by_global_norm", "scale_by_adam", "add_decayed_weights"):
-        assert f'"{name}/' in program, name
+        assert re.search(rf'["/]{name}/', program), name
