@@ -371,8 +371,8 @@ class PlainRule(TreeRule):
 
     def with_storage(self, storage: Any, member: Callable[..., Any]) -> "PlainRule":
         raise GradtxError(
-            f"stored: {self.name} is another library's, whose slots have no names; take gradtx's "
-            f"own, or leave it outside"
+            f"stored: {self.name} is another library's, whose slots have no names; use gradtx's "
+            f"own, or put it outside of stored"
         )
 
 
