@@ -94,7 +94,8 @@ def _has_default(rules: Sequence[Function], name: str) -> bool:
 def _kind_among(rules: Sequence[Function], name: str) -> Kind:
     """What the first annotation of a name says of it."""
     kinds: list[Kind] = [_kind(one, name) for one in rules if name in keyword_names(one)]
-    return next((kind for kind in kinds if kind != "any"), "any")
+    certain: list[Kind] = [kind for kind in kinds if kind != "any"]
+    return certain[0] if certain else "any"
 
 
 def _is_hyperparam(rule: str, name: str, value: Any, kind: Kind) -> bool:

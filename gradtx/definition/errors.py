@@ -48,7 +48,7 @@ def hide_frames(error: Exception) -> Exception:
 
     JAX's switch shows them again: `JAX_TRACEBACK_FILTERING=off`.
     """
-    if jax.config.jax_traceback_filtering == "off":
+    if getattr(jax.config, "jax_traceback_filtering", None) == "off":
         return error
     frames: list[types.TracebackType] = []
     traceback = error.__traceback__

@@ -91,7 +91,7 @@ def _trace(
 @functools.lru_cache(maxsize=64)
 def _symbols(pattern: tuple[int, ...]) -> tuple[Any, ...]:
     """Symbolic sizes for the axes of a leaf, equal ones for equal axes."""
-    return export.symbolic_shape(", ".join(string.ascii_lowercase[axis] for axis in pattern))
+    return tuple(export.symbolic_shape(", ".join(string.ascii_lowercase[axis] for axis in pattern)))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -192,7 +192,7 @@ class MatrixRule(LeafRule):
     def offsets(self, layouts: Sequence[Any]) -> Sequence[np.ndarray | None]:
         return self.matrices.turns(layouts)
 
-    def at(self, layout: Layout | None) -> "LeafRule":
+    def at(self, layout: Layout | None) -> "MatrixRule":
         return laid_out(self, layout)
 
     @property

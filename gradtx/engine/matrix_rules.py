@@ -16,7 +16,7 @@ from gradtx.engine.rules import Function, keyword_names, select_kwargs
 from gradtx.engine.slot_form import slot_form
 
 if TYPE_CHECKING:
-    from gradtx.engine.leaf_rule import LeafRule
+    from gradtx.engine.leaf_rule import MatrixRule
 
 Change = Callable[[Any], Any]
 
@@ -53,24 +53,24 @@ def _alike(init: Function, options: Static, layout: Layout) -> tuple[bool, ...]:
     return tuple(slot is not None and slot.shape == layout.shape for slot in slots)
 
 
-def as_matrices(rule: "LeafRule", slots: Any) -> Any:
+def as_matrices(rule: "MatrixRule", slots: Any) -> Any:
     """Slots as a rule on matrices sees them."""
     return _reshaped(rule, slots, "matrix")
 
 
-def as_arrays(rule: "LeafRule", slots: Any) -> Any:
+def as_arrays(rule: "MatrixRule", slots: Any) -> Any:
     """Slots as a state holds them."""
     return _reshaped(rule, slots, "array")
 
 
-def _reshaped(rule: "LeafRule", slots: Any, change: str) -> Any:
+def _reshaped(rule: "MatrixRule", slots: Any, change: str) -> Any:
     if slots is None or rule.init_array is None or rule.layout is None:
         return None
     alike = _alike(rule.init_array, rule.options, rule.layout)
     return _change(slots, [getattr(rule.layout, change) if one else _same for one in alike])
 
 
-def matrix_kwargs(rule: "LeafRule", kwargs: Mapping[str, Any], offsets: Any) -> dict[str, Any]:
+def matrix_kwargs(rule: "MatrixRule", kwargs: Mapping[str, Any], offsets: Any) -> dict[str, Any]:
     """The values of a rule on matrices: arrays as matrices, their turns, and a key for each."""
     layout, values = rule.layout, dict(kwargs)
     if layout is None:
@@ -95,7 +95,7 @@ def _key_of_each(key: jax.Array, batch: tuple[int, ...]) -> jax.Array:
 
 
 def call_on_matrices(
-    rule: "LeafRule",
+    rule: "MatrixRule",
     kwargs: Mapping[str, Any],
     offsets: Any,
     grad: Any,
@@ -114,7 +114,7 @@ def call_on_matrices(
 
 
 def _call(
-    rule: "LeafRule", kwargs: Mapping[str, Any], grad: Any, slots: Any, param: Any, step: Any
+    rule: "MatrixRule", kwargs: Mapping[str, Any], grad: Any, slots: Any, param: Any, step: Any
 ) -> tuple[Any, Any]:
     layout = rule.layout
     if layout is None:

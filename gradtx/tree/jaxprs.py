@@ -127,7 +127,7 @@ def is_elementwise(jaxpr: Jaxpr, shape: tuple[Any, ...], calls: frozenset[str] =
 
 def _is_alike(equation: JaxprEqn, shape: tuple[Any, ...], calls: frozenset[str]) -> bool:
     atoms = (*equation.invars, *equation.outvars)
-    shapes = [jnp.shape(atom.aval) if hasattr(atom, "aval") else () for atom in atoms]
+    shapes = [getattr(getattr(atom, "aval", None), "shape", ()) for atom in atoms]
     if any(one not in ((), shape) for one in shapes):
         return False
     if equation.primitive.name in calls:
@@ -158,7 +158,8 @@ def split_early(
     for equation in jaxpr.eqns:
         inputs = [atom for atom in equation.invars if not isinstance(atom, Literal)]
         # An array of symbolic size, such as a number broadcast to a leaf, has a size only within.
-        is_sized = all(isinstance(n, int) for one in equation.outvars for n in one.aval.shape)
+        sizes = [n for one in equation.outvars for n in getattr(one.aval, "shape", ())]
+        is_sized = all(isinstance(size, int) for size in sizes)
         if is_sized and all(atom in known for atom in inputs):
             before.append(equation)
             known.update(equation.outvars)

@@ -13,7 +13,7 @@ import pytest
 import benchmarks  # noqa: F401
 
 
-def pytest_collection_modifyitems(items: list[pytest.BoundRule]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process for each compiler: only one process at a time may load the TPU's."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group("cuda" if "cuda" in item.name else "tpu"))

@@ -258,7 +258,11 @@ def test_axes_by_number_are_axes_by_words() -> None:
             StructureError,
             r"names axis 1 twice, as input and as output",
         ),
-        (lambda: gradtx.muon(0.1, shard=3), gradtx.GradtxError, r"shard = 3 names no mesh axes"),
+        (
+            lambda: gradtx.muon(0.1, shard=3),  # pyright: ignore[reportArgumentType]
+            gradtx.GradtxError,
+            r"shard = 3 names no mesh axes",
+        ),
         (
             lambda: gradtx.muon(0.1, shard="x"),
             gradtx.GradtxError,

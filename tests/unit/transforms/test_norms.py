@@ -124,7 +124,7 @@ def test_a_state_that_was_factored_otherwise_is_refused() -> None:
 
 def test_a_rule_may_not_drop_a_slot_that_it_keeps() -> None:
     with pytest.raises(
-        ValueError, match="slot 'nu' of a rule is kept or not as `init` says, and became None"
+        ValueError, match="drop returned None as slot 'nu', and `init` made it an array: return it"
     ):
         tx = gradtx.leafwise(keep, drop)
         tx.update(GRAD, tx.init(WEIGHT))

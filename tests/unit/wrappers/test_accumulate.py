@@ -183,7 +183,12 @@ def test_low_precision_is_summed_in_float32() -> None:
     g = jnp.ones(1, jnp.bfloat16)
     state = tx.init(g)
     assert state.slots["accumulate"].total.dtype == jnp.float32
-    _, seen = jax.lax.scan(lambda state, _: tx.update(g, state)[::-1], state, None, length=300)
+
+    def step(state: gradtx.State, _: None) -> tuple[gradtx.State, jax.Array]:
+        update, state = tx.update(g, state)
+        return state, update
+
+    _, seen = jax.lax.scan(step, state, None, length=300)
     assert seen.dtype == jnp.bfloat16 and seen[-1] == 300.0 and not seen[:-1].any()
 
 

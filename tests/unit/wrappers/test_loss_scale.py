@@ -176,7 +176,7 @@ def test_a_scale_that_is_not_the_outermost_is_refused(make: Any, other: str) -> 
     tx = make()
     state = tx.init(PAIR)
     message = (
-        rf"^dynamic_loss_scale is not the outermost: {other} would be given gradients with "
+        rf"^dynamic_loss_scale is not the outermost: {other} would receive gradients with "
         r"the scale in them; put the scale around"
     )
     with pytest.raises(GradtxError, match=message):
