@@ -1,1 +1,3 @@
-"""How do I write and combine transformations? The builders of rules, `chain`, `masked`, `descend`."""
+"""How do I write and combine transformations? The builders of rules, `chain`, `masked`,
+`descend`.
+"""

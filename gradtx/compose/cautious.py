@@ -1,4 +1,6 @@
-"""Cautious updates: only the coordinates move whose update agrees with the gradient of this step."""
+"""Cautious updates: only the coordinates move whose update agrees with the gradient of this
+step.
+"""
 
 from typing import Any
 
@@ -34,7 +36,7 @@ def cautious_mask() -> GradientTransformation:
     >>> tx = gradtx.chain(gradtx.trace(0.9), gradtx.cautious_mask())
     >>> state = tx.init(jnp.zeros(3))
     >>> _, state = tx.update(jnp.array([1.0, 1.0, 1.0]), state)
-    >>> u, _ = tx.update(jnp.array([1.0, 1.0, -0.5]), state)  # the last: momentum 0.4 against a gradient of -0.5
+    >>> u, _ = tx.update(jnp.array([1.0, 1.0, -0.5]), state)  # the last: momentum 0.4
     >>> [round(one, 2) for one in u.tolist()]
     [1.9, 1.9, 0.0]
 

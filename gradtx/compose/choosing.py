@@ -1,4 +1,6 @@
-"""One of two outcomes: chosen entry by entry after both were worked out, or only one of them run."""
+"""One of two outcomes: chosen entry by entry after both were worked out, or only one of them
+run.
+"""
 
 import functools
 from collections.abc import Callable
@@ -47,7 +49,3 @@ def keep_if(condition: Any, updates: Any) -> Any:
 
 def _or_zero(update: jax.Array, *, keep: jax.Array) -> jax.Array:
     return jnp.where(keep, update, -jnp.zeros_like(update))
-
-
-from gradtx.engine.slots import attach as attach  # noqa: E402
-from gradtx.engine.slots import detach as detach  # noqa: E402

@@ -1,4 +1,6 @@
-"""`descend`: from a direction to a step down; the one home of the arguments that optimizers share."""
+"""`descend`: from a direction to a step down; the one home of the arguments that optimizers
+share.
+"""
 
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
@@ -147,7 +149,8 @@ def _decay_by_form(
         and isinstance(learning_rate, Schedule)
     ):
         raise HyperparamError(
-            f"decay_form={form!r} divides by the largest learning rate, and {learning_rate!r} does not say which that is: "
+            f"decay_form={form!r} divides by the largest learning rate, and {learning_rate!r} "
+            f"does not say which that is: "
             "give it as peak_learning_rate=..."
         )
     decay = leafwise(
@@ -213,7 +216,8 @@ def descend(
     form = flags.get("decay_form") or "decoupled"
     if form not in get_args(DecayForm):
         raise HyperparamError(
-            f"decay_form = {form!r} is unknown; choose one of {', '.join(map(repr, get_args(DecayForm)))}"
+            f"decay_form = {form!r} is unknown; choose one of "
+            f"{', '.join(map(repr, get_args(DecayForm)))}"
         )
     direction = chain(rule, cautious_mask()) if flags.get("cautious") else rule
     scale = (
@@ -224,7 +228,8 @@ def descend(
     if weight_decay is None:
         if flags.get("decay_form"):
             raise HyperparamError(
-                f"decay_form={form!r} says how weight decay acts, and there is none: give weight_decay=... too"
+                f"decay_form={form!r} says how weight decay acts, and there is none: give "
+                f"weight_decay=... too"
             )
         return chain(direction, *scale)
     decay = _decay_by_form(weight_decay, mask, learning_rate, flags)

@@ -123,7 +123,8 @@ def _axes(shard: Any) -> Any:
     if isinstance(shard, tuple | list) and shard and all(isinstance(axis, str) for axis in shard):
         return tuple(shard)
     raise GradtxError(
-        f"shard = {shard!r} names no mesh axes; give a name, a tuple of names, or gradtx.sharding.owners(params, name)"
+        f"shard = {shard!r} names no mesh axes; give a name, a tuple of names, or "
+        f"gradtx.sharding.owners(params, name)"
     )
 
 

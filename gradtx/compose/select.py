@@ -69,7 +69,8 @@ def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -
 
     >>> import gradtx, jax.numpy as jnp
     >>> params = {"dense": {"bias": jnp.ones(1), "kernel": jnp.ones(1)}}
-    >>> tx = gradtx.partition({"plain": gradtx.sgd(1.0), "rest": gradtx.lion(1.0)}, [(r"bias$", "plain"), (r".*", "rest")])
+    >>> groups = {"plain": gradtx.sgd(1.0), "rest": gradtx.lion(1.0)}
+    >>> tx = gradtx.partition(groups, [(r"bias$", "plain"), (r".*", "rest")])
     >>> print(gradtx.coverage(tx, params))
     dense/bias    plain
     dense/kernel  rest

@@ -1,4 +1,6 @@
-"""`GradientTransformation`: an optimizer as data, and the pair `(init, update)` that it stands for."""
+"""`GradientTransformation`: an optimizer as data, and the pair `(init, update)` that it stands
+for.
+"""
 
 import functools
 import inspect
@@ -66,7 +68,7 @@ class GradientTransformation(Definition):
         try:
             return State(count, self.init_slots(params, count))
         except Exception as error:
-            raise hide_frames(error)
+            raise hide_frames(error) from error.__cause__
 
     def update(
         self, updates: Updates, state: Any, params: Params | None = None, **extra: Any
@@ -90,7 +92,7 @@ class GradientTransformation(Definition):
                 count = jnp.array(self.count_after(flow.slots, count), copy=True)
             return flow.leaves.tree, State(count, flow.slots)
         except Exception as error:
-            raise hide_frames(error)
+            raise hide_frames(error) from error.__cause__
 
     def followed_by(self, last: BoundRule) -> "GradientTransformation":
         """This definition with a further rule in its last kernels, for `update` alone."""
@@ -175,7 +177,9 @@ class GradientTransformation(Definition):
 
     @property
     def expansion(self) -> Any:
-        """What the definition stands for: another definition, a rule, or a combinator's branches."""
+        """What the definition stands for: another definition, a rule, or a combinator's
+        branches.
+        """
         return self._cached("expansion", self.call)
 
     @property
@@ -278,7 +282,7 @@ def definition(
         try:
             return factory(*args, **kwargs)
         except Exception as error:
-            raise hide_frames(error)
+            raise hide_frames(error) from error.__cause__
 
     builder = cast(Any, make)
     builder.factory = factory

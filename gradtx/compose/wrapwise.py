@@ -13,8 +13,9 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.types import Hyperparam
 from gradtx.engine.program import BoundRule
-from gradtx.engine.wrap_rule import Member as Member
-from gradtx.engine.wrap_rule import WrapRule
+from gradtx.engine.wrap_rule import Member, WrapRule
+
+__all__ = ["Member", "wrapwise"]
 
 Function = Callable[..., Any]
 

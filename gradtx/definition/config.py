@@ -46,7 +46,8 @@ def from_config(config: Mapping[str, Any]) -> Any:
     """
     if len(config) != 1:
         raise ConfigError(
-            f"a config is one call, {{name: arguments}}; this has the names {', '.join(config) or 'none'}"
+            f"a config is one call, {{name: arguments}}; this has the names "
+            f"{', '.join(config) or 'none'}"
         )
     ((name, arguments),) = config.items()
     factory = _factory(name)
@@ -54,7 +55,8 @@ def from_config(config: Mapping[str, Any]) -> Any:
     unknown = [key for key in decoded if key not in factory.signature.parameters]
     if unknown:
         raise ConfigError(
-            f"{name} has no argument {', '.join(unknown)}; it has {', '.join(factory.signature.parameters)}"
+            f"{name} has no argument {', '.join(unknown)}; it has "
+            f"{', '.join(factory.signature.parameters)}"
         )
     args, kwargs = factory.arguments(decoded)
     return factory(*args, **kwargs)
@@ -65,7 +67,8 @@ def _factory(name: str) -> Factory:
         importlib.import_module(name.split(":", maxsplit=1)[0])
     if name not in registry:
         raise ConfigError(
-            f"{name!r} is no known factory; import the module that defines it first, under the name module:function"
+            f"{name!r} is no known factory; import the module that defines it first, under the "
+            f"name module:function"
         )
     return registry[name]
 
@@ -76,7 +79,8 @@ def _encode(value: Any, where: str) -> Any:
     if isinstance(value, Definition):
         if value.factory.name == "function_schedule":
             raise ConfigError(
-                f"{where} is the Python function {value.arguments['function']!r}; write it as a @gradtx.schedule to save it"
+                f"{where} is the Python function {value.arguments['function']!r}; write it as a "
+                f"@gradtx.schedule to save it"
             )
         return {"call": to_config(value)}
     if isinstance(value, Mapping):
@@ -94,7 +98,8 @@ def _encode(value: Any, where: str) -> Any:
         return {"dtype": jnp.dtype(value).name}
     except TypeError:
         raise ConfigError(
-            f"{where} = {value!r} cannot be written as JSON; use a regular expression, a number or a schedule"
+            f"{where} = {value!r} cannot be written as JSON; use a regular expression, a number "
+            f"or a schedule"
         ) from None
 
 

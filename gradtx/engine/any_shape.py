@@ -49,7 +49,9 @@ def pattern_of(shape: tuple[int, ...]) -> tuple[int, ...] | None:
 def specialize(
     rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs
 ) -> tuple[Any, list[jax.Array]] | None:
-    """The kernel of the rules for one shape, and the numbers that it receives; None: there is none."""
+    """The kernel of the rules for one shape, and the numbers that it receives; None: there is
+    none.
+    """
     leaves, treedef = jax.tree.flatten((shared, args))
     shape = args.grad.shape
     pattern = pattern_of(shape)

@@ -19,9 +19,9 @@ class Clock(NamedTuple):
 
     count: Any
     """Updates made before this one: 0, 1, 2, ... Schedules read it."""
-    step: Any = None
+    step: Any
     """The number of this update: 1, 2, 3, ... Rules receive it."""
-    values: dict[int, Any] = {}
+    values: dict[int, Any]
     """The value of every schedule that was read at this count, by the schedule's identity."""
 
     def resolve(self, hyperparams: Mapping[str, Any]) -> dict[str, Any]:

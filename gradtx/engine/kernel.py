@@ -86,7 +86,9 @@ def run_stored(
 def run_rule(
     rule: "LeafRule", number: int, update: jax.Array, draws: Any, shared: Shared, args: LeafArgs
 ) -> tuple[jax.Array, Any]:
-    """Run one rule in compute precision, under its name; its slots come back as the state has them."""
+    """Run one rule in compute precision, under its name; its slots come back as the state has
+    them.
+    """
     dtype, stored = update.dtype, args.slots[number]
     values = {**shared.kwargs[number], "noise": draws}
     kwargs = array_kwargs(rule, rule.update_array, values, shared.step, args)

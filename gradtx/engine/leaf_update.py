@@ -258,7 +258,9 @@ def _call(
     try:
         return call_rows(function, shared, [args[index] for index in indices])
     except Exception as error:
-        raise _located(error, members, args[indices[0]], flow.leaves.paths[indices[0]], indices[0])
+        first, path = indices[0], flow.leaves.paths[indices[0]]
+        located = _located(error, members, args[first], path, first)
+        raise located from error.__cause__
 
 
 def _located(

@@ -72,7 +72,8 @@ def layout_of(shape: tuple[int, ...], words: str | None) -> Layout:
     found = [WORD.fullmatch(word) for word in _spelled_out(words, len(shape))]
     if None in found:
         raise ValueError(
-            "its words are batch, in, out, each perhaps with a number of parts, such as out/3, and ... for batch axes"
+            "its words are batch, in, out, each perhaps with a number of parts, such as out/3, "
+            "and ... for batch axes"
         )
     if len(found) != len(shape):
         raise ValueError(f"it says {len(found)} axes, one word for each")
@@ -127,11 +128,13 @@ class Matrices:
     def _layout(self, path: str, shape: tuple[int, ...], words: str | None, owner: str) -> Layout:
         if len(shape) < 2 and words is not None:
             raise StructureError(
-                f"{owner}: {path!r} has shape {shape}, which is no matrix, and dimensions say {words!r} of it: narrow that rule's pattern"
+                f"{owner}: {path!r} has shape {shape}, which is no matrix, and dimensions say "
+                f"{words!r} of it: narrow that rule's pattern"
             )
         if len(shape) < 2 and self.vectors == "refuse":
             raise StructureError(
-                f"{owner}: {path!r} has shape {shape}, which is no matrix: leave it to another rule, with partition(...) or masked(...)"
+                f"{owner}: {path!r} has shape {shape}, which is no matrix: leave it to another "
+                f"rule, with partition(...) or masked(...)"
             )
         try:
             return layout_of(shape, words)
@@ -188,7 +191,8 @@ def _from_tree(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise GradtxError(
-            f"{owner}: dimensions = {dimensions!r} are neither rules (pattern, words) nor a tree like the parameters with axes by number"
+            f"{owner}: dimensions = {dimensions!r} are neither rules (pattern, words) nor a tree "
+            f"like the parameters with axes by number"
         ) from None
     said = [
         one.numbers for one in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Said))
@@ -221,7 +225,8 @@ def spelled(numbers: Any, ndim: int, where: str) -> str:
     )
     if any(not -ndim <= axis < ndim for axis in ins + outs):
         raise StructureError(
-            f"{where}: {numbers!r} names an axis that is not among its {ndim}; give None for what is no matrix"
+            f"{where}: {numbers!r} names an axis that is not among its {ndim}; give None for "
+            f"what is no matrix"
         )
     ins, outs = ({axis % ndim for axis in axes} for axes in (ins, outs))
     if ins & outs:

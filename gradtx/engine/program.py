@@ -28,7 +28,9 @@ class BoundRule(NamedTuple):
     origin: tuple[Any, ...] = ()
     """The definitions that it came from, outermost first."""
     idle: tuple[tuple[Selector, ...], ...] = ()
-    """Leaves for which a later rule ignores its update, each set as the selectors that choose it."""
+    """Leaves for which a later rule ignores its update, each set as the selectors that choose
+    it.
+    """
 
     @property
     def name(self) -> str:

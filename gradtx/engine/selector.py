@@ -110,14 +110,16 @@ def mask(where: Where, leaves: Leaves, owner: str) -> Sequence[bool]:
         chosen = _matches(where, leaves)
         if leaves.paths and not any(chosen):
             raise SelectionError(
-                f"{owner}: {show(where)} matches none of the {len(leaves.paths)} leaves; {nearest(where, leaves.paths)}"
+                f"{owner}: {show(where)} matches none of the {len(leaves.paths)} leaves; "
+                f"{nearest(where, leaves.paths)}"
             )
         return chosen
     answers = _answers(where, leaves, owner)
     for answer, path in zip(answers, leaves.paths, strict=True):
         if answer is not None and not isinstance(answer, bool | np.bool_ | np.ndarray | jax.Array):
             raise SelectionError(
-                f"{owner}: the answer at {path!r} is {show(answer)}, which is no bool; give a regex, a predicate or bools"
+                f"{owner}: the answer at {path!r} is {show(answer)}, which is no bool; give a "
+                f"regex, a predicate or bools"
             )
     return [bool(answer) for answer in answers]
 
@@ -168,7 +170,8 @@ def _first_match(
             )
         if paths and number not in winners and number < len(rules) - 1:
             raise SelectionError(
-                f"{rule} claims nothing: earlier rules claim every leaf that it matches; the first match wins, so move it up"
+                f"{rule} claims nothing: earlier rules claim every leaf that it matches; the "
+                f"first match wins, so move it up"
             )
     return [None if winner is None else rules[winner][1] for winner in winners]
 
@@ -179,11 +182,13 @@ def _checked_labels(
     for label, path, value in zip(found, leaves.paths, leaves.values, strict=True):
         if label is None and value is not None:
             raise SelectionError(
-                f"{owner}: no rule claims {path!r}; rules are tried in order and the first match wins, so end with ('.*', group)"
+                f"{owner}: no rule claims {path!r}; rules are tried in order and the first match "
+                f"wins, so end with ('.*', group)"
             )
         if label is not None and label not in groups:
             raise SelectionError(
-                f"{owner}: {path!r} is labelled {label!r}, which is not one of the groups {', '.join(map(repr, groups))}"
+                f"{owner}: {path!r} is labelled {label!r}, which is not one of the groups "
+                f"{', '.join(map(repr, groups))}"
             )
     return found
 
@@ -258,7 +263,8 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
         spread = jax.tree.map(_spread, answers, leaves.tree, is_leaf=is_none)
     except (ValueError, TypeError, KeyError):
         raise SelectionError(
-            f"{owner}: the tree {show(answers)} does not fit the parameters: {_misfit(answers, leaves.paths)}"
+            f"{owner}: the tree {show(answers)} does not fit the parameters: "
+            f"{_misfit(answers, leaves.paths)}"
         ) from None
     return [
         answer.value

@@ -93,7 +93,8 @@ def _plan(
     )
     if mesh is None:
         raise GradtxError(
-            f"{owner}: shard = {axes!r} names axes of no mesh that is known here: call within jax.set_mesh(mesh), "
+            f"{owner}: shard = {axes!r} names axes of no mesh that is known here: call within "
+            f"jax.set_mesh(mesh), "
             "or give shard=gradtx.sharding.owners(params, axes)"
         )
     if any(
@@ -102,7 +103,8 @@ def _plan(
         if name in axes
     ):
         raise GradtxError(
-            f"{owner}: shard = {axes!r} within a shard_map over these axes, where every device has its own: leave shard out"
+            f"{owner}: shard = {axes!r} within a shard_map over these axes, where every device "
+            f"has its own: leave shard out"
         )
     specs = [_spec(layout, one) for layout, one in zip(layouts, known, strict=True)]
     return ShardPlan(mesh, axes, specs[0] if len(set(specs)) == 1 else None)

@@ -106,7 +106,7 @@ def _form_of(kind: type[Any], names: tuple[str, ...] | None) -> SlotForm | None:
 
 @functools.lru_cache(maxsize=1024)
 def _named_tuple(names: tuple[str, ...]) -> type[Any]:
-    return collections.namedtuple("Slots", names)  # noqa: PYI024  (its fields are data)
+    return collections.namedtuple("Slots", names)
 
 
 def _form_of_trial(init: Function, options: Static, shape: tuple[int, ...]) -> SlotForm:
@@ -124,7 +124,8 @@ def _form_of_trial(init: Function, options: Static, shape: tuple[int, ...]) -> S
     form = _form_of(type(found[0]), names)
     if form is None:
         raise GradtxError(
-            f"{init.__name__} returned {describe_value(found[0])} as slots: return a NamedTuple, a dict or "
+            f"{init.__name__} returned {describe_value(found[0])} as slots: return a NamedTuple, "
+            f"a dict or "
             f"a dataclass of arrays"
         )
     return form
@@ -141,6 +142,7 @@ def tree_kind(init: Function, options: Static) -> type[Any]:
         kind = type(jax.eval_shape(functools.partial(init, **static), **numbers))
     if not issubclass(kind, tuple) or not hasattr(kind, "_fields"):
         raise GradtxError(
-            f"{init.__name__} makes a {kind.__name__}: return a NamedTuple of scalars, the tree slots"
+            f"{init.__name__} makes a {kind.__name__}: return a NamedTuple of scalars, the tree "
+            f"slots"
         )
     return kind

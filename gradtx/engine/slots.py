@@ -46,7 +46,8 @@ def check_members(rules: "Iterable[BoundRule]", slots: Any) -> None:
     for path in _strange_paths(slots, known):
         raise StateError(
             f"the state holds slots for {'/'.join(path)!r}, which is no member of this definition; "
-            f"its members with slots are {', '.join(repr('/'.join(one)) for one in known) or 'none'}"
+            f"its members with slots are "
+            f"{', '.join(repr('/'.join(one)) for one in known) or 'none'}"
         )
 
 

@@ -65,9 +65,9 @@ class TreeRule:
 
     @property
     def needs(self) -> frozenset[str]:
-        inside: list[frozenset[str]] = [member.needs for member in self.members.values()]
+        inside: list[frozenset[str]] = [one.needs for one in self.members.values()]
         own = frozenset((*self.extra, *(["params"] if self.needs_params else [])))
-        return own.union(*inside)
+        return frozenset(own.union(*inside))
 
     @property
     def reads_tree(self) -> bool:
@@ -246,7 +246,9 @@ def _own_fields(init: Function | None) -> tuple[str, ...]:
     """The fields of the NamedTuple that a rule on trees keeps, by the annotation of its `init`."""
     hint = None if init is None else typing.get_type_hints(init).get("return")
     kinds = typing.get_args(hint) if typing.get_origin(hint) is dict else (hint,)
-    return next((getattr(one, "_fields") for one in reversed(kinds) if hasattr(one, "_fields")), ())
+    return next(
+        (getattr(one, "_fields", ()) for one in reversed(kinds) if hasattr(one, "_fields")), ()
+    )
 
 
 def _masked(

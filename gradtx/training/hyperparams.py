@@ -29,7 +29,8 @@ def hyperparams(tx: GradientTransformation, at: int | Array | State = 0) -> dict
         state itself keeps (`tunable`) is read from it.
 
     >>> import gradtx
-    >>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 10)))
+    >>> rate = gradtx.linear_schedule(1.0, 0.0, 10)
+    >>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(rate))
     >>> {name: float(value) for name, value in hyperparams(tx, at=5).items()}
     {'max_norm': 1.0, 'learning_rate': 0.5}
     """
@@ -65,7 +66,9 @@ def moving_values(tx: GradientTransformation, state: State) -> dict[Address, Any
 
 
 class MemberClock(NamedTuple):
-    """A part of a definition with a clock of its own, and the values that the state holds for it."""
+    """A part of a definition with a clock of its own, and the values that the state holds for
+    it.
+    """
 
     address: Address
     count: Any
@@ -196,7 +199,8 @@ def vmap_axes(tx: GradientTransformation, *names: str) -> GradientTransformation
     >>> import gradtx, jax, jax.numpy as jnp
     >>> tx = gradtx.replace(gradtx.sgd(0.1, momentum=0.9), learning_rate=jnp.array([0.1, 0.2]))
     >>> first_step = lambda tx, g: tx.update(g, tx.init(g))[0]
-    >>> jax.vmap(first_step, in_axes=(gradtx.vmap_axes(tx, "learning_rate"), None))(tx, jnp.array(10.0)).tolist()
+    >>> axes = gradtx.vmap_axes(tx, "learning_rate"), None
+    >>> jax.vmap(first_step, in_axes=axes)(tx, jnp.array(10.0)).tolist()
     [-1.0, -2.0]
     """
     batched = {find(tx, name) for name in names}

@@ -47,7 +47,8 @@ def loss_scale(tx: TransformationLike, state: Any) -> Array | float:
       StateError: the state belongs to another definition.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> scaled, plain = gradtx.dynamic_loss_scale(gradtx.sgd(0.1), initial_scale=1024.0), gradtx.sgd(0.1)
+    >>> plain = gradtx.sgd(0.1)
+    >>> scaled = gradtx.dynamic_loss_scale(plain, initial_scale=1024.0)
     >>> [float(loss_scale(tx, tx.init(jnp.ones(2)))) for tx in (scaled, plain)]
     [1024.0, 1.0]
     """

@@ -50,7 +50,9 @@ def finite(array: jax.Array) -> jax.Array:
 
 
 def where_finite(new: jax.Array, old: jax.Array) -> jax.Array:
-    """`new` where it is finite, else `old`: for scalars of a tree that one overflow must not ruin."""
+    """`new` where it is finite, else `old`: for scalars of a tree that one overflow must not
+    ruin.
+    """
     return jnp.where(jnp.isfinite(new), new, old)
 
 

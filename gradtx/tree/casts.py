@@ -17,7 +17,9 @@ def is_inexact_dtype(dtype: Any) -> bool:
 
 
 def is_inexact(leaf: Any) -> bool:
-    """Whether a leaf is optimized: a float or complex array; None, integers, keys are left alone."""
+    """Whether a leaf is optimized: a float or complex array; None, integers, keys are left
+    alone.
+    """
     if isinstance(leaf, float | complex):
         return True
     dtype = getattr(leaf, "dtype", None)
@@ -47,7 +49,9 @@ def zeros(like: Any, dtype: Any = None) -> jax.Array:
 
 
 def real_zeros(like: Any, dtype: Any = None) -> jax.Array:
-    """Zeros for a quantity that is real even where the array is complex, such as a second moment."""
+    """Zeros for a quantity that is real even where the array is complex, such as a second
+    moment.
+    """
     return jnp.zeros_like(like, dtype=real_dtype(like.dtype) if dtype is None else dtype)
 
 

@@ -56,7 +56,9 @@ def group(kinds: Iterable[Hashable]) -> dict[Any, list[int]]:
 
 
 def call_rows(function: Callable[..., Any], shared: Any, rows: Sequence[Any]) -> list[Any]:
-    """`function(shared, row)` for rows of equal shapes; `function` at module level, or a partial."""
+    """`function(shared, row)` for rows of equal shapes; `function` at module level, or a
+    partial.
+    """
     if len(rows) == 1 and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(rows)):
         return [function(shared, rows[0])]  # a kernel that nobody shares costs a trace of its own
     size = bundle_size(len(rows))
@@ -70,7 +72,9 @@ def call_rows(function: Callable[..., Any], shared: Any, rows: Sequence[Any]) ->
 
 
 def map_arrays(function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
-    """`function(*row)` for every row of the columns, which hold arrays; `function` at module level."""
+    """`function(*row)` for every row of the columns, which hold arrays; `function` at module
+    level.
+    """
     rows = list(zip(*columns, strict=True))
     results: list[Any] = [None] * len(rows)
     for indices in group(tuple(map(signature, row)) for row in rows).values():

@@ -176,7 +176,8 @@ CASES = {
     "two leaves with one path": (
         lambda: gradtx.sgd(0.1).init({"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}),
         StructureError,
-        "two leaves have the same path 'a/b'; rename a key, so that every leaf has a path of its own",
+        "two leaves have the same path 'a/b'; rename a key, so that every leaf has a path of its "
+        "own",
     ),
     "b1 out of range": (
         lambda: gradtx.adam(0.1, b1=1.5),
@@ -315,12 +316,14 @@ def needs_decay(grad: Any, slots: Any, param: Any, step: Any, *, decay: Any) -> 
 def test_a_rule_that_asks_for_what_it_is_not_given() -> None:
     with pytest.raises(
         GradtxError,
-        match="needs_decay asks for decay, which it is not given: pass decay=... beside the functions of the rule",
+        match=r"needs_decay asks for decay, which it is not given: pass decay=\.\.\. beside the "
+        "functions of the rule",
     ):
         gradtx.leafwise(None, needs_decay)
     with pytest.raises(
         GradtxError,
-        match="needs_decay: rate is given, but no function of the rule has a keyword-only argument of "
+        match="needs_decay: rate is given, but no function of the rule has a keyword-only "
+        "argument of "
         "that name",
     ):
         gradtx.leafwise(None, needs_decay, decay=0.1, rate=0.1)

@@ -103,7 +103,8 @@ def test_a_slot_of_another_shape_is_left_to_the_lifter_to_refuse() -> None:
     tx = gradtx.guard(gradtx.leafwise(init, update))
     with pytest.raises(
         ValueError,
-        match=r"returned slot 'a' in shape \(\), and `init` made it in shape \(2,\): a slot keeps its "
+        match=r"returned slot 'a' in shape \(\), and `init` made it in shape \(2,\): a slot "
+        r"keeps its "
         "shape",
     ):
         tx.update(GRAD, tx.init(GRAD))

@@ -222,7 +222,8 @@ def test_a_state_of_another_definition() -> None:
         (
             guarded,
             PARAMS,
-            r"^the state of sgd is a dict, not a gradtx.State: pass the state that tx.update returned$",
+            r"^the state of sgd is a dict, not a gradtx.State: pass the state that tx.update "
+            r"returned$",
         ),
         (
             guarded,
