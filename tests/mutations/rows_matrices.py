@@ -101,8 +101,8 @@ MATRIX_RULES = [
     Mutation(
         "spread: shares in another order",
         "engine/sharded.py",
-        "x[slice(*cut)], made), shared)",
-        "x[slice(*cut)][::-1], made), shared)",
+        "array[slice(*cut)], tree)",
+        "array[slice(*cut)][::-1], tree)",
         MATRICES,
     ),
     Mutation("roles: heads are hidden", "tree/roles.py", '"a head": HEADS, ', "", MATRICES),
