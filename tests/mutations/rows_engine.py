@@ -65,6 +65,13 @@ ENGINE = [
         JAXPRS,
     ),
     Mutation(
+        "any_shape: a program keeps the old shape",
+        "engine/any_shape.py",
+        "reshaped(one, program.symbols, shape) for one in program.within",
+        "one for one in program.within",
+        ANY_SHAPE,
+    ),
+    Mutation(
         "any_shape: the numbers of the next step",
         "engine/any_shape.py",
         "first = leaves[: len(program.early)]",
@@ -97,7 +104,7 @@ ENGINE = [
         "engine/walk.py",
         "for node in (*self.parents, self):\n            leaves",
         "for node in (self,):\n            leaves",
-        "tests/unit/storage/test_stored_around.py",
+        "tests/unit/engine/test_walk.py",
     ),
     Mutation(
         "checks: a pair is not checked",

@@ -103,7 +103,7 @@ MATRIX_RULES = [
         "engine/sharded.py",
         "array[slice(*cut)], tree)",
         "array[slice(*cut)][::-1], tree)",
-        MATRICES,
+        "tests/unit/sharding/test_matrices.py",
     ),
     Mutation("roles: heads are hidden", "tree/roles.py", '"a head": HEADS, ', "", MATRICES),
     Mutation(

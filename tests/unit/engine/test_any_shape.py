@@ -29,10 +29,15 @@ def _init(param):
 
 
 def _corrected(grad, slots: Mean, param, step, *, decay):
-    """A mean with its bias correction."""
+    """A mean with its bias correction, in entries that are not negative alone."""
     TRACED.append(grad.shape)
     mu = decay * slots.mu + (1 - decay) * grad
-    return mu / (1 - decay**step), Mean(mu)
+    return jnp.where(grad < 0, decay**step, mu / (1 - decay**step)), Mean(mu)
+
+
+def _filled(grad, slots: Mean, param, step):
+    """An array of the shape of the leaf."""
+    return jnp.ones(grad.shape) - jnp.where(grad < 0, jnp.zeros(grad.shape), grad), slots
 
 
 def _of_squares(grad, slots: Mean, param, step):
@@ -48,9 +53,12 @@ def _centered(grad, slots: Mean, param, step):
 
 RULES: dict[str, gradtx.GradientTransformation] = {
     "corrected": gradtx.leafwise(_init, _corrected, decay=0.9),
+    "filled": gradtx.leafwise(_init, _filled),
     "squares": gradtx.leafwise(_init, _of_squares),
     "centered": gradtx.leafwise(_init, _centered),
     "adamw": gradtx.adamw(0.1),
+    "rmsprop": gradtx.rmsprop(0.1),
+    "adan": gradtx.adan(0.1),
 }
 
 
