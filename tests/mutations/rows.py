@@ -2,6 +2,7 @@
 
 from tests.mutations.rows_authors import MUTATIONS as AUTHORS
 from tests.mutations.rows_averages import AVERAGES
+from tests.mutations.rows_engine import ENGINE
 from tests.mutations.rows_kronecker import KRONECKER
 from tests.mutations.rows_matrices import MATRIX_RULES
 from tests.mutations.rows_methods import MUTATIONS
@@ -15,6 +16,7 @@ ROWS = [
     *RELATIVES,
     *AVERAGES,
     *PRODUCTION,
+    *ENGINE,
     *STORAGE,
     *MATRIX_RULES,
     *KRONECKER,

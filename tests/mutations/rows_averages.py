@@ -48,10 +48,10 @@ AVERAGES = [
         "tests/unit/training/test_eval_params.py -k reference",
     ),
     Mutation(
-        "eval_params: members see what earlier ones made",
-        "training/eval_params.py",
-        "evaluate(item, slots, leaves, count)",
-        "evaluate(item, slots, leaves_of(found), count)",
+        "eval_params: members see the result of earlier ones",
+        "compose/transformation.py",
+        "bound.rule.evaluate(bound, own, leaves, count)",
+        "bound.rule.evaluate(bound, own, leaves_of(result), count)",
         "tests/unit/training/test_eval_params.py -k last_one",
     ),
     Mutation(
@@ -64,8 +64,8 @@ AVERAGES = [
     Mutation(
         "hyperparams: the first place of a transformation",
         "training/hyperparams.py",
-        "if one is member and where not in taken:",
-        "if one is member:",
+        "if where not in self.taken and where[",
+        "if where[",
         "tests/unit/training/test_clocks.py",
     ),
 ]

@@ -101,9 +101,9 @@ MATRIX_RULES = [
     Mutation(
         "spread: shares in another order",
         "engine/sharded.py",
-        "x[slice(*cut)], made), shared)",
-        "x[slice(*cut)][::-1], made), shared)",
-        MATRICES,
+        "array[slice(*cut)], tree)",
+        "array[slice(*cut)][::-1], tree)",
+        "tests/unit/sharding/test_matrices.py",
     ),
     Mutation("roles: heads are hidden", "tree/roles.py", '"a head": HEADS, ', "", MATRICES),
     Mutation(

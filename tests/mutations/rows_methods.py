@@ -96,9 +96,9 @@ MUTATIONS = [
     ),
     Mutation(
         "clock: schedules one update late",
-        "engine/program.py",
-        "return Clock(count, jnp.where(",
-        "return Clock(count + 1, jnp.where(",
+        "compose/transformation.py",
+        "Clock(state.count, next_count(state.count), {})",
+        "Clock(state.count + 1, next_count(state.count), {})",
         ORACLES.format("schedule"),
     ),
     Mutation(
@@ -110,7 +110,7 @@ MUTATIONS = [
     ),
     Mutation(
         "clock: wraps",
-        "engine/program.py",
+        "engine/clock.py",
         "jnp.where(count < limit, count + 1, limit)",
         "count + 1",
         "tests/unit/engine/test_lifter.py -k saturates",

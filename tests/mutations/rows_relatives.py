@@ -191,7 +191,7 @@ RELATIVES = [
     Mutation(
         "idle leaves: a rule between is not heeded",
         "engine/program.py",
-        "            absorbed = ()\n",
+        "            ignored = ()\n",
         "            pass\n",
         "tests/unit/engine/test_measure.py",
     ),
