@@ -1,4 +1,4 @@
-"""The places of the engine that tests/mutations breaks: gate, clock, walker, programs and checks."""
+"""The places of the engine that tests/mutations breaks: gate, clock, walk, programs, checks."""
 
 from tests.mutations.row import Mutation
 

@@ -1,4 +1,4 @@
-"""The walker of a state: every rule, those inside wrappers too, with its slots and its parameters."""
+"""The walker of a state: every rule, those inside wrappers too, with slots and parameters."""
 
 import jax.numpy as jnp
 
