@@ -87,6 +87,8 @@ def _trace(
         return None
     if not is_elementwise(closed.jaxpr, symbols, calls=frozenset()):
         return None
+    if any(one.primitive.name == "dim_as_value" for one in closed.jaxpr.eqns):
+        return None  # the rule computes with a size, which is symbolic here
     return Program(closed, jax.tree.structure(out), symbols, len(jax.tree.leaves(shared)))
 
 

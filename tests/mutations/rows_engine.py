@@ -72,6 +72,13 @@ ENGINE = [
         ANY_SHAPE,
     ),
     Mutation(
+        "any_shape: a size is a number",
+        "engine/any_shape.py",
+        'if any(one.primitive.name == "dim_as_value" for one in closed.jaxpr.eqns):',
+        "if False:",
+        ANY_SHAPE,
+    ),
+    Mutation(
         "any_shape: the numbers of the next step",
         "engine/any_shape.py",
         "first = leaves[: len(program.early)]",

@@ -40,6 +40,11 @@ def _filled(grad, slots: Mean, param, step):
     return jnp.ones(grad.shape) - jnp.where(grad < 0, jnp.zeros(grad.shape), grad), slots
 
 
+def _sized(grad, slots: Mean, param, step):
+    """A rule that uses its size as a number."""
+    return grad / jnp.sqrt(grad.size) + jnp.full(grad.shape, grad.shape[0]), slots
+
+
 def _of_squares(grad, slots: Mean, param, step):
     """A rule that compares axes."""
     rows, columns = grad.shape
@@ -54,6 +59,7 @@ def _centered(grad, slots: Mean, param, step):
 RULES: dict[str, gradtx.GradientTransformation] = {
     "corrected": gradtx.leafwise(_init, _corrected, decay=0.9),
     "filled": gradtx.leafwise(_init, _filled),
+    "sized": gradtx.leafwise(_init, _sized),
     "squares": gradtx.leafwise(_init, _of_squares),
     "centered": gradtx.leafwise(_init, _centered),
     "adamw": gradtx.adamw(0.1),
