@@ -3,9 +3,7 @@
 `python -m tests.house.figures` prints all of them beside the baseline and the bar.
 """
 
-import pytest
-
-from tests.house import call_paths, figures
+from tests.house import call_paths
 from tests.support.places import ROOT
 
 

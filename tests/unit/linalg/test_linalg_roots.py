@@ -11,6 +11,13 @@ from gradtx import linalg
 
 RNG = np.random.default_rng(0)
 
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Every test draws the same numbers, whichever tests ran before it in the process."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 inverse_root = jax.jit(
     linalg.inverse_root,
     static_argnames=("p", "method", "relative", "steps", "max_steps", "tolerance"),

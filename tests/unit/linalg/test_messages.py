@@ -16,6 +16,12 @@ from tests.support.places import ROOT
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Every test draws the same numbers, whichever tests ran before it in the process."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 orthogonalize = jax.jit(
     linalg.orthogonalize, static_argnames=("method", "steps", "form", "compute_dtype", "normalize")
 )
