@@ -21,9 +21,7 @@ RNG = np.random.default_rng(0)
 @pytest.fixture(autouse=True)
 def same_numbers() -> None:
     """Every test draws the same numbers, whichever tests ran before it in the process."""
-    # Ten steps of "deepseek" multiply rounding by up to 3.4 each where singular values are small:
-    # of most draws one entry is 2e-12 off, of these none is.
-    RNG.bit_generator.state = np.random.default_rng(35).bit_generator.state
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 SHAPES = [(4, 9), (9, 4), (5, 5), (1, 3)]
@@ -137,6 +135,9 @@ def test_each_preset_is_its_polynomial_of_the_singular_values(method: Any) -> No
         spectrum(np.geomspace(1e-3, 1, 4), 9),
         spectrum(np.array([1.0, 0.5, 1e-9, 0]), 9).T,
     ]
+    # "deepseek" multiplies the rounding of small singular values eight times by 3.44 and twice by 2:
+    # 1e-16 becomes 8e-12.
+    plain = 2e-11 if method == "deepseek" else 1e-12
     with jax.enable_x64(True):
         for x in given:
             expected = np.stack(
@@ -146,7 +147,7 @@ def test_each_preset_is_its_polynomial_of_the_singular_values(method: Any) -> No
                 found = linalg.orthogonalize(x, method, form=form, eps=0.0)
                 assert found.dtype == np.float64
                 np.testing.assert_allclose(
-                    found, expected, rtol=0, atol=1e-12 if form == "plain" else 1e-10
+                    found, expected, rtol=0, atol=plain if form == "plain" else 1e-10
                 )
 
 
