@@ -100,9 +100,8 @@ def run_rule(
             return call(update, None, param, step)[0], None
         slots = decode_slots(rule, stored, args.grad.shape, dtype)
         if rule.storage is None:
-            run = (
-                call if shared.gate is None else functools.partial(gated_update, shared.gate, call)
-            )
+            gate = shared.gate
+            run = call if gate is None else functools.partial(gated_update, gate, call)
             update, new = run(update, slots, param, step)
             return update, cast_slots(new, stored)
         encode = functools.partial(_encode, rule, stored, slots, draws, number, shared.gate)
