@@ -135,8 +135,8 @@ def test_each_preset_is_its_polynomial_of_the_singular_values(method: Any) -> No
         spectrum(np.geomspace(1e-3, 1, 4), 9),
         spectrum(np.array([1.0, 0.5, 1e-9, 0]), 9).T,
     ]
-    # "deepseek" multiplies the rounding of small singular values eight times by 3.44 and twice by 2:
-    # 1e-16 becomes 8e-12.
+    # "deepseek" multiplies the rounding of small singular values eight times by 3.44 and twice by
+    # 2: 1e-16 becomes 8e-12.
     plain = 2e-11 if method == "deepseek" else 1e-12
     with jax.enable_x64(True):
         for x in given:
