@@ -52,7 +52,8 @@ def check_cold() -> None:
     """Raise an error unless a kernel is traced once, and again only with empty caches."""
     traces: list[None] = []
     tx = gradtx.leafwise(None, counted, count=lambda: traces.append(None))
-    grads, totals = {"a": jnp.zeros(3)}, []
+    # Two leaves share a kernel; that of one leaf alone is traced inline, every time.
+    grads, totals = {"a": jnp.zeros(3), "b": jnp.zeros(3)}, []
     for forgetting in (True, False, True):
         if forgetting:
             forget()
