@@ -115,7 +115,7 @@ def _checked_period(every: Any) -> int | None:
 
 
 def _axes(shard: Any) -> Any:
-    """The names of mesh axes as a tuple; what is more than names, as it is."""
+    """The names of mesh axes as a tuple; any other value unchanged."""
     if isinstance(shard, str):
         return (shard,)
     if shard is None or hasattr(shard, "axes"):

@@ -62,8 +62,8 @@ def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -
 
     Raises:
       SelectionError: a rule matches no leaf, or only leaves that earlier rules claim (the last rule
-        may: it is there to catch what is left); a leaf that no rule claims; a group that does not
-        exist.
+        may: it takes the leaves that others left); a leaf that no rule claims; a group that does
+        not exist.
 
     State: that of every group, for its leaves.
 

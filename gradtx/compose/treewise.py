@@ -40,8 +40,9 @@ def treewise(
     bool or None, keeps its slots where that is False, by handing it on to `update_slots`; the
     engine does it for other rules. Under a mask the trees hold None at other leaves.
 
-    When: a method that is no function of one array, such as L-BFGS. When not: a scalar of the tree
-    that is then used per array; `leafwise(..., measure=..., conclude=...)` has one kernel per leaf.
+    When: a method whose update of one array needs others, such as L-BFGS. When not: a scalar of
+    the tree that is then used per array; `leafwise(..., measure=..., conclude=...)` has one kernel
+    per leaf.
 
     Args:
       init: makes the slots of a tree, or None.

@@ -176,7 +176,10 @@ class Factory:
 
     def arguments(self, named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Turn named arguments into the `(args, kwargs)` of a call."""
-        bound = inspect.BoundArguments(self.signature, dict(named))  # pyright: ignore[reportArgumentType]
+        bound = inspect.BoundArguments(
+            self.signature,
+            dict(named),  # pyright: ignore[reportArgumentType]
+        )
         return bound.args, bound.kwargs
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -321,7 +324,7 @@ class Definition:
             return object.__getattribute__(self, name)
 
     def way_to_read(self, name: str) -> str | None:
-        """Tell how to read an argument, which is no attribute; None where there is none."""
+        """Tell how to read an argument, which has no attribute; None: it does not exist."""
         return f'its arguments["{name}"]' if name in self.arguments else None
 
     def __dir__(self) -> Iterable[str]:

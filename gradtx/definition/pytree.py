@@ -81,4 +81,9 @@ def _unflatten(kind: type[Definition], aux: Any, values: Iterable[Any]) -> Defin
 def register(kind: type[Definition]) -> None:
     """Make a kind of definition a pytree."""
     unflatten = functools.partial(_unflatten, kind)
-    jax.tree_util.register_pytree_with_keys(kind, _flatten_with_keys, unflatten, _flatten)  # pyright: ignore[reportArgumentType]
+    jax.tree_util.register_pytree_with_keys(
+        kind,
+        _flatten_with_keys,  # pyright: ignore[reportArgumentType]
+        unflatten,
+        _flatten,
+    )

@@ -91,7 +91,9 @@ def _make_schedule(
         return factory(*args, **kwargs)
 
     make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
-    make.__signature__ = LazySignature(factory.shown_signature)  # pyright: ignore[reportAttributeAccessIssue]
+    make.__signature__ = LazySignature(  # pyright: ignore[reportAttributeAccessIssue]
+        factory.shown_signature
+    )
     return make
 
 

@@ -45,7 +45,9 @@ class LazySignature(inspect.Signature):
     def return_annotation(self) -> Any:
         return self._compute().return_annotation
 
-    def replace(self, **changes: Any) -> inspect.Signature:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def replace(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, **changes: Any
+    ) -> inspect.Signature:
         # The base class would call this class with parameters.
         return self._compute().replace(**changes)
 

@@ -109,7 +109,7 @@ def _at_shape(program: Program, shape: tuple[int, ...]) -> Any:
 
 
 def run_numbers(program: Program, _: Any, leaves: Sequence[Any]) -> list[jax.Array]:
-    """Compute what is the same for all leaves."""
+    """Compute the numbers that all leaves share."""
     jaxpr = program.closed.jaxpr
     others = jaxpr.invars[len(leaves) :]
     known = start(program.closed, [*leaves, *(None for _ in others)])

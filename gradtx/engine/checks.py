@@ -1,4 +1,4 @@
-"""What a rule returns, checked once and with its name; and what is said when a rule raises."""
+"""Checks of the values that a rule returns, and the notes on an error that a rule raises."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol

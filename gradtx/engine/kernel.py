@@ -1,8 +1,8 @@
 """The kernels: everything in this file is traced by JAX, and nothing outside of it is.
 
-A kernel receives the arrays of one leaf (`LeafArgs`) and what is the same for all leaves: the step,
-the gate, and the hyperparameters. It brings them into compute precision, runs the rules, checks
-what they return, and casts back. Leaves of equal shapes share one trace.
+A kernel receives the arrays of one leaf (`LeafArgs`) and the values that all leaves share: the
+step, the gate, and the hyperparameters. It brings them into compute precision, runs the rules,
+checks what they return, and casts back. Leaves of equal shapes share one trace.
 """
 
 import functools

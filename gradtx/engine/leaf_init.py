@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def init_leaves(rule: "LeafRule", bound: "BoundRule", leaves: "Leaves", clock: "Clock") -> Any:
     """Make the slots of every leaf that a rule acts on, and its tree slots."""
     active = bound.active(leaves)
-    layouts = rule.layouts(bound, leaves, active)  # what is not a matrix is an error already here
+    layouts = rule.layouts(bound, leaves, active)  # raises an error at a leaf that is not a matrix
     if not rule.keeps:
         return None
     values = [

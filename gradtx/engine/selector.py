@@ -15,10 +15,10 @@ from gradtx.definition.show import show
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import (
     Treedef,
-    describe_difference,
     flatten,
     is_none,
     leaf_paths,
+    match_leaves,
     repeated,
     tree_paths,
 )
@@ -43,14 +43,8 @@ class Leaves(NamedTuple):
 
     def match(self, tree: Any, what: str) -> Sequence[Any]:
         """The leaves of another tree in this order; an error names the first difference."""
-        try:
-            return self.treedef.flatten_up_to(tree)
-        except (ValueError, TypeError, KeyError):
-            theirs = leaf_paths(flatten(tree)[1])
-            difference = describe_difference(self.paths, theirs, "the gradients", what)
-            raise StructureError(
-                f"the gradients and {what} differ in structure: {difference}"
-            ) from None
+        error = functools.partial(_trees_differ, what)
+        return match_leaves(self.treedef, tree, "the gradients", what, error)
 
     def narrow(self, tree: Any, chosen: Sequence[bool]) -> Any:
         """A tree like this one with None at what was not chosen; anything else as it is."""
@@ -61,6 +55,10 @@ class Leaves(NamedTuple):
             return tree
         kept = [value if one else None for value, one in zip(values, chosen, strict=True)]
         return jax.tree.unflatten(treedef, kept)
+
+
+def _trees_differ(what: str, difference: str) -> StructureError:
+    return StructureError(f"the gradients and {what} differ in structure: {difference}")
 
 
 def leaves_of(tree: Any) -> Leaves:
@@ -273,7 +271,7 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
 
 
 def _misfit(answers: Any, paths: Sequence[str]) -> str:
-    """Why a tree of answers is no prefix of the parameters."""
+    """Why a tree of answers is not a prefix of the parameters."""
     given = tree_paths(answers)
     strange = next(
         (path for path in given if not any(f"{leaf}/".startswith(f"{path}/") for leaf in paths)),

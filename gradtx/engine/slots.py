@@ -1,6 +1,7 @@
 """The slots of rules in a state: dicts by member name, then a tree of arrays for every field."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -8,7 +9,7 @@ import jax
 from gradtx.definition.errors import GradtxError, StateError
 from gradtx.engine.selector import Leaves
 from gradtx.engine.slot_form import SlotForm
-from gradtx.tree.paths import describe_difference, flatten, leaf_paths
+from gradtx.tree.paths import match_leaves
 
 if TYPE_CHECKING:
     from gradtx.engine.program import BoundRule
@@ -148,7 +149,9 @@ def _by_leaf(
 ) -> list[Any]:
     trees = own.values() if isinstance(own, dict) else own
     columns = [
-        _match_slots(leaves, tree, bound.name, name, what)
+        match_leaves(
+            leaves.treedef, tree, what, "the state", partial(_slots_differ, bound.name, name)
+        )
         for name, tree in zip(form.kind._fields, trees, strict=True)
     ]
     rows = list(zip(*columns, strict=True)) if columns else []
@@ -161,15 +164,10 @@ def _by_leaf(
     return [form.kind(*row) if one else row for row, one in zip(rows, active, strict=True)]
 
 
-def _match_slots(leaves: Leaves, tree: Any, member: str, field: str, what: str) -> Sequence[Any]:
-    try:
-        return leaves.treedef.flatten_up_to(tree)
-    except (ValueError, TypeError, KeyError):
-        theirs = leaf_paths(flatten(tree)[1])
-        difference = describe_difference(leaves.paths, theirs, what, "the state")
-        raise StateError(
-            f"slot {field!r} of member {member} was made for other parameters: {difference}"
-        ) from None
+def _slots_differ(member: str, field: str, difference: str) -> StateError:
+    return StateError(
+        f"slot {field!r} of member {member} was made for other parameters: {difference}"
+    )
 
 
 def tree_slots_of(kind: type[Any] | None, slots: Any) -> dict[str, Any]:

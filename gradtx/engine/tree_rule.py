@@ -213,7 +213,7 @@ class TreeRule:
         return {}
 
     def own_slots(self, slots: Any) -> Any:
-        """What the rule keeps for itself, as it knows it; None where that is no NamedTuple."""
+        """The slots in the rule's own form; None where that is not a NamedTuple."""
         return own_slots(self.name, slots)[0]
 
     def encoded_once(self, slots: Any) -> Any:

@@ -161,7 +161,7 @@ def _update_result(
     """Choose the point to return if the search ends now.
 
     An accepted point; else the last that decreases enough, and from the bracket on the lowest of
-    these; else the last one if its loss is a number; else the start, which is no step.
+    these; else the last one if its loss is a number; else the start, a step of zero.
     """
     best = jnp.where(search.decreasing, search.result.value, line.start.value)
     improves = jnp.isnan(search.high.step) | (point.value < best)

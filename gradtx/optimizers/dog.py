@@ -86,7 +86,7 @@ def dog(
       learning_rate: η ≥ 0, a factor without unit; 1, or a schedule.
       init_step: the first step: ("distance", r) for r before it, in parameter units; ("heuristic",
         c) for r = c (1 + ‖θ0‖); ("learning_rate", a) for a first step of a g, after which r is its
-        length. Static. 1e-6 to 1e-4 of what is expected.
+        length. Static. 1e-6 to 1e-4 of the expected distance.
       eps: ε ≥ 0, under the root; 1e-8.
       weight_decay: λ ≥ 0, an L2 penalty: g ← g + λ θ before all this; None for no such term.
       mask: which leaves decay (see `masked`); None: all.

@@ -14,7 +14,7 @@ from gradtx.engine.program import BoundRule
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import path_hash
-from gradtx.tree.paths import Treedef, describe_difference, flatten, leaf_paths
+from gradtx.tree.paths import Treedef, flatten, leaf_paths, match_leaves
 from gradtx.tree.rounding import OF_PARAMS, Noise, noise, rounded_to
 
 Rounding = Literal["nearest", "stochastic"]
@@ -64,15 +64,7 @@ def apply_updates(
             "pass step=state.count"
         )
     values, treedef = flatten(params)
-    try:
-        changes = treedef.flatten_up_to(updates)
-    except (ValueError, TypeError, KeyError):
-        difference = describe_difference(
-            leaf_paths(treedef), leaf_paths(flatten(updates)[1]), "the parameters", "the updates"
-        )
-        raise StructureError(
-            f"the parameters and the updates differ in structure: {difference}"
-        ) from None
+    changes = match_leaves(treedef, updates, "the parameters", "the updates", _updates_differ)
     pairs = {
         index: _pair(treedef, index, value, change)
         for index, (value, change) in enumerate(zip(values, changes, strict=True))
@@ -83,6 +75,10 @@ def apply_updates(
     ):
         values[index] = value
     return jax.tree.unflatten(treedef, values)
+
+
+def _updates_differ(difference: str) -> StructureError:
+    return StructureError(f"the parameters and the updates differ in structure: {difference}")
 
 
 def _check(rounding: str, where: str) -> None:
@@ -201,6 +197,6 @@ def update_params(
     new, state = tx.followed_by(APPLY[rounding]).update(grads, state, params, **extra)
     values, treedef = flatten(params)
     pairs = zip(values, treedef.flatten_up_to(new), strict=True)
-    # The update of an integer is no parameter, and None stands for no update.
+    # The update of an integer is not a parameter, and None stands for no update.
     values = [one if is_inexact(old) and one is not None else old for old, one in pairs]
     return jax.tree.unflatten(treedef, values), state

@@ -145,7 +145,7 @@ def _parts(
 def _with_overrides(
     tx: GradientTransformation, clocks: Sequence[MemberClock]
 ) -> GradientTransformation:
-    """The definition with the values that a state holds; what is scheduled stays scheduled."""
+    """The definition with the values that a state holds; schedules stay schedules."""
     for clock in clocks:
         for address, value in clock.overrides.items():
             if not isinstance(leaves_by_address(tx, Schedule).get(address), Schedule):

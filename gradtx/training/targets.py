@@ -1,5 +1,7 @@
 """Target networks and averages: parameters that follow others."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +9,7 @@ from gradtx.definition.errors import StructureError
 from gradtx.definition.types import Array, ArrayLike, Params
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.maps import map_leaves
-from gradtx.tree.paths import describe_difference, flatten, is_none, leaf_paths
+from gradtx.tree.paths import flatten, is_none, leaf_paths, match_leaves
 
 
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size: ArrayLike) -> Params:
@@ -82,17 +84,14 @@ def _choose(old: Array, new: Array, due: Array) -> Array:
     return jnp.where(due, new, old)
 
 
+def _tensors_differ(name: str, difference: str) -> StructureError:
+    return StructureError(f"{name}: the new and the old tensors differ in structure: {difference}")
+
+
 def _check_alike(name: str, new_tensors: Params, old_tensors: Params) -> None:
     old, treedef = flatten(old_tensors)
-    try:
-        new = treedef.flatten_up_to(new_tensors)
-    except (ValueError, TypeError, KeyError):
-        difference = describe_difference(
-            leaf_paths(treedef), leaf_paths(flatten(new_tensors)[1]), "the old", "the new"
-        )
-        raise StructureError(
-            f"{name}: the new and the old tensors differ in structure: {difference}"
-        ) from None
+    error = functools.partial(_tensors_differ, name)
+    new = match_leaves(treedef, new_tensors, "the old", "the new", error)
     for path, one, before in zip(leaf_paths(treedef), new, old, strict=True):
         shape = None if one is None else jnp.shape(one)
         if is_inexact(before) and shape != jnp.shape(before):

@@ -26,7 +26,7 @@ ELEMENTWISE = frozenset(
         *("square", "stop_gradient", "sub", "tan", "tanh", "xor"),
     }
 )
-"""Operations that treat every entry alike. What is not named here runs as a whole, untiled."""
+"""Operations that treat every entry alike; a program that holds another runs untiled."""
 CALLS = frozenset(
     ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "core_call", "remat")
 )
@@ -102,7 +102,7 @@ def settle_slots(
 
 
 def _aligned(visible: Any, like: Any) -> list[Any]:
-    """What is to be seen of every array of the slots."""
+    """The value that later equations see, for every array of the slots."""
     return [value for value, one in zip(visible, like, strict=True) if one is not None]
 
 

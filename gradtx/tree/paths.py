@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -67,3 +67,14 @@ def describe_difference(ours: Sequence[str], theirs: Sequence[str], here: str, t
         f"{other!r} is only in {there}"
     ] * (other is not None)
     return ", ".join(only) or "the paths are the same, the containers are not"
+
+
+def match_leaves(
+    treedef: Treedef, tree: Any, here: str, there: str, error: Callable[[str], Exception]
+) -> list[Any]:
+    """The leaves of a tree in the order of a structure; where they differ, `error(difference)`."""
+    try:
+        return treedef.flatten_up_to(tree)
+    except (ValueError, TypeError, KeyError):
+        theirs = leaf_paths(flatten(tree)[1])
+        raise error(describe_difference(leaf_paths(treedef), theirs, here, there)) from None

@@ -23,11 +23,11 @@ PARAMETER_ROLES = {
     "a norm or bias": NORMS,
     "a router": ROUTERS,
 }
-"""What is no hidden matrix, by its name."""
+"""The roles of parameters that are not hidden matrices, by a part of their name."""
 
 
 def parameter_role(path: str) -> str | None:
-    """What a parameter is by its path, if that is no hidden matrix."""
+    """The role that the path of a parameter names; None: it may be a hidden matrix."""
     return next(
         (kind for kind, expression in PARAMETER_ROLES.items() if expression.search(path)), None
     )

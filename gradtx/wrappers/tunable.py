@@ -41,7 +41,7 @@ def _tune(
     names: tuple[str, ...],
     gate: Any,
 ) -> tuple[Any, Member, dict[str, Any]]:
-    """Run the member with the values of the state; what is scheduled follows its schedule."""
+    """Run the member with the values of the state; schedules go on."""
     held = {name: _as_state(value) for name, value in own.items()}
     if missing := sorted(set(names) - set(held)):
         raise HyperparamError(
