@@ -24,7 +24,7 @@ from gradtx.engine.rules import keyword_names
 
 Function = Callable[..., Any]
 Kind = Literal["array", "static", "any"]
-SIGNATURES = {
+SIGNATURES: dict[str, tuple[str, ...]] = {
     "init": ("param",),
     "update": ("grad", "slots", "param", "step"),
     "measure": ("grad", "slots", "param", "step"),
@@ -32,7 +32,10 @@ SIGNATURES = {
     "init_tree_slots": (),
 }
 """The arguments that each function of a rule on arrays receives by position."""
-OF_TREES = {"init": ("params",), "update": ("updates", "slots", "params", "step")}
+OF_TREES: dict[str, tuple[str, ...]] = {
+    "init": ("params",),
+    "update": ("updates", "slots", "params", "step"),
+}
 """The same, for rules on trees and wrapping rules."""
 
 

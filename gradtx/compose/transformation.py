@@ -5,7 +5,7 @@ for.
 import functools
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, ParamSpec, Protocol, cast
+from typing import Any, ClassVar, ParamSpec, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +48,8 @@ class GradientTransformation(Definition):
     """
 
     __slots__ = ()
-    public_names = ("init", "name", "needs", "update")
-    plural = "transformations"
+    public_names: ClassVar[tuple[str, ...]] = ("init", "name", "needs", "update")
+    plural: ClassVar[str] = "transformations"
 
     def __new__(
         cls, init: Callable[[Params], Any], update: Callable[..., Any]

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, overload
+from typing import Any, ClassVar, Concatenate, ParamSpec, overload
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,8 @@ class Schedule(Definition):
     """
 
     __slots__ = ()
-    public_names = ("__call__", "arguments")
-    plural = "schedules"
+    public_names: ClassVar[tuple[str, ...]] = ("__call__", "arguments")
+    plural: ClassVar[str] = "schedules"
 
     def verify(self) -> None:
         if self.factory.check is not None:

@@ -115,7 +115,7 @@ def type_name(annotation: Any, aliases: Mapping[str, Any]) -> str:
     return _generic_name(annotation, aliases)
 
 
-SPECIAL = {None: "None", type(None): "None", Ellipsis: "..."}
+SPECIAL: dict[object, str] = {None: "None", type(None): "None", Ellipsis: "..."}
 
 
 def _generic_name(annotation: Any, aliases: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection
 
-SPELLINGS = {
+SPELLINGS: dict[str, tuple[str, ...]] = {
     "lr": ("learning_rate",),
     "max_lr": ("peak_value",),
     "betas": ("b1", "b2"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 from jax import export
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 
 from gradtx.engine.kernel import LeafArgs, Shared, run_rules
 from gradtx.tree.jaxprs import is_elementwise, read, reshaped, run_segment, split_early, start
@@ -30,10 +30,15 @@ class Program:
     """The program of some rules for a symbolic shape, in two parts."""
 
     def __init__(self, closed: ClosedJaxpr, out: Any, symbols: tuple[Any, ...], numbers: int):
-        self.closed, self.out, self.symbols = closed, out, symbols
-        self.early = closed.jaxpr.invars[:numbers]
+        self.closed: ClosedJaxpr = closed
+        self.out: Any = out
+        self.symbols: tuple[Any, ...] = symbols
+        self.early: Sequence[Any] = closed.jaxpr.invars[:numbers]
         """The variables that are the same for all leaves."""
-        self.before, self.within, self.crossing = split_early(closed.jaxpr, self.early)
+        parts = split_early(closed.jaxpr, self.early)
+        self.before: list[JaxprEqn] = parts[0]
+        self.within: list[JaxprEqn] = parts[1]
+        self.crossing: list[Any] = parts[2]
 
 
 def pattern_of(shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -109,7 +109,9 @@ def _step(format: Format, param, master, update):
     return way, format.rest(new, (param.astype(jnp.float32) + way).astype(jnp.bfloat16))
 
 
-STEPS = {name: functools.partial(_step, format) for name, format in FORMATS.items()}
+STEPS: dict[str, Callable[..., tuple[jax.Array, Any]]] = {
+    name: functools.partial(_step, format) for name, format in FORMATS.items()
+}
 """`_step` by format. Kernels are shared by function, so each function exists once."""
 
 

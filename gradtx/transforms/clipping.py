@@ -57,7 +57,7 @@ class Square(NamedTuple):
     square: jax.Array
 
 
-def measure_square(grad, slots, param, step) -> Square:
+def measure_square(grad: jax.Array, slots: None, param: jax.Array, step: jax.Array) -> Square:
     """The `measure` of a rule that needs the global norm of the updates."""
     return Square(squared_norm(grad))
 
@@ -66,7 +66,9 @@ def _conclude(measures, tree_slots: None, step, *, max_norm):
     return {"factor": shrink(jnp.sqrt(sum_scalars(measures.square)), max_norm)}, None
 
 
-def shrink_by_factor(grad, slots: None, param, step, *, factor):
+def shrink_by_factor(
+    grad: jax.Array, slots: None, param: jax.Array, step: jax.Array, *, factor: jax.Array
+) -> tuple[jax.Array, None]:
     """The update of clipping by a norm; `with_metrics` recognizes clipping by this function."""
     return factor * grad, slots
 

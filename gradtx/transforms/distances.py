@@ -33,7 +33,7 @@ class EstimateParts(NamedTuple):
     norm1: jax.Array
 
 
-def init_estimate(*, estim_lr0) -> Estimate:
+def init_estimate(*, estim_lr0: jax.Array) -> Estimate:
     """An estimate before the first gradient."""
     return Estimate(jnp.asarray(estim_lr0), jnp.zeros(()))
 
@@ -73,18 +73,22 @@ class SquaredNorms(NamedTuple):
     start: jax.Array
 
 
-def init_start(param) -> Start:
+def init_start(param: jax.Array) -> Start:
     """The `init` of a rule that measures the distance from the first parameters."""
     return Start(float_copy(param))
 
 
-def measure_distance(grad, slots: Start, param, step) -> SquaredNorms:
+def measure_distance(
+    grad: jax.Array, slots: Start, param: jax.Array, step: jax.Array
+) -> SquaredNorms:
     """The `measure` of such a rule."""
     way = finite_square(param - slots.init_params)
     return SquaredNorms(finite_square(grad), way, finite_square(slots.init_params))
 
 
-def scale_by_rate(grad, slots: Start, param, step, *, rate):
+def scale_by_rate(
+    grad: jax.Array, slots: Start, param: jax.Array, step: jax.Array, *, rate: jax.Array
+) -> tuple[jax.Array, Start]:
     """The update of a rule whose `conclude` returns a rate for the whole tree."""
     return rate * grad, slots
 

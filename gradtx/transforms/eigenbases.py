@@ -9,7 +9,7 @@ the place of its square matrices.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +49,27 @@ class Rotating(NamedTuple, Generic[Nu]):
     values: Factors
 
 
-Shaped = jax.Array | jax.ShapeDtypeStruct
-"""Anything with a shape and a dtype."""
+class MomentsInBasis(Protocol):
+    """Slots with both moments of Adam."""
+
+    @property
+    def mu(self) -> jax.Array: ...
+
+    # An array wherever Adam runs; a method without Adam's matrices has None for matrices.
+    @property
+    def nu(self) -> Any: ...
+
+
+class Shaped(Protocol):
+    """Anything with a shape and a dtype."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+
 NO_SIDES = Factors(None, None)
 
 
@@ -190,7 +209,14 @@ def _next_bases(factors: Factors, state: Rotating[Any]) -> Rotating[Any]:
     return Rotating(bases, rotate(bases, rotate_back(state.bases, state.mu)), nu, values)
 
 
-def adam_direction(grad, slots, step, b1, b2, eps) -> tuple[jax.Array, jax.Array, jax.Array]:
+def adam_direction(
+    grad: jax.Array,
+    slots: MomentsInBasis,
+    step: jax.Array,
+    b1: jax.Array,
+    b2: jax.Array,
+    eps: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Adam's direction and both moments, in any basis."""
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
     return debias(mu, b1, step) / (jnp.sqrt(debias(nu, b2, step)) + eps), mu, nu

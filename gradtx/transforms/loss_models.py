@@ -6,7 +6,7 @@
 ρ is the weight of averages that began at zero; 1 where they began at their first values.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,27 +31,28 @@ class Products(NamedTuple):
     square: jax.Array
 
 
-def init_loss_model(*, lower_bound) -> LossModel:
+def init_loss_model(*, lower_bound: jax.Array) -> LossModel:
     """A model before the first loss."""
     return LossModel(jnp.zeros(()), jnp.zeros(()), jnp.asarray(lower_bound))
 
 
 def model_step(
-    measures,
+    measures: Any,
     old: LossModel,
-    value,
-    decay,
-    longest,
+    value: jax.Array,
+    decay: jax.Array,
+    longest: jax.Array,
     *,
-    weight,
-    shrink,
-    lower_bound,
+    weight: jax.Array,
+    shrink: jax.Array,
+    lower_bound: jax.Array,
     adapt_lower_bound: bool,
 ) -> tuple[jax.Array, LossModel]:
     """The step length τ ≤ `longest`, and the model after the step.
 
-    `weight` is ρ, and `shrink` is c = 1 + η λ. With `adapt_lower_bound` f_* follows the model, and
-    never falls below `lower_bound`.
+    `measures` is a `Products` with one number per array in each field. `weight` is ρ, and
+    `shrink` is c = 1 + η λ. With `adapt_lower_bound` f_* follows the model, and never falls below
+    `lower_bound`.
     """
     mean = average(old.value, value, decay)
     gamma = average(old.gamma, sum_scalars(measures.grad), decay)

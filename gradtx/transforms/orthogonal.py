@@ -40,13 +40,20 @@ class Polar(TypedDict):
     normalize: str
 
 
-def init_momentum(param, *, mu_dtype: DTypeLike | None) -> Momentum:
+def init_momentum(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Momentum:
     return Momentum(zeros(param, mu_dtype))
 
 
 def momentum(
-    grad, slots: Momentum, param, step, *, beta, nesterov: bool, bias_correction: bool = True
-):
+    grad: jax.Array,
+    slots: Momentum,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    beta: jax.Array,
+    nesterov: bool,
+    bias_correction: bool = True,
+) -> tuple[jax.Array, Momentum]:
     """An average of gradients; with Nesterov the average one step ahead."""
     mu = average(slots.mu, grad, beta)
     if bias_correction:
