@@ -52,10 +52,13 @@ def pattern_of(shape: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 def specialize(
-    rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs
+    rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs, numbers: dict[Program, Any]
 ) -> tuple[Any, list[jax.Array]] | None:
     """The kernel of the rules for one shape, and the numbers that it receives; None: there is
     none.
+
+    `numbers` holds those of every program at this update; a program of many shapes computes them
+    once.
     """
     leaves, treedef = jax.tree.flatten((shared, args))
     shape = args.grad.shape
@@ -69,8 +72,9 @@ def specialize(
     program = _trace(rules, treedef, pattern, tuple(avals))
     if program is None:
         return None
-    first = leaves[: len(program.early)]
-    return _at_shape(program, shape), kernel(_numbers(program))((), first)
+    if program not in numbers:
+        numbers[program] = kernel(_numbers(program))((), leaves[: len(program.early)])
+    return _at_shape(program, shape), numbers[program]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,7 +20,7 @@ from gradtx.definition.errors import (
     StructureError,
 )
 from gradtx.definition.show import show_array
-from gradtx.engine.any_shape import pattern_of, specialize
+from gradtx.engine.any_shape import Program, pattern_of, specialize
 from gradtx.engine.kernel import (
     LeafArgs,
     Shared,
@@ -114,13 +114,15 @@ def update_arrays(
     ]
     updates, columns = list(flow.leaves.values), [list(member.columns) for member in members]
     kinds = _kinds(members, programs, args)
+    numbers: dict[Program, Any] = {}
     patterns = Counter((*kind[:2], pattern_of(args[n[0]].grad.shape)) for kind, n in kinds.items())
     for (program, rules, *_), indices in kinds.items():
         shared = Shared(step.clock.step, step.gate, tuple(kwargs[n] for n in program))
         ours = [members[n] for n in program]
         function, values = _kernel(rules), shared
         if patterns[program, rules, pattern_of(args[indices[0]].grad.shape)] > 1:
-            function, values = specialize(rules, shared, args[indices[0]]) or (function, values)
+            special = specialize(rules, shared, args[indices[0]], numbers)
+            function, values = special or (function, values)
         results = _call(function, values, indices, args, ours, flow)
         for index, (update, slots) in zip(indices, results, strict=True):
             updates[index] = update
