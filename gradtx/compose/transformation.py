@@ -145,11 +145,11 @@ class GradientTransformation(Definition):
 
     def count_after(self, slots: Any, step: Any) -> Any:
         """The count of a state with these slots: that of a member whose clock is its own."""
-        if not self.own_clock:
-            return step
-        (bound,) = self.rules
-        (child, *_) = bound.rule.children(slots_at(slots, bound.path), step)
-        return child.member.count_after(child.slots, child.count)
+        tx, count = self, step
+        while tx.own_clock:
+            (bound,) = tx.rules
+            ((tx, slots, count), *_) = bound.rule.children(slots_at(slots, bound.path), count)
+        return count
 
     @property
     def own_clock(self) -> bool:

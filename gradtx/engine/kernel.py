@@ -17,7 +17,7 @@ from gradtx.definition.errors import GradtxError
 from gradtx.engine.checks import describe_result, describe_value, explain
 from gradtx.engine.gate import gated_update
 from gradtx.engine.rules import Function, select_kwargs
-from gradtx.engine.storage import store_slots
+from gradtx.engine.storage import Storage, store_slots
 from gradtx.tree.casts import cast_inexact, compute_dtype, real_dtype
 from gradtx.tree.jaxprs import settle_slots
 from gradtx.tree.keys import leaf_key
@@ -70,7 +70,11 @@ def run_rules(
         new_slots.append(slots)
     if not rules[-1].returns_params or args.param is None:
         return update.astype(args.grad.dtype), tuple(new_slots)
-    return _new_param(rules[-1], update, draws, args, tuple(new_slots), position is None)
+    is_stochastic = draws is not None and rules[-1].asks_for("noise")
+    param = _new_param(update, args.param.dtype, draws if is_stochastic else None)
+    if position is not None:
+        return param, tuple(new_slots)
+    return param, jax.tree.map(functools.partial(_write_after, param), tuple(new_slots))
 
 
 def run_stored(
@@ -104,7 +108,7 @@ def run_rule(
             run = call if gate is None else functools.partial(gated_update, gate, call)
             update, new = run(update, slots, param, step)
             return update, cast_slots(new, stored)
-        encode = functools.partial(_encode, rule, stored, slots, draws, number, shared.gate)
+        encode = functools.partial(_encode, rule.storage, stored, slots, draws, number, shared.gate)
         return settle_slots(call, encode, update, slots, param, step)
 
 
@@ -141,27 +145,16 @@ def cast_slots(new: Any, old: Any) -> Any:
 
 
 def _encode(
-    rule: "LeafRule", stored: Any, slots: Any, draws: Any, number: int, gate: Any, new: Any
+    storage: Storage, stored: Any, slots: Any, draws: Any, number: int, gate: Any, new: Any
 ) -> tuple[Any, Any]:
     """Encode the new slots of a stored rule."""
-    assert rule.storage is not None
-    return store_slots(rule.storage, stored, slots, draws, number, gate, cast_slots(new, slots))
+    return store_slots(storage, stored, slots, draws, number, gate, cast_slots(new, slots))
 
 
-def _new_param(
-    rule: "LeafRule",
-    update: jax.Array,
-    draws: Noise | None,
-    args: LeafArgs,
-    slots: tuple[Any, ...],
-    is_whole: bool,
-) -> tuple[jax.Array, tuple[Any, ...]]:
+def _new_param(update: jax.Array, dtype: jax.typing.DTypeLike, draws: Noise | None) -> jax.Array:
     """The new parameter in its own dtype, in the place of the update."""
-    assert args.param is not None
-    is_stochastic = draws is not None and rule.asks_for("noise")
-    bits = draws.sixteen(update.shape, OF_PARAMS) if is_stochastic and draws else None
-    param = rounded_to(update, args.param.dtype, bits)
-    return param, jax.tree.map(functools.partial(_write_after, param), slots) if is_whole else slots
+    bits = None if draws is None else draws.sixteen(update.shape, OF_PARAMS)
+    return rounded_to(update, dtype, bits)
 
 
 def _write_after(param: jax.Array, slot: jax.Array) -> jax.Array:
@@ -172,19 +165,18 @@ def _write_after(param: jax.Array, slot: jax.Array) -> jax.Array:
     return order_after(slot, param) if is_half and slot.shape == param.shape and slot.size else slot
 
 
-def measure_array(rule: "LeafRule", shared: Any, args: LeafArgs) -> Any:
+def measure_array(rule: "LeafRule", measure: Function, shared: Any, args: LeafArgs) -> Any:
     """The scalars that a rule measures of one leaf, before it runs on any."""
-    assert rule.measure is not None
     step, values = shared
     dtype, (stored,) = compute_dtype(args.grad.dtype), args.slots
-    kwargs = array_kwargs(rule, rule.measure, values, step, args)
+    kwargs = array_kwargs(rule, measure, values, step, args)
     slots = None if stored is None else decode_slots(rule, stored, args.grad.shape, dtype)
     given = slots if rule.form is None else rule.form.to_rule(slots)
     param = None if args.param is None else cast_inexact(args.param, dtype)
-    options = select_kwargs(rule.measure, rule.options.values)
+    options = select_kwargs(measure, rule.options.values)
     try:
         with jax.named_scope(rule.name):
-            result = rule.measure(
+            result = measure(
                 args.grad.astype(dtype),
                 given,
                 param,
@@ -193,34 +185,33 @@ def measure_array(rule: "LeafRule", shared: Any, args: LeafArgs) -> Any:
                 **options,
             )
     except Exception as error:
-        explain(error, rule, rule.measure, param)
+        explain(error, rule, measure, param)
         raise
     if not hasattr(result, "_fields"):
         raise GradtxError(
-            f"{rule.name}: {rule.measure.__name__} returned {describe_value(result)}: return a "
+            f"{rule.name}: {measure.__name__} returned {describe_value(result)}: return a "
             f"NamedTuple of scalars"
         )
     return result
 
 
 def conclude_tree(
-    rule: "LeafRule", dtype: Any, shared: Any, given: Any
+    rule: "LeafRule", conclude: Function, dtype: Any, shared: Any, given: Any
 ) -> tuple[dict[str, Any], Any]:
     """The statistics that follow from all measures, in the widest precision of any leaf."""
-    assert rule.conclude is not None
     (step, gate, values), (measures, tree_slots) = shared, given
     cast = functools.partial(cast_inexact, dtype=dtype)
     measures, values = jax.tree.map(cast, (measures, values))
-    options = select_kwargs(rule.conclude, rule.options.values)
+    options = select_kwargs(conclude, rule.options.values)
     try:
         with jax.named_scope(rule.name):
-            result = rule.conclude(measures, tree_slots, step.astype(dtype), **values, **options)
+            result = conclude(measures, tree_slots, step.astype(dtype), **values, **options)
     except Exception as error:
-        explain(error, rule, rule.conclude, step)
+        explain(error, rule, conclude, step)
         raise
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], dict):
         raise GradtxError(
-            f"{rule.name}: {rule.conclude.__name__} returned {describe_result(result)}: return a "
+            f"{rule.name}: {conclude.__name__} returned {describe_result(result)}: return a "
             f"pair, (statistics by name, tree slots or None)"
         )
     stats, new = result
@@ -229,13 +220,12 @@ def conclude_tree(
 
 
 def evaluate_array(
-    rule: "LeafRule", values: Mapping[str, Any], given: tuple[jax.Array, Any]
+    rule: "LeafRule", evaluate: Function, values: Mapping[str, Any], given: tuple[jax.Array, Any]
 ) -> jax.Array:
     """The array to evaluate in the place of a parameter, computed in float32 at least."""
-    assert rule.evaluate_array is not None
     param, stored = given
     dtype = compute_dtype(param.dtype)
     slots = None if stored is None else decode_slots(rule, stored, param.shape, dtype)
     slots = slots if rule.form is None else rule.form.to_rule(slots)
-    options = select_kwargs(rule.evaluate_array, rule.options.values)
-    return rule.evaluate_array(param.astype(dtype), slots, **values, **options).astype(param.dtype)
+    options = select_kwargs(evaluate, rule.options.values)
+    return evaluate(param.astype(dtype), slots, **values, **options).astype(param.dtype)

@@ -9,7 +9,7 @@ from gradtx.definition.errors import StateError
 from gradtx.definition.show import show_array
 from gradtx.engine.clock import Clock
 from gradtx.engine.kernel import evaluate_array
-from gradtx.engine.rules import select_kwargs
+from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.slots import unpack
 from gradtx.tree.casts import as_array
 from gradtx.tree.kernels import call_rows, group, signature
@@ -24,6 +24,8 @@ def evaluate_leaves(
     rule: "LeafRule", bound: "BoundRule", slots: Any, leaves: "Leaves", count: Any
 ) -> Any:
     """The tree of parameters with those of a rule in the place of the leaves that it acts on."""
+    if (evaluate := rule.evaluate_array) is None:
+        return leaves.tree
     active, values = bound.active(leaves), list(leaves.values)
     columns, tree_slots = unpack(
         bound, rule.stored_form, rule.tree_kind, slots, leaves, active, "the parameters"
@@ -33,19 +35,19 @@ def evaluate_leaves(
         **Clock(count, None, {}).resolve(bound.hyperparams),
         **(tree_slots._asdict() if tree_slots is not None else {}),
     }
-    kwargs = {} if rule.evaluate_array is None else select_kwargs(rule.evaluate_array, numbers)
+    kwargs, run = select_kwargs(evaluate, numbers), _evaluating(rule, evaluate)
     for places in group(map(_kind, rows.values())).values():
         indices = [list(rows)[place] for place in places]
-        _check_shape(rule, bound.name, kwargs, rows[indices[0]], leaves.paths[indices[0]])
-        results = call_rows(_evaluating(rule), kwargs, [rows[index] for index in indices])
+        _check_shape(run, bound.name, kwargs, rows[indices[0]], leaves.paths[indices[0]])
+        results = call_rows(run, kwargs, [rows[index] for index in indices])
         for index, value in zip(indices, results, strict=True):
             values[index] = value
     return leaves._replace(values=values).tree
 
 
 @functools.lru_cache(maxsize=1024)
-def _evaluating(rule: "LeafRule") -> Any:
-    return functools.partial(evaluate_array, rule)
+def _evaluating(rule: "LeafRule", evaluate: Function) -> Function:
+    return functools.partial(evaluate_array, rule, evaluate)
 
 
 def _kind(row: tuple[Any, Any]) -> tuple[Any, ...]:
@@ -57,10 +59,10 @@ def _kind(row: tuple[Any, Any]) -> tuple[Any, ...]:
     )
 
 
-def _check_shape(rule: "LeafRule", name: str, kwargs: Any, row: Any, path: str) -> None:
+def _check_shape(run: Function, name: str, kwargs: Any, row: Any, path: str) -> None:
     """Raise unless a leaf is evaluated in its own shape: a state made for others may not be."""
     try:
-        shape = jax.eval_shape(_evaluating(rule), kwargs, row).shape
+        shape = jax.eval_shape(run, kwargs, row).shape
     except (TypeError, ValueError):
         shape = None
     if shape != row[0].shape:

@@ -30,7 +30,7 @@ from gradtx.engine.kernel import (
     run_stored,
 )
 from gradtx.engine.leaf_init import check_real, init_leaf, widest_dtype
-from gradtx.engine.rules import select_kwargs
+from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.sharded import gather_kinds, sharded_kernel
 from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpack
 from gradtx.tree.casts import as_array
@@ -307,19 +307,21 @@ def _conclude(
 ) -> tuple[dict[str, Any], Any]:
     """What a rule concludes of the whole tree, by name, and its new tree slots."""
     member, rule = members[n], members[n].rule
+    if rule.conclude is None:
+        return {}, member.tree_slots
     mine = {
         index: one._replace(slots=(one.slots[programs[index].index(n)],))
-        for index, one in (args.items() if rule.conclude is not None else ())
+        for index, one in args.items()
         if n in programs[index]
     }
-    if rule.conclude is None or not mine:
+    if not mine:
         return {}, member.tree_slots
     check_extra(member.name, rule.extra, step.extra)
     measures = _measure(member, n, programs, mine, flow, step)
     dtype = np.dtype(widest_dtype([one.grad for one in mine.values()]))
     extra = {name: step.extra[name] for name in rule.extra}
     kwargs = select_kwargs(rule.conclude, {**member.hyperparams, **extra})
-    run = kernel(_concluding(rule, dtype))
+    run = kernel(_concluding(rule, rule.conclude, dtype))
     return run((step.clock.step, step.gate, kwargs), (measures, member.tree_slots))
 
 
@@ -345,20 +347,22 @@ def _measure(
     for places in kinds.values():
         indices = [order[place] for place in places]
         shared = (step.clock.step, values)
-        results = _call(_measuring(member.rule), shared, indices, mine, [member], flow)
+        results = _call(
+            _measuring(member.rule, member.rule.measure), shared, indices, mine, [member], flow
+        )
         found |= dict(zip(indices, results, strict=True))
     rows = [found[index] for index in sorted(found)]
     return type(rows[0])(*zip(*rows, strict=True))
 
 
 @functools.lru_cache(maxsize=4096)
-def _measuring(rule: "LeafRule") -> Any:
-    return functools.partial(measure_array, rule)
+def _measuring(rule: "LeafRule", measure: Function) -> Any:
+    return functools.partial(measure_array, rule, measure)
 
 
 @functools.lru_cache(maxsize=4096)
-def _concluding(rule: "LeafRule", dtype: Any) -> Any:
-    return functools.partial(conclude_tree, rule, dtype)
+def _concluding(rule: "LeafRule", conclude: Function, dtype: Any) -> Any:
+    return functools.partial(conclude_tree, rule, conclude, dtype)
 
 
 def missing_params(name: str) -> MissingParamsError:

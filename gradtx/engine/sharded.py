@@ -153,7 +153,10 @@ def run_sharded(
 ) -> list[Any]:
     """The kernel of all leaves whose matrices are alike: updates and slots, leaf by leaf."""
     rules = [rule.at(layout) for layout in layouts]
-    inputs = [_prepare(one, row, shared) for one, row in zip(rules, args, strict=True)]
+    inputs = [
+        _prepare(one, layout, row, shared)
+        for one, layout, row in zip(rules, layouts, args, strict=True)
+    ]
     sides = layouts[0].shape[-2:]
     stack = functools.partial(_stack, plan, sides)
     stacked = jax.tree.map(stack, *(matrices for _, matrices, _ in inputs))
@@ -168,10 +171,10 @@ def run_sharded(
     results = share((shared.step, inputs[0][2]), stacked)
     results = jax.tree.map(functools.partial(_send_back, plan, sides), results)
     starts = np.cumsum([0, *(math.prod(layout.batch) for layout in layouts)]).tolist()
-    each = zip(rules, args, inputs, itertools.pairwise(starts), strict=True)
+    each = zip(rules, layouts, args, inputs, itertools.pairwise(starts), strict=True)
     return [
-        _finish(one, row, slots, _slice(results, cut), shared)
-        for one, row, (slots, *_), cut in each
+        _finish(one, layout, row, slots, _slice(results, cut), shared)
+        for one, layout, row, (slots, *_), cut in each
     ]
 
 
@@ -180,11 +183,10 @@ def _slice(tree: Any, cut: tuple[int, int]) -> Any:
 
 
 def _prepare(
-    rule: "MatrixRule", args: LeafArgs, shared: Any
+    rule: "MatrixRule", layout: Layout, args: LeafArgs, shared: Any
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The slots of one leaf; its matrices along a first axis, by name; and the numbers for all."""
-    dtype, layout = compute_dtype(args.grad.dtype), rule.layout
-    assert layout is not None
+    dtype = compute_dtype(args.grad.dtype)
     kwargs = array_kwargs(rule, rule.update_array, shared.kwargs[0], shared.step, args)
     numbers = matrix_kwargs(rule, kwargs, args.offsets[0])
     whole = {name: numbers.pop(name) for name in BY_MATRIX if name in numbers}
@@ -236,11 +238,10 @@ def _send_back(plan: ShardPlan, sides: tuple[int, ...], array: jax.Array) -> jax
 
 
 def _finish(
-    rule: "MatrixRule", args: LeafArgs, slots: Any, results: Any, shared: Any
+    rule: "MatrixRule", layout: Layout, args: LeafArgs, slots: Any, results: Any, shared: Any
 ) -> tuple[Any, Any]:
     """The update of one leaf, and its slots as a state holds them."""
-    layout, (stored,) = rule.layout, args.slots
-    assert layout is not None
+    (stored,) = args.slots
     batched = jax.tree.map(lambda one: one.reshape(*layout.batch, *one.shape[1:]), results)
     update, new = layout.array(batched[0]).astype(args.grad.dtype), as_arrays(rule, batched[1])
     if stored is None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from gradtx.engine.program import BoundRule
-from gradtx.engine.rules import Child
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
 
@@ -34,10 +33,6 @@ class Node(NamedTuple):
             params = leaves.narrow(params, node.bound.mask(leaves))
         return params
 
-    def children(self) -> list[Child]:
-        """The transformations inside the rule."""
-        return self.bound.rule.children(self.slots, self.count)
-
 
 def walk(tx: Any, slots: Any, count: Any, parents: tuple[Node, ...] = ()) -> Iterator[Node]:
     """Every rule of a definition and of all transformations inside it, outer ones first.
@@ -50,5 +45,5 @@ def walk(tx: Any, slots: Any, count: Any, parents: tuple[Node, ...] = ()) -> Ite
         own = slots_at(slots, bound.path) if bound.rule.keeps else None
         node = Node(bound, own, count, tx, parents)
         yield node
-        for child in node.children():
+        for child in bound.rule.children(own, count):
             yield from walk(child.member, child.slots, child.count, (*parents, node))

@@ -80,7 +80,7 @@ def clocks_in_state(tx: GradientTransformation, slots: Any, count: Any) -> list[
     places, clocks = Places(tx), list[MemberClock]()
     for node in walk(tx, slots, count):
         rule, held = node.bound.rule, node.bound.rule.overrides(node.slots)
-        for child in node.children():
+        for child in node.bound.rule.children(node.slots, node.count):
             for wrapper, where, part in places.take(node.bound.origin, child.member):
                 values = {where + find(part, name): one for name, one in held.items()}
                 if rule.own_clock:

@@ -102,7 +102,7 @@ ENGINE = [
     Mutation(
         "walk: children are skipped",
         "engine/walk.py",
-        "for child in node.children():",
+        "for child in bound.rule.children(own, count):",
         "for child in ():",
         "tests/unit/training/test_clocks.py",
     ),
