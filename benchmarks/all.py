@@ -12,6 +12,7 @@ BENCHMARKS = (
     "import_time",
     "trace",
     "trace_each",
+    "init",
     "eager",
     "step",
     "production",

@@ -1,13 +1,14 @@
 """The first slots of a rule on arrays: strongly typed arrays, none of them the parameter itself."""
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import Jaxpr
 
 from gradtx.definition.errors import StructureError
 from gradtx.definition.show import show_array
@@ -16,7 +17,7 @@ from gradtx.engine.rules import select_kwargs
 from gradtx.engine.slot_form import SlotForm
 from gradtx.engine.slots import join_tree_slots, pack
 from gradtx.tree.casts import as_array, cast_inexact, real_dtype
-from gradtx.tree.jaxprs import split_at
+from gradtx.tree.jaxprs import read, run_segment, split_at, start
 
 if TYPE_CHECKING:
     from gradtx.engine.clock import Clock
@@ -43,20 +44,24 @@ def init_leaves(rule: "LeafRule", bound: "BoundRule", leaves: "Leaves", clock: "
     if form is None:
         return tree_slots
     policies = [None] * len(values) if rule.storage is None else rule.storage.leaf_policy(leaves)
-    rows, traced = list[Any](), dict[Any, Any]()
-    for index, value in enumerate(values):
-        layout = layouts[index] if layouts else None
-        make = functools.partial(
+    makes = [
+        functools.partial(
             init_leaf,
             rule,
             bound.name,
             path=leaves.paths[index],
             kwargs=kwargs,
             policy=policies[index],
-            layout=layout,
+            layout=layouts[index] if layouts else None,
         )
-        key = policies[index], layout
-        rows.append(_init_once(make, value, key, traced) if active[index] else None)
+        for index in range(len(values))
+    ]
+    kinds = [(policy, *layouts[n : n + 1]) for n, policy in enumerate(policies)]
+    shared = _shared_slots(makes, values, kinds, active)
+    rows = [
+        (shared.get(index) or make(value)) if is_active else None
+        for index, (make, value, is_active) in enumerate(zip(makes, values, active, strict=True))
+    ]
     return join_tree_slots(pack(form, rows, leaves), tree_slots)
 
 
@@ -70,25 +75,56 @@ def _form(rule: "LeafRule", name: str) -> SlotForm | None:
         raise
 
 
-def _init_once(make: Any, param: Any, key: Any, traced: dict[Any, Any]) -> Any:
-    """The slots of a leaf; within a trace, leaves of one type share what does not depend on them.
+def _shared_slots(
+    makes: Sequence[Any], values: Sequence[Any], kinds: Sequence[Any], active: Sequence[bool]
+) -> dict[int, Any]:
+    """Within a trace, the slots of the leaves whose slots do not depend on them, by leaf.
 
-    An array that a jitted function returns twice gets two buffers, so that both may be donated.
+    Leaves of one type share them. An array that a jitted function returns twice gets two buffers,
+    so that both may be donated.
     """
-    if not isinstance(param, Tracer):
-        return make(param)
-    key = (jax.typeof(param), *key)
-    if key not in traced:
-        closed, shape = jax.make_jaxpr(make, return_shape=True)(param)
-        before, _ = split_at(closed.jaxpr, closed.jaxpr.outvars)
-        read = {id(atom) for equation in before for atom in equation.invars}
-        read |= set(map(id, closed.jaxpr.outvars))
-        is_constant = not any(id(variable) in read for variable in closed.jaxpr.invars)
-        values = jaxpr_as_fun(closed)(param) if is_constant else None
-        traced[key] = (
-            None if values is None else jax.tree.unflatten(jax.tree.structure(shape), values)
-        )
-    return make(param) if traced[key] is None else traced[key]
+    places: dict[Any, list[int]] = {}
+    for n, value in enumerate(values):
+        if active[n] and isinstance(value, Tracer):
+            places.setdefault((jax.typeof(value), *kinds[n]), []).append(n)
+    if not places:
+        return {}
+    groups = list(places.values())
+    firsts = [indices[0] for indices in groups]
+    slots = _constant_slots([makes[n] for n in firsts], [values[n] for n in firsts])
+    return {n: one for one, indices in zip(slots, groups, strict=True) for n in indices}
+
+
+def _constant_slots(makes: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    """The slots of some leaves, traced together once; None where they depend on their leaf."""
+    closed, shapes = jax.make_jaxpr(functools.partial(_make_each, makes), return_shape=True)(values)
+    sizes = [len(jax.tree.leaves(shape)) for shape in shapes]
+    ends = [0, *itertools.accumulate(sizes)]
+    outs = [closed.jaxpr.outvars[first:end] for first, end in itertools.pairwise(ends)]
+    is_constant = [
+        not _depends(closed.jaxpr, out, variable)
+        for out, variable in zip(outs, closed.jaxpr.invars, strict=True)
+    ]
+    constant = [one for one, flag in zip(outs, is_constant, strict=True) if flag]
+    known = start(closed, values)
+    run_segment(closed.jaxpr, split_at(closed.jaxpr, itertools.chain(*constant))[0], known)
+    return [
+        jax.tree.unflatten(jax.tree.structure(shape), [read(known, one) for one in out])
+        if flag
+        else None
+        for shape, out, flag in zip(shapes, outs, is_constant, strict=True)
+    ]
+
+
+def _make_each(makes: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    return [make(value) for make, value in zip(makes, values, strict=True)]
+
+
+def _depends(jaxpr: Jaxpr, outs: Sequence[Any], variable: Any) -> bool:
+    """Whether any of some results of a program is computed from a variable."""
+    before, _ = split_at(jaxpr, outs)
+    atoms = itertools.chain(outs, *(equation.invars for equation in before))
+    return any(atom is variable for atom in atoms)
 
 
 def init_leaf(
@@ -128,7 +164,7 @@ def check_real(rule: "LeafRule", name: str, array: Any, path: str) -> None:
 
 def _own(slot: Any, param: Any) -> jax.Array:
     """An array that may be donated and carried: not the parameter's buffer, not weakly typed."""
-    array = jnp.asarray(slot)
+    array = as_array(slot)
     must_copy = slot is param or array.weak_type
     return jnp.array(array, dtype=array.dtype, copy=True) if must_copy else array
 

@@ -1,7 +1,7 @@
 """Dtypes: what counts as a parameter, and the precision that arithmetic runs in."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -45,14 +45,28 @@ def as_array(leaf: Any) -> jax.Array:
 
 def zeros(like: Any, dtype: Any = None) -> jax.Array:
     """Zeros shaped and sharded like an array, in its compute dtype unless another is asked for."""
-    return jnp.zeros_like(like, dtype=compute_dtype(like.dtype) if dtype is None else dtype)
+    return _zeros_like(like, compute_dtype(like.dtype) if dtype is None else dtype)
 
 
 def real_zeros(like: Any, dtype: Any = None) -> jax.Array:
     """Zeros for a quantity that is real even where the array is complex, such as a second
     moment.
     """
-    return jnp.zeros_like(like, dtype=real_dtype(like.dtype) if dtype is None else dtype)
+    return _zeros_like(like, real_dtype(like.dtype) if dtype is None else dtype)
+
+
+def _zeros_like(like: Any, dtype: Any) -> jax.Array:
+    """Zeros shaped like an array, and placed where it is if a user placed it."""
+    if isinstance(like, Tracer) or getattr(like, "committed", True):
+        return jnp.zeros_like(like, dtype=dtype)
+    # `zeros_like` is five times as slow where nothing is traced, and `init` calls it per slot.
+    return _zeros_program(like.shape, jnp.dtype(dtype))()
+
+
+@functools.lru_cache(maxsize=4096)
+def _zeros_program(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], jax.Array]:
+    """The compiled program that makes such zeros."""
+    return jax.jit(functools.partial(jnp.zeros, shape, dtype))
 
 
 def float_copy(like: Any) -> jax.Array:
