@@ -8,7 +8,7 @@ WORKERS ?= auto
 
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo char-lm test mutations lint types docs accelerators smoke bench clean
+.PHONY: demo char-lm test fuzz mutations lint types docs accelerators smoke bench clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/digits.py
@@ -22,13 +22,18 @@ PYTEST := -m pytest -n $(WORKERS) --dist loadgroup --durations=10 --durations-mi
 test: $(VENV)/.test
 	@echo "laws: every law on every method; oracles: every method beside its float64 reference;"
 	@echo "unit: every room of the source; docs: pages, examples, README; house: the rules of the"
-	@echo "house; mutations: every row applies; and the examples in docstrings of gradtx"
+	@echo "house; fuzz: random definitions; mutations: every row applies; docstrings: the examples"
 	$(BIN)/python $(PYTEST)
 
 # Break equations, a tenth of them by the day of the year, and see tests fail; PART=1/1 breaks all
 PART ?= today/10
 mutations: $(VENV)/.test
 	$(BIN)/python -m tests.mutations --part $(PART)
+
+# Look for failures of random definitions in random surroundings; MINUTES=30 for half an hour
+MINUTES ?= 60
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

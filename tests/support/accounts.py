@@ -18,6 +18,7 @@ PARTS = {
     "tests/unit": "every room of the source by itself",
     "tests/docs": "pages, examples and the README do what they say",
     "tests/house": "layers, sizes, names, and a row for every method",
+    "tests/fuzz": "random definitions in random surroundings",
     "tests/mutations": "every mutation applies",
     "tests/accelerators": "programs for TPU and GPU",
     "gradtx": "the examples in docstrings",

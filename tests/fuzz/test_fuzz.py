@@ -1,0 +1,16 @@
+"""A few random cases in all surroundings, the same in every run; `make fuzz` looks for new ones."""
+
+import pytest
+from hypothesis import Phase
+
+from tests.fuzz.running import fuzzed
+from tests.fuzz.surroundings import SURROUNDINGS
+
+EXAMPLES = 6
+"""Random cases for each of the surroundings: about a minute in all."""
+
+
+@pytest.mark.parametrize("surroundings", sorted(SURROUNDINGS))
+def test_random_definitions(surroundings: str) -> None:
+    number = sorted(SURROUNDINGS).index(surroundings)
+    fuzzed(surroundings, EXAMPLES, number, (Phase.generate,))()
