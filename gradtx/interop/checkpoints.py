@@ -1,27 +1,21 @@
 """Checkpoints: a tree as a dict of named arrays, and as one file that is written atomically."""
 
-import contextlib
 import difflib
-import json
 import os
-import secrets
-import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.definition.errors import StateError, StructureError
 from gradtx.definition.show import show_array
+from gradtx.interop.archive import check_name, is_number_dtype, read_file, write_file
 from gradtx.interop.migrations import migrate
 from gradtx.tree.paths import path_text, repeated
 
-HEADER = "__gradtx__"
-"""The entry of a file with its format and dtypes."""
-FORMAT = 1
 KEYS = ("threefry2x32", "rbg", "unsafe_rbg")
 """The kinds of random keys in JAX."""
 
@@ -113,8 +107,10 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
         Python numbers.
 
     Raises:
-      StructureError: two leaves have the same path.
-      OSError: the folder does not exist, or the disk is full; the old file does not change.
+      StructureError: two leaves have the same path, a leaf holds no numbers (a text, an object, a
+        `ShapeDtypeStruct`, a donated array), or its path cannot name an entry.
+      OSError: the folder does not exist or is read-only, or the disk is full; the old file does
+        not change.
 
     >>> import gradtx, jax.numpy as jnp, tempfile, pathlib
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "run.npz"
@@ -126,21 +122,12 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     See also: `load`, `flatten_state`.
     """
     named = _named(tree)
-    if HEADER in named:
-        raise StructureError(
-            f"a leaf has the path {HEADER!r}, which save reserves for itself; rename it"
-        )
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            _write(file, named)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    for name, leaf in named.items():
+        check_name(name)
+        _check_leaf(name, leaf)
+    dtypes = {name: str(getattr(leaf, "dtype", "")) for name, leaf in named.items()}
+    # A generator: only one array is on the host at any moment.
+    write_file(path, dtypes, ((name, _on_host(name, leaf)) for name, leaf in named.items()))
 
 
 def load(path: str | os.PathLike[str], like: Any) -> Any:
@@ -167,16 +154,9 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
 
     See also: `save`, `restore_state`.
     """
-    try:
-        header, flat = _read(path)
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-        raise StateError(
-            f"{os.fspath(path)!r} is not a complete checkpoint of gradtx.save: {error}; load an "
-            "earlier one"
-        ) from None
+    saved, arrays = read_file(path)
     expected = _named(like)
-    dtypes = migrate(header["dtypes"], expected.keys())
-    flat = migrate(flat, expected.keys())
+    dtypes, flat = migrate(saved, expected.keys()), migrate(arrays, expected.keys())
     for name, leaf in expected.items():
         dtype = dtypes.get(name, "")
         # Kinds of keys may share one shape of key data, so that only the dtype tells them apart.
@@ -205,14 +185,54 @@ def _is_key(leaf: Any) -> bool:
 
 def _plain(path: str, leaf: Any) -> Any:
     """A leaf as an ordinary array."""
+    _check_leaf(path, leaf, abstract=True)
     if _is_key(leaf):
         return jax.random.key_data(leaf)
-    if not hasattr(leaf, "dtype") and not isinstance(leaf, bool | int | float | complex):
-        raise StructureError(
-            f"the leaf at {path!r} is a {type(leaf).__name__}; a checkpoint holds arrays and "
-            "Python numbers"
-        )
     return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+
+
+def _check_leaf(path: str, leaf: Any, abstract: bool = False) -> None:
+    """Raise where a leaf is neither an array of numbers nor a Python number."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        if not abstract:
+            raise StructureError(
+                f"the leaf at {path!r} is a ShapeDtypeStruct, which has no numbers: save the tree "
+                "of arrays, and pass the structs to load as `like`"
+            )
+    elif isinstance(leaf, Tracer):
+        if not abstract:
+            raise StructureError(
+                f"the leaf at {path!r} is traced: call save outside of jit, grad, vmap and scan"
+            )
+    elif not _is_number(leaf):
+        raise StructureError(
+            f"the leaf at {path!r} is {_described(leaf)}; a checkpoint holds arrays and Python "
+            "numbers"
+        )
+
+
+def _is_number(leaf: Any) -> bool:
+    if not hasattr(leaf, "dtype"):
+        # A subclass, an Enum for example, would come back as a plain number.
+        return type(leaf) in (bool, int, float, complex) and not np.asarray(leaf).dtype.hasobject
+    return _is_key(leaf) or is_number_dtype(np.dtype(leaf.dtype))
+
+
+def _described(leaf: Any) -> str:
+    if type(leaf) is int:
+        return "a Python int of more than 64 bits"
+    dtype = getattr(leaf, "dtype", None)
+    return f"a {type(leaf).__name__}" + (f" of dtype {dtype}" if dtype is not None else "")
+
+
+def _on_host(path: str, leaf: Any) -> np.ndarray:
+    try:
+        return np.asarray(_plain(path, leaf))
+    except RuntimeError as error:
+        raise StructureError(
+            f"the array at {path!r} cannot be read: {str(error).rstrip('.')}; save an array before "
+            "it is donated, and one that is spread over hosts with Orbax"
+        ) from None
 
 
 def _check_names(expected: Sequence[str], names: Sequence[str]) -> None:
@@ -287,57 +307,3 @@ def _impl(like: Any) -> str:
 
 def _shown(leaf: Any) -> str:
     return show_array(leaf) if hasattr(leaf, "dtype") else f"a Python {type(leaf).__name__}"
-
-
-def _write(file: Any, named: Mapping[str, Any]) -> None:
-    """Write the header, and then one array at a time: only one is on the host at any moment."""
-    header = {
-        "format": FORMAT,
-        "dtypes": {path: str(getattr(leaf, "dtype", "")) for path, leaf in named.items()},
-    }
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        _write_array(archive, HEADER, np.frombuffer(json.dumps(header).encode(), np.uint8))
-        for path, leaf in named.items():
-            _write_array(archive, path, _bits(np.asarray(_plain(path, leaf))))
-
-
-def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-        np.lib.format.write_array(entry, array, allow_pickle=False)
-
-
-def _bits(array: np.ndarray) -> np.ndarray:
-    """An array that NumPy can write: foreign dtypes as unsigned integers of their size."""
-    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    with Path(path).open("rb") as file:
-        archive = np.load(file, allow_pickle=False)
-        if isinstance(archive, np.ndarray) or HEADER not in archive.files:
-            raise ValueError(f"it has no entry {HEADER!r}")
-        header = json.loads(archive[HEADER].tobytes())
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']}, this version reads {FORMAT}")
-        return header, {
-            name: _typed(archive[name], header["dtypes"][name])
-            for name in archive.files
-            if name != HEADER
-        }
-
-
-def _typed(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The array in its original dtype."""
-    if not dtype or dtype.startswith("key<") or str(array.dtype) == dtype:
-        return array
-    return array.view(jnp.dtype(dtype))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the rename to the disk, where the system can open folders."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
