@@ -21,7 +21,14 @@ from gradtx.compose.treewise import treewise as treewise
 from gradtx.compose.wrapwise import wrapwise as wrapwise
 from gradtx.definition.config import from_config as from_config
 from gradtx.definition.config import to_config as to_config
+from gradtx.definition.errors import ConfigError as ConfigError
 from gradtx.definition.errors import GradtxError as GradtxError
+from gradtx.definition.errors import HyperparamError as HyperparamError
+from gradtx.definition.errors import MissingExtraError as MissingExtraError
+from gradtx.definition.errors import MissingParamsError as MissingParamsError
+from gradtx.definition.errors import SelectionError as SelectionError
+from gradtx.definition.errors import StateError as StateError
+from gradtx.definition.errors import StructureError as StructureError
 from gradtx.definition.schedule import Schedule as Schedule
 from gradtx.definition.schedule import schedule as schedule
 from gradtx.definition.types import Decay as Decay

@@ -7,16 +7,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.definition.definition import Definition, Factory, registry
-from gradtx.definition.errors import ConfigError
+from gradtx.definition.errors import ConfigError, GradtxError
+
+LONGEST = 100
+"""The number of characters of a value in an error."""
 
 
 def to_config(tx: Definition) -> dict[str, Any]:
     """A definition or a schedule as plain JSON data, every argument written out.
 
     Raises:
-      ConfigError: an argument is a Python function, which JSON cannot hold.
+      ConfigError: an argument is a Python function, a random key or something else that JSON cannot
+        hold, or `tx` is no definition.
 
     >>> import gradtx, json
     >>> json.dumps(to_config(gradtx.sgd(0.1, momentum=0.9)))
@@ -24,12 +29,20 @@ def to_config(tx: Definition) -> dict[str, Any]:
     >>> from_config(to_config(gradtx.sgd(0.1))) == gradtx.sgd(0.1)
     True
     """
-    return {
-        tx.factory.name: {
-            name: _encode(value, f"{tx.factory.__name__}: {name}")
-            for name, value in tx.arguments.items()
-        }
-    }
+    if not isinstance(tx, Definition):
+        raise ConfigError(
+            f"to_config: {_shown(tx)} is no definition: pass a gradient transformation or a "
+            "schedule of gradtx"
+        )
+    return _call(tx, "", "to_config: this")
+
+
+def _call(tx: Definition, outer: str, what: str) -> dict[str, Any]:
+    """One call; `outer` begins the places of its arguments, `what` is the place of the call."""
+    _check_functions(tx.factory.name, tx.arguments, what)
+    where = f"{outer}{tx.factory.__name__}"
+    arguments = tx.arguments.items()
+    return {tx.factory.name: {name: _encode(one, f"{where}: {name}") for name, one in arguments}}
 
 
 def from_config(config: Mapping[str, Any]) -> Any:
@@ -40,35 +53,71 @@ def from_config(config: Mapping[str, Any]) -> Any:
         `module:function`, and its module is imported.
 
     Raises:
-      ConfigError: a name that no factory has, a mapping with more than one name, an argument that
-        the factory does not have.
-      TypeError: an argument without a default is missing.
+      ConfigError: no call, a name that no factory has, or arguments that it does not take; the
+        error names the place.
+      HyperparamError: a number out of its range.
     """
-    if len(config) != 1:
+    return _made(config, "config")
+
+
+def _made(config: Any, where: str) -> Any:
+    """The definition of one call; `where` is its place in the config."""
+    if not isinstance(config, Mapping) or len(config) != 1:
         raise ConfigError(
-            f"a config is one call, {{name: arguments}}; this has the names "
-            f"{', '.join(config) or 'none'}"
+            f"{where} = {_shown(config)} is not one call: write {{name: arguments}}, as to_config "
+            "returns it"
         )
     ((name, arguments),) = config.items()
-    factory = _factory(name)
-    decoded = {key: _decode(value) for key, value in arguments.items()}
-    unknown = [key for key in decoded if key not in factory.signature.parameters]
-    if unknown:
+    factory, place = _factory(name, where), f"{where}: {name}"
+    _check_arguments(factory, name, arguments, where)
+    decoded = {key: _decode(value, f"{place}: {key}") for key, value in arguments.items()}
+    try:
+        args, kwargs = factory.arguments(decoded)
+        return factory(*args, **kwargs)
+    except GradtxError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0].split(". ")[0]
         raise ConfigError(
-            f"{name} has no argument {', '.join(unknown)}; it has "
-            f"{', '.join(factory.signature.parameters)}"
+            f"{where}: {name} cannot be called with its arguments, {_shown(arguments)}: {reason}"
+        ) from error
+
+
+def _check_arguments(factory: Factory, name: str, arguments: Any, where: str) -> None:
+    """Raise unless the arguments are a mapping of all that the factory needs, and no others."""
+    parameters = factory.signature.parameters
+    if not isinstance(arguments, Mapping):
+        raise ConfigError(
+            f"{where}: the arguments of {name} are {_shown(arguments)}: write each by its name, "
+            f"{{{next(iter(parameters), 'name')!r}: ...}}"
         )
-    args, kwargs = factory.arguments(decoded)
-    return factory(*args, **kwargs)
+    if unknown := [str(key) for key in arguments if key not in parameters]:
+        raise ConfigError(
+            f"{where}: {name} has no argument {', '.join(unknown)}; it has {', '.join(parameters)}"
+        )
+    needed = (
+        one
+        for one in parameters.values()
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    )
+    if lacking := [one.name for one in needed if one.name not in arguments]:
+        raise ConfigError(f"{where}: {name} lacks the argument {', '.join(lacking)}: write it down")
 
 
-def _factory(name: str) -> Factory:
-    if name not in registry and ":" in name:
-        importlib.import_module(name.split(":", maxsplit=1)[0])
+def _factory(name: Any, where: str) -> Factory:
+    if name not in registry and isinstance(name, str) and ":" in name:
+        module = name.split(":", maxsplit=1)[0]
+        try:
+            importlib.import_module(module)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{where}: the module of {name!r} cannot be imported ({error}): install it, or "
+                "write the name as module:function"
+            ) from None
     if name not in registry:
         raise ConfigError(
-            f"{name!r} is no known factory; import the module that defines it first, under the "
-            f"name module:function"
+            f"{where}: {name!r} is no known factory; import the module that defines it first, "
+            "under the name module:function"
         )
     return registry[name]
 
@@ -77,45 +126,88 @@ def _encode(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Definition):
-        if value.factory.name == "function_schedule":
-            raise ConfigError(
-                f"{where} is the Python function {value.arguments['function']!r}; write it as a "
-                f"@gradtx.schedule to save it"
-            )
-        return {"call": to_config(value)}
+        return {"call": _call(value, f"{where}: ", where)}
     if isinstance(value, Mapping):
+        pairs = value.items()
         return {
-            "dict": [[_encode(key, where), _encode(item, where)] for key, item in value.items()]
+            "dict": [[_encode(key, where), _encode(one, f"{where}.{key}")] for key, one in pairs]
         }
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        items = [_encode(item, where) for item in value]
+        items = [_encode(one, f"{where}[{number}]") for number, one in enumerate(value)]
         return {"list": items} if isinstance(value, list) else items
-    if isinstance(value, np.ndarray | np.generic | jax.Array) and not jnp.issubdtype(
-        value.dtype, jax.dtypes.extended
-    ):
-        return {"array": np.asarray(value).tolist(), "dtype": np.asarray(value).dtype.name}
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return _encode_array(value, where)
     try:
         return {"dtype": jnp.dtype(value).name}
     except TypeError:
         raise ConfigError(
-            f"{where} = {value!r} cannot be written as JSON; use a regular expression, a number "
-            f"or a schedule"
+            f"{where} = {_shown(value)} cannot be written as JSON; use a regular expression, a "
+            "number or a schedule"
         ) from None
 
 
-def _decode(value: Any) -> Any:
+def _check_functions(name: str, arguments: Mapping[str, Any], where: str) -> None:
+    """Raise where a call holds Python functions, which have no name to be found by."""
+    if name == "function_schedule":
+        raise ConfigError(
+            f"{where} is the Python function {arguments['function']!r}; write it as a "
+            "@gradtx.schedule to save it"
+        )
+    if name == "GradientTransformation":
+        raise ConfigError(
+            f"{where} is another library's pair of functions, {arguments['init']!r} and "
+            f"{arguments['update']!r}; write it as a @gradtx.definition to save it"
+        )
+
+
+def _encode_array(array: Any, where: str) -> dict[str, Any]:
+    if isinstance(array, Tracer):
+        raise ConfigError(f"{where} is traced: call to_config outside of jit, grad, vmap and scan")
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        raise ConfigError(
+            f"{where} is a random key, which JSON cannot hold: pass its seed, an int, in its place"
+        )
+    values = np.asarray(array)
+    is_complex = jnp.issubdtype(values.dtype, np.complexfloating)
+    if is_complex or not (values.dtype == bool or jnp.issubdtype(values.dtype, np.number)):
+        raise ConfigError(
+            f"{where} is an array of {values.dtype}, which JSON cannot hold: use real numbers"
+        )
+    return {"array": values.tolist(), "dtype": values.dtype.name}
+
+
+def _decode(value: Any, where: str) -> Any:
     if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
+        return tuple(_decode(one, f"{where}[{number}]") for number, one in enumerate(value))
     if not isinstance(value, Mapping):
         return value
-    if "call" in value:
-        return from_config(value["call"])
-    if "list" in value:
-        return [_decode(item) for item in value["list"]]
-    if "dict" in value:
-        return {_decode(key): _decode(item) for key, item in value["dict"]}
-    return (
-        jnp.asarray(value["array"], value["dtype"])
-        if "array" in value
-        else jnp.dtype(value["dtype"])
-    )
+    if set(value) == {"call"}:
+        return _made(value["call"], where)
+    try:
+        return _decode_mapping(value, where)
+    except GradtxError:
+        raise
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise ConfigError(
+            f"{where} = {_shown(value)} is no value that to_config writes: a mapping is "
+            '{"call": ...}, {"dict": pairs}, {"list": items}, {"array": numbers, "dtype": name} or '
+            '{"dtype": name}'
+        ) from None
+
+
+def _decode_mapping(value: Mapping[str, Any], where: str) -> Any:
+    match dict(value):
+        case {"list": list(items), **rest} if not rest:
+            return list(_decode(items, where))
+        case {"dict": list(pairs), **rest} if not rest:
+            return {_decode(key, where): _decode(one, f"{where}.{key}") for key, one in pairs}
+        case {"array": array, "dtype": str(name), **rest} if not rest:
+            return jnp.asarray(array, name)
+        case {"dtype": str(name), **rest} if not rest:
+            return jnp.dtype(name)
+    raise ValueError
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} (cut short)"

@@ -32,7 +32,7 @@ class SelectionError(GradtxError):
 
 
 class StateError(GradtxError):
-    """A state does not belong to the definition that it was given to."""
+    """A state or a checkpoint is damaged, or belongs to another definition or other parameters."""
 
 
 class ConfigError(GradtxError):

@@ -138,28 +138,24 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, n
             ) from None
 
 
-class _DamageError(Exception):
-    """What is wrong in a file, in words of this module."""
-
-
 def _reason(error: Exception) -> str:
-    if isinstance(error, _DamageError):
+    if isinstance(error, StateError):
         return str(error)
     return f"its archive is damaged ({type(error).__name__}: {error})"
 
 
 def _read(file: IO[bytes]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     if not zipfile.is_zipfile(file):
-        raise _DamageError("it is no whole zip archive")
+        raise StateError("it is no whole zip archive")
     size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         entries = dict(_entries(archive, size))
         if HEADER not in entries:
-            raise _DamageError(f"it has no entry {HEADER!r}")
+            raise StateError(f"it has no entry {HEADER!r}")
         dtypes = _dtypes(_array(archive, HEADER, entries.pop(HEADER)).tobytes())
         if strange := sorted(set(dtypes) ^ set(entries)):
             where = "its header" if strange[0] in dtypes else "the archive"
-            raise _DamageError(f"its entry {strange[0]!r} is only in {where}")
+            raise StateError(f"its entry {strange[0]!r} is only in {where}")
         return dtypes, {
             name: _typed(name, _array(archive, name, entry), dtypes[name])
             for name, entry in entries.items()
@@ -173,9 +169,9 @@ def _entries(archive: zipfile.ZipFile, size: int) -> Iterator[tuple[str, zipfile
         name = entry.filename.removesuffix(SUFFIX)
         is_plain = entry.compress_type == zipfile.ZIP_STORED
         if name == entry.filename or name in seen or not is_plain:
-            raise _DamageError(f"its entry {entry.filename!r} is none that save writes")
+            raise StateError(f"its entry {entry.filename!r} is none that save writes")
         if entry.file_size != entry.compress_size or entry.file_size > size:
-            raise _DamageError(f"its entry {name!r} has another size than the archive says")
+            raise StateError(f"its entry {name!r} has another size than the archive says")
         seen.add(name)
         yield name, entry
 
@@ -184,12 +180,12 @@ def _dtypes(text: bytes) -> dict[str, str]:
     """The dtypes of a header, by name."""
     header = json.loads(text)
     if not isinstance(header, dict) or not {"format", "dtypes"} <= set(header):
-        raise _DamageError("its header is none that save writes")
+        raise StateError("its header is none that save writes")
     if header["format"] != FORMAT:
-        raise _DamageError(f"its format is {header['format']!r}, this version reads {FORMAT}")
+        raise StateError(f"its format is {header['format']!r}, this version reads {FORMAT}")
     dtypes = header["dtypes"]
     if not isinstance(dtypes, dict) or not all(isinstance(one, str) for one in dtypes.values()):
-        raise _DamageError("its header is none that save writes")
+        raise StateError("its header is none that save writes")
     return dtypes
 
 
@@ -207,11 +203,11 @@ def _check_header(file: IO[bytes], name: str, size: int) -> None:
         shape, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
     # NumPy's own texts advise `allow_pickle=True`, which would run code out of the file.
     except (ValueError, KeyError, SyntaxError, TypeError):
-        raise _DamageError(f"its entry {name!r} is no array") from None
+        raise StateError(f"its entry {name!r} is no array") from None
     if dtype.hasobject:
-        raise _DamageError(f"its entry {name!r} holds objects, which save never writes")
+        raise StateError(f"its entry {name!r} holds objects, which save never writes")
     if file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize != size:
-        raise _DamageError(f"its entry {name!r} has another size than its shape {shape}")
+        raise StateError(f"its entry {name!r} has another size than its shape {shape}")
 
 
 def _typed(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
@@ -221,7 +217,7 @@ def _typed(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     try:
         original = jnp.dtype(dtype)
     except (TypeError, ValueError):
-        raise _DamageError(f"its entry {name!r} has the unknown dtype {dtype!r}") from None
+        raise StateError(f"its entry {name!r} has the unknown dtype {dtype!r}") from None
     if not is_number_dtype(original) or original.itemsize != array.dtype.itemsize:
-        raise _DamageError(f"its entry {name!r} is {array.dtype}, which is no {dtype!r}")
+        raise StateError(f"its entry {name!r} is {array.dtype}, which is no {dtype!r}")
     return array.view(original)
