@@ -22,6 +22,7 @@ from gradtx.engine.program import BoundRule, group_runs, init_program, update_pr
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
 from gradtx.engine.tree_rule import TreeRule
+from gradtx.engine.walk import plain_state
 from gradtx.tree.paths import flatten, key_text
 
 P = ParamSpec("P")
@@ -292,6 +293,7 @@ def definition(
 
 def checked_state(tx: GradientTransformation, state: Any) -> State:
     """The state of a definition that is not another library's, before it is read."""
+    state = plain_state(state)
     if not isinstance(state, State):
         raise wrong_state(tx.name, state, "pass the state that tx.update returned")
     return state

@@ -22,6 +22,7 @@ from gradtx.tree.paths import (
     repeated,
     tree_paths,
 )
+from gradtx.tree.variables import without_variables
 
 Where = str | Callable[..., Any] | Any
 """A regex on `a/b/c` paths, a predicate `(path, array) -> bool`, a pytree of bools, or a function
@@ -256,10 +257,15 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
     """A tree of answers, or a function of the tree that gives one, spread over the leaves it
     covers.
     """
+    if not leaves.values:
+        # Optax's tree_map_params puts one node without leaves in the place of the parameters.
+        return []
     answers = where(leaves.tree) if is_function(where) else where
-    try:
-        spread = jax.tree.map(_spread, answers, leaves.tree, is_leaf=is_none)
-    except (ValueError, TypeError, KeyError):
+    spread = _spread_over(answers, leaves.tree)
+    if spread is None:
+        # nnx.Optimizer hands over plain arrays, where `nnx.state` has them in variables.
+        spread = _spread_over(without_variables(answers), without_variables(leaves.tree))
+    if spread is None:
         raise SelectionError(
             f"{owner}: the tree {show(answers)} does not fit the parameters: "
             f"{_misfit(answers, leaves.paths)}"
@@ -268,6 +274,14 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
         answer.value
         for answer in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Answer))
     ]
+
+
+def _spread_over(answers: Any, tree: Any) -> Any:
+    """The answer of every leaf, as a tree; None where the answers do not fit the tree."""
+    try:
+        return jax.tree.map(_spread, answers, tree, is_leaf=is_none)
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _misfit(answers: Any, paths: Sequence[str]) -> str:

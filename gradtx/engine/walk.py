@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
+
+from gradtx.definition.types import State
 from gradtx.engine.program import BoundRule
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
+from gradtx.tree.variables import without_variables
 
 
 class Node(NamedTuple):
@@ -32,6 +36,13 @@ class Node(NamedTuple):
             leaves = leaves_of(params)
             params = leaves.narrow(params, node.bound.mask(leaves))
         return params
+
+
+def plain_state(state: Any) -> Any:
+    """A state without variables: `nnx.Optimizer` puts each array of its state in one of its own."""
+    # Elsewhere the count is an array, and this costs nothing.
+    is_plain = not isinstance(state, State) or jax.tree_util.all_leaves([state.count])
+    return state if is_plain else without_variables(state)
 
 
 def walk(tx: Any, slots: Any, count: Any, parents: tuple[Node, ...] = ()) -> Iterator[Node]:

@@ -9,6 +9,7 @@ from gradtx.compose.transformation import (
     checked_state,
 )
 from gradtx.definition.types import Params
+from gradtx.tree.variables import with_variables, without_variables
 
 
 def eval_params(tx: TransformationLike, state: Any, params: Params) -> Params:
@@ -24,8 +25,8 @@ def eval_params(tx: TransformationLike, state: Any, params: Params) -> Params:
       tx: the definition. What a transformation of Optax's keeps is not seen; Optax has functions of
         its own for that.
       state: its state.
-      params: the parameters as trained. Where they are `LookaheadParams`, those of `lookahead` are
-        its slow ones.
+      params: the parameters as trained; from Flax's nnx `nnx.state(model, nnx.Param)`. Where they
+        are `LookaheadParams`, those of `lookahead` are its slow ones.
 
     Raises:
       StateError: the state belongs to another definition or to other parameters; or one of gradtx's
@@ -44,4 +45,5 @@ def eval_params(tx: TransformationLike, state: Any, params: Params) -> Params:
         check_foreign(tx.name, state)
         return params
     state = checked_state(tx, state)
-    return tx.evaluate_slots(state.slots, params, state.count)
+    slots, plain = without_variables((state.slots, params))
+    return with_variables(tx.evaluate_slots(slots, plain, state.count), params)

@@ -13,6 +13,7 @@ from gradtx.definition.schedule import Schedule, value_at
 from gradtx.definition.types import Array, State
 from gradtx.engine.walk import walk
 from gradtx.tree.paths import key_text
+from gradtx.tree.variables import without_variables
 
 Address = tuple[str, ...]
 """The way to a hyperparameter in the data of a definition: argument names and member names."""
@@ -34,6 +35,7 @@ def hyperparams(tx: GradientTransformation, at: int | Array | State = 0) -> dict
     >>> {name: float(value) for name, value in hyperparams(tx, at=5).items()}
     {'max_norm': 1.0, 'learning_rate': 0.5}
     """
+    at = without_variables(at)
     if isinstance(at, State):
         values = values_in_state(tx, at)
     else:

@@ -12,6 +12,7 @@ from gradtx.compose.transformation import (
     as_transformation,
 )
 from gradtx.definition.types import Array, DTypeLike, Numeric, Params, State, Updates
+from gradtx.engine.walk import plain_state
 from gradtx.tree.arithmetic import global_norm
 from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.conditional import is_finite
@@ -75,7 +76,7 @@ class MultiSteps:
 
     def has_updated(self, state: State) -> Array:
         """Whether the last micro-step made an update."""
-        slots = state.slots["accumulate"]
+        slots = plain_state(state).slots["accumulate"]
         return (slots.micro_step == 0) & (slots.applied > 0)
 
     def gradient_transformation(self) -> GradientTransformation:

@@ -32,6 +32,7 @@ from gradtx.definition.types import (
 from gradtx.schedules.join import shift_schedule
 from gradtx.tree.casts import float_copy
 from gradtx.tree.maps import map_leaves
+from gradtx.tree.variables import with_variables, without_variables
 from gradtx.wrappers.reading import find_slots
 
 Mixing = Annotated[Numeric, Interval(0.0, 1.0, low_open=True)]
@@ -171,9 +172,10 @@ def schedule_free_eval_params(state: Any, params: Params) -> Params:
     {'w': Array([0.5], dtype=float32)}
     """
     fields = frozenset({*Iterate._fields, *Weights._fields})
-    for slots in find_slots(state, "schedule_free", fields):
-        params = map_leaves(_x_of, params, slots["z"], b1=slots["b1"])
-    return params
+    plain_state, plain = without_variables((state, params))
+    for slots in find_slots(plain_state, "schedule_free", fields):
+        plain = map_leaves(_x_of, plain, slots["z"], b1=slots["b1"])
+    return with_variables(plain, params)
 
 
 def _x_of(y, z, *, b1):
