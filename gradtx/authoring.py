@@ -26,9 +26,8 @@ The builders are in `gradtx` itself: `definition`, `leafwise`, `matrixwise`, `tr
   shared flag. `StepFlags`, `DecayFlags` and `MatrixFlags` are shared flags; `select_flags` selects
   those of one kind. `DTypeLike`, `TransformationLike` and `Where` annotate a dtype, a
   transformation, and a choice of leaves.
-- Errors and codecs: `HyperparamError`, `MissingExtraError`, `MissingParamsError`,
-  `SelectionError`, `StateError` and `StructureError` are kinds of `gradtx.GradtxError`. `Codec`
-  stores a slot in fewer bits; `register_codec` registers it by name.
+- Codecs: `Codec` stores a slot in fewer bits; `register_codec` registers it by name. The classes of
+  errors are at the root: `gradtx.StateError`.
 
 >>> from gradtx.authoring import average, debias
 >>> first = average(0.0, 4.0, 0.9)  # 0.4: the average started at zero
@@ -43,12 +42,6 @@ from gradtx.compose.descend import StepFlags as StepFlags
 from gradtx.compose.matrixwise import where_due as where_due
 from gradtx.compose.transformation import TransformationLike as TransformationLike
 from gradtx.compose.wrapwise import Member as Member
-from gradtx.definition.errors import HyperparamError as HyperparamError
-from gradtx.definition.errors import MissingExtraError as MissingExtraError
-from gradtx.definition.errors import MissingParamsError as MissingParamsError
-from gradtx.definition.errors import SelectionError as SelectionError
-from gradtx.definition.errors import StateError as StateError
-from gradtx.definition.errors import StructureError as StructureError
 from gradtx.definition.types import Default as Default
 from gradtx.definition.types import DTypeLike as DTypeLike
 from gradtx.definition.types import Interval as Interval

@@ -1,12 +1,13 @@
-"""Checks of the values that a rule returns, and the notes on an error that a rule raises."""
+"""Checks of what a rule receives and returns, and the notes on an error that a rule raises."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.definition.errors import GradtxError
+from gradtx.definition.errors import GradtxError, MissingExtraError, StructureError
+from gradtx.definition.show import show
 from gradtx.engine.rules import Function
 
 if TYPE_CHECKING:
@@ -144,3 +145,45 @@ def explain(error: Exception, rule: Named, function: Function, param: Any) -> No
             f"{function.__name__} received None as its parameter: if it reads the parameter, pass "
             f"needs_params=True beside it"
         )
+
+
+def check_extra(name: str, needed: Sequence[str], extra: Mapping[str, Any]) -> None:
+    """Raise when an extra argument is missing, or is not what its name says."""
+    if not needed:
+        return
+    lacking = [one for one in needed if extra.get(one) is None]
+    if lacking:
+        call = ", ".join(f"{one}=..." for one in needed)
+        raise MissingExtraError(
+            f"{name} needs {', '.join(lacking)}: call update(grads, state, params, {call}); "
+            f"make_step passes what it can"
+        )
+    for one in needed:
+        if one == "value":
+            _check_loss(name, extra[one])
+        elif one.endswith("_fn") and not callable(extra[one]):
+            raise StructureError(
+                f"{name} needs {one}= as a function of the parameters, and it is "
+                f"{show(extra[one])}: pass the function, not its value"
+            )
+
+
+def _check_loss(name: str, value: Any) -> None:
+    if not _is_real(value):
+        raise StructureError(
+            f"{name} needs value= as a real number, and it is {show(value)}: pass the mean loss"
+        )
+    if jnp.shape(value) != ():
+        raise StructureError(
+            f"{name} needs value= as a scalar, and it has shape {jnp.shape(value)}: pass the mean "
+            "loss"
+        )
+
+
+def _is_real(value: Any) -> bool:
+    """Whether a value is a number or an array of numbers, of any shape."""
+    try:
+        dtype = jnp.result_type(jax.eval_shape(jnp.asarray, value))
+    except (TypeError, ValueError):
+        return False
+    return not jnp.issubdtype(dtype, jnp.complexfloating)

@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradtx.definition.errors import (
-    MissingExtraError,
     MissingParamsError,
     StateError,
-    StructureError,
 )
 from gradtx.definition.show import show_array
 from gradtx.engine.any_shape import Program, pattern_of, specialize
+from gradtx.engine.checks import check_extra
 from gradtx.engine.kernel import (
     LeafArgs,
     Shared,
@@ -371,19 +369,3 @@ def missing_params(name: str) -> MissingParamsError:
         f"{name} needs the parameters: call update(grads, state, params) with the parameters that "
         f"the gradients belong to"
     )
-
-
-def check_extra(name: str, needed: Sequence[str], extra: Mapping[str, Any]) -> None:
-    """Raise when an extra argument is missing, or when a loss is not a scalar."""
-    lacking = [one for one in needed if one not in extra]
-    if lacking:
-        call = ", ".join(f"{one}=..." for one in needed)
-        raise MissingExtraError(
-            f"{name} needs {', '.join(lacking)}: call update(grads, state, params, {call}); "
-            f"make_step passes what it can"
-        )
-    if "value" in needed and jnp.shape(extra["value"]) != ():
-        raise StructureError(
-            f"{name} needs value= as a scalar, and it has shape {jnp.shape(extra['value'])}: pass "
-            f"the mean loss"
-        )

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from gradtx.definition.errors import GradtxError
 from gradtx.engine.checks import (
+    check_extra,
     check_tree_slots,
     describe_result,
     explain,
     is_sequence,
 )
 from gradtx.engine.clock import Clock, clock_at
-from gradtx.engine.leaf_update import check_extra, missing_params
+from gradtx.engine.leaf_update import missing_params
 from gradtx.engine.rules import Child, Function, Rule, select_kwargs
 from gradtx.engine.selector import Leaves, active_leaves, leaves_of
 from gradtx.engine.slot_form import returned_type
@@ -116,6 +117,8 @@ class TreeRule:
         if self.needs_params and step.params is None:
             raise missing_params(bound.name)
         check_extra(bound.name, self.extra, step.extra)
+        if "grad" in self.extra:
+            flow.leaves.match(step.extra["grad"], "grad=")
         if bound.selectors and step.params is not None:
             flow.leaves.match(step.params.tree, "the parameters")
         mask = bound.mask(step.params or flow.leaves)

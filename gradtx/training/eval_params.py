@@ -45,5 +45,6 @@ def eval_params(tx: TransformationLike, state: Any, params: Params) -> Params:
         check_foreign(tx.name, state)
         return params
     state = checked_state(tx, state)
-    slots, plain = without_variables((state.slots, params))
-    return with_variables(tx.evaluate_slots(slots, plain, state.count), params)
+    plain = without_variables(params)
+    result = tx.evaluate_slots(without_variables(state.slots), plain, state.count)
+    return params if result is plain else with_variables(result, params)

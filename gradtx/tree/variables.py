@@ -15,7 +15,10 @@ def without_variables(tree: Any) -> Any:
 
     Flax's nnx puts each parameter in a `Param`, and each array of a state in an `OptVariable`.
     """
-    return jax.tree.map(_value_of, tree, is_leaf=_is_variable)
+    nodes, treedef = jax.tree.flatten(tree, is_leaf=_is_variable)
+    if not any(map(_is_variable, nodes)):
+        return tree
+    return jax.tree.unflatten(treedef, map(_value_of, nodes))
 
 
 def with_variables(tree: Any, like: Any) -> Any:

@@ -26,6 +26,7 @@ from gradtx.compose.transformation import (
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike
+from gradtx.engine.checks import check_extra
 from gradtx.tree.casts import as_array, is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
@@ -144,6 +145,8 @@ def _accumulate(
     if should_skip_update_fn is not None:
         gate &= ~jnp.asarray(should_skip_update_fn(updates, own.applied, params)[0], bool)
     weight, first = checked_weight(extra.get("weight", 1.0)), own.micro_step == 0
+    if own.value is not None:
+        check_extra(f"accumulate({inner.tx.name})", ("value",), extra)
     new = _count(own, weight, extra.get("value"), gate)
     complete, usable = (new.micro_step >= every) & gate, new.weight > 0
     check_weights(complete, usable, new.micro_step)

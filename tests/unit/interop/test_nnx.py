@@ -186,3 +186,22 @@ def test_a_summary_of_a_model_is_that_of_its_parameters() -> None:
     of_params = gradtx.summary(ADAM, params_of(model), file=io.StringIO())
     assert of_params == gradtx.summary(ADAM, model, file=io.StringIO())
     assert of_params.parameters == 4 * 8 + 8 + 8 * 2 + 2
+
+
+def test_the_value_of_a_line_search_is_read_from_variables() -> None:
+    """L-BFGS stores the loss at the new parameters and its gradient for the next step."""
+    tx, model = gradtx.lbfgs(), Model(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    graph, rest = nnx.graphdef(model), nnx.state(model, nnx.Not(nnx.Param))
+
+    def value_fn(params: Any) -> jax.Array:
+        return loss(nnx.merge(graph, params, rest))
+
+    for _ in range(2):
+        params = params_of(model)
+        read = gradtx.value_and_grad_from_state(value_fn)
+        value, grad = read(params, state=optimizer.opt_state)
+        right, right_grad = jax.value_and_grad(value_fn)(params)
+        assert_close((value, grad), (right, right_grad))
+        assert jax.tree.structure(grad) == jax.tree.structure(params)
+        optimizer.update(model, grad, value=value, grad=arrays_of(grad), value_fn=value_fn)
