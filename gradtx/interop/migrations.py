@@ -2,17 +2,23 @@
 
 Before 0.3 a builder's own `chain` or `descend` showed in the paths of a state. With
 `adamw(1e-3, cautious=True)`, `slots/chain/scale_by_adam/mu` was the path of a slot that is now at
-`slots/scale_by_adam/mu`. No slot has another name.
+`slots/scale_by_adam/mu`.
+
+Before 0.3 the arrays of an encoded slot were below the path of its parameter too: what was
+`mu/dense/kernel/codes` is now `mu_codes/dense/kernel`. The `value` of bf16+8 had no name of its
+own: `mu/dense/kernel` is now `mu_value/dense/kernel`.
 """
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import TypeVar
 
 V = TypeVar("V")
 SCAFFOLDING = re.compile(r"(chain|descend)(_\d+)?")
 """The segments of a path that a builder's own combinators added, numbered from the second on."""
+PARTS = ("codes", "scale", "correction")
+"""The arrays of an encoded slot that had a name at the end of a path."""
 
 
 def migrate(flat: Mapping[str, V], expected: Collection[str]) -> Mapping[str, V]:
@@ -33,20 +39,29 @@ def migrate(flat: Mapping[str, V], expected: Collection[str]) -> Mapping[str, V]
     return {new: flat[old] for old, new in renames.items() if new is not None}
 
 
-def _shortened(name: str, missing: Collection[str]) -> str | None:
+def _shortened(name: str, missing: Set[str]) -> str | None:
     """The only missing path that this one becomes with the fewest segments dropped."""
     for shorter in _without_scaffolding(name):
-        if found := shorter & set(missing):
+        spread = {new for one in shorter for new in _spread(one)}
+        if found := (shorter | spread) & missing:
             return found.pop() if len(found) == 1 else None
     return None
 
 
+def _spread(name: str) -> Iterator[str]:
+    """The paths at which an array of an encoded slot may be now: its name is beside the slot's."""
+    *slots, last = name.split("/")
+    part, segments = (last, slots) if last in PARTS else ("value", [*slots, last])
+    for place, segment in enumerate(segments[:-1]):
+        yield "/".join((*segments[:place], f"{segment}_{part}", *segments[place + 1 :]))
+
+
 def _without_scaffolding(name: str) -> Iterator[set[str]]:
-    """The path without one segment of scaffolding, then without two, and so on."""
+    """The path itself, then without one segment of scaffolding, then without two, and so on."""
     segments = name.split("/")
     # A parameter may be called `chain` as well: fewest drops first, so that its segment remains.
     places = [n for n, one in enumerate(segments) if SCAFFOLDING.fullmatch(one)]
-    for number in range(1, len(places) + 1):
+    for number in range(len(places) + 1):
         yield {
             "/".join(one for n, one in enumerate(segments) if n not in dropped)
             for dropped in itertools.combinations(places, number)

@@ -189,6 +189,7 @@ INT8 = register_codec(
         "2/127 of the group's largest entry, half of it to the nearest, near 0 a quarter; "
         "of the root for squares 1/255",
         is_coarse=True,
+        parts=Blocks,
     )
 )
 INT4 = register_codec(
@@ -198,5 +199,6 @@ INT4 = register_codec(
         _decode_int4,
         "2/7 of the group's largest entry, half of it to the nearest",
         is_coarse=True,
+        parts=Blocks,
     )
 )

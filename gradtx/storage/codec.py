@@ -31,6 +31,11 @@ class Codec(NamedTuple):
     """
     is_seen: bool = False
     """Whether the update of the same step uses the encoded slot: memory holds no other copy."""
+    parts: type[Any] | None = None
+    """The NamedTuple of arrays that `encode` returns; None: it returns one array.
+
+    A state holds each of the arrays under a name of its own, `mu_codes` and `mu_scale`.
+    """
 
 
 CODECS: dict[str, Codec] = {}

@@ -69,5 +69,6 @@ DYNAMIC8 = register_codec(
         _decode,
         "a tenth of each entry down to 1e-6 of the group's largest",
         is_coarse=True,
+        parts=Blocks,
     )
 )

@@ -13,7 +13,7 @@ from gradtx.definition.types import PRECISE, SQUARES
 from gradtx.engine.selector import Leaves, Selector
 from gradtx.storage import trees
 from gradtx.storage.codec import CODECS, Codec
-from gradtx.storage.packing import packed, packed_type, slots_type, unpacked
+from gradtx.storage.packing import Parts, packed, packed_type, slots_type, unpacked
 from gradtx.storage.tiles import run_by_tiles
 from gradtx.tree.casts import is_inexact_dtype
 from gradtx.tree.roles import is_table
@@ -63,7 +63,12 @@ class Policy:
         ]
 
     def stored_type(self, kind: type[Any]) -> type[Any]:
-        return packed_type(kind, self._pairs(kind))
+        return packed_type(kind, self._pairs(kind), self._parts(kind))
+
+    def _parts(self, kind: type[Any]) -> Parts:
+        """The slots whose codecs encode them as several arrays."""
+        codecs = ((name, self.codec(kind, name)) for name in kind._fields)
+        return tuple((name, one.parts) for name, one in codecs if one is not None and one.parts)
 
     def _pairs(self, kind: type[Any]) -> tuple[tuple[str, str], ...]:
         """The pairs of slots that are packed together."""
@@ -78,7 +83,7 @@ class Policy:
         kind = type(slots)
         pairs = zip(kind._fields, slots, strict=True)
         stored = [self._first(kind, name, slot, like, policy) for name, slot in pairs]
-        return packed(kind(*stored), self._pairs(kind))
+        return packed(kind(*stored), self._pairs(kind), self._parts(kind))
 
     def _first(self, kind: type[Any], name: str, slot: Any, like: Any, policy: Any) -> Any:
         codec = self.codec(kind, name)
@@ -107,7 +112,7 @@ class Policy:
             self._encode(kind, name, value, old[name], noise, index)
             for index, (name, value) in numbered
         ]
-        return packed(kind(*stored), self._pairs(kind))
+        return packed(kind(*stored), self._pairs(kind), self._parts(kind))
 
     def _encode(
         self, kind: type[Any], name: str, new: Any, old: Any, noise: Noise | None, index: int
@@ -138,15 +143,19 @@ class Policy:
 
     def encode_init_tree_slots(self, rule: str, skip: frozenset[str], own: Any) -> Any:
         function = functools.partial(trees.first_fields, self)
-        return trees.map_fields(self, rule, skip, function, own)
+        encoded = trees.map_fields(self, rule, skip, function, own)
+        return packed(encoded, (), trees.parts(self, rule, skip, type(own)))
 
     def decode_tree(self, rule: str, skip: frozenset[str], stored: Any) -> Any:
         function = functools.partial(trees.decoded_fields, self)
-        return trees.map_fields(self, rule, skip, function, stored)
+        own = slots_type(type(stored))(**unpacked(stored))
+        return trees.map_fields(self, rule, skip, function, own)
 
     def encode_tree(self, rule: str, skip: frozenset[str], new: Any, stored: Any, step: Any) -> Any:
         function = functools.partial(trees.encoded_fields, self, step)
-        return trees.map_fields(self, rule, skip, function, stored, new)
+        old = type(new)(**unpacked(stored))
+        encoded = trees.map_fields(self, rule, skip, function, old, new)
+        return packed(encoded, (), trees.parts(self, rule, skip, type(new)))
 
     @staticmethod
     def marks(kind: type[Any], slot: str) -> Any:
@@ -164,9 +173,9 @@ class Policy:
     @staticmethod
     def is_encoded(stored: Any, codec: Codec) -> bool:
         """Whether a slot is encoded by a codec."""
-        if stored is None:
-            return False
-        return trees.is_node(stored) or getattr(stored, "dtype", None) == codec.kept_dtype
+        if codec.parts is not None:
+            return isinstance(stored, codec.parts)
+        return getattr(stored, "dtype", None) == codec.kept_dtype
 
 
 @functools.lru_cache(maxsize=256)

@@ -89,5 +89,5 @@ F16 = register_codec(
 )
 PACKED16 = register_codec(BF16._replace(name="packed16"))
 CORRECTED = register_codec(
-    Codec("bf16+8", _encode_corrected, _decode_corrected, "2⁻¹⁶ of each entry")
+    Codec("bf16+8", _encode_corrected, _decode_corrected, "2⁻¹⁶ of each entry", parts=Corrected)
 )

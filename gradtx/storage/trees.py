@@ -12,9 +12,8 @@ import jax.numpy as jnp
 
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import SQUARES
-from gradtx.storage.blockwise import Blocks
 from gradtx.storage.codec import CODECS, Codec
-from gradtx.storage.sixteen import Corrected
+from gradtx.storage.packing import Parts
 from gradtx.tree.keys import path_hash
 from gradtx.tree.paths import path_text
 from gradtx.tree.rounding import noise
@@ -22,7 +21,7 @@ from gradtx.tree.rounding import noise
 
 def is_node(node: Any) -> bool:
     """Whether a node is one array in several."""
-    return isinstance(node, Blocks | Corrected)
+    return isinstance(node, tuple(codec.parts for codec in CODECS.values() if codec.parts))
 
 
 def map_named(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
@@ -48,6 +47,16 @@ def tree_codec(policy: Any, rule: str, kind: type[Any], name: str) -> Codec | No
     return CODECS["int8"]
 
 
+def parts(policy: Any, rule: str, skip: frozenset[str], kind: type[Any]) -> Parts:
+    """The fields whose codecs encode each array of theirs as several."""
+    codecs = ((name, tree_codec(policy, rule, kind, name)) for name in kind._fields)
+    return tuple(
+        (name, codec.parts)
+        for name, codec in codecs
+        if name not in skip and codec is not None and codec.parts
+    )
+
+
 def first(policy: Any, codec: Codec, square: bool, path: str, leaf: Any) -> Any:
     """Encode a leaf, if it is large enough."""
     if not policy.fits(leaf, getattr(leaf, "shape", ())) or leaf.size < policy.min_size:
@@ -59,9 +68,7 @@ def decoded(policy: Any, codec: Codec, square: bool, path: str, leaf: Any) -> An
     """Decode a leaf for the rule."""
     if not policy.is_encoded(leaf, codec):
         return leaf
-    array = leaf
-    if isinstance(leaf, Blocks | Corrected):
-        array = leaf.codes if isinstance(leaf, Blocks) else leaf.value
+    array = leaf[0] if is_node(leaf) else leaf
     return codec.decode(leaf, array.shape, square=square, block=policy.block)
 
 

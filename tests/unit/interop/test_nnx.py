@@ -205,3 +205,35 @@ def test_the_value_of_a_line_search_is_read_from_variables() -> None:
         assert_close((value, grad), (right, right_grad))
         assert jax.tree.structure(grad) == jax.tree.structure(params)
         optimizer.update(model, grad, value=value, grad=arrays_of(grad), value_fn=value_fn)
+
+
+def stored(tx: gradtx.GradientTransformation, codec: str) -> gradtx.GradientTransformation:
+    """Blocks of 2, so that every codec has several in each array."""
+    return gradtx.stored(tx, codec, min_size=4, block=2)
+
+
+BY_CODEC = ("bf16", "f16", "packed16", "bf16+8", "int8", "int4", "dynamic8")
+ENCODED = {
+    **{codec: stored(gradtx.adamw(0.1), codec) for codec in BY_CODEC},
+    "one slot": gradtx.stored(ADAM, nu="int8", min_size=4, block=2),
+    "a sum": stored(gradtx.accumulate(ADAM, every=2), "int8"),
+    "a guard": gradtx.guard(stored(ADAM, "int8")),
+    "master weights": gradtx.master_weights(stored(ADAM, "bf16+8")),
+    "a mask": gradtx.masked(stored(ADAM, "dynamic8"), MASK),
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_encoded_slots_train_under_nnx_jit_as_they_do_plainly(name: str, tmp_path: Path) -> None:
+    """Each array of a state has a path of its own, so that nnx puts a variable around it."""
+    tx = ENCODED[name]
+    model, optimizer = train(tx)
+    params, state = train_plainly(tx)
+    flat, right = gradtx.flatten_state(optimizer.opt_state), gradtx.flatten_state(state)
+    assert flat.keys() == right.keys()
+    assert all(flat[path].dtype == right[path].dtype for path in right)
+    assert_close(arrays_of(params_of(model)), params)
+    evaluated = gradtx.eval_params(tx, optimizer.opt_state, params_of(model))
+    assert jax.tree.structure(evaluated) == jax.tree.structure(params_of(model))
+    gradtx.save(tmp_path / "run.npz", optimizer.opt_state)
+    assert_same(optimizer.opt_state, gradtx.load(tmp_path / "run.npz", optimizer.opt_state))

@@ -4,6 +4,8 @@ Each file in `tests/checkpoints_0_2` is `{"params": ..., "state": ...}` after th
 by `gradtx.save` of version 0.2.
 """
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -24,6 +26,12 @@ CLIP = gradtx.clip_by_global_norm(1.0)
 ADAMW, MOMENTUM = gradtx.adamw(1e-2), gradtx.sgd(0.1, momentum=0.9)
 CAUTIOUS = gradtx.adamw(1e-2, cautious=True)
 GROUPS = {"a": ADAMW, "b": MOMENTUM}
+
+
+def encoded(tx: gradtx.GradientTransformation, codec: str, size: int = 1) -> Any:
+    """Blocks of 2, which divide no axis of 3: the last one is padded."""
+    return gradtx.stored(tx, codec, min_size=size, rounding="nearest", block=2)
+
 
 DEFINITIONS = {
     "adamw": ADAMW,
@@ -48,6 +56,12 @@ DEFINITIONS = {
     "flatten": gradtx.flatten(ADAMW),
     "metrics": gradtx.with_metrics(gradtx.chain(CLIP, ADAMW)),
     "lbfgs": gradtx.lbfgs(),
+    "stored_int8": encoded(ADAMW, "int8"),
+    "stored_int4": encoded(ADAMW, "int4"),
+    "stored_dynamic8": encoded(ADAMW, "dynamic8"),
+    "stored_corrected": encoded(ADAMW, "bf16+8", size=4),
+    "stored_cautious": encoded(CAUTIOUS, "int8"),
+    "stored_sum": encoded(gradtx.accumulate(gradtx.chain(CLIP, ADAMW), every=2), "int8"),
 }
 
 MOVED = {
@@ -55,8 +69,19 @@ MOVED = {
     "muon_cautious": {"adam/chain/": "adam/", "muon/chain/": "muon/"},
     "accumulate": {"adamw/chain/": "adamw/"},
     "schedule_free": {"slots/descend/": "slots/"},
+    "stored_cautious": {"slots/chain/": "slots/"},
 }
 """Parts of paths that version 0.2 wrote, and what they are now; the other files have none."""
+
+ENCODED = [name for name in DEFINITIONS if name.startswith("stored_")]
+SLOT = re.compile(r"(?P<slot>/(mu|nu|total))(?P<path>/.*)/(?P<array>codes|scale|value|correction)$")
+"""The end of the path of an array that encodes a slot with others, as version 0.2 wrote it."""
+
+
+def beside_its_slot(path: str, paths: Collection[str]) -> str:
+    """The path of today: `mu_codes/w` for `mu/w/codes`, `mu_value/w` for `mu/w` of bf16+8."""
+    array = f"{path}/value" if f"{path}/correction" in paths else path
+    return SLOT.sub(r"\g<slot>_\g<array>\g<path>", array)
 
 
 def params() -> Any:
@@ -82,7 +107,7 @@ def moved_by_hand(name: str, like: Any) -> Any:
     for path, array in raw_entries(name).items():
         for old, new in MOVED.get(name, {}).items():
             path = path.replace(old, new)  # noqa: PLW2901
-        entries[path] = array
+        entries[beside_its_slot(path, raw_entries(name))] = array
     expected = gradtx.flatten_state(like)
     assert set(entries) == set(expected)
     # The file stores bfloat16 as uint16.
@@ -115,7 +140,7 @@ def test_a_file_of_0_2_loads_and_continues(name: str) -> None:
     assert_same(next_update(tx, tree), next_update(tx, expected))
 
 
-@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("name", [*MOVED, *ENCODED])
 def test_the_paths_of_these_files_have_changed(name: str) -> None:
     expected = gradtx.flatten_state(tree_like(DEFINITIONS[name]))
     assert set(raw_entries(name)) != set(expected)
@@ -145,6 +170,21 @@ def test_parameters_may_be_called_chain() -> None:
     old = ["slots/chain/trace/trace/chain/w", "slots/chain/trace/trace/w"]
     new = ["slots/trace/trace/chain/w", "slots/trace/trace/w"]
     assert dict(migrate(dict(zip(old, new, strict=True)), new)) == {path: path for path in new}
+
+
+def test_arrays_of_a_slot_move_beside_it() -> None:
+    """A parameter may have the name of a slot, or of an array of one."""
+    moves = {
+        "slots/adam/mu/mu/codes": "slots/adam/mu_codes/mu",
+        "slots/adam/mu/mu/scale": "slots/adam/mu_scale/mu",
+        "slots/adam/mu/codes/codes": "slots/adam/mu_codes/codes",
+        "slots/adam/mu/codes/scale": "slots/adam/mu_scale/codes",
+        "slots/adam/nu/w": "slots/adam/nu_value/w",
+        "slots/adam/nu/w/correction": "slots/adam/nu_correction/w",
+        "slots/adam/nu/b": "slots/adam/nu/b",
+    }
+    found = migrate(dict(moves), list(moves.values()))
+    assert found == dict(zip(moves.values(), moves.values(), strict=True))
 
 
 def test_the_chain_of_a_user_remains() -> None:
