@@ -64,6 +64,20 @@ def test_a_flipped_bit_is_refused_by_name_or_changes_nothing(whole: bytes, tmp_p
     assert refused > len(flips) // 2
 
 
+def test_a_size_beyond_the_file_is_refused_before_memory_is_taken(
+    whole: bytes, tmp_path: Path
+) -> None:
+    """Both sizes in the archive's own record of its first entry, or one of them."""
+    record = whole.index(b"PK\x01\x02")
+    for places in ((20, 24), (24,)):
+        content = bytearray(whole)
+        for place in places:
+            content[record + place : record + place + 4] = (2**31 - 1).to_bytes(4, "little")
+        text = load_or_refuse(tmp_path / "run.npz", bytes(content))
+        assert text is not None
+        assert "its entry '__gradtx__' has another size than the archive says" in text
+
+
 def test_a_file_that_is_cut_short_is_refused_by_name(whole: bytes, tmp_path: Path) -> None:
     for length in range(0, len(whole), 3):
         text = load_or_refuse(tmp_path / "run.npz", whole[:length])
