@@ -1,7 +1,8 @@
 """One transformation for hidden matrices, another for embeddings, heads, norms, biases, vectors."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,11 +10,16 @@ from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import GradtxError, SelectionError
 from gradtx.definition.show import show
-from gradtx.definition.types import ArrayLike, Params, PyTree
-from gradtx.engine.matrix_layout import words_of
-from gradtx.engine.selector import Where, claimed, leaves_of
+from gradtx.definition.types import Params, PyTree
+from gradtx.engine.matrix_layout import names_some, words_of
+from gradtx.engine.roles import leaf_roles
+from gradtx.engine.selector import Leaves, Where, claimed, leaves_of
 from gradtx.transforms.flags import Dimensions, Routes
-from gradtx.tree.roles import parameter_role
+from gradtx.tree.names import names_role
+from gradtx.tree.roles import MATRIX, Role
+
+SHOWN = 3
+"""How many leaves a warning names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +33,26 @@ class Route:
         return repr(self.group)
 
 
+class Assignment(NamedTuple):
+    """The group of one leaf, and what decided it."""
+
+    group: str
+    role: Role
+    words: str | None
+    """The axes that `dimensions` name; None: those of the role."""
+    is_routed: bool
+
+    @property
+    def reason(self) -> str:
+        """What the leaf is, and why, for people."""
+        if self.is_routed:
+            return "sent by routes"
+        if self.words is not None:
+            return f"{MATRIX} ({self.words}), by dimensions"
+        axes = f" ({self.role.words})" if self.role.is_matrix else ""
+        return f"{self.role.name}{axes}, {self.role.reason}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Roles:
     """A function of the parameters that labels each with one of two groups."""
@@ -38,28 +64,73 @@ class Roles:
 
     def __call__(self, params: Params) -> PyTree:
         leaves = leaves_of(params)
+        groups = [None if one is None else one.group for one in self.assign(leaves)]
+        return leaves._replace(values=groups).tree
+
+    def assign(self, leaves: Leaves) -> list[Assignment | None]:
+        """For every leaf its group, by routes, by `dimensions`, then by its role."""
         words, where = words_of(self.dimensions, leaves, self.hidden), f"{self.hidden}: routes"
         rules = [(pattern, Route(pattern, group)) for pattern, group in self.routes or ()]
         routes = claimed(rules, leaves, where) if rules else [None] * len(words)
-        groups = [
-            None if value is None else self._group(path, value, axes, route)
-            for path, value, axes, route in zip(
-                leaves.paths, leaves.values, words, routes, strict=True
-            )
+        each = zip(leaves.paths, leaves.values, leaf_roles(leaves), words, routes, strict=True)
+        return [
+            None if role is None else self._assign(path, np.shape(value), role, said, route)
+            for path, value, role, said, route in each
         ]
-        return leaves._replace(values=groups).tree
 
-    def _group(self, path: str, value: ArrayLike, words: str | None, route: Route | None) -> str:
+    def reasons(self, leaves: Leaves) -> list[str | None]:
+        """For every leaf its role, its axes and the reason, for `coverage`."""
+        return [None if one is None else one.reason for one in self.assign(leaves)]
+
+    def doubts(self, leaves: Leaves) -> str | None:
+        """The leaves whose roles are guesses, and the lines that settle them."""
+        each = zip(leaves.paths, leaves.values, self.assign(leaves), strict=True)
+        guesses = [
+            (path, np.shape(value), one)
+            for path, value, one in each
+            if one is not None and self._is_guess(one)
+        ]
+        if not guesses:
+            return None
+        shown = ", ".join(
+            f"{path!r} of shape {shape} to {one.group!r}"
+            + (f" as ({one.role.words})" if one.role.is_matrix else "")
+            for path, shape, one in guesses[:SHOWN]
+        )
+        more = f", and {len(guesses) - SHOWN} more" if len(guesses) > SHOWN else ""
+        path, shape, one = guesses[0]
+        words = one.role.words or " ".join(["batch"] * (len(shape) - 2) + ["in", "out"])
+        return (
+            f"{self.hidden}: neither names nor shapes decide the axes of {len(guesses)} "
+            f"parameters, which go by a guess: {shown}{more}; say it with "
+            f"dimensions=[({path!r}, {words!r})] or routes=[({path!r}, {self.rest!r})]"
+        )
+
+    def _is_guess(self, one: Assignment) -> bool:
+        is_said = one.is_routed or one.words is not None or not names_some(self.dimensions)
+        return not one.role.is_sure and not is_said
+
+    def _assign(
+        self,
+        path: str,
+        shape: Sequence[int],
+        role: Role,
+        words: str | None,
+        route: Route | None,
+    ) -> Assignment:
         if route is not None:
-            self._check(path, np.shape(value), route)
-            return route.group
-        # A tree of axes by number names all matrices; rules only name arrays of more axes.
-        if self.dimensions is not None and not isinstance(self.dimensions, list | tuple):
-            return self.rest if words is None else self.hidden
-        is_matrix = np.ndim(value) == 2 or (np.ndim(value) > 2 and words is not None)
-        return self.hidden if is_matrix and parameter_role(path) is None else self.rest
+            self._check(path, tuple(shape), role, route)
+            return Assignment(route.group, role, words, True)
+        if not names_some(self.dimensions):
+            is_hidden = words is not None
+        elif words is not None:
+            is_hidden = len(shape) > 1 and not role.is_named
+        else:
+            is_hidden = role.is_matrix
+        group = self.hidden if is_hidden else self.rest
+        return Assignment(group, role, words if is_hidden else None, False)
 
-    def _check(self, path: str, shape: tuple[int, ...], route: Route) -> None:
+    def _check(self, path: str, shape: tuple[int, ...], role: Role, route: Route) -> None:
         """Raise when a route names no group, or sends a parameter to the wrong one."""
         rule = f"{self.hidden}: the rule ({show(route.pattern)}, {route.group!r}) of routes"
         if route.group not in (self.hidden, self.rest):
@@ -73,13 +144,12 @@ class Roles:
                 f"{rule} claims {path!r} of shape {shape}, which is not a matrix: send it to "
                 f"{self.rest!r} first"
             )
-        role = parameter_role(path)
         # A pattern that names the role itself is meant so; any other may match it by accident.
-        by_name = not isinstance(route.pattern, str) or parameter_role(route.pattern) is not None
-        if role is not None and not by_name:
+        by_name = not isinstance(route.pattern, str) or names_role(route.pattern)
+        if role.is_named and not by_name:
             raise SelectionError(
-                f"{rule} claims {path!r}, by its name {role}, which {self.hidden} does not fit: "
-                f"send it to {self.rest!r} first, or name it in a rule of its own to insist"
+                f"{rule} claims {path!r}, by its name {role.name}, which {self.hidden} does not "
+                f"fit: send it to {self.rest!r} first, or name it in a rule of its own to insist"
             )
 
 
