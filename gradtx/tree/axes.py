@@ -94,20 +94,20 @@ def tree_order(parameters: Sequence[Parameter]) -> Order:
 def matrix_axes(one: Parameter, order: Order) -> Axes:
     """The two axes of a matrix: by its class, its bias, then its name."""
     if one.container.framework == "equinox" and one.container.layer:
-        return Axes(OUT_IN, f"eqx.nn.{one.container.layer} stores (out, in)")
+        return Axes(OUT_IN, f"in the order of eqx.nn.{one.container.layer}")
     if (words := _order_by_bias(one, order)) is not None:
-        return Axes(words, "the bias beside it has the size of its outputs")
+        return Axes(words, "by the size of its bias")
     if (words := order.votes.get(one.name)) is not None:
-        return Axes(words, f"as the biases show beside other arrays named {one.name!r}")
+        return Axes(words, f"as others named {one.name!r} by their biases")
     is_square = one.shape[0] == one.shape[1]
     if "weight" in one.name and one.container.framework != "flax":
         is_sure = order.is_torch or is_square or bool(one.container.framework)
-        return Axes(OUT_IN, f"arrays named {one.name!r} are (out, in) in torch", is_sure)
+        return Axes(OUT_IN, f"{one.name!r} in torch's order", is_sure)
     if one.name in PAIR:
         words = _order_by_pair(one, order.shapes)
         reason = "by the sizes of gate_up_proj and down_proj"
         return Axes(words or IN_OUT, reason, words is not None or is_square)
-    return Axes(IN_OUT, "as in Flax, Haiku and plain JAX")
+    return Axes(IN_OUT, "in JAX's order")
 
 
 def _order_by_bias(one: Parameter, order: Order) -> str | None:

@@ -76,6 +76,7 @@ _TIMES = _expression(r".*(time|sigma|noise|guidance|cond).*emb.*|t_?emb.*")
 _LAYERS = _expression(r"(linear|dense|fc|mlp|ffn)(_?\d+)?")
 MATRICES = _expression(r"kernel|weight|w")
 """Names of the matrix in a layer, whose module says what it is."""
+BIASES = _expression(r"bias|b")
 _LOW_RANK = _expression(r"(.*_)?lora(_.*)?")
 
 
@@ -99,23 +100,31 @@ def role_by_name(parts: tuple[str, ...]) -> str | None:
     for role, expression in LAST_NAMES.items():
         if parts and expression.fullmatch(parts[-1]):
             return role
-    for role, expression in NAMES.items():
-        last = max((n for n, part in enumerate(parts) if expression.fullmatch(part)), default=None)
-        if last is not None and not _is_layer_inside(role, parts, last):
-            return role
+    found = {role: _last_match(expression, parts) for role, expression in NAMES.items()}
+    norm = found[NORM]
+    for role, index in found.items():
+        if index >= 0 and not _is_layer_inside(role, parts, index):
+            # A norm within an embedding is a norm; the bias of a head belongs to the head.
+            is_norm = norm > index and not BIASES.fullmatch(parts[norm])
+            return NORM if is_norm else role
     return None
 
 
+def _last_match(expression: re.Pattern[str], parts: tuple[str, ...]) -> int:
+    """The last part that an expression matches, -1 for none."""
+    return max((n for n, part in enumerate(parts) if expression.fullmatch(part)), default=-1)
+
+
 def _is_layer_inside(role: str, parts: tuple[str, ...], index: int) -> bool:
-    """Whether a path leads to a matrix of a network within the module that a name means."""
-    is_below = index < len(parts) - 1 and MATRICES.fullmatch(parts[-1]) is not None
+    """Whether a path leads to a layer of a network within the module that a name means."""
+    is_kernel, inside = bool(MATRICES.fullmatch(parts[-1])), parts[index + 1 : -1]
     if role == NORM:
         is_pair = has_part(_LOW_RANK, parts) and parts[index].lower() == "b"
-        return is_pair or (is_below and has_part(_LAYERS, parts[index + 1 : -1]))
-    if role not in (EMBEDDING, POSITION) or not is_below:
+        return is_pair or (is_kernel and has_part(_LAYERS, inside))
+    if role not in (EMBEDDING, POSITION) or not (is_kernel or BIASES.fullmatch(parts[-1])):
         return False
-    inside = parts[index + 1 : -1]
-    is_network = bool(_TIMES.fullmatch(parts[index])) and (bool(inside) or parts[-1] == "kernel")
+    is_direct = index == len(parts) - 2 and parts[-1] == "kernel"
+    is_network = bool(_TIMES.fullmatch(parts[index])) and (bool(inside) or is_direct)
     return is_network or has_part(_LAYERS, inside)
 
 

@@ -138,9 +138,9 @@ def _matrix(one: Parameter, around: Around) -> Role:
     """The role of an array of two axes whose name says none."""
     words, reason, is_sure = matrix_axes(one, around.order)
     if one.parts in around.heads:
-        return Role(HEAD, words, "it has the shape of the embedding")
+        return Role(HEAD, words, "by the shape of the embedding")
     if _is_router(one, around.mixtures):
-        return Role(ROUTER, words, "it chooses among the experts beside it")
+        return Role(ROUTER, words, "by the experts beside it")
     return Role(MATRIX, words, reason, is_sure)
 
 
@@ -148,12 +148,16 @@ def _array(one: Parameter, around: Around) -> Role:
     """The role of an array of more axes whose name says none."""
     if (words := attention_axes(one)) is not None:
         return Role(MATRIX, words, "heads of attention, by its name")
+    if len(one.shape) == 3 and one.container.framework == "equinox" and one.container.layer:
+        # The layer itself stores a matrix, so `vmap` made this one.
+        words, reason, _ = matrix_axes(one._replace(shape=one.shape[1:]), around.order)
+        return Role(MATRIX, f"batch {words}", f"stacked, {reason}")
     if len(one.shape) == 3 and _is_expert(one, around.mixtures):
         words, reason, is_sure = matrix_axes(one._replace(shape=one.shape[1:]), around.order)
-        return Role(MATRIX, f"batch {words}", f"one for each expert, {reason}", is_sure)
+        return Role(MATRIX, f"batch {words}", f"one per expert, {reason}", is_sure)
     if has_window(one.shape):
         return Role(CONVOLUTION, window_axes(one), BY_SHAPE)
-    return Role(UNKNOWN, None, "neither its name nor its shape says its axes", is_sure=False)
+    return Role(UNKNOWN, None, "not told by name or shape", is_sure=False)
 
 
 def _is_expert(one: Parameter, mixtures: frozenset[Parts]) -> bool:
@@ -177,6 +181,8 @@ def _heads(parameters: Sequence[Parameter], stacks: Sequence[Sequence[int]]) -> 
     ]
     tables = {one.shape for one, role, _ in plain if role == EMBEDDING}
     tables = {shape for shape in tables if shape[0] > shape[1]}
+    # A head that is named is the only one.
+    tables = set() if any(role == HEAD for _, role, _ in plain) else tables
     tables |= {shape[::-1] for shape in tables}
     alike = [one.parts for one, role, _ in plain if role is None and one.shape in tables]
     # A small vocabulary may equal the width of the layers, which are several and have numbers.

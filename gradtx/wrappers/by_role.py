@@ -102,8 +102,8 @@ class Roles:
         words = one.role.words or " ".join(["batch"] * (len(shape) - 2) + ["in", "out"])
         return (
             f"{self.hidden}: neither names nor shapes decide the axes of {len(guesses)} "
-            f"parameters, which go by a guess: {shown}{more}; say it with "
-            f"dimensions=[({path!r}, {words!r})] or routes=[({path!r}, {self.rest!r})]"
+            f"parameters, so these are guesses: {shown}{more}; settle each, with "
+            f"dimensions=[({f'^{path}$'!r}, {words!r})] or routes=[({f'^{path}$'!r}, {self.rest!r})]"
         )
 
     def _is_guess(self, one: Assignment) -> bool:
