@@ -117,7 +117,7 @@ def _order_by_bias(one: Parameter, order: Order) -> str | None:
         return None
     names = _bias_names(one.name, one.module in order.layers)
     sizes = {order.shapes.get((*one.module, name)) for name in names} - {None}
-    fits = {(first,): OUT_IN, (last,): IN_OUT}
+    fits: dict[Shape, str] = {(first,): OUT_IN, (last,): IN_OUT}
     return fits.get(next(iter(sizes)) or ()) if len(sizes) == 1 else None
 
 
