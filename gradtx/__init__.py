@@ -22,6 +22,7 @@ from gradtx.compose.wrapwise import wrapwise as wrapwise
 from gradtx.definition.config import from_config as from_config
 from gradtx.definition.config import to_config as to_config
 from gradtx.definition.errors import GradtxError as GradtxError
+from gradtx.definition.errors import RoleWarning as RoleWarning
 from gradtx.definition.schedule import Schedule as Schedule
 from gradtx.definition.schedule import schedule as schedule
 from gradtx.definition.types import Decay as Decay

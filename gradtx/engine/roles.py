@@ -32,7 +32,7 @@ class Explained(Protocol):
 def leaf_roles(leaves: Leaves) -> tuple[Role | None, ...]:
     """The role of every leaf; None for None leaves."""
     shapes = [None if value is None else tuple(np.shape(value)) for value in leaves.values]
-    return roles_of(leaves.treedef, tuple(shapes))
+    return roles_of(leaves.treedef, leaves.paths, tuple(shapes))
 
 
 def warn_of_doubts(selectors: Iterable[Selector], leaves: Leaves) -> None:

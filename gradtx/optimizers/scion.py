@@ -175,9 +175,8 @@ def scion(
       eps: ε ≥ 0, keeps matrices near zero small.
       compute_dtype: dtype of the products; None: the gradient's, float32 at least.
       routes: rules `[(pattern, "scion" or "sign"), ...]` that take precedence over the roles.
-      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. An
-        array of more than two axes is a hidden matrix only if a rule names it here, or if a route
-        sends it; its last two axes are then inputs and outputs.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
+        Rules take precedence over the axes that `by_role` finds.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them; a
         form only with `constrained`.

@@ -38,7 +38,7 @@ from gradtx.tree.names import (
     path_parts,
     role_by_name,
 )
-from gradtx.tree.paths import Treedef, leaf_paths
+from gradtx.tree.paths import Treedef
 from gradtx.tree.stacks import stacked_axes, without_axes
 
 MATRIX, VECTOR, CONVOLUTION = "a hidden matrix", "a vector", "a convolution"
@@ -81,16 +81,19 @@ class Around(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def roles_of(treedef: Treedef, shapes: tuple[Shape | None, ...]) -> tuple[Role | None, ...]:
+def roles_of(
+    treedef: Treedef, paths: tuple[str, ...], shapes: tuple[Shape | None, ...]
+) -> tuple[Role | None, ...]:
     """The role of every leaf of a tree; None where the leaf is None.
 
     >>> import jax
     >>> tree = {"embed": 0, "mlp": {"weight": 0, "bias": 0}}
-    >>> roles = roles_of(jax.tree.structure(tree), ((9, 4), (8,), (8, 4)))
+    >>> paths = ("embed", "mlp/bias", "mlp/weight")
+    >>> roles = roles_of(jax.tree.structure(tree), paths, ((9, 4), (8,), (8, 4)))
     >>> [(role.name, role.words) for role in roles]
     [('an embedding', None), ('a norm or bias', None), ('a hidden matrix', 'out in')]
     """
-    paths, inside = leaf_paths(treedef), containers(treedef)
+    inside = containers(treedef)
     known = [n for n, shape in enumerate(shapes) if shape is not None]
     parts, full = [path_parts(paths[n]) for n in known], [shapes[n] or () for n in known]
     stacks = stacked_axes(parts, full)

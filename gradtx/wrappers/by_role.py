@@ -90,21 +90,7 @@ class Roles:
             for path, value, one in each
             if one is not None and self._is_guess(one)
         ]
-        if not guesses:
-            return None
-        shown = ", ".join(
-            f"{path!r} of shape {shape} to {one.group!r}"
-            + (f" as ({one.role.words})" if one.role.is_matrix else "")
-            for path, shape, one in guesses[:SHOWN]
-        )
-        more = f", and {len(guesses) - SHOWN} more" if len(guesses) > SHOWN else ""
-        path, shape, one = guesses[0]
-        words = one.role.words or " ".join(["batch"] * (len(shape) - 2) + ["in", "out"])
-        return (
-            f"{self.hidden}: neither names nor shapes decide the axes of {len(guesses)} "
-            f"parameters, so these are guesses: {shown}{more}; settle each, with "
-            f"dimensions=[({f'^{path}$'!r}, {words!r})] or routes=[({f'^{path}$'!r}, {self.rest!r})]"
-        )
+        return _describe(self.hidden, self.rest, guesses) if guesses else None
 
     def _is_guess(self, one: Assignment) -> bool:
         is_said = one.is_routed or one.words is not None or not names_some(self.dimensions)
@@ -153,6 +139,27 @@ class Roles:
             )
 
 
+def _describe(
+    hidden: str, rest: str, guesses: Sequence[tuple[str, tuple[int, ...], Assignment]]
+) -> str:
+    """Name the leaves whose roles are guesses, and the lines that settle the first."""
+    shown = [
+        f"{path!r} of shape {shape} goes to {one.group!r}"
+        + (f" as ({one.role.words})" if one.role.is_matrix else "")
+        for path, shape, one in guesses[:SHOWN]
+    ]
+    if len(guesses) > SHOWN:
+        shown.append(f"and {len(guesses) - SHOWN} more")
+    path, shape, one = guesses[0]
+    words = one.role.words or " ".join(["batch"] * (len(shape) - 2) + ["in", "out"])
+    pattern = f"^{path}$"
+    return (
+        f"{hidden}: neither names nor shapes decide the axes of some arrays, so these are "
+        f"guesses: {', '.join(shown)}; settle each, with "
+        f"dimensions=[({pattern!r}, {words!r})] or routes=[({pattern!r}, {rest!r})]"
+    )
+
+
 @definition
 def by_role(
     transforms: Mapping[str, TransformationLike],
@@ -161,11 +168,15 @@ def by_role(
 ) -> GradientTransformation:
     r"""One transformation for hidden matrices, another for all other parameters.
 
-    A leaf is a hidden matrix if it has two axes, or more axes that `dimensions` names, and if no
-    part of its path names another role. The parts that do are `embed`, `wte`, `wpe`, `emb`, `pos`,
-    `cls_token`, `head`, `lm_head`, `logits`, `classifier`, `scale`, `bias`, `b`, `norm`, `rms`,
-    `ln`, `router`, and the like. Stacked vectors of other names, (layers, n), look like matrices:
-    `routes` must send them. `print(coverage(tx, params))` shows the group of every parameter.
+    The path of a leaf, its shape, the class of its container and the parameters around it decide.
+    A leaf is a hidden matrix if it has two axes and no other role: embedding, position table, head,
+    router, norm, bias, state-space parameter. Stacked layers, experts and attention heads are
+    matrices of more axes; convolutions are not, unless `dimensions` names their axes. The layouts
+    of Flax, Haiku, Equinox and torch tell inputs from outputs. `print(coverage(tx, params))` shows
+    the group of every parameter, its axes and the reason.
+
+    A guess is named at `init`, in a `RoleWarning`, with the line that settles it: an array of more
+    axes that nothing explains, which goes to the rest; a `weight` that may be (out, in) or not.
 
     When: methods that treat a weight as a matrix, as Muon does. When not: other groups; take
     `partition`.
@@ -174,8 +185,9 @@ def by_role(
       transforms: two, by the names of their groups: for hidden matrices, and for the rest.
       routes: rules `[(pattern, group), ...]` that take precedence over the roles, tried in order;
         the first that matches a path wins.
-      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. A tree
-        with axes by number also decides which arrays are matrices: those that it names.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. Rules
+        take precedence over the axes of a role. A tree with axes by number also decides which
+        arrays are matrices: those that it names.
 
     Raises:
       GradtxError: not two groups, routes that are not rules.
@@ -189,10 +201,10 @@ def by_role(
     >>> tx = gradtx.by_role(groups, routes=[(r"^last", "adam")])
     >>> w = jnp.zeros((2, 2))
     >>> print(gradtx.coverage(tx, {"embed": w, "layer": {"bias": w[0], "kernel": w}, "last": w}))
-    embed         adam
-    last          adam
-    layer/bias    adam
-    layer/kernel  lion
+    embed         adam  an embedding, by its name
+    last          adam  sent by routes
+    layer/bias    adam  a norm or bias, by its name
+    layer/kernel  lion  a hidden matrix (in out), in JAX's order
 
     See also: `partition`, `muon`.
     """

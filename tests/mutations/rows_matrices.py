@@ -4,6 +4,7 @@ from tests.mutations.row import Mutation
 
 ORACLES = "tests/oracles/test_oracles.py tests/oracles/test_parity.py -k muon"
 MATRICES = "tests/unit/engine/test_matrices.py"
+ROLES = "tests/unit/tree"
 LINALG = "tests/unit/linalg/test_linalg.py tests/unit/linalg/test_linalg_roots.py"
 
 MATRIX_RULES = [
@@ -109,15 +110,15 @@ MATRIX_RULES = [
     Mutation(
         "roles: Equinox in JAX's order",
         "tree/axes.py",
-        "return Axes(OUT_IN, f\"in the",
-        "return Axes(IN_OUT, f\"in the",
+        'return Axes(OUT_IN, f"in the',
+        'return Axes(IN_OUT, f"in the',
         ROLES,
     ),
     Mutation(
         "roles: stacked biases are matrices",
         "tree/stacks.py",
         "if axis is not None:",
-        "if axis is not None and module:",
+        "if axis == 1:",
         ROLES,
     ),
     Mutation(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.definition.errors import RoleWarning, SelectionError
+from gradtx import RoleWarning
+from gradtx.definition.errors import SelectionError
 from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import leaves_of
 
@@ -153,9 +154,9 @@ def test_the_class_of_a_container_decides_in_equinox() -> None:
 
 GUESSES = {"mix": jnp.ones((4, 5, 6)), "wide": {"weight": jnp.ones((4, 8))}}
 WARNING = (
-    "muon: neither names nor shapes decide the axes of 2 parameters, so these are guesses: 'mix' "
-    "of shape (4, 5, 6) to 'adam', 'wide/weight' of shape (4, 8) to 'muon' as (out in); settle "
-    "each, with dimensions=[('^mix$', 'batch in out')] or routes=[('^mix$', 'adam')]"
+    "muon: neither names nor shapes decide the axes of some arrays, so these are guesses: 'mix' of "
+    "shape (4, 5, 6) goes to 'adam', 'wide/weight' of shape (4, 8) goes to 'muon' as (out in); "
+    "settle each, with dimensions=[('^mix$', 'batch in out')] or routes=[('^mix$', 'adam')]"
 )
 
 
