@@ -212,8 +212,8 @@ def scale_by_galore(
 
     u = α P N, N the base optimizer's update for Pᵀ G. G is (n, m) with n ≥ m, and P (n, r) has the
     first r left singular vectors of G, from the first step and every T-th after it. Where m > n
-    they are right ones, and u = α N Pᵀ. The base optimizer receives vectors unchanged, and arrays of
-    more axes, unless `dimensions` or their roles (`by_role`) name these.
+    they are right ones, and u = α N Pᵀ. The base optimizer receives vectors unchanged, and
+    arrays of more axes, unless `dimensions` or their roles (`by_role`) name these.
 
     Args:
       rank: r ≥ 1, static; min(n, m) at most.

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from gradtx.tree.frameworks import Container
-from gradtx.tree.names import ATTENTIONS, FUSED, OUTPUTS, QUERIES, TORCH, has_part
+from gradtx.tree.names import ATTENTIONS, FUSED, OUTPUTS, QUERIES, TORCH, WEIGHTS, has_part
 
 Parts = tuple[str, ...]
 Shape = tuple[int, ...]
@@ -100,7 +100,7 @@ def matrix_axes(one: Parameter, order: Order) -> Axes:
     if (words := order.votes.get(one.name)) is not None:
         return Axes(words, f"as others named {one.name!r} by their biases")
     is_square = one.shape[0] == one.shape[1]
-    if "weight" in one.name and one.container.framework != "flax":
+    if _is_torch_weight(one):
         is_sure = order.is_torch or is_square or bool(one.container.framework)
         return Axes(OUT_IN, f"{one.name!r} in torch's order", is_sure)
     if one.name in PAIR:
@@ -108,6 +108,10 @@ def matrix_axes(one: Parameter, order: Order) -> Axes:
         reason = "by the sizes of gate_up_proj and down_proj"
         return Axes(words or IN_OUT, reason, words is not None or is_square)
     return Axes(IN_OUT, "in JAX's order")
+
+
+def _is_torch_weight(one: Parameter) -> bool:
+    return WEIGHTS.fullmatch(one.name) is not None and one.container.framework != "flax"
 
 
 def _order_by_bias(one: Parameter, order: Order) -> str | None:
@@ -176,7 +180,7 @@ def _einsum_axes(name: str, axes: int) -> str | None:
 
 def window_axes(one: Parameter) -> str | None:
     """The axes of a convolution, one matrix at every place of the window; None: the last two."""
-    if "weight" in one.name and one.container.framework != "flax" and len(one.shape) > 2:
+    if _is_torch_weight(one) and len(one.shape) > 2:
         return " ".join(["out", "in", *["batch"] * (len(one.shape) - 2)])
     return None
 

@@ -71,6 +71,9 @@ TORCH = _expression(
 )
 """Names of torch models, whose matrices are (outputs, inputs) under the name `weight`."""
 
+WEIGHTS = _expression(r"(.*_)?weight(_.*)?")
+"""Names of matrices in torch and Equinox, which have the outputs in front."""
+
 _TIMES = _expression(r".*(time|sigma|noise|guidance|cond).*emb.*|t_?emb.*")
 """Embedders of one number, which are networks and no tables."""
 _LAYERS = _expression(r"(linear|dense|fc|mlp|ffn)(_?\d+)?")

@@ -61,13 +61,22 @@ def _stacked_axis(module: Parts, paths: Sequence[Parts], shapes: Sequence[Shape]
         return None
     each = zip(paths, shapes, strict=True)
     vectors = [parts for parts, shape in each if len(shape) == 2 and shape[1] > 1]
+    has_biases = bool(vectors) and all(role_by_name(parts) == NORM for parts in vectors)
     is_named = _repeats(module, paths, bool(vectors))
-    # Without a name, biases and norms of two axes are the evidence: nothing else may have two.
-    if not is_named and not (vectors and all(role_by_name(parts) == NORM for parts in vectors)):
+    if not is_named and not has_biases:
         return None
     # MaxText and T5X scan over axis 1, which only the name of the module makes plausible.
-    axes = (0, 1) if is_named else (0,)
-    return next((axis for axis in axes if len({shape[axis] for shape in shapes}) == 1), None)
+    for axis in (0, 1) if is_named else (0,):
+        if len({shape[axis] for shape in shapes}) == 1:
+            # Features (D, heads, size) share their first axis too, but it is longer than others.
+            return axis if has_biases or _is_short(axis, shapes) else None
+    return None
+
+
+def _is_short(axis: int, shapes: Sequence[Shape]) -> bool:
+    """Whether no array of three axes is longest along one of them, as few are along layers."""
+    arrays = [shape for shape in shapes if len(shape) > 2]
+    return all(shape[axis] <= max(without_axes(shape, [axis])) for shape in arrays)
 
 
 def _repeats(module: Parts, paths: Sequence[Parts], has_vectors: bool) -> bool:

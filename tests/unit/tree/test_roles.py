@@ -240,6 +240,7 @@ def test_words_and_routes_come_before_roles() -> None:
         {"layers": {"layer_0": {"query": (4, 4, 2)}, "layer_1": {"query": (4, 4, 2)}}},
         {"query": {"kernel": (8, 2, 4), "bias": (2, 4)}},
         {"stack": (4, 4, 4), "other": (4, 4)},
+        {"block": {"q": (64, 4, 16), "k": (64, 4, 16), "v": (64, 4, 16), "out": (64, 64)}},
     ],
 )
 def test_equal_sizes_are_not_stacks(shapes: Any) -> None:
