@@ -31,7 +31,7 @@ NAMES = {
     ),
     ROUTER: _expression(r"(.*_)?routers?(_weights)?|.*expert_gate|switch_gate"),
     NORM: _expression(
-        r"b|bias|(.*_)?bias(_.*)?|(.*_)?scale|layer_?scale.*|offset|beta|gamma",
+        r"b|(.*_)?bias|(.*_)?scale|layer_?scale.*|offset|beta|gamma",
         r"rms|ln(_?[0-9f]+|_[a-z]+)?",
         # Norms fused with the matrix behind them keep its kernel under one name.
         r"(?!.*(mlp|qkv|proj|dense|linear)).*norm.*",
@@ -43,7 +43,7 @@ LAST_NAMES = {
         r"(a|nu|theta|gamma|lambda)_log|log_(a|dt|step|lambda)|lambda(_(re|im|real|imag))?",
         r"dt_bias|time_(decay|first|faaaa|mix(_[a-z])?|maa(_[a-z])?)",
     ),
-    NORM: _expression(r"(b|gamma|beta|ls)_?\d+"),
+    NORM: _expression(r"(b|gamma|beta|ls)_?\d+|bias_.*"),
 }
 """The same for the last part alone, since modules may have these names too."""
 
@@ -126,8 +126,11 @@ def _is_layer_inside(role: str, parts: tuple[str, ...], index: int) -> bool:
         return is_pair or (is_kernel and has_part(_LAYERS, inside))
     if role not in (EMBEDDING, POSITION) or not (is_kernel or BIASES.fullmatch(parts[-1])):
         return False
+    # Flax keeps tables under `embedding`, so that a kernel is a layer; a patch embedding's is one
+    # too, but its inputs are the model's.
     is_direct = index == len(parts) - 2 and parts[-1] == "kernel"
-    is_network = bool(_TIMES.fullmatch(parts[index])) and (bool(inside) or is_direct)
+    is_time = _TIMES.fullmatch(parts[index]) is not None
+    is_network = (is_time and bool(inside)) or (is_direct and (is_time or role == POSITION))
     return is_network or has_part(_LAYERS, inside)
 
 
