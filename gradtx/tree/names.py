@@ -83,7 +83,7 @@ BIASES = _expression(r"bias|b")
 _LOW_RANK = _expression(r"(.*_)?lora(_.*)?")
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=16384)
 def path_parts(path: str) -> tuple[str, ...]:
     """The names in a path, those within dotted keys too; one empty name for a bare array."""
     parts = [part for part in re.split(r"[/.]", path) if part not in ("", "~", "params")]
@@ -95,7 +95,7 @@ def has_part(expression: re.Pattern[str], parts: tuple[str, ...]) -> bool:
     return any(expression.fullmatch(part) for part in parts)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=16384)
 def role_by_name(parts: tuple[str, ...]) -> str | None:
     """The role that a path names; None: it may be a hidden matrix."""
     if len(parts) == 2 and parts[0] == "shared":
@@ -103,19 +103,22 @@ def role_by_name(parts: tuple[str, ...]) -> str | None:
     for role, expression in LAST_NAMES.items():
         if parts and expression.fullmatch(parts[-1]):
             return role
-    found = {role: _last_match(expression, parts) for role, expression in NAMES.items()}
-    norm = found[NORM]
-    for role, index in found.items():
-        if index >= 0 and not _is_layer_inside(role, parts, index):
+    # The last part that names each role.
+    last = {role: n for n, part in enumerate(parts) for role in _roles_of_part(part)}
+    norm = last.get(NORM, -1)
+    for role in NAMES:
+        index = last.get(role)
+        if index is not None and not _is_layer_inside(role, parts, index):
             # A norm within an embedding is a norm; the bias of a head belongs to the head.
             is_norm = norm > index and not BIASES.fullmatch(parts[norm])
             return NORM if is_norm else role
     return None
 
 
-def _last_match(expression: re.Pattern[str], parts: tuple[str, ...]) -> int:
-    """The last part that an expression matches, -1 for none."""
-    return max((n for n, part in enumerate(parts) if expression.fullmatch(part)), default=-1)
+@functools.lru_cache(maxsize=4096)
+def _roles_of_part(part: str) -> frozenset[str]:
+    """The roles that one name may mean. A large tree repeats few names."""
+    return frozenset(role for role, expression in NAMES.items() if expression.fullmatch(part))
 
 
 def _is_layer_inside(role: str, parts: tuple[str, ...], index: int) -> bool:

@@ -17,22 +17,24 @@ from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import leaves_of
 
 BY_ROLE = {
-    "muon": lambda **told: gradtx.muon(0.1, **told),
-    "muon_clip": lambda **told: gradtx.muon_clip(0.1, where="query", **told),
-    "normuon": lambda **told: gradtx.normuon(0.1, **told),
-    "adamuon": lambda **told: gradtx.adamuon(0.1, **told),
-    "dion": lambda **told: gradtx.dion(0.1, 0.5, **told),
-    "scion": lambda **told: gradtx.scion(0.1, **told),
+    "muon": lambda **flags: gradtx.muon(0.1, **flags),
+    "muon_clip": lambda **flags: gradtx.muon_clip(0.1, where="query", **flags),
+    "normuon": lambda **flags: gradtx.normuon(0.1, **flags),
+    "adamuon": lambda **flags: gradtx.adamuon(0.1, **flags),
+    "dion": lambda **flags: gradtx.dion(0.1, 0.5, **flags),
+    "scion": lambda **flags: gradtx.scion(0.1, **flags),
 }
 ON_ALL = {
-    "scale_by_muon": lambda **told: gradtx.masked(gradtx.scale_by_muon(**told), "kernel|weight|w1"),
-    "soap": lambda **told: gradtx.soap(0.1, **told),
-    "shampoo": lambda **told: gradtx.shampoo(0.1, **told),
-    "kl_soap": lambda **told: gradtx.kl_soap(0.1, **told),
-    "kl_shampoo": lambda **told: gradtx.kl_shampoo(0.1, **told),
-    "psgd_kron": lambda **told: gradtx.psgd_kron(0.1, **told),
-    "galore": lambda **told: gradtx.galore(0.1, rank=2, **told),
-    "hyperball": lambda **told: gradtx.hyperball(gradtx.scale_by_adam(), 0.1, **told),
+    "scale_by_muon": lambda **flags: gradtx.masked(
+        gradtx.scale_by_muon(**flags), "kernel|weight|w1"
+    ),
+    "soap": lambda **flags: gradtx.soap(0.1, **flags),
+    "shampoo": lambda **flags: gradtx.shampoo(0.1, **flags),
+    "kl_soap": lambda **flags: gradtx.kl_soap(0.1, **flags),
+    "kl_shampoo": lambda **flags: gradtx.kl_shampoo(0.1, **flags),
+    "psgd_kron": lambda **flags: gradtx.psgd_kron(0.1, **flags),
+    "galore": lambda **flags: gradtx.galore(0.1, rank=2, **flags),
+    "hyperball": lambda **flags: gradtx.hyperball(gradtx.scale_by_adam(), 0.1, **flags),
 }
 AXES = [
     ("query/kernel", "in out out"),
