@@ -57,12 +57,14 @@ def _search(
 
 def _stacked_axis(module: Parts, paths: Sequence[Parts], shapes: Sequence[Shape]) -> int | None:
     """The axis that counts copies of a module; None: it is a single module."""
-    if min(map(len, shapes), default=0) < 2 or max(map(len, shapes)) < 3:
+    fewest = min(map(len, shapes), default=0)
+    if not fewest or max(map(len, shapes)) < 3:
         return None
     each = zip(paths, shapes, strict=True)
     vectors = [parts for parts, shape in each if len(shape) == 2 and shape[1] > 1]
     has_biases = bool(vectors) and all(role_by_name(parts) == NORM for parts in vectors)
-    is_named = _repeats(module, paths, bool(vectors))
+    # A module of one layer has vectors of one axis, a stack only where its layers have scalars.
+    is_named = fewest > 1 and _repeats(module, paths, bool(vectors))
     if not is_named and not has_biases:
         return None
     # MaxText and T5X scan over axis 1, which only the name of the module makes plausible.
