@@ -88,7 +88,7 @@ class Coverage(dict[str, str]):
 
     def __init__(self, groups: Mapping[str, str], reasons: Mapping[str, str] | None = None) -> None:
         super().__init__(groups)
-        self.reasons = dict(reasons or {})
+        self.reasons: dict[str, str] = dict(reasons or {})
 
     def __str__(self) -> str:
         rows = [(path, group, self.reasons.get(path, "")) for path, group in self.items()]

@@ -101,7 +101,8 @@ def roles_of(
         Parameter(name, without_axes(shape, axes), inside[n])
         for n, name, shape, axes in zip(known, parts, full, stacks, strict=True)
     ]
-    around = Around(tree_order(single), _heads(single, stacks), _mixtures(parts))
+    order = tree_order(single)
+    around = Around(order, _heads(single, stacks, order), _mixtures(parts))
     found: list[Role | None] = [None] * len(shapes)
     for n, one, shape, axes in zip(known, single, full, stacks, strict=True):
         found[n] = _stacked(_role(one, around), shape, axes)
@@ -175,8 +176,10 @@ def _is_router(one: Parameter, mixtures: frozenset[Parts]) -> bool:
     return bool(GATES.fullmatch(name)) or max(one.shape) >= FEW * min(one.shape)
 
 
-def _heads(parameters: Sequence[Parameter], stacks: Sequence[Sequence[int]]) -> frozenset[Parts]:
-    """The matrix with as many rows or columns as the table of tokens, if there is one."""
+def _heads(
+    parameters: Sequence[Parameter], stacks: Sequence[Sequence[int]], order: Order
+) -> frozenset[Parts]:
+    """The matrix with as many outputs as the table of tokens has rows, if there is one."""
     plain = [
         (one, *_own_role(one))
         for one, axes in zip(parameters, stacks, strict=True)
@@ -186,11 +189,16 @@ def _heads(parameters: Sequence[Parameter], stacks: Sequence[Sequence[int]]) -> 
     tables = {shape for shape in tables if shape[0] > shape[1]}
     # A head that is named is the only one.
     tables = set() if any(role == HEAD for _, role, _ in plain) else tables
-    tables |= {shape[::-1] for shape in tables}
-    alike = [one.parts for one, role, _ in plain if role is None and one.shape in tables]
+    alike = [
+        one for one, role, _ in plain if role is None and {one.shape, one.shape[::-1]} & tables
+    ]
     # A small vocabulary may equal the width of the layers, which are several and have numbers.
-    alone = [parts for parts in alike if not any(map(is_numbered, parts))]
-    return frozenset(next((one for one in (alike, alone) if len(one) == 1), []))
+    alone = [one for one in alike if not any(map(is_numbered, one.parts))]
+    head = next((found[0] for found in (alike, alone) if len(found) == 1), None)
+    if head is None:
+        return frozenset()
+    outputs = head.shape[matrix_axes(head, order).words.split().index("out")]
+    return frozenset([head.parts] if outputs == max(head.shape) else [])
 
 
 def _mixtures(paths: Sequence[Parts]) -> frozenset[Parts]:

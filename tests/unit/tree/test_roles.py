@@ -287,8 +287,13 @@ def test_a_small_vocabulary_is_not_a_head() -> None:
     """Layers as wide as the vocabulary: two of them, or a head that has a name."""
     shapes = {"embed": (16, 4), "mlp": {"up": (4, 16), "down": (16, 4)}}
     named = {"embed": (16, 4), "up": (4, 16), "lm_head": (4, 16)}
-    one = {"embed": (16, 4), "last": (4, 16)}
-    for tree, hidden in ((shapes, ["mlp/down", "mlp/up"]), (named, ["up"]), (one, [])):
+    one, wide = {"embed": (16, 4), "last": (4, 16)}, {"embed": (16, 4), "first": (16, 4)}
+    for tree, hidden in (
+        (shapes, ["mlp/down", "mlp/up"]),
+        (named, ["up"]),
+        (one, []),
+        (wide, ["first"]),
+    ):
         params = jax.tree.map(jnp.ones, tree, is_leaf=lambda node: isinstance(node, tuple))
         table = gradtx.coverage(gradtx.muon(0.1), params)
         assert [path for path, group in table.items() if group == "muon"] == hidden
