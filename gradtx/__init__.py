@@ -26,6 +26,7 @@ from gradtx.definition.errors import GradtxError as GradtxError
 from gradtx.definition.errors import HyperparamError as HyperparamError
 from gradtx.definition.errors import MissingExtraError as MissingExtraError
 from gradtx.definition.errors import MissingParamsError as MissingParamsError
+from gradtx.definition.errors import RoleWarning as RoleWarning
 from gradtx.definition.errors import SelectionError as SelectionError
 from gradtx.definition.errors import StateError as StateError
 from gradtx.definition.errors import StructureError as StructureError

@@ -52,14 +52,15 @@ def matrixwise(
       dimensions: which axes of an array are inputs and outputs: rules `[(pattern, words), ...]`;
         the first that matches a path wins. Words name every axis of the array `in`, `out` or
         `batch`; several axes of one role count as one; `out/3` cuts an axis into three matrices;
-        `...` stands for batch axes. Without a rule the last two axes are in and out, those before
-        them batch. Or, as in Optax, a tree like the parameters, or a function that returns one, of
-        records with `reduction_axis` and `output_axis`.
+        `...` stands for batch axes. Without a rule the axes are those of the role of the array
+        (`by_role`), of stacked layers, attention heads or a layer of Equinox; else the last two are
+        in and out, those before them batch. Or, as in Optax, a tree like the parameters, or a
+        function that returns one, of records with `reduction_axis` and `output_axis`.
       shard: axes of a device mesh to spread matrices over, "x" or ("x", "y"), in the mesh of
         `jax.set_mesh`; or `gradtx.sharding.owners(params, axes)`. Matrices of one shape are then
         gathered into a batch, and each device works on its share. None: XLA decides.
       vectors: what happens to arrays of fewer than two axes: "refuse", an error by path, or "rows",
-        matrices of one row.
+        matrices of one row, stacked biases too; words without `in` then name vectors.
       needs_params: whether the rule reads `param`; otherwise it is None.
       real_only: whether complex arrays are refused.
       **arguments: hyperparameters and options, by the names that the functions ask for.

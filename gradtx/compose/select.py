@@ -12,6 +12,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.errors import SelectionError
 from gradtx.engine.program import BoundRule
+from gradtx.engine.roles import Explained
 from gradtx.engine.selector import Leaves, Selector, Where, labels
 from gradtx.tree.paths import flatten, leaf_paths
 
@@ -83,15 +84,26 @@ def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -
 
 
 class Coverage(dict[str, str]):
-    """Path -> group; prints as a table."""
+    """Path -> group; prints as a table, with reasons where roles decide."""
+
+    def __init__(self, groups: Mapping[str, str], reasons: Mapping[str, str] | None = None) -> None:
+        super().__init__(groups)
+        self.reasons: dict[str, str] = dict(reasons or {})
 
     def __str__(self) -> str:
-        width = max(map(len, self), default=0)
-        return "\n".join(f"{path:<{width}}  {group}" for path, group in self.items())
+        rows = [(path, group, self.reasons.get(path, "")) for path, group in self.items()]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+        return "\n".join(
+            f"{path:<{widths[0]}}  {group:<{widths[1]}}  {reason}".rstrip()
+            for path, group, reason in rows
+        )
 
 
 def coverage(tx: GradientTransformation | Sequence[Any], params: Any) -> Coverage:
     """Which group every leaf falls into: the table path -> group.
+
+    Where roles decide (`by_role`, `muon`), it also prints the role of every leaf, its axes as a
+    matrix, and the reason; `reasons` holds them by path.
 
     Args:
       tx: a definition that is, or contains, partitions or masks; or the list of rules itself.
@@ -124,12 +136,25 @@ def coverage(tx: GradientTransformation | Sequence[Any], params: Any) -> Coverag
     table: dict[str, list[str]] = {
         path: [] for path, value in zip(leaves.paths, values, strict=True) if value is not None
     }
+    reasons: dict[str, str] = {}
     for part, selectors in parts:
         answers = [selector(leaves) for selector in selectors]
+        why = _reasons(selectors, leaves)
         for path, *chosen in zip(leaves.paths, *answers, strict=True):
             if all(chosen) and path in table:
                 table[path].append(part.name or part.member.name)
-    return Coverage({path: " + ".join(names) or "-" for path, names in table.items()})
+                reasons.update({path: why[path]} if path in why else {})
+    return Coverage({path: " + ".join(names) or "-" for path, names in table.items()}, reasons)
+
+
+def _reasons(selectors: Sequence[Selector], leaves: Leaves) -> dict[str, str]:
+    """By path, why the innermost selector that can explain itself chooses a leaf."""
+    found: dict[str, str] = {}
+    for selector in selectors:
+        if isinstance(selector.where, Explained):
+            each = zip(leaves.paths, selector.where.reasons(leaves), strict=True)
+            found.update({path: reason for path, reason in each if reason is not None})
+    return found
 
 
 def _selecting(

@@ -39,6 +39,10 @@ class ConfigError(GradtxError):
     """A definition cannot be written as JSON, or a JSON does not describe one."""
 
 
+class RoleWarning(UserWarning):
+    """The role of a parameter, or the order of its axes, is a guess: name it to settle it."""
+
+
 HIDDEN = ("definition", "engine", "compose", "tree")
 """The rooms whose frames say nothing to an author of a rule or of a training loop."""
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError, StructureError
+from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import Leaves, claimed, is_function
 
 WORD = re.compile(r"(batch|in|out)(?:/([1-9][0-9]*))?")
@@ -60,9 +61,9 @@ class Layout(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def layout_of(shape: tuple[int, ...], words: str | None) -> Layout:
+def layout_of(shape: tuple[int, ...], words: str | None, rows: bool = False) -> Layout:
     """The layout of an array; None: its last two axes are a matrix, and one of fewer axes is a
-    single row.
+    single row. With `rows`, words without inputs make matrices of one row.
 
     Raises ValueError where the words do not fit the shape, saying how.
     """
@@ -77,7 +78,8 @@ def layout_of(shape: tuple[int, ...], words: str | None) -> Layout:
         )
     if len(found) != len(shape):
         raise ValueError(f"it says {len(found)} axes, one word for each")
-    return _laid_out(shape, [(match[1], int(match[2] or 1)) for match in found if match])
+    axes = [(match[1], int(match[2] or 1)) for match in found if match]
+    return _laid_out(shape, axes, rows)
 
 
 def _spelled_out(words: str, axes: int) -> list[str]:
@@ -89,7 +91,7 @@ def _spelled_out(words: str, axes: int) -> list[str]:
     return [*given[:place], *["batch"] * (axes - len(given) + 1), *given[place + 1 :]]
 
 
-def _laid_out(shape: tuple[int, ...], roles: Sequence[tuple[str, int]]) -> Layout:
+def _laid_out(shape: tuple[int, ...], roles: Sequence[tuple[str, int]], rows: bool) -> Layout:
     cut: list[int] = []
     axes: dict[str, list[int]] = {"batch": [], "in": [], "out": []}
     for size, (role, parts) in zip(shape, roles, strict=True):
@@ -100,8 +102,8 @@ def _laid_out(shape: tuple[int, ...], roles: Sequence[tuple[str, int]]) -> Layou
             cut.append(parts)
         axes[role].append(len(cut))
         cut.append(size // parts)
-    if not axes["in"] or not axes["out"]:
-        raise ValueError(f"it names no axis {'in' if not axes['in'] else 'out'}")
+    if not axes["out"] or not (axes["in"] or rows):
+        raise ValueError(f"it names no axis {'in' if axes['out'] else 'out'}")
     sides = [math.prod(cut[axis] for axis in axes[role]) for role in ("in", "out")]
     order = (*axes["batch"], *axes["in"], *axes["out"])
     return Layout(shape, tuple(cut), order, (*(cut[axis] for axis in axes["batch"]), *sides))
@@ -118,7 +120,8 @@ class Matrices:
 
     def layouts(self, leaves: Leaves, active: Sequence[bool], owner: str) -> list[Layout | None]:
         """For every leaf that the rule acts on, how it is a matrix."""
-        said = words_of(self.dimensions.values.get("dimensions"), leaves, owner)
+        dimensions, rows = self.dimensions.values.get("dimensions"), self.vectors == "rows"
+        said = axes_of(dimensions, leaves, owner, rows)
         each = zip(leaves.paths, leaves.values, said, active, strict=True)
         return [
             self._layout(path, tuple(np.shape(value)), words, owner) if gate else None
@@ -137,7 +140,7 @@ class Matrices:
                 f"rule, with partition(...) or masked(...)"
             )
         try:
-            return layout_of(shape, words)
+            return layout_of(shape, words, self.vectors == "rows")
         except ValueError as error:
             raise StructureError(
                 f"{owner}: dimensions {words!r} do not fit {path!r} of shape {shape}: {error}"
@@ -162,6 +165,27 @@ def words_of(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
     if is_function(dimensions) or not _are_rules(dimensions):
         return _from_tree(dimensions, leaves, owner)
     return claimed([tuple(rule) for rule in dimensions], leaves, f"{owner}: dimensions")
+
+
+def axes_of(dimensions: Any, leaves: Leaves, owner: str, rows: bool) -> list[str | None]:
+    """For every leaf the words that say its axes, or else those of its role.
+
+    Stacked vectors have no inputs; only a rule that takes vectors as `rows` can use their words.
+    """
+    said = words_of(dimensions, leaves, owner)
+    if not names_some(dimensions):
+        return said
+    roles = [None if role is None else role.words for role in leaf_roles(leaves)]
+    known = [words if words and (rows or "in" in words.split()) else None for words in roles]
+    return [one or other for one, other in zip(said, known, strict=True)]
+
+
+def names_some(dimensions: Any) -> bool:
+    """Whether `dimensions` leave the other arrays to their roles, as rules do.
+
+    A tree of axes by number speaks of every array: None says that it is no matrix.
+    """
+    return dimensions is None or isinstance(dimensions, list | tuple)
 
 
 def _are_rules(dimensions: Any) -> bool:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.errors import StructureError
 from gradtx.engine.clock import Clock
+from gradtx.engine.roles import warn_of_doubts
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Leaves, Selector, active_leaves, leaves_of, select_all
 from gradtx.engine.slots import put_slots
@@ -103,6 +104,7 @@ def group_runs(rules: Sequence[BoundRule]) -> tuple[tuple[BoundRule, ...], ...]:
 def init_program(rules: Sequence[BoundRule], params: Any, count: Any) -> dict[str, Any]:
     """Make the slots of every member, by name."""
     leaves, clock, slots = leaves_of(params), Clock(count, None, {}), dict[str, Any]()
+    warn_of_doubts((selector for bound in rules for selector in bound.selectors), leaves)
     for bound in rules:
         own = bound.rule.init(bound, leaves, clock)
         if bound.rule.keeps:

@@ -131,7 +131,7 @@ def adamuon(
     Each entry of an orthogonal direction is divided by its recent size. For every hidden matrix
     (n, k): m ← β m + (1 − β) g, O = U Vᵀ of sign(m), v ← β v + (1 − β) O², D = O / (√v + ε),
     θ ← θ − η (0.2 √(n k) D / ‖D‖ + λ θ). AdamW updates embeddings, heads, norms, biases, routers
-    and vectors, chosen by their paths (`by_role`).
+    and vectors, as `by_role` tells them apart.
 
     When: AdamW's learning rate and decay are known: a step has a mean square of 0.2², about that of
     AdamW. When not: memory counts; the state is as large as AdamW's.

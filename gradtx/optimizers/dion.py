@@ -145,7 +145,7 @@ def dion(
     m ← X − (1 − μ) R Pᵀ, Q ← R with columns of length 1, θ ← θ − η (s Q Pᵀ + λ θ), s =
     √(fan_out/fan_in). One step of power iteration from the last Q replaces Muon's orthogonal
     factor. It costs 2 r / min(n, m) of one of Muon's products, and a QR of (m, r). AdamW updates
-    embeddings, heads, norms, biases and vectors, chosen by their paths (`by_role`).
+    embeddings, heads, norms, biases and vectors, as `by_role` tells them apart.
 
     When: as Muon, where its products are too costly, or its matrices lie on several devices.
     When not: matrices are small, and whole orthogonal factors cost little; QR is slow on
@@ -167,9 +167,8 @@ def dion(
       adam_eps: ε of AdamW.
       adam_weight_decay: λ ≥ 0 of AdamW.
       routes: rules `[(pattern, "dion" or "adam"), ...]` that take precedence over the roles.
-      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. An
-        array of more than two axes is a hidden matrix only if a rule names it here, or if a route
-        sends it; its last two axes are then inputs and outputs.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
+        Rules take precedence over the axes that `by_role` finds.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for
         both.

@@ -8,7 +8,7 @@ Where a matrix has more outputs than inputs, P holds right singular vectors, R =
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, Unpack, get_args
 
 import jax
@@ -26,6 +26,7 @@ from gradtx.compose.treewise import treewise
 from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError, HyperparamError
 from gradtx.definition.types import (
+    ArrayLike,
     DTypeLike,
     Hyperparam,
     NonNegative,
@@ -34,13 +35,15 @@ from gradtx.definition.types import (
     PyTree,
     Updates,
 )
-from gradtx.engine.matrix_layout import Layout, Matrices, words_of
+from gradtx.engine.matrix_layout import Layout, Matrices, names_some, words_of
+from gradtx.engine.roles import leaf_roles
 from gradtx.engine.rules import Child
 from gradtx.engine.selector import Leaves, Where, leaves_of
 from gradtx.linalg.decompositions import svd
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.flags import Dimensions
 from gradtx.tree.casts import compute_dtype, is_inexact
+from gradtx.tree.roles import Role
 
 Side = Literal["longer", "shorter"]
 
@@ -61,17 +64,25 @@ class Plan(NamedTuple):
 
 
 def _plans(leaves: Leaves, rank: int, side: Side, dimensions: Dimensions) -> list[Plan | None]:
-    """A plan for every array that is projected: two axes, or axes named by `dimensions`."""
+    """A plan for every array that is projected: matrices, and arrays that `dimensions` name."""
     words = words_of(dimensions, leaves, "scale_by_galore")
-    # A tree of axes by number names all matrices; rules only add to those of two axes.
-    is_partial = dimensions is None or isinstance(dimensions, Sequence)
+    # A tree of axes by number names all matrices; rules only add to those that roles know.
+    roles = leaf_roles(leaves) if names_some(dimensions) else [None] * len(words)
     active = [
-        is_inexact(value) and (axes is not None or (is_partial and np.ndim(value) == 2))
-        for value, axes in zip(leaves.values, words, strict=True)
+        is_inexact(value) and (axes is not None or _is_projected(value, role))
+        for value, axes, role in zip(leaves.values, words, roles, strict=True)
     ]
     matrices = Matrices(Static({"dimensions": dimensions}))
     layouts = matrices.layouts(leaves, active, "scale_by_galore")
     return [None if layout is None else _plan(layout, rank, side) for layout in layouts]
+
+
+def _is_projected(value: ArrayLike, role: Role | None) -> bool:
+    """Whether an array is a matrix, or hidden matrices of more axes; stacked vectors are not."""
+    if role is None:
+        return False
+    has_inputs = role.words is None or "in" in role.words.split()
+    return role.is_matrix or (np.ndim(value) == 2 and has_inputs)
 
 
 def _plan(layout: Layout, rank: int, side: Side) -> Plan:
@@ -201,8 +212,8 @@ def scale_by_galore(
 
     u = α P N, N the base optimizer's update for Pᵀ G. G is (n, m) with n ≥ m, and P (n, r) has the
     first r left singular vectors of G, from the first step and every T-th after it. Where m > n
-    they are right ones, and u = α N Pᵀ. The base optimizer receives all arrays that do not have two
-    axes unchanged, unless `dimensions` names their axes.
+    they are right ones, and u = α N Pᵀ. The base optimizer receives vectors unchanged, and
+    arrays of more axes, unless `dimensions` or their roles (`by_role`) name these.
 
     Args:
       rank: r ≥ 1, static; min(n, m) at most.

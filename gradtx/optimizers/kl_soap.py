@@ -181,8 +181,8 @@ def kl_soap(
       refresh_every: k ≥ 1, steps from one refresh of a matrix to its next; 1 to 100; 10.
       max_dim: the longest axis with a basis; 1024 to 10 000.
       one_sided: only the shorter axis has a basis, which is then SOAP's.
-      dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: the
-        last two, and batch before.
+      dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: by
+        roles, else the last two, and batch before.
       shard: axes of a device mesh to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 

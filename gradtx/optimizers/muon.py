@@ -150,8 +150,8 @@ def muon(
 
     Every direction of a hidden matrix moves by the same amount. For every hidden matrix θ, g, m of
     shape (n, m): m ← β m + (1 − β) g, O = U Vᵀ of β m̂ + (1 − β) ĝ = U Σ Vᵀ, θ ← θ − η (s O + λ θ).
-    AdamW updates embeddings, heads, norms, biases, routers and vectors, chosen by their paths
-    (`by_role`). `coverage(tx, params)` shows the table.
+    AdamW updates embeddings, heads, norms, biases, routers, convolutions and vectors. Paths, shapes
+    and classes of modules decide (`by_role`); `coverage(tx, params)` shows the table.
 
     ==================  ===========================  ============================================
     scaling             s                            a step changes
@@ -198,8 +198,8 @@ def muon(
         accelerators.
       routes: rules `[(pattern, "muon" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches: `[("conv.*kernel", "in in
-        in out"), ("qkv", "in out/3")]`. An array of more than two axes is a hidden matrix only if a
-        rule names it here, or if a route sends it; its last two axes are then inputs and outputs.
+        in out"), ("qkv", "in out/3")]`. Rules take precedence over the axes that `by_role` finds. A
+        convolution is a hidden matrix only if a rule names it here, or if a route sends it.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for
         both.
@@ -217,9 +217,9 @@ def muon(
     >>> params = {"embed": jnp.ones((4, 2)), "layer": layer}
     >>> tx = gradtx.muon(0.25, "deepseek")
     >>> print(gradtx.coverage(tx, params))
-    embed         adam
-    layer/bias    adam
-    layer/kernel  muon
+    embed         adam  an embedding, by its name
+    layer/bias    adam  a norm or bias, by its name
+    layer/kernel  muon  a hidden matrix (in out), in JAX's order
     >>> updates, _ = tx.update(params, tx.init(params), params)
     >>> print(jnp.diag(updates["layer"]["kernel"]).round(2))
     [-0.25 -0.25]

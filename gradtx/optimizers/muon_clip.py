@@ -199,7 +199,7 @@ def muon_clip(
       compute_dtype: dtype of the products; None: float32 at least.
       routes: rules `[(pattern, "muon" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches: kernels of shape (inputs,
-        heads, size) need `[("query|key", "in out out")]`, or "in batch out" for a matrix per head.
+        heads, size) are one matrix, and with `[("query|key", "in batch out")]` one per head.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 

@@ -144,7 +144,7 @@ def normuon(
     Each output of the orthogonal direction is divided by its recent size, so that all outputs learn
     at one pace. For every hidden matrix (n, m): O of Muon, v ← β2 v + (1 − β2) mean over inputs of
     O², O' = O / √v, θ ← θ − η (s O' ‖O‖ / ‖O'‖ + λ θ). AdamW updates embeddings, heads, norms,
-    biases, routers and vectors, chosen by their paths (`by_role`).
+    biases, routers and vectors, as `by_role` tells them apart.
 
     When: as Muon, where a few outputs of a layer take most of the step.
     When not: square matrices of full rank, whose O is even already.

@@ -24,6 +24,7 @@ from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params, PyTree
+from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import leaves_of
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.transforms.flags import HiddenFlags, MatrixFlags, PolarFlags, RoleFlags, select_flags
@@ -36,7 +37,7 @@ from gradtx.transforms.orthogonal import (
     polar_options,
     shape_factor,
 )
-from gradtx.tree.roles import HEADS
+from gradtx.tree.names import HEAD
 from gradtx.wrappers.by_role import by_role
 
 Norm = Literal["spectral", "sign", "sign_per_input"]
@@ -123,11 +124,11 @@ def scale_by_scion(
 
 
 def _heads(params: Params) -> PyTree:
-    """Label the parameters: "head" where the path is that of a head, "rest" elsewhere."""
+    """Label the parameters: "head" where their role is that of a head, "rest" elsewhere."""
     leaves = leaves_of(params)
     labels = [
-        None if value is None else "head" if HEADS.search(path) else "rest"
-        for path, value in zip(leaves.paths, leaves.values, strict=True)
+        None if role is None else "head" if role.name == HEAD else "rest"
+        for role in leaf_roles(leaves)
     ]
     return leaves._replace(values=labels).tree
 
@@ -174,9 +175,8 @@ def scion(
       eps: ε ≥ 0, keeps matrices near zero small.
       compute_dtype: dtype of the products; None: the gradient's, float32 at least.
       routes: rules `[(pattern, "scion" or "sign"), ...]` that take precedence over the roles.
-      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. An
-        array of more than two axes is a hidden matrix only if a rule names it here, or if a route
-        sends it; its last two axes are then inputs and outputs.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
+        Rules take precedence over the axes that `by_role` finds.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them; a
         form only with `constrained`.

@@ -296,8 +296,8 @@ def shampoo(
       one_sided: only the shorter axis has a factor.
       method: how roots are computed: "eigh", or "newton", which needs products alone, is quick on
         accelerators, and requires a whole 1/p.
-      dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: the
-        last two, and batch before.
+      dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: by
+        roles, else the last two, and batch before.
       shard: axes of a device mesh to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 

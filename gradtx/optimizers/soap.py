@@ -207,8 +207,8 @@ def soap(
       one_sided: only the shorter axis has a basis: less memory and time, somewhat slower progress.
       orthogonal: replace U by its orthogonal factor (`gradtx.linalg.orthogonalize`) times
         ‖U‖_F/‖O‖_F: SOAP-Muon.
-      dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: the
-        last two, and batch before.
+      dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: by
+        roles, else the last two, and batch before.
       shard: axes of a device mesh to spread matrices over, as in `matrixwise`.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
 

@@ -10,13 +10,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradtx.definition.types import PRECISE, SQUARES
+from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import Leaves, Selector
 from gradtx.storage import trees
 from gradtx.storage.codec import CODECS, Codec
 from gradtx.storage.packing import Parts, packed, packed_type, slots_type, unpacked
 from gradtx.storage.tiles import run_by_tiles
 from gradtx.tree.casts import is_inexact_dtype
-from gradtx.tree.roles import is_table
 from gradtx.tree.rounding import Noise
 
 ROOM, ALONE = 16, 4096
@@ -56,7 +56,8 @@ class Policy:
         """The allowed codecs of every leaf: "all", "fine" for an embedding, or None."""
         masks = [True] * len(leaves.values) if self.where is None else self.where(leaves)
         large = [getattr(value, "size", 0) >= self.min_size for value in leaves.values]
-        tables = [self.where is None and is_table(path) for path in leaves.paths]
+        roles = leaf_roles(leaves)
+        tables = [self.where is None and role is not None and role.is_table for role in roles]
         return [
             ("fine" if table else "all") if mask and fits else None
             for mask, fits, table in zip(masks, large, tables, strict=True)

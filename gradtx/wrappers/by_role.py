@@ -1,7 +1,8 @@
 """One transformation for hidden matrices, another for embeddings, heads, norms, biases, vectors."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,11 +10,16 @@ from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import GradtxError, SelectionError
 from gradtx.definition.show import show
-from gradtx.definition.types import ArrayLike, Params, PyTree
-from gradtx.engine.matrix_layout import words_of
-from gradtx.engine.selector import Where, claimed, leaves_of
+from gradtx.definition.types import Params, PyTree
+from gradtx.engine.matrix_layout import names_some, words_of
+from gradtx.engine.roles import leaf_roles
+from gradtx.engine.selector import Leaves, Where, claimed, leaves_of
 from gradtx.transforms.flags import Dimensions, Routes
-from gradtx.tree.roles import parameter_role
+from gradtx.tree.names import names_role
+from gradtx.tree.roles import MATRIX, Role
+
+SHOWN = 3
+"""How many leaves a warning names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +33,26 @@ class Route:
         return repr(self.group)
 
 
+class Assignment(NamedTuple):
+    """The group of one leaf, and what decided it."""
+
+    group: str
+    role: Role
+    words: str | None
+    """The axes that `dimensions` name; None: those of the role."""
+    is_routed: bool
+
+    @property
+    def reason(self) -> str:
+        """What the leaf is, and why, for people."""
+        if self.is_routed:
+            return "sent by routes"
+        if self.words is not None:
+            return f"{MATRIX} ({self.words}), by dimensions"
+        axes = f" ({self.role.words})" if self.role.is_matrix else ""
+        return f"{self.role.name}{axes}, {self.role.reason}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Roles:
     """A function of the parameters that labels each with one of two groups."""
@@ -38,28 +64,59 @@ class Roles:
 
     def __call__(self, params: Params) -> PyTree:
         leaves = leaves_of(params)
+        groups = [None if one is None else one.group for one in self.assign(leaves)]
+        return leaves._replace(values=groups).tree
+
+    def assign(self, leaves: Leaves) -> list[Assignment | None]:
+        """For every leaf its group, by routes, by `dimensions`, then by its role."""
         words, where = words_of(self.dimensions, leaves, self.hidden), f"{self.hidden}: routes"
         rules = [(pattern, Route(pattern, group)) for pattern, group in self.routes or ()]
         routes = claimed(rules, leaves, where) if rules else [None] * len(words)
-        groups = [
-            None if value is None else self._group(path, value, axes, route)
-            for path, value, axes, route in zip(
-                leaves.paths, leaves.values, words, routes, strict=True
-            )
+        each = zip(leaves.paths, leaves.values, leaf_roles(leaves), words, routes, strict=True)
+        return [
+            None if role is None else self._assign(path, np.shape(value), role, said, route)
+            for path, value, role, said, route in each
         ]
-        return leaves._replace(values=groups).tree
 
-    def _group(self, path: str, value: ArrayLike, words: str | None, route: Route | None) -> str:
+    def reasons(self, leaves: Leaves) -> list[str | None]:
+        """For every leaf its role, its axes and the reason, for `coverage`."""
+        return [None if one is None else one.reason for one in self.assign(leaves)]
+
+    def doubts(self, leaves: Leaves) -> str | None:
+        """The leaves whose roles are guesses, and the lines that settle them."""
+        each = zip(leaves.paths, leaves.values, self.assign(leaves), strict=True)
+        guesses = [
+            (path, np.shape(value), one)
+            for path, value, one in each
+            if one is not None and self._is_guess(one)
+        ]
+        return _describe(self.hidden, self.rest, guesses) if guesses else None
+
+    def _is_guess(self, one: Assignment) -> bool:
+        is_said = one.is_routed or one.words is not None or not names_some(self.dimensions)
+        return not one.role.is_sure and not is_said
+
+    def _assign(
+        self,
+        path: str,
+        shape: Sequence[int],
+        role: Role,
+        words: str | None,
+        route: Route | None,
+    ) -> Assignment:
         if route is not None:
-            self._check(path, np.shape(value), route)
-            return route.group
-        # A tree of axes by number names all matrices; rules only name arrays of more axes.
-        if self.dimensions is not None and not isinstance(self.dimensions, list | tuple):
-            return self.rest if words is None else self.hidden
-        is_matrix = np.ndim(value) == 2 or (np.ndim(value) > 2 and words is not None)
-        return self.hidden if is_matrix and parameter_role(path) is None else self.rest
+            self._check(path, tuple(shape), role, route)
+            return Assignment(route.group, role, words, True)
+        if not names_some(self.dimensions):
+            is_hidden = words is not None
+        elif words is not None:
+            is_hidden = len(shape) > 1 and not role.is_named
+        else:
+            is_hidden = role.is_matrix
+        group = self.hidden if is_hidden else self.rest
+        return Assignment(group, role, words if is_hidden else None, False)
 
-    def _check(self, path: str, shape: tuple[int, ...], route: Route) -> None:
+    def _check(self, path: str, shape: tuple[int, ...], role: Role, route: Route) -> None:
         """Raise when a route names no group, or sends a parameter to the wrong one."""
         rule = f"{self.hidden}: the rule ({show(route.pattern)}, {route.group!r}) of routes"
         if route.group not in (self.hidden, self.rest):
@@ -73,14 +130,34 @@ class Roles:
                 f"{rule} claims {path!r} of shape {shape}, which is not a matrix: send it to "
                 f"{self.rest!r} first"
             )
-        role = parameter_role(path)
         # A pattern that names the role itself is meant so; any other may match it by accident.
-        by_name = not isinstance(route.pattern, str) or parameter_role(route.pattern) is not None
-        if role is not None and not by_name:
+        by_name = not isinstance(route.pattern, str) or names_role(route.pattern)
+        if role.is_named and not by_name:
             raise SelectionError(
-                f"{rule} claims {path!r}, by its name {role}, which {self.hidden} does not fit: "
-                f"send it to {self.rest!r} first, or name it in a rule of its own to insist"
+                f"{rule} claims {path!r}, by its name {role.name}, which {self.hidden} does not "
+                f"fit: send it to {self.rest!r} first, or name it in a rule of its own to insist"
             )
+
+
+def _describe(
+    hidden: str, rest: str, guesses: Sequence[tuple[str, tuple[int, ...], Assignment]]
+) -> str:
+    """Name the leaves whose roles are guesses, and the lines that settle the first."""
+    shown = [
+        f"{path!r} of shape {shape} goes to {one.group!r}"
+        + (f" as ({one.role.words})" if one.role.is_matrix else "")
+        for path, shape, one in guesses[:SHOWN]
+    ]
+    if len(guesses) > SHOWN:
+        shown.append(f"and {len(guesses) - SHOWN} more")
+    path, shape, one = guesses[0]
+    words = one.role.words or " ".join(["batch"] * (len(shape) - 2) + ["in", "out"])
+    pattern = f"^{path}$"
+    return (
+        f"{hidden}: neither names nor shapes decide the axes of some arrays, so these are "
+        f"guesses: {', '.join(shown)}; settle each, with "
+        f"dimensions=[({pattern!r}, {words!r})] or routes=[({pattern!r}, {rest!r})]"
+    )
 
 
 @definition
@@ -91,11 +168,15 @@ def by_role(
 ) -> GradientTransformation:
     r"""One transformation for hidden matrices, another for all other parameters.
 
-    A leaf is a hidden matrix if it has two axes, or more axes that `dimensions` names, and if no
-    part of its path names another role. The parts that do are `embed`, `wte`, `wpe`, `emb`, `pos`,
-    `cls_token`, `head`, `lm_head`, `logits`, `classifier`, `scale`, `bias`, `b`, `norm`, `rms`,
-    `ln`, `router`, and the like. Stacked vectors of other names, (layers, n), look like matrices:
-    `routes` must send them. `print(coverage(tx, params))` shows the group of every parameter.
+    The path of a leaf, its shape, the class of its container and the parameters around it decide.
+    A leaf is a hidden matrix if it has two axes and no other role: embedding, position table, head,
+    router, norm, bias, state-space parameter. Stacked layers, experts and attention heads are
+    matrices of more axes; convolutions are not, unless `dimensions` names their axes. The layouts
+    of Flax, Haiku, Equinox and torch tell inputs from outputs. `print(coverage(tx, params))` shows
+    the group of every parameter, its axes and the reason.
+
+    A guess is named at `init`, in a `RoleWarning`, with the line that settles it: an array of more
+    axes that nothing explains, which goes to the rest; a `weight` that may be (out, in) or not.
 
     When: methods that treat a weight as a matrix, as Muon does. When not: other groups; take
     `partition`.
@@ -104,8 +185,9 @@ def by_role(
       transforms: two, by the names of their groups: for hidden matrices, and for the rest.
       routes: rules `[(pattern, group), ...]` that take precedence over the roles, tried in order;
         the first that matches a path wins.
-      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. A tree
-        with axes by number also decides which arrays are matrices: those that it names.
+      dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. Rules
+        take precedence over the axes of a role. A tree with axes by number also decides which
+        arrays are matrices: those that it names.
 
     Raises:
       GradtxError: not two groups, routes that are not rules.
@@ -119,10 +201,10 @@ def by_role(
     >>> tx = gradtx.by_role(groups, routes=[(r"^last", "adam")])
     >>> w = jnp.zeros((2, 2))
     >>> print(gradtx.coverage(tx, {"embed": w, "layer": {"bias": w[0], "kernel": w}, "last": w}))
-    embed         adam
-    last          adam
-    layer/bias    adam
-    layer/kernel  lion
+    embed         adam  an embedding, by its name
+    last          adam  sent by routes
+    layer/bias    adam  a norm or bias, by its name
+    layer/kernel  lion  a hidden matrix (in out), in JAX's order
 
     See also: `partition`, `muon`.
     """

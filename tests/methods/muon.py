@@ -41,6 +41,11 @@ def last_two(params: Any) -> Any:
     return jax.tree.map(lambda leaf: Axes(-2, -1) if jnp.ndim(leaf) > 1 else None, params)
 
 
+def two_axes(params: Any) -> Any:
+    """Every array of two axes; the roles of others would be guesses."""
+    return jax.tree.map(lambda leaf: Axes(-2, -1) if jnp.ndim(leaf) == 2 else None, params)
+
+
 def optax_last_two(params: Any) -> Any:
     kind = optax.contrib.MuonDimensionNumbers
     return jax.tree.map(lambda leaf: kind(-2, -1) if jnp.ndim(leaf) > 1 else None, params)

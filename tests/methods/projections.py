@@ -3,7 +3,7 @@
 from typing import Any
 
 import gradtx
-from tests.methods.muon import AMPLIFIED, last_two, on_matrices
+from tests.methods.muon import AMPLIFIED, last_two, on_matrices, two_axes
 from tests.methods.row import Method, rate
 from tests.oracles import core
 from tests.oracles import projections as own
@@ -97,7 +97,14 @@ METHODS: dict[str, Method] = {
         breaks=SPREADS,
     ),
     "dion": Method(
-        gradtx.dion(rate, 0.6, weight_decay=0.02, scaling="none", adam_weight_decay=0.02),
+        gradtx.dion(
+            rate,
+            0.6,
+            weight_decay=0.02,
+            scaling="none",
+            adam_weight_decay=0.02,
+            dimensions=two_axes,
+        ),
         descend(
             each(
                 hidden_and_rest(
@@ -119,13 +126,13 @@ METHODS: dict[str, Method] = {
         gradtx.scale_by_scion(norm="sign"), each(own.scion_lmo, norm="sign")
     ),
     "scion": Method(
-        gradtx.scion(0.1, rest_radius=2.0),
+        gradtx.scion(0.1, rest_radius=2.0, dimensions=two_axes),
         lambda *a: own.scion(*a, eta=0.1, rest_radius=2.0),
         float32=AMPLIFIED,
         breaks=SPREADS,
     ),
     "scion/unconstrained": Method(
-        gradtx.scion(0.1, radius=2.0, constrained=False),
+        gradtx.scion(0.1, radius=2.0, constrained=False, dimensions=two_axes),
         lambda *a: own.scion(*a, eta=0.1, radius=2.0, constrained=False),
         float32=AMPLIFIED,
         breaks=SPREADS,

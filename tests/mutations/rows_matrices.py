@@ -4,6 +4,7 @@ from tests.mutations.row import Mutation
 
 ORACLES = "tests/oracles/test_oracles.py tests/oracles/test_parity.py -k muon"
 MATRICES = "tests/unit/engine/test_matrices.py"
+ROLES = "tests/unit/tree"
 LINALG = "tests/unit/linalg/test_linalg.py tests/unit/linalg/test_linalg_roots.py"
 
 MATRIX_RULES = [
@@ -105,7 +106,56 @@ MATRIX_RULES = [
         "array[slice(*cut)][::-1], tree)",
         "tests/unit/sharding/test_matrices.py",
     ),
-    Mutation("roles: heads are hidden", "tree/roles.py", '"a head": HEADS, ', "", MATRICES),
+    Mutation("roles: heads are hidden", "tree/names.py", 'r"(.*_)?head|', 'r"', ROLES),
+    Mutation(
+        "roles: Equinox in JAX's order",
+        "tree/axes.py",
+        'return Axes(OUT_IN, f"in the',
+        'return Axes(IN_OUT, f"in the',
+        ROLES,
+    ),
+    Mutation(
+        "roles: stacked biases are matrices",
+        "tree/stacks.py",
+        "if axis is not None:",
+        "if axis == 1:",
+        ROLES,
+    ),
+    Mutation(
+        "roles: the bias does not say the order",
+        "tree/axes.py",
+        "if first == last:",
+        "if first != last or first == last:",
+        ROLES,
+    ),
+    Mutation(
+        "roles: a head has a name",
+        "tree/roles.py",
+        "if one.parts in around.heads:",
+        "if not one.parts and around.heads:",
+        ROLES,
+    ),
+    Mutation(
+        "roles: a router has a name",
+        "tree/roles.py",
+        "if _is_router(one, around.mixtures):",
+        "if not one.parts and _is_router(one, around.mixtures):",
+        ROLES,
+    ),
+    Mutation(
+        "roles: stacked biases are matrices to SOAP",
+        "engine/matrix_layout.py",
+        "dimensions, leaves, owner, rows)",
+        "dimensions, leaves, owner, False)",
+        ROLES,
+    ),
+    Mutation(
+        "roles: guesses are not named",
+        "engine/program.py",
+        "    warn_of_doubts(",
+        "    0 and warn_of_doubts(",
+        ROLES,
+    ),
     Mutation(
         "newton_schulz: l stays 1",
         "linalg/newton_schulz.py",

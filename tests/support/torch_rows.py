@@ -48,7 +48,12 @@ TORCH: dict[str, Any] = {
 
 TORCH_MUON: dict[str, Any] = {
     "muon": gradtx.muon(
-        0.1, "jordan", weight_decay=0.1, bias_correction=False, dimensions=[("0", "out in")]
+        0.1,
+        "jordan",
+        weight_decay=0.1,
+        bias_correction=False,
+        dimensions=[("0", "out in")],
+        routes=[("3", "adam")],
     ),
     "muon/match_rms": gradtx.muon(
         0.1,
@@ -56,6 +61,7 @@ TORCH_MUON: dict[str, Any] = {
         weight_decay=0.1,
         bias_correction=False,
         dimensions=[("0", "out in")],
+        routes=[("3", "adam")],
         scaling="match_rms_adamw",
     ),
 }

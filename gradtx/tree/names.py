@@ -1,0 +1,147 @@
+"""The roles of parameters by their names: which parts of a path name an embedding, a head, a norm.
+
+The names are those of models in Flax, Haiku, Equinox, and Hugging Face. Each expression matches a
+whole part of a path: `lm_head` of `lm_head/kernel`.
+"""
+
+import functools
+import re
+
+EMBEDDING, POSITION, HEAD = "an embedding", "a position table", "a head"
+ROUTER, NORM, DYNAMICS = "a router", "a norm or bias", "a state-space parameter"
+
+
+def _expression(*names: str) -> re.Pattern[str]:
+    return re.compile("|".join(names), re.IGNORECASE)
+
+
+NAMES = {
+    POSITION: _expression(
+        r"wpe|pe|(.*_)?pos",
+        r".*pos(ition(al)?)?_?(emb|enc|table).*",
+        r".*rel(ative)?_?(pos|att|emb).*",
+    ),
+    HEAD: _expression(
+        r"(.*_)?head|(.*_)?logits(_.*)?|(.*_)?classifier",
+        r"unembed.*|embed_out|qa_outputs",
+    ),
+    EMBEDDING: _expression(
+        r"wte|.*embed.*|(.*_)?emb|codebooks?|codevectors?",
+        r"(cls|class|mask|dist|distillation|register|query|latent|prompt)_?tokens?|latents",
+    ),
+    ROUTER: _expression(r"(.*_)?routers?(_weights)?|.*expert_gate|switch_gate"),
+    NORM: _expression(
+        r"b|(.*_)?bias|(.*_)?scale|layer_?scale.*|offset|beta|gamma",
+        r"rms|ln(_?[0-9f]+|_[a-z]+)?",
+        # Norms fused with the matrix behind them keep its kernel under one name.
+        r"(?!.*(mlp|qkv|proj|dense|linear)).*norm.*",
+    ),
+}
+"""The parts of a path that name a role; the first role that matches is taken."""
+LAST_NAMES = {
+    DYNAMICS: _expression(
+        r"(a|nu|theta|gamma|lambda)_log|log_(a|dt|step|lambda)|lambda(_(re|im|real|imag))?",
+        r"dt_bias|time_(decay|first|faaaa|mix(_[a-z])?|maa(_[a-z])?)",
+    ),
+    NORM: _expression(r"(b|gamma|beta|ls)_?\d+|bias_.*"),
+}
+"""The same for the last part alone, since modules may have these names too."""
+
+STACKS = _expression(
+    r"(.*_)?layers?|(.*_)?blocks?|h|(.*_)?stack(ed)?(_.*)?|.*scan.*|(.*_)?repeats?"
+)
+"""Modules that repeat a layer."""
+EXPERTS = _expression(r"(.*_)?experts?(_.*)?")
+"""Modules and arrays that have one matrix for each expert."""
+MIXTURES = _expression(r".*moe.*|.*mixture.*")
+"""Modules of experts and the router that chooses among them."""
+GATES = _expression(r"gate|gating|w_?g|wg_\w*|gate_(w|kernel)|switch")
+"""Names of routers, where they stand in such a module."""
+CONVOLUTIONS = _expression(r".*conv.*")
+QUERIES = _expression(r"(.*_)?(query|key|value|q|k|v)(_proj|_kernel)?|w[qkv]")
+"""Matrices from a model's features to its heads."""
+FUSED = _expression(r"(.*_)?q?kv(_proj|_kernel)?|wq?kv")
+"""The same, several in one array."""
+OUTPUTS = _expression(r"(.*_)?(out|o|output)(_proj|_kernel)?|wo|to_out|c_proj|proj|attn_vec.*")
+"""Matrices from the heads to a model's features."""
+ATTENTIONS = _expression(r".*att(n|ention).*")
+TORCH = _expression(
+    r"self_attn|[qkvo]_proj|(gate|up|down)_proj|embed_tokens|input_layernorm|tok_embeddings|"
+    r"word_embeddings|c_attn|c_fc"
+)
+"""Names of torch models, whose matrices are (outputs, inputs) under the name `weight`."""
+
+WEIGHTS = _expression(r"(.*_)?weight(_.*)?")
+"""Names of matrices in torch and Equinox, which have the outputs in front."""
+
+_TIMES = _expression(r".*(time|sigma|noise|guidance|cond).*emb.*|t_?emb.*")
+"""Embedders of one number, which are networks and no tables."""
+_LAYERS = _expression(r"(linear|dense|fc|mlp|ffn)(_?\d+)?")
+MATRICES = _expression(r"kernel|weight|w")
+"""Names of the matrix in a layer, whose module says what it is."""
+BIASES = _expression(r"bias|b")
+_LOW_RANK = _expression(r"(.*_)?lora(_.*)?")
+
+
+@functools.lru_cache(maxsize=16384)
+def path_parts(path: str) -> tuple[str, ...]:
+    """The names in a path, those within dotted keys too; one empty name for a bare array."""
+    parts = [part for part in re.split(r"[/.]", path) if part not in ("", "~", "params")]
+    return tuple(parts) or ("",)
+
+
+def has_part(expression: re.Pattern[str], parts: tuple[str, ...]) -> bool:
+    """Whether an expression matches one of the names."""
+    return any(expression.fullmatch(part) for part in parts)
+
+
+@functools.lru_cache(maxsize=16384)
+def role_by_name(parts: tuple[str, ...]) -> str | None:
+    """The role that a path names; None: it may be a hidden matrix."""
+    if len(parts) == 2 and parts[0] == "shared":
+        return EMBEDDING  # T5's table of tokens
+    for role, expression in LAST_NAMES.items():
+        if parts and expression.fullmatch(parts[-1]):
+            return role
+    # The last part that names each role.
+    last = {role: n for n, part in enumerate(parts) for role in _roles_of_part(part)}
+    norm = last.get(NORM, -1)
+    for role in NAMES:
+        index = last.get(role)
+        if index is not None and not _is_layer_inside(role, parts, index):
+            # A norm within an embedding is a norm; the bias of a head belongs to the head.
+            is_norm = norm > index and not BIASES.fullmatch(parts[norm])
+            return NORM if is_norm else role
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _roles_of_part(part: str) -> frozenset[str]:
+    """The roles that one name may mean. A large tree repeats few names."""
+    return frozenset(role for role, expression in NAMES.items() if expression.fullmatch(part))
+
+
+def _is_layer_inside(role: str, parts: tuple[str, ...], index: int) -> bool:
+    """Whether a path leads to a layer of a network within the module that a name means."""
+    is_kernel, inside = bool(MATRICES.fullmatch(parts[-1])), parts[index + 1 : -1]
+    if role == NORM:
+        is_pair = has_part(_LOW_RANK, parts) and parts[index].lower() == "b"
+        return is_pair or (is_kernel and has_part(_LAYERS, inside))
+    if role not in (EMBEDDING, POSITION) or not (is_kernel or BIASES.fullmatch(parts[-1])):
+        return False
+    # Flax keeps tables under `embedding`, so that a kernel is a layer; a patch embedding's is one
+    # too, but its inputs are the model's.
+    is_direct = index == len(parts) - 2 and parts[-1] == "kernel"
+    is_time = _TIMES.fullmatch(parts[index]) is not None
+    is_network = (is_time and bool(inside)) or (is_direct and (is_time or role == POSITION))
+    return is_network or has_part(_LAYERS, inside)
+
+
+def names_role(pattern: str) -> bool:
+    """Whether a regular expression itself names a role, as `lm_head` does."""
+    return any(role_by_name((word,)) for word in re.findall(r"\w+", pattern))
+
+
+def is_numbered(part: str) -> bool:
+    """Whether a name is one of several: `0`, `layer_0`."""
+    return re.search(r"(^|[a-z_])\d+$", part, re.IGNORECASE) is not None
