@@ -1,5 +1,6 @@
 """Sums and norms over whole trees, in float32 at least."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,6 +69,22 @@ def dot(left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.sum(product.real)
 
 
+def entries(shape: Sequence[int]) -> float:
+    """The number of entries of an array, 1 at least: for means, so that an empty one is no 0 / 0.
+
+    A float, because an int from 2³¹ on fits into no array of int32.
+    """
+    return float(max(math.prod(shape), 1))
+
+
+def count_true(array: jax.Array) -> jax.Array:
+    """The number of entries that are True."""
+    if entries(array.shape) < 2.0**31:
+        return jnp.sum(array)
+    # An int32 would wrap, and one sum of ones in float32 would stop at 2²⁴.
+    return jnp.sum(jnp.sum(array, axis=-1).astype(jnp.float32))
+
+
 def norm(array: jax.Array) -> jax.Array:
     """The 2-norm of one array, in its own precision."""
     return jnp.sqrt(squared_norm(array))
@@ -75,7 +92,7 @@ def norm(array: jax.Array) -> jax.Array:
 
 def root_mean_square(array: jax.Array) -> jax.Array:
     """The root mean square of one array, in its own precision; 0 for an empty one."""
-    return jnp.sqrt(jnp.sum(abs_sq(array)) / max(array.size, 1))
+    return jnp.sqrt(jnp.sum(abs_sq(array)) / entries(array.shape))
 
 
 def sum_of_squares(array: jax.Array) -> jax.Array:
