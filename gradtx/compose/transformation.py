@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
 from gradtx.definition.definition import Definition, Factory, uncalled_builder
-from gradtx.definition.errors import GradtxError, StateError, hide_frames
+from gradtx.definition.errors import GradtxError, StateError, StructureError, hide_frames
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule
 from gradtx.definition.signature import LazySignature
@@ -84,6 +84,8 @@ class GradientTransformation(Definition):
         try:
             if not isinstance(state, State):
                 raise wrong_state(self.name, state, "make it with tx.init(params)")
+            if updates is None:
+                raise no_gradients(self.name)
             check_members(self.rules, state.slots)
             clock = Clock(state.count, next_count(state.count), {})
             flow = update_program(self.runs, updates, state.slots, params, clock, extra, None)
@@ -301,6 +303,13 @@ def wrong_state(name: str, state: Any, cure: str) -> StateError:
     """The error of a state that is not gradtx's."""
     return StateError(
         f"the state of {name} is a {type(state).__name__}, not a gradtx.State: {cure}"
+    )
+
+
+def no_gradients(name: str) -> StructureError:
+    """The error of None in the place of all gradients."""
+    return StructureError(
+        f"the gradients of {name} are None: pass a tree like the parameters; an empty tree is {{}}"
     )
 
 

@@ -44,7 +44,7 @@ class Leaves(NamedTuple):
     def match(self, tree: Any, what: str) -> Sequence[Any]:
         """The leaves of another tree in this order; an error names the first difference."""
         error = functools.partial(_trees_differ, what)
-        return match_leaves(self.treedef, tree, "the gradients", what, error)
+        return match_leaves(self.treedef, lambda: self.paths, tree, "the gradients", what, error)
 
     def narrow(self, tree: Any, chosen: Sequence[bool]) -> Any:
         """A tree like this one with None at what was not chosen; anything else as it is."""
@@ -64,7 +64,7 @@ def _trees_differ(what: str, difference: str) -> StructureError:
 def leaves_of(tree: Any) -> Leaves:
     """Flatten a tree; an error where paths do not distinguish its leaves."""
     values, treedef = flatten(tree)
-    paths = leaf_paths(treedef)
+    paths = leaf_paths(treedef, tree)
     if (twice := repeated(paths)) is not None:
         raise StructureError(
             f"two leaves have the same path {twice!r}; rename a key, so that every leaf has a path "
@@ -257,17 +257,31 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
     covers.
     """
     answers = where(leaves.tree) if is_function(where) else where
+    if isinstance(answers, PerLeaf):
+        return list(answers)
     try:
-        spread = jax.tree.map(_spread, answers, leaves.tree, is_leaf=is_none)
+        return spread(answers, leaves)
     except (ValueError, TypeError, KeyError):
         raise SelectionError(
             f"{owner}: the tree {show(answers)} does not fit the parameters: "
             f"{_misfit(answers, leaves.paths)}"
         ) from None
-    return [
-        answer.value
-        for answer in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Answer))
-    ]
+
+
+def spread(answers: Any, leaves: Leaves, is_answer: Callable[[Any], bool] = is_none) -> list[Any]:
+    """For every leaf the answer of a tree that may stop above it; None at None leaves.
+
+    No tree is built: a container that looks at its arrays could not hold the answers.
+    """
+    values, treedef = jax.tree.flatten(answers, is_leaf=is_answer)
+    each = zip(values, treedef.flatten_up_to(leaves.tree), strict=True)
+    return [None if leaf is None else one for one, below in each for leaf in flatten(below)[0]]
+
+
+class PerLeaf(tuple[Any, ...]):
+    """The answers of a function of the tree, one for every leaf, in order."""
+
+    __slots__ = ()
 
 
 def _misfit(answers: Any, paths: Sequence[str]) -> str:
@@ -287,16 +301,6 @@ def _misfit(answers: Any, paths: Sequence[str]) -> str:
         else f"it says nothing of {lacking!r}"
         if lacking
         else "its containers are of other types"
-    )
-
-
-class _Answer(NamedTuple):
-    value: Any
-
-
-def _spread(answer: Any, subtree: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: _Answer(None if leaf is None else answer), subtree, is_leaf=is_none
     )
 
 

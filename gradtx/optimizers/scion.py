@@ -23,8 +23,8 @@ from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params, PyTree
-from gradtx.engine.selector import leaves_of
+from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params
+from gradtx.engine.selector import PerLeaf, leaves_of
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.transforms.flags import HiddenFlags, MatrixFlags, PolarFlags, RoleFlags, select_flags
 from gradtx.transforms.orthogonal import (
@@ -122,14 +122,13 @@ def scale_by_scion(
     return merge_slots(average, direction)
 
 
-def _heads(params: Params) -> PyTree:
+def _heads(params: Params) -> PerLeaf:
     """Label the parameters: "head" where the path is that of a head, "rest" elsewhere."""
     leaves = leaves_of(params)
-    labels = [
+    return PerLeaf(
         None if value is None else "head" if HEADS.search(path) else "rest"
         for path, value in zip(leaves.paths, leaves.values, strict=True)
-    ]
-    return leaves._replace(values=labels).tree
+    )
 
 
 @definition

@@ -9,9 +9,9 @@ from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import GradtxError, SelectionError
 from gradtx.definition.show import show
-from gradtx.definition.types import ArrayLike, Params, PyTree
+from gradtx.definition.types import ArrayLike, Params
 from gradtx.engine.matrix_layout import words_of
-from gradtx.engine.selector import Where, claimed, leaves_of
+from gradtx.engine.selector import PerLeaf, Where, claimed, leaves_of
 from gradtx.transforms.flags import Dimensions, Routes
 from gradtx.tree.roles import parameter_role
 
@@ -36,7 +36,7 @@ class Roles:
     routes: Routes | None
     dimensions: Dimensions | None
 
-    def __call__(self, params: Params) -> PyTree:
+    def __call__(self, params: Params) -> PerLeaf:
         leaves = leaves_of(params)
         words, where = words_of(self.dimensions, leaves, self.hidden), f"{self.hidden}: routes"
         rules = [(pattern, Route(pattern, group)) for pattern, group in self.routes or ()]
@@ -47,7 +47,7 @@ class Roles:
                 leaves.paths, leaves.values, words, routes, strict=True
             )
         ]
-        return leaves._replace(values=groups).tree
+        return PerLeaf(groups)
 
     def _group(self, path: str, value: ArrayLike, words: str | None, route: Route | None) -> str:
         if route is not None:
