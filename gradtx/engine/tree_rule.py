@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from gradtx.definition.errors import GradtxError
 from gradtx.engine.checks import (
     check_tree_slots,
@@ -27,6 +29,7 @@ from gradtx.engine.storage import (
     encode_tree,
     own_slots,
 )
+from gradtx.tree.casts import as_array
 from gradtx.tree.maps import choose
 
 if TYPE_CHECKING:
@@ -103,8 +106,12 @@ class TreeRule:
         return encode_init_tree(self.storage, self.name, self.fields_of_members, slots)
 
     def decode(self, slots: Any) -> Any:
-        """The slots as the rule knows them."""
-        return decode_tree(self.storage, self.name, self.fields_of_members, slots)
+        """The slots as the rule knows them: JAX's arrays, also where a state was read as NumPy's.
+
+        A rule on a tree runs outside of a kernel, which would make them.
+        """
+        own = decode_tree(self.storage, self.name, self.fields_of_members, slots)
+        return jax.tree.map(as_array, own)
 
     @property
     def fields_of_members(self) -> frozenset[str]:

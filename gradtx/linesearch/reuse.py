@@ -12,6 +12,7 @@ from gradtx.definition.types import Array, Params, PyTree, State, Updates
 from gradtx.linesearch.line import cast_like, cond
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import flatten
+from gradtx.tree.vectors import value_and_grad
 
 
 def value_and_grad_from_state(
@@ -52,7 +53,7 @@ def _value_and_grad(
     value_fn: Callable[..., Any], params: Params, *args: object, state: PyTree, **kwargs: object
 ) -> tuple[Array, Updates]:
     value, grad = _from_state(state)
-    compute = functools.partial(jax.value_and_grad(value_fn), params, *args, **kwargs)
+    compute = functools.partial(value_and_grad, value_fn, params, *args, **kwargs)
     arrays, treedef = flatten(params)
     pairs = zip(arrays, treedef.flatten_up_to(grad), strict=True)
     if any(is_inexact(array) and one is None for array, one in pairs):
