@@ -18,6 +18,7 @@ from gradtx.definition.schedule import Schedule
 from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Params, State, Updates
 from gradtx.engine.clock import Clock, next_count
+from gradtx.engine.gradients import check_alone
 from gradtx.engine.program import BoundRule, group_runs, init_program, update_program
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
@@ -86,6 +87,8 @@ class GradientTransformation(Definition):
                 raise wrong_state(self.name, state, "make it with tx.init(params)")
             if updates is None:
                 raise no_gradients(self.name)
+            if params is None:
+                check_alone(updates)
             check_members(self.rules, state.slots)
             clock = Clock(state.count, next_count(state.count), {})
             flow = update_program(self.runs, updates, state.slots, params, clock, extra, None)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gradtx.definition.errors import MissingParamsError, StructureError
 from gradtx.definition.show import show_array
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
-from gradtx.tree.paths import tree_paths
+from gradtx.tree.paths import flatten, leaf_paths, tree_paths
 
 
 def fit_gradient(
@@ -60,12 +60,16 @@ def is_integer(leaf: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
 
 
-def integer_alone(path: str, grad: Any) -> MissingParamsError:
-    """The error of an integer without its parameter."""
-    return MissingParamsError(
-        f"gradient at {path!r} is {_shown(grad)}, and only its parameter says whether it is a "
-        f"number to train: call update(grads, state, params), or cast it to floats"
-    )
+def check_alone(grads: Any) -> None:
+    """Raise for integers without parameters: they may be the gradients of floats."""
+    values, treedef = flatten(grads)
+    for index, grad in enumerate(values):
+        if not is_inexact(grad) and is_integer(grad):
+            path = leaf_paths(treedef, grads)[index]
+            raise MissingParamsError(
+                f"gradient at {path!r} is {_shown(grad)}, and only its parameter says whether it "
+                f"is a number to train: call update(grads, state, params), or cast it to floats"
+            )
 
 
 def _check_absent(path: str, param: Any, what: str) -> None:

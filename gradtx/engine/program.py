@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.engine.clock import Clock
-from gradtx.engine.gradients import fit_gradient, integer_alone, is_integer
+from gradtx.engine.gradients import fit_gradient
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Leaves, Selector, active_leaves, leaves_of, select_all
 from gradtx.engine.slots import put_slots
@@ -122,9 +122,7 @@ def update_program(
     """Run every rule in turn on the updates."""
     leaves = leaves_of(updates)
     beside = None
-    if params is None:
-        _check_alone(leaves)
-    else:
+    if params is not None:
         leaves, beside = _pair_leaves(program, leaves, params)
     step = Step(clock, beside, extra, gate)
     flow = Flow(leaves, slots, leaves.values)
@@ -152,13 +150,6 @@ def _pair_leaves(
         if not is_usual or (grad.shape != param.shape and not changes):
             grads[index] = fit_gradient(leaves.paths[index], grad, param, same_shape=not changes)
     return leaves._replace(values=grads), beside
-
-
-def _check_alone(leaves: Leaves) -> None:
-    """Raise for integers without parameters: they may be the gradients of floats."""
-    for path, grad in zip(leaves.paths, leaves.values, strict=True):
-        if not is_inexact(grad) and is_integer(grad):
-            raise integer_alone(path, grad)
 
 
 def _check_structure(rule: Rule, leaves: Leaves, params: Leaves) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from gradtx.definition.errors import GradtxError
 from gradtx.engine.checks import (
@@ -29,7 +31,6 @@ from gradtx.engine.storage import (
     encode_tree,
     own_slots,
 )
-from gradtx.tree.casts import as_array
 from gradtx.tree.maps import choose
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class TreeRule:
         A rule on a tree runs outside of a kernel, which would make them.
         """
         own = decode_tree(self.storage, self.name, self.fields_of_members, slots)
-        return jax.tree.map(as_array, own)
+        return jax.tree.map(_from_numpy, own)
 
     @property
     def fields_of_members(self) -> frozenset[str]:
@@ -238,6 +239,11 @@ class TreeRule:
     def with_storage(self, storage: Storage, member: Function) -> "TreeRule":
         members = {name: member(one) for name, one in self.members.items()}
         return dataclasses.replace(self, members=members, storage=storage)
+
+
+def _from_numpy(leaf: Any) -> Any:
+    """An array of NumPy's as one of JAX's; anything else as it is."""
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
 def _evaluate_children(children: Sequence[Child], params: Any) -> Any:

@@ -125,7 +125,7 @@ def test_the_gradient_as_it_was_given_may_be_measured() -> None:
         gradtx.leafwise(None, update_by_raw, measure=measure_raw, conclude=conclude_raw),
     )
     updates, _ = jax.jit(tx.update)(
-        PARAMS, tx.init(PARAMS)
+        PARAMS, tx.init(PARAMS), PARAMS
     )  # 2 g times <2 g, g> / |g|, where |g| is 13
     np.testing.assert_allclose(updates["a"], 2 * 2 * 13 * np.array([3.0, 4.0]), rtol=1e-6)
 
@@ -160,8 +160,8 @@ def test_what_the_caller_must_pass_is_named() -> None:
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     tree = gradtx.treewise(None, by_value, extra=("value",))
     with pytest.raises(MissingExtraError, match="by_value needs value"):
-        tree.update(PARAMS, tree.init(PARAMS))
-    assert tree.update(PARAMS, tree.init(PARAMS), value=2.0)[0]["a"].tolist() == [6.0, 8.0]
+        tree.update(PARAMS, tree.init(PARAMS), PARAMS)
+    assert tree.update(PARAMS, tree.init(PARAMS), PARAMS, value=2.0)[0]["a"].tolist() == [6.0, 8.0]
 
 
 def by_value(updates: Any, slots: None, params: Any, step: Any, *, value: Any) -> Any:
