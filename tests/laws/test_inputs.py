@@ -112,3 +112,27 @@ def test_integer_gradients_of_float_parameters(name: str) -> None:
     expected, found = (advance(tx, one, tx.init(params), params) for one in (grads, whole))
     close(expected, found)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found[0]["dense"]))
+
+
+def saturated(tx: gradtx.GradientTransformation, params: jax.Array) -> Any:
+    return jax.tree.map(at_maximum, tx.init(params))
+
+
+def test_the_pace_of_accumulation_at_the_maximum() -> None:
+    """The micro-steps are cyclic: one update in every two steps, whatever the count of updates."""
+    tx, grad, found = gradtx.accumulate(gradtx.sgd(1.0), 2), jnp.asarray(1.0), []
+    state = saturated(tx, grad)
+    for _ in range(5):
+        update, state = tx.update(grad, state)
+        found.append(float(update))
+    assert found[1:] == [0.0, -1.0, 0.0, -1.0]
+    assert state.count == MAXIMUM
+
+
+def test_a_guard_at_the_maximum_still_sees_spikes() -> None:
+    """The two counters of its norms do not wrap in their sum either."""
+    tx = gradtx.guard(gradtx.sgd(1.0), zscore=3.0, warmup_steps=1)
+    state = saturated(tx, jnp.asarray(1.0))
+    for grad, expected in ((1.0, -1.0), (1.0, -1.0), (100.0, 0.0), (1.0, -1.0)):
+        update, state = tx.update(jnp.asarray(grad), state)
+        assert float(update) == expected
