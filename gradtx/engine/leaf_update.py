@@ -36,6 +36,7 @@ from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpa
 from gradtx.tree.casts import as_array
 from gradtx.tree.kernels import call_rows, group, kernel, signature
 from gradtx.tree.keys import path_hash
+from gradtx.tree.scalars import stack_scalars
 
 if TYPE_CHECKING:
     from gradtx.engine.leaf_rule import LeafRule
@@ -352,7 +353,7 @@ def _measure(
         )
         found |= dict(zip(indices, results, strict=True))
     rows = [found[index] for index in sorted(found)]
-    return type(rows[0])(*zip(*rows, strict=True))
+    return type(rows[0])(*map(stack_scalars, zip(*rows, strict=True)))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
+from gradtx.tree.scalars import Scalars, stack_scalars
 
 
 def abs_sq(array: jax.Array) -> jax.Array:
@@ -122,11 +123,13 @@ def sum_promoted(scalars: Sequence[jax.Array]) -> jax.Array:
     if not scalars:
         return jnp.zeros((), jnp.float32)
     dtype = jnp.result_type(*{scalar.dtype for scalar in scalars})
-    return _add_all([scalar.astype(dtype) for scalar in scalars])
+    return _add_all(stack_scalars([scalar.astype(dtype) for scalar in scalars]))
 
 
 def sum_scalars(scalars: Sequence[jax.Array]) -> jax.Array:
     """The sum of one scalar for each array of a tree."""
+    if isinstance(scalars, Scalars):
+        scalars = [jnp.sum(vector) for vector in scalars.vectors]
     return sum(scalars[1:], start=scalars[0])
 
 

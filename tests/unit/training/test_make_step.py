@@ -266,7 +266,8 @@ def test_integers_and_keys_among_the_parameters(tx: Any, microbatches: int) -> N
     for _ in range(3):
         alone, state, value = step(alone, state, x)
         both, other, same = step(both, other, x)
-    assert (alone["w"] == both["w"]).all() and value == same
+        assert value == same
+    assert (alone["w"] == both["w"]).all()
     assert both["n"].tolist() == [1, 2] and both["is_on"] and both["absent"] is None
     assert (jax.random.key_data(both["key"]) == jax.random.key_data(REST["key"])).all()
 
