@@ -34,9 +34,8 @@ from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.sharded import gather_kinds, sharded_kernel
 from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpack
 from gradtx.tree.casts import as_array
-from gradtx.tree.kernels import call_rows, group, kernel, signature
+from gradtx.tree.kernels import call_rows, group, kernel, signature, stack_scalars
 from gradtx.tree.keys import path_hash
-from gradtx.tree.scalars import stack_scalars
 
 if TYPE_CHECKING:
     from gradtx.engine.leaf_rule import LeafRule

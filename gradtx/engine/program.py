@@ -8,8 +8,6 @@ leaf. A list of rules is left. Neighbouring rules on arrays run as one kernel pe
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.engine.clock import Clock
 from gradtx.engine.gradients import fit_gradient
 from gradtx.engine.rules import Rule
@@ -146,7 +144,8 @@ def _pair_leaves(
         beside = leaves._replace(values=leaves.match(params, "the parameters"))
     grads = list(leaves.values)
     for index, (grad, param) in enumerate(zip(grads, beside.values, strict=True)):
-        is_usual = is_inexact(grad) and getattr(param, "dtype", None) == jnp.result_type(grad)
+        dtype = getattr(grad, "dtype", None)  # None: a number of Python's
+        is_usual = dtype is not None and is_inexact(grad) and dtype == getattr(param, "dtype", None)
         if not is_usual or (grad.shape != param.shape and not changes):
             grads[index] = fit_gradient(leaves.paths[index], grad, param, same_shape=not changes)
     return leaves._replace(values=grads), beside

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
-from gradtx.tree.kernels import map_arrays
-from gradtx.tree.scalars import Scalars, stack_scalars
+from gradtx.tree.kernels import Scalars, map_arrays, stack_scalars
 
 
 def abs_sq(array: jax.Array) -> jax.Array:

@@ -37,7 +37,10 @@ def test_integers_are_gradients_of_floats(run: Callable[..., Any], dtype: Any) -
 def test_bools_and_numbers_of_python() -> None:
     grads = {"w": jnp.array([True, False])}
     np.testing.assert_allclose(update(TX, grads, PARAMS)["w"], [-0.1, 0.0], rtol=1e-6)
-    np.testing.assert_allclose(update(TX, {"w": 3}, {"w": 1.0})["w"], -0.3, rtol=1e-6)
+    for grad in (3, 3.0, np.float32(3.0), jnp.asarray(3.0)):
+        for param in (1.0, np.float32(1.0), jnp.asarray(1.0)):
+            found = update(TX, {"w": grad}, {"w": param})["w"]
+            np.testing.assert_allclose(found, -0.3, rtol=1e-6)
 
 
 def test_integers_are_computed_in_the_compute_dtype() -> None:

@@ -15,8 +15,8 @@ import gradtx
 from gradtx.definition.errors import GradtxError, MissingExtraError, StateError
 from gradtx.tree.arithmetic import sum_scalars
 from gradtx.tree.casts import zeros
+from gradtx.tree.kernels import stack_scalars
 from gradtx.tree.maps import make_leaves, map_leaves
-from gradtx.tree.scalars import stack_scalars
 
 PARAMS = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([[12.0]]), "n": jnp.array(7), "none": None}
 
