@@ -87,11 +87,11 @@ class GradientTransformation(Definition):
                 raise wrong_state(self.name, state, "make it with tx.init(params)")
             if updates is None:
                 raise no_gradients(self.name)
-            if params is None:
-                check_alone(updates)
             check_members(self.rules, state.slots)
             clock = Clock(state.count, next_count(state.count), {})
             flow = update_program(self.runs, updates, state.slots, params, clock, extra, None)
+            if params is None:  # a member that needs the parameters has said so by now
+                check_alone(updates)
             count = clock.step
             if self.own_clock:  # one array twice in a state could not be donated
                 count = jnp.array(self.count_after(flow.slots, count), copy=True)

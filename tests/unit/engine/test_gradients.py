@@ -131,6 +131,9 @@ def test_integers_without_parameters() -> None:
         "gradient at 'w' is i32[2], and only its parameter says whether it is a number to train: "
         "call update(grads, state, params), or cast it to floats"
     )
+    with pytest.raises(MissingParamsError, match="add_decayed_weights needs the parameters"):
+        decayed = gradtx.add_decayed_weights(0.1)
+        decayed.update({"n": jnp.array(1), "w": jnp.ones(2)}, decayed.init(PARAMS))
     grads = {"n": np.zeros(2, jax.dtypes.float0), "w": jnp.ones(2)}
     updates, _ = TX.update(grads, TX.init({**PARAMS, "n": jnp.ones(2, jnp.int32)}))
     assert updates["n"] is grads["n"]
