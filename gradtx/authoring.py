@@ -19,7 +19,7 @@ The builders are in `gradtx` itself: `definition`, `leafwise`, `matrixwise`, `tr
   describe one leaf.
 - Wrappers: `Member` is the transformation inside. `Child` is that transformation with its part of
   a state, for `children` of `treewise`. `keep_if` zeroes updates; `run_if` runs one of two
-  functions.
+  functions. `next_count` counts, and saturates where an int32 would wrap.
 - Matrices and random bits: `where_due` computes the matrices whose refresh is due. `Noise` is the
   type of a rule's argument `noise`.
 - Arguments of builders: `Interval` and `Numeric` declare a range; `Default` is the default of a
@@ -48,6 +48,7 @@ from gradtx.definition.types import Interval as Interval
 from gradtx.definition.types import Numeric as Numeric
 from gradtx.definition.types import Precise as Precise
 from gradtx.definition.types import Squares as Squares
+from gradtx.engine.clock import next_count as next_count
 from gradtx.engine.rules import Child as Child
 from gradtx.engine.selector import Where as Where
 from gradtx.storage.codec import Codec as Codec

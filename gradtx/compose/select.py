@@ -117,7 +117,7 @@ def coverage(tx: GradientTransformation | Sequence[Any], params: Any) -> Coverag
     {'bias': 'plain', 'kernel': 'rest'}
     """
     values, treedef = flatten(params)
-    leaves = Leaves(treedef, leaf_paths(treedef), values)
+    leaves = Leaves(treedef, leaf_paths(treedef, params), values)
     if not isinstance(tx, GradientTransformation):
         groups = tuple(dict.fromkeys(group for _, group in tx))
         found = labels(tx, leaves, groups, "coverage")

@@ -10,12 +10,19 @@ from jax import lax
 from gradtx.definition.schedule import Schedule
 
 
-def next_count(count: Any) -> Any:
-    """The count after one more update; it saturates at the largest integer and never wraps."""
+def next_count(count: Any, when: Any = None) -> Any:
+    """The count after one more event, or the same where `when` is False: there was none.
+
+    It saturates at the largest integer: a count that wrapped would be negative, and gates, means
+    and schedules would take it for a start. Every counter of a state is counted by this function.
+    """
     dtype = jnp.asarray(count).dtype
-    last = np.asarray(np.iinfo(dtype).max - 1, dtype)
+    limit = np.iinfo(dtype).max
     # Primitives: to trace an operator of `jnp` costs four times as much, at every update.
-    return lax.add(lax.min(count, last), np.ones((), dtype))
+    if when is None:
+        return lax.add(lax.min(count, np.asarray(limit - 1, dtype)), np.ones((), dtype))
+    below = lax.lt(count, np.asarray(limit, dtype))
+    return lax.add(count, lax.convert_element_type(when & below, dtype))
 
 
 class Clock(NamedTuple):

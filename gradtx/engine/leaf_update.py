@@ -32,7 +32,7 @@ from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.sharded import gather_kinds, sharded_kernel
 from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpack
 from gradtx.tree.casts import as_array
-from gradtx.tree.kernels import call_rows, group, kernel, signature
+from gradtx.tree.kernels import call_rows, group, kernel, signature, stack_scalars
 from gradtx.tree.keys import path_hash
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def _measure(
         )
         found |= dict(zip(indices, results, strict=True))
     rows = [found[index] for index in sorted(found)]
-    return type(rows[0])(*zip(*rows, strict=True))
+    return type(rows[0])(*map(stack_scalars, zip(*rows, strict=True)))
 
 
 @functools.lru_cache(maxsize=4096)

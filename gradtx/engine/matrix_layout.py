@@ -17,7 +17,7 @@ import numpy as np
 from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.engine.roles import leaf_roles
-from gradtx.engine.selector import Leaves, claimed, is_function
+from gradtx.engine.selector import Leaves, claimed, is_function, spread
 
 WORD = re.compile(r"(batch|in|out)(?:/([1-9][0-9]*))?")
 
@@ -207,20 +207,12 @@ def _from_tree(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
     """Axes by number, one for each leaf, or for all below a node, or for all."""
     numbers = dimensions(leaves.tree) if is_function(dimensions) else dimensions
     try:
-        spread = jax.tree.map(
-            _said_below,
-            numbers,
-            leaves.tree,
-            is_leaf=lambda node: node is None or is_dimension_numbers(node),
-        )
+        said = spread(numbers, leaves, _is_answer)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise GradtxError(
             f"{owner}: dimensions = {dimensions!r} are neither rules (pattern, words) nor a tree "
             f"like the parameters with axes by number"
         ) from None
-    said = [
-        one.numbers for one in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Said))
-    ]
     each = zip(leaves.paths, leaves.values, said, strict=True)
     return [
         None
@@ -230,16 +222,8 @@ def _from_tree(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
     ]
 
 
-class _Said(NamedTuple):
-    numbers: Any
-
-
-def _said_below(numbers: Any, subtree: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: _Said(None if leaf is None else numbers),
-        subtree,
-        is_leaf=lambda node: node is None,
-    )
+def _is_answer(node: Any) -> bool:
+    return node is None or is_dimension_numbers(node)
 
 
 def spelled(numbers: Any, ndim: int, where: str) -> str:

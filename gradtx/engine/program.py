@@ -8,10 +8,8 @@ leaf. A list of rules is left. Neighbouring rules on arrays run as one kernel pe
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
-from gradtx.definition.errors import StructureError
 from gradtx.engine.clock import Clock
+from gradtx.engine.gradients import fit_gradient
 from gradtx.engine.roles import warn_of_doubts
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Leaves, Selector, active_leaves, leaves_of, select_all
@@ -123,7 +121,10 @@ def update_program(
 ) -> Flow:
     """Run every rule in turn on the updates."""
     leaves = leaves_of(updates)
-    step = Step(clock, _params_beside(program, leaves, params), extra, gate)
+    beside = None
+    if params is not None:
+        leaves, beside = _pair_leaves(program, leaves, params)
+    step = Step(clock, beside, extra, gate)
     flow = Flow(leaves, slots, leaves.values)
     for run in program:
         if step.params is not None:
@@ -132,24 +133,24 @@ def update_program(
     return flow
 
 
-def _params_beside(
+def _pair_leaves(
     program: Sequence[Sequence[BoundRule]], leaves: Leaves, params: Any
-) -> Leaves | None:
-    """The parameters beside the gradients, leaf by leaf, with equal shapes."""
-    if params is None:
-        return None
-    if program and program[0][0].rule.changes_structure:
-        return leaves_of(params)
-    values = leaves.match(params, "the parameters")
-    for path, grad, param in zip(leaves.paths, leaves.values, values, strict=True):
-        has = getattr(param, "shape", () if isinstance(param, float | complex) else None)
-        if is_inexact(grad) and jnp.shape(grad) != has:
-            shown = type(param).__name__ if has is None else tuple(has)
-            raise StructureError(
-                f"gradient at {path!r} has shape {tuple(jnp.shape(grad))}, its parameter {shown}: "
-                f"pass the parameters that the gradients were taken with respect to"
-            )
-    return leaves._replace(values=values)
+) -> tuple[Leaves, Leaves]:
+    """The gradients in dtypes that fit their parameters, and these beside them, leaf by leaf."""
+    changes = bool(program) and program[0][0].rule.changes_structure
+    if changes:
+        beside = leaves_of(params)
+        if beside.treedef != leaves.treedef:
+            return leaves, beside
+    else:
+        beside = leaves._replace(values=leaves.match(params, "the parameters"))
+    grads = list(leaves.values)
+    for index, (grad, param) in enumerate(zip(grads, beside.values, strict=True)):
+        dtype = getattr(grad, "dtype", None)  # None: a number of Python's
+        is_usual = dtype is not None and is_inexact(grad) and dtype == getattr(param, "dtype", None)
+        if not is_usual or (grad.shape != param.shape and not changes):
+            grads[index] = fit_gradient(leaves.paths[index], grad, param, same_shape=not changes)
+    return leaves._replace(values=grads), beside
 
 
 def _check_structure(rule: Rule, leaves: Leaves, params: Leaves) -> None:

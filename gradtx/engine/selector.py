@@ -45,7 +45,7 @@ class Leaves(NamedTuple):
     def match(self, tree: Any, what: str) -> Sequence[Any]:
         """The leaves of another tree in this order; an error names the first difference."""
         error = functools.partial(_trees_differ, what)
-        return match_leaves(self.treedef, tree, "the gradients", what, error)
+        return match_leaves(self.treedef, lambda: self.paths, tree, "the gradients", what, error)
 
     def narrow(self, tree: Any, chosen: Sequence[bool]) -> Any:
         """A tree like this one with None at what was not chosen; anything else as it is."""
@@ -65,7 +65,7 @@ def _trees_differ(what: str, difference: str) -> StructureError:
 def leaves_of(tree: Any) -> Leaves:
     """Flatten a tree; an error where paths do not distinguish its leaves."""
     values, treedef = flatten(tree)
-    paths = leaf_paths(treedef)
+    paths = leaf_paths(treedef, tree)
     if (twice := repeated(paths)) is not None:
         raise StructureError(
             f"two leaves have the same path {twice!r}; rename a key, so that every leaf has a path "
@@ -261,25 +261,41 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
         # Optax's tree_map_params puts one node without leaves in the place of the parameters.
         return []
     answers = where(leaves.tree) if is_function(where) else where
-    spread = _spread_over(answers, leaves.tree)
-    if spread is None:
+    if isinstance(answers, PerLeaf):
+        return list(answers)
+    result = _spread_over(answers, leaves)
+    if result is None:
         # nnx.Optimizer hands over plain arrays, where `nnx.state` has them in variables.
-        spread = _spread_over(without_variables(answers), without_variables(leaves.tree))
-    if spread is None:
+        plain = leaves._replace(tree=without_variables(leaves.tree))
+        result = _spread_over(without_variables(answers), plain)
+    if result is None:
         raise SelectionError(
             f"{owner}: the tree {show(answers)} does not fit the parameters: "
             f"{_misfit(answers, leaves.paths)}"
-        ) from None
-    return [
-        answer.value
-        for answer in jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, _Answer))
-    ]
+        )
+    return result
 
 
-def _spread_over(answers: Any, tree: Any) -> Any:
-    """The answer of every leaf, as a tree; None where the answers do not fit the tree."""
+def spread(answers: Any, leaves: Leaves, is_answer: Callable[[Any], bool] = is_none) -> list[Any]:
+    """For every leaf the answer of a tree that may stop above it; None at None leaves.
+
+    No tree is built: a container that looks at its arrays could not hold the answers.
+    """
+    values, treedef = jax.tree.flatten(answers, is_leaf=is_answer)
+    each = zip(values, treedef.flatten_up_to(leaves.tree), strict=True)
+    return [None if leaf is None else one for one, below in each for leaf in flatten(below)[0]]
+
+
+class PerLeaf(tuple[Any, ...]):
+    """The answers of a function of the tree, one for every leaf, in order."""
+
+    __slots__ = ()
+
+
+def _spread_over(answers: Any, leaves: Leaves) -> list[Any] | None:
+    """The answer of every leaf; None where the answers do not fit the tree."""
     try:
-        return jax.tree.map(_spread, answers, tree, is_leaf=is_none)
+        return spread(answers, leaves)
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -301,16 +317,6 @@ def _misfit(answers: Any, paths: Sequence[str]) -> str:
         else f"it says nothing of {lacking!r}"
         if lacking
         else "its containers are of other types"
-    )
-
-
-class _Answer(NamedTuple):
-    value: Any
-
-
-def _spread(answer: Any, subtree: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: _Answer(None if leaf is None else answer), subtree, is_leaf=is_none
     )
 
 

@@ -150,7 +150,12 @@ def _by_leaf(
     trees = own.values() if isinstance(own, dict) else own
     columns = [
         match_leaves(
-            leaves.treedef, tree, what, "the state", partial(_slots_differ, bound.name, name)
+            leaves.treedef,
+            lambda: leaves.paths,
+            tree,
+            what,
+            "the state",
+            partial(_slots_differ, bound.name, name),
         )
         for name, tree in zip(form.kind._fields, trees, strict=True)
     ]

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from gradtx.definition.errors import GradtxError
 from gradtx.engine.checks import (
     check_extra,
@@ -104,8 +108,12 @@ class TreeRule:
         return encode_init_tree(self.storage, self.name, self.fields_of_members, slots)
 
     def decode(self, slots: Any) -> Any:
-        """The slots as the rule knows them."""
-        return decode_tree(self.storage, self.name, self.fields_of_members, slots)
+        """The slots as the rule knows them: JAX's arrays, also where a state was read as NumPy's.
+
+        A rule on a tree runs outside of a kernel, which would make them.
+        """
+        own = decode_tree(self.storage, self.name, self.fields_of_members, slots)
+        return jax.tree.map(_from_numpy, own)
 
     @property
     def fields_of_members(self) -> frozenset[str]:
@@ -234,6 +242,11 @@ class TreeRule:
     def with_storage(self, storage: Storage, member: Function) -> "TreeRule":
         members = {name: member(one) for name, one in self.members.items()}
         return dataclasses.replace(self, members=members, storage=storage)
+
+
+def _from_numpy(leaf: Any) -> Any:
+    """An array of NumPy's as one of JAX's; anything else as it is."""
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
 def _evaluate_children(children: Sequence[Child], params: Any) -> Any:

@@ -13,6 +13,7 @@ from gradtx.linesearch.line import cast_like, cond
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import flatten
 from gradtx.tree.variables import with_variables, without_variables
+from gradtx.tree.vectors import value_and_grad
 
 
 def value_and_grad_from_state(
@@ -54,7 +55,7 @@ def _value_and_grad(
 ) -> tuple[Array, Updates]:
     value, grad = _from_state(without_variables(state))
     grad = with_variables(grad, params)
-    compute = functools.partial(jax.value_and_grad(value_fn), params, *args, **kwargs)
+    compute = functools.partial(value_and_grad, value_fn, params, *args, **kwargs)
     arrays, treedef = flatten(params)
     pairs = zip(arrays, treedef.flatten_up_to(grad), strict=True)
     if any(is_inexact(array) and one is None for array, one in pairs):

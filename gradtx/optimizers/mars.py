@@ -21,12 +21,13 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative, Params, PyTree
-from gradtx.engine.selector import Where
+from gradtx.definition.types import Decay, NonNegative, Params
+from gradtx.engine.selector import PerLeaf, Where
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.clipping import shrink
 from gradtx.tree.arithmetic import norm
 from gradtx.tree.casts import zeros
+from gradtx.tree.paths import flatten
 
 
 class Previous(NamedTuple):
@@ -85,9 +86,12 @@ def mars_correction(
     return leafwise(_init, _mars_correction)
 
 
-def _by_rank(params: Params) -> PyTree:
+def _by_rank(params: Params) -> PerLeaf:
     """Label the parameters: "matrices" from two axes on, "vectors" below."""
-    return jax.tree.map(lambda param: "matrices" if jnp.ndim(param) >= 2 else "vectors", params)
+    return PerLeaf(
+        None if param is None else "matrices" if jnp.ndim(param) >= 2 else "vectors"
+        for param in flatten(params)[0]
+    )
 
 
 @definition

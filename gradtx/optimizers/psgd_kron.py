@@ -37,6 +37,7 @@ from gradtx.linalg.triangular import apply_triangular, fit_triangular
 from gradtx.schedules.decay import exponential_decay
 from gradtx.transforms.flags import MatrixFlags, select_flags
 from gradtx.transforms.moments import average, debias
+from gradtx.tree.arithmetic import entries
 from gradtx.tree.casts import real_dtype, zeros
 
 SPREAD = 32
@@ -139,8 +140,8 @@ def _psgd_kron(
         fit = functools.partial(_fit, factor_rate)
         left, right = where_due(is_due, fit, (key, is_balanced, mean, left, right), (left, right))
     direction = apply_triangular(Factors(left, right), mean)
-    entries = max(1, math.prod(grad.shape[-2:]))
-    mean_square = jnp.sum(direction**2, axis=(-2, -1), keepdims=True) / entries
+    square = jnp.sum(direction**2, axis=(-2, -1), keepdims=True)
+    mean_square = square / entries(grad.shape[-2:])
     update = direction / jnp.maximum(1, jnp.sqrt(mean_square) / max_rms)
     return update, Whitening(mu, left, right, progress)
 

@@ -23,9 +23,9 @@ from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params, PyTree
+from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params
 from gradtx.engine.roles import leaf_roles
-from gradtx.engine.selector import leaves_of
+from gradtx.engine.selector import PerLeaf, leaves_of
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.transforms.flags import HiddenFlags, MatrixFlags, PolarFlags, RoleFlags, select_flags
 from gradtx.transforms.orthogonal import (
@@ -123,14 +123,12 @@ def scale_by_scion(
     return merge_slots(average, direction)
 
 
-def _heads(params: Params) -> PyTree:
+def _heads(params: Params) -> PerLeaf:
     """Label the parameters: "head" where their role is that of a head, "rest" elsewhere."""
-    leaves = leaves_of(params)
-    labels = [
+    return PerLeaf(
         None if role is None else "head" if role.name == HEAD else "rest"
-        for role in leaf_roles(leaves)
-    ]
-    return leaves._replace(values=labels).tree
+        for role in leaf_roles(leaves_of(params))
+    )
 
 
 @definition

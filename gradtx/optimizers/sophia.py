@@ -24,6 +24,7 @@ from gradtx.definition.types import Decay, DTypeLike, NonNegative, PyTree
 from gradtx.engine.selector import Where
 from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.moments import average, debias
+from gradtx.tree.arithmetic import count_true
 from gradtx.tree.casts import is_inexact, real_zeros, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 
@@ -104,9 +105,10 @@ def _direction(grad, mu, nu, *, b1, eps, gamma, clip_threshold, step, bias_corre
 def _print_win_rate(updates, clip_threshold, due):
     """Print the share of entries inside the bound, where a step is due to print."""
     arrays = [leaf for leaf in jax.tree.leaves(updates) if is_inexact(leaf)]
-    size = max(sum(array.size for array in arrays), 1)
-    inside = [jnp.sum(jnp.abs(array) < clip_threshold) for array in arrays]
-    rate = sum(inside, start=jnp.zeros((), jnp.int32)) / size
+    size = max(sum(float(array.size) for array in arrays), 1.0)
+    inside = [count_true(jnp.abs(array) < clip_threshold) for array in arrays]
+    # In float32: the sum of many arrays may exceed an int32.
+    rate = sum((one.astype(jnp.float32) for one in inside), start=jnp.zeros(())) / size
     text = "sophia: {:.1%} of the entries are within the bound"
     jax.lax.cond(due, lambda: jax.debug.print(text, rate), lambda: None)
 

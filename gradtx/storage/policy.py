@@ -7,7 +7,9 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gradtx.definition.types import PRECISE, SQUARES
 from gradtx.engine.roles import leaf_roles
@@ -17,6 +19,7 @@ from gradtx.storage.codec import CODECS, Codec
 from gradtx.storage.packing import Parts, packed, packed_type, slots_type, unpacked
 from gradtx.storage.tiles import run_by_tiles
 from gradtx.tree.casts import is_inexact_dtype
+from gradtx.tree.kernels import kernel
 from gradtx.tree.rounding import Noise
 
 ROOM, ALONE = 16, 4096
@@ -92,8 +95,9 @@ class Policy:
             return slot
         if not self.fits(slot, like.shape):
             return slot
-        square = self.marks(kind, name) == SQUARES
-        return codec.encode(slot.astype(jnp.float32), None, square=square, block=self.block)
+        encode = _first_encoding(codec, self.marks(kind, name) == SQUARES, self.block)
+        # Outside of jit a codec is some twenty dispatches for every slot, and one as a kernel.
+        return encode((), slot) if isinstance(slot, Tracer) else kernel(encode)((), slot)
 
     def decode(self, stored: Any, shape: tuple[int, ...]) -> Any:
         kind, fields = slots_type(type(stored)), unpacked(stored)
@@ -183,3 +187,13 @@ class Policy:
 def _marks(kind: type[Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(kind, include_extras=True)
     return {name: getattr(hints.get(name), "__metadata__", (None,))[0] for name in kind._fields}
+
+
+@functools.lru_cache(maxsize=1024)
+def _first_encoding(codec: Codec, square: bool, block: int) -> Callable[..., Any]:
+    """The encoding of a first slot, one function for all slots that share a kernel."""
+    return functools.partial(_encode_first, codec, square, block)
+
+
+def _encode_first(codec: Codec, square: bool, block: int, shared: Any, slot: jax.Array) -> Any:
+    return codec.encode(slot.astype(jnp.float32), None, square=square, block=block)

@@ -1,5 +1,7 @@
 """`apply_updates` and `update_params`: new parameters from updates or gradients."""
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -9,14 +11,16 @@ from jax.core import Tracer
 from gradtx.compose.transformation import TransformationLike, as_transformation
 from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.definition.types import ArrayLike, Params, Updates
+from gradtx.engine.gradients import fit_gradient
 from gradtx.engine.leaf_rule import LeafRule
 from gradtx.engine.program import BoundRule
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import path_hash
-from gradtx.tree.paths import Treedef, flatten, leaf_paths, match_leaves
+from gradtx.tree.paths import flatten, leaf_paths, match_leaves
 from gradtx.tree.rounding import OF_PARAMS, Noise, noise, rounded_to
 
+Paths = Callable[[], Sequence[str]]
 Rounding = Literal["nearest", "stochastic"]
 
 
@@ -64,14 +68,17 @@ def apply_updates(
             "pass step=state.count"
         )
     values, treedef = flatten(params)
-    changes = match_leaves(treedef, updates, "the parameters", "the updates", _updates_differ)
+    paths = functools.partial(leaf_paths, treedef, params)
+    changes = match_leaves(
+        treedef, paths, updates, "the parameters", "the updates", _updates_differ
+    )
     pairs = {
-        index: _pair(treedef, index, value, change)
+        index: _pair(paths, index, value, change)
         for index, (value, change) in enumerate(zip(values, changes, strict=True))
         if is_inexact(value) and change is not None
     }
     for index, value in zip(
-        pairs, _sums(pairs, treedef, step if rounding == "stochastic" else None), strict=True
+        pairs, _sums(pairs, paths, step if rounding == "stochastic" else None), strict=True
     ):
         values[index] = value
     return jax.tree.unflatten(treedef, values)
@@ -86,7 +93,7 @@ def _check(rounding: str, where: str) -> None:
         raise GradtxError(f"{where}: rounding = {rounding!r} is neither 'nearest' nor 'stochastic'")
 
 
-def _sums(pairs: dict[int, Any], treedef: Treedef, step: Any) -> list[jax.Array]:
+def _sums(pairs: dict[int, Any], paths: Paths, step: Any) -> list[jax.Array]:
     """The new parameters of all pairs (parameter, update)."""
     if not pairs:
         return []
@@ -96,16 +103,19 @@ def _sums(pairs: dict[int, Any], treedef: Treedef, step: Any) -> list[jax.Array]
     columns = list(zip(*pairs.values(), strict=True))
     if step is None:
         return map_arrays(_add, *columns)
-    seeds = [noise(step, path_hash(leaf_paths(treedef)[index])).seed for index in pairs]
+    texts = paths()
+    seeds = [noise(step, path_hash(texts[index])).seed for index in pairs]
     return map_arrays(_add_stochastically, *columns, seeds)
 
 
-def _pair(treedef: Any, index: int, param: Any, update: Any) -> tuple[jax.Array, jax.Array]:
+def _pair(paths: Paths, index: int, param: Any, update: Any) -> tuple[jax.Array, jax.Array]:
     if jnp.shape(param) != jnp.shape(update):
-        path = leaf_paths(treedef)[index]
+        path = paths()[index]
         raise StructureError(
             f"update at {path!r} has shape {jnp.shape(update)}, its parameter {jnp.shape(param)}"
         )
+    if not is_inexact(update) or jnp.iscomplexobj(update) != jnp.iscomplexobj(param):
+        update = fit_gradient(paths()[index], update, param, "update")
     return as_array(param), as_array(update)
 
 

@@ -14,11 +14,13 @@ from gradtx.compose.transformation import (
     as_transformation,
 )
 from gradtx.definition.errors import GradtxError
+from gradtx.engine.gradients import is_integer
 from gradtx.training.apply import Rounding, update_params
 from gradtx.training.reports import loss_scale
 from gradtx.tree.casts import compute_dtype, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
-from gradtx.tree.paths import path_text
+from gradtx.tree.paths import flatten, path_text
+from gradtx.tree.vectors import value_and_grad
 
 
 class Loss(NamedTuple):
@@ -109,6 +111,7 @@ def _step(
 ) -> tuple[Any, ...]:
     gradient = _gradient if loss.microbatches == 1 else _gradient_by_parts
     grads, value, *aux = gradient(loss, loss_scale(tx, state), params, batch)
+    grads = _with_zeros(params, grads)
     value_fn = functools.partial(_value, loss, batch)
     params, state = update_params(
         tx, grads, state, params, loss.rounding, value=value, grad=grads, value_fn=value_fn
@@ -116,10 +119,19 @@ def _step(
     return params, state, value, *aux
 
 
+def _with_zeros(params: Any, grads: Any) -> Any:
+    """The gradients with zeros for integers, whose slots another library's rules may keep."""
+    values, treedef = flatten(params)
+    each = zip(values, treedef.flatten_up_to(grads), strict=True)
+    return jax.tree.unflatten(
+        treedef, [jnp.zeros_like(one) if is_integer(one) else grad for one, grad in each]
+    )
+
+
 def _gradient(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
     """The gradient of the scaled loss, the loss itself, and the auxiliary output, if any."""
     scaled = functools.partial(_scaled, loss, scale)
-    (_, (value, aux)), grads = jax.value_and_grad(scaled, has_aux=True)(params, *batch)
+    (_, (value, aux)), grads = value_and_grad(scaled, params, *batch, has_aux=True)
     return (grads, value, aux) if loss.has_aux else (grads, value)
 
 

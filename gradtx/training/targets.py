@@ -91,8 +91,9 @@ def _tensors_differ(name: str, difference: str) -> StructureError:
 def _check_alike(name: str, new_tensors: Params, old_tensors: Params) -> None:
     old, treedef = flatten(old_tensors)
     error = functools.partial(_tensors_differ, name)
-    new = match_leaves(treedef, new_tensors, "the old", "the new", error)
-    for path, one, before in zip(leaf_paths(treedef), new, old, strict=True):
+    paths = functools.partial(leaf_paths, treedef, old_tensors)
+    new = match_leaves(treedef, paths, new_tensors, "the old", "the new", error)
+    for path, one, before in zip(paths(), new, old, strict=True):
         shape = None if one is None else jnp.shape(one)
         if is_inexact(before) and shape != jnp.shape(before):
             raise StructureError(

@@ -17,7 +17,7 @@ from gradtx.tree.paths import flatten, leaf_paths
 
 def _hutchinson(updates, slots: None, params, step, *, key, obj_fn: Callable[[Params], ArrayLike]):
     leaves, treedef = flatten(params)
-    paths = leaf_paths(treedef)
+    paths = leaf_paths(treedef, params)
     # Only float arrays have derivatives; integers and None stay in their places.
     places = [place for place, leaf in enumerate(leaves) if is_inexact(leaf)]
     arrays = [as_array(leaves[place]) for place in places]

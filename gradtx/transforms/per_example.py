@@ -11,19 +11,19 @@ from gradtx.definition.types import ArrayLike, PyTree
 from gradtx.transforms.clipping import shrink
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import as_array, compute_dtype
-from gradtx.tree.paths import Treedef, leaf_paths
+from gradtx.tree.paths import Treedef, path_text
 
 
 def _flatten_examples(name: str, grads: PyTree) -> tuple[list[jax.Array], Treedef]:
     """The arrays of a tree, all with one batch axis in front."""
-    leaves, treedef = jax.tree.flatten(grads)
-    arrays = [as_array(leaf) for leaf in leaves]
-    for path, array in zip(leaf_paths(treedef), arrays, strict=True):
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(grads)
+    arrays = [as_array(leaf) for _, leaf in leaves]
+    for (path, _), array in zip(leaves, arrays, strict=True):
         if array.ndim == 0 or array.shape[0] != arrays[0].shape[0]:
             raise StructureError(
                 f"{name} needs gradients per example, with one batch axis in front of every array "
                 f"(jax.vmap(jax.grad(loss), ...)): the first array is {show_array(arrays[0])}, "
-                f"and {path!r} is {show_array(array)}"
+                f"and {path_text(path)!r} is {show_array(array)}"
             )
     return arrays, treedef
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Fraction, NonNegative, Positive
+from gradtx.engine.clock import next_count
 
 
 class Plateau(NamedTuple):
@@ -41,7 +42,7 @@ def _judge(old: Plateau, mean, *, factor, patience, rtol, atol, cooldown, min_sc
     # The first best is inf, and inf − r inf would be nan.
     limit = jnp.where(jnp.isfinite(best), best - rtol * jnp.abs(best) - atol, best)
     better, waits = mean < limit, old.cooldown_count > 0
-    plateau = jnp.where(better, 0, old.plateau_count + 1)
+    plateau = jnp.where(better, 0, next_count(old.plateau_count))
     lower = (plateau >= patience) & ~waits
     return Plateau(
         scale=jnp.where(lower, jnp.maximum(old.scale * factor, min_scale), old.scale),
@@ -67,7 +68,7 @@ def _conclude(
     accumulation_size,
     min_scale,
 ):
-    old, count = tree_slots, tree_slots.count + 1
+    old, count = tree_slots, next_count(tree_slots.count)
     mean = old.avg_value + (value - old.avg_value) / count
     judged = _judge(
         old,

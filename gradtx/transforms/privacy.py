@@ -21,7 +21,7 @@ from gradtx.tree.paths import flatten, leaf_paths
 
 def _aggregate(updates, slots: None, params, step, *, l2_norm_clip, noise_multiplier, key):
     leaves, treedef = flatten(updates)
-    paths = leaf_paths(treedef)
+    paths = leaf_paths(treedef, updates)
     pairs = zip(paths, leaves, strict=True)
     arrays = {path: as_array(leaf) for path, leaf in pairs if is_inexact(leaf)}
     if not arrays:

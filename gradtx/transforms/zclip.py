@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative, Positive
+from gradtx.engine.clock import next_count
 from gradtx.transforms.clipping import measure_square, shrink, shrink_by_factor
 from gradtx.transforms.moments import average
 from gradtx.tree.arithmetic import sum_scalars
@@ -39,7 +40,7 @@ def _init() -> NormStatistics:
 
 def _warmup(old: NormStatistics, size: jax.Array) -> NormStatistics:
     """The mean and the variance with one more norm, by Welford's update."""
-    count = old.count + 1
+    count = next_count(old.count)
     mean = old.mean + (size - old.mean) / count
     square = (size - old.mean) * (size - mean)
     return NormStatistics(mean, old.variance + (square - old.variance) / count, count)

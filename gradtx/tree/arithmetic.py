@@ -1,5 +1,6 @@
 """Sums and norms over whole trees, in float32 at least."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
-from gradtx.tree.kernels import map_arrays
+from gradtx.tree.kernels import Scalars, map_arrays, stack_scalars
 
 
 def abs_sq(array: jax.Array) -> jax.Array:
@@ -68,6 +69,22 @@ def dot(left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.sum(product.real)
 
 
+def entries(shape: Sequence[int]) -> float:
+    """The number of entries of an array, 1 at least: for means, so that an empty one is no 0 / 0.
+
+    A float, because an int from 2³¹ on fits into no array of int32.
+    """
+    return float(max(math.prod(shape), 1))
+
+
+def count_true(array: jax.Array) -> jax.Array:
+    """The number of entries that are True."""
+    if entries(array.shape) < 2.0**31:
+        return jnp.sum(array)
+    # An int32 would wrap, and one sum of ones in float32 would stop at 2²⁴.
+    return jnp.sum(jnp.sum(array, axis=-1).astype(jnp.float32))
+
+
 def norm(array: jax.Array) -> jax.Array:
     """The 2-norm of one array, in its own precision."""
     return jnp.sqrt(squared_norm(array))
@@ -75,7 +92,7 @@ def norm(array: jax.Array) -> jax.Array:
 
 def root_mean_square(array: jax.Array) -> jax.Array:
     """The root mean square of one array, in its own precision; 0 for an empty one."""
-    return jnp.sqrt(jnp.sum(abs_sq(array)) / max(array.size, 1))
+    return jnp.sqrt(jnp.sum(abs_sq(array)) / entries(array.shape))
 
 
 def sum_of_squares(array: jax.Array) -> jax.Array:
@@ -105,11 +122,13 @@ def sum_promoted(scalars: Sequence[jax.Array]) -> jax.Array:
     if not scalars:
         return jnp.zeros((), jnp.float32)
     dtype = jnp.result_type(*{scalar.dtype for scalar in scalars})
-    return _add_all([scalar.astype(dtype) for scalar in scalars])
+    return _add_all(stack_scalars([scalar.astype(dtype) for scalar in scalars]))
 
 
 def sum_scalars(scalars: Sequence[jax.Array]) -> jax.Array:
     """The sum of one scalar for each array of a tree."""
+    if isinstance(scalars, Scalars):
+        scalars = [jnp.sum(vector) for vector in scalars.vectors]
     return sum(scalars[1:], start=scalars[0])
 
 

@@ -36,11 +36,24 @@ def key_text(key: Any) -> str:
     return str(key)
 
 
-@functools.lru_cache(maxsize=256)
-def leaf_paths(treedef: Treedef) -> tuple[str, ...]:
-    """The path text of every leaf of a structure, in its order."""
-    numbered = jax.tree.unflatten(treedef, range(treedef.num_leaves))
-    return tuple(path_text(path) for path, _ in jax.tree_util.tree_flatten_with_path(numbered)[0])
+_PATHS: dict[Treedef, tuple[str, ...]] = {}
+"""The paths of the structures that were read last."""
+
+
+def leaf_paths(treedef: Treedef, tree: Any) -> tuple[str, ...]:
+    """The path text of every leaf of a tree of this structure, in its order.
+
+    The tree itself is read, and once: a structure filled with other things in the place of arrays
+    could not be built where a container looks at its arrays.
+    """
+    known = _PATHS.get(treedef)
+    if known is None:
+        found = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_none)[0]
+        known = tuple(path_text(path) for path, _ in found)
+        if len(_PATHS) >= 256:
+            _PATHS.clear()
+        _PATHS[treedef] = known
+    return known
 
 
 def tree_paths(tree: Any) -> tuple[str, ...]:
@@ -49,7 +62,7 @@ def tree_paths(tree: Any) -> tuple[str, ...]:
     >>> tree_paths({"dense": {"bias": 0, "kernel": 1}, "scale": 2})
     ('dense/bias', 'dense/kernel', 'scale')
     """
-    return leaf_paths(flatten(tree)[1])
+    return leaf_paths(flatten(tree)[1], tree)
 
 
 @functools.lru_cache(maxsize=256)
@@ -70,11 +83,17 @@ def describe_difference(ours: Sequence[str], theirs: Sequence[str], here: str, t
 
 
 def match_leaves(
-    treedef: Treedef, tree: Any, here: str, there: str, error: Callable[[str], Exception]
+    treedef: Treedef,
+    paths: Callable[[], Sequence[str]],
+    tree: Any,
+    here: str,
+    there: str,
+    error: Callable[[str], Exception],
 ) -> list[Any]:
-    """The leaves of a tree in the order of a structure; where they differ, `error(difference)`."""
+    """The leaves of a tree in the order of a structure with these paths; where they differ,
+    `error(difference)`.
+    """
     try:
         return treedef.flatten_up_to(tree)
     except (ValueError, TypeError, KeyError):
-        theirs = leaf_paths(flatten(tree)[1])
-        raise error(describe_difference(leaf_paths(treedef), theirs, here, there)) from None
+        raise error(describe_difference(paths(), tree_paths(tree), here, there)) from None

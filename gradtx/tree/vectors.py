@@ -46,6 +46,23 @@ def _put(
     return jax.tree.unflatten(treedef, filled)
 
 
+def value_and_grad(
+    function: Callable[..., Any], params: Any, *args: Any, has_aux: bool = False, **kwargs: Any
+) -> tuple[Any, Any]:
+    """The value of a function, and its gradient by the float and complex arrays of a tree.
+
+    `jax.value_and_grad` refuses a tree with an integer or a random key. Here these are arguments
+    like any other, and None is their gradient.
+    """
+    point = vector(params, params)
+
+    def of_arrays(arrays: Sequence[Any]) -> Any:
+        return function(point.fill(arrays), *args, **kwargs)
+
+    value, grads = jax.value_and_grad(of_arrays, has_aux=has_aux)(point.arrays)
+    return value, point.alone(grads)
+
+
 def inner(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> jax.Array:
     """The real inner product of two lists of arrays, in float32 at least; entries that are not
     finite do not count.

@@ -27,6 +27,7 @@ from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike
 from gradtx.engine.checks import check_extra
+from gradtx.engine.clock import next_count
 from gradtx.tree.casts import as_array, is_inexact, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
@@ -85,7 +86,9 @@ def _count(own: Accumulated, weight, value, gate) -> Accumulated:
     arguments = {"weight": weight, "first": own.micro_step == 0, "gate": gate, "share": 1.0}
     sums, parts = (own.weight, own.value), (jnp.ones_like(own.weight), value)
     total_weight, total_value = map_leaves(_add, sums, parts, **arguments)
-    return own._replace(weight=total_weight, value=total_value, micro_step=own.micro_step + gate)
+    return own._replace(
+        weight=total_weight, value=total_value, micro_step=next_count(own.micro_step, gate)
+    )
 
 
 def _second(first, second):
@@ -172,7 +175,7 @@ def _accumulate(
         total=stored if in_place else total,
         # A sum of weights that is 0 makes no update, and the next one begins.
         micro_step=jnp.where(complete, 0, new.micro_step),
-        applied=new.applied + due,
+        applied=next_count(new.applied, due),
     )
     return map_leaves(_release, updates, stored, due=due), inner._replace(slots=slots), new
 

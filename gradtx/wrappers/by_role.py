@@ -10,10 +10,10 @@ from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import GradtxError, SelectionError
 from gradtx.definition.show import show
-from gradtx.definition.types import Params, PyTree
+from gradtx.definition.types import Params
 from gradtx.engine.matrix_layout import names_some, words_of
 from gradtx.engine.roles import leaf_roles
-from gradtx.engine.selector import Leaves, Where, claimed, leaves_of
+from gradtx.engine.selector import Leaves, PerLeaf, Where, claimed, leaves_of
 from gradtx.transforms.flags import Dimensions, Routes
 from gradtx.tree.names import names_role
 from gradtx.tree.roles import MATRIX, Role
@@ -62,10 +62,9 @@ class Roles:
     routes: Routes | None
     dimensions: Dimensions | None
 
-    def __call__(self, params: Params) -> PyTree:
+    def __call__(self, params: Params) -> PerLeaf:
         leaves = leaves_of(params)
-        groups = [None if one is None else one.group for one in self.assign(leaves)]
-        return leaves._replace(values=groups).tree
+        return PerLeaf(None if one is None else one.group for one in self.assign(leaves))
 
     def assign(self, leaves: Leaves) -> list[Assignment | None]:
         """For every leaf its group, by routes, by `dimensions`, then by its role."""

@@ -10,6 +10,7 @@ from gradtx.compose.choosing import keep_if, run_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.types import NonNegative
+from gradtx.engine.clock import next_count
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import map_leaves
@@ -48,10 +49,10 @@ def _apply_if_finite(
     updates, own: FiniteCounts, params, step, *, inner: Member, max_consecutive_errors
 ):
     finite = is_finite(updates)
-    in_a_row = jnp.where(finite, 0, own.notfinite_count + 1)
+    in_a_row = jnp.where(finite, 0, next_count(own.notfinite_count))
     usable = finite | (in_a_row > max_consecutive_errors)
     updates, inner = inner.update(updates, params, gate=usable)
-    total, applied = own.total_notfinite + ~finite, own.applied + usable
+    total, applied = next_count(own.total_notfinite, ~finite), next_count(own.applied, usable)
     return keep_if(usable, updates), inner, FiniteCounts(in_a_row, finite, total, applied)
 
 
@@ -127,7 +128,7 @@ def _conditional(
         return new, member.slots
 
     updates, slots = run_if(gate, run, lambda: (otherwise(updates), inner.slots))
-    return updates, inner._replace(slots=slots), Applied(own.applied + gate)
+    return updates, inner._replace(slots=slots), Applied(next_count(own.applied, gate))
 
 
 def _pass_through(updates):

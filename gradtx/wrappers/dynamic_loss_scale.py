@@ -17,6 +17,7 @@ from gradtx.compose.transformation import GradientTransformation, Transformation
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Interval, Numeric, Positive
+from gradtx.engine.clock import next_count
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.maps import map_leaves
@@ -83,13 +84,14 @@ def _dynamic_loss_scale(
     new, inner = inner.update(grads, params, gate=finite, extra=extra)
     # `grads` are float32; updates return to the dtypes of the gradients that came in.
     new = keep_if(finite, map_leaves(_second, updates, new))
-    good = own.good_steps + 1
+    good = next_count(own.good_steps)
     grows = good >= growth_interval
     up = jnp.where(grows, jnp.minimum(own.scale * growth_factor, max_scale), own.scale)
     down = jnp.maximum(own.scale * backoff_factor, min_scale)
     scale = jnp.where(finite, up, down).astype(own.scale.dtype)
     good = jnp.where(finite & ~grows, good, 0)
-    return new, inner, LossScale(scale, good, own.applied + finite, own.skipped + ~finite)
+    applied, skipped = next_count(own.applied, finite), next_count(own.skipped, ~finite)
+    return new, inner, LossScale(scale, good, applied, skipped)
 
 
 def _report(own: LossScale):

@@ -22,6 +22,7 @@ from gradtx.compose.transformation import GradientTransformation, Transformation
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, Interval, NonNegative, Numeric, Positive
+from gradtx.engine.clock import next_count
 from gradtx.tree.arithmetic import global_norm
 
 Steps = Annotated[Numeric, Interval(1.0)]
@@ -74,6 +75,11 @@ def _limit(own: Guard, zscore) -> jax.Array:
     return own.mean + zscore * jnp.maximum(jnp.sqrt(own.variance), 0.01 * own.mean)
 
 
+def _norms(own: Guard) -> jax.Array:
+    """The number of norms in the statistics; in floats, where two counters at their limit add."""
+    return own.applied.astype(own.norm.dtype) + own.spikes.astype(own.norm.dtype)
+
+
 def _judge(norm, own: Guard, finite: bool, max_norm, zscore, warmup_steps) -> Verdict:
     false = jnp.asarray(False)
     not_finite = ~jnp.isfinite(norm) if finite else false
@@ -81,7 +87,7 @@ def _judge(norm, own: Guard, finite: bool, max_norm, zscore, warmup_steps) -> Ve
     if zscore is None:
         return Verdict(not_finite, too_large, false)
     # While the mean is 0 there is no scale to compare with: the limit would be 0.
-    known = (own.applied + own.spikes >= warmup_steps) & (own.mean > 0)
+    known = (_norms(own) >= warmup_steps) & (own.mean > 0)
     spike = known & (norm > _limit(own, zscore)) & ~not_finite & ~too_large
     return Verdict(not_finite, too_large, spike)
 
@@ -89,7 +95,7 @@ def _judge(norm, own: Guard, finite: bool, max_norm, zscore, warmup_steps) -> Ve
 def _learn(norm, own: Guard, verdict: Verdict, zscore, decay) -> Guard:
     """Update mean and variance; a spike enters as the limit, so that they adapt to a new level."""
     # The count of norms that entered, this one included: equal weights over the first ones.
-    rate = jnp.maximum(1 / (own.applied + own.spikes + 1.0), 1 - decay)
+    rate = jnp.maximum(1 / (_norms(own) + 1.0), 1 - decay)
     change = jnp.where(verdict.spike, _limit(own, zscore), norm) - own.mean
     enters = jnp.isfinite(norm) & ~verdict.too_large
     mean = jnp.where(enters, own.mean + rate * change, own.mean)
@@ -100,11 +106,11 @@ def _learn(norm, own: Guard, verdict: Verdict, zscore, decay) -> Guard:
 
 def _count(own: Guard, norm, verdict: Verdict, gate) -> Guard:
     return own._replace(
-        applied=own.applied + gate,
-        skipped=own.skipped + ~gate,
-        not_finite=own.not_finite + verdict.not_finite,
-        too_large=own.too_large + verdict.too_large,
-        spikes=own.spikes + verdict.spike,
+        applied=next_count(own.applied, gate),
+        skipped=next_count(own.skipped, ~gate),
+        not_finite=next_count(own.not_finite, verdict.not_finite),
+        too_large=next_count(own.too_large, verdict.too_large),
+        spikes=next_count(own.spikes, verdict.spike),
         norm=norm,
     )
 

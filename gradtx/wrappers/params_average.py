@@ -14,6 +14,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike, NonNegative, Precise
+from gradtx.engine.clock import next_count
 from gradtx.tree.casts import float_copy
 from gradtx.wrappers.guard import Steps
 
@@ -47,7 +48,7 @@ def _conclude(
     begun = step >= start
     # `start` may be infinite, and inf % every would be nan.
     due = begun & (jnp.where(begun, step - start, 0.0) % every == 0)
-    n = jnp.where(begun, tree_slots.n + due, 0)
+    n = jnp.where(begun, next_count(tree_slots.n, due), 0)
     share = 1 / jnp.minimum(jnp.maximum(n, 1), horizon)
     weight = jnp.where(n == 0, 1.0, jnp.where(due, share, 0.0))
     return {"weight": weight}, Averaged(n)

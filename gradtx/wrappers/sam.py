@@ -136,7 +136,11 @@ def _opaque_sam(
     extra,
 ):
     """The whole ascent and the step down in one update."""
-    other, count = slots.adv_optimizer, (step - 1) * (sync_period - 1) + 1
+    # Saturated like the step: a product beyond an int32 would wrap. With a period of 1 there is no
+    # ascent to count.
+    ascents = max(sync_period - 1, 1)
+    before = jnp.minimum(step - 1, jnp.iinfo(jnp.int32).max // ascents - 1)
+    other, count = slots.adv_optimizer, before * ascents + 1
     if reset_state:
         other, count = adv_optimizer.init_slots(params), 1
     top, grads = params, updates

@@ -2,6 +2,7 @@
 rules that absorb.
 """
 
+import functools
 import operator
 from typing import Any, NamedTuple
 
@@ -12,7 +13,9 @@ import pytest
 
 import gradtx
 from gradtx.definition.errors import GradtxError, MissingExtraError, StateError
+from gradtx.tree.arithmetic import sum_scalars
 from gradtx.tree.casts import zeros
+from gradtx.tree.kernels import stack_scalars
 from gradtx.tree.maps import make_leaves, map_leaves
 
 PARAMS = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([[12.0]]), "n": jnp.array(7), "none": None}
@@ -125,7 +128,7 @@ def test_the_gradient_as_it_was_given_may_be_measured() -> None:
         gradtx.leafwise(None, update_by_raw, measure=measure_raw, conclude=conclude_raw),
     )
     updates, _ = jax.jit(tx.update)(
-        PARAMS, tx.init(PARAMS)
+        PARAMS, tx.init(PARAMS), PARAMS
     )  # 2 g times <2 g, g> / |g|, where |g| is 13
     np.testing.assert_allclose(updates["a"], 2 * 2 * 13 * np.array([3.0, 4.0]), rtol=1e-6)
 
@@ -160,8 +163,8 @@ def test_what_the_caller_must_pass_is_named() -> None:
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     tree = gradtx.treewise(None, by_value, extra=("value",))
     with pytest.raises(MissingExtraError, match="by_value needs value"):
-        tree.update(PARAMS, tree.init(PARAMS))
-    assert tree.update(PARAMS, tree.init(PARAMS), value=2.0)[0]["a"].tolist() == [6.0, 8.0]
+        tree.update(PARAMS, tree.init(PARAMS), PARAMS)
+    assert tree.update(PARAMS, tree.init(PARAMS), PARAMS, value=2.0)[0]["a"].tolist() == [6.0, 8.0]
 
 
 def by_value(updates: Any, slots: None, params: Any, step: Any, *, value: Any) -> Any:
@@ -226,3 +229,44 @@ def test_maps_leave_alone_what_is_no_float() -> None:
 
 def spread(x: jax.Array, y: jax.Array, *, factor: jax.Array) -> Any:
     return x + y, factor * (x + y)
+
+
+def conclude_by_place(measures: Any, tree_slots: None, step: jax.Array) -> Any:
+    first, *_, last = measures.square
+    return {"factor": last - first + len(measures.square) + sum(measures.square[1:3])}, None
+
+
+class SquareOf(NamedTuple):
+    square: jax.Array
+
+
+def measure_square(grad: Any, slots: None, param: None, step: jax.Array) -> SquareOf:
+    return SquareOf(jnp.sum(grad**2))
+
+
+def times(grad: Any, slots: None, param: None, step: jax.Array, *, factor: jax.Array) -> Any:
+    return factor * grad, slots
+
+
+@pytest.mark.parametrize("count", [300, 256, 129])
+def test_measures_of_many_arrays_outside_of_jit(count: int) -> None:
+    """They are stacked there, and a rule reads them like any others."""
+    tree = {f"w{index:03}": jnp.full(2, index / count) for index in range(count)}
+    by_place = gradtx.leafwise(None, times, measure=measure_square, conclude=conclude_by_place)
+    for tx in (gradtx.clip_by_global_norm(1.0), by_place):
+        update = functools.partial(tx.update, tree, tx.init(tree))
+        for one, other in zip(
+            jax.tree.leaves(update()), jax.tree.leaves(jax.jit(update)()), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+    squares = [2 * (index / count) ** 2 for index in range(count)]
+    factor = squares[-1] - squares[0] + count + squares[1] + squares[2]
+    found = by_place.update(tree, by_place.init(tree))[0]["w001"]
+    np.testing.assert_allclose(found, factor / count, rtol=1e-5)
+
+
+def test_a_program_receives_many_measures_as_few_arrays() -> None:
+    """XLA compiles n arguments in n² time."""
+    scalars = stack_scalars([jnp.asarray(float(index)) for index in range(1000)])
+    assert len(jax.tree.leaves(scalars)) == 16 and len(scalars) == 1000
+    assert float(sum_scalars(scalars)) == 499_500 and float(scalars[-1]) == 999

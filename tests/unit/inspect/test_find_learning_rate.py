@@ -325,3 +325,18 @@ def test_the_plot(tmp_path: Path) -> None:
         lambda w, _: 0.0 * w + 1.0, jnp.array(1.0), gradtx.sgd(1.0), jnp.arange(N)
     )
     assert len(flat.plot().axes[0].lines) == 2
+
+
+def test_integers_and_keys_among_the_parameters() -> None:
+    """The curve is that of the floats alone."""
+    rest = {"n": jnp.array([1, 2]), "key": jax.random.key(0), "absent": None}
+
+    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        return regression(params["w"], x, y)
+
+    curves = [
+        gradtx.find_learning_rate(loss, params, gradtx.sgd(1.0), BATCHES)
+        for params in ({"w": START}, {"w": START, **rest})
+    ]
+    for one, other in zip(*curves, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -290,3 +290,18 @@ def test_no_more_evaluations_than_needed(jitted: bool) -> None:
         calls == {"loss": 12, "gradient": 1}
         and int(state.slots[BACK].info.num_linesearch_steps) == 12
     )
+
+
+def test_value_and_grad_from_state_beside_an_integer() -> None:
+    """`jax.value_and_grad` refuses the tree; the descent is that of the float alone."""
+
+    def loss(params: Any) -> jax.Array:
+        return jnp.sum((params["w"] - 3.0) ** 2)
+
+    params, tx = {"w": jnp.zeros(2), "n": jnp.array([1, 2])}, gradtx.lbfgs()
+    state, value_and_grad = tx.init(params), gradtx.value_and_grad_from_state(loss)
+    for _ in range(3):
+        value, grad = value_and_grad(params, state=state)
+        updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=loss)
+        params = gradtx.apply_updates(params, updates)
+    assert jnp.allclose(params["w"], 3.0) and params["n"].tolist() == [1, 2]

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -242,3 +243,38 @@ def test_what_is_refused_when_it_is_traced(loss: Any, options: Any, message: str
     batch = () if options.get("microbatches") == 3 else (X,)
     with pytest.raises(GradtxError, match=r"^make_step: " + message):
         gradtx.make_step(loss, TX, **options)(PARAMS, TX.init(PARAMS), *batch)
+
+
+REST = {"n": jnp.array([1, 2]), "key": jax.random.key(0), "is_on": True, "absent": None}
+"""What is no float among the parameters."""
+
+
+def distance(params: Any, x: jax.Array) -> jax.Array:
+    return jnp.sum((params["w"][None] - x) ** 2)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+@pytest.mark.parametrize(
+    "tx", [gradtx.adam(0.1), gradtx.lbfgs(), gradtx.dynamic_loss_scale(gradtx.sgd(0.1))], ids=str
+)
+def test_integers_and_keys_among_the_parameters(tx: Any, microbatches: int) -> None:
+    """They stay as they are, and the training is that of the floats alone."""
+    step = gradtx.make_step(distance, tx, donate=False, microbatches=microbatches)
+    alone, x = {"w": jnp.ones(2)}, jnp.zeros((2, 2))
+    both = {**alone, **REST}
+    state, other = tx.init(alone), tx.init(both)
+    for _ in range(3):
+        alone, state, value = step(alone, state, x)
+        both, other, same = step(both, other, x)
+        assert value == same
+    assert (alone["w"] == both["w"]).all()
+    assert both["n"].tolist() == [1, 2] and both["is_on"] and both["absent"] is None
+    assert (jax.random.key_data(both["key"]) == jax.random.key_data(REST["key"])).all()
+
+
+def test_integers_with_a_transformation_of_another_library() -> None:
+    """Optax keeps slots for them, and gets zeros."""
+    params, tx = {"w": jnp.ones(2), "n": jnp.array([1, 2])}, optax.adam(0.1)
+    step = gradtx.make_step(distance, tx, donate=False)
+    new, *_ = step(params, tx.init(params), jnp.zeros((1, 2)))
+    assert new["n"].tolist() == [1, 2] and (new["w"] < 1).all()

@@ -151,15 +151,16 @@ def test_a_function_of_one_array_is_given_float32_and_no_integers() -> None:
 
     tx = gradtx.stateless_with_tree_map(note)
     grads = {"w": jnp.ones(2, jnp.bfloat16), "n": jnp.asarray(3), "none": None}
-    updates, _ = tx.update(grads, tx.init(grads))
+    updates, _ = tx.update(grads, tx.init(grads), grads)
     assert (
         updates["w"].dtype == jnp.bfloat16
         and updates["w"].tolist() == [2.0, 2.0]
         and updates["n"] == 3
         and updates["none"] is None
     )
-    tx.update(grads, tx.init(grads), grads)
-    assert seen == [(jnp.float32, None), (jnp.float32, jnp.float32)]
+    alone = {"w": grads["w"]}  # without parameters an integer is refused
+    tx.update(alone, tx.init(alone))
+    assert seen == [(jnp.float32, jnp.float32), (jnp.float32, None)]
 
 
 # layouts

@@ -196,7 +196,8 @@ def test_what_stands_behind_a_scale_or_only_watches_is_no_obstacle() -> None:
 
 
 def test_gradients_that_are_python_numbers() -> None:
-    updates, _ = SCALED.update({"a": 4.0, "n": 2}, SCALED.init({"a": 1.0, "n": 3}))
+    params = {"a": 1.0, "n": 3}
+    updates, _ = SCALED.update({"a": 4.0, "n": 2}, SCALED.init(params), params)
     assert float(updates["a"]) == -0.5 and updates["n"] == 2
 
 
