@@ -266,7 +266,7 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
     result = _spread_over(answers, leaves)
     if result is None:
         # nnx.Optimizer hands over plain arrays, where `nnx.state` has them in variables.
-        plain = leaves._replace(tree=without_variables(leaves.tree))
+        plain = leaves_of(without_variables(leaves.tree))
         result = _spread_over(without_variables(answers), plain)
     if result is None:
         raise SelectionError(

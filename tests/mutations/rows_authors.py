@@ -9,8 +9,8 @@ MUTATIONS = [
     Mutation(
         "old checkpoints: the most segments go first",
         "interop/migrations.py",
-        "range(1, len(places) + 1)",
-        "range(len(places), 0, -1)",
+        "range(len(places) + 1)",
+        "range(len(places), -1, -1)",
         OLD.format("parameters_may_be_called"),
     ),
     Mutation(
@@ -23,8 +23,8 @@ MUTATIONS = [
     Mutation(
         "old checkpoints: dtypes stay at the old paths",
         "interop/checkpoints.py",
-        'migrate(header["dtypes"], expected.keys())',
-        'header["dtypes"]',
+        "migrate(saved, expected.keys())",
+        "saved",
         OLD.format("random_key"),
     ),
     Mutation(

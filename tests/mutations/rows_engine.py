@@ -81,8 +81,8 @@ ENGINE = [
     Mutation(
         "any_shape: the numbers of the next step",
         "engine/any_shape.py",
-        "first = leaves[: len(program.early)]",
-        "first = [leaves[0] + 1, *leaves[1 : len(program.early)]]",
+        "((), leaves[: len(program.early)])",
+        "((), [leaves[0] + 1, *leaves[1 : len(program.early)]])",
         ANY_SHAPE,
     ),
     Mutation(

@@ -100,8 +100,8 @@ MUTATIONS = [
     Mutation(
         "guard: the count goes on",
         GUARD,
-        "applied=own.applied + gate",
-        "applied=own.applied + 1",
+        "applied=next_count(own.applied, gate)",
+        "applied=next_count(own.applied)",
         ORACLES.format("guard"),
     ),
     Mutation(

@@ -184,8 +184,8 @@ RELATIVES = [
     Mutation(
         "cautious mask: mean not kept",
         "compose/cautious.py",
-        "(jnp.sum(agrees) + 1)",
-        "grad.size",
+        "(count_true(agrees) + 1)",
+        "entries(grad.shape)",
         ORACLES.format("cautious"),
     ),
     Mutation(
