@@ -11,7 +11,7 @@ from gradtx.compose.transformation import (
     as_transformation,
     definition,
 )
-from gradtx.definition.types import Hyperparam
+from gradtx.definition.types import ArrayHyperparam
 from gradtx.engine.program import BoundRule
 from gradtx.engine.wrap_rule import Member, WrapRule
 
@@ -107,7 +107,7 @@ def wrapwise(
 def _wrapwise(
     inner: TransformationLike,
     settings: Mapping[str, Any],
-    hyperparams: Mapping[str, Hyperparam],
+    hyperparams: Mapping[str, ArrayHyperparam],
     options: Mapping[str, Any],
 ) -> BoundRule:
     """The definition that `wrapwise` makes: the member and the hyperparameters are data."""

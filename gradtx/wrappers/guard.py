@@ -21,7 +21,7 @@ from gradtx.compose.choosing import keep_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, Interval, NonNegative, Numeric, Positive
+from gradtx.definition.types import Decay, Interval, Limit, Numeric, Positive
 from gradtx.engine.clock import next_count
 from gradtx.tree.arithmetic import global_norm
 
@@ -148,7 +148,7 @@ def _report(own: Guard):
 def guard(
     inner: TransformationLike,
     finite: bool = True,
-    max_norm: NonNegative | None = None,
+    max_norm: Limit | None = None,
     zscore: Positive | None = None,
     *,
     decay: Decay = 0.97,

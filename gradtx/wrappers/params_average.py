@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import DTypeLike, NonNegative, Precise
+from gradtx.definition.types import DTypeLike, Limit, Precise
 from gradtx.engine.clock import next_count
 from gradtx.tree.casts import float_copy
 from gradtx.wrappers.guard import Steps
@@ -67,7 +67,7 @@ def _evaluate(param, slots: Mean):
 
 @definition
 def params_average(
-    start: NonNegative = 0,
+    start: Limit = 0,
     every: Steps = 1,
     horizon: Steps | None = None,
     accumulator_dtype: DTypeLike | None = None,
