@@ -129,6 +129,8 @@ def coverage(tx: GradientTransformation | Sequence[Any], params: Any) -> Coverag
     """
     values, treedef = flatten(params)
     leaves = Leaves(treedef, leaf_paths(treedef, params), values)
+    if not isinstance(tx, GradientTransformation) and not _is_pairs(tx):
+        tx = GradientTransformation.coerce(tx, "coverage: tx")
     if not isinstance(tx, GradientTransformation):
         groups = tuple(dict.fromkeys(group for _, group in tx))
         found = labels(tx, leaves, groups, "coverage")
@@ -166,6 +168,12 @@ def _reasons(selectors: Sequence[Selector], leaves: Leaves) -> dict[str, str]:
             each = zip(leaves.paths, selector.where.reasons(leaves), strict=True)
             found.update({path: reason for path, reason in each if reason is not None})
     return found
+
+
+def _is_pairs(rules: Any) -> bool:
+    """Whether a value is a list of rules `(pattern, group)`."""
+    is_list = isinstance(rules, list | tuple) and not hasattr(rules, "_fields")
+    return is_list and all(isinstance(rule, list | tuple) and len(rule) == 2 for rule in rules)
 
 
 def _selecting(

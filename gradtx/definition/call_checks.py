@@ -4,7 +4,7 @@ import functools
 import operator
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
@@ -114,18 +114,18 @@ def _cure(where: str, name: str, value: Any, names: Collection[str]) -> str:
     return ""
 
 
-def check_option(where: str, hint: Any, value: Any, names: Sequence[str]) -> None:
+def check_option(where: str, hint: Any, value: Any, names: Iterable[str]) -> None:
     """Raise where an option has another type than its annotation says.
 
-    An annotation with other parts than bool, int, float, text, choices and None says nothing of a
-    value, except that None must be one of its parts.
+    An annotation with other parts than bool, int, float, text, function, choices and None says
+    nothing of a value, except that None must be one of its parts.
     """
-    parts = list(_parts(hint))
+    parts = list(map(_kind, _parts(hint)))
+    if value is None and type(None) not in parts and hint is not Any:
+        raise HyperparamError(f"{where} is None, and must be given")
     for part in parts:
         if isinstance(part, Check):
             part.function(where, value)
-    if value is None and len(parts) > 1 and type(None) not in parts:
-        raise HyperparamError(f"{where} is None, and must be given")
     if set(typing.get_args(DTypeLike)) <= set(parts):
         if value is not None:
             check_dtype(where, value)
@@ -169,8 +169,14 @@ KINDS: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
     float: (_is_real, "a number"),
     str: (lambda value: isinstance(value, str), "a text"),
     type(None): (lambda value: value is None, "None"),
+    Callable: (callable, "a function"),
 }
 """The types of options that a value can be compared with: the test, and its name in a message."""
+
+
+def _kind(part: Any) -> Any:
+    """A part of an annotation as `KINDS` knows it: without the signature of a function."""
+    return Callable if typing.get_origin(part) is Callable else part
 
 
 def _test(part: Any) -> Callable[[Any], bool] | None:
@@ -180,7 +186,7 @@ def _test(part: Any) -> Callable[[Any], bool] | None:
     return KINDS[part][0] if part in KINDS else None
 
 
-def _unknown(where: str, parts: Sequence[Any], value: Any, names: Sequence[str]) -> str:
+def _unknown(where: str, parts: Sequence[Any], value: Any, names: Iterable[str]) -> str:
     """The message for an option of another type, or with a name that does not exist."""
     choices = [one for part in parts if part not in KINDS for one in typing.get_args(part)]
     if choices and isinstance(value, str):

@@ -150,9 +150,9 @@ class Factory:
             several = name in self.plural_arguments
             checked[name] = (map_items if several else _apply)(checked[name], coerce)
         for name, hint in self._option_hints.items():
-            names = list(self.signature.parameters)
-            for value in self._items_of(name, checked[name]):
-                check_option(f"{self.__name__}: {name}", hint, value, names)
+            if checked[name] is not self.signature.parameters[name].default:
+                for value in self._variadic_items(name, checked[name]):
+                    check_option(f"{self.__name__}: {name}", hint, value, self.signature.parameters)
         definition = self.result.of(self, checked)
         definition.verify()
         return definition
@@ -170,16 +170,21 @@ class Factory:
             return (value,)
         return value.values() if isinstance(value, Mapping) else value
 
+    def _variadic_items(self, name: str, value: Any) -> Iterable[Any]:
+        """The options of `*args` and `**kwargs`, one by one; of any other argument its value."""
+        return self._items_of(name, value) if name in self._variadic else (value,)
+
+    @functools.cached_property
+    def _variadic(self) -> frozenset[str]:
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        parameters = self.signature.parameters.items()
+        return frozenset(name for name, one in parameters if one.kind in kinds)
+
     @functools.cached_property
     def plural_arguments(self) -> frozenset[str]:
         """The arguments that may hold several values: `*args`, `**kwargs`, and sequences."""
         hints = {**self._flag_hints, **self._hints}
-        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        return frozenset(
-            name
-            for name, one in self.signature.parameters.items()
-            if one.kind in variadic or takes_several(hints.get(name))
-        )
+        return self._variadic | {name for name, hint in hints.items() if takes_several(hint)}
 
     @functools.cached_property
     def _option_hints(self) -> dict[str, Any]:

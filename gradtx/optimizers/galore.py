@@ -245,7 +245,7 @@ def scale_by_galore(
     Zhao and others 2024, arXiv 2403.03507, Algorithm 2.
     """
     for name, value in (("rank", rank), ("update_proj_gap", update_proj_gap)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if value < 1:
             raise HyperparamError(
                 f"scale_by_galore: {name} = {value!r} is not a whole number of at least 1"
             )

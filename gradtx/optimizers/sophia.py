@@ -164,8 +164,7 @@ def scale_by_sophia(
 
     Liu et al. 2023, arXiv 2305.14342, Algorithm 3.
     """
-    whole = isinstance(update_interval, int) and not isinstance(update_interval, bool)
-    if not whole or update_interval < 1:
+    if update_interval < 1:
         raise HyperparamError(
             f"sophia: update_interval = {update_interval!r} must be a whole number of steps, "
             "1 or more"

@@ -137,7 +137,7 @@ def params_average(
 def _check_whole(name: str, value: Any) -> None:
     """Raise where a Python number is not whole; `start` may be infinite, which means never."""
     is_fraction = isinstance(value, numbers.Real) and math.isfinite(value) and value % 1 != 0
-    if isinstance(value, bool) or is_fraction:
+    if is_fraction:
         raise HyperparamError(
             f"params_average: {name} = {value!r} is not a number of updates; give a whole number"
         )
