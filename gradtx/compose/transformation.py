@@ -246,8 +246,9 @@ class GradientTransformation(Definition):
     @classmethod
     def coerce(cls, value: Any, where: str) -> "GradientTransformation":
         """Anything with `init` and `update` as a member: a transformation of Optax's, too."""
-        if callable(pair := getattr(value, "gradient_transformation", None)):
-            return as_transformation(pair())  # `MultiSteps`, which is a class of its own
+        if callable(make := getattr(value, "gradient_transformation", None)):
+            pair: Any = make()  # `MultiSteps`, which is a class of its own
+            return as_transformation(pair)
         if callable(getattr(value, "init", None)) and callable(getattr(value, "update", None)):
             return cls(value.init, value.update)
         if isinstance(value, State):

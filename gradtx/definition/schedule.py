@@ -50,13 +50,14 @@ class Schedule(Definition):
             return self.check_value(self.arguments["function"](count), count)
         return _evaluate(self, count)
 
-    def check_value(self, value: Any, count: ArrayLike) -> Any:
+    def check_value(self, value: Any, count: Any) -> Any:
         """Return the value of a schedule; raise unless it is one number for every count."""
         if not isinstance(value, numbers.Number | np.ndarray | np.generic | jax.Array):
             raise HyperparamError(
                 f"the schedule {self._name} returned {show(value)}, and must return a number"
             )
-        shape, is_batch = jnp.shape(value), any(map(jnp.shape, jax.tree.leaves(self)))
+        shape = getattr(value, "shape", ())
+        is_batch = any(map(jnp.shape, jax.tree.leaves(self)))
         if shape not in ((), jnp.shape(count)) and not is_batch:
             raise HyperparamError(
                 f"the schedule {self._name} returned an array of shape {shape} for one count, and "
@@ -74,7 +75,7 @@ def _evaluate(schedule: Schedule, count: ArrayLike) -> Array:
     return jnp.asarray(schedule.check_value(schedule.call(count), count))
 
 
-def wide_count(count: ArrayLike, name: str) -> ArrayLike:
+def wide_count(count: Any, name: str) -> Any:
     """A count in JAX's default integer dtype, held inside its range; a float stays a float.
 
     A narrow or an unsigned count would wrap where a schedule subtracts a start from it.

@@ -98,7 +98,7 @@ def numpy_vector(count: Any) -> Any:
 
 @gradtx.schedule
 def own_vector(count: Any, value: gradtx.Hyperparam) -> Any:
-    return value * jnp.ones(2)
+    return jnp.stack([jnp.asarray(value)] * 2)  # pyright: ignore[reportArgumentType]
 
 
 @gradtx.schedule
