@@ -266,6 +266,7 @@ from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
 from gradtx.wrappers.flatten import flatten as flatten
 from gradtx.wrappers.guard import guard as guard
 from gradtx.wrappers.hyperball import hyperball as hyperball
+from gradtx.wrappers.inject_hyperparams import inject_hyperparams as inject_hyperparams
 from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
 from gradtx.wrappers.lookahead import lookahead as lookahead
 from gradtx.wrappers.mechanize import mechanize as mechanize
@@ -281,7 +282,6 @@ from gradtx.wrappers.schedule_free import schedule_free_eval_params as schedule_
 from gradtx.wrappers.split_real_and_imaginary import (
     split_real_and_imaginary as split_real_and_imaginary,
 )
-from gradtx.wrappers.tunable import inject_hyperparams as inject_hyperparams
 from gradtx.wrappers.tunable import tunable as tunable
 from gradtx.wrappers.with_metrics import with_metrics as with_metrics
 

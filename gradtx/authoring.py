@@ -22,10 +22,11 @@ The builders are in `gradtx` itself: `definition`, `leafwise`, `matrixwise`, `tr
   functions. `next_count` counts, and saturates where an int32 would wrap.
 - Matrices and random bits: `where_due` computes the matrices whose refresh is due. `Noise` is the
   type of a rule's argument `noise`.
-- Arguments of builders: `Interval` and `Numeric` declare a range; `Default` is the default of a
-  shared flag. `StepFlags`, `DecayFlags` and `MatrixFlags` are shared flags; `select_flags` selects
-  those of one kind. `DTypeLike`, `TransformationLike` and `Where` annotate a dtype, a
-  transformation, and a choice of leaves.
+- Arguments of builders: `Interval` and `Numeric` declare a range; `Limit` is a bound that may be
+  infinite, `ArrayHyperparam` an array of any shape. `Check` tests an option at the call; `Default`
+  is the default of a shared flag. `StepFlags`, `DecayFlags` and `MatrixFlags` are shared flags;
+  `select_flags` selects those of one kind. `DTypeLike`, `TransformationLike` and `Where` annotate a
+  dtype, a transformation, and a choice of leaves.
 - Codecs: `Codec` stores a slot in fewer bits; `register_codec` registers it by name. The classes of
   errors are at the root: `gradtx.StateError`.
 
@@ -42,9 +43,12 @@ from gradtx.compose.descend import StepFlags as StepFlags
 from gradtx.compose.matrixwise import where_due as where_due
 from gradtx.compose.transformation import TransformationLike as TransformationLike
 from gradtx.compose.wrapwise import Member as Member
+from gradtx.definition.types import ArrayHyperparam as ArrayHyperparam
+from gradtx.definition.types import Check as Check
 from gradtx.definition.types import Default as Default
 from gradtx.definition.types import DTypeLike as DTypeLike
 from gradtx.definition.types import Interval as Interval
+from gradtx.definition.types import Limit as Limit
 from gradtx.definition.types import Numeric as Numeric
 from gradtx.definition.types import Precise as Precise
 from gradtx.definition.types import Squares as Squares

@@ -2,7 +2,7 @@
 share.
 """
 
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from gradtx.compose.select import masked
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule
-from gradtx.definition.types import NonNegative
+from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 
 
@@ -26,7 +26,7 @@ def _decay(
 
 @definition
 def add_decayed_weights(
-    weight_decay: NonNegative = 0.0, mask: Where | None = None
+    weight_decay: Hyperparam = 0.0, mask: Where | None = None
 ) -> GradientTransformation:
     r"""Add a multiple of the parameters to the updates: u ← u + λ θ.
 
@@ -34,11 +34,12 @@ def add_decayed_weights(
     before the preconditioner it is the gradient of an L2 penalty λ‖θ‖²/2. u and θ have one shape.
 
     Args:
-      weight_decay: λ ≥ 0, per unit of learning rate when decoupled; 1e-4 to 0.1.
+      weight_decay: λ, per unit of learning rate when decoupled; 1e-4 to 0.1. Behind the learning
+        rate, where updates point downhill, it is negative.
       mask: which leaves decay (see `masked`); biases and norms commonly do not. None: all.
 
     Raises:
-      HyperparamError: a negative number.
+      HyperparamError: a number that is not finite.
       MissingParamsError: `update` is called without parameters.
 
     State: 0 bytes per parameter.
@@ -214,11 +215,6 @@ def descend(
     arXiv 2510.12402, for "cautious"; Xie et al. 2022, arXiv 2208.06677, Algorithm 1, for
     "proximal"."""
     form = flags.get("decay_form") or "decoupled"
-    if form not in get_args(DecayForm):
-        raise HyperparamError(
-            f"decay_form = {form!r} is unknown; choose one of "
-            f"{', '.join(map(repr, get_args(DecayForm)))}"
-        )
     direction = chain(rule, cautious_mask()) if flags.get("cautious") else rule
     scale = (
         [scale_by_learning_rate(learning_rate)]

@@ -6,9 +6,9 @@ from typing import Any
 
 from gradtx.compose.arguments import sort_arguments
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError
-from gradtx.definition.types import Hyperparam
+from gradtx.definition.static import Static
+from gradtx.definition.types import ArrayHyperparam
 from gradtx.engine.leaf_rule import LeafRule
 from gradtx.engine.program import BoundRule
 from gradtx.engine.slot_form import returned_type
@@ -120,6 +120,6 @@ def leafwise(
 
 
 @functools.partial(definition, name="leafwise")
-def _leafwise(rule: LeafRule, hyperparams: Mapping[str, Hyperparam]) -> BoundRule:
+def _leafwise(rule: LeafRule, hyperparams: Mapping[str, ArrayHyperparam]) -> BoundRule:
     """The definition that `leafwise` makes: its hyperparameters are data."""
     return BoundRule((), rule, hyperparams)

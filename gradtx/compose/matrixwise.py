@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from gradtx.compose.arguments import sort_arguments
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError, HyperparamError
-from gradtx.definition.types import Hyperparam
+from gradtx.definition.static import Static
+from gradtx.definition.types import ArrayHyperparam
 from gradtx.engine.leaf_rule import MatrixRule
 from gradtx.engine.matrix_layout import Matrices
 from gradtx.engine.program import BoundRule
@@ -99,7 +99,7 @@ def matrixwise(
 
 
 @functools.partial(definition, name="matrixwise")
-def _matrixwise(rule: MatrixRule, hyperparams: Mapping[str, Hyperparam]) -> BoundRule:
+def _matrixwise(rule: MatrixRule, hyperparams: Mapping[str, ArrayHyperparam]) -> BoundRule:
     """The definition that `matrixwise` makes: its hyperparameters are data."""
     return BoundRule((), rule, hyperparams)
 

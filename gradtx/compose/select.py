@@ -11,10 +11,11 @@ from gradtx.compose.transformation import (
     definition,
 )
 from gradtx.definition.errors import SelectionError
+from gradtx.definition.pytree import label_text
 from gradtx.engine.program import BoundRule
 from gradtx.engine.roles import Explained
 from gradtx.engine.selector import Leaves, Selector, Where, labels
-from gradtx.tree.paths import flatten, leaf_paths
+from gradtx.tree.paths import flatten, leaf_paths, repeated
 
 
 @definition
@@ -48,14 +49,15 @@ def masked(inner: TransformationLike, mask: Where) -> list[Branch]:
 
 
 @definition
-def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -> list[Branch]:
+def partition(transforms: Mapping[Any, TransformationLike], param_labels: Any) -> list[Branch]:
     r"""Different transformations for different leaves.
 
     When: groups of parameters need other methods or other numbers. When not: to leave out a few
     leaves; take `masked`.
 
     Args:
-      transforms: group name -> transformation.
+      transforms: group -> transformation; a group is a text, a bool, an int or an Enum. State and
+        hyperparameters name it by its text.
       param_labels: rules `[(pattern, group), ...]`, tried in order, the first match wins; a pattern
         is a regular expression on paths or a predicate `(path, array) -> bool`. Or, as in Optax, a
         pytree of group names (a prefix of the parameters suffices), or a function of the parameters
@@ -77,9 +79,18 @@ def partition(transforms: Mapping[str, TransformationLike], param_labels: Any) -
     dense/kernel  rest
     """
     groups = tuple(transforms)
+    if not groups:
+        raise SelectionError(
+            "partition: transforms is empty, so no leaf has a group: give {name: transformation}"
+        )
+    names = [label_text(group) for group in groups]
+    if (twice := repeated(tuple(names))) is not None:
+        raise SelectionError(
+            f"partition: two groups have the name {twice!r} in the state: give them other labels"
+        )
     return [
-        Branch(name, as_transformation(one), Selector(param_labels, name, "partition", groups))
-        for name, one in transforms.items()
+        Branch(name, as_transformation(one), Selector(param_labels, group, "partition", groups))
+        for name, (group, one) in zip(names, transforms.items(), strict=True)
     ]
 
 
@@ -118,6 +129,8 @@ def coverage(tx: GradientTransformation | Sequence[Any], params: Any) -> Coverag
     """
     values, treedef = flatten(params)
     leaves = Leaves(treedef, leaf_paths(treedef, params), values)
+    if not isinstance(tx, GradientTransformation) and not _is_pairs(tx):
+        tx = GradientTransformation.coerce(tx, "coverage: tx")
     if not isinstance(tx, GradientTransformation):
         groups = tuple(dict.fromkeys(group for _, group in tx))
         found = labels(tx, leaves, groups, "coverage")
@@ -155,6 +168,12 @@ def _reasons(selectors: Sequence[Selector], leaves: Leaves) -> dict[str, str]:
             each = zip(leaves.paths, selector.where.reasons(leaves), strict=True)
             found.update({path: reason for path, reason in each if reason is not None})
     return found
+
+
+def _is_pairs(rules: Any) -> bool:
+    """Whether a value is a list of rules `(pattern, group)`."""
+    is_list = isinstance(rules, list | tuple) and not hasattr(rules, "_fields")
+    return is_list and all(isinstance(rule, list | tuple) and len(rule) == 2 for rule in rules)
 
 
 def _selecting(

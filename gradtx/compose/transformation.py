@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
+from gradtx.definition.call_checks import holds_arrays
 from gradtx.definition.definition import Definition, Factory, uncalled_builder
 from gradtx.definition.errors import GradtxError, StateError, StructureError, hide_frames
 from gradtx.definition.pytree import register
@@ -245,8 +246,13 @@ class GradientTransformation(Definition):
     @classmethod
     def coerce(cls, value: Any, where: str) -> "GradientTransformation":
         """Anything with `init` and `update` as a member: a transformation of Optax's, too."""
+        if callable(make := getattr(value, "gradient_transformation", None)):
+            pair: Any = make()  # `MultiSteps`, which is a class of its own
+            return as_transformation(pair)
         if callable(getattr(value, "init", None)) and callable(getattr(value, "update", None)):
             return cls(value.init, value.update)
+        if isinstance(value, State):
+            raise GradtxError(f"{where} is a State: pass the transformation that it belongs to")
         if isinstance(value, list | tuple):
             raise GradtxError(
                 f"{where} is a {type(value).__name__}, and must be one transformation: write "
@@ -254,8 +260,9 @@ class GradientTransformation(Definition):
             )
         if (mistake := uncalled_builder(value)) is not None:
             raise GradtxError(f"{where}: {mistake}")
+        shown = "a tree of arrays" if holds_arrays(value) else repr(value)
         raise GradtxError(
-            f"{where} is {value!r}, which has no init and update: pass a gradient transformation"
+            f"{where} is {shown}, which has no init and update: pass a gradient transformation"
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.compose.arguments import sort_arguments
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.definition.types import Hyperparam
+from gradtx.definition.types import ArrayHyperparam
 from gradtx.engine.program import BoundRule
 from gradtx.engine.tree_rule import TreeRule
 
@@ -93,7 +93,7 @@ def treewise(
 @functools.partial(definition, name="treewise")
 def _treewise(
     settings: Mapping[str, Any],
-    hyperparams: Mapping[str, Hyperparam],
+    hyperparams: Mapping[str, ArrayHyperparam],
     options: Mapping[str, Any],
     members: Mapping[str, TransformationLike],
 ) -> BoundRule:

@@ -11,7 +11,7 @@ from gradtx.compose.transformation import (
     as_transformation,
     definition,
 )
-from gradtx.definition.types import Hyperparam
+from gradtx.definition.types import ArrayHyperparam
 from gradtx.engine.program import BoundRule
 from gradtx.engine.wrap_rule import Member, WrapRule
 
@@ -30,7 +30,7 @@ def wrapwise(
     report: Function | None = None,
     overrides: Function | None = None,
     clock: str | None = None,
-    leads: bool = False,
+    leads: bool | None = None,
     slot: str | None = None,
     slot_fields: tuple[str, ...] | None = None,
     extra: Sequence[str] = (),
@@ -61,7 +61,8 @@ def wrapwise(
         name.
       clock: the field of the own slots that counts the updates of the member, where that does not
         act at every step. The rule adds to it.
-      leads: whether that count is the state's own where the wrapper is the whole definition.
+      leads: whether that count is the state's own where the wrapper is the whole definition. None:
+        as the member says where the wrapper has no clock; False: the state counts every call.
       slot: the name that the own slots are stored under; None: that of the builder.
       slot_fields: the fields of the own slots, a dict, where wrappers of one kind share the name.
       extra: what the caller must pass to `update` besides, such as "value".
@@ -107,12 +108,13 @@ def wrapwise(
 def _wrapwise(
     inner: TransformationLike,
     settings: Mapping[str, Any],
-    hyperparams: Mapping[str, Hyperparam],
+    hyperparams: Mapping[str, ArrayHyperparam],
     options: Mapping[str, Any],
 ) -> BoundRule:
     """The definition that `wrapwise` makes: the member and the hyperparameters are data."""
     member = as_transformation(inner)
-    # Without a clock of its own, a wrapper follows the clock of its member.
-    own_clock = settings["own_clock"] or (settings["clock"] is None and member.own_clock)
-    values = {**settings, "own_clock": own_clock, "members": {"inner": member}}
+    leads = settings["own_clock"]
+    if leads is None:  # without a clock of its own, a wrapper follows the clock of its member
+        leads = settings["clock"] is None and member.own_clock
+    values = {**settings, "own_clock": leads, "members": {"inner": member}}
     return BoundRule((), WrapRule(options=options, **values), hyperparams)

@@ -73,7 +73,7 @@ def _made(config: Any, where: str) -> Any:
     decoded = {key: _decode(value, f"{place}: {key}") for key, value in arguments.items()}
     try:
         args, kwargs = factory.arguments(decoded)
-        return factory(*args, **kwargs)
+        return factory.make(factory.bind(*args, **kwargs))
     except GradtxError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:

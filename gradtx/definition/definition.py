@@ -20,8 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.definition.call_checks import (
+    check_number,
+    check_option,
+    check_scalar,
+    holds_arrays,
+    is_collection,
+    takes_several,
+)
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.show import is_dtype, show, show_call
+from gradtx.definition.show import show_call
 from gradtx.definition.signature import with_type_names
 from gradtx.definition.spelling import suggest
 from gradtx.definition.types import Default, Interval
@@ -118,6 +126,13 @@ class Factory:
         return {name: each for name, each in marks.items() if set(each) - {type(None)}}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = self.bind(*args, **kwargs)
+        if building() is None:
+            self._check_scalars(arguments)
+        return self.make(arguments)
+
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The arguments of a call by name, defaults included."""
         self._check_keywords(kwargs)
         try:
             bound = self.signature.bind(*args, **kwargs)
@@ -125,13 +140,58 @@ class Factory:
             names = ", ".join(self.signature.parameters)
             raise TypeError(f"{self.__name__}: {error}; its arguments are {names}") from None
         bound.apply_defaults()
+        return bound.arguments
+
+    def make(self, arguments: Mapping[str, Any]) -> Any:
+        """Make a definition from named arguments; numbers may be batches, as in `replace`."""
+        checked = dict(arguments)
         for name, marks in self.dynamic.items():
-            bound.arguments[name] = map_items(
-                bound.arguments[name], functools.partial(self.coerce, name, marks)
-            )
-        definition = self.result.of(self, bound.arguments)
+            coerce = functools.partial(self.coerce, name, marks)
+            several = name in self.plural_arguments
+            checked[name] = (map_items if several else _apply)(checked[name], coerce)
+        for name, hint in self._option_hints.items():
+            if checked[name] is not self.signature.parameters[name].default:
+                for value in self._variadic_items(name, checked[name]):
+                    check_option(f"{self.__name__}: {name}", hint, value, self.signature.parameters)
+        definition = self.result.of(self, checked)
         definition.verify()
         return definition
+
+    def _check_scalars(self, arguments: Mapping[str, Any]) -> None:
+        """Raise where an array is in the place of one number."""
+        for name, marks in self.dynamic.items():
+            if not any(isinstance(mark, Interval) and mark.any_shape for mark in marks):
+                for value in self._items_of(name, arguments[name]):
+                    check_scalar(f"{self.__name__}: {name}", value)
+
+    def _items_of(self, name: str, value: Any) -> Iterable[Any]:
+        """The values of an argument: one, or those of a collection."""
+        if name not in self.plural_arguments or not is_collection(value):
+            return (value,)
+        return value.values() if isinstance(value, Mapping) else value
+
+    def _variadic_items(self, name: str, value: Any) -> Iterable[Any]:
+        """The options of `*args` and `**kwargs`, one by one; of any other argument its value."""
+        return self._items_of(name, value) if name in self._variadic else (value,)
+
+    @functools.cached_property
+    def _variadic(self) -> frozenset[str]:
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        parameters = self.signature.parameters.items()
+        return frozenset(name for name, one in parameters if one.kind in kinds)
+
+    @functools.cached_property
+    def plural_arguments(self) -> frozenset[str]:
+        """The arguments that may hold several values: `*args`, `**kwargs`, and sequences."""
+        hints = {**self._flag_hints, **self._hints}
+        return self._variadic | {name for name, hint in hints.items() if takes_several(hint)}
+
+    @functools.cached_property
+    def _option_hints(self) -> dict[str, Any]:
+        """The annotations of the arguments that are no data."""
+        hints = {**self._flag_hints, **self._hints}
+        names = [name for name in self.signature.parameters if name not in self.dynamic]
+        return {name: hints[name] for name in names if name in hints}
 
     def _check_keywords(self, keywords: Iterable[str]) -> None:
         """Raise where a keyword is unknown, with the name that was probably meant."""
@@ -159,19 +219,16 @@ class Factory:
                 if isinstance(value, kinds)
                 else kinds[0].coerce(value, f"{self.__name__}: {name}")
             )
-        if isinstance(value, Mapping | list | tuple) and not hasattr(value, "_fields"):
+        if name in self.plural_arguments and is_collection(value):
             return value
-        if callable(value) and not isinstance(value, jax.Array):
+        if isinstance(value, Definition) and callable(value):
+            return value
+        if callable(value) and not isinstance(value, jax.Array) and not holds_arrays(value):
             if (mistake := uncalled_builder(value)) is not None:
                 raise HyperparamError(f"{self.__name__}: {name}: {mistake}")
-            return value if isinstance(value, Definition) else Definition.wrap_function(value)
-        if not isinstance(value, numbers.Number | np.ndarray | np.generic | jax.Array):
-            raise HyperparamError(
-                f"{self.__name__}: {name} = {value!r} is neither a number, an array nor a schedule"
-            )
-        for mark in marks:
-            if isinstance(mark, Interval):
-                mark.check(value, f"{self.__name__}: {name}")
+            return Definition.wrap_function(value)
+        intervals = [mark for mark in marks if isinstance(mark, Interval)]
+        check_number(f"{self.__name__}: {name}", value, intervals, self.signature.parameters)
         return value
 
     def arguments(self, named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -219,49 +276,13 @@ def map_items(value: Any, function: Callable[[Any], Any]) -> Any:
     """Apply a function to an argument, or to every item of a mapping, list or tuple."""
     if isinstance(value, Mapping):
         return {key: function(item) for key, item in value.items()}
-    # A named tuple is one value: Optax's transformations are named tuples.
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+    if is_collection(value):
         return tuple(function(item) for item in value)
     return function(value)
 
 
-class Static:
-    """Static arguments: they choose the program, and compare by value, arrays included."""
-
-    __slots__ = ("_hash", "_key", "values")
-
-    def __init__(self, values: Mapping[str, Any]):
-        self.values: dict[str, Any] = dict(values)
-        self._key = tuple((name, _freeze(value)) for name, value in self.values.items())
-        self._hash = hash(self._key)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and self._hash == other._hash and self._key == other._key
-
-    def __repr__(self) -> str:
-        return show(self.values)
-
-
-def _freeze(value: Any) -> Any:
-    """Build a hashable key; two keys are equal exactly when their values are."""
-    if isinstance(value, Mapping):
-        return type(value), tuple((key, _freeze(item)) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return type(value), tuple(_freeze(item) for item in value)
-    if isinstance(value, np.ndarray | jax.Array):
-        array = np.asarray(value)
-        return array.shape, array.dtype, array.tobytes()
-    if is_dtype(value):
-        return np.dtype(value)
-    try:
-        hash(value)
-    except TypeError:
-        leaves, treedef = jax.tree.flatten(value)
-        return treedef, tuple(id(leaf) if leaf is value else _freeze(leaf) for leaf in leaves)
-    return type(value), value
+def _apply(value: Any, function: Callable[[Any], Any]) -> Any:
+    return function(value)
 
 
 class Definition:

@@ -1,13 +1,15 @@
 """Definitions as pytrees: the data are the leaves, all other arguments are static."""
 
+import enum
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.tree_util import DictKey, GetAttrKey
 
-from gradtx.definition.definition import Definition, Static
+from gradtx.definition.definition import Definition
+from gradtx.definition.static import Static
 
 Layout = tuple[str, str, tuple[Any, ...]]
 
@@ -16,11 +18,13 @@ def _children(definition: Definition) -> tuple[list[tuple[Any, Any]], tuple[Layo
     """Return the data of a definition with keys, and their layout: argument, container, items."""
     children: list[tuple[Any, Any]] = []
     layout: list[Layout] = []
-    for name in definition.factory.dynamic:
+    for name, marks in definition.factory.dynamic.items():
         value = definition.arguments[name]
         if isinstance(value, Mapping):
             layout.append((name, "dict", tuple(value)))
-            children += [(DictKey(_key(name, key)), item) for key, item in value.items()]
+            # A member has the name of its group; a number has its key behind the argument's name.
+            text = label_text if _holds_members(marks) else functools.partial(_key, name)
+            children += [(DictKey(text(key)), item) for key, item in value.items()]
         elif isinstance(value, tuple):
             layout.append((name, "tuple", tuple(range(len(value)))))
             children += [
@@ -31,6 +35,17 @@ def _children(definition: Definition) -> tuple[list[tuple[Any, Any]], tuple[Layo
             layout.append((name, "value", (name,)))
             children.append((GetAttrKey(name), value))
     return children, tuple(layout)
+
+
+def _holds_members(marks: Sequence[Any]) -> bool:
+    return any(isinstance(mark, type) and issubclass(mark, Definition) for mark in marks)
+
+
+def label_text(label: Any) -> str:
+    """A label as a name in paths: an Enum by its name, anything else as it prints."""
+    if isinstance(label, str):
+        return str.__str__(label)  # the value of an Enum that is also a text
+    return label.name if isinstance(label, enum.Enum) else str(label)
 
 
 def _key(name: str, key: Any) -> str:

@@ -1,14 +1,18 @@
 """Schedules: pure functions of the step count, as data."""
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar, Concatenate, ParamSpec, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.definition.definition import Definition, Factory
+from gradtx.definition.errors import HyperparamError
 from gradtx.definition.pytree import register
+from gradtx.definition.show import show
 from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Array, ArrayLike
 
@@ -32,11 +36,34 @@ class Schedule(Definition):
             args, kwargs = self.factory.arguments(self.arguments)
             self.factory.check(*args, **kwargs)
 
-    def __call__(self, count: ArrayLike) -> Array:
-        """Return the value at `count`."""
+    @property
+    def _name(self) -> str:
+        """The name in messages: that of the Python function, or of the builder."""
         if self.factory is FUNCTION:
-            return self.arguments["function"](count)
+            return show(self.arguments["function"])
+        return self.factory.__name__
+
+    def __call__(self, count: ArrayLike) -> Array:
+        """Return the value at `count`, the number of updates so far, in any integer dtype."""
+        count = wide_count(count, self._name)
+        if self.factory is FUNCTION:
+            return self.check_value(self.arguments["function"](count), count)
         return _evaluate(self, count)
+
+    def check_value(self, value: Any, count: Any) -> Any:
+        """Return the value of a schedule; raise unless it is one number for every count."""
+        if not isinstance(value, numbers.Number | np.ndarray | np.generic | jax.Array):
+            raise HyperparamError(
+                f"the schedule {self._name} returned {show(value)}, and must return a number"
+            )
+        shape = getattr(value, "shape", ())
+        is_batch = any(map(jnp.shape, jax.tree.leaves(self)))
+        if shape not in ((), jnp.shape(count)) and not is_batch:
+            raise HyperparamError(
+                f"the schedule {self._name} returned an array of shape {shape} for one count, and "
+                f"must return one number"
+            )
+        return value
 
 
 register(Schedule)
@@ -45,7 +72,28 @@ register(Schedule)
 @jax.jit
 def _evaluate(schedule: Schedule, count: ArrayLike) -> Array:
     """Evaluate a schedule; schedules that differ only in their numbers share one kernel."""
-    return jnp.asarray(schedule.call(count))
+    return jnp.asarray(schedule.check_value(schedule.call(count), count))
+
+
+def wide_count(count: Any, name: str) -> Any:
+    """A count in JAX's default integer dtype, held inside its range; a float stays a float.
+
+    A narrow or an unsigned count would wrap where a schedule subtracts a start from it.
+    """
+    dtype = getattr(count, "dtype", np.dtype(type(count)))
+    if dtype == np.bool_:
+        raise HyperparamError(f"{name}: the count is {show(count)}, a bool, and must be a number")
+    target = jnp.iinfo(jnp.result_type(int))
+    if isinstance(count, int):
+        return min(max(count, int(target.min)), int(target.max))
+    is_wide = dtype in (np.int32, target.dtype)
+    if is_wide or not jnp.issubdtype(dtype, jnp.integer):
+        return count
+    if jnp.iinfo(dtype).max > target.max:
+        library = jnp if isinstance(count, jax.Array) else np
+        lowest = dtype.type(max(jnp.iinfo(dtype).min, target.min))
+        count = library.clip(count, lowest, dtype.type(target.max))
+    return count.astype(target.dtype)
 
 
 def value_at(value: Any, count: ArrayLike) -> Any:

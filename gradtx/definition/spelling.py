@@ -19,8 +19,15 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "gamma": ("decay_rate",),
     "T_max": ("decay_steps",),
     "max_grad_norm": ("max_norm",),
+    "bf16": ("bfloat16",),
+    "f16": ("float16",),
+    "fp16": ("float16",),
+    "f32": ("float32",),
+    "fp32": ("float32",),
+    "f64": ("float64",),
+    "fp64": ("float64",),
 }
-"""Names of PyTorch, Keras and papers, each with the names that it may have in gradtx."""
+"""Names of PyTorch, Keras and papers, and short names of dtypes, each with its names in gradtx."""
 
 
 def suggest(name: str, known: Collection[str]) -> str:

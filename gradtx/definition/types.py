@@ -51,6 +51,8 @@ class Interval(NamedTuple):
     high: float = math.inf
     low_open: bool = False
     high_open: bool = False
+    any_shape: bool = False
+    """Whether a whole array is one value; otherwise a hyperparameter is one number."""
 
     def __contains__(self, value: object) -> bool:
         number = float(value)  # pyright: ignore[reportArgumentType]
@@ -62,11 +64,17 @@ class Interval(NamedTuple):
         left, right = "(" if self.low_open else "[", ")" if self.high_open else "]"
         return f"{left}{self.low:g}, {self.high:g}{right}"
 
-    def check(self, value: object, where: str) -> None:
+    def check(self, value: object, where: str, cure: str = "") -> None:
         """Raise if `value` is a Python or NumPy number outside of the range."""
         # The value of a JAX array may be unknown until the program runs.
         if isinstance(value, numbers.Real | np.generic) and value not in self:
-            raise HyperparamError(f"{where} = {value!r} is outside its range {self}")
+            raise HyperparamError(f"{where} = {value!r} is outside its range {self}{cure}")
+
+
+class Check(NamedTuple):
+    """A check of an option, in its annotation: `function(where, value)` raises."""
+
+    function: Callable[[str, Any], None]
 
 
 Schedule = Callable[..., Any]
@@ -74,10 +82,14 @@ Schedule = Callable[..., Any]
 
 Numeric = float | Array | np.ndarray | np.number | Schedule
 
-Hyperparam = Annotated[Numeric, Interval()]
-"""Any real number, an array, or a schedule."""
-NonNegative = Annotated[Numeric, Interval(0.0, math.inf)]
-"""A number >= 0: learning rates, epsilons, weight decays, norms."""
+Hyperparam = Annotated[Numeric, Interval(low_open=True, high_open=True)]
+"""Any finite real number, or a schedule."""
+NonNegative = Annotated[Numeric, Interval(0.0, math.inf, high_open=True)]
+"""A finite number >= 0: learning rates, epsilons, weight decays."""
+Limit = Annotated[Numeric, Interval(0.0, math.inf)]
+"""A number >= 0 that bounds another one: norms, step sizes, counts; infinity bounds nothing."""
+ArrayHyperparam = Annotated[Numeric, Interval(any_shape=True)]
+"""A number, an array of any shape, or a schedule."""
 Positive = Annotated[Numeric, Interval(0.0, math.inf, low_open=True)]
 """A number > 0: thresholds that divide, step counts that divide."""
 Decay = Annotated[Numeric, Interval(0.0, 1.0, high_open=True)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradtx.definition.definition import Static
+from gradtx.definition.static import Static
 from gradtx.engine.checks import call_rule
 from gradtx.engine.leaf_evaluate import evaluate_leaves
 from gradtx.engine.leaf_init import init_leaves

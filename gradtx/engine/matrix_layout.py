@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError, StructureError
+from gradtx.definition.static import Static
 from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import Leaves, claimed, is_function, spread
 

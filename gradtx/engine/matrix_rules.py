@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 
-from gradtx.definition.definition import Static
+from gradtx.definition.static import Static
 from gradtx.engine.checks import call_rule
 from gradtx.engine.matrix_layout import Layout
 from gradtx.engine.rules import Function, keyword_names, select_kwargs

@@ -1,6 +1,7 @@
 """Choosing leaves: by regular expression on paths, by predicate, or by a tree of answers."""
 
 import difflib
+import enum
 import functools
 import inspect
 import re
@@ -92,7 +93,7 @@ class Selector(NamedTuple):
     where: Any
     answer: Any
     owner: str
-    groups: tuple[str, ...] = ()
+    groups: tuple[Any, ...] = ()
 
     def __call__(self, leaves: Leaves) -> Sequence[bool]:
         if self.groups:
@@ -114,23 +115,33 @@ def mask(where: Where, leaves: Leaves, owner: str) -> Sequence[bool]:
             )
         return chosen
     answers = _answers(where, leaves, owner)
-    for answer, path in zip(answers, leaves.paths, strict=True):
-        if answer is not None and not isinstance(answer, bool | np.bool_ | np.ndarray | jax.Array):
-            raise SelectionError(
-                f"{owner}: the answer at {path!r} is {show(answer)}, which is no bool; give a "
-                f"regex, a predicate or bools"
-            )
+    for answer, path, value in zip(answers, leaves.paths, leaves.values, strict=True):
+        if value is not None:
+            _check_bool(answer, path, owner)
     return [bool(answer) for answer in answers]
 
 
-def labels(where: Any, leaves: Leaves, groups: Sequence[str], owner: str) -> Sequence[str | None]:
+def _check_bool(answer: Any, path: str, owner: str) -> None:
+    if getattr(answer, "shape", ()):
+        raise SelectionError(
+            f"{owner}: the answer at {path!r} is an array of shape {tuple(answer.shape)}, and a "
+            f"mask chooses whole leaves: give one bool"
+        )
+    if not isinstance(answer, bool | np.bool_ | np.ndarray | jax.Array):
+        raise SelectionError(
+            f"{owner}: the answer at {path!r} is {show(answer)}, which is no bool; give a "
+            f"regex, a predicate or bools"
+        )
+
+
+def labels(where: Any, leaves: Leaves, groups: Sequence[Any], owner: str) -> Sequence[Any]:
     """For every leaf its group, by rules tried in order or by a tree of labels; None for None
     leaves.
     """
     if not is_rules(where, groups, leaves):
         return _checked_labels(_answers(where, leaves, owner), leaves, groups, owner)
     if all(isinstance(pattern, str) for pattern, _ in where):
-        found = _labels_by_text(tuple(tuple(rule) for rule in where), leaves.paths, owner)
+        found = _labels_by_text(tuple(map(tuple, where)), leaves.paths, owner)
     else:
         found = _first_match(
             where, [_matches(pattern, leaves) for pattern, _ in where], leaves.paths, owner
@@ -176,7 +187,7 @@ def _first_match(
 
 
 def _checked_labels(
-    found: Sequence[Any], leaves: Leaves, groups: Sequence[str], owner: str
+    found: Sequence[Any], leaves: Leaves, groups: Sequence[Any], owner: str
 ) -> Sequence[Any]:
     for label, path, value in zip(found, leaves.paths, leaves.values, strict=True):
         if label is None and value is not None:
@@ -192,7 +203,7 @@ def _checked_labels(
     return found
 
 
-def is_rules(where: Any, groups: Sequence[str], leaves: Leaves) -> bool:
+def is_rules(where: Any, groups: Sequence[Any], leaves: Leaves) -> bool:
     """Whether `where` is a list of (pattern, group) rules rather than a tree of labels.
 
     A list of pairs of group names is a tree of labels where the parameters are a list as long.
@@ -209,7 +220,7 @@ def is_rules(where: Any, groups: Sequence[str], leaves: Leaves) -> bool:
         and all(pattern in groups for pattern, _ in where)
     )
     return not like_params and all(
-        is_matcher(pattern) and isinstance(label, str) for pattern, label in where
+        is_matcher(pattern) and isinstance(label, str | int | enum.Enum) for pattern, label in where
     )
 
 

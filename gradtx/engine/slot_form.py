@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError
+from gradtx.definition.static import Static
 from gradtx.engine.checks import describe_value
 from gradtx.engine.rules import Function, keyword_names, select_kwargs
 

@@ -7,23 +7,27 @@ or U p(Σ/‖X‖_F) Vᵀ with an odd polynomial p that is near 1 on [10⁻³, 1
 
 import functools
 from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.definition.call_checks import check_dtype
 from gradtx.definition.errors import HyperparamError
+from gradtx.definition.spelling import suggest
 from gradtx.definition.types import ArrayLike, DTypeLike
 from gradtx.linalg import newton_schulz
 from gradtx.linalg.checks import matrices
 from gradtx.linalg.decompositions import qr, svd
 from gradtx.linalg.newton_schulz import adjoint, is_wide
 from gradtx.linalg.polar_express import Triple
-from gradtx.linalg.presets import PRESETS, SPELLINGS, coefficients_of
+from gradtx.linalg.presets import PRESETS, SPELLINGS, coefficients_of, numbers_of
 from gradtx.tree import casts
 
 EXACT = ("svd", "qr")
 FORMS = ("auto", "plain", "gram")
-NORMALIZE = ("frobenius", "schatten", "aol", "spectral")
+Normalize = Literal["frobenius", "schatten", "aol", "spectral"]
+NORMALIZE = get_args(Normalize)
 SQUARINGS = 5
 """Squarings of the Gram matrix, for a bound of the largest singular value. It is too large by at
 most n^(1/128), 5 % with 512 rows, and never too small.
@@ -135,23 +139,27 @@ def _dtype(array: jax.Array, compute_dtype: DTypeLike | None) -> jnp.dtype:
     """The dtype of the products."""
     if compute_dtype is None:
         return casts.compute_dtype(array.dtype)
+    check_dtype("orthogonalize: compute_dtype", compute_dtype)
     dtype = jnp.dtype(compute_dtype)
-    if not casts.is_inexact_dtype(dtype):
-        raise HyperparamError(
-            f"orthogonalize: compute_dtype = {dtype} is not a floating-point dtype"
-        )
     return jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(array) else dtype
+
+
+def check_method(where: str, method: Any) -> None:
+    """Raise unless a method is the name of one, or triples of numbers."""
+    if not isinstance(method, str):
+        numbers_of(method, where)
+    elif method not in {*PRESETS, *SPELLINGS, *EXACT}:
+        known = (*PRESETS, *EXACT)
+        raise HyperparamError(
+            f"{where} = {method!r} is unknown; choose one of {', '.join(map(repr, known))}, or "
+            f"give triples (a, b, c){suggest(method, known)}"
+        )
 
 
 def _coefficients(
     method: str | Sequence[Triple] | Triple, steps: int | None, dtype: jnp.dtype
 ) -> tuple[Triple, ...]:
-    if isinstance(method, str) and method not in {*PRESETS, *SPELLINGS}:
-        known = ", ".join(map(repr, (*PRESETS, *EXACT)))
-        raise HyperparamError(
-            f"orthogonalize: method = {method!r} is unknown; choose one of {known}, or give "
-            "triples (a, b, c)"
-        )
+    check_method("orthogonalize: method", method)
     if isinstance(method, str) and method == "cans" and dtype.itemsize < 4:
         raise HyperparamError(
             f'orthogonalize: "cans" is not stable in {dtype}; compute in float32, or take '

@@ -67,7 +67,7 @@ def coefficients_of(
     return _resize(TABLES[method], count)
 
 
-def numbers_of(method: Sequence[Triple] | Triple) -> Any:
+def numbers_of(method: Sequence[Triple] | Triple, where: str = "orthogonalize: method") -> Any:
     """Convert one triple or several to tuples of numbers."""
     try:
         array = np.asarray(method, np.float64)
@@ -75,8 +75,7 @@ def numbers_of(method: Sequence[Triple] | Triple) -> Any:
         array = np.empty(0)
     if array.ndim not in (1, 2) or array.shape[-1] != 3 or not array.size:
         raise HyperparamError(
-            f"orthogonalize: method = {method!r} is not a sequence of triples (a, b, c), nor one "
-            "triple"
+            f"{where} = {method!r} is not a sequence of triples (a, b, c), nor one triple"
         )
     values: list[Any] = array.tolist()
     return tuple(values) if array.ndim == 1 else tuple(map(tuple, values))

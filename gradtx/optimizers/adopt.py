@@ -18,7 +18,7 @@ from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.schedule import schedule
-from gradtx.definition.types import Array, Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Array, Decay, DTypeLike, Limit, NonNegative
 from gradtx.transforms.moments import Moments, average, init_moments
 from gradtx.tree.arithmetic import abs_sq
 
@@ -70,7 +70,7 @@ def scale_by_adopt(
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: NonNegative = BOUND,
+    clip_value_fn: Limit = BOUND,
 ) -> GradientTransformation:
     """ADOPT's direction: u = m, the average of g / max(√v, ε).
 
@@ -116,7 +116,7 @@ def adopt(
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: NonNegative = BOUND,
+    clip_value_fn: Limit = BOUND,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""ADOPT: Adam that converges for every β2.

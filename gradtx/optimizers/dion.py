@@ -116,8 +116,7 @@ def scale_by_dion(
 
     Ahn and others 2025, arXiv 2504.05295, Algorithm 1.
     """
-    is_number = isinstance(rank_fraction, float | int) and not isinstance(rank_fraction, bool)
-    if not is_number or not 0 < rank_fraction <= 1:
+    if not 0 < rank_fraction <= 1:
         raise HyperparamError(
             f"scale_by_dion: rank_fraction = {rank_fraction!r} is outside its range (0, 1]"
         )

@@ -7,7 +7,7 @@ r"""Differentially private stochastic gradient descent (DP-SGD).
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Fraction, Hyperparam, NonNegative
+from gradtx.definition.types import Fraction, Hyperparam, Limit, NonNegative
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.privacy import differentially_private_aggregate
 from gradtx.transforms.scaling import identity
@@ -16,7 +16,7 @@ from gradtx.transforms.scaling import identity
 @definition
 def dpsgd(
     learning_rate: NonNegative,
-    l2_norm_clip: NonNegative,
+    l2_norm_clip: Limit,
     noise_multiplier: NonNegative,
     key: Hyperparam | None = None,
     momentum: Fraction | None = None,

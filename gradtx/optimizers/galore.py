@@ -9,7 +9,7 @@ Where a matrix has more outputs than inputs, P holds right singular vectors, R =
 
 import functools
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, Unpack, get_args
+from typing import Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ from gradtx.compose.transformation import (
     definition,
 )
 from gradtx.compose.treewise import treewise
-from gradtx.definition.definition import Static
 from gradtx.definition.errors import GradtxError, HyperparamError
+from gradtx.definition.static import Static
 from gradtx.definition.types import (
     ArrayLike,
     DTypeLike,
@@ -245,14 +245,10 @@ def scale_by_galore(
     Zhao and others 2024, arXiv 2403.03507, Algorithm 2.
     """
     for name, value in (("rank", rank), ("update_proj_gap", update_proj_gap)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if value < 1:
             raise HyperparamError(
                 f"scale_by_galore: {name} = {value!r} is not a whole number of at least 1"
             )
-    if side not in get_args(Side):
-        raise HyperparamError(
-            f"scale_by_galore: side = {side!r} is unknown; choose 'longer' or 'shorter'"
-        )
     base = scale_by_adam() if base_optimizer is None else as_transformation(base_optimizer)
     if "params" in base.needs:
         raise GradtxError(

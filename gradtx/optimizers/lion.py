@@ -7,14 +7,13 @@ r"""Lion: the sign of an average of gradients.
 `scale_by_lion` has two softer forms in place of the sign: tanh(k c), and c clipped to [−1, 1].
 """
 
-from typing import Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Momentum, average, init_momentum
@@ -64,10 +63,6 @@ def scale_by_lion(
 
     Chen et al. 2023, arXiv 2302.06675, Algorithm 2.
     """
-    if mode not in get_args(Mode):
-        raise GradtxError(
-            f"scale_by_lion: mode = {mode!r} is unknown; choose 'hard', 'smooth' or 'refined'"
-        )
     return leafwise(init_momentum, _lion, real_only=mode == "refined")
 
 

@@ -21,7 +21,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative, Params
+from gradtx.definition.types import Decay, Limit, NonNegative, Params
 from gradtx.engine.selector import PerLeaf, Where
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.clipping import shrink
@@ -53,7 +53,7 @@ def _mars_correction(grad, slots: Previous, param, step, *, b1, gamma, max_norm,
 def mars_correction(
     b1: Decay = 0.95,
     gamma: NonNegative = 0.025,
-    max_norm: NonNegative = 1.0,
+    max_norm: Limit = 1.0,
     *,
     from_zero: bool = False,
 ) -> GradientTransformation:
@@ -100,7 +100,7 @@ def scale_by_mars(
     b2: Decay = 0.99,
     gamma: NonNegative = 0.025,
     eps: NonNegative = 1e-8,
-    max_norm: NonNegative = 1.0,
+    max_norm: Limit = 1.0,
     *,
     vector_b1: Decay = 0.9,
     vector_b2: Decay = 0.95,
@@ -151,7 +151,7 @@ def mars(
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
     *,
-    max_norm: NonNegative = 1.0,
+    max_norm: Limit = 1.0,
     vector_b1: Decay = 0.9,
     vector_b2: Decay = 0.95,
     from_zero: bool = False,

@@ -17,7 +17,7 @@ from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Default, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
-from gradtx.linalg.orthogonalize import orthogonalize
+from gradtx.linalg.orthogonalize import Normalize, orthogonalize
 from gradtx.optimizers.adamw import adamw
 from gradtx.transforms.flags import (
     Dimensions,
@@ -46,7 +46,7 @@ class MuonFlags(PolarFlags, total=False):
     """The keyword arguments that `scale_by_muon` and `muon` share."""
 
     adaptive: Annotated[bool, Default(False)]
-    preconditioning: Annotated[str, Default("frobenius")]
+    preconditioning: Annotated[Normalize, Default("frobenius")]
     bias_correction: Annotated[bool, Default(True)]
 
 

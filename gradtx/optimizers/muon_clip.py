@@ -148,7 +148,7 @@ def qk_clip(
 
     Kimi Team 2025, arXiv 2507.20534, section 2.1, Algorithm 1.
     """
-    if isinstance(head_axis, bool) or not isinstance(head_axis, int) or head_axis >= 0:
+    if head_axis >= 0:
         raise HyperparamError(
             f"qk_clip: head_axis = {head_axis!r} does not count from the end; give -1 or -2"
         )

@@ -11,8 +11,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.descend import scale_by_learning_rate
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.errors import GradtxError
-from gradtx.definition.types import Hyperparam, NonNegative
+from gradtx.definition.types import Hyperparam, Limit, NonNegative
 from gradtx.transforms.clipping import Square
 from gradtx.tree.arithmetic import abs_sq, finite, sum_scalars, where_finite
 
@@ -42,7 +41,7 @@ def _polyak(grad, slots: None, param, step, *, rate):
 @definition
 def scale_by_polyak(
     f_min: Hyperparam = 0.0,
-    max_learning_rate: NonNegative = 1.0,
+    max_learning_rate: Limit = 1.0,
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
 ) -> GradientTransformation:
@@ -76,16 +75,12 @@ def scale_by_polyak(
 
     Loizou et al. 2020, arXiv 2002.10542, SPS with its bound; Garrigos, Gower and Schaipp 2023,
     arXiv 2307.14528, for SPS+."""
-    if variant not in ("sps", "sps+"):
-        raise GradtxError(
-            f"scale_by_polyak: variant = {variant!r} is unknown; choose 'sps' or 'sps+'"
-        )
     return leafwise(None, _polyak, measure=_measure, conclude=_conclude, extra=("value",))
 
 
 @definition
 def polyak_sgd(
-    max_learning_rate: NonNegative = 1.0,
+    max_learning_rate: Limit = 1.0,
     scaling: NonNegative = 1.0,
     f_min: Hyperparam = 0.0,
     eps: NonNegative = 0.0,

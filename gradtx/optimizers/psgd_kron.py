@@ -163,7 +163,7 @@ def _fit(rate, key, is_balanced, mean, left, right) -> tuple[jax.Array | None, j
 def _check(flags: Mapping[str, Any]) -> None:
     for name in ("max_size", "balance_every"):
         value = flags[name]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if value < 1:
             raise HyperparamError(
                 f"scale_by_psgd_kron: {name} = {value!r} is not a whole number of at least 1"
             )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import NonNegative, Positive, Precise
+from gradtx.definition.types import Limit, NonNegative, Positive, Precise
 from gradtx.transforms.scaling import scale
 from gradtx.tree.casts import full, zeros
 
@@ -49,7 +49,7 @@ def scale_by_rprop(
     eta_minus: Positive = 0.5,
     eta_plus: Positive = 1.2,
     min_step_size: NonNegative = 1e-6,
-    max_step_size: NonNegative = 50.0,
+    max_step_size: Limit = 50.0,
 ) -> GradientTransformation:
     """Rprop's step, upwards: u = Δ sign(g), 0 where the sign turned.
 
@@ -89,7 +89,7 @@ def rprop(
     eta_minus: Positive = 0.5,
     eta_plus: Positive = 1.2,
     min_step_size: NonNegative = 1e-6,
-    max_step_size: NonNegative = 50.0,
+    max_step_size: Limit = 50.0,
 ) -> GradientTransformation:
     r"""Rprop: step sizes per coordinate from the signs of successive gradients.
 

@@ -12,7 +12,7 @@ where −d is the linear minimization oracle of the unit ball, d(m) = argmax ⟨
     embeddings, vectors       one entry at a time                      sign(m)
 """
 
-from typing import Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 import jax.numpy as jnp
 
@@ -22,7 +22,6 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params
 from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import PerLeaf, leaves_of
@@ -104,11 +103,6 @@ def scale_by_scion(
 
     Pethick and others 2025, arXiv 2502.07529, Algorithm 1, and the tables of norms in section 4.
     """
-    if norm not in get_args(Norm):
-        raise HyperparamError(
-            f"scale_by_scion: norm = {norm!r} is unknown; choose 'spectral', 'sign' or "
-            "'sign_per_input'"
-        )
     is_spectral = norm == "spectral"
     direction = matrixwise(
         None,

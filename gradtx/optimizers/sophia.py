@@ -20,7 +20,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, PyTree
+from gradtx.definition.types import Decay, DTypeLike, Limit, NonNegative, PyTree
 from gradtx.engine.selector import Where
 from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.moments import average, debias
@@ -119,7 +119,7 @@ def scale_by_sophia(
     b2: Decay = 0.99,
     eps: NonNegative = 1e-8,
     gamma: NonNegative = 0.01,
-    clip_threshold: NonNegative = 1.0,
+    clip_threshold: Limit = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: TransformationLike = ESTIMATOR,
     mu_dtype: DTypeLike | None = None,
@@ -164,8 +164,7 @@ def scale_by_sophia(
 
     Liu et al. 2023, arXiv 2305.14342, Algorithm 3.
     """
-    whole = isinstance(update_interval, int) and not isinstance(update_interval, bool)
-    if not whole or update_interval < 1:
+    if update_interval < 1:
         raise HyperparamError(
             f"sophia: update_interval = {update_interval!r} must be a whole number of steps, "
             "1 or more"
@@ -182,7 +181,7 @@ def sophia(
     weight_decay: NonNegative = 1e-4,
     weight_decay_mask: Where | None = None,
     gamma: NonNegative = 0.01,
-    clip_threshold: NonNegative = 1.0,
+    clip_threshold: Limit = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: TransformationLike = ESTIMATOR,
     mu_dtype: DTypeLike | None = None,

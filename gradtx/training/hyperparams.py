@@ -1,6 +1,7 @@
 """Hyperparameters by name: read them and replace them."""
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ def hyperparams(tx: GradientTransformation, at: int | Array | State = 0) -> dict
     {'max_norm': 1.0, 'learning_rate': 0.5}
     """
     at = without_variables(at)
+    tx = _definition(tx, "hyperparams: tx")
     if isinstance(at, State):
         values = values_in_state(tx, at)
     else:
@@ -65,6 +67,11 @@ def moving_values(tx: GradientTransformation, state: State) -> dict[Address, Any
             moving.add(address)
     values = values_in_state(tx, state)
     return {address: value for address, value in values.items() if address in moving}
+
+
+def _definition(value: Any, where: str) -> Any:
+    """A definition; an error where it is a state, or parameters."""
+    return value if isinstance(value, Definition) else GradientTransformation.coerce(value, where)
 
 
 class MemberClock(NamedTuple):
@@ -181,6 +188,7 @@ def replace(tx: GradientTransformation, **values: Any) -> GradientTransformation
     >>> replace(gradtx.adamw(1e-3), learning_rate=3e-4)
     adamw(learning_rate=0.0003)
     """
+    tx = _definition(tx, "replace: tx")
     addresses = {name: find(tx, name) for name in values}
     for name, value in values.items():
         tx = _set(tx, addresses[name], value)
@@ -205,6 +213,7 @@ def vmap_axes(tx: GradientTransformation, *names: str) -> GradientTransformation
     >>> jax.vmap(first_step, in_axes=axes)(tx, jnp.array(10.0)).tolist()
     [-1.0, -2.0]
     """
+    tx = _definition(tx, "vmap_axes: tx")
     batched = {find(tx, name) for name in names}
     axes = [
         0 if any(address[: len(one)] == one for one in batched) else None
@@ -217,12 +226,13 @@ def find(tx: Definition, name: str) -> Address:
     """Where a hyperparameter is, or a parameter of a schedule; an error lists the names if there is
     none.
     """
-    wanted, names = tuple(name.split(".")), short_names(leaves_by_address(tx, Schedule))
+    names = short_names(leaves_by_address(tx, Schedule))
     where = f"{tx.factory.__name__} has the hyperparameters {', '.join(names)}"
     for addresses in (leaves_by_address(tx, Schedule), leaves_by_address(tx, ())):
-        if wanted in addresses:
-            return wanted
-        matches = [address for address in addresses if address[-len(wanted) :] == wanted]
+        matches = [address for address in addresses if name in _endings(address)]
+        whole = [address for address in matches if ".".join(address) == name]
+        if len(whole) == 1:
+            return whole[0]
         if len(matches) > 1:
             several = " or ".join(".".join(address) for address in matches)
             raise HyperparamError(f"{name!r} is ambiguous: it may be {several}; {where}")
@@ -239,17 +249,16 @@ def leaves_by_address(tx: Definition, stop: Any) -> dict[Address, Any]:
 
 def short_names(addresses: Mapping[Address, Any]) -> dict[str, Address]:
     """For every address its shortest ending that no other address shares."""
-    return {_shortest(address, addresses): address for address in addresses}
+    uses = Counter(ending for address in addresses for ending in _endings(address))
+    return {
+        next((one for one in _endings(address) if uses[one] == 1), ".".join(address)): address
+        for address in addresses
+    }
 
 
-def _shortest(address: Address, addresses: Mapping[Address, Any]) -> str:
-    endings = (address[-length:] for length in range(1, len(address) + 1))
-    unique = (
-        ending
-        for ending in endings
-        if sum(other[-len(ending) :] == ending for other in addresses) == 1
-    )
-    return ".".join(next(unique, address))
+def _endings(address: Address) -> list[str]:
+    """The names of an address, shortest first; a member's name may have dots of its own."""
+    return [".".join(address[-length:]) for length in range(1, len(address) + 1)]
 
 
 def _set(tx: Definition, address: Address, value: Any) -> Any:
@@ -274,8 +283,7 @@ def _call_again(value: Any) -> Any:
         name: map_items(given, _call_again) if name in dynamic else given
         for name, given in value.arguments.items()
     }
-    args, kwargs = value.factory.arguments(arguments)
-    return value.factory(*args, **kwargs)
+    return value.factory.make(arguments)
 
 
 def hyperparams_named(

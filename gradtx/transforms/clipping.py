@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import NonNegative, Positive
+from gradtx.definition.types import Limit, Positive
 from gradtx.tree.arithmetic import root_mean_square, squared_norm, sum_scalars
 
 
@@ -16,7 +16,7 @@ def _clip(grad, slots: None, param, step, *, max_delta):
 
 
 @definition
-def clip(max_delta: NonNegative) -> GradientTransformation:
+def clip(max_delta: Limit) -> GradientTransformation:
     """Clip every entry of the updates to an interval: u ← min(max(g, −c), c).
 
     nan stays nan.
@@ -74,7 +74,7 @@ def shrink_by_factor(
 
 
 @definition
-def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformation:
+def clip_by_global_norm(max_norm: Limit) -> GradientTransformation:
     """Gradient clipping by global norm: u ← g min(1, c / ‖g‖), ‖g‖ over all arrays.
 
     When: gradients spike now and then, as in recurrent networks and language models; the direction

@@ -76,7 +76,7 @@ NO_SIDES = Factors(None, None)
 def check_max_dim(where: str, flags: Mapping[str, Any]) -> None:
     """Raise when the longest axis is not a positive whole number."""
     max_dim = flags["max_dim"]
-    if isinstance(max_dim, bool) or not isinstance(max_dim, int) or max_dim < 1:
+    if max_dim < 1:
         raise HyperparamError(
             f"{where}: max_dim = {max_dim!r} is not a length of an axis; give a whole number from "
             "1 on"

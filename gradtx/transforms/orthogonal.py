@@ -6,14 +6,15 @@ and the factor for the shape of a matrix.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import jax
 
 from gradtx.compose.binding import Branch
 from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import DTypeLike
+from gradtx.definition.types import Check, DTypeLike
+from gradtx.linalg.orthogonalize import check_method
 from gradtx.linalg.polar_express import Triple
 from gradtx.linalg.presets import numbers_of
 from gradtx.transforms.moments import average, corrected_mean
@@ -21,7 +22,7 @@ from gradtx.tree.casts import zeros
 
 Scaling = Literal["none", "original", "match_rms_adamw", "spectral"] | float
 """The factor of an orthogonal direction, by name; a number c is c √max(fan_in, fan_out)."""
-Coefficients = str | Triple | Sequence[Triple]
+Coefficients = Annotated[str | Triple | Sequence[Triple], Check(check_method)]
 """The polynomials of an orthogonal factor: a preset, one triple, or a triple for every step."""
 
 

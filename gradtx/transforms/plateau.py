@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Fraction, NonNegative, Positive
+from gradtx.definition.types import Fraction, Limit, NonNegative, Positive
 from gradtx.engine.clock import next_count
 
 
@@ -92,7 +92,7 @@ def _scale(grad, slots: None, param, step, *, scale):
 @definition
 def reduce_on_plateau(
     factor: Fraction = 0.1,
-    patience: NonNegative = 10,
+    patience: Limit = 10,
     rtol: NonNegative = 1e-4,
     atol: NonNegative = 0.0,
     cooldown: NonNegative = 0,

@@ -7,7 +7,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import StructureError
 from gradtx.definition.show import show_array
-from gradtx.definition.types import Hyperparam, NonNegative
+from gradtx.definition.types import Hyperparam, Limit, NonNegative
 from gradtx.transforms.clipping import shrink
 from gradtx.transforms.noise import choose_key
 from gradtx.transforms.per_example import example_squares
@@ -65,7 +65,7 @@ def _noisy_mean(grads, leaf, *, factors, deviation, key, step):
 
 @definition
 def differentially_private_aggregate(
-    l2_norm_clip: NonNegative,
+    l2_norm_clip: Limit,
     noise_multiplier: NonNegative,
     key: Hyperparam | None = None,
     *,

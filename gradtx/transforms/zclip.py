@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative, Positive
+from gradtx.definition.types import Decay, Limit, NonNegative, Positive
 from gradtx.engine.clock import next_count
 from gradtx.transforms.clipping import measure_square, shrink, shrink_by_factor
 from gradtx.transforms.moments import average
@@ -91,7 +91,7 @@ def zclip(
     z_threshold: Positive = 2.5,
     decay: Decay = 0.97,
     warmup_steps: Positive = 25,
-    max_norm: NonNegative = 1.0,
+    max_norm: Limit = 1.0,
     eps: NonNegative = 1e-6,
 ) -> GradientTransformation:
     r"""ZClip: adaptive gradient clipping of norm spikes, u ← g min(1, n*/n, k/n).

@@ -270,7 +270,7 @@ def accumulate(
 
     See also: `make_step`, `guard`, `MultiSteps`.
     """
-    if isinstance(every, bool) or (isinstance(every, float) and every != int(every)):
+    if isinstance(every, float) and not every.is_integer():
         raise HyperparamError(
             f"accumulate: every = {every!r} is not a number of micro-steps; give a whole number "
             "from 1 on, or a schedule"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.compose.choosing import keep_if, run_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
-from gradtx.definition.types import NonNegative
+from gradtx.definition.types import Limit
 from gradtx.engine.clock import next_count
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
@@ -58,7 +58,7 @@ def _apply_if_finite(
 
 @definition
 def apply_if_finite(
-    inner: TransformationLike, max_consecutive_errors: NonNegative
+    inner: TransformationLike, max_consecutive_errors: Limit
 ) -> GradientTransformation:
     r"""Skip steps whose gradients hold inf or nan (NaN).
 

@@ -21,7 +21,7 @@ from gradtx.compose.choosing import keep_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, Interval, NonNegative, Numeric, Positive
+from gradtx.definition.types import Check, Decay, Interval, Limit, Numeric, Positive
 from gradtx.engine.clock import next_count
 from gradtx.tree.arithmetic import global_norm
 
@@ -144,11 +144,19 @@ def _report(own: Guard):
     return {**reasons, "guarded_norm": own.norm}
 
 
+def _check_finite(where: str, finite: Any) -> None:
+    if not isinstance(finite, bool):
+        raise HyperparamError(
+            f"{where} = {finite!r} must be True or False, whether to test for inf and nan; "
+            f"a limit is max_norm={finite!r}"
+        )
+
+
 @definition
 def guard(
     inner: TransformationLike,
-    finite: bool = True,
-    max_norm: NonNegative | None = None,
+    finite: Annotated[bool, Check(_check_finite)] = True,
+    max_norm: Limit | None = None,
     zscore: Positive | None = None,
     *,
     decay: Decay = 0.97,
@@ -213,11 +221,6 @@ def guard(
 
     See also: `apply_if_finite`, `dynamic_loss_scale`, `zclip`, `metrics`.
     """
-    if not isinstance(finite, bool):
-        raise HyperparamError(
-            f"guard: finite = {finite!r} must be True or False, whether to test for inf and nan; "
-            f"a limit is max_norm={finite!r}"
-        )
     if not finite and max_norm is None and zscore is None:
         raise HyperparamError(
             "guard: finite=False without max_norm and zscore tests nothing: set one of them"

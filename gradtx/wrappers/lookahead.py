@@ -165,7 +165,7 @@ def lookahead(
 
 def check_period(name: str, sync_period: int) -> None:
     """Raise unless the period is a whole number of at least one step."""
-    if isinstance(sync_period, bool) or not isinstance(sync_period, int) or sync_period < 1:
+    if sync_period < 1:
         raise HyperparamError(
             f"{name}: sync_period = {sync_period!r} is not a number of steps; give a whole number "
             "from 1 on"

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import DTypeLike, NonNegative, Precise
+from gradtx.definition.types import DTypeLike, Limit, Precise
 from gradtx.engine.clock import next_count
 from gradtx.tree.casts import float_copy
 from gradtx.wrappers.guard import Steps
@@ -67,7 +67,7 @@ def _evaluate(param, slots: Mean):
 
 @definition
 def params_average(
-    start: NonNegative = 0,
+    start: Limit = 0,
     every: Steps = 1,
     horizon: Steps | None = None,
     accumulator_dtype: DTypeLike | None = None,
@@ -137,7 +137,7 @@ def params_average(
 def _check_whole(name: str, value: Any) -> None:
     """Raise where a Python number is not whole; `start` may be infinite, which means never."""
     is_fraction = isinstance(value, numbers.Real) and math.isfinite(value) and value % 1 != 0
-    if isinstance(value, bool) or is_fraction:
+    if is_fraction:
         raise HyperparamError(
             f"params_average: {name} = {value!r} is not a number of updates; give a whole number"
         )

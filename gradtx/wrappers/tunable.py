@@ -1,13 +1,18 @@
-"""`tunable`: hyperparameters in the state, where a loop may change them; and Optax's spelling."""
+"""`tunable`: hyperparameters in the state, where a loop may change them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.compose.transformation import GradientTransformation, as_transformation, definition
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+    definition,
+)
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule
@@ -22,8 +27,6 @@ from gradtx.training.hyperparams import (
     short_names,
 )
 from gradtx.tree.maps import choose
-
-P = ParamSpec("P")
 
 
 def _init(params: Any, *, inner: GradientTransformation, names: tuple[str, ...]) -> dict[str, Any]:
@@ -122,59 +125,24 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
     [-0.5]
     """
     chosen = names or tuple(short_names(leaves_by_address(inner, Schedule)))
-    for name in chosen:
-        find(inner, name)
+    return tune(inner, chosen)
+
+
+def tune(
+    inner: TransformationLike, names: tuple[str, ...], *, leads: bool | None = None
+) -> GradientTransformation:
+    """The rule of `tunable`; `leads` as for `wrapwise`."""
+    member = as_transformation(inner)
+    for name in names:
+        find(member, name)
     return wrapwise(
-        inner,
+        member,
         _init,
         _tune,
         evaluate=_evaluate,
         overrides=_overrides,
         slot="hyperparams",
-        slot_fields=chosen,
-        names=chosen,
+        slot_fields=names,
+        leads=leads,
+        names=names,
     )
-
-
-def inject_hyperparams(
-    inner_factory: Callable[P, GradientTransformation],
-    static_args: str | Sequence[str] = (),
-    hyperparam_dtype: Any = None,
-) -> Callable[P, GradientTransformation]:
-    """Optax's spelling of `tunable`: `inject_hyperparams(adam)(learning_rate=0.1)`.
-
-    Args:
-      inner_factory: makes the transformation; all its numeric hyperparameters go into the state.
-      static_args: names that stay in the definition.
-      hyperparam_dtype: dtype of the values in the state; None: float32.
-
-    >>> import gradtx, jax.numpy as jnp
-    >>> tx = inject_hyperparams(gradtx.sgd)(0.1)
-    >>> tx
-    tunable(inner=sgd(learning_rate=0.1), 'learning_rate')
-    """
-
-    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        inner = as_transformation(inner_factory(*args, **kwargs))
-        static = {static_args} if isinstance(static_args, str) else set(static_args)
-        for name in static:
-            find(inner, name)
-        values = hyperparams_named(
-            inner,
-            [
-                name
-                for name in short_names(leaves_by_address(inner, Schedule))
-                if name not in static
-            ],
-            None,
-        )
-        if hyperparam_dtype is not None:
-            typed = {
-                name: jnp.asarray(value, hyperparam_dtype)
-                for name, value in values.items()
-                if not isinstance(value, Schedule)
-            }
-            inner = replace(inner, **typed)
-        return tunable(inner, *values) if values else inner
-
-    return make

@@ -187,7 +187,8 @@ CASES = {
     "negative learning rate": (
         lambda: gradtx.sgd(-0.1),
         HyperparamError,
-        "sgd: learning_rate = -0.1 is outside its range [0, inf]",
+        "sgd: learning_rate = -0.1 is outside its range [0, inf); to step uphill, give 0.1 and "
+        "write chain(sgd(...), scale(-1))",
     ),
     "out of range in replace": (
         lambda: gradtx.replace(ADAMW, b2=1.0),
@@ -281,7 +282,7 @@ CASES = {
     "unknown mode": (
         lambda: gradtx.scale_by_lion(mode="soft"),  # pyright: ignore[reportArgumentType]
         GradtxError,
-        "scale_by_lion: mode = 'soft' is unknown; choose 'hard', 'smooth' or 'refined'",
+        "scale_by_lion: mode = 'soft' is unknown; choose one of 'hard', 'smooth', 'refined'",
     ),
 }
 

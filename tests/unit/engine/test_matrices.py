@@ -212,7 +212,7 @@ def test_axes_by_number_are_axes_by_words() -> None:
             SelectionError,
             r"matches none of the 8 leaves; nearest: 'block_0/qkv",
         ),
-        (lambda: gradtx.muon(0.1, "polar"), gradtx.GradtxError, r"method = 'polar' is unknown"),
+        (lambda: gradtx.muon(0.1, "polar"), gradtx.GradtxError, r"ns_coeffs = 'polar' is unknown"),
         (
             lambda: gradtx.muon(0.1, scaling="rms"),  # pyright: ignore[reportArgumentType]
             gradtx.GradtxError,

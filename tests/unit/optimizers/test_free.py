@@ -167,7 +167,7 @@ def test_what_is_wrong_is_said() -> None:
     with pytest.raises(HyperparamError, match=r"init_step = \('far', 0.1\) is not a pair"):
         gradtx.dog(init_step=("far", 0.1))  # pyright: ignore[reportArgumentType]
     with pytest.raises(
-        GradtxError, match=r"scale_by_polyak: variant = 'sps-' is unknown; choose 'sps' or 'sps\+'"
+        GradtxError, match=r"polyak_sgd: variant = 'sps-' is unknown; choose one of 'sps', 'sps\+'"
     ):
         gradtx.polyak_sgd(variant="sps-")  # pyright: ignore[reportArgumentType]
     with pytest.raises(

@@ -219,7 +219,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: gradtx.join_schedules([1.0, 2.0, 3.0], [5, 5]), r"\[5, 5\], which do not increase"),
     (
         lambda: gradtx.join_schedules([1.0, 2.0], [-1]),
-        r"boundaries = -1 is outside its range \[0, inf\]",
+        r"boundaries = -1 is outside its range \[0, inf\)",
     ),
     (
         lambda: gradtx.join_schedules([1.0, 2.0, 3.0], [5]),
@@ -236,7 +236,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: gradtx.piecewise_constant_schedule(1.0, {3: -0.5}),
-        r"boundaries_and_scales = -0.5 is outside its range \[0, inf\]",
+        r"boundaries_and_scales = -0.5 is outside its range \[0, inf\)",
     ),
     (
         lambda: gradtx.piecewise_interpolate_schedule("linear", 1.0, TWO),
@@ -261,11 +261,11 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: gradtx.polynomial_schedule(1.0, 0.0, -1, 5),
-        r"polynomial_schedule: power = -1 is outside its range \[0, inf\]",
+        r"polynomial_schedule: power = -1 is outside its range \[0, inf\)",
     ),
     (
         lambda: gradtx.exponential_decay(1.0, 5, -0.5),
-        r"exponential_decay: decay_rate = -0.5 is outside its range \[0, inf\]",
+        r"exponential_decay: decay_rate = -0.5 is outside its range \[0, inf\)",
     ),
     (
         lambda: gradtx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 10),
@@ -286,7 +286,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: gradtx.with_warmup(1.0, -1),
-        r"with_warmup: warmup_steps = -1 is outside its range \[0, inf\]",
+        r"with_warmup: warmup_steps = -1 is outside its range \[0, inf\)",
     ),
     (
         lambda: gradtx.cosine_onecycle_schedule(0, 1.0),

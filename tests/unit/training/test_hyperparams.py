@@ -134,7 +134,7 @@ def test_inject_hyperparams_is_tunable_in_optax_spelling() -> None:
 def test_config_is_json_and_says_every_argument() -> None:
     tx = gradtx.chain(
         gradtx.adamw(SCHEDULE, mu_dtype=jnp.bfloat16, mask="w"),
-        last=gradtx.scale(jnp.asarray([1.0, 2.0, 3.0])),
+        last=gradtx.replace(gradtx.scale(1.0), step_size=jnp.asarray([1.0, 2.0, 3.0])),
     )
     text = json.dumps(gradtx.to_config(tx))
     back = gradtx.from_config(json.loads(text))

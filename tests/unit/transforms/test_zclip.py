@@ -105,7 +105,7 @@ def test_norms_of_bfloat16_gradients_are_kept_in_float32() -> None:
         ({"decay": 1.0}, r"zclip: decay = 1.0 is outside its range \[0, 1\)"),
         ({"warmup_steps": 0}, r"zclip: warmup_steps = 0 is outside its range \(0, inf\]"),
         ({"max_norm": -1.0}, r"zclip: max_norm = -1.0 is outside its range \[0, inf\]"),
-        ({"eps": -1e-6}, r"zclip: eps = -1e-06 is outside its range \[0, inf\]"),
+        ({"eps": -1e-6}, r"zclip: eps = -1e-06 is outside its range \[0, inf\)"),
     ],
 )
 def test_numbers_out_of_their_range_are_refused(arguments: dict[str, float], text: str) -> None:

@@ -73,7 +73,7 @@ def test_numbers_of_steps_are_whole() -> None:
         ),
         (
             {"every": True},
-            r"params_average: every = True is not a number of updates; give a whole number",
+            r"params_average: every = True is a bool, and must be a real number",
         ),
         ({"every": 0}, r"params_average: every = 0 is outside its range \[1, inf\]"),
         ({"start": -1}, r"params_average: start = -1 is outside its range \[0, inf\]"),

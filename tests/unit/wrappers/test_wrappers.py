@@ -117,8 +117,9 @@ def sharp(period: Any) -> Any:
 def test_periods_are_whole_numbers(name: str, make: Any, period: Any) -> None:
     with pytest.raises(
         HyperparamError,
-        match=rf"{name}: sync_period = {period!r} is not a number of steps; give a whole number "
-        r"from 1 on",
+        match=rf"{name}: sync_period = 0 is not a number of steps; give a whole number from 1 on"
+        if period == 0
+        else rf"{name}: sync_period = {period!r} must be a whole number",
     ):
         make(period)
 

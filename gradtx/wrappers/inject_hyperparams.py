@@ -1,0 +1,156 @@
+"""`inject_hyperparams`: Optax's spelling of `tunable`, for a function that makes an optimizer."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec
+
+import jax.numpy as jnp
+
+from gradtx.compose.arguments import is_data
+from gradtx.compose.transformation import (
+    GradientTransformation,
+    TransformationLike,
+    as_transformation,
+    definition,
+)
+from gradtx.definition.call_checks import check_dtype
+from gradtx.definition.definition import Definition, uncalled_builder
+from gradtx.definition.errors import HyperparamError
+from gradtx.definition.schedule import Schedule, value_at
+from gradtx.definition.show import show
+from gradtx.definition.spelling import suggest
+from gradtx.definition.types import ArrayHyperparam, DTypeLike
+from gradtx.engine.selector import is_function
+from gradtx.training.hyperparams import (
+    find,
+    hyperparams_named,
+    leaves_by_address,
+    replace,
+    short_names,
+)
+from gradtx.wrappers.tunable import tunable, tune
+
+P = ParamSpec("P")
+Function = Callable[..., Any]
+
+
+def inject_hyperparams(
+    inner_factory: Callable[P, TransformationLike],
+    static_args: str | Sequence[str] = (),
+    hyperparam_dtype: DTypeLike | None = None,
+) -> Callable[P, GradientTransformation]:
+    """Optax's spelling of `tunable`: `inject_hyperparams(adam)(learning_rate=0.1)`.
+
+    The state has the numbers and schedules of the call, by the names of the function's arguments.
+    A function of your own receives their values at this step, so it may compute with them. Its
+    schedules follow the calls of `update` here, whatever the function returns.
+
+    Args:
+      inner_factory: makes the transformation; a builder of gradtx, or a function of your own, which
+        may return any pair of `init` and `update`.
+      static_args: names of arguments that stay in the definition.
+      hyperparam_dtype: dtype of the numbers in the state; None: float32.
+
+    Raises:
+      HyperparamError: `static_args` has a name that is no argument; a dtype that is no float.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = inject_hyperparams(gradtx.sgd)(0.1)
+    >>> tx
+    tunable(inner=sgd(learning_rate=0.1), 'learning_rate')
+    >>> def make(rate):
+    ...     return gradtx.scale(-rate)
+    >>> inject_hyperparams(make)(0.1).init(jnp.ones(2)).hyperparams
+    {'rate': Array(0.1, dtype=float32)}
+    """
+    if hyperparam_dtype is not None:
+        check_dtype("inject_hyperparams: hyperparam_dtype", hyperparam_dtype)
+    static = frozenset([static_args] if isinstance(static_args, str) else static_args)
+    is_builder = uncalled_builder(inner_factory) is not None
+    inject = _inject_builder if is_builder else _inject_function
+
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        bound = inspect.signature(inner_factory).bind(*args, **kwargs)
+        bound.apply_defaults()
+        return inject(inner_factory, bound, static, hyperparam_dtype)
+
+    return make
+
+
+def _inject_builder(
+    builder: Function, bound: inspect.BoundArguments, static: frozenset[str], dtype: Any
+) -> GradientTransformation:
+    """Put the hyperparameters of a builder of gradtx into the state, those of members included."""
+    inner = builder(*bound.args, **bound.kwargs)
+    for name in sorted(static - set(bound.arguments)):
+        find(inner, name)  # raises where the builder's members have no such hyperparameter
+    names = [name for name in short_names(leaves_by_address(inner, Schedule)) if name not in static]
+    typed = _typed(hyperparams_named(inner, names, None), dtype)
+    return tunable(replace(inner, **typed), *names) if names else inner
+
+
+def _inject_function(
+    function: Function, bound: inspect.BoundArguments, static: frozenset[str], dtype: Any
+) -> GradientTransformation:
+    """Put the numbers and the schedules of a call into the state, by the names of its arguments."""
+    for name in sorted(static - set(bound.arguments)):
+        raise HyperparamError(
+            f"inject_hyperparams: static_args has {name!r}, which is no argument of "
+            f"{show(function)}{suggest(name, bound.arguments)}"
+        )
+    injected = {
+        name: _as_schedule(value)
+        for name, value in bound.arguments.items()
+        if name not in static and (is_data(value) or _is_schedule(value))
+    }
+    options = {name: value for name, value in bound.arguments.items() if name not in injected}
+    made = as_transformation(_call(function, injected, options))
+    if not injected:
+        return made
+    numbers = {**injected, **_typed(injected, dtype)}
+    inner = _call_function(function, numbers, options, made.name)
+    return _injected(inner, tuple(injected))
+
+
+def _is_schedule(value: Any) -> bool:
+    """Whether an argument is a function of the count; a transformation and a tree are none."""
+    is_definition = isinstance(value, Definition)
+    return isinstance(value, Schedule) or (is_function(value) and not is_definition)
+
+
+def _as_schedule(value: Any) -> Any:
+    return value if is_data(value) else Definition.wrap_function(value)
+
+
+def _typed(values: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+    """The numbers among the values in a dtype; nothing where none is asked for."""
+    numbers = {name: one for name, one in values.items() if not isinstance(one, Schedule)}
+    return {} if dtype is None else {name: jnp.asarray(one, dtype) for name, one in numbers.items()}
+
+
+def _call(function: Function, numbers: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Call the function with numbers; a schedule has its first value where no state has another."""
+    values = {**options, **{name: value_at(one, 0) for name, one in numbers.items()}}
+    signature = inspect.signature(function)
+    ordered = {name: values[name] for name in signature.parameters if name in values}
+    bound = inspect.BoundArguments(signature, ordered)  # pyright: ignore[reportArgumentType]
+    return function(*bound.args, **bound.kwargs)
+
+
+@functools.partial(definition, name="injected")
+def _injected(inner: GradientTransformation, names: Sequence[str]) -> GradientTransformation:
+    """The result of a function of the user's, with the arguments of its call in the state."""
+    # The clock of the member may be slower, and the schedules count the calls of `update`.
+    return tune(inner, tuple(names), leads=False)
+
+
+@functools.partial(definition, name="call_function")
+def _call_function(
+    function: Function,
+    numbers: Mapping[str, ArrayHyperparam],
+    options: Mapping[str, Any],
+    name: str,
+) -> GradientTransformation:
+    """The result of a function as a definition, whose data are the numbers of the call."""
+    return as_transformation(_call(function, numbers, options))
