@@ -6,7 +6,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -190,7 +190,7 @@ def test_a_summary_of_a_model_is_that_of_its_parameters() -> None:
 
 def test_the_value_of_a_line_search_is_read_from_variables() -> None:
     """L-BFGS stores the loss at the new parameters and its gradient for the next step."""
-    tx, model = gradtx.lbfgs(), Model(nnx.Rngs(0))
+    tx, model = cast(Any, gradtx.lbfgs()), Model(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     graph, rest = nnx.graphdef(model), nnx.state(model, nnx.Not(nnx.Param))
 
