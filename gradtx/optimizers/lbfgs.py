@@ -21,7 +21,7 @@ from gradtx.definition.types import NonNegative, Params, Precise, Updates
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scaling import identity, scale
-from gradtx.tree.arithmetic import dot, sum_promoted
+from gradtx.tree.arithmetic import dot, sqrt, sum_promoted
 from gradtx.tree.casts import float_copy, zeros, zeros_stacked
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import make_leaves, map_leaves
@@ -91,7 +91,7 @@ def _remember(
         slots.position % memory_size + 1,
     )
     # No pair yet: a first step of length 1 at most.
-    first = 1 / jnp.maximum(jnp.sqrt(inner(gradient, gradient)), 1.0)
+    first = 1 / jnp.maximum(sqrt(inner(gradient, gradient)), 1.0)
     later = jnp.where(defined, curvature / jnp.where(defined, square, 1.0), 1.0)
     return memory, newest, jnp.where(started, later, first)
 

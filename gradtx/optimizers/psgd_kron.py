@@ -37,7 +37,7 @@ from gradtx.linalg.triangular import apply_triangular, fit_triangular
 from gradtx.schedules.decay import exponential_decay
 from gradtx.transforms.flags import MatrixFlags, select_flags
 from gradtx.transforms.moments import average, debias
-from gradtx.tree.arithmetic import entries
+from gradtx.tree.arithmetic import entries, sqrt
 from gradtx.tree.casts import real_dtype, zeros
 
 SPREAD = 32
@@ -142,7 +142,7 @@ def _psgd_kron(
     direction = apply_triangular(Factors(left, right), mean)
     square = jnp.sum(direction**2, axis=(-2, -1), keepdims=True)
     mean_square = square / entries(grad.shape[-2:])
-    update = direction / jnp.maximum(1, jnp.sqrt(mean_square) / max_rms)
+    update = direction / jnp.maximum(1, sqrt(mean_square) / max_rms)
     return update, Whitening(mu, left, right, progress)
 
 
@@ -156,7 +156,7 @@ def _fit(rate, key, is_balanced, mean, left, right) -> tuple[jax.Array | None, j
         return left, right
     # Only the product matters: with equal largest entries no factor over- or underflows.
     left_size, right_size = jnp.max(jnp.abs(left)), jnp.max(jnp.abs(right))
-    ratio = jnp.where(is_balanced, jnp.sqrt(right_size / left_size), 1)
+    ratio = jnp.where(is_balanced, sqrt(right_size / left_size), 1)
     return ratio * left, right / ratio
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.types import SQUARES
 from gradtx.transforms.moments import average, divide_by_root
-from gradtx.tree.arithmetic import finite
+from gradtx.tree.arithmetic import divide, finite
 from gradtx.tree.casts import real_zeros, real_zeros_along
 
 
@@ -73,5 +73,5 @@ def divide_by_factored_root(grad: jax.Array, slots: Factored, axes: Pair) -> jax
     rows, cols = jnp.expand_dims(slots.nu_row, col), jnp.expand_dims(slots.nu_col, row)
     mean = jnp.mean(rows, axis=row, keepdims=True)
     # Two divisions: the product r ⊗ c would hold fourth powers of gradients, which underflow.
-    by_rows = divide_by_root(grad, rows / jnp.where(mean > 0, mean, 1.0), eps, True)
+    by_rows = divide_by_root(grad, divide(rows, jnp.where(mean > 0, mean, 1.0)), eps, True)
     return divide_by_root(by_rows, cols, eps, True)

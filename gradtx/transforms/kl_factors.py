@@ -21,7 +21,7 @@ from gradtx.transforms.eigenbases import (
     squared_size,
 )
 from gradtx.transforms.moments import average
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 class KlFlags(BasisFlags, total=False):
@@ -79,7 +79,7 @@ def _with_start(grad: jax.Array, factors: Factors, values: Factors) -> tuple[Fac
     is_first = all_zero(factors, grad.ndim - 2)
     size = squared_size(grad)[..., 0] / max(grad.shape[-2] * grad.shape[-1], 1)
     # Two sides share the mean square, so each has its root.
-    size = jnp.sqrt(size) if None not in factors else size
+    size = sqrt(size) if None not in factors else size
     size = jnp.where(is_first[..., None], size, 0)
     started = Factors(
         *(
