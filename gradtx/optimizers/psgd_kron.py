@@ -35,6 +35,7 @@ from gradtx.engine.selector import Where
 from gradtx.linalg.kronecker import Factors
 from gradtx.linalg.triangular import apply_triangular, fit_triangular
 from gradtx.schedules.decay import exponential_decay
+from gradtx.transforms.eigenbases import squared_size
 from gradtx.transforms.flags import MatrixFlags, select_flags
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import entries, sqrt
@@ -135,8 +136,10 @@ def _psgd_kron(
     left, right = slots.left, slots.right
     if grad.size:
         passes_whole_number = jnp.floor(after) > jnp.floor(before)
-        # Without a gradient a fit would only let the factors grow.
-        is_due = passes_whole_number & jnp.any(mean != 0, axis=(-2, -1))
+        # Without a gradient a fit would only let the factors grow; one whose squares overflow would
+        # ruin them.
+        size = squared_size(mean)[..., 0, 0]
+        is_due = passes_whole_number & jnp.any(mean != 0, axis=(-2, -1)) & jnp.isfinite(size)
         fit = functools.partial(_fit, factor_rate)
         left, right = where_due(is_due, fit, (key, is_balanced, mean, left, right), (left, right))
     direction = apply_triangular(Factors(left, right), mean)
@@ -151,7 +154,16 @@ def _fit(rate, key, is_balanced, mean, left, right) -> tuple[jax.Array | None, j
     # Drawn in float32: the same noise in every precision.
     noise = jax.random.normal(key, mean.shape, jnp.float32).astype(mean.dtype)
     damped = mean + DAMPING * jnp.mean(jnp.abs(mean)) * noise
-    left, right = fit_triangular(Factors(left, right), damped, noise, rate)
+    old = Factors(left, right)
+    left, right = fit_triangular(old, damped, noise, rate)
+    # Products that overflow leave both factors as they were.
+    is_finite = jnp.all(
+        jnp.stack([jnp.isfinite(jnp.sum(q)) for q in (left, right) if q is not None])
+    )
+    left, right = (
+        None if new is None else jnp.where(is_finite, new, before)
+        for new, before in zip((left, right), old, strict=True)
+    )
     if left is None or right is None:
         return left, right
     # Only the product matters: with equal largest entries no factor over- or underflows.

@@ -105,6 +105,17 @@ def where_finite(new: jax.Array, old: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(new), new, old)
 
 
+def where_summable(new: jax.Array, old: jax.Array, axes: int) -> jax.Array:
+    """`new` where the sum along its last `axes` axes is finite, else `old`: for statistics of a
+    matrix that the squares of one gradient must not ruin.
+
+    Of two axes the diagonal counts: it bounds all entries of a covariance.
+    """
+    entries = jnp.diagonal(new, axis1=-2, axis2=-1) if axes == 2 else new
+    is_finite = jnp.isfinite(jnp.sum(entries.real, axis=-1, keepdims=True))
+    return jnp.where(is_finite[..., None] if axes == 2 else is_finite, new, old)
+
+
 def dot(left: jax.Array, right: jax.Array) -> jax.Array:
     """The inner product of two arrays as vectors of real numbers; entries that are not finite do
     not count.
