@@ -154,22 +154,21 @@ def _fit(rate, key, is_balanced, mean, left, right) -> tuple[jax.Array | None, j
     # Drawn in float32: the same noise in every precision.
     noise = jax.random.normal(key, mean.shape, jnp.float32).astype(mean.dtype)
     damped = mean + DAMPING * jnp.mean(jnp.abs(mean)) * noise
-    old = Factors(left, right)
-    left, right = fit_triangular(old, damped, noise, rate)
+    new = fit_triangular(Factors(left, right), damped, noise, rate)
     # Products that overflow leave both factors as they were.
-    is_finite = jnp.all(
-        jnp.stack([jnp.isfinite(jnp.sum(q)) for q in (left, right) if q is not None])
-    )
-    left, right = (
-        None if new is None else jnp.where(is_finite, new, before)
-        for new, before in zip((left, right), old, strict=True)
-    )
+    sums = jnp.stack([jnp.sum(factor) for factor in new if factor is not None])
+    is_finite = jnp.all(jnp.isfinite(sums))
+    left, right = _choose(is_finite, new.left, left), _choose(is_finite, new.right, right)
     if left is None or right is None:
         return left, right
     # Only the product matters: with equal largest entries no factor over- or underflows.
     left_size, right_size = jnp.max(jnp.abs(left)), jnp.max(jnp.abs(right))
     ratio = jnp.where(is_balanced, sqrt(right_size / left_size), 1)
     return ratio * left, right / ratio
+
+
+def _choose(condition, new: jax.Array | None, old: jax.Array | None) -> jax.Array | None:
+    return None if new is None or old is None else jnp.where(condition, new, old)
 
 
 def _check(flags: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.types import SQUARES
 from gradtx.transforms.moments import average, divide_by_root
-from gradtx.tree.arithmetic import divide, finite
+from gradtx.tree.arithmetic import abs_sq, divide, finite
 from gradtx.tree.casts import real_zeros, real_zeros_along
 
 
@@ -50,6 +50,15 @@ def init_factored(param: jax.Array, axes: Pair) -> Factored:
     row_axes = [axis for axis in range(param.ndim) if axis != col]
     col_axes = [axis for axis in range(param.ndim) if axis != row]
     return Factored(real_zeros_along(param, row_axes), real_zeros_along(param, col_axes), None)
+
+
+def bounded_square(array: jax.Array) -> jax.Array:
+    """|x|², no more than a mean of an array can hold where x is finite.
+
+    As inf it would not count in the means, and x would be divided by the root of smaller squares.
+    """
+    limit = jnp.finfo(array.dtype).max / max(array.size, 1)
+    return jnp.where(jnp.isfinite(array), jnp.minimum(abs_sq(array), limit), abs_sq(array))
 
 
 def average_factored(slots: Factored, square: jax.Array, decay: jax.Array, axes: Pair) -> Factored:

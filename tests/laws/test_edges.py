@@ -167,8 +167,8 @@ def test_gradients_at_both_ends_of_float32(name: str) -> None:
     assert not not_finite(updates)
     arrays = gradtx.flatten_state(state.slots)
     for path in not_finite(state.slots):
-        assert path.endswith(UNKNOWN) or any(part in path for part in SUMS_OF_SQUARES), path
-        assert not jnp.any(jnp.isnan(arrays[path])), path
+        may_be_inf = path.endswith(UNKNOWN) or any(part in path for part in SUMS_OF_SQUARES)
+        assert may_be_inf and not jnp.any(jnp.isnan(arrays[path])), path
 
 
 @pytest.mark.parametrize("name", ["adam", "yogi", "soap", "shampoo", "kl_soap", "psgd_kron"])
