@@ -57,7 +57,7 @@ def bounded_square(array: jax.Array) -> jax.Array:
 
     As inf it would not count in the means, and x would be divided by the root of smaller squares.
     """
-    limit = jnp.finfo(array.dtype).max / max(array.size, 1)
+    limit = float(jnp.finfo(array.dtype).max) / max(array.size, 1)
     return jnp.where(jnp.isfinite(array), jnp.minimum(abs_sq(array), limit), abs_sq(array))
 
 

@@ -1,6 +1,7 @@
 """Sums and norms over whole trees, in float32 at least."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
