@@ -17,13 +17,23 @@ from jax import export
 from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 
 from gradtx.engine.kernel import LeafArgs, Shared, run_rules
-from gradtx.tree.jaxprs import is_elementwise, read, reshaped, run_segment, split_early, start
+from gradtx.tree.jaxprs import (
+    inner_jaxpr,
+    is_elementwise,
+    read,
+    reshaped,
+    run_segment,
+    split_early,
+    start,
+)
 from gradtx.tree.kernels import kernel
 
 if TYPE_CHECKING:
     from gradtx.engine.leaf_rule import LeafRule
 
 Rules = "tuple[LeafRule, ...]"
+DERIVATIVES = frozenset(("custom_jvp_call",))
+"""The call that a symbolic program may hold: roots and quotients have their own derivatives."""
 
 
 class Program:
@@ -94,11 +104,23 @@ def _trace(
             closed, out = jax.make_jaxpr(run, return_shape=True)(shared, args)
     except Exception:  # the rule looks at its shape, or is wrong: the usual trace will tell
         return None
-    if not is_elementwise(closed.jaxpr, symbols, calls=frozenset()):
+    if not is_elementwise(closed.jaxpr, symbols, calls=DERIVATIVES) or not all(
+        map(_is_plain, closed.jaxpr.eqns)
+    ):
         return None
     if any(one.primitive.name == "dim_as_value" for one in closed.jaxpr.eqns):
         return None  # the rule computes with a size, which is symbolic here
     return Program(closed, jax.tree.structure(out), symbols, len(jax.tree.leaves(shared)))
+
+
+def _is_plain(equation: Any) -> bool:
+    """Whether a call is that of `sqrt`, `cbrt` or `divide`, whose derivatives name no size."""
+    inner = inner_jaxpr(equation) if equation.primitive.name in DERIVATIVES else None
+    return inner is None or [one.primitive.name for one in inner.eqns] in (
+        ["sqrt"],
+        ["cbrt"],
+        ["div"],
+    )
 
 
 @functools.lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ from gradtx.definition.types import ArrayLike
 from gradtx.linalg.checks import matrices
 from gradtx.linalg.newton_schulz import adjoint
 from gradtx.tree import casts
+from gradtx.tree.arithmetic import where_summable
 
 
 class Factors(NamedTuple):
@@ -97,7 +98,8 @@ def update_factors(
 ) -> Factors:
     """One step of the average, or sum, of both Kronecker factors.
 
-    L ← β L + w X Xᵀ, R ← β R + w Xᵀ X.
+    L ← β L + w X Xᵀ, R ← β R + w Xᵀ X. A factor stays as it was where squares of X overflow, and
+    where X is not finite.
 
     When: at every step of Shampoo, SOAP and their kin. When not: an average without the bias of its
     start at zero; divide by 1 − βᵗ.
@@ -141,7 +143,8 @@ def _blend(
         )
     # A bfloat16 factor is added in float32, and rounded once.
     precise = old.astype(jnp.promote_types(old.dtype, new.dtype))
-    return jnp.asarray(decay * precise + weight * new).astype(old.dtype)
+    blended = jnp.asarray(decay * precise + weight * new).astype(old.dtype)
+    return where_summable(blended, old, 2)
 
 
 def multiply_sides(left: ArrayLike | None, x: ArrayLike, right: ArrayLike | None) -> jax.Array:

@@ -23,6 +23,7 @@ from gradtx.linalg.newton_schulz import adjoint, is_wide
 from gradtx.linalg.polar_express import Triple
 from gradtx.linalg.presets import PRESETS, SPELLINGS, coefficients_of, numbers_of
 from gradtx.tree import casts
+from gradtx.tree.arithmetic import sqrt
 
 EXACT = ("svd", "qr")
 FORMS = ("auto", "plain", "gram")
@@ -223,7 +224,7 @@ def _length(x: jax.Array) -> jax.Array:
 
 def _root(x: jax.Array) -> jax.Array:
     """√x, whose derivative at 0 is 0."""
-    return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
+    return jnp.where(x == 0, 0, sqrt(jnp.where(x == 0, 1, x)))
 
 
 def _exact(x: jax.Array, method: str, steps: int | None) -> jax.Array:

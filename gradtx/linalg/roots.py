@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from gradtx.definition.errors import HyperparamError, StructureError
 from gradtx.definition.types import ArrayLike
 from gradtx.linalg.checks import squares
-from gradtx.linalg.decompositions import eigh, qr
+from gradtx.linalg.decompositions import eigenvectors, eigh, qr, with_eigenvalues
 from gradtx.linalg.newton_schulz import adjoint
 from gradtx.tree import casts
+from gradtx.tree.arithmetic import sqrt
 
 METHODS = ("eigh", "newton")
 POWER_STEPS = 32
@@ -118,16 +119,22 @@ def _divide_by_size(a: jax.Array, least: ArrayLike) -> tuple[jax.Array, jax.Arra
 
 
 def _by_eigh(a: jax.Array, p: float, ridge: jax.Array, relative: bool) -> jax.Array:
-    values, vectors = eigh(a)
+    # The derivative along A is that of `with_eigenvalues`; eigenvectors of equal eigenvalues have
+    # none of their own.
+    values, vectors = eigh(jax.lax.stop_gradient(a))
     values = jnp.maximum(values, 0)
     largest = jnp.max(values, axis=-1, keepdims=True, initial=0)
+    if relative:
+        along = jnp.real(jnp.sum(vectors[..., -1:].conj() * (a @ vectors[..., -1:]), axis=-2))
+        largest = largest + (along - jax.lax.stop_gradient(along))  # with the derivative along A
     ridge = ridge[..., None]
     shifted = values + (ridge * largest if relative else ridge)
     cutoff = jnp.where(ridge > 0, 0, a.shape[-1] * jnp.finfo(values.dtype).eps * largest)
     # ~(... <= ...), not >: nan counts as nonzero, so that it shows in the result.
     nonzero = ~(shifted <= cutoff)
     powers = jnp.where(nonzero, jnp.where(nonzero, shifted, 1) ** (-1 / p), 0)
-    return _product(vectors * powers[..., None, :], adjoint(vectors))
+    slopes = -powers / (p * jnp.where(nonzero, shifted, 1))
+    return with_eigenvalues(a, values, vectors, powers, slopes)
 
 
 class _Stop(NamedTuple):
@@ -153,7 +160,7 @@ def _by_newton(a: jax.Array, p: int, ridge: jax.Array, relative: bool, stop: _St
 
     def start(a: jax.Array, ridge: jax.Array) -> _Newton:
         shifted = a + (ridge * _largest_eigenvalue(a) if relative else ridge) * eye
-        norm = jnp.sqrt(jnp.sum(jnp.real(shifted * shifted.conj())))
+        norm = sqrt(jnp.sum(jnp.real(shifted * shifted.conj())))
         # The iteration converges for eigenvalues of N in (0, p + 1); this scale keeps them there.
         scale = (1 + p) / (2 * jnp.where(norm > 0, norm, 1))
         root = jnp.where(norm == 0, 0, scale ** (1 / p)) * eye
@@ -189,12 +196,12 @@ def _largest_eigenvalue(a: jax.Array) -> jax.Array:
 
     def advance(_: int, vector: jax.Array) -> jax.Array:
         image = _product(a, vector)
-        length = jnp.sqrt(jnp.sum(jnp.real(image * image.conj())))
+        length = sqrt(jnp.sum(jnp.real(image * image.conj())))
         return image / jnp.where(length > 0, length, 1)
 
     vector = jax.lax.fori_loop(0, POWER_STEPS, advance, a[:, jnp.argmax(lengths)])
     image = _product(a, vector)
-    return jnp.sqrt(jnp.sum(jnp.real(image * image.conj())))
+    return sqrt(jnp.sum(jnp.real(image * image.conj())))
 
 
 def eigenbasis(a: ArrayLike) -> jax.Array:
@@ -220,7 +227,7 @@ def eigenbasis(a: ArrayLike) -> jax.Array:
     """
     array = squares("eigenbasis", a)
     precise = array.astype(casts.compute_dtype(array.dtype))
-    _, vectors = eigh((precise + adjoint(precise)) / 2)
+    vectors = eigenvectors((precise + adjoint(precise)) / 2)
     return vectors[..., ::-1].astype(array.dtype)
 
 

@@ -14,6 +14,7 @@ from gradtx.definition.types import ArrayLike
 from gradtx.linalg.checks import matrices, squares
 from gradtx.linalg.kronecker import Factors
 from gradtx.tree import casts
+from gradtx.tree.arithmetic import sqrt
 
 
 def norm_lower_bound(a: ArrayLike) -> jax.Array:
@@ -191,4 +192,4 @@ def _real(where: str, x: ArrayLike) -> jax.Array:
 
 
 def _length(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(jnp.real(x * x.conj()), axis=(-2, -1), keepdims=True))
+    return sqrt(jnp.sum(jnp.real(x * x.conj()), axis=(-2, -1), keepdims=True))

@@ -19,6 +19,7 @@ from gradtx.linesearch.line import (
     check_count,
     cond,
     error_above,
+    known_or_inf,
     make_line,
     until_done,
 )
@@ -127,7 +128,7 @@ def _backtracking(
     search = jax.tree.map(functools.partial(jnp.where, failed), no_step, search)
     if verbose:
         _report(line, search)
-    new = search.trial, search.value, search.info
+    new = search.trial, known_or_inf(search.value), search.info
     learning_rate, value, info = cast_like(new, (slots.learning_rate, slots.value, slots.info))
     grad = line.store(search.grads, slots.grad) if store_grad else None
     return line.scaled(search.trial), SearchSlots(learning_rate, value, grad, info)
@@ -167,7 +168,8 @@ def scale_by_backtracking_linesearch(
     optimizer.
 
     Every round costs one evaluation of the loss. Where no step size meets the condition, the search
-    takes the last one that it tried, or 0 if the loss there is nan.
+    takes the last one that it tried, or 0 if the loss there is nan. From a loss of nan or −inf
+    there is no step.
 
     When: values cost much less than gradients, and the loss is deterministic. When not: behind
     `scale_by_lbfgs`, which needs the curvature condition of `scale_by_zoom_linesearch`.

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.linesearch.line import Point
+from gradtx.tree.arithmetic import sqrt
 
 CUBIC_MARGIN, QUADRATIC_MARGIN = 0.2, 0.1
 """The least distance of a minimum from both ends, as a fraction of the interval."""
@@ -21,7 +22,7 @@ def cubic_minimum(low: Point, high: Point, third: Point) -> jax.Array:
     )
     a = (excess1 - excess2) / (d1 - d2)
     b = excess1 - a * d1
-    root = jnp.sqrt(b * b - 3 * a * g)
+    root = sqrt(b * b - 3 * a * g)
     # Of two equal forms the one that adds numbers of one sign: it keeps its digits at a small a,
     # where φ is nearly a parabola.
     return low.step + jnp.where(b > 0, -g / (root + b), (root - b) / (3 * a))

@@ -11,11 +11,8 @@ from jax.core import Tracer
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import ArrayLike, Params, PyTree, Updates
 from gradtx.training.apply import apply_updates
-from gradtx.tree.arithmetic import sum_promoted
-from gradtx.tree.casts import compute_dtype
-from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import map_leaves
-from gradtx.tree.vectors import scalar_dtype, vector
+from gradtx.tree.vectors import inner, scalar_dtype, vector
 
 T = TypeVar("T")
 
@@ -101,16 +98,11 @@ def make_line(
 
 
 def _slope_along(updates: Updates, grads: Sequence[jax.Array]) -> jax.Array:
-    changes = vector(updates, updates).arrays
-    return sum_promoted(map_arrays(_slope, changes, grads) if changes else [])
+    # `inner` takes the conjugate of its first argument.
+    return inner([grad.conj() for grad in grads], vector(updates, updates).arrays)
 
 
-# Functions of one array: at module level, so that searches share their kernels.
-def _slope(update, grad):
-    dtype = compute_dtype(update.dtype)
-    return jnp.sum((update.astype(dtype) * grad.astype(dtype)).real)
-
-
+# At module level, so that searches share its kernel.
 def _scale(update, *, step):
     return step * update
 
@@ -148,6 +140,11 @@ def error_above(*excess: jax.Array) -> jax.Array:
     """The largest violation of conditions `excess <= 0`: 0 if all hold, inf where one is nan."""
     most = jnp.stack(excess).max()
     return jnp.where(jnp.isnan(most), jnp.inf, jnp.maximum(most, 0.0))
+
+
+def known_or_inf(value: jax.Array) -> jax.Array:
+    """A loss for the state, where inf means that it is not known: nan would not leave it."""
+    return jnp.where(jnp.isnan(value), jnp.inf, value)
 
 
 def check_count(maker: str, name: str, value: object, least: int) -> None:

@@ -25,6 +25,7 @@ from gradtx.linesearch.line import (
     cast_like,
     check_count,
     error_above,
+    known_or_inf,
     make_line,
     until_done,
 )
@@ -224,7 +225,7 @@ def _zoom(
     )
     if verbose:
         _report(line, search)
-    new = search.result.step, search.result.value, search.info
+    new = search.result.step, known_or_inf(search.result.value), search.info
     learning_rate, value, info = cast_like(new, (slots.learning_rate, slots.value, slots.info))
     grad = line.store(search.grads, slots.grad)
     return line.scaled(search.result.step), SearchSlots(learning_rate, value, grad, info)
@@ -269,7 +270,8 @@ def scale_by_zoom_linesearch(
     Every round costs one evaluation of the loss and its gradient; the state stores both for the
     next step (`value_and_grad_from_state`). Where no step size meets the conditions, the search
     takes the last one that decreases the loss enough, and from the first interval on the lowest of
-    these. Without any it takes the last one that it tried, or 0 if the loss there is nan.
+    these. Without any it takes the last one that it tried, or 0 if the loss there is nan. From a
+    loss of nan or −inf there is no step.
 
     When: the loss is deterministic and smooth, above all behind `scale_by_lbfgs`. When not: each
     step has another batch; or gradients cost much more than values, then take

@@ -19,13 +19,13 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias, init_moments
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 def _acprop(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root):
     # Nothing precedes the first step, which is not divided; there the maximum prevents 0 / 0.
     before = jnp.maximum(step - 1, 1)
-    scale = jnp.where(step > 1, jnp.sqrt(debias(slots.nu, b2, before)), 1.0)
+    scale = jnp.where(step > 1, sqrt(debias(slots.nu, b2, before)), 1.0)
     # Optax takes the m of the step before; with the m of this step (g − m)² is β1² times as large.
     nu = average(slots.nu, abs_sq(grad - slots.mu), b2) + eps_root
     return grad / (scale + eps), Moments(average(slots.mu, grad, b1), nu)

@@ -10,14 +10,12 @@ With Nesterov m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t).
 
 from typing import Unpack
 
-import jax.numpy as jnp
-
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative
 from gradtx.transforms.moments import Moments, average, corrected_mean, debias, init_moments
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 def _adabelief(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root, nesterov: bool):
@@ -25,7 +23,7 @@ def _adabelief(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root, nest
     # A steady gradient has no deviation: eps_root, added to the sum, keeps its divisor above 0.
     nu = average(slots.nu, abs_sq(grad - mu), b2) + eps_root
     mean = corrected_mean(mu, grad, b1, step, nesterov)
-    return mean / (jnp.sqrt(debias(nu, b2, step)) + eps), Moments(mu, nu)
+    return mean / (sqrt(debias(nu, b2, step)) + eps), Moments(mu, nu)
 
 
 @definition

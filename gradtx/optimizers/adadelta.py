@@ -8,15 +8,13 @@ x ← ρ x + (1 − ρ) u²
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.compose.descend import descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative, Squares
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average, divide_by_root
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros
 
 
@@ -34,7 +32,7 @@ def _init(param) -> SquaredSteps:
 def _adadelta(grad, slots: SquaredSteps, param, step, *, rho, eps):
     e_g = average(slots.e_g, abs_sq(grad), rho)
     # x starts at 0: without ε in its root the first step would be 0, and so all others.
-    delta = divide_by_root(jnp.sqrt(slots.e_x + eps) * grad, e_g, eps, True)
+    delta = divide_by_root(sqrt(slots.e_x + eps) * grad, e_g, eps, True)
     return delta, SquaredSteps(e_g, average(slots.e_x, abs_sq(delta), rho))
 
 

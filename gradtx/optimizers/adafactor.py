@@ -23,7 +23,6 @@ from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.scaling import scale
 from gradtx.transforms.trust import scale_by_param_block_rms
-from gradtx.tree.arithmetic import abs_sq
 
 DecayRate = Callable[[jax.Array, jax.Array], jax.Array]
 """From the number of updates so far and the exponent to the decay of the averages."""
@@ -52,7 +51,9 @@ def _adafactor(
     count = jnp.maximum(step - 1 - step_offset, 0)
     power = 1 - (count + 1) ** -decay_rate
     decay = power if decay_rate_fn is None else decay_rate_fn(count, decay_rate)
-    averages = factoring.average_factored(slots, abs_sq(grad) + epsilon, decay, axes)
+    averages = factoring.average_factored(
+        slots, factoring.bounded_square(grad) + epsilon, decay, axes
+    )
     return factoring.divide_by_factored_root(grad, averages, axes), averages
 
 

@@ -10,21 +10,19 @@ With Nesterov (NAdam) m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − �
 
 from typing import Unpack
 
-import jax.numpy as jnp
-
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.transforms.moments import Moments, average, corrected_mean, debias, init_moments
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 def _adam(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root, nesterov: bool):
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
     mean, mean_square = corrected_mean(mu, grad, b1, step, nesterov), debias(nu, b2, step)
     # √ has no derivative at 0: eps_root is inside, for those who differentiate through the step.
-    return mean / (jnp.sqrt(mean_square + eps_root) + eps), Moments(mu, nu)
+    return mean / (sqrt(mean_square + eps_root) + eps), Moments(mu, nu)
 
 
 @definition

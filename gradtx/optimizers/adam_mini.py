@@ -21,7 +21,7 @@ from gradtx.definition.errors import StructureError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias
-from gradtx.tree.arithmetic import abs_sq, entries, finite
+from gradtx.tree.arithmetic import abs_sq, entries, finite, sqrt
 from gradtx.tree.casts import real_zeros_along, zeros
 
 Axes = int | Sequence[int]
@@ -53,7 +53,7 @@ def _adam_mini(grad, slots: Moments, param, step, *, b1, b2, eps, output_axis: A
     total = jnp.sum(abs_sq(finite(grad)), block)  # an entry that is inf or nan spoils itself alone
     square = total * entries(total.shape) / entries(grad.shape)  # the mean of each block
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, square, b2)
-    root = jnp.sqrt(jnp.expand_dims(debias(nu, b2, step), block))
+    root = sqrt(jnp.expand_dims(debias(nu, b2, step), block))
     return debias(mu, b1, step) / (root + eps), Moments(mu, nu)
 
 

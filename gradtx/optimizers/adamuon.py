@@ -35,7 +35,7 @@ from gradtx.transforms.orthogonal import (
     momentum,
     polar_options,
 )
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros
 from gradtx.wrappers.by_role import by_role
 
@@ -55,7 +55,7 @@ def _adamuon(grad, slots: PolarMoment, param, step, *, eps, beta, polar: Polar):
     factor = orthogonalize(jnp.sign(grad), eps=eps, **polar)
     nu = average(slots.nu, abs_sq(factor), beta)
     even = divide_by_root(factor, nu, eps, False)
-    norm = jnp.sqrt(jnp.sum(abs_sq(even), axis=(-2, -1), keepdims=True))
+    norm = sqrt(jnp.sum(abs_sq(even), axis=(-2, -1), keepdims=True))
     # 0.2 is about the root mean square of an update of AdamW; v needs no bias correction, because
     # D is normalized.
     length = 0.2 * (grad.shape[-2] * grad.shape[-1]) ** 0.5

@@ -21,7 +21,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Fraction, NonNegative, Squares
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average, debias
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, zeros
 
 
@@ -46,7 +46,7 @@ def _adan(
     mu, delta = average(slots.mu, grad, b1), average(slots.delta, change, b2)
     nu = average(slots.nu, abs_sq(grad + weight * change), b3)
     mean = debias(mu, b1, step) + weight * debias(delta, b2, step)
-    direction = mean / (jnp.sqrt(debias(nu, b3, step) + eps_root) + eps)
+    direction = mean / (sqrt(debias(nu, b3, step) + eps_root) + eps)
     return direction, NesterovMoments(mu, delta, nu, grad)
 
 

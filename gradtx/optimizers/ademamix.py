@@ -10,7 +10,6 @@ u = (m̂1 + α m2) / (√(r̂ + ε_root) + ε)
 from typing import NamedTuple, Unpack
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
@@ -18,7 +17,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average, debias
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, zeros
 
 
@@ -39,7 +38,7 @@ def _ademamix(grad, slots: MixedMoments, param, step, *, b1, b2, b3, alpha, eps,
     nu = average(slots.nu, abs_sq(grad), b2)
     # As in the paper m2 has no bias correction: it starts small, and grows with the run.
     mean = debias(m1, b1, step) + alpha * m2
-    return mean / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), MixedMoments(m1, m2, nu)
+    return mean / (sqrt(debias(nu, b2, step) + eps_root) + eps), MixedMoments(m1, m2, nu)
 
 
 @definition

@@ -20,7 +20,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Decay, DTypeLike, Limit, NonNegative
 from gradtx.transforms.moments import Moments, average, init_moments
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 @schedule
@@ -29,7 +29,7 @@ def fourth_root(count: Array) -> Array:
 
     t − 1 is the number of updates so far.
     """
-    return jnp.sqrt(jnp.sqrt(jnp.asarray(count, jnp.result_type(float))))
+    return sqrt(sqrt(jnp.asarray(count, jnp.result_type(float))))
 
 
 BOUND = fourth_root()
@@ -51,7 +51,7 @@ def _adopt(
 ):
     first, square = step == 1, abs_sq(grad)
     # At the first step v is 0, and with ε = 0 the quotient is not finite: 1 is safe to divide by.
-    scaled = grad / jnp.maximum(jnp.sqrt(jnp.where(first, 1.0, slots.nu)), eps)
+    scaled = grad / jnp.maximum(sqrt(jnp.where(first, 1.0, slots.nu)), eps)
     if use_clipping:
         scaled = jnp.clip(scaled, -clip_value_fn, clip_value_fn)
     mu = jnp.where(first, slots.mu, average(slots.mu, scaled, b1))

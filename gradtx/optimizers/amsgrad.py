@@ -17,7 +17,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
 from gradtx.transforms.moments import average, debias
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, zeros
 
 
@@ -54,7 +54,7 @@ def _amsgrad(
     square = debias(nu, b2, step) if bias_correction_nu and first else nu
     nu_max = jnp.maximum(slots.nu_max, square)
     top = debias(nu_max, b2, step) if bias_correction_nu and last else nu_max
-    return mean / (jnp.sqrt(top + eps_root) + eps), MaxMoments(mu, nu, nu_max)
+    return mean / (sqrt(top + eps_root) + eps), MaxMoments(mu, nu, nu_max)
 
 
 @definition

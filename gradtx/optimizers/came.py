@@ -19,7 +19,12 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import SQUARES, Decay, NonNegative, Positive
 from gradtx.transforms import factoring
 from gradtx.transforms.clipping import shrink
-from gradtx.transforms.factoring import Factored, average_factored, divide_by_factored_root
+from gradtx.transforms.factoring import (
+    Factored,
+    average_factored,
+    bounded_square,
+    divide_by_factored_root,
+)
 from gradtx.transforms.moments import average
 from gradtx.tree.arithmetic import abs_sq, root_mean_square
 from gradtx.tree.casts import zeros
@@ -61,7 +66,7 @@ def _came(
 ):
     axes = factoring.factored_axes(grad.shape, min_dim_size_to_factor)
     squares = Factored(slots.nu_row, slots.nu_col, slots.nu)
-    squares = average_factored(squares, abs_sq(grad) + eps, b2, axes)
+    squares = average_factored(squares, bounded_square(grad) + eps, b2, axes)
     direction = divide_by_factored_root(grad, squares, axes)
     direction = shrink(root_mean_square(direction), clipping_threshold) * direction
     mu = average(slots.mu, direction, b1)

@@ -26,7 +26,7 @@ from gradtx.transforms.distances import (
     raise_estimate,
 )
 from gradtx.transforms.moments import average, corrected_rate
-from gradtx.tree.arithmetic import abs_sq, dot, sum_scalars
+from gradtx.tree.arithmetic import abs_sq, dot, sqrt, sum_scalars
 from gradtx.tree.casts import real_zeros, zeros
 
 
@@ -48,15 +48,15 @@ def _measure(
     grad, slots: Slots, param, step, *, learning_rate, b1, b2, eps, estim_lr
 ) -> EstimateParts:
     rate = corrected_rate(learning_rate * estim_lr, b1, b2, step)
-    root = jnp.sqrt(slots.nu) + eps
+    root = sqrt(slots.nu) + eps
     # With ε = 0 the root is 0 until the first gradient, and so is s.
     direction = jnp.where(root > 0, slots.grad_sum / jnp.where(root > 0, root, 1.0), 0.0)
-    grad_sum = average(slots.grad_sum, rate * grad, jnp.sqrt(b2))
+    grad_sum = average(slots.grad_sum, rate * grad, sqrt(b2))
     return EstimateParts(dot(grad, direction), finite_norm1(grad_sum))
 
 
 def _conclude(measures, tree_slots: Estimate, step, *, learning_rate, b1, b2):
-    b3 = jnp.sqrt(b2)
+    b3 = sqrt(b2)
     rate = corrected_rate(learning_rate * tree_slots.estim_lr, b1, b2, step)
     numerator = average(tree_slots.numerator, rate * sum_scalars(measures.inner), b3)
     divisor = (1 - b3) * sum_scalars(measures.norm1)
@@ -66,8 +66,8 @@ def _conclude(measures, tree_slots: Estimate, step, *, learning_rate, b1, b2):
 def _dadapt_adamw(grad, slots: Slots, param, step, *, b1, b2, eps, weight_decay, rate):
     # γ is inside m, as in the paper: each gradient enters with the estimate of its own step.
     mu, nu = average(slots.mu, rate * grad, b1), average(slots.nu, abs_sq(grad), b2)
-    grad_sum = average(slots.grad_sum, rate * grad, jnp.sqrt(b2))
-    update = -mu / (jnp.sqrt(nu) + eps) - rate * weight_decay * param
+    grad_sum = average(slots.grad_sum, rate * grad, sqrt(b2))
+    update = -mu / (sqrt(nu) + eps) - rate * weight_decay * param
     return update, Slots(mu, nu, grad_sum)
 
 

@@ -31,6 +31,7 @@ from gradtx.transforms.flags import (
     select_flags,
 )
 from gradtx.transforms.orthogonal import Scaling, check_scaling, shape_factor
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import compute_dtype, zeros
 from gradtx.wrappers.by_role import by_role
 
@@ -63,7 +64,7 @@ def _dion(grad, slots: Feedback, param, step, *, mu, scaling: Scaling):
     outputs = orthogonalize(total.mT.conj() @ slots.basis, "qr")
     inputs = total @ outputs
     adjoint = outputs.mT.conj()
-    lengths = jnp.linalg.norm(inputs, axis=-2, keepdims=True)
+    lengths = sqrt(jnp.sum(abs_sq(inputs), axis=-2, keepdims=True))
     is_zero = lengths == 0
     unit = inputs / jnp.where(is_zero, 1, lengths)
     # A column of length 0 stays as it was: a zero column could never grow again.

@@ -26,7 +26,7 @@ from gradtx.transforms.distances import (
     rate_of,
     scale_by_rate,
 )
-from gradtx.tree.arithmetic import abs_sq, sum_scalars, where_finite
+from gradtx.tree.arithmetic import abs_sq, sqrt, sum_scalars, where_finite
 from gradtx.tree.casts import float_copy
 
 FirstStep = Literal["distance", "learning_rate", "heuristic"]
@@ -47,14 +47,14 @@ def _conclude(measures, tree_slots: Travel, step, *, eps, first_value, first_ste
     start = {
         "distance": first_value,
         "learning_rate": 0.0,
-        "heuristic": first_value * (1 + jnp.sqrt(sum_scalars(measures.start))),
+        "heuristic": first_value * (1 + sqrt(sum_scalars(measures.start))),
     }[first_step]
     old, total = tree_slots
-    way = jnp.sqrt(sum_scalars(measures.way))
+    way = sqrt(sum_scalars(measures.way))
     far = jnp.maximum(jnp.where(step == 1, start, old), where_finite(way, old))
     # A norm that overflows makes a step of zero, and is not added: the sum would stay infinite.
     square = total + sum_scalars(measures.grad)
-    rate = rate_of(far, jnp.sqrt(square + eps))
+    rate = rate_of(far, sqrt(square + eps))
     if first_step == "learning_rate":
         rate = jnp.where(step == 1, first_value, rate)
     return {"rate": rate}, Travel(far, where_finite(square, total))
@@ -148,16 +148,16 @@ def _init(param, *, reps_rel, param_dtype: DTypeLike) -> LayerTravel:
     start = float_copy(param)
     # A copy narrower than the parameter would show its own rounding as a distance.
     start = start.astype(jnp.promote_types(param_dtype, start.dtype))
-    far = jnp.asarray(reps_rel, start.real.dtype) * (1 + jnp.sqrt(jnp.sum(abs_sq(start))))
+    far = jnp.asarray(reps_rel, start.real.dtype) * (1 + sqrt(jnp.sum(abs_sq(start))))
     return LayerTravel(far, jnp.zeros_like(far), start)
 
 
 def _layerwise_dog(grad, slots: LayerTravel, param, step, *, eps, global_scale):
     old, total, start = slots
-    way = jnp.sqrt(finite_square(param - start))
+    way = sqrt(finite_square(param - start))
     far = jnp.maximum(old, where_finite(way, old))
     square = total + finite_square(grad)
-    rate = global_scale * rate_of(far, jnp.sqrt(square + eps))
+    rate = global_scale * rate_of(far, sqrt(square + eps))
     # A sum that overflows makes a step of zero, and is not stored: it would stay infinite.
     return rate * grad, LayerTravel(far, where_finite(square, total), start)
 

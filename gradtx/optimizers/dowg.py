@@ -24,7 +24,7 @@ from gradtx.transforms.distances import (
     rate_of,
     scale_by_rate,
 )
-from gradtx.tree.arithmetic import sum_scalars, where_finite
+from gradtx.tree.arithmetic import sqrt, sum_scalars, where_finite
 
 
 class WeightedTravel(NamedTuple):
@@ -45,7 +45,7 @@ def _conclude(measures, tree_slots: WeightedTravel, step, *, eps):
     far = jnp.maximum(old, where_finite(sum_scalars(measures.way), old))
     # A norm that overflows makes a step of zero, and is not added: the sum would stay infinite.
     square = total + far * sum_scalars(measures.grad)
-    rate = rate_of(far, jnp.sqrt(square) + eps)
+    rate = rate_of(far, sqrt(square) + eps)
     return {"rate": rate}, WeightedTravel(far, where_finite(square, total))
 
 

@@ -3,17 +3,16 @@ r"""Fromage: steps in proportion to the parameters, on a sphere that does not gr
 θ ← (θ − η (‖θ‖ / ‖g‖) g) / √(1 + η²)        norms per array
 """
 
-import jax.numpy as jnp
-
 from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import NonNegative
 from gradtx.transforms.trust import scale_by_trust_ratio
+from gradtx.tree.arithmetic import sqrt
 
 
 def _fromage(grad, slots: None, param, step, *, learning_rate):
-    root = jnp.sqrt(1 + learning_rate**2)
+    root = sqrt(1 + learning_rate**2)
     shrinkage = learning_rate**2 / (1 + root)  # root - 1, which would lose digits at a small η
     return -(learning_rate * grad + shrinkage * param) / root, slots
 

@@ -14,12 +14,12 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias, init_moments
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 def _grams(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root):
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
-    size = jnp.abs(debias(mu, b1, step)) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps)
+    size = jnp.abs(debias(mu, b1, step)) / (sqrt(debias(nu, b2, step) + eps_root) + eps)
     return jnp.sign(grad) * size, Moments(mu, nu)
 
 

@@ -7,21 +7,19 @@ m ← β1 m + (1 − β1) g / (√(r̂ + ε_root) + ε)             m̂ = m / (1
 
 from typing import Unpack
 
-import jax.numpy as jnp
-
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias, init_moments
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 def _laprop(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root):
     nu = average(slots.nu, abs_sq(grad), b2)
     # The average holds divided gradients, which are bounded for every β2, below β1 too.
-    mu = average(slots.mu, grad / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), b1)
+    mu = average(slots.mu, grad / (sqrt(debias(nu, b2, step) + eps_root) + eps), b1)
     return debias(mu, b1, step), Moments(mu, nu)
 
 

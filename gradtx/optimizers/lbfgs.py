@@ -21,11 +21,11 @@ from gradtx.definition.types import NonNegative, Params, Precise, Updates
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scaling import identity, scale
-from gradtx.tree.arithmetic import dot, sum_promoted
+from gradtx.tree.arithmetic import dot, sqrt, sum_promoted
 from gradtx.tree.casts import float_copy, zeros, zeros_stacked
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import make_leaves, map_leaves
-from gradtx.tree.vectors import inner, scalar_dtype, vector
+from gradtx.tree.vectors import multiply_back, scalar_dtype, scaled_inner, size_of, vector
 
 ZOOM = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
 
@@ -62,7 +62,11 @@ def _lbfgs(updates, slots: Memory, params, step, *, memory_size: int, scale_init
     slots, newest, scale = _remember(updates, slots, params, memory_size)
     # The loops run in the compute dtype: bfloat16 would round 2 m times.
     gradient = make_leaves(float_copy, updates)
+    # The loops are linear: with a gradient of size 1 no inner product with a stored pair overflows.
+    size = size_of(vector(gradient, gradient).arrays)
+    gradient = map_leaves(_scale, gradient, factor=1 / size)
     direction = _two_loops(gradient, slots, newest, scale if scale_init_precond else None)
+    direction = map_leaves(_scale, direction, factor=size)
     return map_leaves(_last, updates, direction), slots
 
 
@@ -78,7 +82,13 @@ def _remember(
     s = map_leaves(_change, updates, params, slots.params, like=2, started=started)
     y = map_leaves(_change, updates, updates, slots.updates, like=2, started=started)
     s_list, y_list, gradient = (vector(updates, tree).arrays for tree in (s, y, updates))
-    curvature, square = inner(s_list, y_list), inner(y_list, y_list)
+    # Squares of gradients may overflow where gradients do not: γ = ⟨s, y/k⟩ / ⟨y/k, y/k⟩ / k.
+    sizes = [size_of(arrays) for arrays in (s_list, y_list)]
+    product, square = (
+        scaled_inner(s_list, y_list, sizes),
+        scaled_inner(y_list, y_list, sizes[1:] * 2),
+    )
+    curvature = multiply_back(product, sizes)
     # A pair with ⟨s, y⟩ = 0 has no ρ; with a weight of 0 the two loops skip it.
     defined = curvature != 0
     weight = jnp.where(defined, 1 / jnp.where(defined, curvature, 1.0), 0.0)
@@ -91,8 +101,11 @@ def _remember(
         slots.position % memory_size + 1,
     )
     # No pair yet: a first step of length 1 at most.
-    first = 1 / jnp.maximum(jnp.sqrt(inner(gradient, gradient)), 1.0)
-    later = jnp.where(defined, curvature / jnp.where(defined, square, 1.0), 1.0)
+    size = size_of(gradient)
+    length = size * sqrt(scaled_inner(gradient, gradient, (size, size)))
+    first = 1 / jnp.maximum(length, 1.0)
+    ratio = product / jnp.where(defined, square, 1.0)
+    later = jnp.where(defined, ratio * (sizes[0] / sizes[1]), 1.0)
     return memory, newest, jnp.where(started, later, first)
 
 

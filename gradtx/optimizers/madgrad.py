@@ -16,7 +16,7 @@ from gradtx.compose.descend import add_decayed_weights
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative, Precise, Squares
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, cbrt, sqrt
 from gradtx.tree.casts import float_copy, real_zeros, zeros
 
 
@@ -33,9 +33,9 @@ def _init(param) -> DualAverages:
 
 
 def _madgrad(grad, slots: DualAverages, param, step, *, learning_rate, momentum, eps):
-    weight = (learning_rate + eps) * jnp.sqrt(step)
+    weight = (learning_rate + eps) * sqrt(step)
     s, squares = slots.s + weight * grad, slots.grad_sum_sq + weight * abs_sq(grad)
-    divisor = jnp.cbrt(squares) + eps
+    divisor = cbrt(squares) + eps
     # With ε = 0 a coordinate that never had a gradient has no divisor, and stays at θ0. The inner
     # `where` keeps the division out of derivatives too.
     way = jnp.where(divisor == 0, 0.0, s / jnp.where(divisor == 0, 1.0, divisor))

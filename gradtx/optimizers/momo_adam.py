@@ -16,7 +16,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.transforms.loss_models import LossModel, Products, init_loss_model, model_step
 from gradtx.transforms.moments import Moments, average, debias
-from gradtx.tree.arithmetic import abs_sq, dot
+from gradtx.tree.arithmetic import abs_sq, dot, sqrt
 from gradtx.tree.casts import real_zeros, zeros
 
 
@@ -27,7 +27,7 @@ def _init(param) -> Moments:
 def _direction(grad, slots: Moments, step, b1, b2, eps):
     """d / D, and the moments after the step."""
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
-    return mu / (jnp.sqrt(debias(nu, b2, step)) + eps), Moments(mu, nu)
+    return mu / (sqrt(debias(nu, b2, step)) + eps), Moments(mu, nu)
 
 
 def _measure(grad, slots: Moments, param, step, *, b1, b2, eps) -> Products:

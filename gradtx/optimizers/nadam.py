@@ -13,7 +13,6 @@ With `momentum_decay` ψ, as in torch, the weight of the look-ahead rises from a
 from typing import NamedTuple, Unpack
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
@@ -22,7 +21,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.moments import average, debias
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, real_zeros_along, zeros
 
 
@@ -45,7 +44,7 @@ def _nadam(grad, slots: RisingMoments, param, step, *, b1, b2, eps, eps_root, mo
     weight, later = (b1 * (1 - 0.5 * 0.96 ** (at * momentum_decay)) for at in (step, step + 1))
     product = slots.product * weight
     mean = (later / (1 - product * later)) * mu + ((1 - weight) / (1 - product)) * grad
-    return mean / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), RisingMoments(mu, nu, product)
+    return mean / (sqrt(debias(nu, b2, step) + eps_root) + eps), RisingMoments(mu, nu, product)
 
 
 @definition

@@ -37,7 +37,7 @@ from gradtx.transforms.orthogonal import (
     polar_options,
     shape_factor,
 )
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_dtype
 from gradtx.wrappers.by_role import by_role
 
@@ -58,9 +58,9 @@ def _normuon(grad, slots: OutputMoment, param, step, *, eps, b2, scaling: Scalin
     square = jnp.mean(abs_sq(factor), axis=-2) if grad.size else slots.nu
     nu = average(slots.nu, square, b2)
     # 1e-10: an output without any gradient so far has v = 0.
-    even = factor / (jnp.sqrt(nu) + 1e-10)[..., None, :]
+    even = factor / (sqrt(nu) + 1e-10)[..., None, :]
     length, even_length = (
-        jnp.sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True)) for x in (factor, even)
+        sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True)) for x in (factor, even)
     )
     # A zero direction stays zero. The inner `where` keeps nan out of the derivative.
     is_zero = even_length == 0

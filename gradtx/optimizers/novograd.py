@@ -14,7 +14,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.transforms.moments import Moments, average
-from gradtx.tree.arithmetic import abs_sq, finite
+from gradtx.tree.arithmetic import abs_sq, finite, sqrt
 from gradtx.tree.casts import real_zeros_along, zeros
 
 
@@ -26,7 +26,7 @@ def _novograd(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root, weigh
     square = jnp.sum(abs_sq(finite(grad)))  # an entry that is inf or nan spoils itself alone
     nu = jnp.where(step > 1, average(slots.nu, square, b2), square)  # needs no bias correction
     # The decay joins the momentum, not the step; the sum has no factor 1 − β1, as in the paper.
-    mu = b1 * slots.mu + grad / (jnp.sqrt(nu + eps_root) + eps) + weight_decay * param
+    mu = b1 * slots.mu + grad / (sqrt(nu + eps_root) + eps) + weight_decay * param
     return mu, Moments(mu, nu)
 
 

@@ -13,7 +13,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Hyperparam, Limit, NonNegative
 from gradtx.transforms.clipping import Square
-from gradtx.tree.arithmetic import abs_sq, finite, sum_scalars, where_finite
+from gradtx.tree.arithmetic import abs_sq, finite, sum_scalars
 
 Variant = Literal["sps", "sps+"]
 
@@ -30,8 +30,8 @@ def _conclude(
     # Without a gradient there is no step; the inner `where` keeps 0/0 out of derivatives.
     ratio = gap / jnp.where(divisor > 0, divisor, 1.0)
     rate = jnp.where(divisor > 0, jnp.minimum(ratio, max_learning_rate), 0.0)
-    # A loss of nan makes no step either.
-    return {"rate": where_finite(rate, jnp.zeros_like(rate))}, None
+    # A loss that is not finite makes no step either.
+    return {"rate": jnp.where(jnp.isfinite(gap), rate, 0.0)}, None
 
 
 def _polyak(grad, slots: None, param, step, *, rate):
@@ -50,8 +50,8 @@ def scale_by_polyak(
     u ← min((f − f_min) / (‖g‖² + ε), η_max) g, ‖g‖ over all arrays. `update` needs the loss:
     `update(grads, state, value=loss)`.
 
-    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step
-    of zero.
+    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss that is not finite
+    make a step of zero.
 
     Args:
       f_min: the least value of the loss, or a lower bound of it; 0 where the data can be fitted.
@@ -97,8 +97,8 @@ def polyak_sgd(
     is unknown; too low a guess makes steps too long, up to the bound; take `momo`, which can adapt
     it.
 
-    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss of nan make a step
-    of zero.
+    Entries that are not finite do not count in ‖g‖; a zero gradient and a loss that is not finite
+    make a step of zero.
 
     Args:
       max_learning_rate: η_max ≥ 0, parameter units per unit of gradient; 1.

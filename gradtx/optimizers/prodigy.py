@@ -14,7 +14,6 @@ Of the terms of a step only ε uses its new estimate d'.
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
@@ -27,7 +26,7 @@ from gradtx.transforms.distances import (
     raise_estimate,
 )
 from gradtx.transforms.moments import average, corrected_rate
-from gradtx.tree.arithmetic import abs_sq, dot, sum_scalars
+from gradtx.tree.arithmetic import abs_sq, dot, sqrt, sum_scalars
 from gradtx.tree.casts import float_copy, real_zeros, zeros
 
 
@@ -58,7 +57,7 @@ def _rates(learning_rate, distance, b1, b2, step, estim_lr0, safeguard_warmup: b
 
 def _memory(b2, beta3):
     """β3, which is √β2 unless the caller sets it; β2 may be a schedule."""
-    return jnp.sqrt(b2) if beta3 is None else beta3
+    return sqrt(b2) if beta3 is None else beta3
 
 
 def _measure(
@@ -121,7 +120,7 @@ def _prodigy(
 ):
     mu = average(slots.mu, distance * grad, b1)
     nu = average(slots.nu, abs_sq(distance * grad), b2)
-    direction = mu / (jnp.sqrt(nu) + next_distance * eps) + weight_decay * param
+    direction = mu / (sqrt(nu) + next_distance * eps) + weight_decay * param
     grad_sum = _memory(b2, beta3) * slots.grad_sum + weight * grad
     return -rate * direction, Slots(mu, nu, grad_sum, slots.params0)
 

@@ -35,9 +35,10 @@ from gradtx.engine.selector import Where
 from gradtx.linalg.kronecker import Factors
 from gradtx.linalg.triangular import apply_triangular, fit_triangular
 from gradtx.schedules.decay import exponential_decay
+from gradtx.transforms.eigenbases import squared_size
 from gradtx.transforms.flags import MatrixFlags, select_flags
 from gradtx.transforms.moments import average, debias
-from gradtx.tree.arithmetic import entries
+from gradtx.tree.arithmetic import entries, sqrt
 from gradtx.tree.casts import real_dtype, zeros
 
 SPREAD = 32
@@ -135,14 +136,16 @@ def _psgd_kron(
     left, right = slots.left, slots.right
     if grad.size:
         passes_whole_number = jnp.floor(after) > jnp.floor(before)
-        # Without a gradient a fit would only let the factors grow.
-        is_due = passes_whole_number & jnp.any(mean != 0, axis=(-2, -1))
+        # Without a gradient a fit would only let the factors grow; one whose squares overflow would
+        # ruin them.
+        size = squared_size(mean)[..., 0, 0]
+        is_due = passes_whole_number & jnp.any(mean != 0, axis=(-2, -1)) & jnp.isfinite(size)
         fit = functools.partial(_fit, factor_rate)
         left, right = where_due(is_due, fit, (key, is_balanced, mean, left, right), (left, right))
     direction = apply_triangular(Factors(left, right), mean)
     square = jnp.sum(direction**2, axis=(-2, -1), keepdims=True)
     mean_square = square / entries(grad.shape[-2:])
-    update = direction / jnp.maximum(1, jnp.sqrt(mean_square) / max_rms)
+    update = direction / jnp.maximum(1, sqrt(mean_square) / max_rms)
     return update, Whitening(mu, left, right, progress)
 
 
@@ -151,13 +154,21 @@ def _fit(rate, key, is_balanced, mean, left, right) -> tuple[jax.Array | None, j
     # Drawn in float32: the same noise in every precision.
     noise = jax.random.normal(key, mean.shape, jnp.float32).astype(mean.dtype)
     damped = mean + DAMPING * jnp.mean(jnp.abs(mean)) * noise
-    left, right = fit_triangular(Factors(left, right), damped, noise, rate)
+    new = fit_triangular(Factors(left, right), damped, noise, rate)
+    # Products that overflow leave both factors as they were.
+    sums = jnp.stack([jnp.sum(factor) for factor in new if factor is not None])
+    is_finite = jnp.all(jnp.isfinite(sums))
+    left, right = _choose(is_finite, new.left, left), _choose(is_finite, new.right, right)
     if left is None or right is None:
         return left, right
     # Only the product matters: with equal largest entries no factor over- or underflows.
     left_size, right_size = jnp.max(jnp.abs(left)), jnp.max(jnp.abs(right))
-    ratio = jnp.where(is_balanced, jnp.sqrt(right_size / left_size), 1)
+    ratio = jnp.where(is_balanced, sqrt(right_size / left_size), 1)
     return ratio * left, right / ratio
+
+
+def _choose(condition, new: jax.Array | None, old: jax.Array | None) -> jax.Array | None:
+    return None if new is None or old is None else jnp.where(condition, new, old)
 
 
 def _check(flags: Mapping[str, Any]) -> None:

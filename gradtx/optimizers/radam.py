@@ -19,7 +19,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.transforms.moments import Moments, average, corrected_mean, debias, init_moments
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 def effective_length(b2: jax.Array, step: jax.Array, longest: jax.Array) -> jax.Array:
@@ -46,8 +46,8 @@ def _radam(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root, threshol
     enough = (length >= threshold) & (length > 4)  # at 4 and below the variance is infinite
     rho = jnp.where(enough, length, longest)
     square = (rho - 4) * (rho - 2) / ((longest - 4) * (longest - 2)) * longest / rho
-    factor = jnp.sqrt(jnp.where(enough, square, 1.0))  # a β2 below 0.67 has a negative square
-    scaled = factor * mean / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps)
+    factor = sqrt(jnp.where(enough, square, 1.0))  # a β2 below 0.67 has a negative square
+    scaled = factor * mean / (sqrt(debias(nu, b2, step) + eps_root) + eps)
     return jnp.where(enough, scaled, mean), Moments(mu, nu)
 
 

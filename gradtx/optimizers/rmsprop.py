@@ -42,6 +42,8 @@ def _stddev(
     if bias_correction:
         mean, square = debias(mu, decay, step), debias(nu, decay, step)
     variance = jnp.maximum(square - abs_sq(mean), 0)  # rounding may take it below 0
+    # Squares that overflow: inf − inf would be nan for ever.
+    variance = jnp.where(jnp.isinf(square), square, variance)
     return divide_by_root(grad, variance, eps, eps_in_sqrt), Moments(mu, nu)
 
 

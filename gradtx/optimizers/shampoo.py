@@ -48,7 +48,7 @@ from gradtx.transforms.eigenbases import (
 )
 from gradtx.transforms.flags import MatrixFlags, select_flags
 from gradtx.transforms.moments import average, debias
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, zeros
 
 Graft = Literal["adam", "rmsprop", "sgd", "sign", "none"]
@@ -153,9 +153,9 @@ def _shampoo(
 def _graft(mean, nu, step, b2, eps, graft: Graft):
     """The direction of the graft, which is also the update of vectors."""
     if graft == "adam":
-        return mean / (jnp.sqrt(debias(nu, b2, step)) + eps)
+        return mean / (sqrt(debias(nu, b2, step)) + eps)
     if graft == "rmsprop":
-        return mean / (jnp.sqrt(nu) + eps)
+        return mean / (sqrt(nu) + eps)
     return jnp.sign(mean) if graft == "sign" else mean
 
 

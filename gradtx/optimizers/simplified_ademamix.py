@@ -8,20 +8,18 @@ u = (m + α g) / (√(r̂ + ε_root) + ε)
 
 from typing import Unpack
 
-import jax.numpy as jnp
-
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias, init_moments
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 def _simplified_ademamix(grad, slots: Moments, param, step, *, b1, b2, alpha, eps, eps_root):
     mu, nu = b1 * slots.mu + grad, average(slots.nu, abs_sq(grad), b2)
-    return (mu + alpha * grad) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
+    return (mu + alpha * grad) / (sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
 
 
 @definition

@@ -19,7 +19,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, NonNegative
 from gradtx.engine.selector import Selector, Where
 from gradtx.transforms.moments import Moments, average, debias, init_moments
-from gradtx.tree.arithmetic import abs_sq, entries, finite
+from gradtx.tree.arithmetic import abs_sq, entries, finite, sqrt
 
 
 def _stable_adamw(grad, slots: Moments, param, step, *, b1, b2, eps, weight_decay):
@@ -27,8 +27,8 @@ def _stable_adamw(grad, slots: Moments, param, step, *, b1, b2, eps, weight_deca
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, square, b2)
     mean, variance = debias(mu, b1, step), debias(nu, b2, step)
     excess = finite(square / jnp.maximum(variance, eps**2))  # inf and nan spoil their entries alone
-    rho = jnp.sqrt(jnp.sum(excess) / entries(excess.shape))
-    direction = mean / (jnp.sqrt(variance) + eps) + weight_decay * param
+    rho = sqrt(jnp.sum(excess) / entries(excess.shape))
+    direction = mean / (sqrt(variance) + eps) + weight_decay * param
     return direction * (1 / jnp.maximum(1, rho)), Moments(mu, nu)
 
 

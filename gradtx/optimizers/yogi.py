@@ -17,7 +17,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, NonNegative
 from gradtx.transforms.moments import Moments, average, debias
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import full, zeros
 
 
@@ -27,10 +27,12 @@ def _init(param, *, initial_accumulator_value) -> Moments:
 
 
 def _yogi(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root):
-    mu, square = average(slots.mu, grad, b1), abs_sq(grad)
+    # Below half of the largest number: r never reaches inf, where inf − inf would be nan for ever.
+    square = jnp.minimum(abs_sq(grad), jnp.finfo(slots.nu.dtype).max / 2)
+    mu = average(slots.mu, grad, b1)
     # The change has the size of g², where Adam's has that of r: a large r falls slowly.
     nu = slots.nu - (1 - b2) * jnp.sign(slots.nu - square) * square
-    return debias(mu, b1, step) / (jnp.sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
+    return debias(mu, b1, step) / (sqrt(debias(nu, b2, step) + eps_root) + eps), Moments(mu, nu)
 
 
 @definition

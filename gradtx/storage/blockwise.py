@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.storage.codec import Codec, register_codec
+from gradtx.tree.arithmetic import sqrt
 from gradtx.tree.rounding import HIGH_HALF, float_of, fraction, word_of
 
 LANES = 128
@@ -109,7 +110,7 @@ def _encode(
     view = layout(x.shape, block)
     grouped = view.grouped(x)
     noise = None if random is None else view.grouped(random)
-    root = jnp.sqrt(grouped) if square else jnp.abs(grouped)
+    root = sqrt(grouped) if square else jnp.abs(grouped)
     scale = _scale(root, view.axis + 1)
     ratio = root * _inverse(scale)
     if square:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.storage.codec import Codec, register_codec
+from gradtx.tree.arithmetic import sqrt
 from gradtx.tree.rounding import EXPONENT, float_of, to_bfloat16, to_float16, word_of
 
 
@@ -22,7 +23,7 @@ def _decode_bf16(
 
 def _encode_f16(x: jax.Array, random: jax.Array | None, *, square: bool, block: int) -> jax.Array:
     # The root for squares: float16 ends at 6e-8, and second moments are smaller than that.
-    return to_float16(jnp.sqrt(x) if square else x, random)
+    return to_float16(sqrt(x) if square else x, random)
 
 
 def _decode_f16(

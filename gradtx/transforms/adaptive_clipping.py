@@ -6,7 +6,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import NonNegative
 from gradtx.transforms.clipping import shrink
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 
 Axes = int | tuple[int, ...]
 
@@ -25,7 +25,7 @@ def _unit_axes(shape: tuple[int, ...]) -> Axes:
 def _clip_units(grad, slots: None, param, step, *, clipping, eps, axis: Axes | None):
     axes = _unit_axes(grad.shape) if axis is None else axis
     param_norm, grad_norm = (
-        jnp.sqrt(jnp.sum(abs_sq(array), axis=axes, keepdims=True)) for array in (param, grad)
+        sqrt(jnp.sum(abs_sq(array), axis=axes, keepdims=True)) for array in (param, grad)
     )
     # ε lets weights at zero leave it.
     return shrink(grad_norm, clipping * jnp.maximum(param_norm, eps)) * grad, slots

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Limit, Positive
-from gradtx.tree.arithmetic import root_mean_square, squared_norm, sum_scalars
+from gradtx.tree.arithmetic import root_mean_square, sqrt, squared_norm, sum_scalars
 
 
 def _clip(grad, slots: None, param, step, *, max_delta):
@@ -63,7 +63,7 @@ def measure_square(grad: jax.Array, slots: None, param: jax.Array, step: jax.Arr
 
 
 def _conclude(measures, tree_slots: None, step, *, max_norm):
-    return {"factor": shrink(jnp.sqrt(sum_scalars(measures.square)), max_norm)}, None
+    return {"factor": shrink(sqrt(sum_scalars(measures.square)), max_norm)}, None
 
 
 def shrink_by_factor(

@@ -21,7 +21,7 @@ from gradtx.linalg import Factors, eigenbasis, factor_sides, multiply_sides, ref
 from gradtx.linalg.newton_schulz import adjoint
 from gradtx.transforms.flags import MatrixFlags
 from gradtx.transforms.moments import average, debias
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import compute_dtype, real_dtype
 
 
@@ -219,7 +219,7 @@ def adam_direction(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Adam's direction and both moments, in any basis."""
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
-    return debias(mu, b1, step) / (jnp.sqrt(debias(nu, b2, step)) + eps), mu, nu
+    return debias(mu, b1, step) / (sqrt(debias(nu, b2, step)) + eps), mu, nu
 
 
 def per_matrix(numbers: jax.Array) -> jax.Array:
@@ -236,4 +236,4 @@ def match_size(x: jax.Array, like: jax.Array) -> jax.Array:
     """X with the Frobenius norm of another matrix: X ‖Y‖/‖X‖; 0 where X is 0."""
     size = squared_size(x)
     # The inner `where` keeps the division, and its derivative, finite where X is 0.
-    return x * jnp.where(size == 0, 0, jnp.sqrt(squared_size(like) / jnp.where(size == 0, 1, size)))
+    return x * jnp.where(size == 0, 0, sqrt(squared_size(like) / jnp.where(size == 0, 1, size)))

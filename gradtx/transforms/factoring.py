@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.types import SQUARES
 from gradtx.transforms.moments import average, divide_by_root
-from gradtx.tree.arithmetic import finite
+from gradtx.tree.arithmetic import abs_sq, divide, finite
 from gradtx.tree.casts import real_zeros, real_zeros_along
 
 
@@ -52,6 +52,15 @@ def init_factored(param: jax.Array, axes: Pair) -> Factored:
     return Factored(real_zeros_along(param, row_axes), real_zeros_along(param, col_axes), None)
 
 
+def bounded_square(array: jax.Array) -> jax.Array:
+    """|x|², no more than a mean of an array can hold where x is finite.
+
+    As inf it would not count in the means, and x would be divided by the root of smaller squares.
+    """
+    limit = float(jnp.finfo(array.dtype).max) / max(array.size, 1)
+    return jnp.where(jnp.isfinite(array), jnp.minimum(abs_sq(array), limit), abs_sq(array))
+
+
 def average_factored(slots: Factored, square: jax.Array, decay: jax.Array, axes: Pair) -> Factored:
     """One step of the averages."""
     if axes is None:
@@ -73,5 +82,5 @@ def divide_by_factored_root(grad: jax.Array, slots: Factored, axes: Pair) -> jax
     rows, cols = jnp.expand_dims(slots.nu_row, col), jnp.expand_dims(slots.nu_col, row)
     mean = jnp.mean(rows, axis=row, keepdims=True)
     # Two divisions: the product r ⊗ c would hold fourth powers of gradients, which underflow.
-    by_rows = divide_by_root(grad, rows / jnp.where(mean > 0, mean, 1.0), eps, True)
+    by_rows = divide_by_root(grad, divide(rows, jnp.where(mean > 0, mean, 1.0)), eps, True)
     return divide_by_root(by_rows, cols, eps, True)

@@ -21,7 +21,7 @@ from gradtx.transforms.eigenbases import (
     squared_size,
 )
 from gradtx.transforms.moments import average
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt, where_summable
 
 
 class KlFlags(BasisFlags, total=False):
@@ -68,7 +68,15 @@ def update_kl_factors(
         if values.right is None
         else average(values.right, jnp.sum(column_shares, axis=-2) / n, decay),
     )
-    return rotated, new_factors, new_values
+    return rotated, _summable(new_factors, factors, 2), _summable(new_values, values, 1)
+
+
+def _summable(new: Factors, old: Factors, axes: int) -> Factors:
+    """New statistics where they are finite."""
+    pairs = zip(new, old, strict=True)
+    return Factors(
+        *(None if a is None or b is None else where_summable(a, b, axes) for a, b in pairs)
+    )
 
 
 def _with_start(grad: jax.Array, factors: Factors, values: Factors) -> tuple[Factors, Factors]:
@@ -79,8 +87,9 @@ def _with_start(grad: jax.Array, factors: Factors, values: Factors) -> tuple[Fac
     is_first = all_zero(factors, grad.ndim - 2)
     size = squared_size(grad)[..., 0] / max(grad.shape[-2] * grad.shape[-1], 1)
     # Two sides share the mean square, so each has its root.
-    size = jnp.sqrt(size) if None not in factors else size
-    size = jnp.where(is_first[..., None], size, 0)
+    size = sqrt(size) if None not in factors else size
+    # A first gradient whose squares overflow starts nothing.
+    size = jnp.where(is_first[..., None] & jnp.isfinite(size), size, 0)
     started = Factors(
         *(
             None if factor is None else factor + size[..., None] * identity(factor)

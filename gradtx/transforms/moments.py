@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.definition.types import DTypeLike, Squares
+from gradtx.tree.arithmetic import divide, sqrt
 from gradtx.tree.casts import is_inexact, real_zeros, zeros
 
 
@@ -63,7 +64,7 @@ def corrected_mean(
 
 def corrected_rate(rate: jax.Array, b1: jax.Array, b2: jax.Array, step: jax.Array) -> jax.Array:
     """Apply the bias corrections of both moments to the rate: η √(1 − β2^t) / (1 − β1^t)."""
-    return debias(rate, b1, step) * jnp.sqrt(_one_minus_power(b2, step))
+    return debias(rate, b1, step) * sqrt(_one_minus_power(b2, step))
 
 
 @jax.jit  # kernels share one trace of it
@@ -86,6 +87,6 @@ def divide_by_root(
     grad: jax.Array, square: jax.Array, eps: jax.Array, eps_in_sqrt: bool
 ) -> jax.Array:
     """Return g / √(s + ε) or g / (√s + ε); 0 where the divisor is 0."""
-    divisor = jnp.sqrt(square + eps) if eps_in_sqrt else jnp.sqrt(square) + eps
+    divisor = sqrt(square + eps) if eps_in_sqrt else sqrt(square) + eps
     # The inner `where` keeps 0 / 0 out of the derivative, too.
-    return jnp.where(divisor == 0, 0.0, grad / jnp.where(divisor == 0, 1.0, divisor))
+    return jnp.where(divisor == 0, 0.0, divide(grad, jnp.where(divisor == 0, 1.0, divisor)))

@@ -1,5 +1,6 @@
 """Logging inside a chain: the state stores measures of the updates, by name."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Decay, DTypeLike, Params, PyTree, Updates
 from gradtx.transforms import moments
+from gradtx.tree.arithmetic import where_finite
 from gradtx.tree.casts import compute_dtype, is_inexact_dtype
 
 Measure = Callable[[Updates], PyTree]
@@ -68,15 +70,18 @@ def _ema_init(
     return {"ema": _zeros(measure, params, accumulator_dtype)}
 
 
+def _blend(rate: jax.Array, mean: jax.Array, value: Any) -> jax.Array:
+    """The average with one more value; inf and nan would never leave it, so they do not enter."""
+    return where_finite(mean + rate * (value - mean), mean)
+
+
 def _ema(updates, slots, params, step, *, measure: Measure, decay, debias: bool):
     decay = jnp.asarray(decay, jnp.result_type(float))
     rate = 1 - decay
     if debias:
         # m ← m + (1 − β)/(1 − β^t) (x − m) is the corrected average itself, without a second slot.
         rate = moments.debias(rate, decay, jnp.asarray(step, decay.dtype))
-    new = jax.tree.map(
-        lambda mean, value: mean + rate * (value - mean), slots["ema"], measure(updates)
-    )
+    new = jax.tree.map(functools.partial(_blend, rate), slots["ema"], measure(updates))
     return updates, {"ema": _cast_like(new, slots["ema"])}
 
 
@@ -87,7 +92,7 @@ def measure_with_ema(
     """Log the exponential moving average (EMA) of a measure of the updates.
 
     The updates do not change. For a measure x: m ← β m + (1 − β) x; the state stores m / (1 − β^t),
-    or m.
+    or m. A measure of inf or nan does not enter the average.
 
     Args:
       measure: a function of the updates, for example `global_norm`; it returns an array, or a tree

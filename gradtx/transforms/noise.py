@@ -7,12 +7,13 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Hyperparam, NonNegative
+from gradtx.tree.arithmetic import sqrt
 
 
 def _add_noise(grad, slots: None, param, step, *, eta, gamma, key):
     # One dtype for all gradients: a run in bfloat16 or x64 draws the same noise.
     dtype = jnp.complex64 if jnp.iscomplexobj(grad) else jnp.float32
-    deviation = jnp.sqrt(eta * step**-gamma)  # step = 1 + count
+    deviation = sqrt(eta * step**-gamma)  # step = 1 + count
     return grad + deviation * jax.random.normal(key, grad.shape, dtype), slots
 
 

@@ -6,11 +6,11 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.clipping import measure_square
-from gradtx.tree.arithmetic import sum_scalars
+from gradtx.tree.arithmetic import sqrt, sum_scalars
 
 
 def _conclude(measures, tree_slots: None, step, *, scale_factor=1.0, eps=0.0):
-    size = jnp.sqrt(sum_scalars(measures.square)) + eps
+    size = sqrt(sum_scalars(measures.square)) + eps
     # Without a gradient, and where its norm overflows, there is no direction: a step of zero.
     usable = (size > 0) & jnp.isfinite(size)
     inverse = jnp.where(usable, 1 / jnp.where(usable, size, 1.0), 0.0)

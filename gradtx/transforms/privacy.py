@@ -11,7 +11,7 @@ from gradtx.definition.types import Hyperparam, Limit, NonNegative
 from gradtx.transforms.clipping import shrink
 from gradtx.transforms.noise import choose_key
 from gradtx.transforms.per_example import example_squares
-from gradtx.tree.arithmetic import sum_scalars
+from gradtx.tree.arithmetic import sqrt, sum_scalars
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import as_key, leaf_key, path_hash
@@ -27,7 +27,7 @@ def _aggregate(updates, slots: None, params, step, *, l2_norm_clip, noise_multip
     if not arrays:
         return updates, slots
     batch, limit = _batch_size(arrays), jnp.asarray(l2_norm_clip)
-    norms = jnp.sqrt(sum_scalars(map_arrays(example_squares, list(arrays.values()))))
+    norms = sqrt(sum_scalars(map_arrays(example_squares, list(arrays.values()))))
     mean = map_leaves(
         _noisy_mean,
         updates,

@@ -20,7 +20,7 @@ from gradtx.definition.types import Decay, Limit, NonNegative, Positive
 from gradtx.engine.clock import next_count
 from gradtx.transforms.clipping import measure_square, shrink, shrink_by_factor
 from gradtx.transforms.moments import average
-from gradtx.tree.arithmetic import sum_scalars
+from gradtx.tree.arithmetic import sqrt, sum_scalars
 
 
 class NormStatistics(NamedTuple):
@@ -55,7 +55,7 @@ def _average(old: NormStatistics, size: jax.Array, decay: jax.Array) -> NormStat
 def _bound(old: NormStatistics, size: jax.Array, threshold: jax.Array, eps: jax.Array) -> jax.Array:
     """n*: the norm, or less where it is a spike."""
     # Without z, which divides by σ + ε: that may be 0.
-    sigma, excess = jnp.sqrt(old.variance), size - old.mean
+    sigma, excess = sqrt(old.variance), size - old.mean
     spike = excess > threshold * (sigma + eps)
     lower = old.mean + threshold**2 * sigma * (sigma + eps) / jnp.where(spike, excess, 1.0)
     return jnp.where(spike, lower, size)
@@ -72,7 +72,7 @@ def _conclude(
     max_norm,
     eps,
 ):
-    size = jnp.sqrt(sum_scalars(measures.square))
+    size = sqrt(sum_scalars(measures.square))
     warm = tree_slots.count < warmup_steps
     bound = jnp.where(warm, size, _bound(tree_slots, size, z_threshold, eps))
     new = jax.tree.map(

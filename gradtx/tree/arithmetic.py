@@ -1,6 +1,7 @@
 """Sums and norms over whole trees, in float32 at least."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,54 @@ from gradtx.tree.kernels import Scalars, map_arrays, stack_scalars
 def abs_sq(array: jax.Array) -> jax.Array:
     """|x|^2 for real and complex arrays alike, without the root that abs takes."""
     return array.real**2 + array.imag**2 if jnp.iscomplexobj(array) else array * array
+
+
+# The function of JAX itself, so that a trace enters none of gradtx for it.
+sqrt = jax.custom_jvp(jax.lax.sqrt)
+"""The square root of an array, with derivative 0 at 0.
+
+The derivative of √x at 0 is infinite. Where an entry never had a gradient, 0 · ∞ would make nan of
+every hypergradient.
+"""
+
+
+@sqrt.defjvp
+def _sqrt_jvp(squares: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (square,), (tangent,) = squares, tangents
+    root = sqrt(square)
+    # Arithmetic, not `where`: no constant has the shape of the array, which may be symbolic.
+    is_zero = (root == 0).astype(root.dtype)
+    return root, tangent * (1 - is_zero) / (2 * root + is_zero)
+
+
+cbrt = jax.custom_jvp(jax.lax.cbrt)
+"""The cube root of an array, with derivative 0 at 0."""
+
+
+@cbrt.defjvp
+def _cbrt_jvp(cubes: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (cube,), (tangent,) = cubes, tangents
+    root = cbrt(cube)
+    is_zero = (root == 0).astype(root.dtype)
+    return root, tangent * (1 - is_zero) / (3 * root * root + is_zero)
+
+
+# Of Python, for arrays of different shapes.
+divide = jax.custom_jvp(operator.truediv)
+"""The quotient x / y, whose derivative does not square y.
+
+The square of a divisor below 1e-19 is 0 in float32, and 0 · ∞ is nan.
+"""
+
+
+@divide.defjvp
+def _divide_jvp(
+    arrays: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (left, right), (left_tangent, right_tangent) = arrays, tangents
+    quotient = divide(left, right)
+    # The quotient first: where it is 0, nothing may overflow before.
+    return quotient, left_tangent / right - quotient * (right_tangent / right)
 
 
 def squared_norm(array: jax.Array) -> jax.Array:
@@ -57,6 +106,17 @@ def where_finite(new: jax.Array, old: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(new), new, old)
 
 
+def where_summable(new: jax.Array, old: jax.Array, axes: int) -> jax.Array:
+    """`new` where the sum along its last `axes` axes is finite, else `old`: for statistics of a
+    matrix that the squares of one gradient must not ruin.
+
+    Of two axes the diagonal counts: it bounds all entries of a covariance.
+    """
+    entries = jnp.diagonal(new, axis1=-2, axis2=-1) if axes == 2 else new
+    is_finite = jnp.isfinite(jnp.sum(entries.real, axis=-1, keepdims=True))
+    return jnp.where(is_finite[..., None] if axes == 2 else is_finite, new, old)
+
+
 def dot(left: jax.Array, right: jax.Array) -> jax.Array:
     """The inner product of two arrays as vectors of real numbers; entries that are not finite do
     not count.
@@ -87,12 +147,12 @@ def count_true(array: jax.Array) -> jax.Array:
 
 def norm(array: jax.Array) -> jax.Array:
     """The 2-norm of one array, in its own precision."""
-    return jnp.sqrt(squared_norm(array))
+    return sqrt(squared_norm(array))
 
 
 def root_mean_square(array: jax.Array) -> jax.Array:
     """The root mean square of one array, in its own precision; 0 for an empty one."""
-    return jnp.sqrt(jnp.sum(abs_sq(array)) / entries(array.shape))
+    return sqrt(jnp.sum(abs_sq(array)) / entries(array.shape))
 
 
 def sum_of_squares(array: jax.Array) -> jax.Array:
@@ -114,7 +174,7 @@ def global_norm(tree: Any) -> jax.Array:
 def norm_of(arrays: Sequence[jax.Array]) -> jax.Array:
     """The 2-norm of a list of arrays taken as one vector; 0 for none."""
     parts = map_arrays(sum_of_squares, [as_array(array) for array in arrays])
-    return jnp.sqrt(sum_promoted(parts))
+    return sqrt(sum_promoted(parts))
 
 
 def sum_promoted(scalars: Sequence[jax.Array]) -> jax.Array:

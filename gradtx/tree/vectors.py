@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.tree.arithmetic import dot, sum_promoted
+from gradtx.tree.arithmetic import dot, finite, sum_promoted
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact, real_dtype
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.paths import Treedef, flatten
@@ -64,14 +64,50 @@ def value_and_grad(
 
 
 def inner(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> jax.Array:
-    """The real inner product of two lists of arrays, in float32 at least; entries that are not
-    finite do not count.
+    """The real inner product of two lists of arrays, in float32 at least.
+
+    Entries that are not finite do not count. Products that overflow do: the result is then exact
+    where a float holds it, and else the largest number.
     """
-    return sum_promoted(map_arrays(_dot, left, right) if left else [])
+    sizes = [size_of(arrays) for arrays in (left, right)]
+    return multiply_back(scaled_inner(left, right, sizes), sizes)
 
 
-def _dot(left: jax.Array, right: jax.Array) -> jax.Array:
-    return dot(*(one.astype(compute_dtype(one.dtype)) for one in (left, right)))
+def scaled_inner(
+    left: Sequence[jax.Array], right: Sequence[jax.Array], sizes: Sequence[jax.Array]
+) -> jax.Array:
+    """The inner product of two lists of arrays, each divided by its size."""
+    shared = [[size] * len(left) for size in sizes]
+    return sum_promoted(map_arrays(_dot, left, right, *shared) if left else [])
+
+
+def size_of(arrays: Sequence[jax.Array]) -> jax.Array:
+    """A power of two near the largest finite entry; 1 where all are 0."""
+    tops = map_arrays(_top, arrays) if arrays else []
+    top = functools.reduce(jnp.maximum, tops, jnp.zeros((), jnp.float32))
+    finfo = jnp.finfo(top.dtype)
+    # Half of it, because the largest number would be rounded up to inf. To divide by a power of two
+    # changes no digit.
+    half = jax.lax.reduce_precision(top / 2, finfo.nexp, 0)
+    return jnp.where(half > 0, half, 1)
+
+
+def multiply_back(product: jax.Array, sizes: Sequence[jax.Array]) -> jax.Array:
+    """A product times the sizes, within the numbers that a float holds."""
+    limit, (first, second) = jnp.finfo(product.dtype).max, sizes
+    return jnp.clip(product * first * second, -limit, limit).astype(product.dtype)
+
+
+def _top(array: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(finite(array.astype(compute_dtype(array.dtype)))), initial=0)
+
+
+def _dot(
+    left: jax.Array, right: jax.Array, left_size: jax.Array, right_size: jax.Array
+) -> jax.Array:
+    pairs = ((left, left_size), (right, right_size))
+    parts = (one.astype(compute_dtype(one.dtype)) / size for one, size in pairs)
+    return dot(*parts)
 
 
 def scalar_dtype(tree: Any) -> Any:

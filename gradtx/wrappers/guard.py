@@ -23,7 +23,7 @@ from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Check, Decay, Interval, Limit, Numeric, Positive
 from gradtx.engine.clock import next_count
-from gradtx.tree.arithmetic import global_norm
+from gradtx.tree.arithmetic import global_norm, sqrt
 
 Steps = Annotated[Numeric, Interval(1.0)]
 """A number of steps, 1 at least."""
@@ -72,7 +72,7 @@ def _init(params, *, zscore=None) -> Guard:
 def _limit(own: Guard, zscore) -> jax.Array:
     """The largest norm that is not a spike."""
     # A hundredth of the mean: where norms are nearly equal, √v alone would make each a spike.
-    return own.mean + zscore * jnp.maximum(jnp.sqrt(own.variance), 0.01 * own.mean)
+    return own.mean + zscore * jnp.maximum(sqrt(own.variance), 0.01 * own.mean)
 
 
 def _norms(own: Guard) -> jax.Array:

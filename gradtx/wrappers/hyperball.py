@@ -15,7 +15,7 @@ from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.types import NonNegative, Precise
 from gradtx.transforms.flags import MatrixFlags
-from gradtx.tree.arithmetic import abs_sq
+from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_dtype
 
 
@@ -35,7 +35,7 @@ def _init(param) -> Radius:
 
 
 def _norm(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
+    return sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))
 
 
 def _unit(x: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import NonNegative, Precise
-from gradtx.tree.arithmetic import dot, sum_scalars
+from gradtx.tree.arithmetic import dot, sqrt, sum_scalars
 from gradtx.tree.casts import float_copy
 
 
@@ -74,15 +74,15 @@ def _conclude(
 ) -> tuple[dict[str, jax.Array], Bets]:
     r, m, v, s = tree_slots
     scale, decays = jnp.sum(s), 1 - 10.0 ** -jnp.arange(1, num_betas + 1, dtype=s.dtype)
-    grad_norm = jnp.sqrt(sum_scalars(measures.grad))
-    param_norm = jnp.sqrt(sum_scalars(measures.param))
+    grad_norm = sqrt(sum_scalars(measures.grad))
+    param_norm = sqrt(sum_scalars(measures.param))
     pull = weight_decay * scale * grad_norm / (param_norm + eps)
     product = sum_scalars(measures.grad_way) + pull * sum_scalars(measures.param_way)
     gain = product / (scale + eps)
     r = decays * r + jnp.clip(gain, -m, m) * s
     m = jnp.maximum(decays * m, jnp.abs(gain) + eps)
     v = decays**2 * v + gain**2
-    s = (s_init / num_betas * m + jnp.maximum(r, 0.0)) / (jnp.sqrt(v) + eps)
+    s = (s_init / num_betas * m + jnp.maximum(r, 0.0)) / (sqrt(v) + eps)
     # Sums that overflow, and the divisions by zero that eps=0 allows, keep the old bets.
     usable = jnp.all(jnp.isfinite(s)) & jnp.isfinite(gain**2)
     pairs = zip((r, m, v, s), tree_slots, strict=True)

@@ -21,7 +21,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import PRECISE, NonNegative
 from gradtx.engine.rules import Child
 from gradtx.transforms.clipping import Square
-from gradtx.tree.arithmetic import abs_sq, sum_scalars
+from gradtx.tree.arithmetic import abs_sq, sqrt, sum_scalars
 from gradtx.tree.casts import float_copy
 from gradtx.tree.maps import choose, make_leaves, map_leaves
 from gradtx.wrappers.lookahead import check_period
@@ -244,7 +244,7 @@ def _measure(grad, slots: None, param, step, *, eps) -> Square:
 
 
 def _conclude(measures, tree_slots: None, step) -> tuple[dict[str, jax.Array], None]:
-    norm = jnp.sqrt(sum_scalars(measures.square))
+    norm = sqrt(sum_scalars(measures.square))
     usable = (norm > 0) & jnp.isfinite(norm)
     # The inner `where` keeps the division finite where the outer one discards it.
     return {"factor": jnp.where(usable, 1 / jnp.where(usable, norm, 1.0), 0.0)}, None

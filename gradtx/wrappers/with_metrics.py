@@ -22,7 +22,7 @@ from gradtx.definition.types import Decay
 from gradtx.engine.selector import labels, leaves_of
 from gradtx.transforms.clipping import shrink_by_factor
 from gradtx.transforms.moments import debias
-from gradtx.tree.arithmetic import sum_of_squares, sum_promoted
+from gradtx.tree.arithmetic import sqrt, sum_of_squares, sum_promoted
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import map_leaves
@@ -57,12 +57,12 @@ def _norms(name: str, tree: Any, groups: Groups) -> dict[str, jax.Array]:
     indices = [index for index, value in enumerate(leaves.values) if is_inexact(value)]
     arrays = [as_array(leaves.values[index]) for index in indices]
     squares = map_arrays(sum_of_squares, arrays) if arrays else []
-    norms = {name: jnp.sqrt(sum_promoted(squares))}
+    norms = {name: sqrt(sum_promoted(squares))}
     group_of = labels(groups, leaves, _group_names(groups), "with_metrics") if groups else []
     for group in _group_names(groups):
         pairs = zip(indices, squares, strict=True)
         part = [square for index, square in pairs if group_of[index] == group]
-        norms[f"{name}/{group}"] = jnp.sqrt(sum_promoted(part))
+        norms[f"{name}/{group}"] = sqrt(sum_promoted(part))
     return norms
 
 

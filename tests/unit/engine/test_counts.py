@@ -48,7 +48,8 @@ TREES: dict[str, Callable[[], Any]] = {"gpt2_small": gpt2_small, "500_leaves": m
 def test_a_step_of_adamw(tree: str, calls: int, lines: int) -> None:
     """The outer calls of a traced step, and the lines of its StableHLO."""
     traced = lower(gradtx.adamw(1e-3), TREES[tree]())
-    found = sum(inner_jaxpr(one) is not None for one in traced.jaxpr.jaxpr.eqns)
+    # A root with a derivative of its own is an equation within one of these, or is inlined.
+    found = sum(one.primitive.name in ("jit", "pjit") for one in traced.jaxpr.jaxpr.eqns)
     assert found <= calls
     assert traced.lower().as_text().count("\n") <= lines
 
