@@ -9,13 +9,15 @@ import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.tree.casts import real_dtype
 
 
 def _update(
     grad: jax.Array, slots: None, param: None, step: jax.Array, *, input_grad: jax.Array
 ) -> Any:
     agrees = (grad * input_grad.conj()).real > 0
-    return jnp.where(agrees, grad * (grad.size / (jnp.sum(agrees) + 1)), grad * 0), slots
+    count = (jnp.sum(agrees) + 1).astype(real_dtype(grad.dtype))
+    return jnp.where(agrees, grad * (grad.size / count), grad * 0), slots
 
 
 @definition

@@ -140,8 +140,9 @@ def _blend(
             f"{new.shape}"
         )
     # A bfloat16 factor is added in float32, and rounded once.
-    precise = old.astype(jnp.promote_types(old.dtype, new.dtype))
-    return jnp.asarray(decay * precise + weight * new).astype(old.dtype)
+    dtype = casts.widest(old.dtype, new.dtype)
+    sum_ = decay * old.astype(dtype) + weight * new.astype(dtype)
+    return jnp.asarray(sum_).astype(old.dtype)
 
 
 def multiply_sides(left: ArrayLike | None, x: ArrayLike, right: ArrayLike | None) -> jax.Array:

@@ -1,5 +1,6 @@
 """Logging inside a chain: the state stores measures of the updates, by name."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Decay, DTypeLike, Params, PyTree, Updates
 from gradtx.transforms import moments
-from gradtx.tree.casts import compute_dtype, is_inexact_dtype
+from gradtx.tree.casts import compute_dtype, is_inexact_dtype, promote
 
 Measure = Callable[[Updates], PyTree]
 """A function of the updates that returns an array, or a tree of arrays."""
@@ -68,15 +69,18 @@ def _ema_init(
     return {"ema": _zeros(measure, params, accumulator_dtype)}
 
 
+def _move(rate, mean, value):
+    rate, mean, value = promote(rate, mean, jnp.asarray(value))
+    return mean + rate * (value - mean)
+
+
 def _ema(updates, slots, params, step, *, measure: Measure, decay, debias: bool):
     decay = jnp.asarray(decay, jnp.result_type(float))
     rate = 1 - decay
     if debias:
         # m ← m + (1 − β)/(1 − β^t) (x − m) is the corrected average itself, without a second slot.
         rate = moments.debias(rate, decay, jnp.asarray(step, decay.dtype))
-    new = jax.tree.map(
-        lambda mean, value: mean + rate * (value - mean), slots["ema"], measure(updates)
-    )
+    new = jax.tree.map(functools.partial(_move, rate), slots["ema"], measure(updates))
     return updates, {"ema": _cast_like(new, slots["ema"])}
 
 

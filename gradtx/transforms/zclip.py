@@ -9,6 +9,7 @@ u = g min(1, n*/n, k/n)
 Over the first N norms, μ and σ² are their mean and variance, and only k is a bound.
 """
 
+import operator
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from gradtx.definition.types import Decay, NonNegative, Positive
 from gradtx.transforms.clipping import measure_square, shrink, shrink_by_factor
 from gradtx.transforms.moments import average
 from gradtx.tree.arithmetic import sum_scalars
+from gradtx.tree.casts import promote
 
 
 class NormStatistics(NamedTuple):
@@ -40,9 +42,10 @@ def _init() -> NormStatistics:
 def _warmup(old: NormStatistics, size: jax.Array) -> NormStatistics:
     """The mean and the variance with one more norm, by Welford's update."""
     count = old.count + 1
-    mean = old.mean + (size - old.mean) / count
+    number = count.astype(size.dtype)
+    mean = old.mean + (size - old.mean) / number
     square = (size - old.mean) * (size - mean)
-    return NormStatistics(mean, old.variance + (square - old.variance) / count, count)
+    return NormStatistics(mean, old.variance + (square - old.variance) / number, count)
 
 
 def _average(old: NormStatistics, size: jax.Array, decay: jax.Array) -> NormStatistics:
@@ -72,7 +75,7 @@ def _conclude(
     eps,
 ):
     size = jnp.sqrt(sum_scalars(measures.square))
-    warm = tree_slots.count < warmup_steps
+    warm = operator.lt(*promote(tree_slots.count, warmup_steps))
     bound = jnp.where(warm, size, _bound(tree_slots, size, z_threshold, eps))
     new = jax.tree.map(
         lambda first, later: jnp.where(warm, first, later),

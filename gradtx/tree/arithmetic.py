@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.tree.casts import as_array, compute_dtype, is_inexact
+from gradtx.tree.casts import as_array, compute_dtype, is_inexact, widest
 from gradtx.tree.kernels import map_arrays
 
 
@@ -104,7 +104,7 @@ def sum_promoted(scalars: Sequence[jax.Array]) -> jax.Array:
     """The sum of scalars that may differ in dtype."""
     if not scalars:
         return jnp.zeros((), jnp.float32)
-    dtype = jnp.result_type(*{scalar.dtype for scalar in scalars})
+    dtype = widest(*{scalar.dtype for scalar in scalars})
     return _add_all([scalar.astype(dtype) for scalar in scalars])
 
 

@@ -9,6 +9,7 @@ At the k-th micro-step the update is stored in the array of the sum, which is no
 step needs no memory beside its arguments.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from gradtx.compose.transformation import (
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike
-from gradtx.tree.casts import as_array, is_inexact, zeros
+from gradtx.tree.casts import as_array, is_inexact, promote, widest, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
 from gradtx.wrappers.guard import Steps
@@ -62,7 +63,7 @@ def _init(params, *, averages_value: bool, accumulator_dtype: DTypeLike | None) 
 def _sum_dtype(leaf: jax.Array, accumulator_dtype: DTypeLike) -> Any:
     """The dtype of the sum: complex arrays stay complex, whatever the accumulator."""
     kind = jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.bfloat16
-    return jnp.promote_types(accumulator_dtype, kind)
+    return widest(accumulator_dtype, kind)
 
 
 def _add(total, grad, *, weight, first, gate, share):
@@ -84,7 +85,9 @@ def _count(own: Accumulated, weight, value, gate) -> Accumulated:
     arguments = {"weight": weight, "first": own.micro_step == 0, "gate": gate, "share": 1.0}
     sums, parts = (own.weight, own.value), (jnp.ones_like(own.weight), value)
     total_weight, total_value = map_leaves(_add, sums, parts, **arguments)
-    return own._replace(weight=total_weight, value=total_value, micro_step=own.micro_step + gate)
+    return own._replace(
+        weight=total_weight, value=total_value, micro_step=own.micro_step + gate.astype(jnp.int32)
+    )
 
 
 def _second(first, second):
@@ -112,7 +115,7 @@ def _can_hold(total: Any, updates: Any) -> bool:
 
 
 def _common_dtype(total: jax.Array, update: Any) -> Any:
-    return jnp.promote_types(total.dtype, as_array(update).dtype)
+    return widest(total.dtype, as_array(update).dtype)
 
 
 def _mean(grad: Any, total: Any) -> Any:
@@ -145,7 +148,7 @@ def _accumulate(
         gate &= ~jnp.asarray(should_skip_update_fn(updates, own.applied, params)[0], bool)
     weight, first = checked_weight(extra.get("weight", 1.0)), own.micro_step == 0
     new = _count(own, weight, extra.get("value"), gate)
-    complete, usable = (new.micro_step >= every) & gate, new.weight > 0
+    complete, usable = operator.ge(*promote(new.micro_step, every)) & gate, new.weight > 0
     check_weights(complete, usable, new.micro_step)
     due = complete & usable
     share = jnp.ones_like(new.weight)
@@ -169,7 +172,7 @@ def _accumulate(
         total=stored if in_place else total,
         # A sum of weights that is 0 makes no update, and the next one begins.
         micro_step=jnp.where(complete, 0, new.micro_step),
-        applied=new.applied + due,
+        applied=new.applied + due.astype(jnp.int32),
     )
     return map_leaves(_release, updates, stored, due=due), inner._replace(slots=slots), new
 

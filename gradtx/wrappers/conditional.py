@@ -1,5 +1,6 @@
 """Wrappers that act at some steps only: at finite gradients, or by a function of the step."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from gradtx.compose.choosing import keep_if, run_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.types import NonNegative
-from gradtx.tree.casts import as_array, is_inexact
+from gradtx.tree.casts import as_array, is_inexact, promote
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import map_leaves
 
@@ -49,10 +50,11 @@ def _apply_if_finite(
 ):
     finite = is_finite(updates)
     in_a_row = jnp.where(finite, 0, own.notfinite_count + 1)
-    usable = finite | (in_a_row > max_consecutive_errors)
+    usable = finite | operator.gt(*promote(in_a_row, max_consecutive_errors))
     updates, inner = inner.update(updates, params, gate=usable)
-    total, applied = own.total_notfinite + ~finite, own.applied + usable
-    return keep_if(usable, updates), inner, FiniteCounts(in_a_row, finite, total, applied)
+    lost, applied = (event.astype(jnp.int32) for event in (~finite, usable))
+    counts = FiniteCounts(in_a_row, finite, own.total_notfinite + lost, own.applied + applied)
+    return keep_if(usable, updates), inner, counts
 
 
 @definition
@@ -127,7 +129,7 @@ def _conditional(
         return new, member.slots
 
     updates, slots = run_if(gate, run, lambda: (otherwise(updates), inner.slots))
-    return updates, inner._replace(slots=slots), Applied(own.applied + gate)
+    return updates, inner._replace(slots=slots), Applied(own.applied + gate.astype(jnp.int32))
 
 
 def _pass_through(updates):

@@ -12,6 +12,7 @@ The inner transformation always runs. The kernels that write its slots choose be
 values, entry by entry: a guard needs no branch, no copy, and no transfer to the host.
 """
 
+import operator
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, Interval, NonNegative, Numeric, Positive
 from gradtx.tree.arithmetic import global_norm
+from gradtx.tree.casts import promote
 
 Steps = Annotated[Numeric, Interval(1.0)]
 """A number of steps, 1 at least."""
@@ -81,7 +83,7 @@ def _judge(norm, own: Guard, finite: bool, max_norm, zscore, warmup_steps) -> Ve
     if zscore is None:
         return Verdict(not_finite, too_large, false)
     # While the mean is 0 there is no scale to compare with: the limit would be 0.
-    known = (own.applied + own.spikes >= warmup_steps) & (own.mean > 0)
+    known = operator.ge(*promote(own.applied + own.spikes, warmup_steps)) & (own.mean > 0)
     spike = known & (norm > _limit(own, zscore)) & ~not_finite & ~too_large
     return Verdict(not_finite, too_large, spike)
 
@@ -89,7 +91,8 @@ def _judge(norm, own: Guard, finite: bool, max_norm, zscore, warmup_steps) -> Ve
 def _learn(norm, own: Guard, verdict: Verdict, zscore, decay) -> Guard:
     """Update mean and variance; a spike enters as the limit, so that they adapt to a new level."""
     # The count of norms that entered, this one included: equal weights over the first ones.
-    rate = jnp.maximum(1 / (own.applied + own.spikes + 1.0), 1 - decay)
+    entered = (own.applied + own.spikes).astype(own.mean.dtype)
+    rate = jnp.maximum(1 / (entered + 1.0), 1 - decay)
     change = jnp.where(verdict.spike, _limit(own, zscore), norm) - own.mean
     enters = jnp.isfinite(norm) & ~verdict.too_large
     mean = jnp.where(enters, own.mean + rate * change, own.mean)
@@ -99,14 +102,12 @@ def _learn(norm, own: Guard, verdict: Verdict, zscore, decay) -> Guard:
 
 
 def _count(own: Guard, norm, verdict: Verdict, gate) -> Guard:
-    return own._replace(
-        applied=own.applied + gate,
-        skipped=own.skipped + ~gate,
-        not_finite=own.not_finite + verdict.not_finite,
-        too_large=own.too_large + verdict.too_large,
-        spikes=own.spikes + verdict.spike,
-        norm=norm,
-    )
+    events = (gate, ~gate, *verdict)
+    counts = {
+        name: getattr(own, name) + event.astype(jnp.int32)
+        for name, event in zip(COUNTERS, events, strict=True)
+    }
+    return own._replace(**counts, norm=norm)
 
 
 def _guard(

@@ -100,8 +100,8 @@ MUTATIONS = [
     Mutation(
         "guard: the count goes on",
         GUARD,
-        "applied=own.applied + gate",
-        "applied=own.applied + 1",
+        "+ event.astype(jnp.int32)",
+        "+ 1",
         ORACLES.format("guard"),
     ),
     Mutation(
