@@ -104,7 +104,8 @@ def sum_promoted(scalars: Sequence[jax.Array]) -> jax.Array:
     """The sum of scalars that may differ in dtype."""
     if not scalars:
         return jnp.zeros((), jnp.float32)
-    dtype = widest(*{scalar.dtype for scalar in scalars})
+    dtypes = {scalar.dtype for scalar in scalars}
+    dtype = dtypes.pop() if len(dtypes) == 1 else widest(*dtypes)
     return _add_all([scalar.astype(dtype) for scalar in scalars])
 
 

@@ -47,7 +47,8 @@ def promote(*values: Any) -> list[Any]:
 @functools.lru_cache(maxsize=256)
 def compute_dtype(dtype: Any) -> np.dtype:
     """The dtype of arithmetic on an array: its own, but float32 at least."""
-    return widest(dtype, jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):  # not `widest`: one call less in a cold update
+        return np.dtype(jnp.promote_types(dtype, jnp.float32))
 
 
 @functools.lru_cache(maxsize=256)

@@ -104,8 +104,8 @@ MUTATIONS = [
     Mutation(
         "lifter: computes in the gradient's dtype",
         "tree/casts.py",
-        "return widest(dtype, jnp.float32)",
-        "return np.dtype(dtype)",
+        "np.dtype(jnp.promote_types(dtype, jnp.float32))",
+        "np.dtype(dtype)",
         "tests/unit/engine/test_lifter.py -k precision",
     ),
     Mutation(

@@ -12,12 +12,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import gradtx
 from gradtx.testing.problems import extras, gradients
 
-SHAPES = {"bias": (4,), "kernel": (8, 4), "scalar": (), "wide": (4, 8)}
+SHAPES = {"bias": (4,), "kernel": (4, 4), "scalar": (), "wide": (4, 4)}
 CUTS = {
     (4,): {"bias": ("x",), "kernel": ("x",), "scalar": (), "wide": (None, "x")},
     (2, 2): {"bias": ("y",), "kernel": ("x", "y"), "scalar": (), "wide": ("y", "x")},
 }
-"""How every array is cut, by the shape of the mesh."""
+"""How every array is cut, by the shape of the mesh. Matrices are square: a factor of another has
+eigenvectors of the eigenvalue 0, which are arbitrary.
+"""
 CODECS = ("packed16", "int8", "bf16", "int4", "f16", "dynamic8", "bf16+8")
 PLACES = [(shape, is_set) for shape in CUTS for is_set in (False, True)]
 """Meshes, each within `jax.set_mesh` and outside of it."""
