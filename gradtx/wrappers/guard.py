@@ -102,12 +102,14 @@ def _learn(norm, own: Guard, verdict: Verdict, zscore, decay) -> Guard:
 
 
 def _count(own: Guard, norm, verdict: Verdict, gate) -> Guard:
-    events = (gate, ~gate, *verdict)
-    counts = {
-        name: getattr(own, name) + event.astype(jnp.int32)
-        for name, event in zip(COUNTERS, events, strict=True)
-    }
-    return own._replace(**counts, norm=norm)
+    return own._replace(
+        applied=own.applied + gate.astype(jnp.int32),
+        skipped=own.skipped + (~gate).astype(jnp.int32),
+        not_finite=own.not_finite + verdict.not_finite.astype(jnp.int32),
+        too_large=own.too_large + verdict.too_large.astype(jnp.int32),
+        spikes=own.spikes + verdict.spike.astype(jnp.int32),
+        norm=norm,
+    )
 
 
 def _guard(

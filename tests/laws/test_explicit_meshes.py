@@ -47,6 +47,9 @@ def test_types_stay_on_explicit_meshes(number: int, name: str) -> None:
 @pytest.mark.parametrize(("number", "name"), NUMBERED)
 def test_numbers_on_explicit_meshes_are_those_of_one_device(number: int, name: str) -> None:
     tx = METHODS[name].tx
+    if "soap" in name:
+        # The first gradient is diagonal in its own eigenbasis: ε hides the rounding beside it.
+        tx = gradtx.replace(tx, eps=0.1)
     expected = two_steps(tx, plain)
     with on_mesh(*PLACES[number % len(PLACES)]) as put:
         ours = two_steps(tx, put)
@@ -65,9 +68,8 @@ def assert_close(ours: Any, expected: Any) -> None:
     """Equality up to sums in another order, relative to an array's largest entry."""
     # Newton-Schulz and roots of factors multiply the rounding of a sum, 1e-7, by some hundreds.
     for path, array in gradtx.flatten_state(expected).items():
-        left, right = (
-            np.asarray(one, complex) for one in (gradtx.flatten_state(ours)[path], array)
-        )
+        pair = (gradtx.flatten_state(ours)[path], array)
+        left, right = (np.asarray(one, complex) for one in pair)
         if "basis" in path:  # an eigenvector has no sign of its own
             left, right = np.abs(left), np.abs(right)
         size = np.max(np.abs(right), initial=1e-6)

@@ -100,8 +100,8 @@ MUTATIONS = [
     Mutation(
         "guard: the count goes on",
         GUARD,
-        "+ event.astype(jnp.int32)",
-        "+ 1",
+        "applied=own.applied + gate.astype(jnp.int32)",
+        "applied=own.applied + 1",
         ORACLES.format("guard"),
     ),
     Mutation(
