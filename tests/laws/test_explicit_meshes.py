@@ -66,11 +66,11 @@ def two_steps(tx: gradtx.GradientTransformation, put: Any) -> Any:
 
 def assert_close(ours: Any, expected: Any) -> None:
     """Equality up to sums in another order, relative to an array's largest entry."""
-    # Newton-Schulz and roots of factors multiply the rounding of a sum, 1e-7, by some hundreds.
+    # Newton-Schulz and roots of factors multiply the rounding of a sum, 1e-7, by a thousand.
     for path, array in gradtx.flatten_state(expected).items():
         pair = (gradtx.flatten_state(ours)[path], array)
         left, right = (np.asarray(one, complex) for one in pair)
         if "basis" in path:  # an eigenvector has no sign of its own
             left, right = np.abs(left), np.abs(right)
         size = np.max(np.abs(right), initial=1e-6)
-        np.testing.assert_allclose(left / size, right / size, rtol=0, atol=1e-4, err_msg=path)
+        np.testing.assert_allclose(left / size, right / size, rtol=0, atol=5e-4, err_msg=path)
