@@ -138,10 +138,10 @@ def _inner_at(memory: Updates, tree: Updates, index: jax.Array) -> jax.Array:
 # Functions of one array, for `map_leaves` and `map_arrays`: at module level, so that steps share
 # their kernels.
 def _dot_at(memory, array, index):
-    return run_auto_if(_dot_of_row, 0, memory, array, index)
+    return run_auto_if(_dot_of_row, 0, array, memory, index)
 
 
-def _dot_of_row(memory, array, index):
+def _dot_of_row(array, memory, index):
     return dot(memory[index], array)
 
 
@@ -154,10 +154,10 @@ def _last(*arrays):
 
 
 def _store(update, memory, new, *, index):
-    return run_auto_if(_put, memory, memory, new, index)
+    return run_auto_if(_put, memory, new, memory, index)
 
 
-def _put(memory, new, index):
+def _put(new, memory, index):
     return memory.at[index].set(new)
 
 
