@@ -10,14 +10,15 @@ import jax.numpy as jnp
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.tree.arithmetic import count_true, entries
+from gradtx.tree.casts import real_dtype
 
 
 def _update(
     grad: jax.Array, slots: None, param: None, step: jax.Array, *, input_grad: jax.Array
 ) -> Any:
     agrees = (grad * input_grad.conj()).real > 0
-    factor = entries(grad.shape) / (count_true(agrees) + 1)
-    return jnp.where(agrees, grad * factor, grad * 0), slots
+    count = count_true(agrees).astype(real_dtype(grad.dtype)) + 1
+    return jnp.where(agrees, grad * (entries(grad.shape) / count), grad * 0), slots
 
 
 @definition

@@ -131,7 +131,7 @@ def _form(
     factors = {
         "independent": inverse,
         "corrected": learning_rate * inverse,
-        "cautious": (grad * param.conj()).real >= 0,
+        "cautious": ((grad * param.conj()).real >= 0).astype(weight_decay.dtype),
     }
     return grad + weight_decay * factors[decay_form] * param, slots
 

@@ -73,7 +73,7 @@ def specialize(
     leaves, treedef = jax.tree.flatten((shared, args))
     shape = args.grad.shape
     pattern = pattern_of(shape)
-    if pattern is None:
+    if pattern is None or jax.typeof(args.grad).sharding.mesh.explicit_axes:
         return None
     avals = [
         (None if one.shape == shape else one.shape, one.dtype, one.weak_type)

@@ -18,10 +18,11 @@ from gradtx.engine.checks import describe_result, describe_value, explain
 from gradtx.engine.gate import gated_update
 from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.storage import Storage, store_slots
-from gradtx.tree.casts import cast_inexact, compute_dtype, real_dtype
+from gradtx.tree.casts import ALIKE, cast_inexact, compute_dtype, mixed_promotion, real_dtype
 from gradtx.tree.jaxprs import settle_slots
 from gradtx.tree.keys import leaf_key
 from gradtx.tree.maps import choose
+from gradtx.tree.placement import run_auto
 from gradtx.tree.rounding import OF_PARAMS, Noise, noise, order_after, rounded_to
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def run_rules(
 
     `position` says where the entries of a tile are in the leaf; None: this is the whole leaf.
     """
+    if position is None and (mesh := jax.typeof(args.grad).sharding.mesh).explicit_axes:
+        return _run_auto(run_rules, mesh, rules, shared, args)
     update = args.grad.astype(compute_dtype(args.grad.dtype))
     draws = None if args.leaf is None else noise(shared.step, args.leaf)._replace(position=position)
     new_slots: list[Any] = []
@@ -81,10 +84,20 @@ def run_stored(
     rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     """`run_rules` where slots are in a storage, which may run the kernel tile by tile."""
+    if (mesh := jax.typeof(args.grad).sharding.mesh).explicit_axes:
+        return _run_auto(run_stored, mesh, rules, shared, args)
     for rule, slots in zip(rules, args.slots, strict=True):
         if rule.storage is not None and slots is not None:
             return rule.storage.run(run_rules, rules, shared, args)
     return run_rules(rules, shared, args)
+
+
+def _run_auto(
+    run: Function, mesh: Any, rules: "tuple[LeafRule, ...]", shared: Shared, args: LeafArgs
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Run the kernel of a leaf on an explicit mesh: a rule need not say how its results are cut."""
+    like = args.param if rules[-1].returns_params and args.param is not None else args.grad
+    return run_auto(functools.partial(run, rules), mesh, (like, args.slots), shared, args)
 
 
 def run_rule(
@@ -99,7 +112,7 @@ def run_rule(
     call = rule.bind(kwargs, args.offsets[number] if args.offsets else None)
     param = None if args.param is None else cast_inexact(args.param, dtype)
     step = shared.step.astype(real_dtype(dtype))
-    with jax.named_scope(rule.name):
+    with jax.named_scope(rule.name), ALIKE if dtype.kind != "c" else mixed_promotion():
         if stored is None:
             return call(update, None, param, step)[0], None
         slots = decode_slots(rule, stored, args.grad.shape, dtype)
@@ -167,6 +180,9 @@ def _write_after(param: jax.Array, slot: jax.Array) -> jax.Array:
 
 def measure_array(rule: "LeafRule", measure: Function, shared: Any, args: LeafArgs) -> Any:
     """The scalars that a rule measures of one leaf, before it runs on any."""
+    if (mesh := jax.typeof(args.grad).sharding.mesh).explicit_axes:
+        run = functools.partial(measure_array, rule, measure)
+        return run_auto(run, mesh, 0, shared, args)
     step, values = shared
     dtype, (stored,) = compute_dtype(args.grad.dtype), args.slots
     kwargs = array_kwargs(rule, measure, values, step, args)
@@ -175,7 +191,7 @@ def measure_array(rule: "LeafRule", measure: Function, shared: Any, args: LeafAr
     param = None if args.param is None else cast_inexact(args.param, dtype)
     options = select_kwargs(measure, rule.options.values)
     try:
-        with jax.named_scope(rule.name):
+        with jax.named_scope(rule.name), ALIKE if dtype.kind != "c" else mixed_promotion():
             result = measure(
                 args.grad.astype(dtype),
                 given,
@@ -224,6 +240,9 @@ def evaluate_array(
 ) -> jax.Array:
     """The array to evaluate in the place of a parameter, computed in float32 at least."""
     param, stored = given
+    if (mesh := jax.typeof(param).sharding.mesh).explicit_axes:
+        run = functools.partial(evaluate_array, rule, evaluate)
+        return run_auto(run, mesh, param, values, given)
     dtype = compute_dtype(param.dtype)
     slots = None if stored is None else decode_slots(rule, stored, param.shape, dtype)
     slots = slots if rule.form is None else rule.form.to_rule(slots)

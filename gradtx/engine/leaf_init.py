@@ -16,7 +16,7 @@ from gradtx.engine.matrix_rules import init_matrices
 from gradtx.engine.rules import select_kwargs
 from gradtx.engine.slot_form import SlotForm
 from gradtx.engine.slots import join_tree_slots, pack
-from gradtx.tree.casts import as_array, cast_inexact, real_dtype
+from gradtx.tree.casts import ALIKE, as_array, cast_inexact, mixed_promotion, real_dtype
 from gradtx.tree.jaxprs import read, run_segment, split_at, start
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ def init_leaf(
     check_real(rule, name, param, path)
     values = select_kwargs(rule.init_array, kwargs)
     try:
-        slots = init_matrices(rule.init_array, rule.options, layout, param, **values)
+        with mixed_promotion() if jnp.issubdtype(param.dtype, jnp.complexfloating) else ALIKE:
+            slots = init_matrices(rule.init_array, rule.options, layout, param, **values)
     except Exception as error:
         function = rule.init_array.__name__
         error.add_note(
@@ -181,4 +182,6 @@ def _init_tree_slots(rule: "LeafRule", kwargs: Mapping[str, Any], arrays: Sequen
 def widest_dtype(arrays: Sequence[Any]) -> Any:
     """The real dtype that holds what any of some arrays is computed in."""
     dtypes = {real_dtype(jnp.result_type(array)) for array in arrays}
-    return functools.reduce(jnp.promote_types, dtypes, jnp.float32)
+    # Not by `widest`: a cold update enters one function less.
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, dtypes, jnp.float32)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 
 from gradtx.definition.static import Static
 from gradtx.engine.checks import call_rule
@@ -104,23 +103,11 @@ def call_on_matrices(
     step: Any,
 ) -> tuple[Any, Any]:
     """Call a rule on the matrices of one array."""
-    run: Any = functools.partial(_call, rule)
-    mesh = jax.typeof(grad).sharding.mesh
-    if any(kind == AxisType.Explicit for kind in mesh.axis_types):
-        # A type that says how an array is cut would have to be stated anew for every product.
-        like = jax.tree.map(lambda array: jax.typeof(array).sharding, (grad, slots))
-        run = jax.sharding.auto_axes(run, out_sharding=like)
-    return run(matrix_kwargs(rule, kwargs, offsets), grad, slots, param, step)
-
-
-def _call(
-    rule: "MatrixRule", kwargs: Mapping[str, Any], grad: Any, slots: Any, param: Any, step: Any
-) -> tuple[Any, Any]:
-    layout = rule.layout
+    layout, values = rule.layout, matrix_kwargs(rule, kwargs, offsets)
     if layout is None:
         raise ValueError(f"{rule.name} has no layout")
     matrix = None if param is None else layout.matrix(param)
-    function = functools.partial(rule.update_array, **kwargs, **rule.static_kwargs)
+    function = functools.partial(rule.update_array, **values, **rule.static_kwargs)
     grads, own_slots = layout.matrix(grad), as_matrices(rule, slots)
     update, new = call_rule(rule, function, grads, own_slots, matrix, step)
     return layout.array(update), as_arrays(rule, new)

@@ -149,7 +149,8 @@ def _step(
     params, state, loss, *_ = step(params, state, *batch)
     loss = loss.astype(real_dtype(loss.dtype)).astype(average.dtype)
     average = smoothing * average + (1 - smoothing) * loss
-    return (params, state, average), (loss, average / (1 - smoothing ** (index + 1)))
+    number = (index + 1).astype(average.dtype)
+    return (params, state, average), (loss, average / (1 - smoothing**number))
 
 
 def _suggestion(rates: Array, smoothed: Array, smoothing: float) -> Array:

@@ -142,8 +142,8 @@ def _blend(
             f"{new.shape}"
         )
     # A bfloat16 factor is added in float32, and rounded once.
-    precise = old.astype(jnp.promote_types(old.dtype, new.dtype))
-    blended = jnp.asarray(decay * precise + weight * new).astype(old.dtype)
+    dtype = casts.widest(old.dtype, new.dtype)
+    blended = jnp.asarray(decay * old.astype(dtype) + weight * new.astype(dtype)).astype(old.dtype)
     return where_summable(blended, old, 2)
 
 

@@ -127,12 +127,13 @@ def orthogonalize(
         )
     dtype = _dtype(array, compute_dtype)
     if isinstance(method, str) and method in EXACT:
-        precise = array.astype(jnp.promote_types(dtype, jnp.float32))
+        precise = array.astype(casts.compute_dtype(dtype))
         return _exact(precise, method, steps).astype(array.dtype)
     triples = _coefficients(method, steps, dtype)
     # Normalized before the cast to `dtype`, so that 16 bits hold numbers near 1.
-    precise = array.astype(jnp.promote_types(dtype, casts.compute_dtype(array.dtype)))
-    start, first = _normalize(precise, dtype, normalize, eps, margin)
+    precise = array.astype(casts.widest(dtype, array.dtype, jnp.float32))
+    with casts.ALIKE if dtype.kind != "c" else casts.mixed_promotion():
+        start, first = _normalize(precise, dtype, normalize, eps, margin)
     return newton_schulz.compose(start, first, triples, form).astype(array.dtype)
 
 
@@ -142,7 +143,7 @@ def _dtype(array: jax.Array, compute_dtype: DTypeLike | None) -> jnp.dtype:
         return casts.compute_dtype(array.dtype)
     check_dtype("orthogonalize: compute_dtype", compute_dtype)
     dtype = jnp.dtype(compute_dtype)
-    return jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(array) else dtype
+    return casts.widest(dtype, jnp.complex64) if jnp.iscomplexobj(array) else dtype
 
 
 def check_method(where: str, method: Any) -> None:
@@ -180,7 +181,7 @@ def _normalize(
     x, peak = jax.lax.optimization_barrier((x, peak))
     scale = jnp.where(peak > 0, peak, 1)
     x = x / scale
-    r = newton_schulz.gram(x.astype(dtype), jnp.promote_types(dtype, jnp.float32))
+    r = newton_schulz.gram(x.astype(dtype), casts.compute_dtype(dtype))
     factor, r = _scale_gram(r, eps / scale, margin, normalize)
     x = x * (factor if is_wide(x) else factor.mT)
     return x.astype(dtype), r.astype(dtype)
@@ -240,11 +241,11 @@ def _exact(x: jax.Array, method: str, steps: int | None) -> jax.Array:
         u, s, v = svd(x)
         # ~(s <= ...), not s > ...: nan counts as nonzero, so that it shows in the result.
         nonzero = ~(s <= unit * s.max(axis=-1, keepdims=True, initial=0))
-        return (u * nonzero[..., None, :]) @ v
+        return (u * nonzero[..., None, :].astype(u.dtype)) @ v
     q, r = qr(adjoint(x))
     diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)
     sizes = jnp.abs(diagonal)
     nonzero = ~(sizes <= unit * sizes.max(axis=-1, keepdims=True, initial=0))
     # LAPACK's signs are arbitrary: a positive diagonal of R makes the factor continuous in X.
-    phases = jnp.where(nonzero, diagonal / jnp.where(nonzero, sizes, 1), 0)
+    phases = jnp.where(nonzero, diagonal / jnp.where(nonzero, sizes, 1).astype(r.dtype), 0)
     return adjoint(q * phases[..., None, :])

@@ -269,7 +269,7 @@ def refresh_eigenbasis(a: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array
             f"refresh_eigenbasis: the matrix has shape {array.shape}, its basis {basis.shape}; "
             "they must be equal"
         )
-    dtype = casts.compute_dtype(jnp.promote_types(array.dtype, basis.dtype))
+    dtype = casts.widest(array.dtype, basis.dtype, jnp.float32)
     array, old = array.astype(dtype), basis.astype(dtype)
     image = _product(array, old)
     order = jnp.argsort(jnp.real(jnp.sum(old.conj() * image, axis=-2)), axis=-1, descending=True)

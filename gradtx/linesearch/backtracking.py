@@ -87,7 +87,8 @@ def _search_round(
 
 def _start(line: Line, last: jax.Array, limit, increase_factor, store_grad: bool) -> Search:
     """The search before its first round."""
-    last, limit = last.astype(line.dtype), jnp.asarray(limit, line.dtype)
+    numbers = (last, limit, increase_factor)
+    last, limit, increase_factor = (jnp.asarray(number, line.dtype) for number in numbers)
     # The last step size is 0 where no step was possible; the next search starts at the limit.
     guess = jnp.where(last > 0, jnp.minimum(limit, increase_factor * last), limit)
     unknown = jnp.full((), jnp.inf, line.dtype)

@@ -27,7 +27,7 @@ from gradtx.transforms.distances import (
     scale_by_rate,
 )
 from gradtx.tree.arithmetic import abs_sq, sqrt, sum_scalars, where_finite
-from gradtx.tree.casts import float_copy
+from gradtx.tree.casts import float_copy, widest
 
 FirstStep = Literal["distance", "learning_rate", "heuristic"]
 
@@ -147,7 +147,7 @@ class LayerTravel(NamedTuple):
 def _init(param, *, reps_rel, param_dtype: DTypeLike) -> LayerTravel:
     start = float_copy(param)
     # A copy narrower than the parameter would show its own rounding as a distance.
-    start = start.astype(jnp.promote_types(param_dtype, start.dtype))
+    start = start.astype(widest(param_dtype, start.dtype))
     far = jnp.asarray(reps_rel, start.real.dtype) * (1 + sqrt(jnp.sum(abs_sq(start))))
     return LayerTravel(far, jnp.zeros_like(far), start)
 

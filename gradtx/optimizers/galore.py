@@ -43,6 +43,7 @@ from gradtx.linalg.decompositions import svd
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.flags import Dimensions
 from gradtx.tree.casts import compute_dtype, is_inexact
+from gradtx.tree.placement import run_auto_if
 from gradtx.tree.roles import Role
 
 Side = Literal["longer", "shorter"]
@@ -131,14 +132,20 @@ def _galore(
     plans = _plans(leaves, rank, side, dimensions)
     is_due = (step - 1) % update_proj_gap == 0
     projected = [
-        (value, None) if plan is None else _project(value, projector, is_due, plan)
+        (value, None)
+        if plan is None
+        else run_auto_if(functools.partial(_project, plan=plan), 0, value, projector, is_due)
         for value, projector, plan in zip(leaves.values, projectors, plans, strict=True)
     ]
     low = leaves._replace(values=[value for value, _ in projected]).tree
     # The base optimizer sees projections, so it cannot see parameters.
     low, base_slots = base.update_slots(low, slots.base, None, step, extra)
     full = [
-        value if plan is None else _restore(value, projector, scale, plan, grad.dtype)
+        value
+        if plan is None
+        else run_auto_if(
+            functools.partial(_restore, plan=plan, dtype=grad.dtype), grad, value, projector, scale
+        )
         for value, grad, (_, projector), plan in zip(
             leaves_of(low).values, leaves.values, projected, plans, strict=True
         )
@@ -189,7 +196,8 @@ def _restore(
     low: jax.Array, projector: jax.Array, scale: jax.Array, plan: Plan, dtype: DTypeLike
 ) -> jax.Array:
     """The whole update of a projected one."""
-    whole = scale * (projector @ low if plan.left else low @ projector.mT.conj())
+    whole = projector @ low if plan.left else low @ projector.mT.conj()
+    whole = scale.astype(whole.dtype) * whole
     return plan.layout.array(whole).astype(dtype)
 
 

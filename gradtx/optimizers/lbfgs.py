@@ -25,6 +25,7 @@ from gradtx.tree.arithmetic import dot, sqrt, sum_promoted
 from gradtx.tree.casts import float_copy, zeros, zeros_stacked
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import make_leaves, map_leaves
+from gradtx.tree.placement import run_auto_if
 from gradtx.tree.vectors import multiply_back, scalar_dtype, scaled_inner, size_of, vector
 
 ZOOM = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
@@ -150,6 +151,10 @@ def _inner_at(memory: Updates, tree: Updates, index: jax.Array) -> jax.Array:
 # Functions of one array, for `map_leaves` and `map_arrays`: at module level, so that steps share
 # their kernels.
 def _dot_at(memory, array, index):
+    return run_auto_if(_dot_of_row, 0, array, memory, index)
+
+
+def _dot_of_row(array, memory, index):
     return dot(memory[index], array)
 
 
@@ -162,10 +167,18 @@ def _last(*arrays):
 
 
 def _store(update, memory, new, *, index):
+    return run_auto_if(_put, memory, new, memory, index)
+
+
+def _put(new, memory, index):
     return memory.at[index].set(new)
 
 
 def _subtract(direction, memory, *, index, factor):
+    return run_auto_if(_minus_row, direction, direction, memory, index, factor)
+
+
+def _minus_row(direction, memory, index, factor):
     return direction - factor * memory[index]
 
 

@@ -28,7 +28,7 @@ from gradtx.engine.selector import Where, leaves_of
 from gradtx.optimizers.muon import muon
 from gradtx.transforms.flags import PolarAdamFlags
 from gradtx.transforms.orthogonal import Coefficients, Scaling
-from gradtx.tree.casts import compute_dtype, is_inexact
+from gradtx.tree.casts import compute_dtype, is_inexact, real_dtype
 
 MaxLogits = ArrayLike | Mapping[str, ArrayLike]
 """The largest logit of every head: for all leaves, or by path."""
@@ -53,12 +53,11 @@ def _qk_clip(
         if not is_inexact(update):
             clipped.append(update)
             continue
-        logits = jnp.asarray(_logits_of(path, max_logits))
+        logits = jnp.asarray(_logits_of(path, max_logits)).astype(real_dtype(update.dtype))
         _check_heads(path, update.shape, logits.shape, head_axis)
-        dtype = compute_dtype(update.dtype)
         # The smallest normal number: a logit of 0 or below never divides, and γ is then 1.
         logits = jnp.maximum(logits, jnp.finfo(jnp.float32).tiny)
-        gamma = jnp.minimum(1.0, threshold / logits).astype(dtype) ** exponent
+        gamma = jnp.minimum(1.0, jnp.asarray(threshold, logits.dtype) / logits) ** exponent
         gamma = _along_heads(gamma, update.shape, head_axis)
         clipped.append(_scale_params(update, param, gamma))
     return leaves._replace(values=clipped).tree, slots
@@ -99,9 +98,9 @@ def _along_heads(gamma: jax.Array, shape: tuple[int, ...], head_axis: int) -> ja
 
 def _scale_params(update: jax.Array, param: jax.Array, gamma: jax.Array) -> jax.Array:
     """The update u' with θ + u' = γ (θ + u)."""
-    dtype = gamma.dtype
+    dtype = compute_dtype(update.dtype)
     moved = param.astype(dtype) + update.astype(dtype)
-    return (update.astype(dtype) + (gamma - 1) * moved).astype(update.dtype)
+    return (update.astype(dtype) + (gamma - 1).astype(dtype) * moved).astype(update.dtype)
 
 
 @definition

@@ -108,7 +108,7 @@ def _first_factor(param, side: int, kind: Kind, scale) -> jax.Array | None:
         return None
     dtype, batch = real_dtype(param.dtype), param.shape[:-2]
     one = jnp.ones(side, dtype) if kind == "diagonal" else jnp.eye(side, dtype=dtype)
-    return jnp.broadcast_to(scale * one, (*batch, *one.shape)).astype(dtype)
+    return jnp.broadcast_to(jnp.asarray(scale, dtype) * one, (*batch, *one.shape))
 
 
 def _psgd_kron(

@@ -1,5 +1,6 @@
 """Codecs: how an array is stored in fewer bits, and the codecs by name."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.definition.errors import GradtxError
+from gradtx.tree.placement import fit_sharding, run_auto
 
 
 class Codec(NamedTuple):
@@ -36,6 +38,33 @@ class Codec(NamedTuple):
 
     A state holds each of the arrays under a name of its own, `mu_codes` and `mu_scale`.
     """
+
+
+def encode_array(
+    codec: Codec, x: jax.Array, random: jax.Array | None, *, square: bool, block: int
+) -> Any:
+    """Encode an array in float32; its codes are cut as it is, where its type says how."""
+    encode = functools.partial(codec.encode, square=square, block=block)
+    mesh, x = jax.typeof(x).sharding.mesh, x.astype(jnp.float32)
+    if not mesh.explicit_axes:
+        return encode(x, random)
+    plain = (
+        None if one is None else jax.ShapeDtypeStruct(one.shape, one.dtype) for one in (x, random)
+    )
+    like = jax.tree.map(lambda one: fit_sharding(one.shape, x), jax.eval_shape(encode, *plain))
+    return run_auto(encode, mesh, like, x, random)
+
+
+def decode_array(
+    codec: Codec, encoded: Any, shape: tuple[int, ...], *, square: bool, block: int
+) -> jax.Array:
+    """Decode an array to float32, cut as its codes are."""
+    decode = functools.partial(codec.decode, shape=shape, square=square, block=block)
+    codes = jax.tree.leaves(encoded)[0]
+    mesh = jax.typeof(codes).sharding.mesh
+    if not mesh.explicit_axes:
+        return decode(encoded)
+    return run_auto(decode, mesh, fit_sharding(shape, codes), encoded)
 
 
 CODECS: dict[str, Codec] = {}

@@ -15,7 +15,7 @@ from gradtx.definition.types import PRECISE, SQUARES
 from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import Leaves, Selector
 from gradtx.storage import trees
-from gradtx.storage.codec import CODECS, Codec
+from gradtx.storage.codec import CODECS, Codec, decode_array, encode_array
 from gradtx.storage.packing import Parts, packed, packed_type, slots_type, unpacked
 from gradtx.storage.tiles import run_by_tiles
 from gradtx.tree.casts import is_inexact_dtype
@@ -108,7 +108,7 @@ class Policy:
         if codec is None or not self.is_encoded(stored, codec):
             return stored
         square = self.marks(kind, name) == SQUARES
-        return codec.decode(stored, shape, square=square, block=self.block)
+        return decode_array(codec, stored, shape, square=square, block=self.block)
 
     def encode(self, new: Any, stored: Any, noise: Noise | None, number: int) -> Any:
         kind, old = type(new), unpacked(stored)
@@ -131,7 +131,7 @@ class Policy:
         number = index if codec.name == "packed16" else ALONE + 2 * index
         random = noise.sixteen(new.shape, number) if noise is not None and self.stochastic else None
         square = self.marks(kind, name) == SQUARES
-        return codec.encode(new.astype(jnp.float32), random, square=square, block=self.block)
+        return encode_array(codec, new, random, square=square, block=self.block)
 
     def visible_slots(self, stored: Any, slots: Any) -> Any:
         kind, fields = type(slots), unpacked(stored)
@@ -196,4 +196,4 @@ def _first_encoding(codec: Codec, square: bool, block: int) -> Callable[..., Any
 
 
 def _encode_first(codec: Codec, square: bool, block: int, shared: Any, slot: jax.Array) -> Any:
-    return codec.encode(slot.astype(jnp.float32), None, square=square, block=block)
+    return encode_array(codec, slot, None, square=square, block=block)

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import SQUARES
-from gradtx.storage.codec import CODECS, Codec
+from gradtx.storage.codec import CODECS, Codec, decode_array, encode_array
 from gradtx.storage.packing import Parts
 from gradtx.tree.keys import path_hash
 from gradtx.tree.paths import path_text
@@ -61,7 +60,7 @@ def first(policy: Any, codec: Codec, square: bool, path: str, leaf: Any) -> Any:
     """Encode a leaf, if it is large enough."""
     if not policy.fits(leaf, getattr(leaf, "shape", ())) or leaf.size < policy.min_size:
         return leaf
-    return codec.encode(leaf.astype(jnp.float32), None, square=square, block=policy.block)
+    return encode_array(codec, leaf, None, square=square, block=policy.block)
 
 
 def decoded(policy: Any, codec: Codec, square: bool, path: str, leaf: Any) -> Any:
@@ -69,7 +68,7 @@ def decoded(policy: Any, codec: Codec, square: bool, path: str, leaf: Any) -> An
     if not policy.is_encoded(leaf, codec):
         return leaf
     array = leaf[0] if is_node(leaf) else leaf
-    return codec.decode(leaf, array.shape, square=square, block=policy.block)
+    return decode_array(codec, leaf, array.shape, square=square, block=policy.block)
 
 
 def encoded(
@@ -79,7 +78,7 @@ def encoded(
     if not policy.is_encoded(old, codec):
         return new
     random = noise(step, path_hash(path)).sixteen(new.shape, number) if policy.stochastic else None
-    return codec.encode(new.astype(jnp.float32), random, square=square, block=policy.block)
+    return encode_array(codec, new, random, square=square, block=policy.block)
 
 
 def map_fields(

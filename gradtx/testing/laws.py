@@ -311,7 +311,7 @@ def law_scheduled(tx: TX) -> None:
 
 
 def _constant(value: Any, count: Any) -> jax.Array:
-    return jnp.asarray(value) + 0.0 * count
+    return jnp.full(jnp.shape(count), value, float)
 
 
 def law_paths(tx: TX) -> None:

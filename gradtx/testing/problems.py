@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.compose.transformation import GradientTransformation
-from gradtx.tree.arithmetic import abs_sq
-from gradtx.tree.casts import is_inexact
+from gradtx.tree.arithmetic import abs_sq, sum_promoted
+from gradtx.tree.casts import compute_dtype, is_inexact
 from gradtx.tree.paths import is_none
 
 
@@ -62,13 +62,11 @@ def bowl(center: Any, grads: Any, params: Any) -> jax.Array:
         *(jax.tree.leaves(tree, is_leaf=is_none) for tree in (params, center, grads)), strict=True
     )
     parts = [_rise(*leaf) for leaf in leaves if is_inexact(leaf[0])]
-    return sum(parts, start=jnp.full((), 1.5))
+    return sum_promoted([jnp.full((), 1.5), *parts])
 
 
 def _rise(param: jax.Array, center: jax.Array, grad: jax.Array) -> jax.Array:
-    here, there, g = (
-        leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in (param, center, grad)
-    )
+    here, there, g = (leaf.astype(compute_dtype(leaf.dtype)) for leaf in (param, center, grad))
     return jnp.sum((g.conj() * (here - there)).real) + 2 * jnp.sum(abs_sq(here - there))
 
 
@@ -77,7 +75,7 @@ def quadratic(params: Any) -> jax.Array:
     arrays = [leaf for leaf in jax.tree.leaves(params) if is_inexact(leaf)]
     return sum(
         (0.5 * jnp.sum(jnp.abs(leaf.astype(jnp.float32)) ** 2) for leaf in arrays),
-        start=jnp.zeros(()),
+        start=jnp.zeros((), jnp.float32),
     )
 
 

@@ -18,6 +18,7 @@ from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import path_hash
 from gradtx.tree.paths import flatten, leaf_paths, match_leaves
+from gradtx.tree.placement import run_auto_if
 from gradtx.tree.rounding import OF_PARAMS, Noise, noise, rounded_to
 
 Paths = Callable[[], Sequence[str]]
@@ -131,7 +132,11 @@ def _add(param: jax.Array, update: jax.Array) -> jax.Array:
 
 
 def _add_stochastically(param: jax.Array, update: jax.Array, seed: jax.Array) -> jax.Array:
-    return rounded_to(_sum(param, update), param.dtype, Noise(seed).sixteen(param.shape, OF_PARAMS))
+    return run_auto_if(_round_stochastically, param, _sum(param, update), param, seed)
+
+
+def _round_stochastically(total: jax.Array, param: jax.Array, seed: jax.Array) -> jax.Array:
+    return rounded_to(total, param.dtype, Noise(seed).sixteen(param.shape, OF_PARAMS))
 
 
 def _apply(grad: jax.Array, slots: Any, param: jax.Array, step: jax.Array) -> tuple[jax.Array, Any]:

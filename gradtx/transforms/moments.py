@@ -77,7 +77,8 @@ def _one_minus_power(decay: jax.Array, step: jax.Array) -> jax.Array:
     is_positive = lax.gt(decay, lax.full_like(decay, 0))
     # log1p(0 − 1) is −∞, whose derivative is NaN even where the result is not selected.
     safe = lax.select(is_positive, decay, lax.full_like(decay, 0.5))
-    exponent = step * lax.log1p(lax.sub(safe, lax.full_like(decay, 1)))
+    number = step if is_inexact(step) else step.astype(decay.dtype)
+    exponent = number * lax.log1p(lax.sub(safe, lax.full_like(decay, 1)))
     # For β close to 1, 1 − β^t in float32 loses four digits; expm1 and log1p keep all.
     power = lax.neg(lax.expm1(exponent))
     return lax.select(is_positive, power, lax.full_like(power, 1))

@@ -13,7 +13,7 @@ from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Decay, DTypeLike, Params, PyTree, Updates
 from gradtx.transforms import moments
 from gradtx.tree.arithmetic import where_finite
-from gradtx.tree.casts import compute_dtype, is_inexact_dtype
+from gradtx.tree.casts import compute_dtype, is_inexact_dtype, promote
 
 Measure = Callable[[Updates], PyTree]
 """A function of the updates that returns an array, or a tree of arrays."""
@@ -72,6 +72,7 @@ def _ema_init(
 
 def _blend(rate: jax.Array, mean: jax.Array, value: Any) -> jax.Array:
     """The average with one more value; inf and nan would never leave it, so they do not enter."""
+    rate, mean, value = promote(rate, mean, jnp.asarray(value))
     return where_finite(mean + rate * (value - mean), mean)
 
 

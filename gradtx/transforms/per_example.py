@@ -9,7 +9,7 @@ from gradtx.definition.errors import StructureError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import ArrayLike, PyTree
 from gradtx.transforms.clipping import shrink
-from gradtx.tree.arithmetic import abs_sq, sqrt
+from gradtx.tree.arithmetic import abs_sq, sqrt, sum_promoted
 from gradtx.tree.casts import as_array, compute_dtype
 from gradtx.tree.paths import Treedef, path_text
 
@@ -72,10 +72,11 @@ def per_example_global_norm_clip(
     Abadi et al. 2016, arXiv 1607.00133, Algorithm 1.
     """
     arrays, treedef = _flatten_examples("per_example_global_norm_clip", grads)
-    norms = sqrt(sum(map(example_squares, arrays), start=jnp.zeros(())))
-    factors = shrink(norms, jnp.asarray(l2_norm_clip))
+    norms = sqrt(sum_promoted([example_squares(array) for array in arrays]))
+    limit = jnp.asarray(l2_norm_clip, norms.dtype)
+    factors = shrink(norms, limit)
     total = jax.tree.unflatten(treedef, [_weighted_sum(factors, array) for array in arrays])
-    return total, jnp.sum(~(norms <= l2_norm_clip))  # not `>`: a norm of nan is over c
+    return total, jnp.sum(~(norms <= limit))  # not `>`: a norm of nan is over c
 
 
 def per_example_layer_norm_clip(
@@ -114,8 +115,11 @@ def per_example_layer_norm_clip(
     """
     arrays, treedef = _flatten_examples("per_example_layer_norm_clip", grads)
     sizes = [1 if uniform else array[0].size for array in arrays]
-    limits = [jnp.asarray(global_l2_norm_clip) * math.sqrt(size / sum(sizes)) for size in sizes]
     norms = [sqrt(example_squares(array)) for array in arrays]
+    limits = [
+        jnp.asarray(global_l2_norm_clip, norm.dtype) * math.sqrt(size / sum(sizes))
+        for norm, size in zip(norms, sizes, strict=True)
+    ]
     sums = [
         _weighted_sum(shrink(norm, limit), array)
         for norm, limit, array in zip(norms, limits, arrays, strict=True)

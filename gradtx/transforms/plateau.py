@@ -1,5 +1,6 @@
 """Reduce on plateau: lower the step when the loss stops falling."""
 
+import operator
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Fraction, Limit, NonNegative, Positive
 from gradtx.engine.clock import next_count
+from gradtx.tree.casts import promote
 
 
 class Plateau(NamedTuple):
@@ -43,12 +45,14 @@ def _judge(old: Plateau, mean, *, factor, patience, rtol, atol, cooldown, min_sc
     limit = jnp.where(jnp.isfinite(best), best - rtol * jnp.abs(best) - atol, best)
     better, waits = mean < limit, old.cooldown_count > 0
     plateau = jnp.where(better, 0, next_count(old.plateau_count))
-    lower = (plateau >= patience) & ~waits
+    lower = operator.ge(*promote(plateau, patience)) & ~waits
     return Plateau(
         scale=jnp.where(lower, jnp.maximum(old.scale * factor, min_scale), old.scale),
         best_value=jnp.where(better, mean, best),
         plateau_count=jnp.where(lower | waits, 0, plateau),
-        cooldown_count=jnp.where(lower, cooldown, jnp.maximum(old.cooldown_count - 1, 0)),
+        cooldown_count=jnp.where(
+            lower, jnp.asarray(cooldown, jnp.int32), jnp.maximum(old.cooldown_count - 1, 0)
+        ),
         count=jnp.zeros_like(old.count),
         avg_value=jnp.zeros_like(mean),
     )
@@ -69,7 +73,7 @@ def _conclude(
     min_scale,
 ):
     old, count = tree_slots, next_count(tree_slots.count)
-    mean = old.avg_value + (value - old.avg_value) / count
+    mean = old.avg_value + (value - old.avg_value) / count.astype(value.dtype)
     judged = _judge(
         old,
         mean,
@@ -80,7 +84,8 @@ def _conclude(
         cooldown=cooldown,
         min_scale=min_scale,
     )
-    full, partial = count >= accumulation_size, old._replace(count=count, avg_value=mean)
+    full = operator.ge(*promote(count, accumulation_size))
+    partial = old._replace(count=count, avg_value=mean)
     new = Plateau(*(jnp.where(full, *pair) for pair in zip(judged, partial, strict=True)))
     # nan would spoil the mean, and a best loss of −inf could not fall any more.
     counts = jnp.isfinite(mean)

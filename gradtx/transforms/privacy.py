@@ -11,7 +11,7 @@ from gradtx.definition.types import Hyperparam, Limit, NonNegative
 from gradtx.transforms.clipping import shrink
 from gradtx.transforms.noise import choose_key
 from gradtx.transforms.per_example import example_squares
-from gradtx.tree.arithmetic import sqrt, sum_scalars
+from gradtx.tree.arithmetic import sqrt, sum_promoted
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import as_key, leaf_key, path_hash
@@ -26,8 +26,11 @@ def _aggregate(updates, slots: None, params, step, *, l2_norm_clip, noise_multip
     arrays = {path: as_array(leaf) for path, leaf in pairs if is_inexact(leaf)}
     if not arrays:
         return updates, slots
-    batch, limit = _batch_size(arrays), jnp.asarray(l2_norm_clip)
-    norms = sqrt(sum_scalars(map_arrays(example_squares, list(arrays.values()))))
+    batch = _batch_size(arrays)
+    norms = sqrt(sum_promoted(map_arrays(example_squares, list(arrays.values()))))
+    limit, deviation = (
+        jnp.asarray(number, norms.dtype) for number in (l2_norm_clip, noise_multiplier)
+    )
     mean = map_leaves(
         _noisy_mean,
         updates,
@@ -35,7 +38,7 @@ def _aggregate(updates, slots: None, params, step, *, l2_norm_clip, noise_multip
         key=as_key(key),
         step=step,
         factors=shrink(norms, limit) / batch,
-        deviation=limit * noise_multiplier / batch,
+        deviation=limit * deviation / batch,
     )
     return mean, slots
 

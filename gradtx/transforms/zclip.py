@@ -9,6 +9,7 @@ u = g min(1, n*/n, k/n)
 Over the first N norms, μ and σ² are their mean and variance, and only k is a bound.
 """
 
+import operator
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from gradtx.engine.clock import next_count
 from gradtx.transforms.clipping import measure_square, shrink, shrink_by_factor
 from gradtx.transforms.moments import average
 from gradtx.tree.arithmetic import sqrt, sum_scalars
+from gradtx.tree.casts import promote
 
 
 class NormStatistics(NamedTuple):
@@ -41,9 +43,10 @@ def _init() -> NormStatistics:
 def _warmup(old: NormStatistics, size: jax.Array) -> NormStatistics:
     """The mean and the variance with one more norm, by Welford's update."""
     count = next_count(old.count)
-    mean = old.mean + (size - old.mean) / count
+    number = count.astype(size.dtype)
+    mean = old.mean + (size - old.mean) / number
     square = (size - old.mean) * (size - mean)
-    return NormStatistics(mean, old.variance + (square - old.variance) / count, count)
+    return NormStatistics(mean, old.variance + (square - old.variance) / number, count)
 
 
 def _average(old: NormStatistics, size: jax.Array, decay: jax.Array) -> NormStatistics:
@@ -73,7 +76,7 @@ def _conclude(
     eps,
 ):
     size = sqrt(sum_scalars(measures.square))
-    warm = tree_slots.count < warmup_steps
+    warm = operator.lt(*promote(tree_slots.count, warmup_steps))
     bound = jnp.where(warm, size, _bound(tree_slots, size, z_threshold, eps))
     new = jax.tree.map(
         lambda first, later: jnp.where(warm, first, later),

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.tree.casts import as_array, compute_dtype, is_inexact
+from gradtx.tree.casts import as_array, compute_dtype, is_inexact, widest
 from gradtx.tree.kernels import Scalars, map_arrays, stack_scalars
 
 
@@ -181,7 +181,8 @@ def sum_promoted(scalars: Sequence[jax.Array]) -> jax.Array:
     """The sum of scalars that may differ in dtype."""
     if not scalars:
         return jnp.zeros((), jnp.float32)
-    dtype = jnp.result_type(*{scalar.dtype for scalar in scalars})
+    dtypes = {scalar.dtype for scalar in scalars}
+    dtype = dtypes.pop() if len(dtypes) == 1 else widest(*dtypes)
     return _add_all(stack_scalars([scalar.astype(dtype) for scalar in scalars]))
 
 

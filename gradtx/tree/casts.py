@@ -1,5 +1,6 @@
 """Dtypes: what counts as a parameter, and the precision that arithmetic runs in."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,15 +28,45 @@ def is_inexact(leaf: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
+def widest(*dtypes: Any) -> np.dtype:
+    """The least dtype that holds all of some dtypes, under strict promotion too."""
+    # gradtx decides here that dtypes meet, and casts. `strict` forbids JAX to decide it.
+    with jax.numpy_dtype_promotion("standard"):
+        return np.dtype(functools.reduce(jnp.promote_types, dtypes))
+
+
+def promote(*values: Any) -> list[Any]:
+    """Values in the least dtype that holds all of them, for a comparison of counts and limits.
+
+    Python numbers stay as they are: JAX gives them the dtype of the others.
+    """
+    dtype = widest(*map(jnp.result_type, values))
+    return [value if type(value) in (int, float) else jnp.asarray(value, dtype) for value in values]
+
+
+@functools.lru_cache(maxsize=256)
 def compute_dtype(dtype: Any) -> np.dtype:
     """The dtype of arithmetic on an array: its own, but float32 at least."""
-    return np.dtype(jnp.promote_types(dtype, jnp.float32))
+    with jax.numpy_dtype_promotion("standard"):  # not `widest`: one call less in a cold update
+        return np.dtype(jnp.promote_types(dtype, jnp.float32))
 
 
 @functools.lru_cache(maxsize=256)
 def real_dtype(dtype: Any) -> np.dtype:
     """The real dtype of arithmetic on an array: `compute_dtype`, without the imaginary part."""
     return np.finfo(compute_dtype(dtype)).dtype
+
+
+def mixed_promotion() -> Any:
+    """A context in which real numbers and complex arrays meet, as equations of complex arrays want.
+
+    `strict` forbids their products outside of it.
+    """
+    return jax.numpy_dtype_promotion("standard")
+
+
+ALIKE = contextlib.nullcontext()
+"""The context of real arrays, whose numbers have their dtype: whatever the caller chose."""
 
 
 def as_array(leaf: Any) -> jax.Array:
@@ -78,6 +109,15 @@ def float_copy(like: Any) -> jax.Array:
     )
 
 
+def known_sharding(like: Any) -> NamedSharding | None:
+    """How an array is cut over a mesh; None where nobody knows before XLA has decided it."""
+    if isinstance(like, Tracer):
+        sharding = jax.typeof(like).sharding
+        return sharding if sharding.mesh.explicit_axes else None
+    sharding = getattr(like, "sharding", None)
+    return sharding if isinstance(sharding, NamedSharding) else None
+
+
 def real_zeros_along(like: Any, axes: Sequence[int]) -> jax.Array:
     """Real zeros with some axes of an array alone, sharded as the array is along them: for what is
     kept per row or per column.
@@ -98,8 +138,8 @@ def _zeros_along(
     like: Any, shape: tuple[int, ...], dtype: Any, axes: Sequence[int | None]
 ) -> jax.Array:
     """Zeros of which each axis is sharded as one of an array, or not at all."""
-    sharding = None if isinstance(like, Tracer) else getattr(like, "sharding", None)
-    if not isinstance(sharding, NamedSharding):
+    sharding = known_sharding(like)
+    if sharding is None:
         return jnp.zeros(shape, dtype)
     spec = (*sharding.spec, *(None for _ in like.shape))
     placed = PartitionSpec(*(None if axis is None else spec[axis] for axis in axes))

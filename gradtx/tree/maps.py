@@ -9,7 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.tree.casts import as_array, cast_inexact, compute_dtype, is_inexact, real_dtype
+from gradtx.tree.casts import (
+    ALIKE,
+    as_array,
+    cast_inexact,
+    compute_dtype,
+    is_inexact,
+    mixed_promotion,
+    real_dtype,
+)
 from gradtx.tree.kernels import call_rows, group, signature
 from gradtx.tree.paths import flatten
 
@@ -67,7 +75,9 @@ def _run(
 ) -> list[jax.Array]:
     dtype = compute_dtype(row[0].dtype)
     values = {name: cast_inexact(value, real_dtype(dtype)) for name, value in told.items()}
-    made = function(*(one if one is None else cast_inexact(one, dtype) for one in row), **values)
+    arrays = [one if one is None else cast_inexact(one, dtype) for one in row]
+    with ALIKE if dtype.kind != "c" else mixed_promotion():
+        made = function(*arrays, **values)
     return [
         one.astype(row[number].dtype)
         for number, one in zip(like, made if isinstance(made, tuple) else (made,), strict=True)

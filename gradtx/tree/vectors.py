@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.tree.arithmetic import dot, finite, sum_promoted
-from gradtx.tree.casts import as_array, compute_dtype, is_inexact, real_dtype
+from gradtx.tree.casts import as_array, compute_dtype, is_inexact, real_dtype, widest
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.paths import Treedef, flatten
 
@@ -115,4 +115,4 @@ def scalar_dtype(tree: Any) -> Any:
     tree.
     """
     dtypes = {real_dtype(jnp.result_type(value)) for value in flatten(tree)[0] if is_inexact(value)}
-    return jnp.result_type(jnp.float32, *dtypes)
+    return widest(jnp.float32, *dtypes)

@@ -9,6 +9,7 @@ At the k-th micro-step the update is stored in the array of the sum, which is no
 step needs no memory beside its arguments.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike
 from gradtx.engine.checks import check_extra
 from gradtx.engine.clock import next_count
-from gradtx.tree.casts import as_array, is_inexact, zeros
+from gradtx.tree.casts import as_array, is_inexact, promote, widest, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
 from gradtx.wrappers.guard import Steps
@@ -64,7 +65,7 @@ def _init(params, *, averages_value: bool, accumulator_dtype: DTypeLike | None) 
 def _sum_dtype(leaf: jax.Array, accumulator_dtype: DTypeLike) -> Any:
     """The dtype of the sum: complex arrays stay complex, whatever the accumulator."""
     kind = jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.bfloat16
-    return jnp.promote_types(accumulator_dtype, kind)
+    return widest(accumulator_dtype, kind)
 
 
 def _add(total, grad, *, weight, first, gate, share):
@@ -116,7 +117,7 @@ def _can_hold(total: Any, updates: Any) -> bool:
 
 
 def _common_dtype(total: jax.Array, update: Any) -> Any:
-    return jnp.promote_types(total.dtype, as_array(update).dtype)
+    return widest(total.dtype, as_array(update).dtype)
 
 
 def _mean(grad: Any, total: Any) -> Any:
@@ -151,7 +152,7 @@ def _accumulate(
     if own.value is not None:
         check_extra(f"accumulate({inner.tx.name})", ("value",), extra)
     new = _count(own, weight, extra.get("value"), gate)
-    complete, usable = (new.micro_step >= every) & gate, new.weight > 0
+    complete, usable = operator.ge(*promote(new.micro_step, every)) & gate, new.weight > 0
     check_weights(complete, usable, new.micro_step)
     due = complete & usable
     share = jnp.ones_like(new.weight)

@@ -1,5 +1,6 @@
 """Wrappers that act at some steps only: at finite gradients, or by a function of the step."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from gradtx.compose.transformation import GradientTransformation, Transformation
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.types import Limit
 from gradtx.engine.clock import next_count
-from gradtx.tree.casts import as_array, is_inexact
+from gradtx.tree.casts import as_array, is_inexact, promote
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import map_leaves
 
@@ -50,7 +51,7 @@ def _apply_if_finite(
 ):
     finite = is_finite(updates)
     in_a_row = jnp.where(finite, 0, next_count(own.notfinite_count))
-    usable = finite | (in_a_row > max_consecutive_errors)
+    usable = finite | operator.gt(*promote(in_a_row, max_consecutive_errors))
     updates, inner = inner.update(updates, params, gate=usable)
     total, applied = next_count(own.total_notfinite, ~finite), next_count(own.applied, usable)
     return keep_if(usable, updates), inner, FiniteCounts(in_a_row, finite, total, applied)

@@ -7,6 +7,7 @@ is divided by s before anything else. With n = ‖g‖ over all arrays and k goo
     n finite:      k ← k + 1;  k = K:  s ← min(f s, s_max),  k ← 0
 """
 
+import operator
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Interval, Numeric, Positive
 from gradtx.engine.clock import next_count
 from gradtx.tree.arithmetic import global_norm
-from gradtx.tree.casts import as_array, compute_dtype, is_inexact
+from gradtx.tree.casts import as_array, compute_dtype, is_inexact, promote
 from gradtx.tree.maps import map_leaves
 from gradtx.tree.paths import is_none
 from gradtx.wrappers.guard import Steps
@@ -85,13 +86,20 @@ def _dynamic_loss_scale(
     # `grads` are float32; updates return to the dtypes of the gradients that came in.
     new = keep_if(finite, map_leaves(_second, updates, new))
     good = next_count(own.good_steps)
-    grows = good >= growth_interval
-    up = jnp.where(grows, jnp.minimum(own.scale * growth_factor, max_scale), own.scale)
-    down = jnp.maximum(own.scale * backoff_factor, min_scale)
-    scale = jnp.where(finite, up, down).astype(own.scale.dtype)
+    grows = operator.ge(*promote(good, growth_interval))
+    numbers = (growth_factor, backoff_factor, min_scale, max_scale)
+    scale = _next_scale(own.scale, finite, grows, *numbers)
     good = jnp.where(finite & ~grows, good, 0)
     applied, skipped = next_count(own.applied, finite), next_count(own.skipped, ~finite)
     return new, inner, LossScale(scale, good, applied, skipped)
+
+
+def _next_scale(scale, finite, grows, growth_factor, backoff_factor, min_scale, max_scale):
+    """The scale after a step; schedules may give their numbers in another dtype."""
+    numbers = (growth_factor, backoff_factor, min_scale, max_scale)
+    growth, backoff, low, high = (jnp.asarray(number, scale.dtype) for number in numbers)
+    up = jnp.where(grows, jnp.minimum(scale * growth, high), scale)
+    return jnp.where(finite, up, jnp.maximum(scale * backoff, low))
 
 
 def _report(own: LossScale):

@@ -1,5 +1,7 @@
 """`flatten`: all arrays of one dtype as one vector."""
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.paths import Treedef
 from gradtx.tree.paths import flatten as flatten_tree
+from gradtx.tree.placement import cut_evenly, run_auto, run_auto_if
 
 
 class Layout(NamedTuple):
@@ -44,7 +47,20 @@ def _join(arrays: Sequence[Any]) -> Any:
     # `init` may receive shapes only.
     if any(isinstance(array, jax.ShapeDtypeStruct) for array in arrays):
         return jax.ShapeDtypeStruct((sum(array.size for array in arrays),), arrays[0].dtype)
-    return jnp.concatenate([as_array(array).reshape(-1) for array in arrays])
+    arrays = list(map(as_array, arrays))
+    mesh = jax.typeof(arrays[0]).sharding.mesh
+    if not mesh.explicit_axes:
+        return _concatenate(arrays)
+    size = sum(array.size for array in arrays)
+    return run_auto(_concatenate, mesh, cut_evenly((size,), arrays[0]), arrays)
+
+
+def _concatenate(arrays: Sequence[jax.Array]) -> jax.Array:
+    return jnp.concatenate([array.reshape(-1) for array in arrays])
+
+
+def _part(vector: jax.Array, *, start: int, shape: tuple[int, ...]) -> jax.Array:
+    return vector[start : start + math.prod(shape)].reshape(shape)
 
 
 def _unravel(layout: Layout, vectors: dict[str, jax.Array]) -> Any:
@@ -52,8 +68,9 @@ def _unravel(layout: Layout, vectors: dict[str, jax.Array]) -> Any:
     for name, places in layout.groups.items():
         start = 0
         for index in places:
-            size, shape = jnp.size(leaves[index]), jnp.shape(leaves[index])
-            leaves[index], start = vectors[name][start : start + size].reshape(shape), start + size
+            like = as_array(leaves[index])
+            part = functools.partial(_part, start=start, shape=like.shape)
+            leaves[index], start = run_auto_if(part, like, vectors[name]), start + like.size
     return jax.tree.unflatten(layout.treedef, leaves)
 
 

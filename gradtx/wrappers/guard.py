@@ -12,6 +12,7 @@ The inner transformation always runs. The kernels that write its slots choose be
 values, entry by entry: a guard needs no branch, no copy, and no transfer to the host.
 """
 
+import operator
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Check, Decay, Interval, Limit, Numeric, Positive
 from gradtx.engine.clock import next_count
 from gradtx.tree.arithmetic import global_norm, sqrt
+from gradtx.tree.casts import promote
 
 Steps = Annotated[Numeric, Interval(1.0)]
 """A number of steps, 1 at least."""
@@ -87,7 +89,7 @@ def _judge(norm, own: Guard, finite: bool, max_norm, zscore, warmup_steps) -> Ve
     if zscore is None:
         return Verdict(not_finite, too_large, false)
     # While the mean is 0 there is no scale to compare with: the limit would be 0.
-    known = (_norms(own) >= warmup_steps) & (own.mean > 0)
+    known = operator.ge(*promote(_norms(own), warmup_steps)) & (own.mean > 0)
     spike = known & (norm > _limit(own, zscore)) & ~not_finite & ~too_large
     return Verdict(not_finite, too_large, spike)
 

@@ -16,7 +16,7 @@ from gradtx.compose.transformation import GradientTransformation, Transformation
 from gradtx.definition.types import NonNegative, Precise
 from gradtx.transforms.flags import MatrixFlags
 from gradtx.tree.arithmetic import abs_sq, sqrt
-from gradtx.tree.casts import real_dtype
+from gradtx.tree.casts import compute_dtype, real_dtype
 
 
 class Radius(NamedTuple):
@@ -30,7 +30,7 @@ def _init(param) -> Radius:
     if isinstance(param, jax.ShapeDtypeStruct):
         return Radius(jnp.zeros(param.shape[:-2], real_dtype(param.dtype)))
     # The squares of float16 overflow, so the norm is taken in float32 at least.
-    array = jnp.asarray(param).astype(jnp.promote_types(param.dtype, jnp.float32))
+    array = jnp.asarray(param).astype(compute_dtype(param.dtype))
     return Radius(_norm(array)[..., 0, 0])
 
 

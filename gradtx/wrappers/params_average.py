@@ -49,7 +49,7 @@ def _conclude(
     # `start` may be infinite, and inf % every would be nan.
     due = begun & (jnp.where(begun, step - start, 0.0) % every == 0)
     n = jnp.where(begun, next_count(tree_slots.n, due), 0)
-    share = 1 / jnp.minimum(jnp.maximum(n, 1), horizon)
+    share = 1 / jnp.minimum(jnp.maximum(n, 1).astype(step.dtype), horizon)
     weight = jnp.where(n == 0, 1.0, jnp.where(due, share, 0.0))
     return {"weight": weight}, Averaged(n)
 

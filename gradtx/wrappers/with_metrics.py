@@ -68,7 +68,7 @@ def _norms(name: str, tree: Any, groups: Groups) -> dict[str, jax.Array]:
 
 def _clip_rate(rate: jax.Array, factors: Sequence[jax.Array], decay, step) -> jax.Array:
     """The average share of steps at which a clip shrank the updates."""
-    clipped = jnp.stack([factor < 1 for factor in factors]).any()
+    clipped = jnp.stack([factor < 1 for factor in factors]).any().astype(rate.dtype)
     decay = jnp.asarray(decay, rate.dtype)
     return rate + debias(1 - decay, decay, jnp.asarray(step, rate.dtype)) * (clipped - rate)
 

@@ -5,7 +5,7 @@ in tests/unit/training/test_eval_params.py.
 from typing import Any
 
 import gradtx
-from tests.methods.row import Method, rate
+from tests.methods.row import Method, rate, real
 from tests.oracles import averages as own
 from tests.oracles import core as ref
 from tests.oracles.compose import after, descend, each
@@ -13,7 +13,7 @@ from tests.oracles.compose import after, descend, each
 
 def turning(count: Any) -> Any:
     """A look ahead that is 0 at first, then shrinks."""
-    return 0.8 / (1.0 + 0.2 * count) * (count >= 3)
+    return 0.8 / (1.0 + 0.2 * real(count)) * real(count >= 3)
 
 
 METHODS: dict[str, Method] = {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import gradtx
-from tests.methods.row import Method, rate
+from tests.methods.row import Method, rate, real
 from tests.oracles import core
 from tests.oracles import free as ref
 from tests.oracles.compose import after, decay_weights, descend, each, scale
@@ -22,7 +22,7 @@ def loss(step: int, params: Any, grads: Any) -> dict[str, Any]:
 
 def slow(count: Any) -> Any:
     """A schedule that leaves time for the estimate to grow."""
-    return 1.0 / (1.0 + 0.1 * count)
+    return 1.0 / (1.0 + 0.1 * real(count))
 
 
 def penalized(method: Any, **hyperparams: Any) -> Any:

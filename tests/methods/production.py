@@ -5,7 +5,7 @@ out.
 from typing import Any
 
 import gradtx
-from tests.methods.row import Method, rate
+from tests.methods.row import Method, rate, real
 from tests.oracles import core as ref
 from tests.oracles import production as own
 from tests.oracles.compose import descend, each
@@ -19,7 +19,7 @@ def growing(count: Any) -> Any:
 
 def slowly(count: Any) -> Any:
     """A rate that is high enough to be seen after few updates, and changes with every one."""
-    return 0.2 / (1.0 + count)
+    return 0.2 / (1.0 + real(count))
 
 
 def tokens(step: int, params: Any, grads: Any) -> dict[str, Any]:

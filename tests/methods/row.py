@@ -39,7 +39,12 @@ class Method(NamedTuple):
 
 def rate(count: Any) -> Any:
     """A schedule that NumPy, gradtx and Optax all understand."""
-    return 0.1 / (1.0 + count)
+    return 0.1 / (1.0 + real(count))
+
+
+def real(count: Any) -> Any:
+    """A count that enters arithmetic with floats; strict promotion refuses integers there."""
+    return count.astype(float) if isinstance(count, jax.Array) else count
 
 
 def double(updates: Any, params: Any) -> Any:

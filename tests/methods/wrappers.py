@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
-from tests.methods.row import Method, rate
+from tests.methods.row import Method, rate, real
 from tests.oracles import core as ref
 from tests.oracles import wrappers as own
 from tests.oracles.compose import after, decay_weights, descend, each, scale
@@ -23,7 +23,7 @@ def warmup(count: Any) -> Any:
 
 
 def traced_warmup(count: Any) -> Any:
-    return 0.3 * jnp.minimum(0.25 * count, 1.0)
+    return 0.3 * jnp.minimum(0.25 * real(count), 1.0)
 
 
 def losses(step: int, params: Any, grads: Any) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def examples(updates: Any, params: Any) -> Any:
 
 
 def slowing(count: Any) -> Any:
-    return -0.1 / (1.0 + count)
+    return -0.1 / (1.0 + real(count))
 
 
 climb = gradtx.chain(gradtx.trace(0.5), gradtx.scale(slowing))

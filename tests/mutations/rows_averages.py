@@ -8,8 +8,8 @@ AVERAGES = [
     Mutation(
         "params_average: a horizon of all",
         "wrappers/params_average.py",
-        "1 / jnp.minimum(jnp.maximum(n, 1), horizon)",
-        "1 / jnp.maximum(n, 1)",
+        "1 / jnp.minimum(jnp.maximum(n, 1).astype(step.dtype), horizon)",
+        "1 / jnp.maximum(n, 1).astype(step.dtype)",
         "tests/unit/training/test_eval_params.py -k reference",
     ),
     Mutation(

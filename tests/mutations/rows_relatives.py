@@ -56,8 +56,8 @@ RELATIVES = [
     Mutation(
         "flatten: parts in another place",
         "wrappers/flatten.py",
-        "start + size].reshape(shape), start + size",
-        "start + size].reshape(shape), start",
+        "vectors[name]), start + like.size",
+        "vectors[name]), start",
         ORACLES.format("flatten"),
     ),
     Mutation(
@@ -169,8 +169,8 @@ RELATIVES = [
     Mutation(
         "dpsgd: noise not over the batch",
         "transforms/privacy.py",
-        "noise_multiplier / batch",
-        "noise_multiplier",
+        "limit * deviation / batch",
+        "limit * deviation",
         "tests/unit/transforms/test_extras.py -k variance",
     ),
     # weight decay, the cautious mask, and rules that look at the whole tree
@@ -198,8 +198,8 @@ RELATIVES = [
     Mutation(
         "zclip: gathers for ever",
         "transforms/zclip.py",
-        "tree_slots.count < warmup_steps",
-        "tree_slots.count < 1000",
+        "promote(tree_slots.count, warmup_steps)",
+        "promote(tree_slots.count, 1000)",
         ORACLES.format("zclip"),
     ),
     Mutation(

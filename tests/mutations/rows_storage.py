@@ -71,8 +71,8 @@ STORAGE = [
     Mutation(
         "storage: squares as first moments",
         "storage/policy.py",
-        "codec.decode(stored, shape, square=square",
-        "codec.decode(stored, shape, square=False",
+        "decode_array(codec, stored, shape, square=square",
+        "decode_array(codec, stored, shape, square=False",
         STORED,
     ),
     Mutation(
