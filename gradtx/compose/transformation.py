@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
 from gradtx.definition.call_checks import holds_arrays
 from gradtx.definition.definition import Definition, Factory, uncalled_builder
-from gradtx.definition.errors import GradtxError, StateError, StructureError, hide_frames
+from gradtx.definition.errors import GradtxError, StateError, hide_frames
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule
 from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Params, State, Updates
 from gradtx.engine.clock import Clock, next_count
-from gradtx.engine.gradients import check_alone
+from gradtx.engine.gradients import check_alone, no_gradients
 from gradtx.engine.program import BoundRule, group_runs, init_program, update_program
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
@@ -315,13 +315,6 @@ def wrong_state(name: str, state: Any, cure: str) -> StateError:
     """The error of a state that is not gradtx's."""
     return StateError(
         f"the state of {name} is a {type(state).__name__}, not a gradtx.State: {cure}"
-    )
-
-
-def no_gradients(name: str) -> StructureError:
-    """The error of None in the place of all gradients."""
-    return StructureError(
-        f"the gradients of {name} are None: pass a tree like the parameters; an empty tree is {{}}"
     )
 
 

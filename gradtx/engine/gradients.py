@@ -103,3 +103,10 @@ def _shown(leaf: Any) -> str:
     if hasattr(leaf, "dtype"):
         return show_array(leaf)
     return repr(leaf) if isinstance(leaf, int | float | complex) else f"a {type(leaf).__name__}"
+
+
+def no_gradients(name: str) -> StructureError:
+    """The error of None in the place of all gradients."""
+    return StructureError(
+        f"the gradients of {name} are None: pass a tree like the parameters; an empty tree is {{}}"
+    )

@@ -18,7 +18,7 @@ def abs_sq(array: jax.Array) -> jax.Array:
 
 
 # The function of JAX itself, so that a trace enters none of gradtx for it.
-sqrt = jax.custom_jvp(jax.lax.sqrt)
+sqrt: jax.custom_jvp[jax.Array] = jax.custom_jvp(jax.lax.sqrt)
 """The square root of an array, with derivative 0 at 0.
 
 The derivative of √x at 0 is infinite. Where an entry never had a gradient, 0 · ∞ would make nan of
@@ -35,7 +35,7 @@ def _sqrt_jvp(squares: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[ja
     return root, tangent * (1 - is_zero) / (2 * root + is_zero)
 
 
-cbrt = jax.custom_jvp(jax.lax.cbrt)
+cbrt: jax.custom_jvp[jax.Array] = jax.custom_jvp(jax.lax.cbrt)
 """The cube root of an array, with derivative 0 at 0."""
 
 
@@ -48,7 +48,7 @@ def _cbrt_jvp(cubes: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.
 
 
 # Of Python, for arrays of different shapes.
-divide = jax.custom_jvp(operator.truediv)
+divide: jax.custom_jvp[jax.Array] = jax.custom_jvp(operator.truediv)
 """The quotient x / y, whose derivative does not square y.
 
 The square of a divisor below 1e-19 is 0 in float32, and 0 · ∞ is nan.

@@ -108,7 +108,7 @@ class Scalars(Sequence[jax.Array]):
     """A sequence of scalars that holds them as vectors."""
 
     def __init__(self, vectors: Sequence[jax.Array]) -> None:
-        self.vectors = tuple(vectors)
+        self.vectors: tuple[jax.Array, ...] = tuple(vectors)
 
     def __len__(self) -> int:
         return sum(vector.shape[0] for vector in self.vectors)
