@@ -197,7 +197,7 @@ def _restore(
 ) -> jax.Array:
     """The whole update of a projected one."""
     whole = projector @ low if plan.left else low @ projector.mT.conj()
-    whole = scale.astype(whole.dtype) * whole
+    whole = jnp.asarray(scale, whole.dtype) * whole
     return plan.layout.array(whole).astype(dtype)
 
 

@@ -73,6 +73,8 @@ def _conclude(
     min_scale,
 ):
     old, count = tree_slots, next_count(tree_slots.count)
+    # nan would spoil the mean, and a best loss of −inf could not fall any more.
+    value = jnp.where(jnp.isfinite(value), value, jnp.finfo(value.dtype).max)
     mean = old.avg_value + (value - old.avg_value) / count.astype(value.dtype)
     judged = _judge(
         old,
@@ -87,9 +89,6 @@ def _conclude(
     full = operator.ge(*promote(count, accumulation_size))
     partial = old._replace(count=count, avg_value=mean)
     new = Plateau(*(jnp.where(full, *pair) for pair in zip(judged, partial, strict=True)))
-    # nan would spoil the mean, and a best loss of −inf could not fall any more.
-    counts = jnp.isfinite(mean)
-    new = Plateau(*(jnp.where(counts, *pair) for pair in zip(new, old, strict=True)))
     return {"scale": new.scale}, new
 
 
@@ -116,8 +115,8 @@ def reduce_on_plateau(
     When: validation losses, or smooth training losses, without a schedule. When not: the length
     of the run is known; a schedule does as well, and does not depend on noise.
 
-    `update(..., value=loss)` needs the value at every step; one that is not finite does not
-    count. All times are in means of `accumulation_size` values, not in steps.
+    `update(..., value=loss)` needs the value at every step; one that is not finite is no
+    improvement. All times are in means of `accumulation_size` values, not in steps.
 
     Args:
       factor: f in [0, 1], a factor of c; 0.1 to 0.5.

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.tree.arithmetic import dot, finite, sum_promoted
-from gradtx.tree.casts import as_array, compute_dtype, is_inexact, real_dtype, widest
+from gradtx.tree.casts import (
+    ALIKE,
+    as_array,
+    compute_dtype,
+    is_inexact,
+    mixed_promotion,
+    real_dtype,
+    widest,
+)
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.paths import Treedef, flatten
 
@@ -84,7 +92,8 @@ def scaled_inner(
 def size_of(arrays: Sequence[jax.Array]) -> jax.Array:
     """A power of two near the largest finite entry; 1 where all are 0."""
     tops = map_arrays(_top, arrays) if arrays else []
-    top = functools.reduce(jnp.maximum, tops, jnp.zeros((), jnp.float32))
+    dtype = widest(jnp.float32, *(top.dtype for top in tops))
+    top = functools.reduce(jnp.maximum, [one.astype(dtype) for one in tops], jnp.zeros((), dtype))
     finfo = jnp.finfo(top.dtype)
     # Half of it, because the largest number would be rounded up to inf. To divide by a power of two
     # changes no digit.
@@ -94,8 +103,11 @@ def size_of(arrays: Sequence[jax.Array]) -> jax.Array:
 
 def multiply_back(product: jax.Array, sizes: Sequence[jax.Array]) -> jax.Array:
     """A product times the sizes, within the numbers that a float holds."""
-    limit, (first, second) = jnp.finfo(product.dtype).max, sizes
-    return jnp.clip(product * first * second, -limit, limit).astype(product.dtype)
+    limit, (first, second) = (
+        jnp.finfo(product.dtype).max,
+        (size.astype(product.dtype) for size in sizes),
+    )
+    return jnp.clip(product * first * second, -limit, limit)
 
 
 def _top(array: jax.Array) -> jax.Array:
@@ -106,8 +118,13 @@ def _dot(
     left: jax.Array, right: jax.Array, left_size: jax.Array, right_size: jax.Array
 ) -> jax.Array:
     pairs = ((left, left_size), (right, right_size))
-    parts = (one.astype(compute_dtype(one.dtype)) / size for one, size in pairs)
-    return dot(*parts)
+    return dot(*(_divide(one.astype(compute_dtype(one.dtype)), size) for one, size in pairs))
+
+
+def _divide(array: jax.Array, size: jax.Array) -> jax.Array:
+    """An array divided by a real number, which has a type of its own beside complex arrays."""
+    with ALIKE if array.dtype.kind != "c" else mixed_promotion():
+        return array / size.astype(real_dtype(array.dtype))
 
 
 def scalar_dtype(tree: Any) -> Any:

@@ -20,8 +20,8 @@ MUTATIONS = [
     Mutation(
         "adam: bias correction one step late",
         "transforms/moments.py",
-        "exponent = step *",
-        "exponent = (step + 1) *",
+        "exponent = number *",
+        "exponent = (number + 1) *",
         ORACLES.format("adam"),
     ),
     Mutation(
@@ -62,8 +62,8 @@ MUTATIONS = [
     Mutation(
         "rmsprop: eps always inside the root",
         "transforms/moments.py",
-        "else jnp.sqrt(square) + eps",
-        "else jnp.sqrt(square + eps)",
+        "else sqrt(square) + eps",
+        "else sqrt(square + eps)",
         ORACLES.format("rmsprop"),
     ),
     Mutation(
@@ -147,7 +147,7 @@ MUTATIONS = [
     Mutation(
         "factored: rows not divided by their mean",
         "transforms/factoring.py",
-        "rows / jnp.where(mean > 0, mean, 1.0)",
+        "divide(rows, jnp.where(mean > 0, mean, 1.0))",
         "rows",
         ORACLES.format("came"),
     ),

@@ -19,8 +19,8 @@ PROJECTIONS = [
     Mutation(
         "psgd: factors are never balanced",
         "optimizers/psgd_kron.py",
-        "jnp.where(is_balanced, jnp.sqrt(",
-        "jnp.where(is_balanced & False, jnp.sqrt(",
+        "jnp.where(is_balanced, sqrt(",
+        "jnp.where(is_balanced & False, sqrt(",
         f"{METHODS} -k balanced",
     ),
     Mutation(

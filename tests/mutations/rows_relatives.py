@@ -7,8 +7,8 @@ RELATIVES = [
     Mutation(
         "acprop: divisor of this step",
         "optimizers/acprop.py",
-        "jnp.sqrt(debias(slots.nu, b2, before))",
-        "jnp.sqrt(debias(average(slots.nu, abs_sq(grad - slots.mu), b2), b2, before))",
+        "sqrt(debias(slots.nu, b2, before))",
+        "sqrt(debias(average(slots.nu, abs_sq(grad - slots.mu), b2), b2, before))",
         ORACLES.format("acprop"),
     ),
     Mutation(
@@ -112,8 +112,8 @@ RELATIVES = [
     Mutation(
         "laprop: r not corrected",
         "optimizers/laprop.py",
-        "jnp.sqrt(debias(nu, b2, step) + eps_root)",
-        "jnp.sqrt(nu + eps_root)",
+        "sqrt(debias(nu, b2, step) + eps_root)",
+        "sqrt(nu + eps_root)",
         ORACLES.format("laprop"),
     ),
     Mutation(
@@ -184,7 +184,7 @@ RELATIVES = [
     Mutation(
         "cautious mask: mean not kept",
         "compose/cautious.py",
-        "(count_true(agrees) + 1)",
+        "count_true(agrees).astype(real_dtype(grad.dtype)) + 1",
         "entries(grad.shape)",
         ORACLES.format("cautious"),
     ),

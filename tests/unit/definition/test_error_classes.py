@@ -13,7 +13,7 @@ from tests.support.places import ROOT
 CLASSES = {
     name: one
     for name, one in vars(errors).items()
-    if one.__class__ is type and issubclass(one, Exception)
+    if one.__class__ is type and issubclass(one, Exception) and not issubclass(one, Warning)
 }
 
 BUILTIN = {
