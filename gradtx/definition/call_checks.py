@@ -201,7 +201,7 @@ def _unknown(where: str, parts: Sequence[Any], value: Any, names: Iterable[str])
 def check_dtype(where: str, value: Any) -> None:
     """Raise unless a dtype is a float of at least 16 bits, for arithmetic or a slot."""
     try:
-        if hasattr(value, "shape"):
+        if isinstance(value, np.ndarray | np.generic | jax.Array):
             raise TypeError  # NumPy would take the dtype of an array
         dtype = np.dtype(value)
     except TypeError:

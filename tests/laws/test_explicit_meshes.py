@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import gradtx
-from tests.methods import FIRST, METHODS
+from tests.methods import METHODS
 from tests.support.meshes import CODECS, PLACES, on_mesh, plain, problem, types
+from tests.support.pairs import MAKERS
 
-NUMBERED = list(enumerate(FIRST))
+NUMBERED = list(enumerate(MAKERS))
 
 
 def storages(number: int, name: str) -> list[gradtx.GradientTransformation]:

@@ -15,12 +15,13 @@ import pytest
 import gradtx
 from gradtx.testing.laws import advance, close
 from gradtx.testing.problems import gradients, parameters
-from tests.methods import FIRST, METHODS
+from tests.methods import METHODS
 from tests.support.containers import Layer
+from tests.support.pairs import MAKERS
 
 MAXIMUM = 2**31 - 1
 
-CASES = {name: METHODS[name].tx for name in FIRST} | {
+CASES = {name: METHODS[name].tx for name in MAKERS} | {
     f"stored/{storage}": gradtx.stored(gradtx.adamw(1e-2), storage)
     for storage in ("bf16", "f16", "bf16+8", "packed16", "int8", "int4", "dynamic8")
 }

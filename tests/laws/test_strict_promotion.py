@@ -14,8 +14,9 @@ import gradtx
 from gradtx.definition import errors
 from gradtx.testing.laws import numbers
 from gradtx.testing.problems import extras, gradients
-from tests.methods import FIRST, METHODS
+from tests.methods import METHODS
 from tests.support.meshes import CODECS, parameters
+from tests.support.pairs import MAKERS
 
 TX = gradtx.GradientTransformation
 
@@ -64,13 +65,13 @@ def assert_same_program(tx: TX, params: Any) -> None:
     assert program(tx, params, "strict") == program(tx, params, "standard")
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", MAKERS)
 def test_every_method_under_strict_promotion(name: str) -> None:
     for dtype in (jnp.float32, jnp.bfloat16):
         assert_same_program(METHODS[name].tx, parameters(dtype))
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", MAKERS)
 def test_every_method_with_schedules_under_strict_promotion(name: str) -> None:
     assert_same_program(scheduled(METHODS[name].tx), parameters(jnp.bfloat16))
 
@@ -83,7 +84,7 @@ def test_every_wrapper_and_storage_under_strict_promotion(wrapper: str) -> None:
             assert_same_program(one, tree)
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", MAKERS)
 def test_complex_arrays_under_strict_promotion(name: str) -> None:
     """Real numbers times complex arrays are meant; a rule for real arrays refuses as ever."""
     tree = {"z": jnp.ones((4, 8), jnp.complex64), "w": jnp.ones((4, 8))}

@@ -36,3 +36,5 @@ def kept(name: str) -> Any:
 
 PAIRS = {name: held_by(name) for name in FIRST}
 """Whose laws of structure are those of a maker: its own, or those of the optimizer around it."""
+MAKERS = [name for name in FIRST if PAIRS[name] == name]
+"""The makers whose laws of structure stand for all."""
