@@ -11,26 +11,38 @@ EMBEDDING, POSITION, HEAD = "an embedding", "a position table", "a head"
 ROUTER, NORM, DYNAMICS = "a router", "a norm or bias", "a state-space parameter"
 
 
-def _expression(*names: str) -> re.Pattern[str]:
-    return re.compile("|".join(names), re.IGNORECASE)
+class Expression:
+    """Names, as one regular expression that is compiled when the first name is compared."""
+
+    def __init__(self, *names: str) -> None:
+        self.names: tuple[str, ...] = names
+
+    @functools.cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The expression, compiled: to compile all of them takes a twentieth of the import."""
+        return re.compile("|".join(self.names), re.IGNORECASE)
+
+    def fullmatch(self, name: str) -> re.Match[str] | None:
+        """The match of a whole name."""
+        return self.pattern.fullmatch(name)
 
 
 NAMES = {
-    POSITION: _expression(
+    POSITION: Expression(
         r"wpe|pe|(.*_)?pos",
         r".*pos(ition(al)?)?_?(emb|enc|table).*",
         r".*rel(ative)?_?(pos|att|emb).*",
     ),
-    HEAD: _expression(
+    HEAD: Expression(
         r"(.*_)?head|(.*_)?logits(_.*)?|(.*_)?classifier",
         r"unembed.*|embed_out|qa_outputs",
     ),
-    EMBEDDING: _expression(
+    EMBEDDING: Expression(
         r"wte|.*embed.*|(.*_)?emb|codebooks?|codevectors?",
         r"(cls|class|mask|dist|distillation|register|query|latent|prompt)_?tokens?|latents",
     ),
-    ROUTER: _expression(r"(.*_)?routers?(_weights)?|.*expert_gate|switch_gate"),
-    NORM: _expression(
+    ROUTER: Expression(r"(.*_)?routers?(_weights)?|.*expert_gate|switch_gate"),
+    NORM: Expression(
         r"b|(.*_)?bias|(.*_)?scale|layer_?scale.*|offset|beta|gamma",
         r"rms|ln(_?[0-9f]+|_[a-z]+)?",
         # Norms fused with the matrix behind them keep its kernel under one name.
@@ -39,48 +51,46 @@ NAMES = {
 }
 """The parts of a path that name a role; the first role that matches is taken."""
 LAST_NAMES = {
-    DYNAMICS: _expression(
+    DYNAMICS: Expression(
         r"(a|nu|theta|gamma|lambda)_log|log_(a|dt|step|lambda)|lambda(_(re|im|real|imag))?",
         r"dt_bias|time_(decay|first|faaaa|mix(_[a-z])?|maa(_[a-z])?)",
     ),
-    NORM: _expression(r"(b|gamma|beta|ls)_?\d+|bias_.*"),
+    NORM: Expression(r"(b|gamma|beta|ls)_?\d+|bias_.*"),
 }
 """The same for the last part alone, since modules may have these names too."""
 
-STACKS = _expression(
-    r"(.*_)?layers?|(.*_)?blocks?|h|(.*_)?stack(ed)?(_.*)?|.*scan.*|(.*_)?repeats?"
-)
+STACKS = Expression(r"(.*_)?layers?|(.*_)?blocks?|h|(.*_)?stack(ed)?(_.*)?|.*scan.*|(.*_)?repeats?")
 """Modules that repeat a layer."""
-EXPERTS = _expression(r"(.*_)?experts?(_.*)?")
+EXPERTS = Expression(r"(.*_)?experts?(_.*)?")
 """Modules and arrays that have one matrix for each expert."""
-MIXTURES = _expression(r".*moe.*|.*mixture.*")
+MIXTURES = Expression(r".*moe.*|.*mixture.*")
 """Modules of experts and the router that chooses among them."""
-GATES = _expression(r"gate|gating|w_?g|wg_\w*|gate_(w|kernel)|switch")
+GATES = Expression(r"gate|gating|w_?g|wg_\w*|gate_(w|kernel)|switch")
 """Names of routers, where they stand in such a module."""
-CONVOLUTIONS = _expression(r".*conv.*")
-QUERIES = _expression(r"(.*_)?(query|key|value|q|k|v)(_proj|_kernel)?|w[qkv]")
+CONVOLUTIONS = Expression(r".*conv.*")
+QUERIES = Expression(r"(.*_)?(query|key|value|q|k|v)(_proj|_kernel)?|w[qkv]")
 """Matrices from a model's features to its heads."""
-FUSED = _expression(r"(.*_)?q?kv(_proj|_kernel)?|wq?kv")
+FUSED = Expression(r"(.*_)?q?kv(_proj|_kernel)?|wq?kv")
 """The same, several in one array."""
-OUTPUTS = _expression(r"(.*_)?(out|o|output)(_proj|_kernel)?|wo|to_out|c_proj|proj|attn_vec.*")
+OUTPUTS = Expression(r"(.*_)?(out|o|output)(_proj|_kernel)?|wo|to_out|c_proj|proj|attn_vec.*")
 """Matrices from the heads to a model's features."""
-ATTENTIONS = _expression(r".*att(n|ention).*")
-TORCH = _expression(
+ATTENTIONS = Expression(r".*att(n|ention).*")
+TORCH = Expression(
     r"self_attn|[qkvo]_proj|(gate|up|down)_proj|embed_tokens|input_layernorm|tok_embeddings|"
     r"word_embeddings|c_attn|c_fc"
 )
 """Names of torch models, whose matrices are (outputs, inputs) under the name `weight`."""
 
-WEIGHTS = _expression(r"(.*_)?weight(_.*)?")
+WEIGHTS = Expression(r"(.*_)?weight(_.*)?")
 """Names of matrices in torch and Equinox, which have the outputs in front."""
 
-_TIMES = _expression(r".*(time|sigma|noise|guidance|cond).*emb.*|t_?emb.*")
+_TIMES = Expression(r".*(time|sigma|noise|guidance|cond).*emb.*|t_?emb.*")
 """Embedders of one number, which are networks and no tables."""
-_LAYERS = _expression(r"(linear|dense|fc|mlp|ffn)(_?\d+)?")
-MATRICES = _expression(r"kernel|weight|w")
+_LAYERS = Expression(r"(linear|dense|fc|mlp|ffn)(_?\d+)?")
+MATRICES = Expression(r"kernel|weight|w")
 """Names of the matrix in a layer, whose module says what it is."""
-BIASES = _expression(r"bias|b")
-_LOW_RANK = _expression(r"(.*_)?lora(_.*)?")
+BIASES = Expression(r"bias|b")
+_LOW_RANK = Expression(r"(.*_)?lora(_.*)?")
 
 
 @functools.lru_cache(maxsize=16384)
@@ -90,7 +100,7 @@ def path_parts(path: str) -> tuple[str, ...]:
     return tuple(parts) or ("",)
 
 
-def has_part(expression: re.Pattern[str], parts: tuple[str, ...]) -> bool:
+def has_part(expression: Expression, parts: tuple[str, ...]) -> bool:
     """Whether an expression matches one of the names."""
     return any(expression.fullmatch(part) for part in parts)
 
