@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.definition.types import Updates
 from gradtx.tree.maps import map_leaves
 
 
@@ -40,7 +41,7 @@ def run_in_place_if(
     return jax.lax.platform_dependent(*args, cuda=last, rocm=last, default=first)
 
 
-def keep_if(condition: Any, updates: Any) -> Any:
+def keep_if(condition: Any, updates: Updates) -> Any:
     """The updates where a condition holds, else zeros, whatever the updates are: −0, which added to
     any number gives that number.
     """

@@ -12,6 +12,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.errors import SelectionError
 from gradtx.definition.pytree import label_text
+from gradtx.definition.types import Params
 from gradtx.engine.program import BoundRule
 from gradtx.engine.roles import Explained
 from gradtx.engine.selector import Leaves, Selector, Where, labels
@@ -110,7 +111,7 @@ class Coverage(dict[str, str]):
         )
 
 
-def coverage(tx: GradientTransformation | Sequence[Any], params: Any) -> Coverage:
+def coverage(tx: GradientTransformation | Sequence[Any], params: Params) -> Coverage:
     """Which group every leaf falls into: the table path -> group.
 
     Where roles decide (`by_role`, `muon`), it also prints the role of every leaf, its axes as a

@@ -17,7 +17,7 @@ from gradtx.definition.errors import GradtxError, StateError, hide_frames
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule
 from gradtx.definition.signature import LazySignature
-from gradtx.definition.types import Params, State, Updates
+from gradtx.definition.types import Params, Slots, State, Updates
 from gradtx.engine.clock import Clock, next_count
 from gradtx.engine.gradients import check_alone, no_gradients
 from gradtx.engine.program import BoundRule, group_runs, init_program, update_program
@@ -117,7 +117,7 @@ class GradientTransformation(Definition):
     def update_slots(
         self,
         updates: Updates,
-        slots: Any,
+        slots: Slots,
         params: Params | None,
         step: Any,
         extra: Mapping[str, Any],
@@ -137,7 +137,7 @@ class GradientTransformation(Definition):
         result = flow.leaves.tree, flow.slots
         return (*result, flow.stats) if with_stats else result
 
-    def evaluate_slots(self, slots: Any, params: Params, count: Any) -> Params:
+    def evaluate_slots(self, slots: Slots, params: Params, count: Any) -> Params:
         """`eval_params` without a clock, for wrappers: every member sees the trained parameters."""
         check_members(self.rules, slots)
         leaves, result = leaves_of(params), params
@@ -150,7 +150,7 @@ class GradientTransformation(Definition):
                 check_foreign(bound.name, own)
         return result
 
-    def count_after(self, slots: Any, step: Any) -> Any:
+    def count_after(self, slots: Slots, step: Any) -> Any:
         """The count of a state with these slots: that of a member whose clock is its own."""
         tx, count = self, step
         while tx.own_clock:
@@ -329,7 +329,7 @@ def _lay_over(leaves: Any, result: Params, new: Params, chosen: Sequence[bool]) 
     return jax.tree.unflatten(treedef, [one if is_new else old for one, old, is_new in each])
 
 
-def check_foreign(name: str, slots: Any) -> None:
+def check_foreign(name: str, slots: Slots) -> None:
     """Raise where another library's transformation holds one of gradtx's, which nobody can read."""
     if any(map(_is_state, jax.tree.leaves(slots, is_leaf=_is_state))):
         raise StateError(
@@ -361,14 +361,14 @@ def _plain_name(init: Callable[..., Any]) -> str:
     return getattr(init, "__qualname__", "transformation").split(".")[0]
 
 
-def _plain_init(params: Any, *, init: Callable[..., Any]) -> object:
+def _plain_init(params: Params, *, init: Callable[..., Any]) -> object:
     return init(params)
 
 
 def _plain_update(
-    updates: Any,
+    updates: Updates,
     state: Any,
-    params: Any,
+    params: Params,
     step: Any,
     *,
     update: Callable[..., Any],

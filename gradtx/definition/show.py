@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.definition.types import DTypeLike
+
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 
 
-def show_dtype(dtype: Any) -> str:
+def show_dtype(dtype: DTypeLike) -> str:
     """Shorten the name of a dtype: `float32` is `f32`."""
     name = np.dtype(dtype).name if not jnp.issubdtype(dtype, jax.dtypes.extended) else str(dtype)
     word = name.rstrip("0123456789")

@@ -16,6 +16,8 @@ DTypeLike = jax.typing.DTypeLike
 PyTree = Any
 Params = Any
 Updates = Any
+Slots = Any
+"""What a rule stores: a NamedTuple, a dict or a dataclass of arrays; None: it stores nothing."""
 
 
 class State(NamedTuple):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.errors import GradtxError, MissingExtraError, StructureError
 from gradtx.definition.show import show
+from gradtx.definition.types import Slots
 from gradtx.engine.rules import Function
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def call_rule(
-    rule: "LeafRule", function: Function, grad: Any, slots: Any, param: Any, step: Any
+    rule: "LeafRule", function: Function, grad: Any, slots: Slots, param: Any, step: Any
 ) -> tuple[Any, Any]:
     """Call `function`, the update of a rule with its values bound: update and slots, checked.
 
@@ -90,7 +91,7 @@ def check_tree_slots(rule: str, new: Any, old: Any) -> None:
         )
 
 
-def check_nothing(rule: "LeafRule", slots: Any) -> None:
+def check_nothing(rule: "LeafRule", slots: Slots) -> None:
     """Raise when a rule without `init` returns slots."""
     if slots is not None:
         raise GradtxError(

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.definition.types import Slots
 from gradtx.tree.jaxprs import settle_slots
 
 
 def gated_update(
-    gate: jax.Array | None, update: Callable[..., Any], grad: Any, slots: Any, *args: Any
+    gate: jax.Array | None, update: Callable[..., Any], grad: Any, slots: Slots, *args: Any
 ) -> tuple[Any, Any]:
     """Run `update(grad, slots, *args)`, its new slots chosen by the gate; None: it is open."""
     if gate is None or slots is None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.errors import MissingParamsError, StructureError
 from gradtx.definition.show import show_array
+from gradtx.definition.types import Updates
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.paths import flatten, leaf_paths, tree_paths
 
@@ -60,7 +61,7 @@ def is_integer(leaf: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
 
 
-def check_alone(grads: Any) -> None:
+def check_alone(grads: Updates) -> None:
     """Raise for integers without parameters: they may be the gradients of floats."""
     values, treedef = flatten(grads)
     for index, grad in enumerate(values):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.definition.errors import GradtxError
+from gradtx.definition.types import DTypeLike, Slots
 from gradtx.engine.checks import describe_result, describe_value, explain
 from gradtx.engine.gate import gated_update
 from gradtx.engine.rules import Function, select_kwargs
@@ -141,7 +142,7 @@ def array_kwargs(
     return kwargs
 
 
-def decode_slots(rule: "LeafRule", stored: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+def decode_slots(rule: "LeafRule", stored: Slots, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
     """The slots of a leaf as its rule knows them, in compute precision."""
     slots = stored if rule.storage is None else rule.storage.decode(stored, shape)
     return type(slots)(*(None if slot is None else cast_inexact(slot, dtype) for slot in slots))
@@ -158,7 +159,7 @@ def cast_slots(new: Any, old: Any) -> Any:
 
 
 def _encode(
-    storage: Storage, stored: Any, slots: Any, draws: Any, number: int, gate: Any, new: Any
+    storage: Storage, stored: Slots, slots: Slots, draws: Any, number: int, gate: Any, new: Any
 ) -> tuple[Any, Any]:
     """Encode the new slots of a stored rule."""
     return store_slots(storage, stored, slots, draws, number, gate, cast_slots(new, slots))
@@ -212,7 +213,7 @@ def measure_array(rule: "LeafRule", measure: Function, shared: Any, args: LeafAr
 
 
 def conclude_tree(
-    rule: "LeafRule", conclude: Function, dtype: Any, shared: Any, given: Any
+    rule: "LeafRule", conclude: Function, dtype: DTypeLike, shared: Any, given: Any
 ) -> tuple[dict[str, Any], Any]:
     """The statistics that follow from all measures, in the widest precision of any leaf."""
     (step, gate, values), (measures, tree_slots) = shared, given

@@ -7,6 +7,7 @@ import jax
 
 from gradtx.definition.errors import StateError
 from gradtx.definition.show import show_array
+from gradtx.definition.types import Slots
 from gradtx.engine.clock import Clock
 from gradtx.engine.kernel import evaluate_array
 from gradtx.engine.rules import Function, select_kwargs
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_leaves(
-    rule: "LeafRule", bound: "BoundRule", slots: Any, leaves: "Leaves", count: Any
+    rule: "LeafRule", bound: "BoundRule", slots: Slots, leaves: "Leaves", count: Any
 ) -> Any:
     """The tree of parameters with those of a rule in the place of the leaves that it acts on."""
     if (evaluate := rule.evaluate_array) is None:

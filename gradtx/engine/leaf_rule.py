@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtx.definition.static import Static
+from gradtx.definition.types import Slots
 from gradtx.engine.checks import call_rule
 from gradtx.engine.leaf_evaluate import evaluate_leaves
 from gradtx.engine.leaf_init import init_leaves
@@ -156,13 +157,13 @@ class LeafRule:
     update = update_leaves
     evaluate = evaluate_leaves
 
-    def children(self, slots: Any, count: Any) -> list[Child]:
+    def children(self, slots: Slots, count: Any) -> list[Child]:
         return []
 
-    def report(self, slots: Any) -> dict[str, Any]:
+    def report(self, slots: Slots) -> dict[str, Any]:
         return tree_slots_of(self.tree_kind, slots)
 
-    def overrides(self, slots: Any) -> dict[str, Any]:
+    def overrides(self, slots: Slots) -> dict[str, Any]:
         return {}
 
     def slot_names(self) -> tuple[str, ...]:

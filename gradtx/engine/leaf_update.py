@@ -17,6 +17,7 @@ from gradtx.definition.errors import (
     StateError,
 )
 from gradtx.definition.show import show_array
+from gradtx.definition.types import DTypeLike, Slots
 from gradtx.engine.any_shape import Program, pattern_of, specialize
 from gradtx.engine.checks import check_extra
 from gradtx.engine.kernel import (
@@ -278,7 +279,7 @@ def _located(
     return error
 
 
-def _check_slots(member: ActiveRule, slots: Any, grad: Any, path: str, index: int) -> None:
+def _check_slots(member: ActiveRule, slots: Slots, grad: Any, path: str, index: int) -> None:
     """Raise where the slots of a leaf are not those that `init` would make for it."""
     layout = member.layouts[index] if member.layouts else None
     kwargs = {**member.hyperparams, **member.rule.options.values}
@@ -359,7 +360,7 @@ def _measuring(rule: "LeafRule", measure: Function) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def _concluding(rule: "LeafRule", conclude: Function, dtype: Any) -> Any:
+def _concluding(rule: "LeafRule", conclude: Function, dtype: DTypeLike) -> Any:
     return functools.partial(conclude_tree, rule, conclude, dtype)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.definition.static import Static
+from gradtx.definition.types import Slots
 from gradtx.engine.checks import call_rule
 from gradtx.engine.matrix_layout import Layout
 from gradtx.engine.rules import Function, keyword_names, select_kwargs
@@ -36,7 +37,7 @@ def _same(slot: Any) -> Any:
     return slot
 
 
-def _change(slots: Any, changes: list[Change]) -> Any:
+def _change(slots: Slots, changes: list[Change]) -> Any:
     pairs = zip(slots, changes, strict=True)
     return type(slots)(*(None if slot is None else change(slot) for slot, change in pairs))
 
@@ -52,17 +53,17 @@ def _alike(init: Function, options: Static, layout: Layout) -> tuple[bool, ...]:
     return tuple(slot is not None and slot.shape == layout.shape for slot in slots)
 
 
-def as_matrices(rule: "MatrixRule", slots: Any) -> Any:
+def as_matrices(rule: "MatrixRule", slots: Slots) -> Any:
     """Slots as a rule on matrices sees them."""
     return _reshaped(rule, slots, "matrix")
 
 
-def as_arrays(rule: "MatrixRule", slots: Any) -> Any:
+def as_arrays(rule: "MatrixRule", slots: Slots) -> Any:
     """Slots as a state holds them."""
     return _reshaped(rule, slots, "array")
 
 
-def _reshaped(rule: "MatrixRule", slots: Any, change: str) -> Any:
+def _reshaped(rule: "MatrixRule", slots: Slots, change: str) -> Any:
     if slots is None or rule.init_array is None or rule.layout is None:
         return None
     alike = _alike(rule.init_array, rule.options, rule.layout)
@@ -98,7 +99,7 @@ def call_on_matrices(
     kwargs: Mapping[str, Any],
     offsets: Any,
     grad: Any,
-    slots: Any,
+    slots: Slots,
     param: Any,
     step: Any,
 ) -> tuple[Any, Any]:

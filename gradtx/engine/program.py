@@ -8,6 +8,7 @@ leaf. A list of rules is left. Neighbouring rules on arrays run as one kernel pe
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from gradtx.definition.types import Params, Slots, Updates
 from gradtx.engine.clock import Clock
 from gradtx.engine.gradients import fit_gradient
 from gradtx.engine.roles import warn_of_doubts
@@ -99,7 +100,7 @@ def group_runs(rules: Sequence[BoundRule]) -> tuple[tuple[BoundRule, ...], ...]:
     return tuple(map(tuple, found))
 
 
-def init_program(rules: Sequence[BoundRule], params: Any, count: Any) -> dict[str, Any]:
+def init_program(rules: Sequence[BoundRule], params: Params, count: Any) -> dict[str, Any]:
     """Make the slots of every member, by name."""
     leaves, clock, slots = leaves_of(params), Clock(count, None, {}), dict[str, Any]()
     warn_of_doubts((selector for bound in rules for selector in bound.selectors), leaves)
@@ -112,9 +113,9 @@ def init_program(rules: Sequence[BoundRule], params: Any, count: Any) -> dict[st
 
 def update_program(
     program: Sequence[Sequence[BoundRule]],
-    updates: Any,
-    slots: Any,
-    params: Any,
+    updates: Updates,
+    slots: Slots,
+    params: Params,
     clock: Clock,
     extra: Mapping[str, Any],
     gate: Any,
@@ -134,7 +135,7 @@ def update_program(
 
 
 def _pair_leaves(
-    program: Sequence[Sequence[BoundRule]], leaves: Leaves, params: Any
+    program: Sequence[Sequence[BoundRule]], leaves: Leaves, params: Params
 ) -> tuple[Leaves, Leaves]:
     """The gradients in dtypes that fit their parameters, and these beside them, leaf by leaf."""
     changes = bool(program) and program[0][0].rule.changes_structure

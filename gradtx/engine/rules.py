@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from gradtx.definition.types import Slots
+
 if TYPE_CHECKING:
     from gradtx.engine.program import BoundRule, Flow, Step
     from gradtx.engine.selector import Leaves
@@ -86,19 +88,19 @@ class Rule(Protocol):
         """Run it, and the rules that joined it, on what flows through the program."""
         ...
 
-    def children(self, slots: Any, count: Any) -> list[Child]:
+    def children(self, slots: Slots, count: Any) -> list[Child]:
         """The transformations inside it, each with its part of the slots."""
         ...
 
-    def evaluate(self, bound: "BoundRule", slots: Any, leaves: "Leaves", count: Any) -> Any:
+    def evaluate(self, bound: "BoundRule", slots: Slots, leaves: "Leaves", count: Any) -> Any:
         """The tree of parameters to evaluate; only where `has_evaluation` holds."""
         ...
 
-    def report(self, slots: Any) -> dict[str, Any]:
+    def report(self, slots: Slots) -> dict[str, Any]:
         """The scalars of its slots that `metrics` shows, by name."""
         ...
 
-    def overrides(self, slots: Any) -> dict[str, Any]:
+    def overrides(self, slots: Slots) -> dict[str, Any]:
         """The hyperparameters of its member that the state holds, by name."""
         ...
 

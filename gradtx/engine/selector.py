@@ -13,6 +13,7 @@ import numpy as np
 
 from gradtx.definition.errors import SelectionError, StructureError
 from gradtx.definition.show import show
+from gradtx.definition.types import PyTree
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import (
     Treedef,
@@ -43,12 +44,12 @@ class Leaves(NamedTuple):
         """The tree again."""
         return jax.tree.unflatten(self.treedef, self.values)
 
-    def match(self, tree: Any, what: str) -> Sequence[Any]:
+    def match(self, tree: PyTree, what: str) -> Sequence[Any]:
         """The leaves of another tree in this order; an error names the first difference."""
         error = functools.partial(_trees_differ, what)
         return match_leaves(self.treedef, lambda: self.paths, tree, "the gradients", what, error)
 
-    def narrow(self, tree: Any, chosen: Sequence[bool]) -> Any:
+    def narrow(self, tree: PyTree, chosen: Sequence[bool]) -> Any:
         """A tree like this one with None at what was not chosen; anything else as it is."""
         if all(chosen):
             return tree
@@ -63,7 +64,7 @@ def _trees_differ(what: str, difference: str) -> StructureError:
     return StructureError(f"the gradients and {what} differ in structure: {difference}")
 
 
-def leaves_of(tree: Any) -> Leaves:
+def leaves_of(tree: PyTree) -> Leaves:
     """Flatten a tree; an error where paths do not distinguish its leaves."""
     values, treedef = flatten(tree)
     paths = leaf_paths(treedef, tree)

@@ -18,6 +18,7 @@ from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradtx.definition.errors import GradtxError
+from gradtx.definition.types import PyTree, Slots
 from gradtx.engine.checks import call_rule
 from gradtx.engine.kernel import LeafArgs, array_kwargs, cast_slots, decode_slots
 from gradtx.engine.matrix_layout import Layout
@@ -178,7 +179,7 @@ def run_sharded(
     ]
 
 
-def _slice(tree: Any, cut: tuple[int, int]) -> Any:
+def _slice(tree: PyTree, cut: tuple[int, int]) -> Any:
     return jax.tree.map(lambda array: array[slice(*cut)], tree)
 
 
@@ -238,7 +239,7 @@ def _send_back(plan: ShardPlan, sides: tuple[int, ...], array: jax.Array) -> jax
 
 
 def _finish(
-    rule: "MatrixRule", layout: Layout, args: LeafArgs, slots: Any, results: Any, shared: Any
+    rule: "MatrixRule", layout: Layout, args: LeafArgs, slots: Slots, results: Any, shared: Any
 ) -> tuple[Any, Any]:
     """The update of one leaf, and its slots as a state holds them."""
     (stored,) = args.slots

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.static import Static
+from gradtx.definition.types import Slots
 from gradtx.engine.checks import describe_value
 from gradtx.engine.rules import Function, keyword_names, select_kwargs
 
@@ -25,11 +26,11 @@ class SlotForm(NamedTuple):
     outer: Outer = None
     """`dict` or a dataclass; None: the rule uses the NamedTuple itself."""
 
-    def to_rule(self, slots: Any) -> Any:
+    def to_rule(self, slots: Slots) -> Any:
         """The slots in the type that the rule uses."""
         return slots if self.outer is None or slots is None else self.outer(**slots._asdict())
 
-    def from_rule(self, slots: Any, rule: str) -> Any:
+    def from_rule(self, slots: Slots, rule: str) -> Any:
         """The slots that a rule returned, as a NamedTuple; an error says what it returned."""
         named = self._named(slots)
         if named is None:
@@ -39,7 +40,7 @@ class SlotForm(NamedTuple):
             )
         return named
 
-    def from_init(self, slots: Any, init: Function) -> Any:
+    def from_init(self, slots: Slots, init: Function) -> Any:
         """The slots that `init` returned, as a NamedTuple; an error says what it returned."""
         named = self._named(slots)
         if named is None:
@@ -49,7 +50,7 @@ class SlotForm(NamedTuple):
             )
         return named
 
-    def _named(self, slots: Any) -> Any:
+    def _named(self, slots: Slots) -> Any:
         """Slots as a NamedTuple; None where they are of another form."""
         if self.outer is None or not isinstance(slots, self.outer):
             return slots if type(slots) is self.kind else None
@@ -71,7 +72,7 @@ class SlotForm(NamedTuple):
         return f"{name}({', '.join(self.kind._fields)})"
 
 
-def _fields(slots: Any) -> dict[str, Any]:
+def _fields(slots: Slots) -> dict[str, Any]:
     if isinstance(slots, Mapping):
         return dict(slots)
     return {field.name: getattr(slots, field.name) for field in dataclasses.fields(slots)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from gradtx.definition.errors import GradtxError, StateError
+from gradtx.definition.types import Slots
 from gradtx.engine.selector import Leaves
 from gradtx.engine.slot_form import SlotForm
 from gradtx.tree.paths import match_leaves
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 Path = tuple[str, ...]
 
 
-def slots_at(slots: Any, path: Path) -> Any:
+def slots_at(slots: Slots, path: Path) -> Any:
     """The slots of one member; an error says what the state holds where it is not there."""
     for depth, name in enumerate(path):
         if not isinstance(slots, Mapping) or name not in slots:
@@ -39,7 +40,7 @@ def put_slots(slots: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any
     return {**slots, path[0]: put_slots(slots.get(path[0], {}), path[1:], value)}
 
 
-def check_members(rules: "Iterable[BoundRule]", slots: Any) -> None:
+def check_members(rules: "Iterable[BoundRule]", slots: Slots) -> None:
     """Raise when a state holds members that the program does not have."""
     known = [bound.path for bound in rules if bound.rule.keeps]
     if () in known or not isinstance(slots, Mapping):
@@ -66,7 +67,7 @@ def _strange_paths(
             yield path
 
 
-def attach(slots: Mapping[str, Any], name: str, own: Any) -> dict[str, Any]:
+def attach(slots: Mapping[str, Any], name: str, own: Slots) -> dict[str, Any]:
     """The slots of a member, and under a name of its own what its wrapper keeps."""
     if name in slots:
         raise GradtxError(
@@ -95,14 +96,14 @@ def pack(form: SlotForm, rows: Sequence[Any], leaves: Leaves) -> Any:
     return form.store(jax.tree.unflatten(leaves.treedef, column) for column in columns)
 
 
-def join_tree_slots(slots: Any, tree_slots: Any) -> Any:
+def join_tree_slots(slots: Slots, tree_slots: Any) -> Any:
     """The slots of one rule in a state: by array, for the whole tree, or a dict of both."""
     if slots is None or tree_slots is None:
         return tree_slots if slots is None else slots
     return {**_as_dict(slots), **tree_slots._asdict()}
 
 
-def _as_dict(slots: Any) -> Mapping[str, Any]:
+def _as_dict(slots: Slots) -> Mapping[str, Any]:
     return slots._asdict() if hasattr(slots, "_asdict") else slots
 
 
@@ -110,7 +111,7 @@ def unpack(
     bound: "BoundRule",
     form: SlotForm | None,
     tree_kind: type[Any] | None,
-    own: Any,
+    own: Slots,
     leaves: Leaves,
     active: Sequence[bool],
     what: str = "the gradients",
@@ -137,7 +138,7 @@ def unpack(
     return _by_leaf(bound, form, own, leaves, active, what), tree_slots
 
 
-def _foreign(bound: "BoundRule", keeps: str, slots: Any) -> StateError:
+def _foreign(bound: "BoundRule", keeps: str, slots: Slots) -> StateError:
     return StateError(
         f"member {bound.name} keeps {keeps}, its state holds {type(slots).__name__}: this state "
         f"belongs to another definition"
@@ -145,7 +146,12 @@ def _foreign(bound: "BoundRule", keeps: str, slots: Any) -> StateError:
 
 
 def _by_leaf(
-    bound: "BoundRule", form: SlotForm, own: Any, leaves: Leaves, active: Sequence[bool], what: str
+    bound: "BoundRule",
+    form: SlotForm,
+    own: Slots,
+    leaves: Leaves,
+    active: Sequence[bool],
+    what: str,
 ) -> list[Any]:
     trees = own.values() if isinstance(own, dict) else own
     columns = [
@@ -175,7 +181,7 @@ def _slots_differ(member: str, field: str, difference: str) -> StateError:
     )
 
 
-def tree_slots_of(kind: type[Any] | None, slots: Any) -> dict[str, Any]:
+def tree_slots_of(kind: type[Any] | None, slots: Slots) -> dict[str, Any]:
     """The scalars that a rule keeps for the whole tree, by name."""
     if kind is None:
         return {}

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from gradtx.definition.types import Slots
 from gradtx.tree.maps import choose
 from gradtx.tree.rounding import Noise, straight_through
 
@@ -26,19 +27,19 @@ class Storage(Protocol):
         """For every leaf, what `encode_init` must know of it."""
         ...
 
-    def encode_init(self, slots: Any, like: Any, policy: Any) -> Any:
+    def encode_init(self, slots: Slots, like: Any, policy: Any) -> Any:
         """Encode the slots that `init` returned, for a leaf of this policy."""
         ...
 
-    def decode(self, stored: Any, shape: tuple[int, ...]) -> Any:
+    def decode(self, stored: Slots, shape: tuple[int, ...]) -> Any:
         """The slots of a leaf of that shape, as the rule knows them."""
         ...
 
-    def encode(self, new: Any, stored: Any, noise: Noise | None, number: int) -> Any:
+    def encode(self, new: Any, stored: Slots, noise: Noise | None, number: int) -> Any:
         """Encode new slots in the form of the old; `number` distinguishes the rules of a leaf."""
         ...
 
-    def visible_slots(self, stored: Any, slots: Any) -> Any:
+    def visible_slots(self, stored: Slots, slots: Slots) -> Any:
         """The encoded slots that the update of the same step must see; None for the others."""
         ...
 
@@ -48,15 +49,17 @@ class Storage(Protocol):
         """Run `function(rules, shared, args)`, the kernel of a leaf, whole or tile by tile."""
         ...
 
-    def encode_init_tree_slots(self, rule: str, skip: frozenset[str], own: Any) -> Any:
+    def encode_init_tree_slots(self, rule: str, skip: frozenset[str], own: Slots) -> Any:
         """Encode the NamedTuple that a rule on trees keeps, but for the fields to skip."""
         ...
 
-    def decode_tree(self, rule: str, skip: frozenset[str], stored: Any) -> Any:
+    def decode_tree(self, rule: str, skip: frozenset[str], stored: Slots) -> Any:
         """That NamedTuple, as the rule knows it."""
         ...
 
-    def encode_tree(self, rule: str, skip: frozenset[str], new: Any, stored: Any, step: Any) -> Any:
+    def encode_tree(
+        self, rule: str, skip: frozenset[str], new: Any, stored: Slots, step: Any
+    ) -> Any:
         """Encode its successor in the form of the old."""
         ...
 
@@ -78,7 +81,7 @@ def store_slots(
     )
 
 
-def own_slots(name: str, slots: Any) -> tuple[Any, Callable[[Any], Any]]:
+def own_slots(name: str, slots: Slots) -> tuple[Any, Callable[[Any], Any]]:
     """The slots of a rule on trees without those of its members, and how to replace them.
 
     None where it keeps no NamedTuple of its own.
@@ -91,7 +94,7 @@ def own_slots(name: str, slots: Any) -> tuple[Any, Callable[[Any], Any]]:
     return (slots, lambda new: new) if hasattr(slots, "_fields") else (None, lambda new: slots)
 
 
-def encode_init_tree(storage: Storage | None, name: str, skip: frozenset[str], slots: Any) -> Any:
+def encode_init_tree(storage: Storage | None, name: str, skip: frozenset[str], slots: Slots) -> Any:
     """Encode the first slots of a rule on trees."""
     own, put = own_slots(name, slots)
     if storage is None or own is None:
@@ -99,7 +102,7 @@ def encode_init_tree(storage: Storage | None, name: str, skip: frozenset[str], s
     return put(storage.encode_init_tree_slots(name, skip, own))
 
 
-def decode_tree(storage: Storage | None, name: str, skip: frozenset[str], slots: Any) -> Any:
+def decode_tree(storage: Storage | None, name: str, skip: frozenset[str], slots: Slots) -> Any:
     """Decode the slots of a rule on trees."""
     own, put = own_slots(name, slots)
     return slots if storage is None or own is None else put(storage.decode_tree(name, skip, own))

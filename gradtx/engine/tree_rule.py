@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.definition.errors import GradtxError
+from gradtx.definition.types import Params, Slots, Updates
 from gradtx.engine.checks import (
     check_extra,
     check_tree_slots,
@@ -107,7 +108,7 @@ class TreeRule:
             raise
         return encode_init_tree(self.storage, self.name, self.fields_of_members, slots)
 
-    def decode(self, slots: Any) -> Any:
+    def decode(self, slots: Slots) -> Any:
         """The slots as the rule knows them: JAX's arrays, also where a state was read as NumPy's.
 
         A rule on a tree runs outside of a kernel, which would make them.
@@ -180,12 +181,12 @@ class TreeRule:
         check_tree_slots(self.described, slots, old)
         return updates, slots
 
-    def _clock(self, slots: Any, clock: Clock) -> Clock:
+    def _clock(self, slots: Slots, clock: Clock) -> Clock:
         """The clock that its hyperparameters follow: its member's, where that is its own."""
         return clock_at(self.children(slots, clock.count)[0].count) if self.own_clock else clock
 
     def _flow_on(
-        self, bound: "BoundRule", updates: Any, mask: Sequence[bool], flow: "Flow", step: "Step"
+        self, bound: "BoundRule", updates: Updates, mask: Sequence[bool], flow: "Flow", step: "Step"
     ) -> "Flow":
         """The updates of the chosen leaves among those of all others."""
         leaves = flow.leaves
@@ -201,13 +202,13 @@ class TreeRule:
         merged = [new if one else old for new, one, old in each]
         return flow._replace(leaves=leaves._replace(values=merged))
 
-    def children(self, slots: Any, count: Any) -> list[Child]:
+    def children(self, slots: Slots, count: Any) -> list[Child]:
         if self.find_children is None:
             return []
         kwargs = select_kwargs(self.find_children, self.values)
         return list(self.find_children(slots, count, **kwargs))
 
-    def evaluate(self, bound: "BoundRule", slots: Any, leaves: Leaves, count: Any) -> Any:
+    def evaluate(self, bound: "BoundRule", slots: Slots, leaves: Leaves, count: Any) -> Any:
         params = leaves.narrow(leaves.tree, bound.mask(leaves))
         if self.evaluate_tree is None:
             return _evaluate_children(self.children(self.decode(slots), count), params)
@@ -215,19 +216,19 @@ class TreeRule:
         kwargs = select_kwargs(self.evaluate_tree, values)
         return self.evaluate_tree(params, self.decode(slots), count, **kwargs)
 
-    def report(self, slots: Any) -> dict[str, Any]:
+    def report(self, slots: Slots) -> dict[str, Any]:
         if self.report_tree is None:
             return {}
         return self.report_tree(slots, **select_kwargs(self.report_tree, self.values))
 
-    def overrides(self, slots: Any) -> dict[str, Any]:
+    def overrides(self, slots: Slots) -> dict[str, Any]:
         return {}
 
-    def own_slots(self, slots: Any) -> Any:
+    def own_slots(self, slots: Slots) -> Any:
         """The slots in the rule's own form; None where that is not a NamedTuple."""
         return own_slots(self.name, slots)[0]
 
-    def encoded_once(self, slots: Any) -> Any:
+    def encoded_once(self, slots: Slots) -> Any:
         """Slots as they are after the storage encoded them once."""
         args = self.storage, self.name, self.fields_of_members
         return decode_tree(*args, encode_init_tree(*args, slots))
@@ -249,7 +250,7 @@ def _from_numpy(leaf: Any) -> Any:
     return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
-def _evaluate_children(children: Sequence[Child], params: Any) -> Any:
+def _evaluate_children(children: Sequence[Child], params: Params) -> Any:
     """The parameters to evaluate of the last child that has any of its own."""
     result = params
     for child in children:
@@ -281,7 +282,7 @@ def _on_whole(
     leaves: Leaves,
     values: Sequence[Any],
     mask: Sequence[bool],
-    params: Any,
+    params: Params,
     *args: Any,
 ) -> Any:
     """A function of all parameters as one of those under a mask; the others stay as they are."""

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.definition.types import State
+from gradtx.definition.types import Params, Slots, State
 from gradtx.engine.program import BoundRule
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
@@ -30,7 +30,7 @@ class Node(NamedTuple):
         """The names on the way to the rule, those of wrappers included."""
         return tuple(name for node in (*self.parents, self) for name in node.bound.path)
 
-    def narrow(self, params: Any) -> Any:
+    def narrow(self, params: Params) -> Any:
         """The parameters as the rule receives them: None where a mask around it is False."""
         for node in (*self.parents, self):
             leaves = leaves_of(params)
@@ -45,7 +45,7 @@ def plain_state(state: Any) -> Any:
     return state if is_plain else without_variables(state)
 
 
-def walk(tx: Any, slots: Any, count: Any, parents: tuple[Node, ...] = ()) -> Iterator[Node]:
+def walk(tx: Any, slots: Slots, count: Any, parents: tuple[Node, ...] = ()) -> Iterator[Node]:
     """Every rule of a definition and of all transformations inside it, outer ones first.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from gradtx.definition.errors import GradtxError
+from gradtx.definition.types import Params, Slots, Updates
 from gradtx.engine.checks import check_tree_slots, describe_result, describe_value, explain
 from gradtx.engine.clock import Clock, next_count
 from gradtx.engine.rules import Child, Function, select_kwargs
@@ -38,7 +39,12 @@ class Member(NamedTuple):
     """After `update`: what its rules concluded of the whole tree, by member and name."""
 
     def update(
-        self, updates: Any, params: Any, *, gate: Any = None, extra: Mapping[str, Any] | None = None
+        self,
+        updates: Updates,
+        params: Params,
+        *,
+        gate: Any = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> "tuple[Any, Member]":
         """Run one step of the member: its updates, and the member after the step.
 
@@ -57,7 +63,7 @@ class Member(NamedTuple):
             return self.gate if gate is None else gate
         return gate & self.gate
 
-    def evaluate(self, params: Any) -> Any:
+    def evaluate(self, params: Params) -> Any:
         """The parameters to evaluate, as `eval_params` returns them for the member."""
         return self.tx.evaluate_slots(self.slots, params, self.count)
 
@@ -115,7 +121,7 @@ class WrapRule(TreeRule):
             raise
         return self._attach(slots, encode_init_tree(self.storage, self.name, frozenset(), own))
 
-    def member(self, slots: Any, count: Any) -> tuple[Member, Any]:
+    def member(self, slots: Slots, count: Any) -> tuple[Member, Any]:
         """The member with its part of the slots, and the wrapper's own slots."""
         if self.init_tree is None:
             return Member(self.tx, slots, count), None
@@ -124,13 +130,13 @@ class WrapRule(TreeRule):
         count = count if self.clock is None else getattr(own, self.clock)
         return Member(self.tx, held, count), own
 
-    def _attach(self, slots: Any, own: Any) -> dict[str, Any]:
+    def _attach(self, slots: Slots, own: Slots) -> dict[str, Any]:
         """The slots of the member, and beside them those of the wrapper."""
         if self.slot_fields is None:
             return attach(slots, self.slot, own)
         return {**slots, self.slot: {**slots.get(self.slot, {}), **own}}
 
-    def _detach(self, slots: Any) -> tuple[Any, Any]:
+    def _detach(self, slots: Slots) -> tuple[Any, Any]:
         """The slots of the member, and those of the wrapper."""
         held, own = detach(slots, self.slot)
         if self.slot_fields is None:
@@ -180,11 +186,11 @@ class WrapRule(TreeRule):
         check_tree_slots(self.described, new, old)
         return updates, member, new
 
-    def children(self, slots: Any, count: Any) -> list[Child]:
+    def children(self, slots: Slots, count: Any) -> list[Child]:
         member, _ = self.member(slots, count)
         return [Child(member.tx, member.slots, member.count)]
 
-    def evaluate(self, bound: "BoundRule", slots: Any, leaves: Leaves, count: Any) -> Any:
+    def evaluate(self, bound: "BoundRule", slots: Slots, leaves: Leaves, count: Any) -> Any:
         params = leaves.narrow(leaves.tree, bound.mask(leaves))
         member, own = self.member(slots, count)
         if self.evaluate_tree is None:
@@ -193,24 +199,24 @@ class WrapRule(TreeRule):
         kwargs = select_kwargs(self.evaluate_tree, {**values, "inner": member})
         return self.evaluate_tree(params, own, **kwargs)
 
-    def own_slots(self, slots: Any) -> Any:
+    def own_slots(self, slots: Slots) -> Any:
         own = None if self.init_tree is None else self._detach(slots)[1]
         return own if hasattr(own, "_fields") else None
 
-    def encoded_once(self, slots: Any) -> Any:
+    def encoded_once(self, slots: Slots) -> Any:
         if self.init_tree is None:
             return slots
         args, (held, own) = (self.storage, self.name, frozenset[str]()), self._detach(slots)
         return self._attach(held, decode_tree(*args, encode_init_tree(*args, own)))
 
-    def report(self, slots: Any) -> dict[str, Any]:
+    def report(self, slots: Slots) -> dict[str, Any]:
         if self.report_tree is None:
             return {}
         return self.report_tree(
             self._detach(slots)[1], **select_kwargs(self.report_tree, self.options)
         )
 
-    def overrides(self, slots: Any) -> dict[str, Any]:
+    def overrides(self, slots: Slots) -> dict[str, Any]:
         if self.find_overrides is None:
             return {}
         kwargs = select_kwargs(self.find_overrides, self.options)

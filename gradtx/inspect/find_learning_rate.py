@@ -16,7 +16,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.errors import GradtxError, HyperparamError, StructureError
 from gradtx.definition.schedule import schedule
-from gradtx.definition.types import Array, Hyperparam
+from gradtx.definition.types import Array, Hyperparam, Params
 from gradtx.training.hyperparams import find, replace
 from gradtx.training.make_step import make_step
 from gradtx.tree.casts import is_inexact, is_inexact_dtype, real_dtype
@@ -52,7 +52,7 @@ class LearningRateCurve(NamedTuple):
 
 def find_learning_rate(
     loss_fn: Callable[..., Any],
-    params: Any,
+    params: Params,
     tx: TransformationLike,
     batches: Any,
     *,
@@ -223,7 +223,7 @@ def _count(batch: Any, least: int) -> int:
     return count
 
 
-def _check_loss(loss_fn: Any, params: Any, batch: Any, has_aux: bool) -> None:
+def _check_loss(loss_fn: Any, params: Params, batch: Any, has_aux: bool) -> None:
     one = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), batch
     )

@@ -8,7 +8,7 @@ import jax
 
 from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.show import show_array, show_table
-from gradtx.definition.types import State
+from gradtx.definition.types import Params, State
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import path_text, tree_paths
 
@@ -63,7 +63,7 @@ class Summary(NamedTuple):
         return show_table([HEADER, *rows, total], TEXT_COLUMNS)
 
 
-def summary(tx: Any, params: Any, *, file: IO[str] | None = None) -> Summary:
+def summary(tx: Any, params: Params, *, file: IO[str] | None = None) -> Summary:
     """Print a table of the optimizer state: every slot, and its memory in bytes.
 
     There is one line per slot and kind of array. Arrays of one shape whose paths differ in numbers

@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from gradtx.definition.errors import StateError, StructureError
 from gradtx.definition.show import show_array
+from gradtx.definition.types import PyTree
 from gradtx.interop.archive import check_name, is_number_dtype, read_file, write_file
 from gradtx.interop.migrations import migrate
 from gradtx.tree.paths import path_text, repeated
@@ -87,7 +88,7 @@ def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def save(path: str | os.PathLike[str], tree: Any) -> None:
+def save(path: str | os.PathLike[str], tree: PyTree) -> None:
     """Save a checkpoint: write a tree of arrays into one file, atomically.
 
     At every moment the file is complete, either the old or the new one. `save` writes it under
@@ -168,7 +169,7 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     return restore_state(like, flat)
 
 
-def _named(tree: Any) -> dict[str, Any]:
+def _named(tree: PyTree) -> dict[str, Any]:
     """Every leaf of a tree by its path."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     named = [(path_text(path), leaf) for path, leaf in leaves]

@@ -14,6 +14,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.show import show, show_table
+from gradtx.definition.types import Params, Slots
 from gradtx.engine.leaf_rule import LeafRule
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.walk import Node, walk
@@ -64,7 +65,7 @@ class Comparison(NamedTuple):
 
 def compare_storage(
     tx: TransformationLike,
-    params: Any,
+    params: Params,
     grads: Sequence[Any] | None = None,
     codecs: Sequence[str] = ("float32", "bf16+8", "f16", "packed16", "int8", "int4"),
     *,
@@ -130,7 +131,7 @@ class Run(NamedTuple):
 def _row(
     tx: GradientTransformation,
     codec: str,
-    params: Any,
+    params: Params,
     steps: Sequence[Any],
     exact: Run,
     options: dict[str, Any],
@@ -146,7 +147,7 @@ def _row(
     return Stored(codec, size, worst, error)
 
 
-def _normal(params: Any, count: int = 5, size: float = 1e-3) -> list[Any]:
+def _normal(params: Params, count: int = 5, size: float = 1e-3) -> list[Any]:
     values, treedef = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(0), (count, max(len(values), 1)))
     rows = [[_like(*pair, size) for pair in zip(values, row, strict=False)] for row in keys]
@@ -160,7 +161,7 @@ def _like(value: Any, key: Any, size: float) -> Any:
 
 
 def _run(
-    tx: GradientTransformation, params: Any, steps: Sequence[Any], last: int | None = None
+    tx: GradientTransformation, params: Params, steps: Sequence[Any], last: int | None = None
 ) -> Run:
     """Run all steps; the update is that of step `last`, None: the last one that is not 0."""
     update, state, step, result = jax.jit(tx.update), tx.init(params), 0, None
@@ -190,7 +191,7 @@ def _worst(errors: Iterator[float]) -> float:
 
 
 def _slot_errors(
-    tx: GradientTransformation, slots: Any, count: Any, params: Any
+    tx: GradientTransformation, slots: Slots, count: Any, params: Params
 ) -> Iterator[float]:
     """The relative error of every slot, encoded once and decoded, members of wrappers included."""
     for node in walk(tx, slots, count):
@@ -201,7 +202,7 @@ def _slot_errors(
             yield from _errors_of_tree(rule, node.slots)
 
 
-def _errors_of_arrays(rule: LeafRule, node: Node, params: Any) -> Iterator[float]:
+def _errors_of_arrays(rule: LeafRule, node: Node, params: Params) -> Iterator[float]:
     if rule.storage is None or rule.form is None:
         return
     leaves = leaves_of(node.narrow(params))
@@ -223,7 +224,7 @@ def _errors_of_arrays(rule: LeafRule, node: Node, params: Any) -> Iterator[float
         yield _relative([read for _, read in both], [exact for exact, _ in both])
 
 
-def _errors_of_tree(rule: Any, slots: Any) -> Iterator[float]:
+def _errors_of_tree(rule: Any, slots: Slots) -> Iterator[float]:
     """The errors of the slots that a rule on trees keeps for itself."""
     own, read = rule.own_slots(slots), rule.own_slots(rule.encoded_once(slots))
     yield from (_relative(other, exact) for other, exact in zip(read or (), own or (), strict=True))

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from gradtx.definition.types import Slots
 from gradtx.tree import jaxprs
 
 
@@ -23,7 +24,7 @@ def is_elementwise(
     return jaxprs.is_elementwise(closed.jaxpr, row.grad.shape)
 
 
-def _decoded(rule: Any, stored: Any, row: Any) -> Any:
+def _decoded(rule: Any, stored: Slots, row: Any) -> Any:
     """The shapes of the slots of a rule."""
     if rule.storage is None:
         return stored

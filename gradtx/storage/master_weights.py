@@ -14,7 +14,7 @@ import numpy as np
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import GradtxError
-from gradtx.definition.types import PRECISE, DTypeLike
+from gradtx.definition.types import PRECISE, DTypeLike, Params
 from gradtx.storage.sixteen import half_unit
 from gradtx.tree.casts import as_array
 from gradtx.tree.kernels import map_arrays
@@ -141,7 +141,7 @@ def _or(new: Sequence[Any], old: Sequence[Any]) -> list[Any]:
     return [other if one is None else one for one, other in zip(new, old, strict=True)]
 
 
-def _copies(params: Any) -> list[Any]:
+def _copies(params: Params) -> list[Any]:
     """The parameters in bfloat16 as float32 arrays; None for the others."""
     values = flatten(params)[0]
     # `init` may receive shapes only.
@@ -163,7 +163,7 @@ def _init(params, *, format: str) -> MasterWeights:
     return MasterWeights(jax.tree.unflatten(flatten(params)[1], rest))
 
 
-def _masters(params: Any, own: MasterWeights, format: str) -> Any:
+def _masters(params: Params, own: MasterWeights, format: str) -> Any:
     """The parameters, those in bfloat16 replaced by their masters."""
     values, treedef = flatten(params)
     rest = treedef.flatten_up_to(own.rest)

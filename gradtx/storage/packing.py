@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.definition.types import PyTree, Slots
+
 HALF = np.uint32(16)
 Pairs = tuple[tuple[str, str], ...]
 """The slots that share words, two by two."""
@@ -55,7 +57,7 @@ def slots_type(kind: type[Any]) -> type[Any]:
     return kind.packing.kind if hasattr(kind, "packing") else kind
 
 
-def packed(slots: Any, pairs: Pairs, parts: Parts) -> Any:
+def packed(slots: Slots, pairs: Pairs, parts: Parts) -> Any:
     """Pack each pair of slots into one array of words, if both are bfloat16; spread out parts.
 
     A slot is one array, or a tree of arrays.
@@ -72,7 +74,7 @@ def packed(slots: Any, pairs: Pairs, parts: Parts) -> Any:
     return packed_type(type(slots), pairs, parts)(*fields.values(), *more)
 
 
-def unpacked(stored: Any) -> dict[str, Any]:
+def unpacked(stored: Slots) -> dict[str, Any]:
     """Every slot by name, as its codec encoded it."""
     fields = stored._asdict()
     if not hasattr(stored, "packing"):
@@ -88,7 +90,7 @@ def unpacked(stored: Any) -> dict[str, Any]:
     return fields
 
 
-def _spread(tree: Any, node: type[Any]) -> list[Any]:
+def _spread(tree: PyTree, node: type[Any]) -> list[Any]:
     """A tree without the leaves that are encoded, and one tree for each array of theirs."""
     leaves, treedef = jax.tree.flatten(
         tree, is_leaf=lambda leaf: leaf is None or isinstance(leaf, node)
@@ -99,7 +101,7 @@ def _spread(tree: Any, node: type[Any]) -> list[Any]:
     return [jax.tree.unflatten(treedef, column) for column in columns]
 
 
-def _gather(tree: Any, arrays: list[Any], node: type[Any]) -> Any:
+def _gather(tree: PyTree, arrays: list[Any], node: type[Any]) -> Any:
     """The tree that `_spread` spread out."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda leaf: leaf is None)
     rows = zip(leaves, *map(treedef.flatten_up_to, arrays), strict=True)

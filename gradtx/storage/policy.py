@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.definition.types import PRECISE, SQUARES
+from gradtx.definition.types import PRECISE, SQUARES, Slots
 from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import Leaves, Selector
 from gradtx.storage import trees
@@ -83,7 +83,7 @@ class Policy:
         ]
         return tuple(itertools.pairwise(names))[::2]
 
-    def encode_init(self, slots: Any, like: Any, policy: Any) -> Any:
+    def encode_init(self, slots: Slots, like: Any, policy: Any) -> Any:
         kind = type(slots)
         pairs = zip(kind._fields, slots, strict=True)
         stored = [self._first(kind, name, slot, like, policy) for name, slot in pairs]
@@ -99,18 +99,18 @@ class Policy:
         # Outside of jit a codec is some twenty dispatches for every slot, and one as a kernel.
         return encode((), slot) if isinstance(slot, Tracer) else kernel(encode)((), slot)
 
-    def decode(self, stored: Any, shape: tuple[int, ...]) -> Any:
+    def decode(self, stored: Slots, shape: tuple[int, ...]) -> Any:
         kind, fields = slots_type(type(stored)), unpacked(stored)
         return kind(*(self._decode(kind, name, fields[name], shape) for name in kind._fields))
 
-    def _decode(self, kind: type[Any], name: str, stored: Any, shape: tuple[int, ...]) -> Any:
+    def _decode(self, kind: type[Any], name: str, stored: Slots, shape: tuple[int, ...]) -> Any:
         codec = self.codec(kind, name)
         if codec is None or not self.is_encoded(stored, codec):
             return stored
         square = self.marks(kind, name) == SQUARES
         return decode_array(codec, stored, shape, square=square, block=self.block)
 
-    def encode(self, new: Any, stored: Any, noise: Noise | None, number: int) -> Any:
+    def encode(self, new: Any, stored: Slots, noise: Noise | None, number: int) -> Any:
         kind, old = type(new), unpacked(stored)
         numbered = enumerate(zip(kind._fields, new, strict=True), start=number * ROOM)
         stored = [
@@ -133,12 +133,12 @@ class Policy:
         square = self.marks(kind, name) == SQUARES
         return encode_array(codec, new, random, square=square, block=self.block)
 
-    def visible_slots(self, stored: Any, slots: Any) -> Any:
+    def visible_slots(self, stored: Slots, slots: Slots) -> Any:
         kind, fields = type(slots), unpacked(stored)
         pairs = zip(kind._fields, slots, strict=True)
         return kind(*(self._visible(kind, name, fields[name], slot) for name, slot in pairs))
 
-    def _visible(self, kind: type[Any], name: str, stored: Any, slot: Any) -> Any:
+    def _visible(self, kind: type[Any], name: str, stored: Slots, slot: Any) -> Any:
         codec = self.codec(kind, name)
         is_visible = codec is not None and codec.is_seen and self.is_encoded(stored, codec)
         return self._decode(kind, name, stored, slot.shape) if is_visible else None
@@ -146,17 +146,19 @@ class Policy:
     def run(self, function: Callable[..., Any], rules: Sequence[Any], shared: Any, row: Any) -> Any:
         return run_by_tiles(function, rules, shared, row, self.block, self.fused)
 
-    def encode_init_tree_slots(self, rule: str, skip: frozenset[str], own: Any) -> Any:
+    def encode_init_tree_slots(self, rule: str, skip: frozenset[str], own: Slots) -> Any:
         function = functools.partial(trees.first_fields, self)
         encoded = trees.map_fields(self, rule, skip, function, own)
         return packed(encoded, (), trees.parts(self, rule, skip, type(own)))
 
-    def decode_tree(self, rule: str, skip: frozenset[str], stored: Any) -> Any:
+    def decode_tree(self, rule: str, skip: frozenset[str], stored: Slots) -> Any:
         function = functools.partial(trees.decoded_fields, self)
         own = slots_type(type(stored))(**unpacked(stored))
         return trees.map_fields(self, rule, skip, function, own)
 
-    def encode_tree(self, rule: str, skip: frozenset[str], new: Any, stored: Any, step: Any) -> Any:
+    def encode_tree(
+        self, rule: str, skip: frozenset[str], new: Any, stored: Slots, step: Any
+    ) -> Any:
         function = functools.partial(trees.encoded_fields, self, step)
         old = type(new)(**unpacked(stored))
         encoded = trees.map_fields(self, rule, skip, function, old, new)
@@ -176,7 +178,7 @@ class Policy:
         return is_real and slot.shape == tuple(shape) and slot.ndim > 0 and slot.size > 0
 
     @staticmethod
-    def is_encoded(stored: Any, codec: Codec) -> bool:
+    def is_encoded(stored: Slots, codec: Codec) -> bool:
         """Whether a slot is encoded by a codec."""
         if codec.parts is not None:
             return isinstance(stored, codec.parts)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from gradtx.definition.errors import GradtxError
-from gradtx.definition.types import SQUARES
+from gradtx.definition.types import SQUARES, PyTree, Slots
 from gradtx.storage.codec import CODECS, Codec, decode_array, encode_array
 from gradtx.storage.packing import Parts
 from gradtx.tree.keys import path_hash
@@ -23,7 +23,7 @@ def is_node(node: Any) -> bool:
     return isinstance(node, tuple(codec.parts for codec in CODECS.values() if codec.parts))
 
 
-def map_named(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+def map_named(function: Callable[..., Any], tree: PyTree, *others: Any) -> Any:
     """Map `function(path, leaf, *leaves)` over trees, an encoded array as one leaf."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_node)
     columns = [treedef.flatten_up_to(other) for other in others]
@@ -86,7 +86,7 @@ def map_fields(
     rule: str,
     skip: frozenset[str],
     function: Callable[..., Any],
-    own: Any,
+    own: Slots,
     *others: Any,
 ) -> Any:
     """Map the leaves of each encoded field by the function `function(codec, square, number)`."""

@@ -19,6 +19,7 @@ from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.config import from_config, to_config
 from gradtx.definition.errors import ConfigError, MissingParamsError, StateError, StructureError
+from gradtx.definition.types import Params, PyTree, Updates
 from gradtx.interop.checkpoints import flatten_state
 from gradtx.testing.hints import with_hint
 from gradtx.testing.problems import extras, gradients, parameters
@@ -32,12 +33,12 @@ TX = GradientTransformation
 Law = Callable[[TX], None]
 
 
-def advance(tx: TX, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+def advance(tx: TX, grads: Updates, state: Any, params: Params) -> tuple[Any, Any]:
     """Run `tx.update` with the extra arguments that it needs."""
     return tx.update(grads, state, params, **extras(tx, params, grads))
 
 
-def run(tx: TX, params: Any, steps: int = 3, jit: bool = False) -> tuple[Any, Any, Any]:
+def run(tx: TX, params: Params, steps: int = 3, jit: bool = False) -> tuple[Any, Any, Any]:
     """Run some steps; the last updates, the state and the parameters."""
     update = functools.partial(advance, tx)
     update = jax.jit(update) if jit else update
@@ -156,7 +157,7 @@ def law_dtypes(tx: TX) -> None:
             assert leaf.dtype != dtype, f"slot {path!r} is {leaf.dtype}, float32 is the default"
 
 
-def to_float32(tree: Any) -> Any:
+def to_float32(tree: PyTree) -> Any:
     """The same numbers in float32; integers as they are."""
     return jax.tree.map(
         lambda leaf: jnp.asarray(np.asarray(leaf, np.float32)) if is_inexact(leaf) else leaf, tree
@@ -296,7 +297,7 @@ def law_donated(tx: TX) -> None:
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((params, state)))
 
 
-def train_step(tx: TX, params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+def train_step(tx: TX, params: Params, state: Any, grads: Updates) -> tuple[Any, Any]:
     """One step, with arguments in the order that donates without copies on a GPU."""
     updates, state = advance(tx, grads, state, params)
     return apply_updates(params, updates), state

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.compose.transformation import GradientTransformation
+from gradtx.definition.types import DTypeLike, Params, Updates
 from gradtx.tree.arithmetic import abs_sq, sum_promoted
 from gradtx.tree.casts import compute_dtype, is_inexact
 from gradtx.tree.paths import is_none
 
 
-def parameters(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, Any]:
+def parameters(dtype: DTypeLike = jnp.float32, seed: int = 0) -> dict[str, Any]:
     """Nested containers with matrices, vectors, a scalar, an empty array, an integer and None.
 
     Two leaves are alike, so that they share a kernel. One key sorts before its neighbor under
@@ -34,13 +35,13 @@ def parameters(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, Any]:
     return {**params, "step": jnp.asarray(3, jnp.int32), "absent": None}
 
 
-def gradients(params: Any, seed: int = 1, scale: float = 1.0) -> Any:
+def gradients(params: Params, seed: int = 1, scale: float = 1.0) -> Any:
     """Normal random gradients like `params`; zeros for integers, None for None."""
     generator = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: _gradient(generator, leaf, scale), params, is_leaf=is_none)
 
 
-def extras(tx: GradientTransformation, params: Any, grads: Any) -> dict[str, Any]:
+def extras(tx: GradientTransformation, params: Params, grads: Updates) -> dict[str, Any]:
     """The extra arguments that a definition needs, by name.
 
     They are a loss, the gradients, a function with both at the parameters, and logits of two heads.
@@ -56,7 +57,7 @@ def extras(tx: GradientTransformation, params: Any, grads: Any) -> dict[str, Any
     return {name: known[name] for name in sorted(tx.needs - {"params"})}
 
 
-def bowl(center: Any, grads: Any, params: Any) -> jax.Array:
+def bowl(center: Any, grads: Updates, params: Params) -> jax.Array:
     """A parabola with value 1.5 and gradient g at `center`: 1.5 + ⟨g, x⟩ + 2 ‖x‖² at distance x."""
     leaves = zip(
         *(jax.tree.leaves(tree, is_leaf=is_none) for tree in (params, center, grads)), strict=True
@@ -70,7 +71,7 @@ def _rise(param: jax.Array, center: jax.Array, grad: jax.Array) -> jax.Array:
     return jnp.sum((g.conj() * (here - there)).real) + 2 * jnp.sum(abs_sq(here - there))
 
 
-def quadratic(params: Any) -> jax.Array:
+def quadratic(params: Params) -> jax.Array:
     """Half the squared norm of the parameters, a loss for every tree."""
     arrays = [leaf for leaf in jax.tree.leaves(params) if is_inexact(leaf)]
     return sum(
@@ -79,7 +80,7 @@ def quadratic(params: Any) -> jax.Array:
     )
 
 
-def slope(params: Any, step: Any = 0) -> Any:
+def slope(params: Params, step: Any = 0) -> Any:
     """The gradient of `quadratic`."""
     return jax.tree.map(lambda leaf: leaf if is_inexact(leaf) else jnp.zeros_like(leaf), params)
 
@@ -95,7 +96,7 @@ def _gradient(generator: np.random.Generator, leaf: Any, scale: float) -> Any:
 
 
 def _normal(
-    generator: np.random.Generator, shape: tuple[int, ...], dtype: Any, scale: float = 1.0
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: DTypeLike, scale: float = 1.0
 ) -> jax.Array:
     # NumPy compiles nothing.
     values = scale * generator.normal(size=shape)

@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from gradtx.compose.transformation import TransformationLike, as_transformation
 from gradtx.definition.errors import GradtxError, StructureError
-from gradtx.definition.types import ArrayLike, Params, Updates
+from gradtx.definition.types import ArrayLike, Params, Slots, Updates
 from gradtx.engine.gradients import fit_gradient
 from gradtx.engine.leaf_rule import LeafRule
 from gradtx.engine.program import BoundRule
@@ -139,12 +139,14 @@ def _round_stochastically(total: jax.Array, param: jax.Array, seed: jax.Array) -
     return rounded_to(total, param.dtype, Noise(seed).sixteen(param.shape, OF_PARAMS))
 
 
-def _apply(grad: jax.Array, slots: Any, param: jax.Array, step: jax.Array) -> tuple[jax.Array, Any]:
+def _apply(
+    grad: jax.Array, slots: Slots, param: jax.Array, step: jax.Array
+) -> tuple[jax.Array, Any]:
     return param + grad, slots
 
 
 def _apply_stochastically(
-    grad: jax.Array, slots: Any, param: jax.Array, step: jax.Array, *, noise: Noise
+    grad: jax.Array, slots: Slots, param: jax.Array, step: jax.Array, *, noise: Noise
 ) -> tuple[jax.Array, Any]:
     # The lifter knows the dtype of the parameter, and rounds the sum with `noise`.
     return param + grad, slots

@@ -11,7 +11,7 @@ from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.definition import Definition, map_items
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule, value_at
-from gradtx.definition.types import Array, State
+from gradtx.definition.types import Array, Slots, State
 from gradtx.engine.walk import walk
 from gradtx.tree.paths import key_text
 from gradtx.tree.variables import without_variables
@@ -84,7 +84,7 @@ class MemberClock(NamedTuple):
     overrides: Mapping[Address, Any]
 
 
-def clocks_in_state(tx: GradientTransformation, slots: Any, count: Any) -> list[MemberClock]:
+def clocks_in_state(tx: GradientTransformation, slots: Slots, count: Any) -> list[MemberClock]:
     """The clocks of all members of wrappers, each behind the one that it is inside of."""
     places, clocks = Places(tx), list[MemberClock]()
     for node in walk(tx, slots, count):

@@ -14,6 +14,7 @@ from gradtx.compose.transformation import (
     as_transformation,
 )
 from gradtx.definition.errors import GradtxError
+from gradtx.definition.types import DTypeLike, Params, Updates
 from gradtx.engine.gradients import is_integer
 from gradtx.training.apply import Rounding, update_params
 from gradtx.training.reports import loss_scale
@@ -107,7 +108,7 @@ def make_step(
 
 
 def _step(
-    loss: Loss, tx: GradientTransformation, params: Any, state: Any, *batch: Any
+    loss: Loss, tx: GradientTransformation, params: Params, state: Any, *batch: Any
 ) -> tuple[Any, ...]:
     gradient = _gradient if loss.microbatches == 1 else _gradient_by_parts
     grads, value, *aux = gradient(loss, loss_scale(tx, state), params, batch)
@@ -119,7 +120,7 @@ def _step(
     return params, state, value, *aux
 
 
-def _with_zeros(params: Any, grads: Any) -> Any:
+def _with_zeros(params: Params, grads: Updates) -> Any:
     """The gradients with zeros for integers, whose slots another library's rules may keep."""
     values, treedef = flatten(params)
     each = zip(values, treedef.flatten_up_to(grads), strict=True)
@@ -128,14 +129,14 @@ def _with_zeros(params: Any, grads: Any) -> Any:
     )
 
 
-def _gradient(loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+def _gradient(loss: Loss, scale: Any, params: Params, batch: tuple[Any, ...]) -> tuple[Any, ...]:
     """The gradient of the scaled loss, the loss itself, and the auxiliary output, if any."""
     scaled = functools.partial(_scaled, loss, scale)
     (_, (value, aux)), grads = value_and_grad(scaled, params, *batch, has_aux=True)
     return (grads, value, aux) if loss.has_aux else (grads, value)
 
 
-def _scaled(loss: Loss, scale: Any, params: Any, *batch: Any) -> tuple[Any, tuple[Any, Any]]:
+def _scaled(loss: Loss, scale: Any, params: Params, *batch: Any) -> tuple[Any, tuple[Any, Any]]:
     value, aux = _checked(loss, loss.function(params, *batch))
     if isinstance(scale, float):
         return value, (value, aux)  # no member scales the loss
@@ -165,7 +166,7 @@ def _check_scalar(what: str, value: Any, advice: str) -> None:
         )
 
 
-def _weight(loss: Loss, part: tuple[Any, ...], dtype: Any) -> jax.Array:
+def _weight(loss: Loss, part: tuple[Any, ...], dtype: DTypeLike) -> jax.Array:
     """The weight of a part, 0 where it is negative or nan."""
     weight = 1.0 if loss.weigh is None else loss.weigh(*part)
     _check_scalar("weight of a part", weight, "give its number of tokens, or of examples")
@@ -178,7 +179,7 @@ def _add(total: jax.Array, one: jax.Array, *, weight: jax.Array) -> jax.Array:
 
 
 def _gradient_by_parts(
-    loss: Loss, scale: Any, params: Any, batch: tuple[Any, ...]
+    loss: Loss, scale: Any, params: Params, batch: tuple[Any, ...]
 ) -> tuple[Any, ...]:
     """The weighted means of gradients and losses, one part after another."""
     start = make_leaves(zeros, params), jnp.zeros(()), jnp.zeros(())
@@ -231,7 +232,7 @@ def _part(count: int, leaf: Any, path: str) -> Any:
     return jnp.moveaxis(array.reshape(array.shape[0] // count, count, *array.shape[1:]), 1, 0)
 
 
-def _value(loss: Loss, batch: tuple[Any, ...], params: Any) -> Any:
+def _value(loss: Loss, batch: tuple[Any, ...], params: Params) -> Any:
     """The loss on the whole batch, by the same parts as the gradient."""
     if loss.microbatches == 1:
         return _checked(loss, loss.function(params, *batch))[0]

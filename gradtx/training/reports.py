@@ -11,13 +11,13 @@ from gradtx.compose.transformation import (
     checked_state,
 )
 from gradtx.definition.errors import GradtxError
-from gradtx.definition.types import Array
+from gradtx.definition.types import Array, Slots
 from gradtx.engine.walk import Node, walk
 
 Address = tuple[str, ...]
 
 
-def reports(tx: GradientTransformation, slots: Any, count: Any) -> dict[Address, Any]:
+def reports(tx: GradientTransformation, slots: Slots, count: Any) -> dict[Address, Any]:
     """Every scalar that a rule reports, rules inside wrappers included."""
     return {
         (*node.path, *_own_name(node), name): value

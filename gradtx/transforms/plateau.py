@@ -74,6 +74,7 @@ def _conclude(
 ):
     old, count = tree_slots, next_count(tree_slots.count)
     # nan would spoil the mean, and a best loss of −inf could not fall any more.
+    value = jnp.asarray(value, old.avg_value.dtype)
     value = jnp.where(jnp.isfinite(value), value, jnp.finfo(value.dtype).max)
     mean = old.avg_value + (value - old.avg_value) / count.astype(value.dtype)
     judged = _judge(

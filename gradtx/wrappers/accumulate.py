@@ -26,7 +26,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import DTypeLike
+from gradtx.definition.types import DTypeLike, Updates
 from gradtx.engine.checks import check_extra
 from gradtx.engine.clock import next_count
 from gradtx.tree.casts import as_array, is_inexact, promote, widest, zeros
@@ -106,7 +106,7 @@ def _release(update, stored, *, due):
     return jnp.where(due, stored, -jnp.zeros_like(stored))
 
 
-def _can_hold(total: Any, updates: Any) -> bool:
+def _can_hold(total: Any, updates: Updates) -> bool:
     """Whether the arrays of the sum can hold the updates without a loss of precision."""
     columns = (jax.tree.leaves(tree, is_leaf=is_none) for tree in (total, updates))
     return all(
@@ -125,7 +125,7 @@ def _mean(grad: Any, total: Any) -> Any:
     return total.astype(_common_dtype(total, grad)) if is_inexact(grad) else grad
 
 
-def _mean_extra(extra: Mapping[str, Any], grads: Any, value: Any) -> dict[str, Any]:
+def _mean_extra(extra: Mapping[str, Any], grads: Updates, value: Any) -> dict[str, Any]:
     """The extra arguments for the inner transformation: means of gradient and loss, no weight."""
     means = {name: mean for name, mean in (("grad", grads), ("value", value)) if mean is not None}
     means = {name: mean for name, mean in means.items() if name in extra}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.compose.choosing import keep_if, run_if
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
-from gradtx.definition.types import Limit
+from gradtx.definition.types import Limit, PyTree
 from gradtx.engine.clock import next_count
 from gradtx.tree.casts import as_array, is_inexact, promote
 from gradtx.tree.kernels import map_arrays
@@ -34,7 +34,7 @@ def _all_finite(array: jax.Array) -> jax.Array:
     return jnp.all(jnp.isfinite(array))
 
 
-def is_finite(tree: Any) -> jax.Array:
+def is_finite(tree: PyTree) -> jax.Array:
     """Whether every entry of every float or complex array of a tree is finite."""
     arrays = [as_array(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
     return jnp.stack(map_arrays(_all_finite, arrays)).all() if arrays else jnp.asarray(True)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.wrapwise import Member, wrapwise
+from gradtx.definition.types import PyTree
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.paths import Treedef
 from gradtx.tree.paths import flatten as flatten_tree
@@ -24,7 +25,7 @@ class Layout(NamedTuple):
     groups: dict[str, list[int]]
 
 
-def _layout(tree: Any) -> Layout:
+def _layout(tree: PyTree) -> Layout:
     leaves, treedef = flatten_tree(tree)
     groups: dict[str, list[int]] = {}
     for index, leaf in enumerate(leaves):
@@ -33,7 +34,7 @@ def _layout(tree: Any) -> Layout:
     return Layout(treedef, leaves, groups)
 
 
-def _ravel(layout: Layout, tree: Any) -> Any:
+def _ravel(layout: Layout, tree: PyTree) -> Any:
     """A tree of this structure as vectors; anything else unchanged."""
     values, treedef = flatten_tree(tree)
     if treedef != layout.treedef:

@@ -79,7 +79,10 @@ def inject_hyperparams(
 
 
 def _inject_builder(
-    builder: Function, bound: inspect.BoundArguments, static: frozenset[str], dtype: Any
+    builder: Function,
+    bound: inspect.BoundArguments,
+    static: frozenset[str],
+    dtype: DTypeLike | None,
 ) -> GradientTransformation:
     """Put the hyperparameters of a builder of gradtx into the state, those of members included."""
     inner = builder(*bound.args, **bound.kwargs)
@@ -91,7 +94,10 @@ def _inject_builder(
 
 
 def _inject_function(
-    function: Function, bound: inspect.BoundArguments, static: frozenset[str], dtype: Any
+    function: Function,
+    bound: inspect.BoundArguments,
+    static: frozenset[str],
+    dtype: DTypeLike | None,
 ) -> GradientTransformation:
     """Put the numbers and the schedules of a call into the state, by the names of its arguments."""
     for name in sorted(static - set(bound.arguments)):
@@ -123,7 +129,7 @@ def _as_schedule(value: Any) -> Any:
     return value if is_data(value) else Definition.wrap_function(value)
 
 
-def _typed(values: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+def _typed(values: Mapping[str, Any], dtype: DTypeLike | None) -> dict[str, Any]:
     """The numbers among the values in a dtype; nothing where none is asked for."""
     numbers = {name: one for name, one in values.items() if not isinstance(one, Schedule)}
     return {} if dtype is None else {name: jnp.asarray(one, dtype) for name, one in numbers.items()}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.wrapwise import Member, wrapwise
+from gradtx.definition.types import PyTree
 from gradtx.tree.casts import as_array, is_inexact, real_dtype
 from gradtx.tree.paths import flatten
 
@@ -32,12 +33,12 @@ def _split_leaf(leaf: Any) -> Any:
     return RealAndImaginary(jnp.real(array), jnp.imag(array))
 
 
-def _split(tree: Any) -> Any:
+def _split(tree: PyTree) -> Any:
     leaves, treedef = flatten(tree)
     return jax.tree.unflatten(treedef, [_split_leaf(leaf) for leaf in leaves])
 
 
-def _merge(tree: Any, parts: Any) -> Any:
+def _merge(tree: PyTree, parts: Any) -> Any:
     """Join parts into arrays like those of a tree."""
     leaves, treedef = flatten(tree)
     columns = treedef.flatten_up_to(parts)

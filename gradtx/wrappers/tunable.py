@@ -16,7 +16,7 @@ from gradtx.compose.transformation import (
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule
-from gradtx.definition.types import Array
+from gradtx.definition.types import Array, Params, Updates
 from gradtx.training.hyperparams import (
     clocks_in_state,
     count_at,
@@ -29,15 +29,17 @@ from gradtx.training.hyperparams import (
 from gradtx.tree.maps import choose
 
 
-def _init(params: Any, *, inner: GradientTransformation, names: tuple[str, ...]) -> dict[str, Any]:
+def _init(
+    params: Params, *, inner: GradientTransformation, names: tuple[str, ...]
+) -> dict[str, Any]:
     values = hyperparams_named(inner, names, 0)
     return {name: _as_state(value) for name, value in values.items()}
 
 
 def _tune(
-    updates: Any,
+    updates: Updates,
     own: Mapping[str, Any],
-    params: Any,
+    params: Params,
     step: Any,
     *,
     inner: Member,
@@ -69,7 +71,9 @@ def _scheduled(inner: Member, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _evaluate(params: Any, own: Mapping[str, Any], *, inner: Member, names: tuple[str, ...]) -> Any:
+def _evaluate(
+    params: Params, own: Mapping[str, Any], *, inner: Member, names: tuple[str, ...]
+) -> Any:
     values = hyperparams_named(inner.tx, names, None)
     numbers = {name: own[name] for name, one in values.items() if not isinstance(one, Schedule)}
     return inner._replace(tx=replace(inner.tx, **numbers)).evaluate(params)

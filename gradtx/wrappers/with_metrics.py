@@ -18,7 +18,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import SelectionError
-from gradtx.definition.types import Decay
+from gradtx.definition.types import Decay, PyTree
 from gradtx.engine.selector import labels, leaves_of
 from gradtx.transforms.clipping import shrink_by_factor
 from gradtx.transforms.moments import debias
@@ -51,7 +51,7 @@ def _init(params, *, clips: Sequence[str], groups: Groups, update_norm: bool) ->
     return {name: jnp.zeros((), jnp.result_type(float)) for name in names}
 
 
-def _norms(name: str, tree: Any, groups: Groups) -> dict[str, jax.Array]:
+def _norms(name: str, tree: PyTree, groups: Groups) -> dict[str, jax.Array]:
     """The norm of a tree, and of each group of its arrays."""
     leaves = leaves_of(tree)
     indices = [index for index, value in enumerate(leaves.values) if is_inexact(value)]

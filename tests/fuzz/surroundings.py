@@ -159,7 +159,7 @@ def check_pickle(case: Case) -> None:
 def check_late(case: Case) -> None:
     """Counters at their maximum stay there, and updates stay finite."""
     largest = jnp.iinfo(jnp.int32).max
-    state = case.tx.init(case.params)
+    _, state = follow(case)  # moments of a first state would not be those of a late one
     late = jax.tree.map(
         lambda leaf: jnp.full_like(leaf, largest) if leaf.dtype == jnp.int32 else leaf, state
     )
