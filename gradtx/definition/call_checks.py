@@ -36,7 +36,7 @@ def takes_several(hint: Any) -> bool:
 def check_number(
     where: str, value: Any, intervals: Sequence[Interval], names: Collection[str]
 ) -> None:
-    """Raise where a value is no real number in the range of its argument.
+    """Raise unless a value is a real number in the range of its argument.
 
     `names` are the arguments of the builder, which the cure may name. The shape is another check,
     since a batch of definitions holds arrays.
@@ -65,7 +65,7 @@ def check_number(
 
 
 def check_scalar(where: str, value: Any) -> None:
-    """Raise where an array is given in the place of one number; the old form of a key is one."""
+    """Raise where a caller passes an array in the place of one number; raw keys may pass."""
     shape = getattr(value, "shape", ())
     if shape and not (value.dtype == np.uint32 and len(shape) == 1):
         raise HyperparamError(

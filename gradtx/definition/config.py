@@ -21,7 +21,7 @@ def to_config(tx: Definition) -> dict[str, Any]:
 
     Raises:
       ConfigError: an argument is a Python function, a random key or something else that JSON cannot
-        hold, or `tx` is no definition.
+        hold, or `tx` is not a definition.
 
     >>> import gradtx, json
     >>> json.dumps(to_config(gradtx.sgd(0.1, momentum=0.9)))

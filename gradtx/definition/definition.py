@@ -188,7 +188,7 @@ class Factory:
 
     @functools.cached_property
     def _option_hints(self) -> dict[str, Any]:
-        """The annotations of the arguments that are no data."""
+        """The annotations of the static arguments."""
         hints = {**self._flag_hints, **self._hints}
         names = [name for name in self.signature.parameters if name not in self.dynamic]
         return {name: hints[name] for name in names if name in hints}

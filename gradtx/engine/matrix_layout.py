@@ -183,7 +183,7 @@ def axes_of(dimensions: Any, leaves: Leaves, owner: str, rows: bool) -> list[str
 def names_some(dimensions: Any) -> bool:
     """Whether `dimensions` leave the other arrays to their roles, as rules do.
 
-    A tree of axes by number speaks of every array: None says that it is no matrix.
+    A tree of axes by number speaks of every array: None marks an array that is not a matrix.
     """
     return dimensions is None or isinstance(dimensions, list | tuple)
 

@@ -71,7 +71,7 @@ def _with_eigenvalues_jvp(
 
 
 def _gaps(a: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """λ_j − λ_i in row i, column j; and whether it is no more than rounding."""
+    """λ_j − λ_i in row i, column j; and whether rounding alone makes it."""
     gaps = values[..., None, :] - values[..., :, None]
     size = jnp.max(jnp.abs(values), axis=-1, initial=0)[..., None, None]
     return gaps, jnp.abs(gaps) <= _rounding(a) * size

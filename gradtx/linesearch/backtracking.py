@@ -170,7 +170,7 @@ def scale_by_backtracking_linesearch(
 
     Every round costs one evaluation of the loss. Where no step size meets the condition, the search
     takes the last one that it tried, or 0 if the loss there is nan. From a loss of nan or −inf
-    there is no step.
+    it takes no step.
 
     When: values cost much less than gradients, and the loss is deterministic. When not: behind
     `scale_by_lbfgs`, which needs the curvature condition of `scale_by_zoom_linesearch`.

@@ -271,7 +271,7 @@ def scale_by_zoom_linesearch(
     next step (`value_and_grad_from_state`). Where no step size meets the conditions, the search
     takes the last one that decreases the loss enough, and from the first interval on the lowest of
     these. Without any it takes the last one that it tried, or 0 if the loss there is nan. From a
-    loss of nan or −inf there is no step.
+    loss of nan or −inf it takes no step.
 
     When: the loss is deterministic and smooth, above all behind `scale_by_lbfgs`. When not: each
     step has another batch; or gradients cost much more than values, then take

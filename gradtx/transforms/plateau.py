@@ -116,8 +116,8 @@ def reduce_on_plateau(
     When: validation losses, or smooth training losses, without a schedule. When not: the length
     of the run is known; a schedule does as well, and does not depend on noise.
 
-    `update(..., value=loss)` needs the value at every step; one that is not finite is no
-    improvement. All times are in means of `accumulation_size` values, not in steps.
+    `update(..., value=loss)` needs the value at every step; one that is not finite counts as the
+    largest float. All times are in means of `accumulation_size` values, not in steps.
 
     Args:
       factor: f in [0, 1], a factor of c; 0.1 to 0.5.

@@ -130,7 +130,7 @@ def dot(left: jax.Array, right: jax.Array) -> jax.Array:
 
 
 def entries(shape: Sequence[int]) -> float:
-    """The number of entries of an array, 1 at least: for means, so that an empty one is no 0 / 0.
+    """The number of entries of an array, 1 at least: a mean of no entries then is 0.
 
     A float, because an int from 2³¹ on fits into no array of int32.
     """

@@ -85,10 +85,10 @@ WEIGHTS = Expression(r"(.*_)?weight(_.*)?")
 """Names of matrices in torch and Equinox, which have the outputs in front."""
 
 _TIMES = Expression(r".*(time|sigma|noise|guidance|cond).*emb.*|t_?emb.*")
-"""Embedders of one number, which are networks and no tables."""
+"""Embedders of one number: networks, not tables."""
 _LAYERS = Expression(r"(linear|dense|fc|mlp|ffn)(_?\d+)?")
 MATRICES = Expression(r"kernel|weight|w")
-"""Names of the matrix in a layer, whose module says what it is."""
+"""Names of the matrix in a layer; the name of its module decides the role."""
 BIASES = Expression(r"bias|b")
 _LOW_RANK = Expression(r"(.*_)?lora(_.*)?")
 

@@ -53,7 +53,7 @@ def inject_hyperparams(
       hyperparam_dtype: dtype of the numbers in the state; None: float32.
 
     Raises:
-      HyperparamError: `static_args` has a name that is no argument; a dtype that is no float.
+      HyperparamError: `static_args` names an unknown argument; a dtype is not a float.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = inject_hyperparams(gradtx.sgd)(0.1)

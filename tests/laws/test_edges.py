@@ -207,7 +207,7 @@ WITH_A_LOSS = {
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", WITH_A_LOSS)
 def test_a_loss_that_is_not_finite_does_not_count(name: str, loss: float) -> None:
-    """No step from it, and no trace of it in an average; for a plateau it is no improvement."""
+    """It makes no step and enters no average; a plateau reads it as the largest float."""
     tx, w, g = WITH_A_LOSS[name], jnp.ones(2), jnp.asarray([1.0, -2.0])
     state = tx.init(w)
     _, state = tx.update(g, state, w, value=3.0)
