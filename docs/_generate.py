@@ -20,6 +20,8 @@ import jax
 
 import gradtx
 import gradtx.optimizers
+from gradtx._lazy import exports
+from gradtx.definition.optax_states import CLASSES
 
 DOCS = Path(__file__).parent
 MARKER = re.compile(r"(<!-- table: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -119,10 +121,22 @@ def bytes_per_parameter(tx: gradtx.GradientTransformation, shape: tuple[int, ...
 
 
 def public() -> dict[str, str]:
-    """Every public name with its module, read from `gradtx/__init__.py`."""
-    text = Path(gradtx.__file__).read_text(encoding="utf-8")
-    pairs = re.findall(r"^from gradtx\.(\S+) import \(?\s*\w+ as (\w+)", text, re.MULTILINE)
-    return {name: module for module, name in pairs}
+    """Every public name with its module, but for modules and Optax's classes of states."""
+    return {
+        name: module.removeprefix("gradtx.")
+        for name, (module, attribute) in exports("gradtx").items()
+        if attribute is not None and module != "gradtx.interop.state_classes"
+    }
+
+
+def state_table() -> list[str]:
+    """Optax's classes of states, with the member and the fields of each."""
+    rows = (
+        (f"`{name}`", f"`{member}`" if member.isidentifier() else "any" if member else "–", fields)
+        for name, (member, fields) in CLASSES.items()
+    )
+    shown = ((name, member, re.sub(r"(\w+)", r"`\1`", fields)) for name, member, fields in rows)
+    return table(("class", "member", "fields"), *shown)
 
 
 # Tables
@@ -205,7 +219,11 @@ def renderers(text: str) -> dict[str, Callable[[str], list[str]]]:
     """The function of each kind of table; the API skips the names that the page writes by hand."""
     by_hand = MARKER.sub("", text)
     used = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", by_hand, re.MULTILINE))
-    return {"optimizers": optimizer_table, "api": lambda pattern: api_section(pattern, used)}
+    return {
+        "optimizers": optimizer_table,
+        "api": lambda pattern: api_section(pattern, used),
+        "states": lambda _: state_table(),
+    }
 
 
 def fill(text: str, **more: Callable[[str], list[str]]) -> str:

@@ -2,309 +2,375 @@
 
 from typing import TYPE_CHECKING
 
-from gradtx import authoring as authoring
-from gradtx import linalg as linalg
-from gradtx import sharding as sharding
-from gradtx.compose.cautious import cautious_mask as cautious_mask
-from gradtx.compose.chain import chain as chain
-from gradtx.compose.descend import add_decayed_weights as add_decayed_weights
-from gradtx.compose.descend import descend as descend
-from gradtx.compose.descend import scale_by_learning_rate as scale_by_learning_rate
-from gradtx.compose.leafwise import leafwise as leafwise
-from gradtx.compose.matrixwise import matrixwise as matrixwise
-from gradtx.compose.select import coverage as coverage
-from gradtx.compose.select import masked as masked
-from gradtx.compose.select import partition as partition
-from gradtx.compose.transformation import GradientTransformation as GradientTransformation
-from gradtx.compose.transformation import definition as definition
-from gradtx.compose.treewise import treewise as treewise
-from gradtx.compose.wrapwise import wrapwise as wrapwise
-from gradtx.definition.config import from_config as from_config
-from gradtx.definition.config import to_config as to_config
-from gradtx.definition.errors import ConfigError as ConfigError
-from gradtx.definition.errors import GradtxError as GradtxError
-from gradtx.definition.errors import HyperparamError as HyperparamError
-from gradtx.definition.errors import MissingExtraError as MissingExtraError
-from gradtx.definition.errors import MissingParamsError as MissingParamsError
-from gradtx.definition.errors import RoleWarning as RoleWarning
-from gradtx.definition.errors import SelectionError as SelectionError
-from gradtx.definition.errors import StateError as StateError
-from gradtx.definition.errors import StructureError as StructureError
-from gradtx.definition.schedule import Schedule as Schedule
-from gradtx.definition.schedule import schedule as schedule
-from gradtx.definition.types import Decay as Decay
-from gradtx.definition.types import Fraction as Fraction
-from gradtx.definition.types import Hyperparam as Hyperparam
-from gradtx.definition.types import NonNegative as NonNegative
-from gradtx.definition.types import Positive as Positive
-from gradtx.definition.types import State as State
-from gradtx.inspect.find_learning_rate import LearningRateCurve as LearningRateCurve
-from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
-from gradtx.inspect.metrics import metrics as metrics
-from gradtx.inspect.summary import summary as summary
-from gradtx.interop.checkpoints import flatten_state as flatten_state
-from gradtx.interop.checkpoints import load as load
-from gradtx.interop.checkpoints import restore_state as restore_state
-from gradtx.interop.checkpoints import save as save
-from gradtx.linesearch.backtracking import (
-    scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
-)
-from gradtx.linesearch.reuse import value_and_grad_from_state as value_and_grad_from_state
-from gradtx.linesearch.zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch
-from gradtx.optimizers.acprop import acprop as acprop
-from gradtx.optimizers.acprop import scale_by_acprop as scale_by_acprop
-from gradtx.optimizers.adabelief import adabelief as adabelief
-from gradtx.optimizers.adabelief import scale_by_belief as scale_by_belief
-from gradtx.optimizers.adadelta import adadelta as adadelta
-from gradtx.optimizers.adadelta import scale_by_adadelta as scale_by_adadelta
-from gradtx.optimizers.adafactor import adafactor as adafactor
-from gradtx.optimizers.adafactor import scale_by_factored_rms as scale_by_factored_rms
-from gradtx.optimizers.adagrad import adagrad as adagrad
-from gradtx.optimizers.adagrad import scale_by_rss as scale_by_rss
-from gradtx.optimizers.adam import adam as adam
-from gradtx.optimizers.adam import scale_by_adam as scale_by_adam
-from gradtx.optimizers.adam_mini import adam_mini as adam_mini
-from gradtx.optimizers.adam_mini import scale_by_adam_mini as scale_by_adam_mini
-from gradtx.optimizers.adamax import adamax as adamax
-from gradtx.optimizers.adamax import scale_by_adamax as scale_by_adamax
-from gradtx.optimizers.adamaxw import adamaxw as adamaxw
-from gradtx.optimizers.adamuon import adamuon as adamuon
-from gradtx.optimizers.adamuon import scale_by_adamuon as scale_by_adamuon
-from gradtx.optimizers.adamw import adamw as adamw
-from gradtx.optimizers.adan import adan as adan
-from gradtx.optimizers.adan import scale_by_adan as scale_by_adan
-from gradtx.optimizers.ademamix import ademamix as ademamix
-from gradtx.optimizers.ademamix import scale_by_ademamix as scale_by_ademamix
-from gradtx.optimizers.adopt import adopt as adopt
-from gradtx.optimizers.adopt import scale_by_adopt as scale_by_adopt
-from gradtx.optimizers.amsgrad import amsgrad as amsgrad
-from gradtx.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
-from gradtx.optimizers.came import came as came
-from gradtx.optimizers.came import scale_by_came as scale_by_came
-from gradtx.optimizers.cocob import cocob as cocob
-from gradtx.optimizers.cocob import scale_by_cocob as scale_by_cocob
-from gradtx.optimizers.dadapt_adamw import dadapt_adamw as dadapt_adamw
-from gradtx.optimizers.dion import dion as dion
-from gradtx.optimizers.dion import scale_by_dion as scale_by_dion
-from gradtx.optimizers.dog import dog as dog
-from gradtx.optimizers.dog import (
-    scale_by_distance_over_gradients as scale_by_distance_over_gradients,
-)
-from gradtx.optimizers.dowg import dowg as dowg
-from gradtx.optimizers.dpsgd import dpsgd as dpsgd
-from gradtx.optimizers.fromage import fromage as fromage
-from gradtx.optimizers.galore import galore as galore
-from gradtx.optimizers.galore import scale_by_galore as scale_by_galore
-from gradtx.optimizers.grams import grams as grams
-from gradtx.optimizers.grams import scale_by_grams as scale_by_grams
-from gradtx.optimizers.kl_shampoo import kl_shampoo as kl_shampoo
-from gradtx.optimizers.kl_shampoo import scale_by_kl_shampoo as scale_by_kl_shampoo
-from gradtx.optimizers.kl_soap import kl_soap as kl_soap
-from gradtx.optimizers.kl_soap import scale_by_kl_soap as scale_by_kl_soap
-from gradtx.optimizers.lamb import lamb as lamb
-from gradtx.optimizers.laprop import laprop as laprop
-from gradtx.optimizers.laprop import scale_by_laprop as scale_by_laprop
-from gradtx.optimizers.lars import lars as lars
-from gradtx.optimizers.lbfgs import lbfgs as lbfgs
-from gradtx.optimizers.lbfgs import scale_by_lbfgs as scale_by_lbfgs
-from gradtx.optimizers.lion import lion as lion
-from gradtx.optimizers.lion import scale_by_lion as scale_by_lion
-from gradtx.optimizers.madgrad import madgrad as madgrad
-from gradtx.optimizers.madgrad import scale_by_madgrad as scale_by_madgrad
-from gradtx.optimizers.mars import mars as mars
-from gradtx.optimizers.mars import mars_correction as mars_correction
-from gradtx.optimizers.mars import scale_by_mars as scale_by_mars
-from gradtx.optimizers.momo import momo as momo
-from gradtx.optimizers.momo_adam import momo_adam as momo_adam
-from gradtx.optimizers.muon import muon as muon
-from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
-from gradtx.optimizers.muon_clip import muon_clip as muon_clip
-from gradtx.optimizers.muon_clip import qk_clip as qk_clip
-from gradtx.optimizers.nadam import nadam as nadam
-from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
-from gradtx.optimizers.nadamw import nadamw as nadamw
-from gradtx.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
-from gradtx.optimizers.normuon import normuon as normuon
-from gradtx.optimizers.normuon import scale_by_normuon as scale_by_normuon
-from gradtx.optimizers.novograd import novograd as novograd
-from gradtx.optimizers.novograd import scale_by_novograd as scale_by_novograd
-from gradtx.optimizers.optimistic_adam import optimistic_adam as optimistic_adam
-from gradtx.optimizers.optimistic_adam_v2 import optimistic_adam_v2 as optimistic_adam_v2
-from gradtx.optimizers.optimistic_gradient_descent import (
-    optimistic_gradient_descent as optimistic_gradient_descent,
-)
-from gradtx.optimizers.optimistic_gradient_descent import (
-    scale_by_optimistic_gradient as scale_by_optimistic_gradient,
-)
-from gradtx.optimizers.polyak_sgd import polyak_sgd as polyak_sgd
-from gradtx.optimizers.polyak_sgd import scale_by_polyak as scale_by_polyak
-from gradtx.optimizers.prodigy import prodigy as prodigy
-from gradtx.optimizers.psgd_kron import psgd_kron as psgd_kron
-from gradtx.optimizers.psgd_kron import scale_by_psgd_kron as scale_by_psgd_kron
-from gradtx.optimizers.radam import radam as radam
-from gradtx.optimizers.radam import scale_by_radam as scale_by_radam
-from gradtx.optimizers.rmsprop import rmsprop as rmsprop
-from gradtx.optimizers.rmsprop import scale_by_rms as scale_by_rms
-from gradtx.optimizers.rmsprop import scale_by_stddev as scale_by_stddev
-from gradtx.optimizers.rprop import rprop as rprop
-from gradtx.optimizers.rprop import scale_by_rprop as scale_by_rprop
-from gradtx.optimizers.schedule_free_adamw import schedule_free_adamw as schedule_free_adamw
-from gradtx.optimizers.schedule_free_sgd import schedule_free_sgd as schedule_free_sgd
-from gradtx.optimizers.scion import scale_by_scion as scale_by_scion
-from gradtx.optimizers.scion import scion as scion
-from gradtx.optimizers.sgd import sgd as sgd
-from gradtx.optimizers.shampoo import scale_by_shampoo as scale_by_shampoo
-from gradtx.optimizers.shampoo import shampoo as shampoo
-from gradtx.optimizers.sign_sgd import sign_sgd as sign_sgd
-from gradtx.optimizers.signum import signum as signum
-from gradtx.optimizers.simplified_ademamix import (
-    scale_by_simplified_ademamix as scale_by_simplified_ademamix,
-)
-from gradtx.optimizers.simplified_ademamix import simplified_ademamix as simplified_ademamix
-from gradtx.optimizers.sm3 import scale_by_sm3 as scale_by_sm3
-from gradtx.optimizers.sm3 import sm3 as sm3
-from gradtx.optimizers.soap import scale_by_soap as scale_by_soap
-from gradtx.optimizers.soap import soap as soap
-from gradtx.optimizers.sophia import scale_by_sophia as scale_by_sophia
-from gradtx.optimizers.sophia import sophia as sophia
-from gradtx.optimizers.stable_adamw import scale_by_stable_adamw as scale_by_stable_adamw
-from gradtx.optimizers.stable_adamw import stable_adamw as stable_adamw
-from gradtx.optimizers.tiger import scale_by_tiger as scale_by_tiger
-from gradtx.optimizers.tiger import tiger as tiger
-from gradtx.optimizers.yogi import scale_by_yogi as scale_by_yogi
-from gradtx.optimizers.yogi import yogi as yogi
-from gradtx.schedules.cosine import cosine_decay_schedule as cosine_decay_schedule
-from gradtx.schedules.decay import exponential_decay as exponential_decay
-from gradtx.schedules.decay import power_law_schedule as power_law_schedule
-from gradtx.schedules.half_life import half_life_schedule as half_life_schedule
-from gradtx.schedules.join import join_schedules as join_schedules
-from gradtx.schedules.join import shift_schedule as shift_schedule
-from gradtx.schedules.join import with_warmup as with_warmup
-from gradtx.schedules.piecewise import cosine_onecycle_schedule as cosine_onecycle_schedule
-from gradtx.schedules.piecewise import linear_onecycle_schedule as linear_onecycle_schedule
-from gradtx.schedules.piecewise import piecewise_constant_schedule as piecewise_constant_schedule
-from gradtx.schedules.piecewise import (
-    piecewise_interpolate_schedule as piecewise_interpolate_schedule,
-)
-from gradtx.schedules.polynomial import constant_schedule as constant_schedule
-from gradtx.schedules.polynomial import linear_schedule as linear_schedule
-from gradtx.schedules.polynomial import polynomial_schedule as polynomial_schedule
-from gradtx.schedules.warmup import inverse_sqrt_schedule as inverse_sqrt_schedule
-from gradtx.schedules.warmup import sgdr_schedule as sgdr_schedule
-from gradtx.schedules.warmup import warmup_constant_schedule as warmup_constant_schedule
-from gradtx.schedules.warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
-from gradtx.schedules.warmup import (
-    warmup_exponential_decay_schedule as warmup_exponential_decay_schedule,
-)
-from gradtx.schedules.warmup import warmup_stable_decay_schedule as warmup_stable_decay_schedule
-from gradtx.storage.compare import compare_storage as compare_storage
-from gradtx.storage.master_weights import master_weights as master_weights
-from gradtx.storage.stored import stored as stored
-from gradtx.training.apply import apply_updates as apply_updates
-from gradtx.training.apply import update_params as update_params
-from gradtx.training.eval_params import eval_params as eval_params
-from gradtx.training.hyperparams import hyperparams as hyperparams
-from gradtx.training.hyperparams import replace as replace
-from gradtx.training.hyperparams import vmap_axes as vmap_axes
-from gradtx.training.make_step import make_step as make_step
-from gradtx.training.reports import loss_scale as loss_scale
-from gradtx.training.targets import incremental_update as incremental_update
-from gradtx.training.targets import periodic_update as periodic_update
-from gradtx.transforms.adaptive_clipping import adaptive_grad_clip as adaptive_grad_clip
-from gradtx.transforms.centering import centralize as centralize
-from gradtx.transforms.clipping import clip as clip
-from gradtx.transforms.clipping import clip_by_block_rms as clip_by_block_rms
-from gradtx.transforms.clipping import clip_by_global_norm as clip_by_global_norm
-from gradtx.transforms.constraints import keep_params_nonnegative as keep_params_nonnegative
-from gradtx.transforms.constraints import zero_nans as zero_nans
-from gradtx.transforms.every import apply_every as apply_every
-from gradtx.transforms.freezing import freeze as freeze
-from gradtx.transforms.freezing import selective_transform as selective_transform
-from gradtx.transforms.hutchinson import (
-    hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
-)
-from gradtx.transforms.momentum import ema as ema
-from gradtx.transforms.momentum import trace as trace
-from gradtx.transforms.monitoring import measure_with_ema as measure_with_ema
-from gradtx.transforms.monitoring import monitor as monitor
-from gradtx.transforms.monitoring import snapshot as snapshot
-from gradtx.transforms.noise import add_noise as add_noise
-from gradtx.transforms.normalizing import normalize as normalize
-from gradtx.transforms.normalizing import normalize_by_update_norm as normalize_by_update_norm
-from gradtx.transforms.per_example import (
-    per_example_global_norm_clip as per_example_global_norm_clip,
-)
-from gradtx.transforms.per_example import per_example_layer_norm_clip as per_example_layer_norm_clip
-from gradtx.transforms.plateau import reduce_on_plateau as reduce_on_plateau
-from gradtx.transforms.privacy import (
-    differentially_private_aggregate as differentially_private_aggregate,
-)
-from gradtx.transforms.scaling import identity as identity
-from gradtx.transforms.scaling import scale as scale
-from gradtx.transforms.scaling import scale_by_schedule as scale_by_schedule
-from gradtx.transforms.scaling import set_to_zero as set_to_zero
-from gradtx.transforms.scaling import stateless as stateless
-from gradtx.transforms.scaling import stateless_with_tree_map as stateless_with_tree_map
-from gradtx.transforms.signs import scale_by_sign as scale_by_sign
-from gradtx.transforms.spellings import EmptyState as EmptyState
-from gradtx.transforms.spellings import init_empty_state as init_empty_state
-from gradtx.transforms.spellings import multi_transform as multi_transform
-from gradtx.transforms.spellings import named_chain as named_chain
-from gradtx.transforms.spellings import with_extra_args_support as with_extra_args_support
-from gradtx.transforms.trust import scale_by_param_block_norm as scale_by_param_block_norm
-from gradtx.transforms.trust import scale_by_param_block_rms as scale_by_param_block_rms
-from gradtx.transforms.trust import scale_by_trust_ratio as scale_by_trust_ratio
-from gradtx.transforms.zclip import zclip as zclip
-from gradtx.tree.arithmetic import global_norm as global_norm
-from gradtx.wrappers.accumulate import accumulate as accumulate
-from gradtx.wrappers.by_role import by_role as by_role
-from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite
-from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
-from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
-from gradtx.wrappers.dynamic_loss_scale import dynamic_loss_scale as dynamic_loss_scale
-from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
-from gradtx.wrappers.flatten import flatten as flatten
-from gradtx.wrappers.guard import guard as guard
-from gradtx.wrappers.hyperball import hyperball as hyperball
-from gradtx.wrappers.inject_hyperparams import inject_hyperparams as inject_hyperparams
-from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
-from gradtx.wrappers.lookahead import lookahead as lookahead
-from gradtx.wrappers.mechanize import mechanize as mechanize
-from gradtx.wrappers.multi_steps import MultiSteps as MultiSteps
-from gradtx.wrappers.multi_steps import skip_large_updates as skip_large_updates
-from gradtx.wrappers.multi_steps import skip_not_finite as skip_not_finite
-from gradtx.wrappers.params_average import params_average as params_average
-from gradtx.wrappers.params_ema import params_ema as params_ema
-from gradtx.wrappers.sam import sam as sam
-from gradtx.wrappers.sam import scale_by_asam as scale_by_asam
-from gradtx.wrappers.schedule_free import schedule_free as schedule_free
-from gradtx.wrappers.schedule_free import schedule_free_eval_params as schedule_free_eval_params
-from gradtx.wrappers.split_real_and_imaginary import (
-    split_real_and_imaginary as split_real_and_imaginary,
-)
-from gradtx.wrappers.tunable import tunable as tunable
-from gradtx.wrappers.with_metrics import with_metrics as with_metrics
+from gradtx._lazy import attach
 
 __version__: str
 
-if not TYPE_CHECKING:  # a type checker reads the imports; for it every name would exist
-    # The other modules are attributes only because the lines above import their contents.
-    __all__ = [
-        name
-        for name, value in sorted(globals().items())
-        if value in (authoring, linalg, sharding) or not isinstance(value, type(linalg))
-        if not name.startswith("_") and name != "TYPE_CHECKING"
-    ]
+if TYPE_CHECKING:  # the public names; each is imported when it is first used
+    from gradtx import authoring as authoring
+    from gradtx import contrib as contrib
+    from gradtx import linalg as linalg
+    from gradtx import schedules as schedules
+    from gradtx import sharding as sharding
+    from gradtx import transforms as transforms
+    from gradtx.compose.cautious import cautious_mask as cautious_mask
+    from gradtx.compose.chain import chain as chain
+    from gradtx.compose.descend import add_decayed_weights as add_decayed_weights
+    from gradtx.compose.descend import descend as descend
+    from gradtx.compose.descend import scale_by_learning_rate as scale_by_learning_rate
+    from gradtx.compose.leafwise import leafwise as leafwise
+    from gradtx.compose.matrixwise import matrixwise as matrixwise
+    from gradtx.compose.select import coverage as coverage
+    from gradtx.compose.select import masked as masked
+    from gradtx.compose.select import partition as partition
+    from gradtx.compose.transformation import GradientTransformation as GradientTransformation
+    from gradtx.compose.transformation import (
+        GradientTransformationExtraArgs as GradientTransformationExtraArgs,
+    )
+    from gradtx.compose.transformation import definition as definition
+    from gradtx.compose.treewise import treewise as treewise
+    from gradtx.compose.wrapwise import wrapwise as wrapwise
+    from gradtx.definition.annotations import ArrayTree as ArrayTree
+    from gradtx.definition.annotations import MaskOrFn as MaskOrFn
+    from gradtx.definition.annotations import OptState as OptState
+    from gradtx.definition.annotations import ScalarOrSchedule as ScalarOrSchedule
+    from gradtx.definition.annotations import ShouldSkipUpdateFunction as ShouldSkipUpdateFunction
+    from gradtx.definition.annotations import TransformInitFn as TransformInitFn
+    from gradtx.definition.annotations import (
+        TransformUpdateExtraArgsFn as TransformUpdateExtraArgsFn,
+    )
+    from gradtx.definition.annotations import TransformUpdateFn as TransformUpdateFn
+    from gradtx.definition.config import from_config as from_config
+    from gradtx.definition.config import to_config as to_config
+    from gradtx.definition.errors import ConfigError as ConfigError
+    from gradtx.definition.errors import GradtxError as GradtxError
+    from gradtx.definition.errors import HyperparamError as HyperparamError
+    from gradtx.definition.errors import MissingExtraError as MissingExtraError
+    from gradtx.definition.errors import MissingParamsError as MissingParamsError
+    from gradtx.definition.errors import RoleWarning as RoleWarning
+    from gradtx.definition.errors import SelectionError as SelectionError
+    from gradtx.definition.errors import StateError as StateError
+    from gradtx.definition.errors import StructureError as StructureError
+    from gradtx.definition.schedule import Schedule as Schedule
+    from gradtx.definition.schedule import schedule as schedule
+    from gradtx.definition.types import Decay as Decay
+    from gradtx.definition.types import Fraction as Fraction
+    from gradtx.definition.types import Hyperparam as Hyperparam
+    from gradtx.definition.types import NonNegative as NonNegative
+    from gradtx.definition.types import Params as Params
+    from gradtx.definition.types import Positive as Positive
+    from gradtx.definition.types import State as State
+    from gradtx.definition.types import Updates as Updates
+    from gradtx.inspect.find_learning_rate import LearningRateCurve as LearningRateCurve
+    from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
+    from gradtx.inspect.metrics import metrics as metrics
+    from gradtx.inspect.summary import summary as summary
+    from gradtx.interop.checkpoints import flatten_state as flatten_state
+    from gradtx.interop.checkpoints import load as load
+    from gradtx.interop.checkpoints import restore_state as restore_state
+    from gradtx.interop.checkpoints import save as save
+    from gradtx.interop.state_classes import AdaptiveGradClipState as AdaptiveGradClipState
+    from gradtx.interop.state_classes import AddDecayedWeightsState as AddDecayedWeightsState
+    from gradtx.interop.state_classes import AddNoiseState as AddNoiseState
+    from gradtx.interop.state_classes import ApplyEvery as ApplyEvery
+    from gradtx.interop.state_classes import ApplyIfFiniteState as ApplyIfFiniteState
+    from gradtx.interop.state_classes import ClipByGlobalNormState as ClipByGlobalNormState
+    from gradtx.interop.state_classes import ClipState as ClipState
+    from gradtx.interop.state_classes import ConditionallyMaskState as ConditionallyMaskState
+    from gradtx.interop.state_classes import (
+        ConditionallyTransformState as ConditionallyTransformState,
+    )
+    from gradtx.interop.state_classes import EmaState as EmaState
+    from gradtx.interop.state_classes import FactoredState as FactoredState
+    from gradtx.interop.state_classes import InjectHyperparamsState as InjectHyperparamsState
+    from gradtx.interop.state_classes import (
+        InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
+    )
+    from gradtx.interop.state_classes import LookaheadState as LookaheadState
+    from gradtx.interop.state_classes import MaskedNode as MaskedNode
+    from gradtx.interop.state_classes import MaskedState as MaskedState
+    from gradtx.interop.state_classes import MonitorState as MonitorState
+    from gradtx.interop.state_classes import MultiStepsState as MultiStepsState
+    from gradtx.interop.state_classes import MultiTransformState as MultiTransformState
+    from gradtx.interop.state_classes import NonNegativeParamsState as NonNegativeParamsState
+    from gradtx.interop.state_classes import PartitionState as PartitionState
+    from gradtx.interop.state_classes import ScaleByAdaDeltaState as ScaleByAdaDeltaState
+    from gradtx.interop.state_classes import ScaleByAdamState as ScaleByAdamState
+    from gradtx.interop.state_classes import ScaleByAdanState as ScaleByAdanState
+    from gradtx.interop.state_classes import ScaleByAmsgradState as ScaleByAmsgradState
+    from gradtx.interop.state_classes import (
+        ScaleByBacktrackingLinesearchState as ScaleByBacktrackingLinesearchState,
+    )
+    from gradtx.interop.state_classes import ScaleByBeliefState as ScaleByBeliefState
+    from gradtx.interop.state_classes import ScaleByLBFGSState as ScaleByLBFGSState
+    from gradtx.interop.state_classes import ScaleByLionState as ScaleByLionState
+    from gradtx.interop.state_classes import ScaleByNovogradState as ScaleByNovogradState
+    from gradtx.interop.state_classes import ScaleByRmsState as ScaleByRmsState
+    from gradtx.interop.state_classes import ScaleByRpropState as ScaleByRpropState
+    from gradtx.interop.state_classes import ScaleByRssState as ScaleByRssState
+    from gradtx.interop.state_classes import ScaleByRStdDevState as ScaleByRStdDevState
+    from gradtx.interop.state_classes import ScaleByScheduleState as ScaleByScheduleState
+    from gradtx.interop.state_classes import ScaleBySM3State as ScaleBySM3State
+    from gradtx.interop.state_classes import ScaleByTrustRatioState as ScaleByTrustRatioState
+    from gradtx.interop.state_classes import (
+        ScaleByZoomLinesearchState as ScaleByZoomLinesearchState,
+    )
+    from gradtx.interop.state_classes import ScaleState as ScaleState
+    from gradtx.interop.state_classes import SnapshotState as SnapshotState
+    from gradtx.interop.state_classes import TraceState as TraceState
+    from gradtx.interop.state_classes import ZeroNansState as ZeroNansState
+    from gradtx.linesearch.backtracking import (
+        scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
+    )
+    from gradtx.linesearch.reuse import value_and_grad_from_state as value_and_grad_from_state
+    from gradtx.linesearch.zoom import ZoomLinesearchInfo as ZoomLinesearchInfo
+    from gradtx.linesearch.zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch
+    from gradtx.optimizers.acprop import acprop as acprop
+    from gradtx.optimizers.acprop import scale_by_acprop as scale_by_acprop
+    from gradtx.optimizers.adabelief import adabelief as adabelief
+    from gradtx.optimizers.adabelief import scale_by_belief as scale_by_belief
+    from gradtx.optimizers.adadelta import adadelta as adadelta
+    from gradtx.optimizers.adadelta import scale_by_adadelta as scale_by_adadelta
+    from gradtx.optimizers.adafactor import adafactor as adafactor
+    from gradtx.optimizers.adafactor import scale_by_factored_rms as scale_by_factored_rms
+    from gradtx.optimizers.adagrad import adagrad as adagrad
+    from gradtx.optimizers.adagrad import scale_by_rss as scale_by_rss
+    from gradtx.optimizers.adam import adam as adam
+    from gradtx.optimizers.adam import scale_by_adam as scale_by_adam
+    from gradtx.optimizers.adam_mini import adam_mini as adam_mini
+    from gradtx.optimizers.adam_mini import scale_by_adam_mini as scale_by_adam_mini
+    from gradtx.optimizers.adamax import adamax as adamax
+    from gradtx.optimizers.adamax import scale_by_adamax as scale_by_adamax
+    from gradtx.optimizers.adamaxw import adamaxw as adamaxw
+    from gradtx.optimizers.adamuon import adamuon as adamuon
+    from gradtx.optimizers.adamuon import scale_by_adamuon as scale_by_adamuon
+    from gradtx.optimizers.adamw import adamw as adamw
+    from gradtx.optimizers.adan import adan as adan
+    from gradtx.optimizers.adan import scale_by_adan as scale_by_adan
+    from gradtx.optimizers.ademamix import ademamix as ademamix
+    from gradtx.optimizers.ademamix import scale_by_ademamix as scale_by_ademamix
+    from gradtx.optimizers.adopt import adopt as adopt
+    from gradtx.optimizers.adopt import scale_by_adopt as scale_by_adopt
+    from gradtx.optimizers.amsgrad import amsgrad as amsgrad
+    from gradtx.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
+    from gradtx.optimizers.came import came as came
+    from gradtx.optimizers.came import scale_by_came as scale_by_came
+    from gradtx.optimizers.cocob import cocob as cocob
+    from gradtx.optimizers.cocob import scale_by_cocob as scale_by_cocob
+    from gradtx.optimizers.dadapt_adamw import dadapt_adamw as dadapt_adamw
+    from gradtx.optimizers.dion import dion as dion
+    from gradtx.optimizers.dion import scale_by_dion as scale_by_dion
+    from gradtx.optimizers.dog import dog as dog
+    from gradtx.optimizers.dog import (
+        scale_by_distance_over_gradients as scale_by_distance_over_gradients,
+    )
+    from gradtx.optimizers.dowg import dowg as dowg
+    from gradtx.optimizers.dpsgd import dpsgd as dpsgd
+    from gradtx.optimizers.fromage import fromage as fromage
+    from gradtx.optimizers.galore import galore as galore
+    from gradtx.optimizers.galore import scale_by_galore as scale_by_galore
+    from gradtx.optimizers.grams import grams as grams
+    from gradtx.optimizers.grams import scale_by_grams as scale_by_grams
+    from gradtx.optimizers.kl_shampoo import kl_shampoo as kl_shampoo
+    from gradtx.optimizers.kl_shampoo import scale_by_kl_shampoo as scale_by_kl_shampoo
+    from gradtx.optimizers.kl_soap import kl_soap as kl_soap
+    from gradtx.optimizers.kl_soap import scale_by_kl_soap as scale_by_kl_soap
+    from gradtx.optimizers.lamb import lamb as lamb
+    from gradtx.optimizers.laprop import laprop as laprop
+    from gradtx.optimizers.laprop import scale_by_laprop as scale_by_laprop
+    from gradtx.optimizers.lars import lars as lars
+    from gradtx.optimizers.lbfgs import lbfgs as lbfgs
+    from gradtx.optimizers.lbfgs import scale_by_lbfgs as scale_by_lbfgs
+    from gradtx.optimizers.lion import lion as lion
+    from gradtx.optimizers.lion import scale_by_lion as scale_by_lion
+    from gradtx.optimizers.madgrad import madgrad as madgrad
+    from gradtx.optimizers.madgrad import scale_by_madgrad as scale_by_madgrad
+    from gradtx.optimizers.mars import mars as mars
+    from gradtx.optimizers.mars import mars_correction as mars_correction
+    from gradtx.optimizers.mars import scale_by_mars as scale_by_mars
+    from gradtx.optimizers.momo import momo as momo
+    from gradtx.optimizers.momo_adam import momo_adam as momo_adam
+    from gradtx.optimizers.muon import muon as muon
+    from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
+    from gradtx.optimizers.muon_clip import muon_clip as muon_clip
+    from gradtx.optimizers.muon_clip import qk_clip as qk_clip
+    from gradtx.optimizers.nadam import nadam as nadam
+    from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
+    from gradtx.optimizers.nadamw import nadamw as nadamw
+    from gradtx.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
+    from gradtx.optimizers.normuon import normuon as normuon
+    from gradtx.optimizers.normuon import scale_by_normuon as scale_by_normuon
+    from gradtx.optimizers.novograd import novograd as novograd
+    from gradtx.optimizers.novograd import scale_by_novograd as scale_by_novograd
+    from gradtx.optimizers.optimistic_adam import optimistic_adam as optimistic_adam
+    from gradtx.optimizers.optimistic_adam_v2 import optimistic_adam_v2 as optimistic_adam_v2
+    from gradtx.optimizers.optimistic_gradient_descent import (
+        optimistic_gradient_descent as optimistic_gradient_descent,
+    )
+    from gradtx.optimizers.optimistic_gradient_descent import (
+        scale_by_optimistic_gradient as scale_by_optimistic_gradient,
+    )
+    from gradtx.optimizers.polyak_sgd import polyak_sgd as polyak_sgd
+    from gradtx.optimizers.polyak_sgd import scale_by_polyak as scale_by_polyak
+    from gradtx.optimizers.prodigy import prodigy as prodigy
+    from gradtx.optimizers.psgd_kron import psgd_kron as psgd_kron
+    from gradtx.optimizers.psgd_kron import scale_by_psgd_kron as scale_by_psgd_kron
+    from gradtx.optimizers.radam import radam as radam
+    from gradtx.optimizers.radam import scale_by_radam as scale_by_radam
+    from gradtx.optimizers.rmsprop import rmsprop as rmsprop
+    from gradtx.optimizers.rmsprop import scale_by_rms as scale_by_rms
+    from gradtx.optimizers.rmsprop import scale_by_stddev as scale_by_stddev
+    from gradtx.optimizers.rprop import rprop as rprop
+    from gradtx.optimizers.rprop import scale_by_rprop as scale_by_rprop
+    from gradtx.optimizers.schedule_free_adamw import schedule_free_adamw as schedule_free_adamw
+    from gradtx.optimizers.schedule_free_sgd import schedule_free_sgd as schedule_free_sgd
+    from gradtx.optimizers.scion import scale_by_scion as scale_by_scion
+    from gradtx.optimizers.scion import scion as scion
+    from gradtx.optimizers.sgd import sgd as sgd
+    from gradtx.optimizers.shampoo import scale_by_shampoo as scale_by_shampoo
+    from gradtx.optimizers.shampoo import shampoo as shampoo
+    from gradtx.optimizers.sign_sgd import sign_sgd as sign_sgd
+    from gradtx.optimizers.signum import signum as signum
+    from gradtx.optimizers.simplified_ademamix import (
+        scale_by_simplified_ademamix as scale_by_simplified_ademamix,
+    )
+    from gradtx.optimizers.simplified_ademamix import simplified_ademamix as simplified_ademamix
+    from gradtx.optimizers.sm3 import scale_by_sm3 as scale_by_sm3
+    from gradtx.optimizers.sm3 import sm3 as sm3
+    from gradtx.optimizers.soap import scale_by_soap as scale_by_soap
+    from gradtx.optimizers.soap import soap as soap
+    from gradtx.optimizers.sophia import scale_by_sophia as scale_by_sophia
+    from gradtx.optimizers.sophia import sophia as sophia
+    from gradtx.optimizers.stable_adamw import scale_by_stable_adamw as scale_by_stable_adamw
+    from gradtx.optimizers.stable_adamw import stable_adamw as stable_adamw
+    from gradtx.optimizers.tiger import scale_by_tiger as scale_by_tiger
+    from gradtx.optimizers.tiger import tiger as tiger
+    from gradtx.optimizers.yogi import scale_by_yogi as scale_by_yogi
+    from gradtx.optimizers.yogi import yogi as yogi
+    from gradtx.schedules.cosine import cosine_decay_schedule as cosine_decay_schedule
+    from gradtx.schedules.decay import exponential_decay as exponential_decay
+    from gradtx.schedules.decay import power_law_schedule as power_law_schedule
+    from gradtx.schedules.half_life import half_life_schedule as half_life_schedule
+    from gradtx.schedules.join import join_schedules as join_schedules
+    from gradtx.schedules.join import shift_schedule as shift_schedule
+    from gradtx.schedules.join import with_warmup as with_warmup
+    from gradtx.schedules.piecewise import cosine_onecycle_schedule as cosine_onecycle_schedule
+    from gradtx.schedules.piecewise import linear_onecycle_schedule as linear_onecycle_schedule
+    from gradtx.schedules.piecewise import (
+        piecewise_constant_schedule as piecewise_constant_schedule,
+    )
+    from gradtx.schedules.piecewise import (
+        piecewise_interpolate_schedule as piecewise_interpolate_schedule,
+    )
+    from gradtx.schedules.polynomial import constant_schedule as constant_schedule
+    from gradtx.schedules.polynomial import linear_schedule as linear_schedule
+    from gradtx.schedules.polynomial import polynomial_schedule as polynomial_schedule
+    from gradtx.schedules.warmup import inverse_sqrt_schedule as inverse_sqrt_schedule
+    from gradtx.schedules.warmup import sgdr_schedule as sgdr_schedule
+    from gradtx.schedules.warmup import warmup_constant_schedule as warmup_constant_schedule
+    from gradtx.schedules.warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
+    from gradtx.schedules.warmup import (
+        warmup_exponential_decay_schedule as warmup_exponential_decay_schedule,
+    )
+    from gradtx.schedules.warmup import warmup_stable_decay_schedule as warmup_stable_decay_schedule
+    from gradtx.storage.compare import compare_storage as compare_storage
+    from gradtx.storage.master_weights import master_weights as master_weights
+    from gradtx.storage.stored import stored as stored
+    from gradtx.training.apply import apply_updates as apply_updates
+    from gradtx.training.apply import update_params as update_params
+    from gradtx.training.eval_params import eval_params as eval_params
+    from gradtx.training.hyperparams import hyperparams as hyperparams
+    from gradtx.training.hyperparams import replace as replace
+    from gradtx.training.hyperparams import vmap_axes as vmap_axes
+    from gradtx.training.make_step import make_step as make_step
+    from gradtx.training.reports import loss_scale as loss_scale
+    from gradtx.training.targets import incremental_update as incremental_update
+    from gradtx.training.targets import periodic_update as periodic_update
+    from gradtx.transforms.adaptive_clipping import adaptive_grad_clip as adaptive_grad_clip
+    from gradtx.transforms.centering import centralize as centralize
+    from gradtx.transforms.clipping import clip as clip
+    from gradtx.transforms.clipping import clip_by_block_rms as clip_by_block_rms
+    from gradtx.transforms.clipping import clip_by_global_norm as clip_by_global_norm
+    from gradtx.transforms.constraints import keep_params_nonnegative as keep_params_nonnegative
+    from gradtx.transforms.constraints import zero_nans as zero_nans
+    from gradtx.transforms.every import apply_every as apply_every
+    from gradtx.transforms.freezing import freeze as freeze
+    from gradtx.transforms.freezing import selective_transform as selective_transform
+    from gradtx.transforms.hutchinson import (
+        hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
+    )
+    from gradtx.transforms.momentum import ema as ema
+    from gradtx.transforms.momentum import trace as trace
+    from gradtx.transforms.monitoring import measure_with_ema as measure_with_ema
+    from gradtx.transforms.monitoring import monitor as monitor
+    from gradtx.transforms.monitoring import snapshot as snapshot
+    from gradtx.transforms.noise import add_noise as add_noise
+    from gradtx.transforms.normalizing import normalize as normalize
+    from gradtx.transforms.normalizing import normalize_by_update_norm as normalize_by_update_norm
+    from gradtx.transforms.per_example import (
+        per_example_global_norm_clip as per_example_global_norm_clip,
+    )
+    from gradtx.transforms.per_example import (
+        per_example_layer_norm_clip as per_example_layer_norm_clip,
+    )
+    from gradtx.transforms.plateau import reduce_on_plateau as reduce_on_plateau
+    from gradtx.transforms.privacy import (
+        differentially_private_aggregate as differentially_private_aggregate,
+    )
+    from gradtx.transforms.scaling import identity as identity
+    from gradtx.transforms.scaling import scale as scale
+    from gradtx.transforms.scaling import scale_by_schedule as scale_by_schedule
+    from gradtx.transforms.scaling import set_to_zero as set_to_zero
+    from gradtx.transforms.scaling import stateless as stateless
+    from gradtx.transforms.scaling import stateless_with_tree_map as stateless_with_tree_map
+    from gradtx.transforms.signs import scale_by_sign as scale_by_sign
+    from gradtx.transforms.spellings import EmptyState as EmptyState
+    from gradtx.transforms.spellings import init_empty_state as init_empty_state
+    from gradtx.transforms.spellings import multi_transform as multi_transform
+    from gradtx.transforms.spellings import named_chain as named_chain
+    from gradtx.transforms.spellings import with_extra_args_support as with_extra_args_support
+    from gradtx.transforms.trust import scale_by_param_block_norm as scale_by_param_block_norm
+    from gradtx.transforms.trust import scale_by_param_block_rms as scale_by_param_block_rms
+    from gradtx.transforms.trust import scale_by_trust_ratio as scale_by_trust_ratio
+    from gradtx.transforms.zclip import zclip as zclip
+    from gradtx.tree.arithmetic import global_norm as global_norm
+    from gradtx.wrappers.accumulate import accumulate as accumulate
+    from gradtx.wrappers.by_role import by_role as by_role
+    from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite
+    from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
+    from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
+    from gradtx.wrappers.dynamic_loss_scale import dynamic_loss_scale as dynamic_loss_scale
+    from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
+    from gradtx.wrappers.flatten import flatten as flatten
+    from gradtx.wrappers.guard import guard as guard
+    from gradtx.wrappers.hyperball import hyperball as hyperball
+    from gradtx.wrappers.inject_hyperparams import inject_hyperparams as inject_hyperparams
+    from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
+    from gradtx.wrappers.lookahead import lookahead as lookahead
+    from gradtx.wrappers.mechanize import mechanize as mechanize
+    from gradtx.wrappers.multi_steps import MultiSteps as MultiSteps
+    from gradtx.wrappers.multi_steps import skip_large_updates as skip_large_updates
+    from gradtx.wrappers.multi_steps import skip_not_finite as skip_not_finite
+    from gradtx.wrappers.params_average import params_average as params_average
+    from gradtx.wrappers.params_ema import params_ema as params_ema
+    from gradtx.wrappers.sam import sam as sam
+    from gradtx.wrappers.sam import scale_by_asam as scale_by_asam
+    from gradtx.wrappers.schedule_free import schedule_free as schedule_free
+    from gradtx.wrappers.schedule_free import schedule_free_eval_params as schedule_free_eval_params
+    from gradtx.wrappers.split_real_and_imaginary import (
+        split_real_and_imaginary as split_real_and_imaginary,
+    )
+    from gradtx.wrappers.tunable import tunable as tunable
+    from gradtx.wrappers.with_metrics import with_metrics as with_metrics
+else:  # a type checker would take every name for one that exists
+    _load, _dir, __all__ = attach(__name__, hidden="gradtx.interop.state_classes")
 
     def __dir__():
-        return [*__all__, "__version__"]
+        return [*_dir(), "__version__"]
 
     def __getattr__(name):
-        from gradtx.definition.spelling import suggest
-
         if name == "__version__":
             from importlib.metadata import version
 
             return version("gradtx")
-        hint = "" if name.startswith("_") else suggest(name, __all__)
-        raise AttributeError(f"gradtx has no {name!r}{hint}")
+        return _load(name)

@@ -11,7 +11,7 @@ from gradtx.compose.transformation import (
     definition,
 )
 from gradtx.definition.errors import SelectionError
-from gradtx.definition.pytree import label_text
+from gradtx.definition.spelling import label_text
 from gradtx.definition.types import Params
 from gradtx.engine.program import BoundRule
 from gradtx.engine.roles import Explained

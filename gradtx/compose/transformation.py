@@ -5,15 +5,16 @@ for.
 import functools
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, ParamSpec, Protocol, cast
+from typing import Any, ClassVar, ParamSpec, Protocol, Self, cast
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
+from gradtx.compose.states import check_foreign, wrong_state
 from gradtx.definition.call_checks import holds_arrays
 from gradtx.definition.definition import Definition, Factory, uncalled_builder
-from gradtx.definition.errors import GradtxError, StateError, hide_frames
+from gradtx.definition.errors import GradtxError, hide_frames
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule
 from gradtx.definition.signature import LazySignature
@@ -24,7 +25,6 @@ from gradtx.engine.program import BoundRule, group_runs, init_program, update_pr
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
 from gradtx.engine.tree_rule import TreeRule
-from gradtx.engine.walk import plain_state
 from gradtx.tree.paths import flatten, key_text
 
 P = ParamSpec("P")
@@ -54,9 +54,11 @@ class GradientTransformation(Definition):
     public_names: ClassVar[tuple[str, ...]] = ("init", "name", "needs", "update")
     plural: ClassVar[str] = "transformations"
 
-    def __new__(
-        cls, init: Callable[[Params], Any], update: Callable[..., Any]
-    ) -> "GradientTransformation":
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        register(cls)
+
+    def __new__(cls, init: Callable[[Params], Any], update: Callable[..., Any]) -> Self:
         return cls.of(PLAIN, {"init": init, "update": update})
 
     def init(self, params: Params) -> State:
@@ -86,7 +88,7 @@ class GradientTransformation(Definition):
             return function(updates, state, params, **accepted(function, extra))
         try:
             if not isinstance(state, State):
-                raise wrong_state(self.name, state, "make it with tx.init(params)")
+                return self._update_stateless(updates, state, params, extra)
             if updates is None:
                 raise no_gradients(self.name)
             check_members(self.rules, state.slots)
@@ -100,6 +102,15 @@ class GradientTransformation(Definition):
             return flow.leaves.tree, State(count, flow.slots)
         except Exception as error:
             raise hide_frames(error) from error.__cause__
+
+    def _update_stateless(
+        self, updates: Updates, state: Any, params: Params | None, extra: Mapping[str, Any]
+    ) -> tuple[Updates, Any]:
+        """`update` where nothing is stored or counted: any state will do, and comes back."""
+        if not self.is_stateless:
+            raise wrong_state(self.name, state, "make it with tx.init(params)")
+        first = State(jnp.zeros((), jnp.int32), {})
+        return self.update(updates, first, params, **extra)[0], state
 
     def followed_by(self, last: BoundRule) -> "GradientTransformation":
         """This definition with a further rule in its last kernels, for `update` alone."""
@@ -195,6 +206,11 @@ class GradientTransformation(Definition):
         return self.factory is PLAIN
 
     @property
+    def is_stateless(self) -> bool:
+        """Whether `update` needs no state: it stores nothing, and does not read the count."""
+        return self._cached("stateless", lambda: not any(map(_reads_state, self.rules)))
+
+    @property
     def rules(self) -> tuple[BoundRule, ...]:
         """The rules that this definition comes down to, in the order in which they act."""
         return self._cached("rules", lambda: bind_rules(self))
@@ -268,6 +284,9 @@ class GradientTransformation(Definition):
 
 register(GradientTransformation)
 
+GradientTransformationExtraArgs = GradientTransformation
+"""Optax's name for a transformation whose `update` takes extra arguments; every one does here."""
+
 TransformationLike = GradientTransformation | Pair
 """What a transformation may be given as; it becomes a `GradientTransformation`."""
 
@@ -303,19 +322,9 @@ def definition(
     return make
 
 
-def checked_state(tx: GradientTransformation, state: Any) -> State:
-    """The state of a definition that is not another library's, before it is read."""
-    state = plain_state(state)
-    if not isinstance(state, State):
-        raise wrong_state(tx.name, state, "pass the state that tx.update returned")
-    return state
-
-
-def wrong_state(name: str, state: Any, cure: str) -> StateError:
-    """The error of a state that is not gradtx's."""
-    return StateError(
-        f"the state of {name} is a {type(state).__name__}, not a gradtx.State: {cure}"
-    )
+def _reads_state(bound: BoundRule) -> bool:
+    follows = any(isinstance(value, Schedule) for value in bound.hyperparams.values())
+    return bound.rule.keeps or bound.rule.reads_step or follows
 
 
 def _lay_over(leaves: Any, result: Params, new: Params, chosen: Sequence[bool]) -> Params:
@@ -327,20 +336,6 @@ def _lay_over(leaves: Any, result: Params, new: Params, chosen: Sequence[bool]) 
     base = others if below == treedef else leaves.values
     each = zip(values, base, chosen, strict=True)
     return jax.tree.unflatten(treedef, [one if is_new else old for one, old, is_new in each])
-
-
-def check_foreign(name: str, slots: Slots) -> None:
-    """Raise where another library's transformation holds one of gradtx's, which nobody can read."""
-    if any(map(_is_state, jax.tree.leaves(slots, is_leaf=_is_state))):
-        raise StateError(
-            f"the state of {name} holds one of gradtx's, whose definition eval_params cannot see "
-            f"inside another library's: put the members in gradtx.chain, or call eval_params with "
-            f"that member and its own state"
-        )
-
-
-def _is_state(node: Any) -> bool:
-    return isinstance(node, State)
 
 
 def accepted(function: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:

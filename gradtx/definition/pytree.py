@@ -1,6 +1,5 @@
 """Definitions as pytrees: the data are the leaves, all other arguments are static."""
 
-import enum
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 from jax.tree_util import DictKey, GetAttrKey
 
 from gradtx.definition.definition import Definition
+from gradtx.definition.spelling import label_text
 from gradtx.definition.static import Static
 
 Layout = tuple[str, str, tuple[Any, ...]]
@@ -39,13 +39,6 @@ def _children(definition: Definition) -> tuple[list[tuple[Any, Any]], tuple[Layo
 
 def _holds_members(marks: Sequence[Any]) -> bool:
     return any(isinstance(mark, type) and issubclass(mark, Definition) for mark in marks)
-
-
-def label_text(label: Any) -> str:
-    """A label as a name in paths: an Enum by its name, anything else as it prints."""
-    if isinstance(label, str):
-        return str.__str__(label)  # the value of an Enum that is also a text
-    return label.name if isinstance(label, enum.Enum) else str(label)
 
 
 def _key(name: str, key: Any) -> str:

@@ -1,7 +1,9 @@
 """Suggestions for misspelt names, and for the names that other libraries use."""
 
 import difflib
+import enum
 from collections.abc import Collection
+from typing import Any
 
 SPELLINGS: dict[str, tuple[str, ...]] = {
     "lr": ("learning_rate",),
@@ -48,3 +50,10 @@ def _nearest(name: str, known: Collection[str]) -> list[str]:
 
 def _plain(name: str) -> str:
     return name.replace("_", "").lower()
+
+
+def label_text(label: Any) -> str:
+    """A label as a name in paths: an Enum by its name, anything else as it prints."""
+    if isinstance(label, str):
+        return str.__str__(label)  # the value of an Enum that is also a text
+    return label.name if isinstance(label, enum.Enum) else str(label)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from gradtx.definition.errors import HyperparamError
+from gradtx.definition.state import State as State  # noqa: PLC0414  (a type of the interface)
 
 Array = jax.Array
 ArrayLike = jax.typing.ArrayLike
@@ -18,26 +19,6 @@ Params = Any
 Updates = Any
 Slots = Any
 """What a rule stores: a NamedTuple, a dict or a dataclass of arrays; None: it stores nothing."""
-
-
-class State(NamedTuple):
-    """Optimizer state: one step counter, and the slots of every member by name."""
-
-    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    """int32 scalar: the number of updates so far."""
-    slots: Any
-    """By member name, then by field name, then with the shapes of the parameters."""
-
-    @property
-    def hyperparams(self) -> dict[str, Any]:
-        """The hyperparameters that an outermost `tunable` (`inject_hyperparams`) stores here."""
-        try:
-            return self.slots["hyperparams"]
-        except (KeyError, TypeError):
-            raise AttributeError(
-                "this state holds no hyperparams at its root: wrap the whole definition in "
-                "tunable(...)"
-            ) from None
 
 
 class Default(NamedTuple):

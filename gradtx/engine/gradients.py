@@ -4,6 +4,7 @@ Integers are left alone where the *parameter* is an integer. An integer gradient
 parameter is a gradient like any other, a sum of signs for example, and is computed in floats.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -61,9 +62,27 @@ def is_integer(leaf: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
 
 
+def floats_alone(grads: Sequence[Any]) -> Sequence[Any]:
+    """Gradients without parameters: integers as floats where there is no float among them.
+
+    Then no leaf can belong to a parameter that is left alone: nothing would be trained.
+    """
+    if not _are_integers(grads):
+        return grads
+    dtype = jnp.result_type(float)
+    return [None if one is None else as_array(one).astype(dtype) for one in grads]
+
+
+def _are_integers(grads: Sequence[Any]) -> bool:
+    present = [one for one in grads if one is not None]
+    return bool(present) and all(map(is_integer, present))
+
+
 def check_alone(grads: Updates) -> None:
-    """Raise for integers without parameters: they may be the gradients of floats."""
+    """Raise for integers beside floats, without parameters: they may be gradients of floats."""
     values, treedef = flatten(grads)
+    if _are_integers(values):
+        return
     for index, grad in enumerate(values):
         if not is_inexact(grad) and is_integer(grad):
             path = leaf_paths(treedef, grads)[index]

@@ -16,7 +16,14 @@ from gradtx.engine.leaf_init import init_leaves
 from gradtx.engine.leaf_update import update_leaves
 from gradtx.engine.matrix_layout import Layout, Matrices
 from gradtx.engine.matrix_rules import call_on_matrices
-from gradtx.engine.rules import Child, Function, Rule, keyword_names, select_kwargs
+from gradtx.engine.rules import (
+    Child,
+    Function,
+    Rule,
+    keyword_names,
+    reads_argument,
+    select_kwargs,
+)
 from gradtx.engine.selector import Leaves
 from gradtx.engine.slot_form import SlotForm, slot_form, tree_kind
 from gradtx.engine.slots import tree_slots_of
@@ -136,6 +143,12 @@ class LeafRule:
     @property
     def reads_tree(self) -> bool:
         return self.conclude is not None
+
+    @property
+    def reads_step(self) -> bool:
+        places = ((self.update_array, 3), (self.measure, 3), (self.conclude, 2))
+        reads = (reads_argument(one, place) for one, place in places if one is not None)
+        return self.is_random or any(reads)
 
     @property
     def has_evaluation(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gradtx.definition.types import Params, Slots, Updates
 from gradtx.engine.clock import Clock
-from gradtx.engine.gradients import fit_gradient
+from gradtx.engine.gradients import fit_gradient, floats_alone
 from gradtx.engine.roles import warn_of_doubts
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Leaves, Selector, active_leaves, leaves_of, select_all
@@ -123,7 +123,9 @@ def update_program(
     """Run every rule in turn on the updates."""
     leaves = leaves_of(updates)
     beside = None
-    if params is not None:
+    if params is None:
+        leaves = leaves._replace(values=floats_alone(leaves.values))
+    else:
         leaves, beside = _pair_leaves(program, leaves, params)
     step = Step(clock, beside, extra, gate)
     flow = Flow(leaves, slots, leaves.values)

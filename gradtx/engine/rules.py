@@ -5,6 +5,7 @@ Four kinds of rule obey it. A `LeafRule` works on one array, or on the matrices 
 them is a method of the kind, never a question that a caller asks.
 """
 
+import dis
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,11 @@ class Rule(Protocol):
     @property
     def reads_tree(self) -> bool:
         """Whether it looks at the whole tree before it changes any array."""
+        ...
+
+    @property
+    def reads_step(self) -> bool:
+        """Whether its update depends on the number of the step, beside what its slots say."""
         ...
 
     @property
@@ -121,6 +127,20 @@ def keyword_names(function: Function, required: bool = False) -> frozenset[str]:
         one.name
         for one in parameters
         if one.kind is one.KEYWORD_ONLY and not (required and one.default is not one.empty)
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def reads_argument(function: Function, position: int) -> bool:
+    """Whether a function reads one of its positional arguments; True where nobody can tell."""
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_argcount <= position:
+        return True
+    name = code.co_varnames[position]
+    # One instruction may read two variables from Python 3.13 on.
+    return any(
+        one.argval == name or (isinstance(one.argval, tuple) and name in one.argval)
+        for one in dis.get_instructions(code)
     )
 
 

@@ -22,7 +22,7 @@ from gradtx.engine.checks import (
 )
 from gradtx.engine.clock import Clock, clock_at
 from gradtx.engine.leaf_update import missing_params
-from gradtx.engine.rules import Child, Function, Rule, select_kwargs
+from gradtx.engine.rules import Child, Function, Rule, reads_argument, select_kwargs
 from gradtx.engine.selector import Leaves, active_leaves, leaves_of
 from gradtx.engine.slot_form import returned_type
 from gradtx.engine.slots import put_slots, slots_at
@@ -78,6 +78,10 @@ class TreeRule:
     @property
     def reads_tree(self) -> bool:
         return True
+
+    @property
+    def reads_step(self) -> bool:
+        return reads_argument(self.update_tree, 3)
 
     @property
     def ignores_input(self) -> bool:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from gradtx.compose.states import checked_state
 from gradtx.compose.transformation import (
     TransformationLike,
     as_transformation,
-    checked_state,
 )
 from gradtx.definition.types import Array
 from gradtx.training.hyperparams import moving_values, short_names
@@ -49,6 +49,6 @@ def metrics(tx: TransformationLike, state: Any) -> dict[str, Array]:
     tx = as_transformation(tx)
     if tx.is_plain:
         return {}
-    state = checked_state(tx, state)
+    state = checked_state(tx.name, state)
     values = {**reports(tx, state.slots, state.count), **moving_values(tx, state)}
     return {name: values[address] for name, address in short_names(values).items()}

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from gradtx.compose.states import checked_state
 from gradtx.compose.transformation import (
     TransformationLike,
     as_transformation,
     check_foreign,
-    checked_state,
 )
 from gradtx.definition.types import Params
 from gradtx.tree.variables import with_variables, without_variables
@@ -44,7 +44,7 @@ def eval_params(tx: TransformationLike, state: Any, params: Params) -> Params:
     if tx.is_plain:
         check_foreign(tx.name, state)
         return params
-    state = checked_state(tx, state)
+    state = checked_state(tx.name, state)
     plain = without_variables(params)
     result = tx.evaluate_slots(without_variables(state.slots), plain, state.count)
     return params if result is plain else with_variables(result, params)

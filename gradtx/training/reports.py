@@ -4,11 +4,11 @@ from typing import Any
 
 import jax
 
+from gradtx.compose.states import checked_state
 from gradtx.compose.transformation import (
     GradientTransformation,
     TransformationLike,
     as_transformation,
-    checked_state,
 )
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Array, Slots
@@ -57,7 +57,7 @@ def loss_scale(tx: TransformationLike, state: Any) -> Array | float:
         if any(map(_has_scale, jax.tree.leaves(state, is_leaf=_has_scale))):
             raise _misplaced(tx.name)
         return 1.0
-    state = checked_state(tx, state)
+    state = checked_state(tx.name, state)
     nodes = [node for node in walk(tx, state.slots, state.count) if _scale_of(node) is not None]
     for node in nodes:
         if (other := _other_reader(node)) is not None:

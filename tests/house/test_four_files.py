@@ -64,8 +64,8 @@ EDITS = {
     "source": Edit("gradtx/optimizers/toy.py", "", SOURCE),
     "init": Edit(
         "gradtx/__init__.py",
-        "from gradtx.optimizers.tiger import tiger as tiger\n",
-        "from gradtx.optimizers.toy import toy as toy\n",
+        "    from gradtx.optimizers.tiger import tiger as tiger\n",
+        "    from gradtx.optimizers.toy import toy as toy\n",
     ),
     "row": Edit(
         "tests/methods/norms.py",

@@ -124,9 +124,10 @@ def test_floats_beside_an_integer() -> None:
 
 
 def test_integers_without_parameters() -> None:
-    """Nobody knows whether they belong to a float; those of `jax.grad`, float0, never do."""
+    """Beside floats nobody knows whether they belong to one; those of `jax.grad`, float0, never."""
+    both = {**PARAMS, "x": jnp.ones(2)}
     with pytest.raises(MissingParamsError) as caught:
-        TX.update({"w": jnp.array([1, 2])}, TX.init(PARAMS))
+        TX.update({"w": jnp.array([1, 2]), "x": jnp.ones(2)}, TX.init(both))
     assert str(caught.value) == (
         "gradient at 'w' is i32[2], and only its parameter says whether it is a number to train: "
         "call update(grads, state, params), or cast it to floats"
@@ -137,6 +138,17 @@ def test_integers_without_parameters() -> None:
     grads = {"n": np.zeros(2, jax.dtypes.float0), "w": jnp.ones(2)}
     updates, _ = TX.update(grads, TX.init({**PARAMS, "n": jnp.ones(2, jnp.int32)}))
     assert updates["n"] is grads["n"]
+
+
+@pytest.mark.parametrize("run", [jax.jit, lambda function: function], ids=["jit", "eager"])
+def test_integers_alone_are_computed_in_floats(run: Any) -> None:
+    """No leaf can belong to a parameter that is left alone: nothing would be trained."""
+    tx = gradtx.chain(gradtx.clip(1.5), gradtx.sgd(0.5, momentum=0.9))
+    grads, floats = {"w": jnp.array([1, 2]), "x": None}, {"w": jnp.array([1.0, 2.0]), "x": None}
+    state = tx.init(PARAMS | {"x": None})
+    found, right = run(tx.update)(grads, state)[0], tx.update(floats, state)[0]
+    assert found["x"] is None
+    np.testing.assert_array_equal(found["w"], right["w"])
 
 
 def test_gradients_per_example_may_be_integers() -> None:
