@@ -18,7 +18,6 @@ Path = tuple[str, ...]
 
 OPTAX_NAMES = {
     "mini_step": "micro_step",
-    "gradient_step": "count",
     "step_count": "count",
     "step": "count",
     "v_row": "nu_row",
@@ -367,8 +366,14 @@ def _mean_gradient(state: State) -> Any:
     return jax.tree.map(mean, own.total)
 
 
+def _updates_made(state: State) -> Any:
+    """The updates that `accumulate` has made, whose clock may differ from that of the state."""
+    return attribute(state, "accumulate").applied
+
+
 VIEWS: dict[str, Callable[[State], Any]] = {
     "acc_grads": _mean_gradient,
+    "gradient_step": _updates_made,
     "inner_states": Groups,
     **dict.fromkeys(
         ("inner_state", "inner_opt_state", "base_optimizer_state", "fast_state"), _without_wrapper

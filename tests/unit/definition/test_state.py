@@ -145,6 +145,12 @@ def test_the_fields_of_multi_steps():
     assert state.inner_opt_state.mu is state.mu
 
 
+def test_the_fields_of_multi_steps_in_a_chain():
+    steps = gradtx.MultiSteps(gradtx.adam(0.1), every_k_schedule=2)
+    state = after(gradtx.chain(gradtx.clip(1.0), steps.gradient_transformation()), steps=3)
+    assert (int(state.mini_step), int(state.gradient_step), int(state.count)) == (1, 1, 3)
+
+
 def test_the_mean_gradient_of_multi_steps():
     tx = gradtx.MultiSteps(gradtx.sgd(0.1), every_k_schedule=3)
     state = tx.init(jnp.zeros(2))
