@@ -1,6 +1,7 @@
 """Entries of states by name: find them, replace them, and map those shaped like parameters."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -267,11 +268,11 @@ def map_params(
         raise TypeError(
             f"map_params: {type(initable).__name__} has no init; give a transformation, or its init"
         )
-    marks, form = jax.tree.flatten(init(_Placeholder()), is_leaf=_is_place)
+    marks, form = _form(init)
     nodes = _matched(form, state, "state", "another definition's: take the one that made it")
     results = [
         _map_place(f, node, rest, is_leaf)
-        if _is_place(mark)
+        if isinstance(mark, _Place)
         else node
         if transform_non_params is None
         else transform_non_params(node)
@@ -280,8 +281,37 @@ def map_params(
     return jax.tree.unflatten(form, results)
 
 
-def _is_place(node: Any) -> bool:
-    return isinstance(node, _Placeholder)
+class _Place:
+    """A leaf that marks the place of a tree like the parameters."""
+
+
+def _form(init: Callable[[Any], Any]) -> tuple[list[Any], Any]:
+    """What `init` makes, with marks in the places of trees like the parameters."""
+    placeholder: Any = _Placeholder()
+    try:
+        made = init(placeholder)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        # Masks of Optax look for a node of Optax's own.
+        placeholder = _optax_placeholder()
+        if placeholder is None:
+            raise
+        made = init(placeholder)
+    kind = type(placeholder)
+    nodes, form = jax.tree.flatten(made, is_leaf=lambda node: isinstance(node, kind))
+    return [_Place() if isinstance(node, kind) else node for node in nodes], form
+
+
+def _optax_placeholder() -> Any:
+    """The node that Optax passes to `init`, where a program uses Optax beside gradtx."""
+    optax = sys.modules.get("optax")
+    received: list[Any] = []
+    if optax is not None:
+        optax.tree_map_params(lambda params: received.append(params) or (), _same, ())
+    return received[0] if received else None
+
+
+def _same(leaf: Any) -> Any:
+    return leaf
 
 
 def _map_place(
