@@ -5,7 +5,9 @@ Functions of trees: `gradtx.tree.norm`, `gradtx.tree.get`, and those beside them
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+from gradtx._lazy import attach
+
+if TYPE_CHECKING:  # the names of `optax.tree`
     from gradtx.tree.algebra import add as add
     from gradtx.tree.algebra import add_scale as add_scale
     from gradtx.tree.algebra import clip as clip
@@ -41,3 +43,5 @@ if TYPE_CHECKING:
     from gradtx.tree.states import get_all_with_path as get_all_with_path
     from gradtx.tree.states import map_params as map_params
     from gradtx.tree.states import set as set
+else:
+    __getattr__, __dir__, __all__ = attach(__name__)

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.tree.casts import as_array
+from gradtx.tree.errors import StructureError
 from gradtx.tree.pairs import as_factor, joint_dtype, map_rows, products, wide_dtype
+from gradtx.tree.paths import path_text
 
 
 def _add(*arrays: jax.Array) -> jax.Array:
@@ -224,7 +226,7 @@ def clip(tree: Any, min_value: ArrayLike | None = None, max_value: ArrayLike | N
     Returns: a tree of the same structure.
 
     Raises:
-      ValueError: JAX has no order of complex numbers.
+      StructureError: complex numbers, which have no order.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.tree.algebra import clip
@@ -233,11 +235,21 @@ def clip(tree: Any, min_value: ArrayLike | None = None, max_value: ArrayLike | N
 
     See also: `gradtx.clip`, the transformation.
     """
+    _check_real({"tree": tree, "min_value": min_value, "max_value": max_value})
     if min_value is not None:
         tree = map_rows("clip", _clip_below, {"tree": tree}, (min_value,))
     if max_value is not None:
         tree = map_rows("clip", _clip_above, {"tree": tree}, (max_value,))
     return tree
+
+
+def _check_real(arguments: Any) -> None:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(arguments)[0]:
+        if jnp.iscomplexobj(leaf):
+            raise StructureError(
+                f"clip: {path_text(path)!r} is complex, and complex numbers have no order; clip "
+                "their real parts"
+            )
 
 
 def _where(x: jax.Array, y: jax.Array, condition: jax.Array) -> jax.Array:

@@ -156,7 +156,7 @@ def _scale_tangent(array: jax.Array, factor: jax.Array) -> jax.Array:
 def _scale_tangent_jvp(
     arrays: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    (array, factor), (tangent, _) = arrays, tangents
+    (array, factor), tangent = arrays, as_array(tangents[0])
     with products(tangent.dtype):
         return _scale_tangent(array, factor), as_factor(factor, tangent.dtype) * tangent
 

@@ -153,8 +153,8 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
         if (x is None) != (y is None) or np.size(x) != np.size(y):
             shapes = [None if one is None else np.shape(one) for one in (x, y)]
             raise StructureError(
-                f"vdot: tree_x has shape {shapes[0]}{at(tree_paths(tree_x)[place])}, tree_y "
-                f"{shapes[1]}; leaves need as many entries"
+                f"vdot: the leaves differ in size{at(tree_paths(tree_x)[place])}: tree_x has shape "
+                f"{shapes[0]}, tree_y has shape {shapes[1]}"
             )
     pairs = [(as_array(x), as_array(y)) for x, y in rows if x is not None]
     if not pairs:
