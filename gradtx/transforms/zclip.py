@@ -125,7 +125,8 @@ def zclip(
     Raises:
       HyperparamError: a number out of its range.
 
-    State: 0 bytes per parameter; three numbers for the whole tree: `mean`, `variance`, `norm_count`.
+    State: 0 bytes per parameter; three numbers for the whole tree: `mean`, `variance` and
+    `norm_count`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.zclip(warmup_steps=4, max_norm=100.0)
