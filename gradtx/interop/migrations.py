@@ -7,6 +7,9 @@ Before 0.3 a builder's own `chain` or `descend` showed in the paths of a state. 
 Before 0.3 the arrays of an encoded slot were below the path of its parameter too: what was
 `mu/dense/kernel/codes` is now `mu_codes/dense/kernel`. The `value` of bf16+8 had no name of its
 own: `mu/dense/kernel` is now `mu_value/dense/kernel`.
+
+Before 0.3 `zclip` and `reduce_on_plateau` had a `count` of their own beside that of the state: it
+is now `norm_count` or `value_count`.
 """
 
 import itertools
@@ -19,6 +22,9 @@ SCAFFOLDING = re.compile(r"(chain|descend)(_\d+)?")
 """The segments of a path that a builder's own combinators added, numbered from the second on."""
 PARTS = ("codes", "scale", "correction")
 """The arrays of an encoded slot that had a name at the end of a path."""
+
+COUNTS = ("norm_count", "value_count")
+"""The counters that were called `count`, as the state's is."""
 
 
 def migrate(flat: Mapping[str, V], expected: Collection[str]) -> Mapping[str, V]:
@@ -42,7 +48,7 @@ def migrate(flat: Mapping[str, V], expected: Collection[str]) -> Mapping[str, V]
 def _shortened(name: str, missing: Set[str]) -> str | None:
     """The only missing path that this one becomes with the fewest segments dropped."""
     for shorter in _without_scaffolding(name):
-        spread = {new for one in shorter for new in _spread(one)}
+        spread = {new for one in shorter for new in (*_spread(one), *_counted(one))}
         if found := (shorter | spread) & missing:
             return found.pop() if len(found) == 1 else None
     return None
@@ -54,6 +60,13 @@ def _spread(name: str) -> Iterator[str]:
     part, segments = (last, slots) if last in PARTS else ("value", [*slots, last])
     for place, segment in enumerate(segments[:-1]):
         yield "/".join((*segments[:place], f"{segment}_{part}", *segments[place + 1 :]))
+
+
+def _counted(name: str) -> Iterator[str]:
+    """The paths at which a member's own counter may be now."""
+    member, _, last = name.rpartition("/")
+    if member and last == "count":
+        yield from (f"{member}/{one}" for one in COUNTS)
 
 
 def _without_scaffolding(name: str) -> Iterator[set[str]]:

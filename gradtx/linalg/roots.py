@@ -5,8 +5,6 @@ newton    z = (1 + p) / (2 ‖A‖_F),   H = z^(1/p) I,   N = z A;
           T = ((p + 1) I − N)/p,   H ← H T,   N ← Tᵖ N   until N is I
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
@@ -14,17 +12,11 @@ from gradtx.definition.errors import HyperparamError, StructureError
 from gradtx.definition.types import ArrayLike
 from gradtx.linalg.checks import squares
 from gradtx.linalg.decompositions import eigenvectors, eigh, qr, with_eigenvalues
+from gradtx.linalg.newton_root import Stop, largest_eigenvalue, newton_root, product
 from gradtx.linalg.newton_schulz import adjoint
 from gradtx.tree import casts
-from gradtx.tree.arithmetic import sqrt
 
 METHODS = ("eigh", "newton")
-POWER_STEPS = 32
-"""Steps of the power iteration for the largest eigenvalue. The ridge is a small part of it, so an
-error of some percent does no harm.
-"""
-WORSE = 1.2
-"""Growth of the residual that ends Newton's iteration: from there on rounding dominates."""
 
 
 def inverse_root(
@@ -107,7 +99,7 @@ def inverse_root(
     else:
         if tolerance is None:
             tolerance = 10 * float(jnp.finfo(precise.dtype).eps)
-        root = _by_newton(precise, int(p), shift, relative, _Stop(steps, max_steps, tolerance))
+        root = _by_newton(precise, int(p), shift, relative, Stop(steps, max_steps, tolerance))
     return (root * (size ** (-1 / p))[..., None, None]).astype(array.dtype)
 
 
@@ -137,71 +129,14 @@ def _by_eigh(a: jax.Array, p: float, ridge: jax.Array, relative: bool) -> jax.Ar
     return with_eigenvalues(a, values, vectors, powers, slopes)
 
 
-class _Stop(NamedTuple):
-    """When Newton's iteration ends."""
-
-    steps: int | None
-    max_steps: int
-    tolerance: float
-
-
-class _Newton(NamedTuple):
-    """The iteration; `active` is False once the residual is small, grows, or is nan."""
-
-    step: jax.Array
-    root: jax.Array
-    rest: jax.Array
-    residual: jax.Array
-    active: jax.Array
-
-
-def _by_newton(a: jax.Array, p: int, ridge: jax.Array, relative: bool, stop: _Stop) -> jax.Array:
+def _by_newton(a: jax.Array, p: int, ridge: jax.Array, relative: bool, stop: Stop) -> jax.Array:
     eye = jnp.eye(a.shape[-1], dtype=a.dtype)
 
-    def start(a: jax.Array, ridge: jax.Array) -> _Newton:
-        shifted = a + (ridge * _largest_eigenvalue(a) if relative else ridge) * eye
-        norm = sqrt(jnp.sum(jnp.real(shifted * shifted.conj())))
-        # The iteration converges for eigenvalues of N in (0, p + 1); this scale keeps them there.
-        scale = (1 + p) / (2 * jnp.where(norm > 0, norm, 1))
-        root = jnp.where(norm == 0, 0, scale ** (1 / p)) * eye
-        residual = jnp.full((), jnp.inf, norm.dtype)
-        return _Newton(jnp.zeros((), jnp.int32), root, scale * shifted, residual, norm != 0)
-
-    def advance(old: _Newton) -> _Newton:
-        factor = ((p + 1) * eye - old.rest) / p
-        rest = _product(_power(factor, p), old.rest)
-        residual = jnp.max(jnp.abs(rest - eye), initial=0)
-        step, active = old.step + 1, residual > stop.tolerance
-        new = _Newton(step, _product(old.root, factor), rest, residual, active)
-        # A residual that grows means that rounding dominates: the last root was the best one.
-        is_better = ~(residual > WORSE * old.residual)
-        end = old._replace(step=step, active=jnp.zeros((), bool))
-        return jax.tree.map(lambda new, old: jnp.where(is_better, new, old), new, end)
-
     def one(a: jax.Array, ridge: jax.Array) -> jax.Array:
-        state = start(a, ridge)
-        if stop.steps is not None:
-            return jax.lax.fori_loop(0, stop.steps, lambda _, state: advance(state), state).root
-        return jax.lax.while_loop(
-            lambda state: state.active & (state.step < stop.max_steps), advance, state
-        ).root
+        shifted = a + (ridge * largest_eigenvalue(a) if relative else ridge) * eye
+        return newton_root(shifted, p, stop).root
 
     return jnp.vectorize(one, signature="(n,n),()->(n,n)")(a, ridge)
-
-
-def _largest_eigenvalue(a: jax.Array) -> jax.Array:
-    """The largest eigenvalue of one positive semi-definite matrix, by power iteration."""
-    # The longest column has a part of the first eigenvector, unless the matrix is zero.
-    lengths = jnp.sum(jnp.real(a * a.conj()), axis=0)
-
-    def advance(_: int, vector: jax.Array) -> jax.Array:
-        image = _product(a, vector)
-        length = sqrt(jnp.sum(jnp.real(image * image.conj())))
-        return image / jnp.where(length > 0, length, 1)
-
-    vector = jax.lax.fori_loop(0, POWER_STEPS, advance, a[:, jnp.argmax(lengths)])
-    image = _product(a, vector)
-    return sqrt(jnp.sum(jnp.real(image * image.conj())))
 
 
 def eigenbasis(a: ArrayLike) -> jax.Array:
@@ -271,7 +206,7 @@ def refresh_eigenbasis(a: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array
         )
     dtype = casts.widest(array.dtype, basis.dtype, jnp.float32)
     array, old = array.astype(dtype), basis.astype(dtype)
-    image = _product(array, old)
+    image = product(array, old)
     order = jnp.argsort(jnp.real(jnp.sum(old.conj() * image, axis=-2)), axis=-1, descending=True)
     new, triangle = qr(jnp.take_along_axis(image, order[..., None, :], axis=-1))
     diagonal = jnp.diagonal(triangle, axis1=-2, axis2=-1)
@@ -280,21 +215,3 @@ def refresh_eigenbasis(a: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array
     # QR of a zero matrix is arbitrary: such a basis stays.
     is_known = jnp.any(array != 0, axis=(-2, -1), keepdims=True)
     return jnp.where(is_known, new * signs[..., None, :], old).astype(basis.dtype), order
-
-
-def _product(left: jax.Array, right: jax.Array) -> jax.Array:
-    # Accelerators would round float32 to bfloat16, and small eigenvalues would be lost.
-    return jnp.matmul(left, right, precision="highest")
-
-
-def _power(a: jax.Array, exponent: int) -> jax.Array:
-    """A multiplied by itself, by squaring."""
-    # An odd exponent starts with A, an even one with A²: no product with the identity.
-    while not exponent & 1:
-        a, exponent = _product(a, a), exponent >> 1
-    result = a
-    while exponent > 1:
-        a, exponent = _product(a, a), exponent >> 1
-        if exponent & 1:
-            result = _product(result, a)
-    return result

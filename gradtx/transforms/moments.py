@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from gradtx.definition.types import DTypeLike, Squares
-from gradtx.tree.arithmetic import divide, sqrt
-from gradtx.tree.casts import is_inexact, real_zeros, zeros
+from gradtx.tree.arithmetic import divide, one_minus_power, sqrt
+from gradtx.tree.casts import real_zeros, zeros
 
 
 class Momentum(NamedTuple):
@@ -47,7 +46,7 @@ def average(moment: jax.Array, value: jax.Array, decay: jax.Array) -> jax.Array:
 
 def debias(moment: jax.Array, decay: jax.Array, step: jax.Array) -> jax.Array:
     """Correct the bias of an average that started at zero: m / (1 − β^t)."""
-    return moment / _one_minus_power(decay, step)
+    return moment / one_minus_power(decay, step)
 
 
 def corrected_mean(
@@ -64,24 +63,7 @@ def corrected_mean(
 
 def corrected_rate(rate: jax.Array, b1: jax.Array, b2: jax.Array, step: jax.Array) -> jax.Array:
     """Apply the bias corrections of both moments to the rate: η √(1 − β2^t) / (1 − β1^t)."""
-    return debias(rate, b1, step) * sqrt(_one_minus_power(b2, step))
-
-
-@jax.jit  # kernels share one trace of it
-def _one_minus_power(decay: jax.Array, step: jax.Array) -> jax.Array:
-    """1 − β^t, which is 1 for β = 0."""
-    if not is_inexact(decay):
-        decay = decay.astype(float)
-    # Primitives in place of operators and `jnp.where`: they are traced in a fifth of the time, and
-    # every kernel of every method with moments traces this function.
-    is_positive = lax.gt(decay, lax.full_like(decay, 0))
-    # log1p(0 − 1) is −∞, whose derivative is NaN even where the result is not selected.
-    safe = lax.select(is_positive, decay, lax.full_like(decay, 0.5))
-    number = step if is_inexact(step) else step.astype(decay.dtype)
-    exponent = number * lax.log1p(lax.sub(safe, lax.full_like(decay, 1)))
-    # For β close to 1, 1 − β^t in float32 loses four digits; expm1 and log1p keep all.
-    power = lax.neg(lax.expm1(exponent))
-    return lax.select(is_positive, power, lax.full_like(power, 1))
+    return debias(rate, b1, step) * sqrt(one_minus_power(b2, step))
 
 
 def divide_by_root(

@@ -24,7 +24,7 @@ class Plateau(NamedTuple):
     """Mean values in a row that did not improve."""
     cooldown_count: jax.Array
     """Mean values to skip before they count again."""
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    value_count: jax.Array
     """Values in the current mean."""
     avg_value: jax.Array
     """The current mean."""
@@ -53,7 +53,7 @@ def _judge(old: Plateau, mean, *, factor, patience, rtol, atol, cooldown, min_sc
         cooldown_count=jnp.where(
             lower, jnp.asarray(cooldown, jnp.int32), jnp.maximum(old.cooldown_count - 1, 0)
         ),
-        count=jnp.zeros_like(old.count),
+        value_count=jnp.zeros_like(old.value_count),
         avg_value=jnp.zeros_like(mean),
     )
 
@@ -72,7 +72,7 @@ def _conclude(
     accumulation_size,
     min_scale,
 ):
-    old, count = tree_slots, next_count(tree_slots.count)
+    old, count = tree_slots, next_count(tree_slots.value_count)
     # nan would spoil the mean, and a best loss of −inf could not fall any more.
     value = jnp.asarray(value, old.avg_value.dtype)
     value = jnp.where(jnp.isfinite(value), value, jnp.finfo(value.dtype).max)
@@ -88,7 +88,7 @@ def _conclude(
         min_scale=min_scale,
     )
     full = operator.ge(*promote(count, accumulation_size))
-    partial = old._replace(count=count, avg_value=mean)
+    partial = old._replace(value_count=count, avg_value=mean)
     new = Plateau(*(jnp.where(full, *pair) for pair in zip(judged, partial, strict=True)))
     return {"scale": new.scale}, new
 
@@ -133,7 +133,7 @@ def reduce_on_plateau(
       MissingExtraError: `update` is called without `value=`.
 
     State: 0 bytes per parameter; six numbers for the whole tree: `scale`, `best_value`,
-    `plateau_count`, `cooldown_count`, `count`, `avg_value`.
+    `plateau_count`, `cooldown_count`, `value_count`, `avg_value`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.reduce_on_plateau(factor=0.5, patience=2))

@@ -32,7 +32,7 @@ class NormStatistics(NamedTuple):
     """μ, of the norms."""
     variance: jax.Array
     """σ², of the norms."""
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    norm_count: jax.Array
     """The number of norms so far, up to `warmup_steps`."""
 
 
@@ -42,7 +42,7 @@ def _init() -> NormStatistics:
 
 def _warmup(old: NormStatistics, size: jax.Array) -> NormStatistics:
     """The mean and the variance with one more norm, by Welford's update."""
-    count = next_count(old.count)
+    count = next_count(old.norm_count)
     number = count.astype(size.dtype)
     mean = old.mean + (size - old.mean) / number
     square = (size - old.mean) * (size - mean)
@@ -52,7 +52,7 @@ def _warmup(old: NormStatistics, size: jax.Array) -> NormStatistics:
 def _average(old: NormStatistics, size: jax.Array, decay: jax.Array) -> NormStatistics:
     """The averages one step further; the variance is about the new mean."""
     mean = average(old.mean, size, decay)
-    return NormStatistics(mean, average(old.variance, (size - mean) ** 2, decay), old.count)
+    return NormStatistics(mean, average(old.variance, (size - mean) ** 2, decay), old.norm_count)
 
 
 def _bound(old: NormStatistics, size: jax.Array, threshold: jax.Array, eps: jax.Array) -> jax.Array:
@@ -76,7 +76,7 @@ def _conclude(
     eps,
 ):
     size = sqrt(sum_scalars(measures.square))
-    warm = operator.lt(*promote(tree_slots.count, warmup_steps))
+    warm = operator.lt(*promote(tree_slots.norm_count, warmup_steps))
     bound = jnp.where(warm, size, _bound(tree_slots, size, z_threshold, eps))
     new = jax.tree.map(
         lambda first, later: jnp.where(warm, first, later),
@@ -125,7 +125,8 @@ def zclip(
     Raises:
       HyperparamError: a number out of its range.
 
-    State: 0 bytes per parameter; three numbers for the whole tree: `mean`, `variance`, `count`.
+    State: 0 bytes per parameter; three numbers for the whole tree: `mean`, `variance` and
+    `norm_count`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.zclip(warmup_steps=4, max_norm=100.0)

@@ -10,6 +10,7 @@ from tests.mutations.rows_production import MUTATIONS as PRODUCTION
 from tests.mutations.rows_projections import PROJECTIONS
 from tests.mutations.rows_relatives import RELATIVES
 from tests.mutations.rows_storage import STORAGE
+from tests.mutations.rows_trees import TREES
 
 ROWS = [
     *MUTATIONS,
@@ -22,4 +23,5 @@ ROWS = [
     *KRONECKER,
     *PROJECTIONS,
     *AUTHORS,
+    *TREES,
 ]

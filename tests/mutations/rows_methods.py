@@ -19,7 +19,7 @@ MUTATIONS = [
     ),
     Mutation(
         "adam: bias correction one step late",
-        "transforms/moments.py",
+        "tree/arithmetic.py",
         "exponent = number *",
         "exponent = (number + 1) *",
         ORACLES.format("adam"),

@@ -198,8 +198,8 @@ RELATIVES = [
     Mutation(
         "zclip: gathers for ever",
         "transforms/zclip.py",
-        "promote(tree_slots.count, warmup_steps)",
-        "promote(tree_slots.count, 1000)",
+        "promote(tree_slots.norm_count, warmup_steps)",
+        "promote(tree_slots.norm_count, 1000)",
         ORACLES.format("zclip"),
     ),
     Mutation(

@@ -219,3 +219,17 @@ def nested(paths: list[str]) -> dict[str, Any]:
             node = node.setdefault(folder, {})
         node[name] = np.ones(2)
     return tree
+
+
+@pytest.mark.parametrize(
+    ("tx", "new"),
+    [
+        (gradtx.chain(gradtx.zclip(), ADAMW), "norm_count"),
+        (gradtx.reduce_on_plateau(), "value_count"),
+    ],
+)
+def test_counters_that_were_called_count(tx: Any, new: str) -> None:
+    flat = gradtx.flatten_state(tx.init({"w": jnp.ones(2)}))
+    old = {path.replace(f"/{new}", "/count"): array for path, array in flat.items()}
+    assert old.keys() != flat.keys() and "count" in flat
+    assert migrate(old, flat.keys()) == flat
