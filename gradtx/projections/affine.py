@@ -1,6 +1,6 @@
 r"""Projections onto a line, a hyperplane and a half-space.
 
-    excess = ⟨a, x⟩ − b,   y = x − a excess / ‖a‖²
+excess = ⟨a, x⟩ − b,   y = x − a excess / ‖a‖²
 """
 
 from typing import Any
@@ -12,15 +12,21 @@ from jax.typing import ArrayLike
 from gradtx.projections.checks import check_normal, known
 from gradtx.projections.vectors import Axes, Axis, Leaves, inner, leaves_of, map_vectors, squares
 from gradtx.tree.arithmetic import divide
+from gradtx.tree.casts import widest
 
 
-def _line(
-    arrays: list[jax.Array], directions: list[jax.Array], *, axes: Axes
-) -> list[jax.Array]:
+def _line(arrays: list[jax.Array], directions: list[jax.Array], *, axes: Axes) -> list[jax.Array]:
+    arrays, directions = _alike(arrays, directions)
     size = squares(directions, axes)
     part = inner(directions, arrays, axes)
     factor = divide(part, jnp.where(size == 0, 1, size).astype(part.dtype))
     return [factor * direction for direction in directions]
+
+
+def _alike(*lists: list[jax.Array]) -> list[list[jax.Array]]:
+    """Arrays in one dtype: complex, if one of them is."""
+    dtype = widest(*(array.dtype for arrays in lists for array in arrays))
+    return [[array.astype(dtype) for array in arrays] for arrays in lists]
 
 
 def _move(
@@ -37,8 +43,11 @@ def _move(
 def _hyperplane(
     arrays: list[jax.Array], normals: list[jax.Array], offset: jax.Array, *, axes: Axes
 ) -> list[jax.Array]:
+    arrays, normals = _alike(arrays, normals)
     product = inner(normals, arrays, axes)
-    return _move(arrays, normals, product - offset.astype(product.dtype), axes)
+    if jnp.iscomplexobj(product):
+        offset = offset.astype(product.dtype)
+    return _move(arrays, normals, product - offset, axes)
 
 
 def _halfspace(

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.show import show
@@ -16,7 +17,7 @@ LARGEST = 2**16
 
 def known(value: Any) -> np.ndarray | None:
     """A value that can be read before the program runs; None for a traced or a large one."""
-    if isinstance(value, jax.core.Tracer) or np.size(value) > LARGEST:
+    if isinstance(value, Tracer) or np.size(value) > LARGEST:
         return None
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return None

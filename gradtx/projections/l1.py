@@ -1,6 +1,6 @@
 r"""Projections onto the ℓ1 ball and its surface, both by the simplex of magnitudes.
 
-    y_i = sign(x_i) max(|x_i| − τ, 0)
+y_i = sign(x_i) max(|x_i| − τ, 0)
 """
 
 from collections.abc import Sequence

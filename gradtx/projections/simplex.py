@@ -2,11 +2,11 @@ r"""The projection onto a simplex.
 
     y_i = max(x_i − τ, 0), with the one τ for which Σ y_i = r
 
-The function f(τ) = Σ max(x_i − τ, 0) − r is convex and falls with slope −n(τ), where n(τ) counts the
-entries above τ. Newton's method starts left of the root, so it rises to the root and never passes
-it. It ends when no entry leaves the support; then τ is exact: (Σ_{x_i > τ} x_i − r) / n(τ).
-f n falls at least fourfold in every iteration, so that there are O(log(n / ε)) of them, some ten in
-practice, each a sum over the entries; a sort moves every entry log n times.
+The function f(τ) = Σ max(x_i − τ, 0) − r is convex and falls with slope −n(τ), where n(τ) counts
+the entries above τ. Newton's method starts left of the root, so it rises to the root and never
+passes it. It ends when no entry leaves the support; then τ is exact: (Σ_{x_i > τ} x_i − r) / n(τ).
+The product f(τ) n(τ) falls at least fourfold in every iteration, so that there are O(log(n / ε)) of
+them, some ten in practice. Each is a sum over the entries; a sort moves every entry log n times.
 """
 
 import functools

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.errors import StructureError
 from gradtx.tree.arithmetic import abs_sq
-from gradtx.tree.casts import as_array, compute_dtype, is_inexact, real_dtype, widest
+from gradtx.tree.casts import as_array, is_inexact, real_dtype, widest
 from gradtx.tree.paths import match_leaves, tree_paths
 
 Axis = int | Sequence[int] | None
@@ -83,9 +83,7 @@ def map_vectors(
     results = []
     for number, array in enumerate(leaves.arrays):
         axes = _axes(leaves, number, axis)
-        rest = [
-            per_vector(leaves, number, name, value, axes) for name, value in scalars.items()
-        ]
+        rest = [per_vector(leaves, number, name, value, axes) for name, value in scalars.items()]
         row = [[column[number]] for column in columns]
         results += compute(rule, axes)([array], row, rest)
     return jax.tree.unflatten(leaves.treedef, results)
@@ -93,7 +91,7 @@ def map_vectors(
 
 @functools.lru_cache(maxsize=1024)
 def compute(rule: Rule, axes: Axes) -> Callable[..., list[jax.Array]]:
-    """The rule with its casts, jitted: outside of jit it is one call, not one for each operation."""
+    """The rule with its casts, jitted: in eager mode it is one call, not one for each operation."""
     return jax.jit(functools.partial(_compute, rule, axes))
 
 
@@ -104,17 +102,19 @@ def _compute(
     columns: Sequence[Sequence[jax.Array]],
     numbers: Sequence[jax.Array],
 ) -> list[jax.Array]:
-    dtype = widest(*(compute_dtype(array.dtype) for array in arrays))
-    rest = [[one.astype(dtype) for one in column] for column in columns]
-    rest += [number.astype(_number_dtype(number, dtype)) for number in numbers]
-    results = rule([array.astype(dtype) for array in arrays], *rest, axes=axes)
+    dtype = widest(*(real_dtype(array.dtype) for array in arrays))
+    rest = [[_cast(one, dtype) for one in column] for column in columns]
+    rest += [_cast(number, dtype) for number in numbers]
+    results = rule([_cast(array, dtype) for array in arrays], *rest, axes=axes)
     each = zip(results, arrays, strict=True)
-    return [result.astype(float_dtype(array)) for result, array in each]
+    return [_cast(result, float_dtype(array)) for result, array in each]
 
 
-def _number_dtype(number: jax.Array, dtype: Any) -> Any:
-    """The dtype of a number beside arrays: real, unless it is complex itself."""
-    return dtype if jnp.iscomplexobj(number) else real_dtype(dtype)
+def _cast(array: jax.Array, dtype: Any) -> jax.Array:
+    """An array in a precision; complex numbers stay complex."""
+    if jnp.iscomplexobj(array) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        dtype = widest(dtype, jnp.complex64)
+    return array.astype(dtype)
 
 
 def float_dtype(array: jax.Array) -> Any:
@@ -194,7 +194,7 @@ def largest(arrays: Sequence[jax.Array], axes: Axes) -> jax.Array:
 
 
 def inner(lefts: Sequence[jax.Array], rights: Sequence[jax.Array], axes: Axes) -> jax.Array:
-    """The inner product of two vectors, conjugate in the first."""
+    """The inner product of two vectors of one dtype, conjugate in the first."""
     each = zip(lefts, rights, strict=True)
     return total([left.conj() * right for left, right in each], axes)
 
