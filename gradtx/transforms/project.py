@@ -113,11 +113,6 @@ def _check_arguments(kind: Any, values: dict[str, Any]) -> None:
     """Raise where a kind lacks an argument, or has one that it does not use."""
     if callable(kind):
         return
-    if kind not in ARGUMENTS:
-        raise HyperparamError(
-            f"project: kind = {kind!r} is not a set; the sets are {', '.join(ARGUMENTS)}, or pass "
-            f"a function"
-        )
     present = {name for name, value in values.items() if value is not None}
     needed = set(ARGUMENTS[kind]) - {"scale"}
     if lacking := sorted(needed - present):
