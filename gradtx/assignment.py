@@ -9,6 +9,7 @@ step of the search is a few operations on one row of C; there are at most n of t
 rows, so O(n² m) in all for an n × m matrix with n ≤ m.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -71,12 +72,17 @@ def _search(cost: jax.Array, matching: Matching, row: jax.Array) -> Search:
         jnp.zeros((), cost.dtype),  # u of a free row shifts all of its paths alike
     )
 
+    rank = jnp.where(matching.row_of < 0, 2, 1).astype(jnp.int8)
+
     def step(search: Search) -> Search:
         reach = cost[search.row] - matching.duals + search.offset
         is_nearer = ~search.is_done & (reach < search.distance)
         distance = jnp.where(is_nearer, reach, search.distance)
         parent = jnp.where(is_nearer, search.row, search.parent)
-        column = jnp.argmin(jnp.where(search.is_done, jnp.inf, distance)).astype(jnp.int32)
+        open_distance = jnp.where(search.is_done, jnp.inf, distance)
+        is_next = open_distance == jnp.min(open_distance)
+        # Of columns at one distance a free one ends the search.
+        column = jnp.argmax(jnp.where(is_next, rank, 0)).astype(jnp.int32)
         following = matching.row_of[column]
         dual = cost[following, column] - matching.duals[column]
         is_done = search.is_done.at[column].set(True)
@@ -85,8 +91,15 @@ def _search(cost: jax.Array, matching: Matching, row: jax.Array) -> Search:
     return jax.lax.while_loop(lambda search: search.row >= 0, step, start)
 
 
-def _join(cost: jax.Array, row: jax.Array, matching: Matching) -> Matching:
+def _is_partial(matching: Matching) -> jax.Array:
+    return jnp.any(matching.column_of < 0)
+
+
+def _join(cost: jax.Array, matching: Matching) -> Matching:
     """Assign one more row, along the shortest path to a free column."""
+    is_free = matching.column_of < 0
+    # Under vmap a matrix that is solved goes on with its batch: row -1 ends all loops at once.
+    row = jnp.where(jnp.any(is_free), jnp.argmax(is_free), -1).astype(jnp.int32)
     search = _search(cost, matching, row)
     # Reduced costs stay ≥ 0, and become 0 along the path; the free column itself keeps v = 0.
     change = jnp.minimum(search.distance - search.distance[search.column], 0)
@@ -110,14 +123,8 @@ def _assign(cost: jax.Array) -> jax.Array:
     # A pair that is forbidden costs more than any assignment without one.
     limit = 2 * (cost.shape[0] + 1) * jnp.max(jnp.where(jnp.isfinite(cost), jnp.abs(cost), 1))
     cost = jnp.where(cost < jnp.inf, cost, limit)
-    matching = _start(cost)
-    is_free = matching.column_of < 0
-    order = jnp.argsort(~is_free).astype(jnp.int32)
-
-    def join(number: jax.Array, matching: Matching) -> Matching:
-        return _join(cost, order[number], matching)
-
-    return jax.lax.fori_loop(0, jnp.sum(is_free), join, matching).column_of
+    join = functools.partial(_join, cost)
+    return jax.lax.while_loop(_is_partial, join, _start(cost)).column_of
 
 
 def _check(name: str, cost: jax.Array) -> None:
