@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import gradtx
+from tests.support.peer import optax
 
 
 class Method(NamedTuple):
@@ -63,3 +64,13 @@ def uphill(update: Any, param: Any) -> Any:
 def flat(params: Any) -> Any:
     """A mask as a function of the parameters: the arrays of one axis, if there are any."""
     return jax.tree.map(lambda param: jnp.ndim(param) == 1, params)
+
+
+def projected(projection: Any, scale: float) -> Any:
+    """Optax's projection of the next parameters, as a transformation."""
+
+    def update(updates: Any, params: Any) -> Any:
+        points = projection(jax.tree.map(jnp.add, params, updates), scale)
+        return jax.tree.map(jnp.subtract, points, params)
+
+    return optax.stateless(update)

@@ -3,8 +3,9 @@
 import functools
 
 import gradtx
-from tests.methods.row import Method, flat, rate, uphill
-from tests.oracles import core
+from gradtx.transforms.project import project
+from tests.methods.row import Method, everywhere, flat, projected, rate, uphill
+from tests.oracles import core, sets
 from tests.oracles import transforms as ref
 from tests.oracles.compose import after, decay_weights, descend, each, scale
 from tests.support.peer import optax
@@ -117,6 +118,20 @@ METHODS: dict[str, Method] = {
         gradtx.chain(gradtx.scale(-0.5), gradtx.keep_params_nonnegative()),
         after(each(scale, factor=-0.5), each(ref.nonnegative)),
         optax.chain(optax.scale(-0.5), optax.keep_params_nonnegative()),
+    ),
+    "project": Method(
+        gradtx.chain(gradtx.scale(-0.5), project("l2_ball", scale=2.0)),
+        after(each(scale, factor=-0.5), sets.project_to(sets.l2_ball, scale=2.0)),
+        optax.chain(optax.scale(-0.5), projected(optax.projections.projection_l2_ball, 2.0)),
+    ),
+    "project/simplex": Method(
+        gradtx.chain(gradtx.scale(-0.5), project("simplex", everywhere, scale=3.0)),
+        after(each(scale, factor=-0.5), sets.project_to(sets.simplex, scale=3.0)),
+        optax.chain(optax.scale(-0.5), projected(optax.projections.projection_simplex, 3.0)),
+    ),
+    "project/box": Method(
+        gradtx.chain(gradtx.scale(-0.5), project("box", lower=-0.3, upper=0.4)),
+        after(each(scale, factor=-0.5), sets.project_to(sets.box, lower=-0.3, upper=0.4)),
     ),
     "apply_every": Method(gradtx.apply_every(3), each(ref.every, k=3), optax.apply_every(3)),
     "stateless_with_tree_map": Method(
