@@ -1,0 +1,128 @@
+"""Sparsemax losses, whose predictions are projections on the simplex."""
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.definition.types import ArrayLike
+from gradtx.losses.hinge import check_labels
+from gradtx.losses.inputs import class_indices, common_shape, real_array, result_dtype
+from gradtx.tree.casts import compute_dtype
+
+
+def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
+    """Sparsemax loss of two classes: a smooth hinge that is 0 from a margin of 1 on.
+
+    With m = z for a label of 1, and −z for 0: 0 for m ≥ 1, −m for m ≤ −1, else (1 − m)²/4.
+
+    When: predictions that are exactly 0 or 1 where the model is sure. When not: gradients must
+    never vanish; take `sigmoid_binary_cross_entropy`.
+
+    Args:
+      logits: z, real floats of any shape.
+      labels: 0 or 1, which broadcast with z; any other number counts as 1.
+
+    Returns:
+      The loss of every entry, in the dtype of z. Float32 arithmetic at least.
+
+    Raises:
+      DtypeError: an array is complex.
+      StructureError: the shapes do not broadcast.
+
+    >>> from gradtx import losses
+    >>> import jax.numpy as jnp
+    >>> losses.sparsemax_loss(jnp.array([2.0, 0.0, -3.0]), jnp.array([1, 1, 1])).tolist()
+    [0.0, 0.25, 3.0]
+
+    Blondel, Martins and Niculae 2020, arXiv 1901.02324, section 4.4.
+    """
+    name = "sparsemax_loss"
+    scores, targets = real_array(name, "logits", logits), real_array(name, "labels", labels)
+    common_shape(name, logits=scores, labels=targets)
+    dtype = result_dtype(scores)
+    wide = scores.astype(compute_dtype(dtype))
+    margin = jnp.where(targets != 0, wide, -wide)
+    bend = jnp.clip(1 - margin, 0, 2)
+    # The square of the part below 2, then a line of slope -1; an infinite margin costs nothing.
+    return (bend * bend / 4 + jnp.maximum(-1 - margin, 0)).astype(dtype)
+
+
+def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
+    """Sparsemax loss of several classes; its gradient is sparsemax(s) − onehot(y).
+
+    sparsemax(s) = p is the projection of s on the simplex: most of its entries are exactly 0.
+    L = p·s − ½‖p‖² + ½ − s_y: 0 once s_y is above all other scores by 1.
+
+    When: few classes are to have a probability above 0. When not: gradients must never vanish; take
+    `softmax_cross_entropy_with_integer_labels`.
+
+    Args:
+      scores: s, of shape (..., K).
+      labels: y, integers in [0, K), of a shape that broadcasts to (...). An index beyond K − 1
+        counts as K − 1, a negative one from the end.
+
+    Returns:
+      One loss per example, of shape (...). Float32 arithmetic at least.
+
+    Raises:
+      DtypeError: labels are not integers, or scores are complex.
+      StructureError: the shapes do not match, or K is 0.
+
+    >>> from gradtx import losses
+    >>> import jax, jax.numpy as jnp
+    >>> s = jnp.array([2.0, 1.5, -1.0])
+    >>> jax.grad(losses.multiclass_sparsemax_loss)(s, jnp.array(0)).tolist()  # 0.75, 0.25, 0
+    [-0.25, 0.25, 0.0]
+
+    Martins and Astudillo 2016, arXiv 1602.02068, Algorithm 1 and equation 20.
+    """
+    name = "multiclass_sparsemax_loss"
+    array, indices = real_array(name, "scores", scores), class_indices(name, "labels", labels)
+    check_labels(name, array, indices)
+    dtype, classes = result_dtype(array), array.shape[-1]
+    indices = jnp.clip(jnp.where(indices < 0, indices + classes, indices), 0, classes - 1)
+    is_own = jnp.arange(classes, dtype=indices.dtype) == indices[..., None]
+    return _sparsemax_loss(array.astype(compute_dtype(dtype)), is_own).astype(dtype)
+
+
+@jax.custom_jvp
+def _sparsemax_loss(scores: jax.Array, is_own: jax.Array) -> jax.Array:
+    chances = _sparsemax(scores)
+    own = jnp.sum(jnp.where(is_own, scores, 0), axis=-1, keepdims=True)
+    # Differences of scores, because the squares of large ones would leave no digits.
+    gaps = jnp.where(chances > 0, chances * (scores - own - chances / 2), 0)
+    return jnp.sum(gaps, axis=-1) + 0.5
+
+
+@_sparsemax_loss.defjvp
+def _sparsemax_loss_jvp(
+    arrays: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (scores, is_own), (tangent, _) = arrays, tangents
+    slope = _sparsemax(scores) - is_own.astype(scores.dtype)
+    return _sparsemax_loss(scores, is_own), jnp.sum(slope * tangent, axis=-1)
+
+
+@jax.custom_jvp
+def _sparsemax(scores: jax.Array) -> jax.Array:
+    """The projection on the simplex along the last axis: max(s − τ, 0), which sum to 1."""
+    shifted = scores - jnp.max(scores, axis=-1, keepdims=True)
+    ordered = jnp.sort(shifted, axis=-1, descending=True)
+    ranks = jnp.arange(1, scores.shape[-1] + 1, dtype=scores.dtype)
+    sums = jnp.cumsum(ordered, axis=-1)
+    is_part = 1 + ranks * ordered > sums
+    size = jnp.sum(is_part, axis=-1, keepdims=True, dtype=scores.dtype)
+    total = jnp.sum(ordered, axis=-1, keepdims=True, where=is_part)
+    return jnp.maximum(shifted - (total - 1) / size, 0)
+
+
+@_sparsemax.defjvp
+def _sparsemax_jvp(
+    arrays: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """s ⊙ (ṡ − mean of ṡ over the support)."""
+    (scores,), (tangent,) = arrays, tangents
+    chances = _sparsemax(scores)
+    is_part = chances > 0
+    size = jnp.sum(is_part, axis=-1, keepdims=True, dtype=scores.dtype)
+    mean = jnp.sum(tangent, axis=-1, keepdims=True, where=is_part) / size
+    return chances, jnp.where(is_part, tangent - mean, 0)
