@@ -15,7 +15,6 @@ from gradtx.losses.inputs import (
     mask_of,
     promoted,
 )
-from gradtx.tree.arithmetic import sqrt
 
 
 def cosine_similarity(
@@ -26,7 +25,7 @@ def cosine_similarity(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Cosine similarity of two vectors: p·t / (max(‖p‖, ε) max(‖t‖, ε)).
+    """Cosine similarity of two vectors: p·t / √(max(‖p‖², ε) max(‖t‖², ε)).
 
     It is in [−1, 1]: 1 for vectors of one direction, 0 for orthogonal ones. Where a vector is zero
     and ε = 0, the similarity is 0, and so is its gradient.
@@ -37,7 +36,7 @@ def cosine_similarity(
     Args:
       predictions: p, real floats; vectors lie along `axis`.
       targets: t, real floats; the other axes broadcast with those of p.
-      epsilon: ε ≥ 0, floor of both norms; above 0 it bounds the gradient by ‖t‖/ε.
+      epsilon: ε ≥ 0, floor of both squared norms; above 0 it bounds the gradient by 1/√ε.
       axis: axis or axes of the vectors; None: all.
       where: bools, which entries count; broadcasts to the entries. Others may be nan.
 
@@ -71,8 +70,8 @@ def cosine_distance(
 ) -> jax.Array:
     """Cosine distance of two vectors, one minus their cosine similarity.
 
-    1 − p·t / (max(‖p‖, ε) max(‖t‖, ε)), in [0, 2]: 0 for vectors of one direction. Where a vector
-    is zero and ε = 0, the distance is 1, and its gradient 0.
+    1 − p·t / √(max(‖p‖², ε) max(‖t‖², ε)), in [0, 2]: 0 for vectors of one direction. Where a
+    vector is zero and ε = 0, the distance is 1, and its gradient 0.
 
     When: as a loss that pulls embeddings to one direction. When not: lengths carry meaning; take
     `l2_loss`.
@@ -80,7 +79,7 @@ def cosine_distance(
     Args:
       predictions: p, real floats; vectors lie along `axis`.
       targets: t, real floats; the other axes broadcast with those of p.
-      epsilon: ε ≥ 0, floor of both norms; above 0 it bounds the gradient by ‖t‖/ε.
+      epsilon: ε ≥ 0, floor of both squared norms; above 0 it bounds the gradient by 1/√ε.
       axis: axis or axes of the vectors; None: all.
       where: bools, which entries count; broadcasts to the entries. Others may be nan.
 
@@ -122,12 +121,13 @@ def _cosine(
     mask = mask_of(function, where, shape)
     arrays, dtype = promoted(*named.values())
     left, right = (select(mask, jnp.broadcast_to(array, shape)) for array in arrays)
-    floor = jnp.asarray(epsilon).astype(left.dtype)
+    floor = jnp.asarray(epsilon).astype(left.dtype)  # one number, or one per vector
     scale = _inverse_norm(left, axes, floor) * _inverse_norm(right, axes, floor)
     return jnp.sum(left * right, axis=axes) * scale, dtype
 
 
 def _inverse_norm(array: jax.Array, axes: tuple[int, ...], floor: jax.Array) -> jax.Array:
-    """1 / max(‖x‖, ε), or 0 where that would be infinite."""
-    norm = jnp.maximum(sqrt(jnp.sum(array * array, axis=axes)), floor)
-    return jnp.where(norm == 0, 0, 1 / jnp.where(norm == 0, 1, norm))
+    """1 / √max(‖x‖², ε), or 0 where that would be infinite."""
+    square = jnp.maximum(jnp.sum(array * array, axis=axes), floor)
+    is_zero = square == 0
+    return jnp.where(is_zero, 0, jax.lax.rsqrt(jnp.where(is_zero, 1, square)))

@@ -1,5 +1,6 @@
 """Kullback-Leibler divergences of distributions."""
 
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -145,8 +146,44 @@ def generalized_kl_divergence(
     )
 
 
-convex_kl_divergence = generalized_kl_divergence
-"""The name of `generalized_kl_divergence` in Optax before 0.2.4."""
+def convex_kl_divergence(
+    log_predictions: ArrayLike,
+    targets: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Generalized KL divergence under its old name, for scripts that use it.
+
+    When: an old script. When not: a new one; take `generalized_kl_divergence`, which it calls.
+
+    Args:
+      log_predictions: log q, real floats.
+      targets: t ≥ 0, real floats; broadcast with log q.
+      axis: axis or axes to sum over; None: all.
+      where: bools, which entries count; broadcasts to the entries. Others may be nan.
+
+    Returns:
+      One divergence per vector: the common shape without `axis`.
+
+    Raises:
+      DtypeError, StructureError, HyperparamError: as `generalized_kl_divergence`.
+
+    >>> from gradtx import losses
+    >>> import warnings
+    >>> import jax.numpy as jnp
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     losses.convex_kl_divergence(jnp.zeros(2), jnp.ones(2)).item()
+    0.0
+    >>> print(caught[0].message)
+    convex_kl_divergence is an old name; use generalized_kl_divergence
+    """
+    warnings.warn(
+        "convex_kl_divergence is an old name; use generalized_kl_divergence",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return generalized_kl_divergence(log_predictions, targets, axis, where)
 
 
 def _sum(
@@ -164,7 +201,7 @@ def _sum(
     axes, mask = axes_of(function, axis, shape), mask_of(function, where, shape)
     arrays, dtype = promoted(*named.values())
     terms = entry(*(select(mask, array) for array in arrays))
-    return jnp.sum(jnp.broadcast_to(terms, shape), axis=axes, where=mask).astype(dtype)
+    return jnp.sum(terms, axis=axes, where=mask).astype(dtype)
 
 
 def _relative_entropy(log_predictions: jax.Array, targets: jax.Array) -> jax.Array:

@@ -3,17 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from gradtx.definition.errors import StructureError
 from gradtx.definition.types import ArrayLike
 from gradtx.losses.inputs import (
     check_equal_shapes,
-    class_indices,
     common_shape,
     promoted,
     real_array,
     result_dtype,
 )
-from gradtx.tree.casts import compute_dtype
+from gradtx.losses.labels import is_class, scores_and_labels
 
 
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
@@ -108,7 +106,8 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 
     Crammer and Singer 2001, Journal of Machine Learning Research 2, equation 4.
     """
-    wide, is_own = _scores_and_label("multiclass_hinge_loss", scores, labels)
+    wide, indices = scores_and_labels("multiclass_hinge_loss", scores, labels)
+    is_own = is_class(indices, wide.shape[-1])
     loss = jnp.max(jnp.where(is_own, wide, wide + 1), axis=-1) - _own(wide, is_own)
     return loss.astype(result_dtype(scores))
 
@@ -138,38 +137,9 @@ def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Arra
 
     Collins 2002, EMNLP, Discriminative Training Methods for Hidden Markov Models, section 2.
     """
-    wide, is_own = _scores_and_label("multiclass_perceptron_loss", scores, labels)
-    return (jnp.max(wide, axis=-1) - _own(wide, is_own)).astype(result_dtype(scores))
-
-
-def check_labels(function: str, scores: jax.Array, labels: jax.Array) -> None:
-    """Raise unless there is a label for each vector of scores along the last axis."""
-    if not scores.ndim or not scores.shape[-1]:
-        raise StructureError(
-            f"{function}: scores has shape {scores.shape}, without classes along axis -1; pass at "
-            "least one class"
-        )
-    batch = scores.shape[:-1]
-    sizes = zip(reversed(batch), reversed(labels.shape), strict=False)
-    if labels.ndim > len(batch) or any(label not in (1, size) for size, label in sizes):
-        raise StructureError(
-            f"{function}: scores has shape {scores.shape} and labels has shape {labels.shape}, "
-            f"which does not broadcast to {batch}; pass one class index per vector along axis -1"
-        )
-
-
-def _scores_and_label(
-    function: str, scores: ArrayLike, labels: ArrayLike
-) -> tuple[jax.Array, jax.Array]:
-    """The scores in the precision of their arithmetic, and where the class of the label is."""
-    array, indices = (
-        real_array(function, "scores", scores),
-        class_indices(function, "labels", labels),
-    )
-    check_labels(function, array, indices)
-    # Compared with a count of classes, not scattered: XLA fuses that with the reductions.
-    is_own = jnp.arange(array.shape[-1], dtype=indices.dtype) == indices[..., None]
-    return array.astype(compute_dtype(result_dtype(array))), is_own
+    wide, indices = scores_and_labels("multiclass_perceptron_loss", scores, labels)
+    own = _own(wide, is_class(indices, wide.shape[-1]))
+    return (jnp.max(wide, axis=-1) - own).astype(result_dtype(scores))
 
 
 def _own(scores: jax.Array, is_own: jax.Array) -> jax.Array:

@@ -44,12 +44,12 @@ def real_array(function: str, name: str, value: ArrayLike) -> jax.Array:
     return array
 
 
-def class_indices(function: str, name: str, value: ArrayLike) -> jax.Array:
-    """The argument `name` of a loss, which must be integers."""
-    array = jnp.asarray(value)
+def class_indices(function: str, labels: ArrayLike) -> jax.Array:
+    """The labels of a loss, which must be integers."""
+    array = jnp.asarray(labels)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise DtypeError(
-            f"{function}: {name} has dtype {array.dtype}, not class indices; cast with "
+            f"{function}: labels has dtype {array.dtype}, not class indices; cast with "
             ".astype(jnp.int32), or take jnp.argmax of probabilities"
         )
     return array
@@ -63,9 +63,23 @@ def result_dtype(*values: ArrayLike) -> np.dtype:
 
 
 def promoted(*values: ArrayLike) -> tuple[list[jax.Array], np.dtype]:
-    """Arrays in the precision of their arithmetic, float32 at least; and the dtype of the loss."""
+    """Arrays in the precision of their arithmetic, float32 at least; and the dtype of the loss.
+
+    All of them have the same number of axes, which `jax_numpy_rank_promotion="raise"` asks for.
+    """
     dtype = result_dtype(*values)
-    return [jnp.asarray(value).astype(compute_dtype(dtype)) for value in values], dtype
+    wide = [jnp.asarray(value).astype(compute_dtype(dtype)) for value in values]
+    return [with_axes(array, max(one.ndim for one in wide)) for array in wide], dtype
+
+
+def with_axes(array: jax.Array, count: int) -> jax.Array:
+    """The array with axes of size 1 in front, `count` axes at least."""
+    return array.reshape((1,) * (count - array.ndim) + array.shape)
+
+
+def number_like(value: ArrayLike, like: jax.Array) -> jax.Array:
+    """A number, or an array that broadcasts, in the dtype and with the axes of another array."""
+    return with_axes(jnp.asarray(value).astype(like.dtype), like.ndim)
 
 
 def check_equal_shapes(function: str, **arrays: jax.Array) -> None:
@@ -76,13 +90,13 @@ def check_equal_shapes(function: str, **arrays: jax.Array) -> None:
         raise StructureError(f"{function}: {_show(arrays)}, not one shape; {cure}")
 
 
-def common_shape(function: str, axis: str = "", **arrays: jax.Array) -> tuple[int, ...]:
+def common_shape(function: str, **arrays: jax.Array) -> tuple[int, ...]:
     """The shape that arrays broadcast to."""
     try:
         return np.broadcast_shapes(*(array.shape for array in arrays.values()))
     except ValueError:
         raise StructureError(
-            f"{function}: {_show(arrays)}, which do not broadcast{axis}; the sizes of each axis, "
+            f"{function}: {_show(arrays)}, which do not broadcast; the sizes of each axis, "
             "counted from the last, must be equal or 1"
         ) from None
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.types import ArrayLike
 from gradtx.losses.arithmetic import log_softmax, select, weigh
-from gradtx.losses.inputs import common_shape, float_array, mask_of, real_array
+from gradtx.losses.inputs import common_shape, float_array, mask_of, real_array, with_axes
 from gradtx.tree.casts import compute_dtype
 
 
@@ -57,7 +57,8 @@ def ranking_softmax_loss(
         named["weights"] = real_array(name, "weights", weights)
     shape = common_shape(name, **named)
     mask = mask_of(name, where, shape)
-    wide, *factors = (array.astype(compute_dtype(scores.dtype)) for array in named.values())
+    dtype = compute_dtype(scores.dtype)
+    wide, *factors = (with_axes(one.astype(dtype), len(shape)) for one in named.values())
     relevance = select(mask, factors[0] if weights is None else factors[0] * factors[1])
     log_p = log_softmax(jnp.broadcast_to(wide, shape), -1, mask)
     loss = jnp.sum(weigh(relevance, -log_p), axis=-1).astype(scores.dtype)

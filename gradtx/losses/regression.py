@@ -12,6 +12,7 @@ from gradtx.losses.inputs import (
     check_equal_shapes,
     common_shape,
     float_array,
+    number_like,
     promoted,
     real_array,
 )
@@ -113,7 +114,7 @@ def huber_loss(
     """
     errors, dtype = _broadcast_errors("huber_loss", predictions, targets)
     size = sqrt(abs_sq(errors)) if jnp.iscomplexobj(errors) else jnp.abs(errors)
-    limit = jnp.asarray(delta).astype(size.dtype)
+    limit = number_like(delta, size)
     quadratic = jnp.minimum(size, limit)
     return (quadratic * quadratic / 2 + limit * (size - quadratic)).astype(dtype)
 

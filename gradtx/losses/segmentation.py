@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from gradtx.definition.errors import HyperparamError, StructureError
 from gradtx.definition.types import ArrayLike
@@ -9,6 +11,7 @@ from gradtx.losses.inputs import (
     Axis,
     axes_of,
     check_equal_shapes,
+    number_like,
     promoted,
     real_array,
     result_dtype,
@@ -59,7 +62,8 @@ def dice_loss(
     Raises:
       DtypeError: an array is complex.
       StructureError: the shapes differ, or there is not one weight per class.
-      HyperparamError: `reduction` is unknown, or `axis` is not an axis.
+      HyperparamError: `reduction` is unknown, `axis` is not an axis, or predictions whose values
+        are known outside of jit are not probabilities, in spite of `apply_softmax=False`.
 
     >>> from gradtx import losses
     >>> import jax.numpy as jnp
@@ -78,7 +82,7 @@ def dice_loss(
             f"dice_loss: reduction is {reduction!r}, which is not one of {', '.join(REDUCTIONS)}"
         )
     pair = _pair("dice_loss", predictions, targets)
-    loss = _dice(*pair, smooth, alpha, beta, apply_softmax, axis)
+    loss = _dice("dice_loss", *pair, smooth, alpha, beta, apply_softmax, axis)
     loss = _reduce(loss, class_weights, reduction, ignore_background and pair[0].shape[-1] > 1)
     return loss.astype(result_dtype(*pair))
 
@@ -108,6 +112,8 @@ def binary_dice_loss(
     Raises:
       DtypeError: an array is complex.
       StructureError: the shapes differ.
+      HyperparamError: predictions whose values are known outside of jit are not probabilities, in
+        spite of their flag.
 
     >>> from gradtx import losses
     >>> import jax.numpy as jnp
@@ -119,7 +125,7 @@ def binary_dice_loss(
     arrays = (jnp.asarray(predictions), jnp.asarray(targets))
     left, right = (one if one.shape[-1:] == (1,) else one[..., None] for one in arrays)
     pair = _pair("binary_dice_loss", left, right)
-    loss = _dice(*pair, smooth, 0.5, 0.5, apply_sigmoid, None)
+    loss = _dice("binary_dice_loss", *pair, smooth, 0.5, 0.5, apply_sigmoid, None)
     return jnp.mean(loss, axis=-1).astype(result_dtype(*pair))
 
 
@@ -152,6 +158,8 @@ def multiclass_generalized_dice_loss(
     Raises:
       DtypeError: an array is complex.
       StructureError: the shapes differ.
+      HyperparamError: predictions whose values are known outside of jit are not probabilities, in
+        spite of their flag.
 
     >>> from gradtx import losses
     >>> import jax.numpy as jnp
@@ -161,12 +169,13 @@ def multiclass_generalized_dice_loss(
 
     Sudre et al. 2017, arXiv 1707.03237, section 2.1.
     """
-    pair = _pair("multiclass_generalized_dice_loss", predictions, targets)
+    name = "multiclass_generalized_dice_loss"
+    pair = _pair(name, predictions, targets)
     (_, wide), dtype = promoted(*pair)
     count = jnp.sum(wide, axis=tuple(range(wide.ndim - 1)))
     weights = 1 / (count * count + 1e-7)
     weights *= weights.shape[0] / jnp.sum(weights)
-    loss = _dice(*pair, smooth, 0.5, 0.5, apply_softmax, None)
+    loss = _dice(name, *pair, smooth, 0.5, 0.5, apply_softmax, None)
     is_part = ignore_background and wide.shape[-1] > 1
     return jnp.mean(_reduce(loss, weights, "mean", is_part)).astype(dtype)
 
@@ -188,7 +197,24 @@ def _pair(function: str, predictions: ArrayLike, targets: ArrayLike) -> tuple[ja
     return left, right
 
 
+def _check_probabilities(function: str, probabilities: jax.Array) -> None:
+    """Raise if arrays whose values are known are not probabilities, logits for example."""
+    # A tracer has no values. Others are on the host's way already: nothing else waits for them.
+    if isinstance(probabilities, Tracer) or not probabilities.size:
+        return
+    values = np.asarray(probabilities, dtype=float)
+    sums = values.sum(axis=-1) if values.shape[-1] > 1 else np.clip(values, 0, 1) - values + 1
+    slack = float(jnp.finfo(result_dtype(probabilities)).eps) ** 0.5
+    if values.min() < -slack or not np.all(np.abs(sums - 1) <= slack):
+        raise HyperparamError(
+            f"{function}: predictions with values in [{values.min():.4g}, {values.max():.4g}] are "
+            "not valid probability distributions along axis -1; pass logits with "
+            "apply_softmax=True (apply_sigmoid=True), or probabilities that sum to 1"
+        )
+
+
 def _dice(
+    function: str,
     predictions: jax.Array,
     targets: jax.Array,
     smooth: ArrayLike,
@@ -201,10 +227,12 @@ def _dice(
     (wide, truth), _ = promoted(predictions, targets)
     if apply_softmax:
         wide = jax.nn.softmax(wide, axis=-1) if wide.shape[-1] > 1 else jax.nn.sigmoid(wide)
+    else:
+        _check_probabilities(function, predictions)
     if axis is None:
         axes: tuple[int, ...] = tuple(range(1, wide.ndim - 1))
     else:
-        axes = axes_of("dice_loss", axis, wide.shape)
+        axes = axes_of(function, axis, wide.shape)
     shift, positive, negative = (
         jnp.asarray(one).astype(wide.dtype) for one in (smooth, alpha, beta)
     )
@@ -226,7 +254,7 @@ def _reduce(
                 f"dice_loss: class_weights has shape {factors.shape}, and the losses have shape "
                 f"{loss.shape}; pass one weight per class along axis -1, the background included"
             )
-        loss = loss * factors.astype(loss.dtype)
+        loss = loss * number_like(factors, loss)
     if ignore_background:
         loss = loss[..., 1:]
     if reduction == "none":

@@ -38,7 +38,7 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.
     >>> from gradtx import losses
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
-    >>> near, far = jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 0, 1])  # pairs of one direction, of two
+    >>> near, far = jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 0, 1])  # by direction, across
     >>> losses.ntxent(x, near).item() < losses.ntxent(x, far).item()
     True
 
@@ -52,7 +52,7 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.
         )
     wide = rows.astype(compute_dtype(rows.dtype))
     similarities = _cosines(wide) / jnp.asarray(temperature).astype(wide.dtype)
-    is_alike = groups[:, None] == groups
+    is_alike = groups[:, None] == groups[None]
     is_pair = is_alike & ~jnp.eye(groups.shape[0], dtype=bool)
     losses = jax.nn.softplus(_log_sum(similarities, ~is_alike) - similarities)
     pairs = jnp.sum(is_pair, dtype=wide.dtype)

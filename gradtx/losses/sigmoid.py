@@ -8,7 +8,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from gradtx.definition.types import ArrayLike
 from gradtx.losses.arithmetic import power
-from gradtx.losses.inputs import common_shape, float_array, real_array
+from gradtx.losses.inputs import common_shape, float_array, number_like, real_array, with_axes
 from gradtx.tree.casts import compute_dtype
 
 
@@ -81,9 +81,9 @@ def sigmoid_focal_loss(
     """
     wide, targets, dtype = _logits_and_labels("sigmoid_focal_loss", logits, labels)
     miss = targets * jax.nn.sigmoid(-wide) + (1 - targets) * jax.nn.sigmoid(wide)
-    loss = power(miss, jnp.asarray(gamma).astype(wide.dtype)) * _cross_entropy(wide, targets)
+    loss = power(miss, number_like(gamma, wide)) * _cross_entropy(wide, targets)
     if alpha is not None:
-        share = jnp.asarray(alpha).astype(wide.dtype)
+        share = number_like(alpha, wide)
         loss = (targets * share + (1 - targets) * (1 - share)) * loss
     return loss.astype(dtype)
 
@@ -93,9 +93,13 @@ def _logits_and_labels(
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Both in the precision of their arithmetic, and the dtype of the logits."""
     wide, targets = float_array(function, "logits", logits), real_array(function, "labels", labels)
-    common_shape(function, logits=wide, labels=targets)
+    count = len(common_shape(function, logits=wide, labels=targets))
     dtype = compute_dtype(wide.dtype)
-    return wide.astype(dtype), targets.astype(dtype), wide.dtype
+    return (
+        with_axes(wide.astype(dtype), count),
+        with_axes(targets.astype(dtype), count),
+        wide.dtype,
+    )
 
 
 @jax.custom_jvp

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.definition.types import ArrayLike
-from gradtx.losses.hinge import check_labels
-from gradtx.losses.inputs import class_indices, common_shape, real_array, result_dtype
+from gradtx.losses.inputs import common_shape, real_array, result_dtype, with_axes
+from gradtx.losses.labels import is_class, scores_and_labels
 from gradtx.tree.casts import compute_dtype
 
 
@@ -37,10 +37,10 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """
     name = "sparsemax_loss"
     scores, targets = real_array(name, "logits", logits), real_array(name, "labels", labels)
-    common_shape(name, logits=scores, labels=targets)
+    count = len(common_shape(name, logits=scores, labels=targets))
     dtype = result_dtype(scores)
-    wide = scores.astype(compute_dtype(dtype))
-    margin = jnp.where(targets != 0, wide, -wide)
+    wide = with_axes(scores.astype(compute_dtype(dtype)), count)
+    margin = jnp.where(with_axes(targets != 0, count), wide, -wide)
     bend = jnp.clip(1 - margin, 0, 2)
     # The square of the part below 2, then a line of slope -1; an infinite margin costs nothing.
     return (bend * bend / 4 + jnp.maximum(-1 - margin, 0)).astype(dtype)
@@ -76,12 +76,11 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array
     Martins and Astudillo 2016, arXiv 1602.02068, Algorithm 1 and equation 20.
     """
     name = "multiclass_sparsemax_loss"
-    array, indices = real_array(name, "scores", scores), class_indices(name, "labels", labels)
-    check_labels(name, array, indices)
-    dtype, classes = result_dtype(array), array.shape[-1]
+    wide, indices = scores_and_labels(name, scores, labels)
+    classes = wide.shape[-1]
     indices = jnp.clip(jnp.where(indices < 0, indices + classes, indices), 0, classes - 1)
-    is_own = jnp.arange(classes, dtype=indices.dtype) == indices[..., None]
-    return _sparsemax_loss(array.astype(compute_dtype(dtype)), is_own).astype(dtype)
+    loss = _sparsemax_loss(wide, is_class(indices, classes))
+    return loss.astype(result_dtype(scores))
 
 
 @jax.custom_jvp
@@ -107,7 +106,7 @@ def _sparsemax(scores: jax.Array) -> jax.Array:
     """The projection on the simplex along the last axis: max(s − τ, 0), which sum to 1."""
     shifted = scores - jnp.max(scores, axis=-1, keepdims=True)
     ordered = jnp.sort(shifted, axis=-1, descending=True)
-    ranks = jnp.arange(1, scores.shape[-1] + 1, dtype=scores.dtype)
+    ranks = 1 + jax.lax.broadcasted_iota(scores.dtype, scores.shape, scores.ndim - 1)
     sums = jnp.cumsum(ordered, axis=-1)
     is_part = 1 + ranks * ordered > sums
     size = jnp.sum(is_part, axis=-1, keepdims=True, dtype=scores.dtype)
