@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from gradtx.losses.inputs import Axis
-
 
 @jax.custom_jvp
 def power(base: jax.Array, exponent: jax.Array) -> jax.Array:
@@ -43,18 +41,18 @@ def select(mask: jax.Array | None, array: jax.Array, other: float = 0) -> jax.Ar
     return array if mask is None else jnp.where(mask, array, other)
 
 
-def log_softmax(logits: jax.Array, axis: Axis, mask: jax.Array | None = None) -> jax.Array:
-    """log(exp(z) / Σ exp(z)) along some axes, of the entries that a mask selects; else 0."""
-    axes = axis if isinstance(axis, int | None) else tuple(axis)
-    logits = select(mask, logits, -jnp.inf)
-    top = jnp.max(logits, axis=axes, keepdims=True, initial=-jnp.inf)
-    # Where all entries are masked, or -inf, the largest is -inf too, and -inf + inf is nan.
-    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
-    shifted = logits - top
-    total = jnp.sum(jnp.exp(shifted), axis=axes, keepdims=True)
-    return select(mask, shifted - jnp.log(jnp.where(total == 0, 1, total)))
+def log_softmax(
+    logits: jax.Array, axes: tuple[int, ...], mask: jax.Array | None = None
+) -> jax.Array:
+    """log(exp(z) / Σ exp(z)) along some axes, of the entries that a mask selects.
 
-
-def weigh(weights: jax.Array, values: jax.Array) -> jax.Array:
-    """w · x, where 0 · ±inf is 0: an event of probability 0 costs nothing."""
-    return weights * jnp.where((weights == 0) & jnp.isinf(values), 0, values)
+    An entry of probability 0 has the lowest float, −3.4e38, because −∞ times a label of 0 is nan. A
+    masked entry has some finite number.
+    """
+    lowest = float(jnp.finfo(logits.dtype).min)
+    logits = select(mask, logits, lowest)
+    top = jnp.max(jax.lax.stop_gradient(logits), axis=axes, keepdims=True, initial=lowest)
+    shifted = jnp.maximum(logits - top, lowest)
+    total = jnp.sum(jnp.exp(shifted), axis=axes, keepdims=True, where=mask)
+    # A vector without entries has a sum of 0.
+    return shifted - jnp.log(total if mask is None else jnp.maximum(total, 1))

@@ -36,7 +36,8 @@ def cosine_similarity(
     Args:
       predictions: p, real floats; vectors lie along `axis`.
       targets: t, real floats; the other axes broadcast with those of p.
-      epsilon: ε ≥ 0, floor of both squared norms; above 0 it bounds the gradient by 1/√ε.
+      epsilon: ε ≥ 0, floor of both squared norms; above 0 it bounds the gradient by 1/√ε. One
+        number.
       axis: axis or axes of the vectors; None: all.
       where: bools, which entries count; broadcasts to the entries. Others may be nan.
 
@@ -79,7 +80,8 @@ def cosine_distance(
     Args:
       predictions: p, real floats; vectors lie along `axis`.
       targets: t, real floats; the other axes broadcast with those of p.
-      epsilon: ε ≥ 0, floor of both squared norms; above 0 it bounds the gradient by 1/√ε.
+      epsilon: ε ≥ 0, floor of both squared norms; above 0 it bounds the gradient by 1/√ε. One
+        number.
       axis: axis or axes of the vectors; None: all.
       where: bools, which entries count; broadcasts to the entries. Others may be nan.
 
@@ -121,13 +123,14 @@ def _cosine(
     mask = mask_of(function, where, shape)
     arrays, dtype = promoted(*named.values())
     left, right = (select(mask, jnp.broadcast_to(array, shape)) for array in arrays)
-    floor = jnp.asarray(epsilon).astype(left.dtype)  # one number, or one per vector
-    scale = _inverse_norm(left, axes, floor) * _inverse_norm(right, axes, floor)
-    return jnp.sum(left * right, axis=axes) * scale, dtype
+    # Unit vectors first: a mean of the cosines is then one sum, which XLA stores nothing for.
+    unit = [array * _inverse_norm(array, axes, epsilon) for array in (left, right)]
+    return jnp.sum(unit[0] * unit[1], axis=axes), dtype
 
 
-def _inverse_norm(array: jax.Array, axes: tuple[int, ...], floor: jax.Array) -> jax.Array:
+def _inverse_norm(array: jax.Array, axes: tuple[int, ...], epsilon: ArrayLike) -> jax.Array:
     """1 / √max(‖x‖², ε), or 0 where that would be infinite."""
-    square = jnp.maximum(jnp.sum(array * array, axis=axes), floor)
-    is_zero = square == 0
-    return jnp.where(is_zero, 0, jax.lax.rsqrt(jnp.where(is_zero, 1, square)))
+    square = jnp.sum(array * array, axis=axes, keepdims=True)
+    if not (isinstance(epsilon, int | float) and epsilon == 0):
+        square = jnp.maximum(square, jnp.asarray(epsilon).astype(array.dtype))
+    return jax.lax.rsqrt(jnp.where(square == 0, jnp.inf, square))

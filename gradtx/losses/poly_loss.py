@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.definition.types import ArrayLike
-from gradtx.losses.arithmetic import log_softmax, weigh
+from gradtx.losses.arithmetic import log_softmax, select
 from gradtx.losses.inputs import (
     Axis,
     axes_of,
@@ -65,9 +65,10 @@ def poly_loss_cross_entropy(
     axes, mask = axes_of(name, axis, shape), mask_of(name, where, shape)
     (wide, weights), dtype = promoted(*named.values())
     log_p = log_softmax(jnp.broadcast_to(wide, shape), axes, mask)
-    terms = weigh(weights, -log_p)
-    miss = weights * -jnp.expm1(log_p)
+    miss = -jnp.expm1(log_p)
     rate = jnp.asarray(epsilon).astype(wide.dtype)
-    return (
-        jnp.sum(terms, axis=axes, where=mask) + rate * jnp.sum(miss, axis=axes, where=mask)
-    ).astype(dtype)
+    if rate.ndim:
+        rate = jnp.expand_dims(rate, axes)
+    # The weighted terms first, and one sum of them.
+    weights = select(mask, weights)
+    return jnp.sum(weights * (rate * miss - log_p), axis=axes).astype(dtype)

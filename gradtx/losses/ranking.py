@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.definition.types import ArrayLike
-from gradtx.losses.arithmetic import log_softmax, select, weigh
+from gradtx.losses.arithmetic import log_softmax, select
 from gradtx.losses.inputs import common_shape, float_array, mask_of, real_array, with_axes
 from gradtx.tree.casts import compute_dtype
 
@@ -60,8 +60,8 @@ def ranking_softmax_loss(
     dtype = compute_dtype(scores.dtype)
     wide, *factors = (with_axes(one.astype(dtype), len(shape)) for one in named.values())
     relevance = select(mask, factors[0] if weights is None else factors[0] * factors[1])
-    log_p = log_softmax(jnp.broadcast_to(wide, shape), -1, mask)
-    loss = jnp.sum(weigh(relevance, -log_p), axis=-1).astype(scores.dtype)
+    log_p = log_softmax(jnp.broadcast_to(wide, shape), (-1,), mask)
+    loss = -jnp.sum(relevance * log_p, axis=-1).astype(scores.dtype)
     if reduce_fn is None:
         return loss
     return jnp.asarray(reduce_fn(loss, where=None if mask is None else _lists(mask)))

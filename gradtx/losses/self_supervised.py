@@ -112,20 +112,22 @@ def triplet_margin_loss(
     }
     axes = axes_of(name, axis, common_shape(name, **named))
     (middle, near, far), dtype = promoted(*named.values())
-    floor = jnp.asarray(eps).astype(middle.dtype)
-    gap = _distance(middle - near, norm_degree, floor, axes) - _distance(
-        middle - far, norm_degree, floor, axes
+    gap = _distance(middle - near, norm_degree, eps, axes) - _distance(
+        middle - far, norm_degree, eps, axes
     )
     return jnp.maximum(0, gap + jnp.asarray(margin).astype(middle.dtype)).astype(dtype)
 
 
 def _distance(
-    gap: jax.Array, degree: ArrayLike, floor: jax.Array, axes: tuple[int, ...]
+    gap: jax.Array, degree: ArrayLike, eps: ArrayLike, axes: tuple[int, ...]
 ) -> jax.Array:
     """(Σ |x|^r + ε)^(1/r) along some axes."""
     number = float(degree) if isinstance(degree, int | float | np.number) else None
+    floor = jnp.asarray(eps).astype(gap.dtype)
     if number == 2:
-        return sqrt(jnp.sum(gap * gap, axis=axes) + floor)
+        # The root that has a derivative at 0 costs an array more, for nothing where eps > 0.
+        root = jnp.sqrt if isinstance(eps, int | float) and eps > 0 else sqrt
+        return root(jnp.sum(gap * gap, axis=axes) + floor)
     size = jnp.abs(gap)
     if number == 1:
         return jnp.sum(size, axis=axes) + floor
@@ -147,6 +149,7 @@ def _log_sum(similarities: jax.Array, mask: jax.Array) -> jax.Array:
     """The logarithm of each row's sum of exponentials over a mask; −∞ for a row without any."""
     top = jnp.max(similarities, axis=-1, keepdims=True, where=mask, initial=-jnp.inf)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
-    total = jnp.sum(jnp.exp(similarities - top), axis=-1, keepdims=True, where=mask)
+    # The mask inside: a masked exponential may overflow, and 0 · ∞ in a gradient is nan.
+    total = jnp.sum(jnp.exp(jnp.where(mask, similarities - top, -jnp.inf)), axis=-1, keepdims=True)
     is_empty = total == 0
     return jnp.where(is_empty, -jnp.inf, top + jnp.log(jnp.where(is_empty, 1, total)))

@@ -15,8 +15,8 @@ from gradtx.tree.casts import compute_dtype
 def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Binary cross entropy (BCE) with logits: −y log σ(z) − (1 − y) log(1 − σ(z)).
 
-    For every entry, as max(z, 0) − z y + log(1 + exp(−|z|)): exact at any size of z, infinite ones
-    included. Its derivative is σ(z) − y.
+    For every entry, as max(z, 0) − z y + log(1 + exp(−|z|)), at any size of z; an infinite z counts
+    as the largest float. Its derivative is σ(z) − y.
 
     When: two classes, or several labels that do not exclude each other. When not: exactly one of
     several classes is right; take `softmax_cross_entropy_with_integer_labels`.
@@ -104,10 +104,10 @@ def _logits_and_labels(
 
 @jax.custom_jvp
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    size = jnp.abs(logits)
-    share = jnp.where(logits > 0, 1 - labels, labels)
-    # Where a label is certain, an infinite logit of its sign costs nothing.
-    return jnp.where(share == 0, 0, share * size) + jnp.log1p(jnp.exp(-size))
+    # An infinite logit is the largest number: ∞ − ∞ y would be nan, where the loss is 0.
+    limit = jnp.finfo(logits.dtype).max
+    logits = jnp.clip(logits, -limit, limit)
+    return jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
 def _cross_entropy_jvp(arrays: tuple[jax.Array, jax.Array], tangents: tuple[Any, Any]) -> Any:

@@ -41,9 +41,22 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     dtype = result_dtype(scores)
     wide = with_axes(scores.astype(compute_dtype(dtype)), count)
     margin = jnp.where(with_axes(targets != 0, count), wide, -wide)
-    bend = jnp.clip(1 - margin, 0, 2)
-    # The square of the part below 2, then a line of slope -1; an infinite margin costs nothing.
-    return (bend * bend / 4 + jnp.maximum(-1 - margin, 0)).astype(dtype)
+    return _smooth_hinge(margin).astype(dtype)
+
+
+@jax.custom_jvp
+def _smooth_hinge(margin: jax.Array) -> jax.Array:
+    curve = (1 - margin) * (1 - margin) / 4
+    return jnp.where(margin >= 1, 0, jnp.where(margin <= -1, -margin, curve))
+
+
+@_smooth_hinge.defjvp
+def _smooth_hinge_jvp(
+    arrays: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """−clip((1 − m)/2, 0, 1), which is finite where m is not."""
+    (margin,), (tangent,) = arrays, tangents
+    return _smooth_hinge(margin), -jnp.clip((1 - margin) / 2, 0, 1) * tangent
 
 
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
@@ -73,7 +86,8 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array
     >>> jax.grad(losses.multiclass_sparsemax_loss)(s, jnp.array(0)).tolist()  # 0.75, 0.25, 0
     [-0.25, 0.25, 0.0]
 
-    Martins and Astudillo 2016, arXiv 1602.02068, Algorithm 1 and equation 20.
+    Martins and Astudillo 2016, arXiv 1602.02068, section 3.2; the projection: Michelot 1986,
+    Journal of Optimization Theory and Applications 50(1).
     """
     name = "multiclass_sparsemax_loss"
     wide, indices = scores_and_labels(name, scores, labels)
@@ -85,11 +99,12 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array
 
 @jax.custom_jvp
 def _sparsemax_loss(scores: jax.Array, is_own: jax.Array) -> jax.Array:
-    chances = _sparsemax(scores)
-    own = jnp.sum(jnp.where(is_own, scores, 0), axis=-1, keepdims=True)
-    # Differences of scores, because the squares of large ones would leave no digits.
-    gaps = jnp.where(chances > 0, chances * (scores - own - chances / 2), 0)
-    return jnp.sum(gaps, axis=-1) + 0.5
+    gaps = scores - jnp.max(scores, axis=-1, keepdims=True)
+    threshold = _threshold(gaps)
+    # p·s − ½‖p‖² = ½‖p‖² + τ, as s = p + τ on the support. Of gaps, because the squares of large
+    # scores would leave no digits.
+    square = jnp.sum(jnp.maximum(gaps - threshold, 0) ** 2, axis=-1)
+    return (square + 1) / 2 + threshold[..., 0] - jnp.sum(jnp.where(is_own, gaps, 0), axis=-1)
 
 
 @_sparsemax_loss.defjvp
@@ -104,24 +119,41 @@ def _sparsemax_loss_jvp(
 @jax.custom_jvp
 def _sparsemax(scores: jax.Array) -> jax.Array:
     """The projection on the simplex along the last axis: max(s − τ, 0), which sum to 1."""
-    shifted = scores - jnp.max(scores, axis=-1, keepdims=True)
-    ordered = jnp.sort(shifted, axis=-1, descending=True)
-    ranks = 1 + jax.lax.broadcasted_iota(scores.dtype, scores.shape, scores.ndim - 1)
-    sums = jnp.cumsum(ordered, axis=-1)
-    is_part = 1 + ranks * ordered > sums
-    size = jnp.sum(is_part, axis=-1, keepdims=True, dtype=scores.dtype)
-    total = jnp.sum(ordered, axis=-1, keepdims=True, where=is_part)
-    return jnp.maximum(shifted - (total - 1) / size, 0)
+    gaps = scores - jnp.max(scores, axis=-1, keepdims=True)
+    return jnp.maximum(gaps - _threshold(gaps), 0)
 
 
 @_sparsemax.defjvp
 def _sparsemax_jvp(
     arrays: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """s ⊙ (ṡ − mean of ṡ over the support)."""
+    """ṡ − its mean over the support, on the support; else 0."""
     (scores,), (tangent,) = arrays, tangents
     chances = _sparsemax(scores)
     is_part = chances > 0
     size = jnp.sum(is_part, axis=-1, keepdims=True, dtype=scores.dtype)
     mean = jnp.sum(tangent, axis=-1, keepdims=True, where=is_part) / size
     return chances, jnp.where(is_part, tangent - mean, 0)
+
+
+def _threshold(gaps: jax.Array) -> jax.Array:
+    """τ of the projection of scores whose largest is 0, along the last axis.
+
+    Michelot's iteration: the threshold of a set that contains the support is not above τ, so the
+    entries below it leave the set. It ends at τ itself, after a few sums and without a sort: the
+    support is within 1 of the largest score.
+    """
+    first = _raise_threshold(gaps, -1.0)
+    return jax.lax.while_loop(
+        lambda pair: jnp.any(pair[1] > pair[0]),
+        lambda pair: (pair[1], _raise_threshold(gaps, pair[1])),
+        (first - 1, first),
+    )[1]
+
+
+def _raise_threshold(gaps: jax.Array, threshold: jax.Array | float) -> jax.Array:
+    is_part = gaps > threshold
+    size = jnp.sum(is_part, axis=-1, keepdims=True, dtype=gaps.dtype)
+    total = jnp.sum(gaps, axis=-1, keepdims=True, where=is_part)
+    # Never back, by a rounding for example: the iteration would not end.
+    return jnp.maximum((total - 1) / size, threshold)
