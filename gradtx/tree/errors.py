@@ -19,6 +19,10 @@ class StructureError(GradtxError):
     """Two trees that must match differ in structure, shape, or in what their paths say."""
 
 
+class DtypeError(GradtxError, TypeError):
+    """An array has a dtype that a function does not take; a `TypeError` too."""
+
+
 class MissingParamsError(GradtxError):
     """A member needs the parameters and `update` was called without them."""
 
