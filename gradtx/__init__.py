@@ -7,12 +7,19 @@ from gradtx._lazy import attach
 __version__: str
 
 if TYPE_CHECKING:  # the public names; each is imported when it is first used
+    from gradtx import assignment as assignment
     from gradtx import authoring as authoring
     from gradtx import contrib as contrib
     from gradtx import linalg as linalg
+    from gradtx import losses as losses
+    from gradtx import perturbations as perturbations
+    from gradtx import projections as projections
     from gradtx import schedules as schedules
+    from gradtx import second_order as second_order
     from gradtx import sharding as sharding
     from gradtx import transforms as transforms
+    from gradtx import tree as tree
+    from gradtx import tree_utils as tree_utils
     from gradtx.compose.cautious import cautious_mask as cautious_mask
     from gradtx.compose.chain import chain as chain
     from gradtx.compose.descend import add_decayed_weights as add_decayed_weights
@@ -119,12 +126,29 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.interop.state_classes import SnapshotState as SnapshotState
     from gradtx.interop.state_classes import TraceState as TraceState
     from gradtx.interop.state_classes import ZeroNansState as ZeroNansState
+    from gradtx.linalg.newton_root import matrix_inverse_pth_root as matrix_inverse_pth_root
+    from gradtx.linalg.nnls import nnls as nnls
+    from gradtx.linalg.power_iteration import power_iteration as power_iteration
     from gradtx.linesearch.backtracking import (
         scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
     )
     from gradtx.linesearch.reuse import value_and_grad_from_state as value_and_grad_from_state
     from gradtx.linesearch.zoom import ZoomLinesearchInfo as ZoomLinesearchInfo
     from gradtx.linesearch.zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch
+    from gradtx.losses.cosine import cosine_distance as cosine_distance
+    from gradtx.losses.cosine import cosine_similarity as cosine_similarity
+    from gradtx.losses.divergences import convex_kl_divergence as convex_kl_divergence
+    from gradtx.losses.divergences import generalized_kl_divergence as generalized_kl_divergence
+    from gradtx.losses.divergences import kl_divergence as kl_divergence
+    from gradtx.losses.hinge import hinge_loss as hinge_loss
+    from gradtx.losses.regression import huber_loss as huber_loss
+    from gradtx.losses.regression import l2_loss as l2_loss
+    from gradtx.losses.regression import log_cosh as log_cosh
+    from gradtx.losses.regression import squared_error as squared_error
+    from gradtx.losses.self_supervised import ntxent as ntxent
+    from gradtx.losses.sigmoid import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
+    from gradtx.losses.sigmoid import sigmoid_focal_loss as sigmoid_focal_loss
+    from gradtx.losses.smoothing import smooth_labels as smooth_labels
     from gradtx.optimizers.acprop import acprop as acprop
     from gradtx.optimizers.acprop import scale_by_acprop as scale_by_acprop
     from gradtx.optimizers.adabelief import adabelief as adabelief
@@ -304,6 +328,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.transforms.monitoring import measure_with_ema as measure_with_ema
     from gradtx.transforms.monitoring import monitor as monitor
     from gradtx.transforms.monitoring import snapshot as snapshot
+    from gradtx.transforms.multi_normal import multi_normal as multi_normal
     from gradtx.transforms.noise import add_noise as add_noise
     from gradtx.transforms.normalizing import normalize as normalize
     from gradtx.transforms.normalizing import normalize_by_update_norm as normalize_by_update_norm
@@ -334,6 +359,16 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.transforms.trust import scale_by_trust_ratio as scale_by_trust_ratio
     from gradtx.transforms.zclip import zclip as zclip
     from gradtx.tree.arithmetic import global_norm as global_norm
+    from gradtx.tree.moments import bias_correction as bias_correction
+    from gradtx.tree.moments import update_infinity_moment as update_infinity_moment
+    from gradtx.tree.moments import update_moment as update_moment
+    from gradtx.tree.moments import update_moment_per_elem_norm as update_moment_per_elem_norm
+    from gradtx.tree.numerics import safe_increment as safe_increment
+    from gradtx.tree.numerics import safe_int32_increment as safe_int32_increment
+    from gradtx.tree.numerics import safe_norm as safe_norm
+    from gradtx.tree.numerics import safe_root_mean_squares as safe_root_mean_squares
+    from gradtx.tree.numerics import scale_gradient as scale_gradient
+    from gradtx.tree_utils import tree_map_params as tree_map_params
     from gradtx.wrappers.accumulate import accumulate as accumulate
     from gradtx.wrappers.by_role import by_role as by_role
     from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite

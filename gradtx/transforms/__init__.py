@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # the names of `optax.transforms`
     from gradtx.interop.state_classes import TraceState as TraceState
     from gradtx.interop.state_classes import ZeroNansState as ZeroNansState
     from gradtx.transforms.adaptive_clipping import adaptive_grad_clip as adaptive_grad_clip
+    from gradtx.transforms.adaptive_clipping import unitwise_clip as unitwise_clip
+    from gradtx.transforms.adaptive_clipping import unitwise_norm as unitwise_norm
     from gradtx.transforms.clipping import clip as clip
     from gradtx.transforms.clipping import clip_by_block_rms as clip_by_block_rms
     from gradtx.transforms.clipping import clip_by_global_norm as clip_by_global_norm

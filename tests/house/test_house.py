@@ -27,7 +27,7 @@ ALL = [
 LAYERS = [
     ["tree"],
     ["definition"],
-    ["engine", "schedules", "linalg"],
+    ["engine", "schedules", "linalg", "losses", "projections", "assignment"],
     ["compose"],
     ["training"],
     ["storage", "sharding"],
@@ -37,7 +37,7 @@ LAYERS = [
     ["authoring"],
 ]
 DEPTH = {folder: depth for depth, folders in enumerate(LAYERS) for folder in folders}
-BESIDE = {"inspect", "interop"}
+BESIDE = {"inspect", "interop", "second_order", "perturbations", "microbatching", "experimental"}
 OUTER = {"tree", "definition", "engine", "compose", "training"}
 
 
@@ -63,7 +63,7 @@ def test_imports_go_down(path: pathlib.Path) -> None:
     here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if path.name == "__init__.py" and "attach(__name__" in path.read_text():
         return  # its names are imported when they are used
-    if here in ("__init__", "_lazy", "contrib", "testing"):
+    if here in ("__init__", "_lazy", "testing", "tree_utils"):
         return
     folders = {folder_of(module) for module in imported(path) if module.startswith("gradtx.")} - {
         here
@@ -91,7 +91,8 @@ def test_imports_are_few_and_public(path: pathlib.Path) -> None:
 @pytest.mark.parametrize("path", ALL, ids=ident)
 def test_sizes(path: pathlib.Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= 400
+    is_list = path == PACKAGE / "__init__.py"  # a line for every public name, and no code
+    assert len(text.splitlines()) <= (500 if is_list else 400)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert code_lines(node) <= 40, f"{node.name} has {code_lines(node)} lines of code"
