@@ -3,7 +3,6 @@ for.
 """
 
 import functools
-import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, ParamSpec, Protocol, Self, cast
 
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
+from gradtx.compose.pairs import call_pair, pair_name
 from gradtx.compose.states import check_foreign, wrong_state
 from gradtx.definition.call_checks import holds_arrays
 from gradtx.definition.definition import Definition, Factory, uncalled_builder
@@ -84,8 +84,7 @@ class GradientTransformation(Definition):
         is changed in place: when this raises, `state` is as it was.
         """
         if self.is_plain:
-            function = self.arguments["update"]
-            return function(updates, state, params, **accepted(function, extra))
+            return call_pair(self.arguments["update"], updates, state, params, extra)
         try:
             if not isinstance(state, State):
                 return self._update_stateless(updates, state, params, extra)
@@ -182,11 +181,14 @@ class GradientTransformation(Definition):
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
+    def __getitem__(self, index: int) -> Callable[..., Any]:
+        return (self.init, self.update)[index]
+
     @property
     def name(self) -> str:
         """The name of this member in a chain: its builder's; a wrapper has that of its inside."""
         if self.is_plain:
-            return _plain_name(self.arguments["init"])
+            return pair_name(self.arguments["init"])
         if self.factory.__name__ in LIFTERS:
             return self.expansion.rule.name
         if "inner" in self.factory.dynamic:
@@ -338,24 +340,6 @@ def _lay_over(leaves: Any, result: Params, new: Params, chosen: Sequence[bool]) 
     return jax.tree.unflatten(treedef, [one if is_new else old for one, old, is_new in each])
 
 
-def accepted(function: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The extra arguments that a plain update function takes."""
-    parameters = _parameters(function)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return dict(extra)
-    return {name: value for name, value in extra.items() if name in parameters}
-
-
-@functools.lru_cache(maxsize=256)
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(function).parameters
-
-
-def _plain_name(init: Callable[..., Any]) -> str:
-    """The builder of a plain pair, by where its `init` is: `optax.scale_by_adam`."""
-    return getattr(init, "__qualname__", "transformation").split(".")[0]
-
-
 def _plain_init(params: Params, *, init: Callable[..., Any]) -> object:
     return init(params)
 
@@ -369,13 +353,13 @@ def _plain_update(
     update: Callable[..., Any],
     extra: Mapping[str, Any],
 ) -> tuple[Any, Any]:
-    return update(updates, state, params, **accepted(update, extra))
+    return call_pair(update, updates, state, params, extra)
 
 
 def _expand_plain(init: Callable[..., Any], update: Callable[..., Any]) -> BoundRule:
     """A plain pair as a member: a rule on trees whose slots are the pair's own state."""
     options = {"init": init, "update": update}
-    rule = PlainRule(_plain_name(init), _plain_update, _plain_init, options)
+    rule = PlainRule(pair_name(init), _plain_update, _plain_init, options)
     return BoundRule((), rule, {})
 
 

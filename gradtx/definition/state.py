@@ -339,11 +339,18 @@ def _without_wrapper(state: State) -> State:
         (own,) = slots.values()
         members = [one for one in _children(own).values() if _is_member(own, one)]
         if hasattr(own, "_fields") and members:
-            return state._replace(slots=members[0])
+            return _foreign_state(members[0]) or state._replace(slots=members[0])
     if not isinstance(slots, Mapping):
         return state
     inner = {name: one for name, one in slots.items() if not _is_wrappers(name, one)}
     return state._replace(slots=inner)
+
+
+def _foreign_state(slots: Mapping[str, Any]) -> Any:
+    """The state of another library's pair, where that is the whole member; else None."""
+    (only, *others) = slots.values() or (None,)
+    is_foreign = hasattr(only, "_fields") and not type(only).__module__.startswith("gradtx.")
+    return only if is_foreign and not others else None
 
 
 def _is_member(parent: Any, child: Any) -> bool:

@@ -63,17 +63,16 @@ def is_integer(leaf: Any) -> bool:
 
 
 def floats_alone(grads: Sequence[Any]) -> Sequence[Any]:
-    """Gradients without parameters: integers as floats where there is no float among them.
+    """Integers without parameters as floats, where there is no float among them.
 
     Then no leaf can belong to a parameter that is left alone: nothing would be trained.
     """
-    if not _are_integers(grads):
-        return grads
     dtype = jnp.result_type(float)
     return [None if one is None else as_array(one).astype(dtype) for one in grads]
 
 
-def _are_integers(grads: Sequence[Any]) -> bool:
+def are_integers(grads: Sequence[Any]) -> bool:
+    """Whether all gradients that are there are integers."""
     present = [one for one in grads if one is not None]
     return bool(present) and all(map(is_integer, present))
 
@@ -81,7 +80,7 @@ def _are_integers(grads: Sequence[Any]) -> bool:
 def check_alone(grads: Updates) -> None:
     """Raise for integers beside floats, without parameters: they may be gradients of floats."""
     values, treedef = flatten(grads)
-    if _are_integers(values):
+    if are_integers(values):
         return
     for index, grad in enumerate(values):
         if not is_inexact(grad) and is_integer(grad):

@@ -8,13 +8,15 @@ leaf. A list of rules is left. Neighbouring rules on arrays run as one kernel pe
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 from gradtx.definition.types import Params, Slots, Updates
 from gradtx.engine.clock import Clock
-from gradtx.engine.gradients import fit_gradient, floats_alone
+from gradtx.engine.gradients import are_integers, fit_gradient, floats_alone
 from gradtx.engine.roles import warn_of_doubts
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Leaves, Selector, active_leaves, leaves_of, select_all
-from gradtx.engine.slots import put_slots
+from gradtx.engine.slots import put_slots, slots_at
 from gradtx.tree.casts import is_inexact
 
 
@@ -124,7 +126,8 @@ def update_program(
     leaves = leaves_of(updates)
     beside = None
     if params is None:
-        leaves = leaves._replace(values=floats_alone(leaves.values))
+        if are_integers(leaves.values) and not _leaves_alone(program, slots):
+            leaves = leaves._replace(values=floats_alone(leaves.values))
     else:
         leaves, beside = _pair_leaves(program, leaves, params)
     step = Step(clock, beside, extra, gate)
@@ -134,6 +137,12 @@ def update_program(
             _check_structure(run[0].rule, flow.leaves, step.params)
         flow = run[0].rule.update(run, flow, step)
     return flow
+
+
+def _leaves_alone(program: Sequence[Sequence[BoundRule]], slots: Slots) -> bool:
+    """Whether a rule stores nothing of any leaf: its parameters are integers, or masked."""
+    rules = (bound for run in program for bound in run if bound.rule.keeps)
+    return any(not jax.tree.leaves(slots_at(slots, bound.path)) for bound in rules)
 
 
 def _pair_leaves(

@@ -10,7 +10,7 @@ from gradtx.compose.transformation import (
     as_transformation,
 )
 from gradtx.definition.errors import GradtxError
-from gradtx.definition.types import Params
+from gradtx.definition.types import Params, State
 
 
 def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation:
@@ -46,8 +46,29 @@ multi_transform = partition
 """Optax's older name for `partition`."""
 
 
-class EmptyState(NamedTuple):
-    """The empty state of a plain `(init, update)` pair."""
+class _StoresNothing(type):
+    """The metaclass by which a `State` without slots is an instance of `EmptyState`."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        is_empty = isinstance(instance, State) and not instance.slots
+        return is_empty or type.__instancecheck__(cls, instance)
+
+
+class _Empty(NamedTuple):
+    """A state of nothing."""
+
+
+class EmptyState(_Empty, metaclass=_StoresNothing):
+    """The empty state of a plain `(init, update)` pair.
+
+    A state of gradtx that stores nothing is an instance, too.
+
+    >>> import gradtx
+    >>> isinstance(gradtx.scale(0.1).init(1.0), gradtx.EmptyState)
+    True
+    """
+
+    __slots__ = ()
 
 
 def init_empty_state(params: Params) -> EmptyState:

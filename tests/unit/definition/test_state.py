@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradtx
@@ -268,3 +269,14 @@ def test_a_tuple_of_members_is_refused():
         r"state = state._replace\(hyperparams=...\), since members have names, not places$",
     ):
         tx.update(GRADS, (state[0], state[1]._replace(hyperparams={})), PARAMS)
+
+
+def test_an_empty_state_is_an_instance_of_EmptyState():
+    assert isinstance(gradtx.set_to_zero().init(PARAMS), gradtx.EmptyState)
+    assert not isinstance(gradtx.trace(0.9).init(PARAMS), gradtx.EmptyState)
+    assert isinstance(gradtx.EmptyState(), gradtx.EmptyState)
+
+
+def test_the_state_of_another_library_in_lookahead_is_its_own():
+    tx = gradtx.lookahead(optax.trace(0.9), 5, 0.5)
+    assert type(tx.init(PARAMS).fast_state) is optax.TraceState

@@ -143,3 +143,40 @@ def test_shard_map_and_sharded_parameters() -> None:
         jax.jit(train)(PARAMS),
         rtol=1e-6,
     )
+
+
+def _without_params(updates, state, *, log=None, **extra):
+    return updates, (log, extra)
+
+
+def _bare(updates, state):
+    return updates, state
+
+
+def test_the_update_of_a_pair_receives_what_it_takes() -> None:
+    w = jnp.ones(1)
+    tx = gradtx.GradientTransformation(lambda params: (), _without_params)
+    assert tx.update(w, (), w, log=3, value=1.0)[1] == (3, {"value": 1.0})
+    bare = gradtx.chain(gradtx.GradientTransformation(lambda params: (), _bare), gradtx.scale(2.0))
+    assert bare.update(w, bare.init(w), w)[0].tolist() == [2.0]
+
+
+def test_a_transformation_is_a_pair() -> None:
+    tx = gradtx.sgd(0.1)
+    init, update = tx
+    assert (tx[0], tx[1]) == (init, update)
+
+
+class _Subclass(gradtx.GradientTransformationExtraArgs):
+    """A transformation of a user's own class."""
+
+    def __new__(cls, rate: float):
+        return super().__new__(cls, lambda params: (), lambda u, s, p=None: (-rate * u, s))
+
+
+def test_a_subclass_is_a_transformation() -> None:
+    tx = _Subclass(0.5)
+    assert type(tx) is _Subclass and isinstance(tx, gradtx.GradientTransformation)
+    assert type(jax.tree.map(lambda leaf: leaf, tx)) is _Subclass
+    chain = gradtx.chain(tx, gradtx.scale(2.0))
+    assert chain.update(jnp.ones(1), chain.init(jnp.ones(1)))[0].tolist() == [-1.0]
