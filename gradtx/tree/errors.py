@@ -28,7 +28,10 @@ class MissingParamsError(GradtxError):
 
 
 class MissingExtraError(GradtxError):
-    """A member needs the loss, or another extra argument, and `update` was called without it."""
+    """A member needs the loss, or another extra argument, and `update` was called without it.
+
+    Also: a function needs a package that is not installed.
+    """
 
 
 class SelectionError(GradtxError):
