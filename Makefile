@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ACCELERATORS := .venv-accelerators
+DOWNSTREAM := .venv-downstream
 WORKERS ?= auto
 
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo char-lm test fuzz mutations lint types docs accelerators smoke bench clean
+.PHONY: demo char-lm test fuzz mutations lint types docs accelerators downstream smoke bench clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/digits.py
@@ -54,6 +55,10 @@ accelerators: $(ACCELERATORS)/.test
 smoke: $(VENV)/.test
 	XLA_FLAGS=--xla_force_host_platform_device_count=4 $(BIN)/python $(PYTEST) tests/oracles/test_oracles.py tests/unit/definition tests/unit/compose/test_select.py tests/unit/interop/test_interop.py
 
+# Other people's libraries train with gradtx as with Optax, in an environment of their own
+downstream: $(DOWNSTREAM)/.downstream
+	$(DOWNSTREAM)/bin/python -m pytest --durations=5 tests/downstream
+
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.all
 
@@ -73,6 +78,11 @@ $(ACCELERATORS)/.test: pyproject.toml
 	version=$$($(ACCELERATORS)/bin/python -c "import importlib.metadata as m; print(m.version('jax'))") && \
 	$(ACCELERATORS)/bin/python -m pip install -q --disable-pip-version-check --no-deps \
 		jax-cuda13-pjrt==$$version jax-cuda13-plugin==$$version nvidia-cuda-nvcc nvidia-nvvm
+	@touch $@
+
+$(DOWNSTREAM)/.downstream: pyproject.toml
+	$(PYTHON) -m venv $(DOWNSTREAM)
+	$(DOWNSTREAM)/bin/python -m pip install -q --disable-pip-version-check -e '.[downstream]'
 	@touch $@
 
 clean:
