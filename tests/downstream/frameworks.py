@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tests.downstream.row import B2, Row, clipped_adamw
+from tests.downstream.row import B2, Row, clipped_adamw, load
 
 X = jax.random.normal(jax.random.key(1), (16, 4))
 Y = jnp.tanh(X @ jnp.array([1.0, -2.0, 3.0, 0.5]))[:, None]
@@ -162,7 +162,7 @@ def plain_steps(tx: Any, optax: Any, loss: Any, params: Any, steps: int = STEPS)
 
 
 def haiku_transform(tx: Any, optax: Any) -> list[Any]:
-    import haiku as hk
+    hk = load("haiku")
 
     def forward(x: Any) -> Any:
         return hk.nets.MLP([8, 1], activation=jnp.tanh)(x)
@@ -173,9 +173,9 @@ def haiku_transform(tx: Any, optax: Any) -> list[Any]:
 
 
 def penzai_trainer(tx: Any, optax: Any) -> list[Any]:
-    from penzai import pz
-    from penzai.models import simple_mlp
-    from penzai.toolshed import basic_training
+    pz = load("penzai", "pz")
+    simple_mlp = load("penzai.models", "simple_mlp")
+    basic_training = load("penzai.toolshed", "basic_training")
 
     model = simple_mlp.MLP.from_config(
         name="mlp", init_base_rng=jax.random.key(0), feature_sizes=[4, 8, 1]
@@ -193,7 +193,7 @@ def penzai_trainer(tx: Any, optax: Any) -> list[Any]:
 
 
 def ninjax_module(tx: Any, optax: Any) -> list[Any]:
-    import ninjax as nj
+    nj = load("ninjax")
 
     class Line(nj.Module):
         def __call__(self, x: Any) -> Any:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from tests.downstream.frameworks import plain_steps
-from tests.downstream.row import Row, clipped_adam
+from tests.downstream.row import Row, clipped_adam, load
 
 STEPS = 20
 DATA = 1.5 + 0.5 * jax.random.normal(jax.random.key(2), (32,))
@@ -15,10 +15,8 @@ TARGETS = jnp.sin(3 * INPUTS)
 
 
 def numpyro_svi(tx: Any, optax: Any) -> list[Any]:
-    import numpyro
-    from numpyro import distributions as dist
-    from numpyro.infer import SVI, Trace_ELBO
-    from numpyro.infer.autoguide import AutoNormal
+    numpyro, infer = load("numpyro"), load("numpyro.infer")
+    dist = numpyro.distributions
 
     def model(data: Any) -> None:
         mean = numpyro.sample("mean", dist.Normal(0.0, 5.0))
@@ -26,7 +24,7 @@ def numpyro_svi(tx: Any, optax: Any) -> list[Any]:
         with numpyro.plate("data", len(data)):
             numpyro.sample("x", dist.Normal(mean, scale), obs=data)
 
-    svi = SVI(model, AutoNormal(model), tx, Trace_ELBO())
+    svi = infer.SVI(model, infer.autoguide.AutoNormal(model), tx, infer.Trace_ELBO())
     return list(svi.run(jax.random.key(0), STEPS, DATA, progress_bar=False).losses)
 
 
@@ -36,7 +34,7 @@ def logdensity(position: Any) -> Any:
 
 
 def blackjax_vi(tx: Any, optax: Any) -> list[Any]:
-    import blackjax
+    blackjax = load("blackjax")
 
     vi = blackjax.meanfield_vi(logdensity, tx, num_samples=8)
     state = vi.init({"mean": jnp.zeros(()), "log_scale": jnp.zeros(())})
@@ -48,7 +46,7 @@ def blackjax_vi(tx: Any, optax: Any) -> list[Any]:
 
 
 def distrax_fit(tx: Any, optax: Any) -> list[Any]:
-    import distrax
+    distrax = load("distrax")
 
     def loss(params: Any) -> Any:
         base = distrax.Normal(params["mean"], jnp.exp(params["log_scale"]))
@@ -59,7 +57,7 @@ def distrax_fit(tx: Any, optax: Any) -> list[Any]:
 
 
 def gpjax_fit(tx: Any, optax: Any) -> list[Any]:
-    import gpjax
+    gpjax = load("gpjax")
 
     data = gpjax.Dataset(X=INPUTS[:, None], y=TARGETS[:, None])
     prior = gpjax.gps.Prior(mean_function=gpjax.mean_functions.Zero(), kernel=gpjax.kernels.RBF())
@@ -77,15 +75,14 @@ def gpjax_fit(tx: Any, optax: Any) -> list[Any]:
 
 
 def flowjax_fit(tx: Any, optax: Any) -> list[Any]:
-    import flowjax.distributions
-    import flowjax.flows
-    import flowjax.train
+    distributions, flows = load("flowjax", "distributions"), load("flowjax", "flows")
+    fit_to_data = load("flowjax.train", "fit_to_data")
 
-    flow = flowjax.flows.coupling_flow(
-        jax.random.key(0), base_dist=flowjax.distributions.Normal(jnp.zeros(2)), flow_layers=2
+    flow = flows.coupling_flow(
+        jax.random.key(0), base_dist=distributions.Normal(jnp.zeros(2)), flow_layers=2
     )
     points = jax.random.normal(jax.random.key(1), (64, 2)) ** 2
-    _, losses = flowjax.train.fit_to_data(
+    _, losses = fit_to_data(
         jax.random.key(2),
         flow,
         points,
@@ -98,9 +95,7 @@ def flowjax_fit(tx: Any, optax: Any) -> list[Any]:
 
 
 def dynamax_fit(tx: Any, optax: Any) -> list[Any]:
-    from dynamax.linear_gaussian_ssm import LinearGaussianSSM
-
-    model = LinearGaussianSSM(state_dim=2, emission_dim=1)
+    model = load("dynamax.linear_gaussian_ssm").LinearGaussianSSM(state_dim=2, emission_dim=1)
     params, properties = model.initialize(jax.random.key(0))
     _, losses = model.fit_sgd(
         params, properties, TARGETS[:, None], optimizer=tx, num_epochs=STEPS // 2
@@ -109,7 +104,7 @@ def dynamax_fit(tx: Any, optax: Any) -> list[Any]:
 
 
 def tinygp_fit(tx: Any, optax: Any) -> list[Any]:
-    import tinygp
+    tinygp = load("tinygp")
 
     def loss(params: Any) -> Any:
         kernel = jnp.exp(params["log_amplitude"]) * tinygp.kernels.ExpSquared(
@@ -123,7 +118,7 @@ def tinygp_fit(tx: Any, optax: Any) -> list[Any]:
 
 
 def netket_vmc(tx: Any, optax: Any) -> list[Any]:
-    import netket as nk
+    nk = load("netket")
 
     space = nk.hilbert.Spin(0.5, 6)
     energy = nk.operator.Ising(space, nk.graph.Chain(6), h=1.0)

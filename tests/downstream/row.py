@@ -1,6 +1,7 @@
 """What a row says: a training in another library, with the transformation and its namespace."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,14 @@ name: Optax, or gradtx by a changed import.
 
 # In float32 Optax computes 1 - 0.999^t with an error of 1e-5 at t = 2; 1 - 0.95^t is exact enough.
 B2 = 0.95
+
+
+def load(module: str, name: str | None = None) -> Any:
+    """A module, or a name of it, untyped: the environment of the type checker lacks them."""
+    loaded = importlib.import_module(module)
+    if name is None:
+        return loaded
+    return getattr(loaded, name, None) or importlib.import_module(f"{module}.{name}")
 
 
 def clipped_adamw(optax: Any) -> Any:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from tests.downstream.frameworks import X, mean_square, plain_steps
-from tests.downstream.row import B2, Row, clipped_adam
+from tests.downstream.row import B2, Row, clipped_adam, load
 
 STEPS = 20
 START = jnp.array([-1.2, 1.0])
@@ -19,7 +19,7 @@ def rosenbrock(x: Any, *_: Any) -> Any:
 
 
 def jaxopt_solver(tx: Any, optax: Any) -> list[Any]:
-    import jaxopt
+    jaxopt = load("jaxopt")
 
     solver = jaxopt.OptaxSolver(rosenbrock, opt=tx, maxiter=STEPS)
     params, state, losses = START, solver.init_state(START), []
@@ -30,7 +30,7 @@ def jaxopt_solver(tx: Any, optax: Any) -> list[Any]:
 
 
 def optimistix_minimiser(tx: Any, optax: Any) -> list[Any]:
-    import optimistix
+    optimistix = load("optimistix")
 
     solver = optimistix.OptaxMinimiser(tx, rtol=1e-12, atol=1e-12)
     losses = []
@@ -41,7 +41,7 @@ def optimistix_minimiser(tx: Any, optax: Any) -> list[Any]:
 
 
 def fedjax_client(tx: Any, optax: Any) -> list[Any]:
-    import fedjax
+    fedjax = load("fedjax")
 
     optimizer = fedjax.optimizers.create_optimizer_from_optax(tx)
     params, state, losses = START, optimizer.init(START), []
@@ -53,9 +53,7 @@ def fedjax_client(tx: Any, optax: Any) -> list[Any]:
 
 
 def brax_gradients(tx: Any, optax: Any) -> list[Any]:
-    from brax.training import gradients
-
-    step = gradients.gradient_update_fn(rosenbrock, tx, pmap_axis_name=None)
+    step = load("brax.training.gradients").gradient_update_fn(rosenbrock, tx, pmap_axis_name=None)
     params, state, losses = START, tx.init(START), []
     for _ in range(STEPS):
         value, params, state = step(params, optimizer_state=state)
@@ -64,7 +62,7 @@ def brax_gradients(tx: Any, optax: Any) -> list[Any]:
 
 
 def rlax_learner(tx: Any, optax: Any) -> list[Any]:
-    import rlax
+    rlax = load("rlax")
 
     def loss(params: Any) -> Any:
         value = jnp.tanh(X @ params["w"])
@@ -77,9 +75,7 @@ def rlax_learner(tx: Any, optax: Any) -> list[Any]:
 
 
 def evosax_strategy(tx: Any, optax: Any) -> list[Any]:
-    from evosax.algorithms import Open_ES
-
-    strategy = Open_ES(population_size=16, solution=START, optimizer=tx)
+    strategy = load("evosax.algorithms").Open_ES(population_size=16, solution=START, optimizer=tx)
     parameters = strategy.default_params
     state, losses = strategy.init(jax.random.key(0), START, parameters), []
     for key in jax.random.split(jax.random.key(1), STEPS):
@@ -92,7 +88,7 @@ def evosax_strategy(tx: Any, optax: Any) -> list[Any]:
 
 def orbax_restore(tx: Any, optax: Any) -> list[Any]:
     """Half of the steps, a checkpoint on disk, and the other half from it."""
-    import orbax.checkpoint as ocp
+    ocp = load("orbax.checkpoint")
 
     def steps(params: Any, state: Any) -> tuple[Any, Any, list[Any]]:
         losses = []
@@ -124,15 +120,13 @@ def fast_adam(optax: Any) -> Any:
 
 
 def ott_semidiscrete(tx: Any, optax: Any) -> list[Any]:
-    from ott.geometry import semidiscrete_pointcloud
-    from ott.problems.linear import semidiscrete_linear_problem
-    from ott.solvers.linear import semidiscrete
+    geometries = load("ott.geometry.semidiscrete_pointcloud")
+    problems = load("ott.problems.linear.semidiscrete_linear_problem")
+    semidiscrete = load("ott.solvers.linear.semidiscrete")
 
     points = jnp.array([[-1.0, 0.0], [1.0, 0.0], [1.1, 0.1], [1.2, -0.1], [0.9, 0.1]])
-    geometry = semidiscrete_pointcloud.SemidiscretePointCloud(
-        jax.random.normal, points, epsilon=0.1
-    )
-    problem = semidiscrete_linear_problem.SemidiscreteLinearProblem(geometry)
+    geometry = geometries.SemidiscretePointCloud(jax.random.normal, points, epsilon=0.1)
+    problem = problems.SemidiscreteLinearProblem(geometry)
     solver = semidiscrete.SemidiscreteSolver(
         num_iterations=STEPS, batch_size=1024, optimizer=tx, error_eval_every=5
     )
@@ -141,7 +135,7 @@ def ott_semidiscrete(tx: Any, optax: Any) -> list[Any]:
 
 def private_chain(optax: Any) -> Any:
     """Noise of jax-privacy, a transformation of Optax's, as a member of the chain."""
-    import jax_privacy
+    jax_privacy = load("jax_privacy")
 
     noise = jax_privacy.noise_addition.gaussian_privatizer(stddev=1e-2, prng_key=jax.random.key(0))
     return optax.chain(noise, optax.sgd(0.005, momentum=0.9))
@@ -153,12 +147,12 @@ def private_training(tx: Any, optax: Any) -> list[Any]:
 
 def tunix_trainer(tx: Any, optax: Any) -> list[Any]:
     from flax import nnx
-    from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
-    trainer = PeftTrainer(
+    peft = load("tunix.sft.peft_trainer")
+    trainer = peft.PeftTrainer(
         nnx.Linear(4, 1, rngs=nnx.Rngs(0)),
         tx,
-        TrainingConfig(eval_every_n_steps=100, max_steps=STEPS),
+        peft.TrainingConfig(eval_every_n_steps=100, max_steps=STEPS),
     )
     losses = []
     trainer.with_loss_fn(lambda model, x: mean_square(jnp.tanh(model(x))))
