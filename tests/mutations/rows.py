@@ -3,6 +3,7 @@
 from tests.mutations.rows_authors import MUTATIONS as AUTHORS
 from tests.mutations.rows_averages import AVERAGES
 from tests.mutations.rows_engine import ENGINE
+from tests.mutations.rows_interop import INTEROP
 from tests.mutations.rows_kronecker import KRONECKER
 from tests.mutations.rows_matrices import MATRIX_RULES
 from tests.mutations.rows_methods import MUTATIONS
@@ -24,4 +25,5 @@ ROWS = [
     *PROJECTIONS,
     *AUTHORS,
     *TREES,
+    *INTEROP,
 ]
