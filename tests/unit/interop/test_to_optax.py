@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
+from flax.training.train_state import TrainState
 
 import gradtx
 from gradtx.interop.to_optax import OptaxInit, OptaxUpdate
@@ -158,3 +160,29 @@ def test_without_optax(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(gradtx.MissingExtraError) as caught:
         to_optax(definition())
     assert str(caught.value) == "to_optax needs optax: install it with pip install optax"
+
+
+def test_nnx_takes_a_definition_with_an_array() -> None:
+    """The definition itself holds an array, which flax refuses in a static attribute."""
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    before = model.kernel[...]
+    optimizer = nnx.Optimizer(model, to_optax(gradtx.sgd(jnp.asarray(0.5))), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model: nnx.Linear, optimizer: nnx.Optimizer) -> None:
+        optimizer.update(model, nnx.grad(lambda model: jnp.sum(model.kernel[...]))(model))
+
+    step(model, optimizer)
+    assert jnp.allclose(model.kernel[...], before - 0.5)
+
+
+def test_a_traced_rate_in_a_train_state() -> None:
+    def final(rate: jax.Array) -> Any:
+        params, grads = {"w": jnp.zeros(())}, {"w": jnp.ones(())}
+        state = TrainState.create(apply_fn=jnp.sum, params=params, tx=to_optax(gradtx.sgd(rate)))
+        for _ in range(2):
+            state = state.apply_gradients(grads=grads)
+        return state.params["w"]
+
+    rates = jnp.array([0.1, 0.2])
+    assert jnp.allclose(jax.jit(jax.vmap(final))(rates), -2 * rates)
