@@ -6,7 +6,7 @@
 import importlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,7 +37,7 @@ def difference(row: Mapping[str, Any], way: str) -> str:
     return f"{value:.0e}" if value else "0"
 
 
-def library_table(_: str) -> list[str]:
+def library_table() -> list[str]:
     rows = [
         (
             row["package"],
@@ -52,7 +52,7 @@ def library_table(_: str) -> list[str]:
     return table(head, *sorted(rows, key=lambda row: row[0].lower()))
 
 
-def circumstances(_: str) -> list[str]:
+def circumstances() -> list[str]:
     facts = record()
     versions = facts["versions"]
     return [
@@ -66,7 +66,7 @@ def uses() -> dict[str, Any]:
     return {name: names.use_of(entry, optax, gradtx) for name, entry in names.read().items()}
 
 
-def count_line(_: str) -> list[str]:
+def count_line() -> list[str]:
     every = uses()
     complete = sum(use.is_complete for use in every.values())
     used = {name for use in every.values() for name in use.present | use.missing}
@@ -77,7 +77,7 @@ def count_line(_: str) -> list[str]:
     ]
 
 
-def name_table(_: str) -> list[str]:
+def name_table() -> list[str]:
     """A row per repository: what was read, how many names exist, and which do not."""
     rows, every = [], uses()
     for repository, entry in names.read().items():
@@ -88,7 +88,7 @@ def name_table(_: str) -> list[str]:
     return table(("repository", "read", "present", "missing"), *rows)
 
 
-def private_table(_: str) -> list[str]:
+def private_table() -> list[str]:
     """The names of `optax._src` that the repositories import, with the public spelling."""
     optax: ModuleType = importlib.import_module("optax")
     private = sorted({name for use in uses().values() for name in use.private})
@@ -100,15 +100,17 @@ def private_table(_: str) -> list[str]:
     return table(("private name", "public spelling"), *rows)
 
 
+TABLES: Mapping[str, Callable[[], list[str]]] = {
+    "circumstances": circumstances,
+    "libraries": library_table,
+    "count": count_line,
+    "names": name_table,
+    "private": private_table,
+}
+
+
 def render(text: str) -> str:
-    return fill(
-        text,
-        libraries=library_table,
-        circumstances=circumstances,
-        count=count_line,
-        names=name_table,
-        private=private_table,
-    )
+    return fill(text, downstream=lambda name: TABLES[name]())
 
 
 if __name__ == "__main__":

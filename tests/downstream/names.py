@@ -10,6 +10,7 @@ import importlib
 import json
 import pkgutil
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -109,7 +110,13 @@ def names_below(folder: Path) -> set[str]:
 
 
 def lookup(module: ModuleType, path: str) -> Any:
-    """The object at a path, or `MISSING`; submodules are imported."""
+    """The object at a path, or `MISSING`; submodules are imported, deprecated names count."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _lookup(module, path)
+
+
+def _lookup(module: ModuleType, path: str) -> Any:
     value: Any = module
     for part in path.split("."):
         if isinstance(value, ModuleType) and not hasattr(value, part):
@@ -139,10 +146,11 @@ def public_spelling(optax: ModuleType, path: str) -> str | None:
     value = lookup(optax, path)
     if value is MISSING or isinstance(value, ModuleType):
         return None
-    modules = [optax, *_public_modules(optax)]
-    for module in modules:
-        for name in sorted(vars(module)):
-            if vars(module)[name] is value and not name.startswith("_"):
+    own = path.rsplit(".", maxsplit=1)[-1]
+    for module in (optax, *_public_modules(optax)):
+        # Several names may stand for one object: `Params` and `Updates` are both `ArrayTree`.
+        for name in (own, *sorted(vars(module))):
+            if vars(module).get(name) is value and not name.startswith("_"):
                 return f"{module.__name__}.{name}".removeprefix("optax.")
     return None
 
