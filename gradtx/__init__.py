@@ -87,6 +87,9 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.interop.state_classes import (
         ConditionallyTransformState as ConditionallyTransformState,
     )
+    from gradtx.interop.state_classes import (
+        DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState,
+    )
     from gradtx.interop.state_classes import EmaState as EmaState
     from gradtx.interop.state_classes import FactoredState as FactoredState
     from gradtx.interop.state_classes import InjectHyperparamsState as InjectHyperparamsState
@@ -126,6 +129,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.interop.state_classes import SnapshotState as SnapshotState
     from gradtx.interop.state_classes import TraceState as TraceState
     from gradtx.interop.state_classes import ZeroNansState as ZeroNansState
+    from gradtx.interop.to_optax import to_optax as to_optax
     from gradtx.linalg.newton_root import matrix_inverse_pth_root as matrix_inverse_pth_root
     from gradtx.linalg.nnls import nnls as nnls
     from gradtx.linalg.power_iteration import power_iteration as power_iteration

@@ -1,5 +1,9 @@
 """The old spelling of `gradtx.tree`: each function NAME there is `tree_NAME` here."""
 
+import jax
+import jax.numpy as jnp
+
+from gradtx.definition.types import PyTree
 from gradtx.tree import (
     algebra,
     constants,
@@ -46,3 +50,27 @@ tree_update_moment_per_elem_norm = moments.update_moment_per_elem_norm
 tree_vdot = reductions.vdot
 tree_where = algebra.where
 tree_zeros_like = constants.zeros_like
+# The names of earlier versions of Optax.
+tree_l2_norm = reductions.norm
+tree_scalar_mul = algebra.scale
+tree_add_scalar_mul = algebra.add_scale
+
+
+def tree_l1_norm(tree: PyTree) -> jax.Array:
+    """The L1 norm of all leaves: `tree_norm(tree, ord=1)`.
+
+    >>> import jax.numpy as jnp
+    >>> float(tree_l1_norm({"a": jnp.array([3.0, -4.0])}))
+    7.0
+    """
+    return reductions.norm(tree, ord=1)
+
+
+def tree_linf_norm(tree: PyTree) -> jax.Array:
+    """The largest absolute entry of all leaves: `tree_norm(tree, ord=jnp.inf)`.
+
+    >>> import jax.numpy as jnp
+    >>> float(tree_linf_norm({"a": jnp.array([3.0, -4.0])}))
+    4.0
+    """
+    return reductions.norm(tree, ord=jnp.inf)

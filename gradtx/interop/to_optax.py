@@ -39,7 +39,7 @@ def to_optax(tx: TransformationLike) -> "optax.GradientTransformationExtraArgs":
       GradtxError: `tx` has no `init` and `update`.
 
     >>> import gradtx, optax
-    >>> from gradtx.interop.to_optax import to_optax
+    >>> from gradtx import to_optax
     >>> tx = to_optax(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(1e-3)))
     >>> isinstance(tx, optax.GradientTransformationExtraArgs)
     True
