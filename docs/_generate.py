@@ -43,8 +43,14 @@ def split_sentences(text: str) -> list[str]:
 
 
 def summary(name: str) -> str:
+    """The first sentence of a public object's docstring."""
+    return first_sentence(getattr(gradtx, name))
+
+
+def first_sentence(value: Any) -> str:
     """The first sentence; an equation within it has its own place."""
-    return re.sub(r": [^:]*←.*", ".", split_sentences(paragraphs(name)[0])[0])
+    first = (inspect.getdoc(value) or "").split("\n\n")[0]
+    return re.sub(r": [^:]*←.*", ".", split_sentences(" ".join(first.split()))[0])
 
 
 def equation(name: str) -> str:
@@ -209,6 +215,37 @@ def api_section(pattern: str, used: set[str]) -> list[str]:
     ]
 
 
+def module_names(name: str) -> list[str]:
+    """The public functions and classes of a module or a package of gradtx."""
+    module = importlib.import_module(f"gradtx.{name}")
+    names = getattr(module, "__all__", None) or [
+        key
+        for key, one in vars(module).items()
+        if getattr(one, "__module__", "") == module.__name__
+    ]
+    return sorted(
+        one for one in names if not one.startswith("_") and callable(getattr(module, one))
+    )
+
+
+def module_section(name: str, used: set[str]) -> list[str]:
+    """A table of all that a module has, and the directive of each."""
+    module, names = importlib.import_module(f"gradtx.{name}"), module_names(name)
+    used.update(names)
+    rows = (
+        (f"[`{one}`](#gradtx.{name}.{one})", cell(first_sentence(getattr(module, one))))
+        for one in names
+    )
+    kinds = {one: "class" if inspect.isclass(getattr(module, one)) else "function" for one in names}
+    return [
+        *table(("function", "purpose"), *rows),
+        "",
+        f"```{{eval-rst}}\n.. currentmodule:: gradtx.{name}\n",
+        *(f".. auto{kinds[one]}:: {one}\n" for one in names),
+        "```",
+    ]
+
+
 def parity_table() -> list[str]:
     """The deviations of a run, which needs Optax and takes a minute: `tests.support.parity`."""
     sys.path.insert(0, str(DOCS.parent))
@@ -222,6 +259,7 @@ def renderers(text: str) -> dict[str, Callable[[str], list[str]]]:
     return {
         "optimizers": optimizer_table,
         "api": lambda pattern: api_section(pattern, used),
+        "module": lambda name: module_section(name, used),
         "states": lambda _: state_table(),
     }
 
