@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import optax.tree_utils
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradtx
 import gradtx.tree
@@ -197,6 +198,26 @@ def test_vmap_scan_and_tracers() -> None:
     last, dots = jax.lax.scan(step, {"w": jnp.zeros(2)}, batch)
     np.testing.assert_allclose(last["w"], [0.0 / 8 + 2.0 / 4 + 4.0 / 2, 1.0 / 8 + 3 / 4 + 5 / 2])
     np.testing.assert_allclose(dots, [1.0, 13.0, 41.0])
+
+
+def test_arrays_on_a_mesh_stay_cut() -> None:
+    values = {"w": jnp.arange(16.0).reshape(8, 2), "b": jnp.arange(4.0)}
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
+        cut = jax.device_put(values, NamedSharding(mesh, PartitionSpec("data")))
+
+        def run(tree: Any) -> Any:
+            trees = T.add_scale(tree, 0.5, tree), T.update_moment(tree, tree, 0.9, 2)
+            return trees, [T.norm(tree), T.vdot(tree, tree), T.sum(tree), T.max(tree)]
+
+        with jax.set_mesh(mesh):
+            made, numbers = jax.jit(run)(cut)
+            text = jax.jit(T.vdot).lower(cut, cut).compile().as_text()
+        assert "all-gather" not in text
+        for one in jax.tree.leaves(made):
+            assert one.sharding.shard_shape(one.shape)[0] == one.shape[0] // 4
+        for one, other in zip(numbers, run(values)[1], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_148_leaves_are_one_pass() -> None:
