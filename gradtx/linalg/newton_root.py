@@ -212,7 +212,7 @@ def single(where: str, a: ArrayLike) -> jax.Array:
     return array
 
 
-def _whole(p: ArrayLike) -> int:
+def _whole(p: Any) -> int:
     if not p >= 1 or p != int(p):
         raise HyperparamError(
             f"matrix_inverse_pth_root: p = {p!r} must be a whole number, 1 or more"

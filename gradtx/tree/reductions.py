@@ -122,9 +122,11 @@ def _sum_pairs(scalars: Sequence[jax.Array]) -> jax.Array:
 
 def _vdot(x: jax.Array, y: jax.Array) -> jax.Array:
     wide = wide_dtype(joint_dtype((x, y)))
-    left, right = x.astype(wide).ravel(), y.astype(wide).ravel()
-    # Accelerators would round float32 to bfloat16.
-    return jnp.vdot(left, right, precision="highest")
+    left, right = x.astype(wide), y.astype(wide)
+    if x.shape != y.shape:
+        left, right = left.ravel(), right.ravel()
+    # Not `jnp.vdot`: to flatten an array that is cut over a mesh would gather it.
+    return jnp.sum(left.conj() * right)
 
 
 def vdot(tree_x: Any, tree_y: Any) -> jax.Array:

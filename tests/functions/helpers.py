@@ -91,6 +91,7 @@ def _log_prob(loc, log_scale, x):
     return np.sum(-0.5 * z * z - log_scale - 0.5 * np.log(2 * np.pi), axis=-1)
 
 
+_theirs: Any = optax.scale_gradient  # its annotation hides that a tree is returned
 EXACT = {"error_tolerance": 1e-14, "num_iters": 1000}
 SYMMETRIC = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, -1.0]])
 
@@ -170,7 +171,7 @@ FUNCTIONS = {
     "scale_gradient": Function(
         call=jax.grad(lambda x: numerics.scale_gradient({"x": x**3}, -0.5)["x"].sum()),
         reference=lambda x: -1.5 * x**2,
-        peer=jax.grad(lambda x: optax.scale_gradient({"x": x**3}, -0.5)["x"].sum()),
+        peer=jax.grad(lambda x: jnp.sum(_theirs({"x": x**3}, -0.5)["x"])),
         cases={"matrix": Case((_m,))},
         differentiable=(),  # twice scaled, as every derivative is
     ),

@@ -10,8 +10,8 @@ TREES = [
     Mutation(
         "tree.vdot: x is not conjugated",
         "tree/reductions.py",
-        "left, right = x.astype(wide).ravel()",
-        "left, right = x.astype(wide).conj().ravel()",
+        "jnp.sum(left.conj() * right)",
+        "jnp.sum(left * right)",
         ROW.format("vdot"),
     ),
     Mutation(

@@ -17,6 +17,7 @@ from gradtx.linalg.nnls import nnls
 from gradtx.linalg.power_iteration import power_iteration
 
 A = jnp.array([[2.0, 1.0], [1.0, 3.0]])
+OPTAX: Any = optax
 OURS = {one.__name__: one for one in (power_iteration, matrix_inverse_pth_root, nnls)}
 
 
@@ -30,10 +31,11 @@ def test_arguments_are_those_of_optax(name: str) -> None:
 
 @pytest.mark.parametrize("tolerance", [1.0, 0.2, 0.05, 1e-3, 1e-6])
 def test_power_iteration_ends_where_optax_ends(tolerance: float) -> None:
-    for kwargs in ({"v0": jnp.array([1.0, 0.0])}, {}, {"key": jax.random.key(5)}):
+    starts: list[Any] = [{"v0": jnp.array([1.0, 0.0])}, {}, {"key": jax.random.key(5)}]
+    for kwargs in starts:
         ours, theirs = (
             f(A, error_tolerance=tolerance, **kwargs)
-            for f in (power_iteration, optax.power_iteration)
+            for f in (power_iteration, OPTAX.power_iteration)
         )
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(one, other, rtol=2e-6)
