@@ -66,7 +66,7 @@ def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
       tree: arrays, or their shapes (`jax.ShapeDtypeStruct`); None stays None.
       shape: the sizes of the new axes, which come first.
 
-    Returns: a tree of the same structure, with leaves of shape (*shape, *leaf.shape).
+    Returns: a tree of the same structure, with leaves of shape `shape + leaf.shape`.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.tree.constants import batch_shape
