@@ -9,16 +9,12 @@ therefore be a tracer, a batch of values, or a number, and no value is stored tw
 import functools
 import importlib
 import inspect
-import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from gradtx.definition.call_checks import (
     check_number,
@@ -29,6 +25,7 @@ from gradtx.definition.call_checks import (
     takes_several,
 )
 from gradtx.definition.errors import HyperparamError
+from gradtx.definition.leaves import hash_key, known_number, same_leaf
 from gradtx.definition.show import show_call
 from gradtx.definition.signature import with_type_names
 from gradtx.definition.spelling import suggest
@@ -127,9 +124,19 @@ class Factory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         arguments = self.bind(*args, **kwargs)
-        if building() is None:
+        if building() is None:  # a builder's own calls pass on what was checked
             self._check_scalars(arguments)
+            arguments = self._with_known_numbers(arguments)
         return self.make(arguments)
+
+    def _with_known_numbers(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace arrays that hold one known number by NumPy scalars, which are constants."""
+        several = self.plural_arguments
+        known = {
+            name: (map_items if name in several else _apply)(arguments[name], known_number)
+            for name in self.dynamic
+        }
+        return {**arguments, **known}
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The arguments of a call by name, defaults included."""
@@ -360,16 +367,11 @@ class Definition:
             return self is other
         mine, mine_def = jax.tree.flatten(self)
         others, others_def = jax.tree.flatten(other)
-        return mine_def == others_def and all(map(_same_leaf, mine, others))
+        return mine_def == others_def and all(map(same_leaf, mine, others))
 
     def __hash__(self) -> int:
         leaves, treedef = jax.tree.flatten(self)
-        if not all(isinstance(leaf, numbers.Number | np.generic) for leaf in leaves):
-            raise TypeError(
-                f"{self!r} holds arrays, so it cannot be hashed; give it Python numbers, or pass "
-                f"it to jit as an argument"
-            )
-        return hash((treedef, tuple(leaves)))
+        return hash((treedef, tuple(map(hash_key, leaves))))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).of, (self.factory, self.arguments)
@@ -382,18 +384,3 @@ def uncalled_builder(value: Any) -> str | None:
         return None
     name = factory.__name__
     return f"{name} is a function that makes {factory.result.plural}: call it, {name}(...)"
-
-
-def _same_leaf(mine: Any, other: Any) -> bool:
-    if mine is other:
-        return True
-    if isinstance(mine, Tracer) or isinstance(other, Tracer):
-        return False
-    left, right = _plain(mine), _plain(other)
-    return left.shape == right.shape and bool(np.array_equal(left, right))
-
-
-def _plain(leaf: Any) -> np.ndarray:
-    """Turn a leaf into a NumPy array; a random key becomes its numbers."""
-    key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if key else leaf)
