@@ -141,8 +141,10 @@ class WrapRule(TreeRule):
         held, own = detach(slots, self.slot)
         if self.slot_fields is None:
             return held, own
-        others = {name: one for name, one in own.items() if name not in self.slot_fields}
-        mine = {name: one for name, one in own.items() if name in self.slot_fields}
+        inner = fields_under(self.slot, self.tx) - {*self.slot_fields}
+        others = {name: one for name, one in own.items() if name in inner}
+        # An entry of the user's own belongs to nobody, and is carried along.
+        mine = {name: one for name, one in own.items() if name not in inner}
         return ({**held, self.slot: others} if others else held), mine
 
     def _run(
@@ -224,3 +226,14 @@ class WrapRule(TreeRule):
 
     def with_storage(self, storage: Any, member: Function) -> "WrapRule":
         return dataclasses.replace(self, members={"inner": member(self.tx)}, storage=storage)
+
+
+def fields_under(slot: str, tx: Any) -> frozenset[str]:
+    """The fields that wrappers in a transformation store under a name that they share."""
+    wrappers = [bound.rule for bound in tx.rules if not bound.path]
+    fields = [
+        fields_under(slot, one.tx) | frozenset((one.slot_fields or ()) if one.slot == slot else ())
+        for one in wrappers
+        if isinstance(one, WrapRule)
+    ]
+    return frozenset[str]().union(*fields)

@@ -47,7 +47,7 @@ def _tune(
     gate: Any,
 ) -> tuple[Any, Member, dict[str, Any]]:
     """Run the member with the values of the state; schedules go on."""
-    held = {name: _as_state(value) for name, value in own.items()}
+    held = {name: _as_state(one) if name in names else one for name, one in own.items()}
     if missing := sorted(set(names) - set(held)):
         raise HyperparamError(
             f"the state keeps the hyperparameters {', '.join(sorted(held))}, and lacks "

@@ -144,3 +144,19 @@ def test_multi_steps_in_a_chain_is_its_definition() -> None:
     assert gradtx.chain(steps) == gradtx.chain(
         gradtx.accumulate(gradtx.sgd(0.1), 2, accumulator_dtype=jnp.float32)
     )
+
+
+def test_a_key_of_the_user_s_own_is_carried_along() -> None:
+    """Beside one wrapper, and beside several that share the name in a state."""
+    inner = gradtx.tunable(gradtx.adam(0.1), "b1")
+    for tx in (
+        gradtx.inject_hyperparams(gradtx.adam)(0.1),
+        gradtx.tunable(gradtx.guard(inner, max_norm=None), "learning_rate"),
+    ):
+        state = tx.init(PARAMS)
+        state.hyperparams.update(note=jnp.array(3), learning_rate=jnp.array(0.5))
+        for update in (tx.update, jax.jit(tx.update)):
+            updates, state = update(PARAMS, state)
+            assert updates["w"].tolist() == pytest.approx([-0.5, 0.5])
+            assert int(state.hyperparams["note"]) == 3
+        assert float(gradtx.hyperparams(tx, at=state)["learning_rate"]) == 0.5
