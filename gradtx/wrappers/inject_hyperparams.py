@@ -17,11 +17,13 @@ from gradtx.compose.transformation import (
 from gradtx.definition.call_checks import check_dtype
 from gradtx.definition.definition import Definition, uncalled_builder
 from gradtx.definition.errors import HyperparamError
+from gradtx.definition.leaves import known_number
 from gradtx.definition.schedule import Schedule, value_at
 from gradtx.definition.show import show
 from gradtx.definition.spelling import suggest
 from gradtx.definition.types import ArrayHyperparam, DTypeLike
 from gradtx.engine.selector import is_function
+from gradtx.schedules.stateful import StatefulSchedule
 from gradtx.training.hyperparams import (
     find,
     hyperparams_named,
@@ -29,6 +31,7 @@ from gradtx.training.hyperparams import (
     replace,
     short_names,
 )
+from gradtx.wrappers.stateful_hyperparams import follow_states, is_stateful, value_of
 from gradtx.wrappers.tunable import tunable, tune
 
 P = ParamSpec("P")
@@ -44,7 +47,9 @@ def inject_hyperparams(
 
     The state has the numbers and schedules of the call, by the names of the function's arguments.
     A function of your own receives their values at this step, so it may compute with them. Its
-    schedules follow the calls of `update` here, whatever the function returns.
+    schedules follow the calls of `update` here, whatever the function returns. The state keeps the
+    state of a `StatefulSchedule` as `hyperparams_states`, and an entry that you add to
+    `state.hyperparams` as it is.
 
     Args:
       inner_factory: makes the transformation; a builder of gradtx, or a function of your own, which
@@ -73,9 +78,44 @@ def inject_hyperparams(
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
         bound = inspect.signature(inner_factory).bind(*args, **kwargs)
         bound.apply_defaults()
-        return inject(inner_factory, bound, static, hyperparam_dtype)
+        schedules = _take_stateful(bound, static)
+        tx = inject(inner_factory, bound, static, hyperparam_dtype)
+        return follow_states(tx, schedules) if schedules else tx
 
     return make
+
+
+def inject_stateful_hyperparams(
+    inner_factory: Callable[P, TransformationLike],
+    static_args: str | Sequence[str] = (),
+    hyperparam_dtype: DTypeLike | None = None,
+) -> Callable[P, GradientTransformation]:
+    """Inject hyperparameters with stateful schedules: an older name of `inject_hyperparams`.
+
+    >>> import gradtx
+    >>> from gradtx.schedules.stateful import WrappedSchedule
+    >>> rate = WrappedSchedule(gradtx.linear_schedule(1.0, 0.0, 4))
+    >>> tx = inject_stateful_hyperparams(gradtx.sgd)(learning_rate=rate)
+    >>> float(tx.init(0.0).hyperparams["learning_rate"])
+    1.0
+
+    See also: `inject_hyperparams`, which has its arguments and its errors; `StatefulSchedule`.
+    """
+    return inject_hyperparams(inner_factory, static_args, hyperparam_dtype)
+
+
+def _take_stateful(
+    bound: inspect.BoundArguments, static: frozenset[str]
+) -> dict[str, StatefulSchedule]:
+    """Take the stateful schedules out of a call; their first values stand in the call."""
+    schedules = {
+        name: value
+        for name, value in bound.arguments.items()
+        if name not in static and is_stateful(value)
+    }
+    for name, one in schedules.items():
+        bound.arguments[name] = value_of(name, one, one.init(), {})
+    return schedules
 
 
 def _inject_builder(
@@ -132,7 +172,9 @@ def _as_schedule(value: Any) -> Any:
 def _typed(values: Mapping[str, Any], dtype: DTypeLike | None) -> dict[str, Any]:
     """The numbers among the values in a dtype; nothing where none is asked for."""
     numbers = {name: one for name, one in values.items() if not isinstance(one, Schedule)}
-    return {} if dtype is None else {name: jnp.asarray(one, dtype) for name, one in numbers.items()}
+    if dtype is None:
+        return {}
+    return {name: known_number(jnp.asarray(one, dtype)) for name, one in numbers.items()}
 
 
 def _call(function: Function, numbers: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
