@@ -70,17 +70,17 @@ def _descend(
 
 @definition
 def scale_by_learning_rate(
-    learning_rate: NonNegative, *, flip_sign: bool = True
+    learning_rate: Hyperparam, *, flip_sign: bool = True
 ) -> GradientTransformation:
     """Multiply by minus the learning rate: u ← −η u, a step down.
 
     Args:
-      learning_rate: η ≥ 0, a number, array or schedule; it is never rounded to the gradient's
-        dtype.
+      learning_rate: η, a number, array or schedule; it is never rounded to the gradient's
+        dtype. A negative one ascends, as it does in every optimizer.
       flip_sign: False for u ← +η u, to ascend.
 
     Raises:
-      HyperparamError: a negative number.
+      HyperparamError: a number that is not finite.
 
     State: 0 bytes per parameter.
 
@@ -169,7 +169,7 @@ def _decay_by_form(
 @definition
 def descend(
     rule: TransformationLike,
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     weight_decay: NonNegative | None = None,
     mask: Where | None = None,
     *,
@@ -182,7 +182,7 @@ def descend(
 
     Args:
       rule: gives the direction u.
-      learning_rate: η ≥ 0.
+      learning_rate: η.
       weight_decay: λ ≥ 0; None for no such term.
       mask: which leaves decay; None: all.
       last: what the direction passes through behind the decay, before the learning rate, such as

@@ -61,7 +61,7 @@ def check_number(
         kind = "a bool" if is_bool else "complex"
         raise HyperparamError(f"{where} = {show(value)} is {kind}, and must be a real number")
     for interval in intervals:
-        interval.check(value, where, _cure(where, name, value, names))
+        interval.check(value, where, _cure(where, name, value))
 
 
 def check_scalar(where: str, value: Any) -> None:
@@ -99,16 +99,13 @@ def _separate(name: str, value: Any, names: Collection[str]) -> str | None:
     return f"write {', '.join(f'{one}={show(item)}' for one, item in spelled.items())}"
 
 
-def _cure(where: str, name: str, value: Any, names: Collection[str]) -> str:
+def _cure(where: str, name: str, value: Any) -> str:
     """How to write what a number out of its range may have meant; "" where it means nothing."""
     builder = where.partition(":")[0]
     if not isinstance(value, int | float):
         return ""
     if value == 1:
         return "; at 1 an average would never move: give a number below 1"
-    if value < 0 and name == "learning_rate":
-        uphill = "flip_sign=False" if "flip_sign" in names else f"chain({builder}(...), scale(-1))"
-        return f"; to step uphill, give {show(-value)} and write {uphill}"
     if value < 0 and name in ("weight_decay", "weight_decay_rate"):
         return f"; to let parameters grow, put add_decayed_weights({show(-value)}) behind {builder}"
     return ""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative
+from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias, init_moments
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -67,7 +67,7 @@ def scale_by_acprop(
 
 @definition
 def acprop(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-16,
@@ -87,7 +87,7 @@ def acprop(
     and the divisor go to zero; take `adam`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3. The first step is η g.
+      learning_rate: η, parameter units per step; 1e-4 to 1e-3. The first step is η g.
       b1: β1 in [0, 1), decay of m, the expected gradient; typically 0.9.
       b2: β2 in [0, 1), decay of s; 0.99 to 0.999.
       eps: ε ≥ 0, outside the root; 1e-16 to 1e-8.

@@ -13,7 +13,7 @@ from typing import Unpack
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative
+from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.transforms.moments import Moments, average, corrected_mean, debias, init_moments
 from gradtx.tree.arithmetic import abs_sq, sqrt
 
@@ -65,7 +65,7 @@ def scale_by_belief(
 
 @definition
 def adabelief(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-16,
@@ -87,7 +87,7 @@ def adabelief(
     `eps` to 1e-8, or take `adamw`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3.
+      learning_rate: η, parameter units per step; 1e-4 to 1e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of s; typically 0.999.
       eps: ε ≥ 0, outside the root; 1e-16 to 1e-8.

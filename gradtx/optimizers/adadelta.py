@@ -11,7 +11,7 @@ from typing import NamedTuple
 from gradtx.compose.descend import descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative, Squares
+from gradtx.definition.types import Decay, Hyperparam, NonNegative, Squares
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average, divide_by_root
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -64,7 +64,7 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> GradientTran
 
 @definition
 def adadelta(
-    learning_rate: NonNegative | None = None,
+    learning_rate: Hyperparam | None = None,
     rho: Decay = 0.9,
     eps: NonNegative = 1e-6,
     weight_decay: NonNegative = 0.0,
@@ -79,7 +79,7 @@ def adadelta(
     `adam` needs no more memory.
 
     Args:
-      learning_rate: η ≥ 0, without unit; None: 1, as in the paper.
+      learning_rate: η, without unit; None: 1, as in the paper.
       rho: ρ in [0, 1), decay of both averages; 0.9 to 0.95.
       eps: ε ≥ 0, 1e-6; larger values start faster.
       weight_decay: λ ≥ 0.

@@ -16,7 +16,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.descend import add_decayed_weights, scale_by_learning_rate
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, Positive
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Positive
 from gradtx.engine.selector import Where
 from gradtx.transforms import factoring
 from gradtx.transforms.clipping import clip_by_block_rms
@@ -99,7 +99,7 @@ def scale_by_factored_rms(
 
 @definition
 def adafactor(
-    learning_rate: NonNegative | None = None,
+    learning_rate: Hyperparam | None = None,
     min_dim_size_to_factor: int = 128,
     decay_rate: NonNegative = 0.8,
     decay_offset: NonNegative = 0,
@@ -125,7 +125,7 @@ def adafactor(
     networks, where Adafactor saves nothing; for a short fine-tuning, where momentum helps.
 
     Args:
-      learning_rate: η ≥ 0, a fraction of the parameter per step, 1e-3 to 1e-2, after a warmup;
+      learning_rate: η, a fraction of the parameter per step, 1e-3 to 1e-2, after a warmup;
         None: 1.
       min_dim_size_to_factor: the least length of the second longest axis of a factored array.
       decay_rate: p ≥ 0; 0.8.

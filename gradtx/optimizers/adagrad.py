@@ -10,7 +10,7 @@ from typing import NamedTuple
 from gradtx.compose.descend import descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import NonNegative, Squares
+from gradtx.definition.types import Hyperparam, NonNegative, Squares
 from gradtx.transforms.moments import divide_by_root
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import full
@@ -63,7 +63,7 @@ def scale_by_rss(
 
 @definition
 def adagrad(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     initial_accumulator_value: NonNegative = 0.1,
     eps: NonNegative = 1e-7,
     *,
@@ -82,7 +82,7 @@ def adagrad(
     `adagrad(eta, initial_accumulator_value=0.0, eps=delta, eps_in_sqrt=False)`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units; 1e-2 to 1.
+      learning_rate: η, parameter units; 1e-2 to 1.
       initial_accumulator_value: r before the first update, ≥ 0; a larger value makes the first
         steps smaller.
       eps: ε ≥ 0, which keeps the quotient finite; 1e-10 to 1e-6.

@@ -18,7 +18,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import StructureError
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq, entries, finite, sqrt
@@ -95,7 +95,7 @@ def scale_by_adam_mini(
 
 @definition
 def adam_mini(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -128,7 +128,7 @@ def adam_mini(
     train.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; as for AdamW, 1e-4 to 3e-3.
+      learning_rate: η, parameter units per step; as for AdamW, 1e-4 to 3e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.999.
       eps: ε ≥ 0, outside the root; 1e-8.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative
+from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.transforms.moments import Moments, average, debias, init_moments
 
 
@@ -53,7 +53,7 @@ def scale_by_adamax(
 
 @definition
 def adamax(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -71,7 +71,7 @@ def adamax(
     coordinate down for 1/(1 − β2) steps; take `adam`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; typically 2e-3.
+      learning_rate: η, parameter units per step; typically 2e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; typically 0.999.
       eps: ε ≥ 0, added to every |g|; 1e-8.

@@ -8,14 +8,14 @@ from typing import Unpack
 
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative
+from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.optimizers.adamax import scale_by_adamax
 
 
 @definition
 def adamaxw(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -31,7 +31,7 @@ def adamaxw(
     better with `adamw`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; typically 2e-3.
+      learning_rate: η, parameter units per step; typically 2e-3.
       b1: β1 in [0, 1), decay of the mean gradient; typically 0.9.
       b2: β2 in [0, 1), decay of the largest gradient; typically 0.999.
       eps: ε ≥ 0, added to every |g|; 1e-8.

@@ -15,7 +15,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
 from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.optimizers.adamw import adamw
@@ -114,7 +114,7 @@ def scale_by_adamuon(
 
 @definition
 def adamuon(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     ns_coeffs: Coefficients = "polar_express",
     ns_steps: int | None = None,
     beta: Decay = 0.95,
@@ -137,7 +137,7 @@ def adamuon(
     AdamW. When not: memory counts; the state is as large as AdamW's.
 
     Args:
-      learning_rate: η ≥ 0, AdamW's; 1e-4 to 3e-3.
+      learning_rate: η, AdamW's; 1e-4 to 3e-3.
       ns_coeffs: the polynomials, as in `muon`.
       ns_steps: the number of polynomials; None: that of the preset, 5.
       beta: β in [0, 1), decay of momentum and squares; 0.95.

@@ -8,14 +8,14 @@ from typing import Unpack
 
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.optimizers.adam import scale_by_adam
 
 
 @definition
 def adamw(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -35,7 +35,7 @@ def adamw(
     fine-tuning; weight decay would undo the pretraining (set it to 0).
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, after a warmup.
+      learning_rate: η, parameter units per step; 1e-4 to 3e-3, after a warmup.
       b1: β1 in [0, 1), decay of the mean gradient; typically 0.9.
       b2: β2 in [0, 1), decay of the mean square; 0.95 to 0.999.
       eps: ε ≥ 0, outside the root; 1e-8.

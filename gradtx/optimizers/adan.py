@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, Fraction, NonNegative, Squares
+from gradtx.definition.types import Decay, Fraction, Hyperparam, NonNegative, Squares
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -91,7 +91,7 @@ def scale_by_adan(
 
 @definition
 def adan(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.98,
     b2: Decay = 0.92,
     b3: Decay = 0.99,
@@ -117,7 +117,7 @@ def adan(
     = β2, and a step θ ← (θ − η u) / (1 + η λ). The default is Optax's c = 1 − β2, a twelfth of β2.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-3 to 1e-2.
+      learning_rate: η, parameter units per step; 1e-3 to 1e-2.
       b1: β1 in [0, 1), decay of m; 0.98.
       b2: β2 in [0, 1), decay of v; 0.92.
       b3: β3 in [0, 1), decay of n; 0.99.

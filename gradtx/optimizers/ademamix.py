@@ -14,7 +14,7 @@ import jax
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -82,7 +82,7 @@ def scale_by_ademamix(
 
 @definition
 def ademamix(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     b3: Decay = 0.9999,
@@ -111,7 +111,7 @@ def ademamix(
     early steps may diverge.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, as for AdamW.
+      learning_rate: η, parameter units per step; 1e-4 to 3e-3, as for AdamW.
       b1: β1 in [0, 1), decay of m1; typically 0.9.
       b2: β2 in [0, 1), decay of r; typically 0.999.
       b3: β3 in [0, 1), decay of m2; 0.999 to 0.9999.

@@ -18,7 +18,7 @@ from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.schedule import schedule
-from gradtx.definition.types import Array, Decay, DTypeLike, Limit, NonNegative
+from gradtx.definition.types import Array, Decay, DTypeLike, Hyperparam, Limit, NonNegative
 from gradtx.transforms.moments import Moments, average, init_moments
 from gradtx.tree.arithmetic import abs_sq, sqrt
 
@@ -108,7 +108,7 @@ def scale_by_adopt(
 
 @definition
 def adopt(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
     eps: NonNegative = 1e-6,
@@ -131,7 +131,7 @@ def adopt(
     choose. When not: for very few steps; the first one does not move the parameters.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
+      learning_rate: η, parameter units per step; 1e-4 to 3e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of v; typically 0.9999.
       eps: ε ≥ 0, the least divisor; 1e-6.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, zeros
@@ -102,7 +102,7 @@ def scale_by_amsgrad(
 
 @definition
 def amsgrad(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -126,7 +126,7 @@ def amsgrad(
     `amsgrad(eta, max_after_bias_correction=False)` is torch's rule, which corrects the maximum.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
+      learning_rate: η, parameter units per step; 1e-4 to 3e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.99 to 0.999.
       eps: ε ≥ 0, outside the root; 1e-8.

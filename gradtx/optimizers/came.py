@@ -16,7 +16,7 @@ import jax
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import SQUARES, Decay, NonNegative, Positive
+from gradtx.definition.types import SQUARES, Decay, Hyperparam, NonNegative, Positive
 from gradtx.transforms import factoring
 from gradtx.transforms.clipping import shrink
 from gradtx.transforms.factoring import (
@@ -122,7 +122,7 @@ def scale_by_came(
 
 @definition
 def came(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     b3: Decay = 0.9999,
@@ -143,7 +143,7 @@ def came(
     matrices, where CAME saves nothing; without memory for m take `adafactor`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 6e-4, below AdamW's.
+      learning_rate: η, parameter units per step; 1e-4 to 6e-4, below AdamW's.
       b1: β1 in [0, 1), decay of m; 0.9.
       b2: β2 in [0, 1), decay of r and c; 0.999.
       b3: β3 in [0, 1), decay of R and C; 0.9999.

@@ -16,7 +16,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.descend import add_decayed_weights, scale_by_learning_rate
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import NonNegative, Precise
+from gradtx.definition.types import Hyperparam, NonNegative, Precise
 from gradtx.engine.selector import Where
 from gradtx.tree.casts import float_copy, full, zeros
 
@@ -76,7 +76,7 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: NonNegative = 1e-8) -> Gradi
 
 @definition
 def cocob(
-    learning_rate: NonNegative = 1.0,
+    learning_rate: Hyperparam = 1.0,
     alpha: NonNegative = 100.0,
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
@@ -94,7 +94,7 @@ def cocob(
     them shrink.
 
     Args:
-      learning_rate: η ≥ 0, a factor of the gradient. A number changes nothing, because COCOB does
+      learning_rate: η, a factor of the gradient. A number changes nothing, because COCOB does
         not depend on the gradient's scale; a schedule gives gradients unequal weight.
       alpha: α ≥ 0; the first steps are no longer than 1/α; 100.
       eps: ε ≥ 0, the least of L; 1e-8.

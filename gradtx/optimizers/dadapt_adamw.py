@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative, Positive, Squares
+from gradtx.definition.types import Decay, Hyperparam, NonNegative, Positive, Squares
 from gradtx.transforms.distances import (
     Estimate,
     EstimateParts,
@@ -73,7 +73,7 @@ def _dadapt_adamw(grad, slots: Slots, param, step, *, b1, b2, eps, weight_decay,
 
 @definition
 def dadapt_adamw(
-    learning_rate: NonNegative = 1.0,
+    learning_rate: Hyperparam = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
     eps: NonNegative = 1e-8,
     estim_lr0: Positive = 1e-6,
@@ -96,7 +96,7 @@ def dadapt_adamw(
     finite do not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
 
     Args:
-      learning_rate: η ≥ 0, a factor of the estimate, without unit; 1, or a schedule that ends in 0.
+      learning_rate: η, a factor of the estimate, without unit; 1, or a schedule that ends in 0.
       betas: β1 and β2, each in [0, 1), as in Adam.
       eps: ε ≥ 0, added to the root; 1e-8.
       estim_lr0: d before the first step, > 0, less than the distance; 1e-8 to 1e-4, with little

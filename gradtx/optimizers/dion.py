@@ -19,7 +19,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Default, DTypeLike, Fraction, NonNegative, Precise
+from gradtx.definition.types import Default, DTypeLike, Fraction, Hyperparam, NonNegative, Precise
 from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.optimizers.adamw import adamw
@@ -127,7 +127,7 @@ def scale_by_dion(
 
 @definition
 def dion(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     rank_fraction: float = 0.25,
     mu: Fraction = 0.95,
     weight_decay: NonNegative = 0.0,
@@ -152,7 +152,7 @@ def dion(
     accelerators.
 
     Args:
-      learning_rate: η ≥ 0; 0.01, at every width.
+      learning_rate: η; 0.01, at every width.
       rank_fraction: r / min(n, m) in (0, 1]; static; 1/16 to 1/4 for large matrices; 1 is nearly
         Muon's direction.
       mu: μ in [0, 1], the momentum; 0.95.

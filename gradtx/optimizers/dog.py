@@ -62,7 +62,7 @@ def _conclude(measures, tree_slots: Travel, step, *, eps, first_value, first_ste
 
 @definition
 def dog(
-    learning_rate: NonNegative = 1.0,
+    learning_rate: Hyperparam = 1.0,
     init_step: tuple[FirstStep, float] = ("heuristic", 1e-6),
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative | None = None,
@@ -83,7 +83,7 @@ def dog(
     zero.
 
     Args:
-      learning_rate: η ≥ 0, a factor without unit; 1, or a schedule.
+      learning_rate: η, a factor without unit; 1, or a schedule.
       init_step: the first step: ("distance", r) for r before it, in parameter units; ("heuristic",
         c) for r = c (1 + ‖θ0‖); ("learning_rate", a) for a first step of a g, after which r is its
         length. Static. 1e-6 to 1e-4 of the expected distance.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import NonNegative
+from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.distances import (
     descend_with_penalty,
@@ -51,7 +51,7 @@ def _conclude(measures, tree_slots: WeightedTravel, step, *, eps):
 
 @definition
 def dowg(
-    learning_rate: NonNegative = 1.0,
+    learning_rate: Hyperparam = 1.0,
     init_estim_sq_dist: NonNegative | None = None,
     eps: NonNegative = 1e-4,
     weight_decay: NonNegative | None = None,
@@ -73,7 +73,7 @@ def dowg(
     zero.
 
     Args:
-      learning_rate: η ≥ 0, a factor without unit; 1, or a schedule.
+      learning_rate: η, a factor without unit; 1, or a schedule.
       init_estim_sq_dist: D before the first step, ≥ 0, in parameter units squared; None: ε.
       eps: ε ≥ 0, added to the root, in units of √V; 1e-4.
       weight_decay: λ ≥ 0, an L2 penalty: g ← g + λ θ before all this; None for no such term.

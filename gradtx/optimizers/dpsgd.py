@@ -15,7 +15,7 @@ from gradtx.transforms.scaling import identity
 
 @definition
 def dpsgd(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     l2_norm_clip: Limit,
     noise_multiplier: NonNegative,
     key: Hyperparam | None = None,
@@ -39,7 +39,7 @@ def dpsgd(
     not: privacy does not matter; take `sgd`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per gradient unit.
+      learning_rate: η, parameter units per gradient unit.
       l2_norm_clip: c ≥ 0, the most that one example may add to the sum; the median norm of the
         examples' gradients, or below.
       noise_multiplier: σ ≥ 0, standard deviation of the noise over c; 0.5 to 4.

@@ -6,7 +6,7 @@ r"""Fromage: steps in proportion to the parameters, on a sphere that does not gr
 from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import NonNegative
+from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.trust import scale_by_trust_ratio
 from gradtx.tree.arithmetic import sqrt
 
@@ -18,7 +18,7 @@ def _fromage(grad, slots: None, param, step, *, learning_rate):
 
 
 @definition
-def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> GradientTransformation:
+def fromage(learning_rate: Hyperparam, min_norm: NonNegative = 1e-6) -> GradientTransformation:
     r"""Fromage: layer-wise steps in proportion to the norm of each array.
 
     For every array, with its own norms: θ ← (θ − η (‖θ‖ / ‖g‖) g) / √(1 + η²). The size of the
@@ -28,7 +28,7 @@ def fromage(learning_rate: NonNegative, min_norm: NonNegative = 1e-6) -> Gradien
     that start at zero, which grow slowly from there.
 
     Args:
-      learning_rate: η ≥ 0, a fraction of the parameter per step; 0.01.
+      learning_rate: η, a fraction of the parameter per step; 0.01.
       min_norm: floor of both norms, ≥ 0.
 
     Raises:

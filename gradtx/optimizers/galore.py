@@ -275,7 +275,7 @@ def scale_by_galore(
 
 @definition
 def galore(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     rank: int = 128,
     update_proj_gap: int = 200,
     scale: Hyperparam = 1.0,
@@ -305,7 +305,7 @@ def galore(
     moments see them.
 
     Args:
-      learning_rate: η ≥ 0; 2 to 10 times AdamW's, by α.
+      learning_rate: η; 2 to 10 times AdamW's, by α.
       rank: r ≥ 1, static; a quarter of the width, 128 to 1024.
       update_proj_gap: T ≥ 1, static; 50 to 1000.
       scale: α, a factor for projected updates; 0.25 in the paper.

@@ -17,7 +17,7 @@ import jax
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative, Precise, Squares
+from gradtx.definition.types import Decay, Hyperparam, NonNegative, Precise, Squares
 from gradtx.engine.selector import Where
 from gradtx.linalg import Factors
 from gradtx.transforms.eigenbases import (
@@ -144,7 +144,7 @@ def scale_by_kl_shampoo(
 
 @definition
 def kl_shampoo(
-    learning_rate: NonNegative = 3e-3,
+    learning_rate: Hyperparam = 3e-3,
     b1: Decay = 0.95,
     b2: Decay = 0.95,
     eps: NonNegative = 1e-8,
@@ -169,7 +169,7 @@ def kl_shampoo(
     near zero dominate: raise φ then, or take `kl_soap`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-3 to 1e-2.
+      learning_rate: η, parameter units per step; 1e-3 to 1e-2.
       b1: β1 in [0, 1), decay of M; 0.9 to 0.95.
       b2: β2 in [0, 1), decay of L, R and their eigenvalues; 0.9 to 0.99.
       eps: ε ≥ 0, added to Adam's root, for vectors; 1e-8.

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative, Precise, Squares
+from gradtx.definition.types import Decay, Hyperparam, NonNegative, Precise, Squares
 from gradtx.engine.selector import Where
 from gradtx.linalg import Factors
 from gradtx.transforms.eigenbases import (
@@ -144,7 +144,7 @@ def scale_by_kl_soap(
 
 @definition
 def kl_soap(
-    learning_rate: NonNegative = 3e-3,
+    learning_rate: Hyperparam = 3e-3,
     b1: Decay = 0.95,
     b2: Decay = 0.95,
     shampoo_beta: Decay | None = None,
@@ -168,7 +168,7 @@ def kl_soap(
     the basis of the rows. When not: memory is short; `kl_shampoo` has no second moments.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-3 to 1e-2.
+      learning_rate: η, parameter units per step; 1e-3 to 1e-2.
       b1: β1 in [0, 1), decay of M'; 0.95.
       b2: β2 in [0, 1), decay of V; 0.9 to 0.99.
       shampoo_beta: β_s in [0, 1), decay of L, R and their eigenvalues; 0.9 to 0.99; None: β2.

@@ -8,7 +8,7 @@ from typing import Unpack
 
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative
+from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.trust import scale_by_trust_ratio
@@ -16,7 +16,7 @@ from gradtx.transforms.trust import scale_by_trust_ratio
 
 @definition
 def lamb(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-6,
@@ -36,7 +36,7 @@ def lamb(
     learning rate. When not: for small batches; LAMB has no advantage there.
 
     Args:
-      learning_rate: η ≥ 0, a fraction of the parameter per step; 1e-3 to 1e-2, after a warmup.
+      learning_rate: η, a fraction of the parameter per step; 1e-3 to 1e-2, after a warmup.
       b1: β1 in [0, 1), decay of the mean gradient; typically 0.9.
       b2: β2 in [0, 1), decay of the mean square; typically 0.999.
       eps: ε ≥ 0, outside the root.

@@ -10,7 +10,7 @@ from typing import Unpack
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias, init_moments
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -59,7 +59,7 @@ def scale_by_laprop(
 
 @definition
 def laprop(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-15,
@@ -83,7 +83,7 @@ def laprop(
     The paper has η inside m; with a constant η that is the same.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; |m̂| is at most 1/√(1 − β2); 1e-4 to 1e-3.
+      learning_rate: η, parameter units per step; |m̂| is at most 1/√(1 − β2); 1e-4 to 1e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.9 to 0.999.
       eps: ε ≥ 0, outside the root; 1e-15.

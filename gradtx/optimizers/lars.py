@@ -9,7 +9,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.descend import add_decayed_weights, scale_by_learning_rate
 from gradtx.compose.select import masked
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Fraction, NonNegative
+from gradtx.definition.types import Fraction, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.trust import scale_by_trust_ratio
@@ -17,7 +17,7 @@ from gradtx.transforms.trust import scale_by_trust_ratio
 
 @definition
 def lars(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     weight_decay: NonNegative = 0.0,
     weight_decay_mask: Where | None = True,
     trust_coefficient: NonNegative = 0.001,
@@ -37,7 +37,7 @@ def lars(
     norms, which the masks should exclude; attention, for which `lamb` is designed.
 
     Args:
-      learning_rate: η ≥ 0, without unit; 1 to 30 with c = 1e-3, after a warmup.
+      learning_rate: η, without unit; 1 to 30 with c = 1e-3, after a warmup.
       weight_decay: λ ≥ 0, in the gradient, so before the norms are taken; 1e-4.
       weight_decay_mask: which leaves decay (see `masked`); True or None: all.
       trust_coefficient: c ≥ 0; 1e-3.

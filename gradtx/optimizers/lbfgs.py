@@ -17,7 +17,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.descend import scale_by_learning_rate
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.treewise import treewise
-from gradtx.definition.types import NonNegative, Params, Precise, Updates
+from gradtx.definition.types import Hyperparam, Params, Precise, Updates
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scaling import identity, scale
@@ -231,7 +231,7 @@ def scale_by_lbfgs(
 
 @definition
 def lbfgs(
-    learning_rate: NonNegative | None = None,
+    learning_rate: Hyperparam | None = None,
     memory_size: int = 10,
     scale_init_precond: bool = True,
     linesearch: TransformationLike | None = ZOOM,
@@ -253,7 +253,7 @@ def lbfgs(
     conjugate of the steepest ascent: pass its conjugate, as gradients and as `grad`.
 
     Args:
-      learning_rate: η ≥ 0, before the line search; None: 1.
+      learning_rate: η, before the line search; None: 1.
       memory_size: m ≥ 1, how many steps the memory holds; 5 to 20.
       scale_init_precond: start each time from γ times the identity, as `scale_by_lbfgs` explains.
       linesearch: the transformation that chooses α, last in the chain; None: α is 1.

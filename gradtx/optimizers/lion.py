@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Momentum, average, init_momentum
 
@@ -68,7 +68,7 @@ def scale_by_lion(
 
 @definition
 def lion(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.99,
     mu_dtype: DTypeLike | None = None,
@@ -88,7 +88,7 @@ def lion(
     then mostly noise.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; the sign moves every coordinate by η, the
+      learning_rate: η, parameter units per step; the sign moves every coordinate by η, the
         decay adds η λ θ; 1e-5 to 3e-4.
       b1: β1 in [0, 1), weight of the past in the direction; typically 0.9.
       b2: β2 in [0, 1), decay of m; typically 0.99.

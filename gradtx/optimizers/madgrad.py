@@ -15,7 +15,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.descend import add_decayed_weights
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative, Precise, Squares
+from gradtx.definition.types import Decay, Hyperparam, NonNegative, Precise, Squares
 from gradtx.tree.arithmetic import abs_sq, cbrt, sqrt
 from gradtx.tree.casts import float_copy, real_zeros, zeros
 
@@ -44,14 +44,14 @@ def _madgrad(grad, slots: DualAverages, param, step, *, learning_rate, momentum,
 
 @definition
 def scale_by_madgrad(
-    learning_rate: NonNegative, momentum: Decay = 0.9, eps: NonNegative = 1e-6
+    learning_rate: Hyperparam, momentum: Decay = 0.9, eps: NonNegative = 1e-6
 ) -> GradientTransformation:
     """MADGRAD's step, with its learning rate and its minus sign.
 
     u = (1 − μ) (z − θ), z = θ0 − s / (∛v + ε).
 
     Args:
-      learning_rate: η ≥ 0.
+      learning_rate: η.
       momentum: μ in [0, 1).
       eps: ε ≥ 0, added to the root and to η.
 
@@ -74,7 +74,7 @@ def scale_by_madgrad(
 
 @definition
 def madgrad(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     momentum: Decay = 0.9,
     weight_decay: NonNegative = 0.0,
     eps: NonNegative = 1e-6,
@@ -93,7 +93,7 @@ def madgrad(
     stores three arrays.
 
     Args:
-      learning_rate: η ≥ 0; tune it anew, since optima of `sgd` and `adam` do not carry over; 1e-4
+      learning_rate: η; tune it anew, since optima of `sgd` and `adam` do not carry over; 1e-4
         to 1e-1.
       momentum: μ in [0, 1); 0.9.
       weight_decay: λ ≥ 0; often 0, less than for `sgd`.

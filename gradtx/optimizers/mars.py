@@ -21,7 +21,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, Limit, NonNegative, Params
+from gradtx.definition.types import Decay, Hyperparam, Limit, NonNegative, Params
 from gradtx.engine.selector import PerLeaf, Where
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.clipping import shrink
@@ -143,7 +143,7 @@ def scale_by_mars(
 
 @definition
 def mars(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.95,
     b2: Decay = 0.99,
     gamma: NonNegative = 0.025,
@@ -168,7 +168,7 @@ def mars(
     g_prev is one more array. Embeddings are matrices here; `partition` can give them to `adamw`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-3 to 6e-3.
+      learning_rate: η, parameter units per step; 1e-3 to 6e-3.
       b1: β1 in [0, 1), decay of m, and in the correction; typically 0.95.
       b2: β2 in [0, 1), decay of r; typically 0.99.
       gamma: γ ≥ 0, the strength of the correction; 0.01 to 0.05; 0: AdamW with a bound on the

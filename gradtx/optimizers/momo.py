@@ -78,7 +78,7 @@ def _momo(grad, slots: Slots, param, step, *, beta, length, decay_rate):
 
 @definition
 def momo(
-    learning_rate: NonNegative = 1.0,
+    learning_rate: Hyperparam = 1.0,
     beta: Decay = 0.9,
     lower_bound: Hyperparam = 0.0,
     weight_decay: NonNegative = 0.0,
@@ -102,7 +102,7 @@ def momo(
     that overflow make a step of zero.
 
     Args:
-      learning_rate: η ≥ 0, the longest step, parameter units per unit of gradient; 1, or a
+      learning_rate: η, the longest step, parameter units per unit of gradient; 1, or a
         schedule.
       beta: β in [0, 1), decay of the averages; 0.9.
       lower_bound: f_*, a lower bound of the loss; 0 for most losses.

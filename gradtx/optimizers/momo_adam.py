@@ -71,7 +71,7 @@ def _momo_adam(grad, slots: Moments, param, step, *, b1, b2, eps, length, decay_
 
 @definition
 def momo_adam(
-    learning_rate: NonNegative = 0.01,
+    learning_rate: Hyperparam = 0.01,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -96,7 +96,7 @@ def momo_adam(
     that overflow make a step of zero.
 
     Args:
-      learning_rate: η ≥ 0, Adam's, and the longest step here; 1e-3 to 1e-2, or a schedule.
+      learning_rate: η, Adam's, and the longest step here; 1e-3 to 1e-2, or a schedule.
       b1: β1 in [0, 1), decay of d, f̄ and γ; 0.9.
       b2: β2 in [0, 1), decay of v; 0.999.
       eps: ε ≥ 0, added to the root; 1e-8.

@@ -15,7 +15,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, Default, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, Default, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import Normalize, orthogonalize
 from gradtx.optimizers.adamw import adamw
@@ -131,7 +131,7 @@ def scale_by_muon(
 
 @definition
 def muon(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     ns_coeffs: Coefficients = "polar_express",
     ns_steps: int | None = None,
     beta: Decay = 0.95,
@@ -170,7 +170,7 @@ def muon(
     When not: fine-tuning a model that AdamW trained; parameters that are not matrices.
 
     Args:
-      learning_rate: η ≥ 0; 0.02 with "original", 1e-3 with "match_rms_adamw".
+      learning_rate: η; 0.02 with "original", 1e-3 with "match_rms_adamw".
       ns_coeffs: the polynomials: a preset of `gradtx.linalg.orthogonalize`, one triple (a, b, c),
         or a triple for every step.
       ns_steps: the number of polynomials; None: that of the preset, 5.

@@ -19,6 +19,7 @@ from gradtx.definition.types import (
     ArrayLike,
     Decay,
     DTypeLike,
+    Hyperparam,
     NonNegative,
     Params,
     Positive,
@@ -156,7 +157,7 @@ def qk_clip(
 
 @definition
 def muon_clip(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     threshold: Positive = 100.0,
     ns_coeffs: Coefficients = "polar_express",
     ns_steps: int | None = None,
@@ -180,7 +181,7 @@ def muon_clip(
     small; it is then the same as `muon`.
 
     Args:
-      learning_rate: η ≥ 0, as AdamW's with "match_rms_adamw"; 1e-4 to 1e-3.
+      learning_rate: η, as AdamW's with "match_rms_adamw"; 1e-4 to 1e-3.
       threshold: τ > 0; 100.
       ns_coeffs: the polynomials, as in `muon`.
       ns_steps: the number of polynomials; None: that of the preset.

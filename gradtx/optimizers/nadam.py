@@ -18,7 +18,7 @@ from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -88,7 +88,7 @@ def scale_by_nadam(
 
 @definition
 def nadam(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -111,7 +111,7 @@ def nadam(
     torch's form is `nadam(eta, momentum_decay=0.004)`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
+      learning_rate: η, parameter units per step; 1e-4 to 3e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.999.
       eps: ε ≥ 0, outside the root; 1e-8.

@@ -11,7 +11,7 @@ from gradtx.transforms.noise import add_noise
 
 @definition
 def noisy_sgd(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     eta: NonNegative = 0.01,
     gamma: NonNegative = 0.55,
     key: Hyperparam | None = None,

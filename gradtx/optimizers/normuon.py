@@ -14,7 +14,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, Squares
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
 from gradtx.engine.selector import Where
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.optimizers.adamw import adamw
@@ -125,7 +125,7 @@ def scale_by_normuon(
 
 @definition
 def normuon(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     ns_coeffs: Coefficients = "polar_express",
     ns_steps: int | None = None,
     beta: Decay = 0.95,
@@ -150,7 +150,7 @@ def normuon(
     When not: square matrices of full rank, whose O is even already.
 
     Args:
-      learning_rate: η ≥ 0; 0.02 with "original", 1e-3 with "match_rms_adamw".
+      learning_rate: η; 0.02 with "original", 1e-3 with "match_rms_adamw".
       ns_coeffs: the polynomials, as in `muon`.
       ns_steps: the number of polynomials; None: that of the preset, 5.
       beta: β in [0, 1), decay of the momentum; 0.95.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.transforms.moments import Moments, average
 from gradtx.tree.arithmetic import abs_sq, finite, sqrt
 from gradtx.tree.casts import real_zeros_along, zeros
@@ -72,7 +72,7 @@ def scale_by_novograd(
 
 @definition
 def novograd(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.25,
     eps: NonNegative = 1e-6,
@@ -94,7 +94,7 @@ def novograd(
     ‖g‖ skips entries that are inf or nan, so the other entries still train.
 
     Args:
-      learning_rate: η ≥ 0, the length of an array's step without momentum; 1e-3 to 1e-2.
+      learning_rate: η, the length of an array's step without momentum; 1e-3 to 1e-2.
       b1: β1 in [0, 1), momentum; 0.9 to 0.95.
       b2: β2 in [0, 1), decay of v; 0.25 to 0.98.
       eps: ε ≥ 0, outside the root; 1e-6.

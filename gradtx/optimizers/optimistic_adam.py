@@ -14,7 +14,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.optimizers.optimistic_gradient_descent import Previous, scale_by_optimistic_gradient
 from gradtx.tree.casts import zeros
@@ -33,7 +33,7 @@ def _optimistic(grad, slots: Previous, param, step, *, learning_rate, optimism):
 
 @definition
 def optimistic_adam(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     optimism: NonNegative | None = None,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -54,7 +54,7 @@ def optimistic_adam(
     `adam`. A schedule for η does not change ω; for one schedule of both take `optimistic_adam_v2`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-2.
+      learning_rate: η, parameter units per step; 1e-4 to 1e-2.
       optimism: ω ≥ 0, in the same units; None: η.
       b1: β1 in [0, 1), decay of Adam's m; 0.5 to 0.9.
       b2: β2 in [0, 1), decay of Adam's r; 0.9 to 0.999.

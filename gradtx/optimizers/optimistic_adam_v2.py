@@ -16,7 +16,7 @@ from gradtx.optimizers.optimistic_gradient_descent import scale_by_optimistic_gr
 
 @definition
 def optimistic_adam_v2(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     *,
     alpha: Hyperparam = 1.0,
     beta: Hyperparam = 1.0,
@@ -37,7 +37,7 @@ def optimistic_adam_v2(
     When: GANs and other min-max problems, with a schedule. When not: a plain minimum; take `adam`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-2.
+      learning_rate: η, parameter units per step; 1e-4 to 1e-2.
       alpha: α, weight of the direction; 1.
       beta: β, weight of its change, the optimism; 1.
       b1: β1 in [0, 1), decay of Adam's m; 0.5 to 0.9.

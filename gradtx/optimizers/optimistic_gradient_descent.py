@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Hyperparam, NonNegative
+from gradtx.definition.types import Hyperparam
 from gradtx.tree.casts import zeros
 
 
@@ -56,7 +56,7 @@ def scale_by_optimistic_gradient(
 
 @definition
 def optimistic_gradient_descent(
-    learning_rate: NonNegative, alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0
+    learning_rate: Hyperparam, alpha: Hyperparam = 1.0, beta: Hyperparam = 1.0
 ) -> GradientTransformation:
     r"""Optimistic gradient descent, for games and GANs.
 
@@ -68,12 +68,12 @@ def optimistic_gradient_descent(
     plain minimum; take `sgd`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per unit of gradient; 1e-3 to 1.
+      learning_rate: η, parameter units per unit of gradient; 1e-3 to 1.
       alpha: α, weight of the gradient; 1.
       beta: β, weight of its change; 1.
 
     Raises:
-      HyperparamError: a negative learning rate.
+      HyperparamError: a learning rate that is not finite.
 
     State: 4 bytes per parameter (the gradient before).
 

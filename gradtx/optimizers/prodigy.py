@@ -17,7 +17,7 @@ import jax
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative, Positive, Precise, Squares
+from gradtx.definition.types import Decay, Hyperparam, NonNegative, Positive, Precise, Squares
 from gradtx.transforms.distances import (
     Estimate,
     EstimateParts,
@@ -127,7 +127,7 @@ def _prodigy(
 
 @definition
 def prodigy(
-    learning_rate: NonNegative = 1.0,
+    learning_rate: Hyperparam = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
     beta3: Decay | None = None,
     eps: NonNegative = 1e-8,
@@ -154,7 +154,7 @@ def prodigy(
     finite do not count in the sums, and a step whose sums are zero or overflow leaves d as it was.
 
     Args:
-      learning_rate: η ≥ 0, a factor of the estimate, without unit; 1, or a schedule that ends in 0.
+      learning_rate: η, a factor of the estimate, without unit; 1, or a schedule that ends in 0.
       betas: β1 and β2, each in [0, 1), as in Adam.
       beta3: β3 in [0, 1), memory of the estimate; None: √β2.
       eps: ε ≥ 0, relative to d; 1e-8.

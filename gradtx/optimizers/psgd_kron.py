@@ -237,7 +237,7 @@ def scale_by_psgd_kron(
 
 @definition
 def psgd_kron(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
@@ -262,7 +262,7 @@ def psgd_kron(
     When not: arrays whose axes are all very long, whose factors are larger than they are.
 
     Args:
-      learning_rate: η ≥ 0; a third to a half of AdamW's; 3e-4.
+      learning_rate: η; a third to a half of AdamW's; 3e-4.
       b1: β1 in [0, 1), decay of m; 0.9.
       weight_decay: λ ≥ 0, a fraction per unit of learning rate; 0 to 1.
       mask: which leaves decay; None: all.

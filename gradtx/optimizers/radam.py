@@ -92,7 +92,7 @@ def scale_by_radam(
 
 @definition
 def radam(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -114,7 +114,7 @@ def radam(
     first five steps do not divide them; clip them, or take `adamw` with a warmup.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3.
+      learning_rate: η, parameter units per step; 1e-4 to 3e-3.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; ρ_t reaches 5 only for β2 above 0.67; typically 0.999.
       eps: ε ≥ 0, outside the root; 1e-8.

@@ -11,7 +11,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.descend import descend, scale_by_learning_rate
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, Fraction, NonNegative
+from gradtx.definition.types import Decay, Fraction, Hyperparam, NonNegative
 from gradtx.transforms.moments import Moments, SecondMoment, average, debias, divide_by_root
 from gradtx.transforms.momentum import trace
 from gradtx.tree.arithmetic import abs_sq
@@ -117,7 +117,7 @@ def scale_by_stddev(
 
 @definition
 def rmsprop(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
     initial_scale: NonNegative = 0.0,
@@ -139,7 +139,7 @@ def rmsprop(
     Textbooks have ε outside the root: `rmsprop(eta, decay=beta, eps=delta, eps_in_sqrt=False)`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units; 1e-4 to 1e-2.
+      learning_rate: η, parameter units; 1e-4 to 1e-2.
       decay: β in [0, 1); r spans about 1/(1 − β) steps; typically 0.9.
       eps: ε ≥ 0, which keeps the quotient finite; 1e-10 to 1e-3.
       initial_scale: r before the first update, ≥ 0.

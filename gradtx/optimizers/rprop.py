@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Limit, NonNegative, Positive, Precise
+from gradtx.definition.types import Hyperparam, Limit, NonNegative, Positive, Precise
 from gradtx.transforms.scaling import scale
 from gradtx.tree.casts import full, zeros
 
@@ -45,7 +45,7 @@ def _rprop(
 
 @definition
 def scale_by_rprop(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     eta_minus: Positive = 0.5,
     eta_plus: Positive = 1.2,
     min_step_size: NonNegative = 1e-6,
@@ -85,7 +85,7 @@ def scale_by_rprop(
 
 @definition
 def rprop(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     eta_minus: Positive = 0.5,
     eta_plus: Positive = 1.2,
     min_step_size: NonNegative = 1e-6,

@@ -9,7 +9,7 @@ from typing import Unpack
 
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.schedules.join import with_warmup
@@ -18,7 +18,7 @@ from gradtx.wrappers.schedule_free import Mixing, schedule_free
 
 @definition
 def schedule_free_adamw(
-    learning_rate: NonNegative = 0.0025,
+    learning_rate: Hyperparam = 0.0025,
     warmup_steps: int | None = None,
     b1: Mixing = 0.9,
     b2: Decay = 0.999,
@@ -41,7 +41,7 @@ def schedule_free_adamw(
     counts; `adamw` with a tuned schedule does as well.
 
     Args:
-      learning_rate: η ≥ 0; 1 to 10 times that of AdamW with a schedule.
+      learning_rate: η; 1 to 10 times that of AdamW with a schedule.
       warmup_steps: updates of a warmup from 0; None: no warmup; about 5 % of a run.
       b1: β1 in (0, 1], in place of momentum; 0.9, longer runs 0.95 to 0.98.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.999.

@@ -5,7 +5,7 @@ z ← z − η (g + λ y),   x ← (1 − c) x + c z,   y ← β x + (1 − β) 
 
 from gradtx.compose.descend import add_decayed_weights, descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import DTypeLike, NonNegative
+from gradtx.definition.types import DTypeLike, Hyperparam, NonNegative
 from gradtx.schedules.join import with_warmup
 from gradtx.transforms.scaling import identity
 from gradtx.wrappers.schedule_free import Mixing, schedule_free
@@ -13,7 +13,7 @@ from gradtx.wrappers.schedule_free import Mixing, schedule_free
 
 @definition
 def schedule_free_sgd(
-    learning_rate: NonNegative = 1.0,
+    learning_rate: Hyperparam = 1.0,
     warmup_steps: int | None = None,
     b1: Mixing = 0.9,
     weight_decay: NonNegative | None = None,
@@ -32,7 +32,7 @@ def schedule_free_sgd(
     transformers; take `schedule_free_adamw`.
 
     Args:
-      learning_rate: η ≥ 0; larger than for SGD with momentum, 1 to 10.
+      learning_rate: η; larger than for SGD with momentum, 1 to 10.
       warmup_steps: updates of a warmup from 0; None: no warmup; about 5 % of a run.
       b1: β in (0, 1], in place of momentum; 0.9.
       weight_decay: λ ≥ 0, at y; None: no such term.

@@ -22,7 +22,7 @@ from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative, Params
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Params
 from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import PerLeaf, leaves_of
 from gradtx.linalg.orthogonalize import orthogonalize
@@ -127,7 +127,7 @@ def _heads(params: Params) -> PerLeaf:
 
 @definition
 def scion(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     beta: Decay = 0.9,
     radius: NonNegative = 50.0,
     head_radius: NonNegative = 3000.0,

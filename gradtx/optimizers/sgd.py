@@ -7,14 +7,14 @@ u = t            (momentum)        u = g + μ t      (Nesterov)
 
 from gradtx.compose.descend import descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import DTypeLike, Fraction, NonNegative
+from gradtx.definition.types import DTypeLike, Fraction, Hyperparam
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import identity
 
 
 @definition
 def sgd(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     momentum: Fraction | None = None,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
@@ -32,7 +32,7 @@ def sgd(
     a schedule it is `chain(scale_by_learning_rate(eta), trace(mu))`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per gradient unit; 1e-3 to 1. Too small is slow, too
+      learning_rate: η, parameter units per gradient unit; 1e-3 to 1. Too small is slow, too
         large diverges.
       momentum: μ in [0, 1]; None for none; typically 0.9, which makes steps up to 1/(1 − μ) = 10
         times longer.
@@ -40,7 +40,7 @@ def sgd(
       accumulator_dtype: dtype of t; None: the parameter's, float32 at least.
 
     Raises:
-      HyperparamError: a negative learning rate, or a momentum outside [0, 1].
+      HyperparamError: a learning rate that is not finite, or a momentum outside [0, 1].
 
     State: 0 bytes per parameter; 4 with momentum.
 

@@ -23,7 +23,15 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.matrixwise import matrixwise, where_due
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, Default, Fraction, NonNegative, Precise, Squares
+from gradtx.definition.types import (
+    Decay,
+    Default,
+    Fraction,
+    Hyperparam,
+    NonNegative,
+    Precise,
+    Squares,
+)
 from gradtx.engine.selector import Where
 from gradtx.linalg import (
     Factors,
@@ -246,7 +254,7 @@ def scale_by_shampoo(
 
 @definition
 def shampoo(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Fraction = 0.99,
     eps: NonNegative = 1e-6,
@@ -271,7 +279,7 @@ def shampoo(
     must be rare: take `soap`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step, as for the graft; 1e-4 to 1e-2.
+      learning_rate: η, parameter units per step, as for the graft; 1e-4 to 1e-2.
       b1: β1 in [0, 1), decay of M; 0.9.
       b2: β2 in [0, 1], decay of L and R, 0.9 to 0.999; 1 for the sums of the first paper, whose
         steps shrink without a graft.

@@ -5,12 +5,12 @@ r"""Sign descent: every coordinate steps by the learning rate, against the sign 
 
 from gradtx.compose.descend import descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import NonNegative
+from gradtx.definition.types import Hyperparam
 from gradtx.transforms.signs import scale_by_sign
 
 
 @definition
-def sign_sgd(learning_rate: NonNegative) -> GradientTransformation:
+def sign_sgd(learning_rate: Hyperparam) -> GradientTransformation:
     r"""Sign SGD: a step against the sign of the gradient, θ ← θ − η sign(g).
 
     Every coordinate takes a step of the same size.
@@ -19,7 +19,7 @@ def sign_sgd(learning_rate: NonNegative) -> GradientTransformation:
     batches; the sign is then mostly noise; take `signum` or `lion`, which average first.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-5 to 1e-3.
+      learning_rate: η, parameter units per step; 1e-5 to 1e-3.
 
     Raises:
       HyperparamError: the learning rate is negative.

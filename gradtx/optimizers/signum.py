@@ -7,14 +7,14 @@ m ← β m + (1 − β) g
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.signs import scale_by_sign
 
 
 @definition
 def signum(
-    learning_rate: NonNegative, beta: Decay = 0.9, accumulator_dtype: DTypeLike | None = None
+    learning_rate: Hyperparam, beta: Decay = 0.9, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:
     r"""Signum: sign SGD with momentum.
 
@@ -26,7 +26,7 @@ def signum(
     weight decay to Signum, or `lion`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-5 to 1e-3.
+      learning_rate: η, parameter units per step; 1e-5 to 1e-3.
       beta: β in [0, 1), decay of m; typically 0.9.
       accumulator_dtype: dtype of m; None: the parameter's, at least float32.
 

@@ -11,7 +11,7 @@ from typing import Unpack
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative
+from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.moments import Moments, average, debias, init_moments
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -59,7 +59,7 @@ def scale_by_simplified_ademamix(
 
 @definition
 def simplified_ademamix(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.99,
     b2: Decay = 0.95,
     alpha: NonNegative = 0.0,
@@ -80,7 +80,7 @@ def simplified_ademamix(
     When not: to reuse Adam's learning rates.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; about (1 − β1) times Adam's, 1e-6 to 1e-4.
+      learning_rate: η, parameter units per step; about (1 − β1) times Adam's, 1e-6 to 1e-4.
       b1: β1 in [0, 1), decay of the sum m; 0.99 to 0.9999.
       b2: β2 in [0, 1), decay of r; typically 0.95.
       alpha: α ≥ 0, the weight of this step's gradient; 0 to 100.

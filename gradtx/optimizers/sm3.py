@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, Fraction, NonNegative
+from gradtx.definition.types import Decay, Fraction, Hyperparam, NonNegative
 from gradtx.transforms.moments import average, divide_by_root
 from gradtx.tree.arithmetic import abs_sq
 from gradtx.tree.casts import real_dtype, zeros
@@ -93,7 +93,7 @@ def scale_by_sm3(
 
 
 @definition
-def sm3(learning_rate: NonNegative, momentum: Decay = 0.9) -> GradientTransformation:
+def sm3(learning_rate: Hyperparam, momentum: Decay = 0.9) -> GradientTransformation:
     r"""SM3: memory-efficient AdaGrad with accumulators per row and per column.
 
     For a matrix g (n, k) with row and column accumulators a (n) and b (k): v_ij = min(a_i, b_j) +
@@ -105,7 +105,7 @@ def sm3(learning_rate: NonNegative, momentum: Decay = 0.9) -> GradientTransforma
     `adafactor`.
 
     Args:
-      learning_rate: η ≥ 0, parameter units; 0.01 to 0.5, after a warmup.
+      learning_rate: η, parameter units; 0.01 to 0.5, after a warmup.
       momentum: β in [0, 1), decay of m; typically 0.9.
 
     Raises:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, Default, NonNegative, Precise, Squares
+from gradtx.definition.types import Decay, Default, Hyperparam, NonNegative, Precise, Squares
 from gradtx.engine.selector import Where
 from gradtx.linalg import Factors, orthogonalize, update_factors
 from gradtx.transforms.eigenbases import (
@@ -164,7 +164,7 @@ def scale_by_soap(
 
 @definition
 def soap(
-    learning_rate: NonNegative = 3e-3,
+    learning_rate: Hyperparam = 3e-3,
     b1: Decay = 0.95,
     b2: Decay = 0.95,
     shampoo_beta: Decay | None = None,
@@ -191,7 +191,7 @@ def soap(
     short (`muon` stores one array); axes are much longer than 10 000.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-3 to 1e-2.
+      learning_rate: η, parameter units per step; 1e-3 to 1e-2.
       b1: β1 in [0, 1), decay of M'; 0.95.
       b2: β2 in [0, 1), decay of V; 0.9 to 0.99.
       shampoo_beta: β_s in [0, 1), decay of L and R; 0.9 to 0.99; None: β2.

@@ -20,7 +20,7 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import Decay, DTypeLike, Limit, NonNegative, PyTree
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, Limit, NonNegative, PyTree
 from gradtx.engine.selector import Where
 from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.moments import average, debias
@@ -174,7 +174,7 @@ def scale_by_sophia(
 
 @definition
 def sophia(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.965,
     b2: Decay = 0.99,
     eps: NonNegative = 1e-8,
@@ -208,7 +208,7 @@ def sophia(
     bound.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; a little smaller than Lion's.
+      learning_rate: η, parameter units per step; a little smaller than Lion's.
       b1: β1 in [0, 1), decay of m; 0.965.
       b2: β2 in [0, 1), decay of h, per estimate; 0.99.
       eps: ε ≥ 0, the least curvature; 1e-8 to 1e-12.

@@ -16,7 +16,7 @@ from gradtx.compose.binding import Branch
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Selector, Where
 from gradtx.transforms.moments import Moments, average, debias, init_moments
 from gradtx.tree.arithmetic import abs_sq, entries, finite, sqrt
@@ -84,7 +84,7 @@ def scale_by_stable_adamw(
 
 @definition
 def stable_adamw(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.99,
     eps: NonNegative = 1e-8,
@@ -108,7 +108,7 @@ def stable_adamw(
     ρ skips entries that are inf or nan, so the other entries still train.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 3e-3, after a warmup.
+      learning_rate: η, parameter units per step; 1e-4 to 3e-3, after a warmup.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; 0.95 to 0.99.
       eps: ε ≥ 0, outside the root, and the least root in ρ; 1e-8 to 1e-6.

@@ -9,7 +9,7 @@ from typing import Unpack
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.signs import scale_by_sign
@@ -40,7 +40,7 @@ def scale_by_tiger(b1: Decay = 0.965, mu_dtype: DTypeLike | None = None) -> Grad
 
 @definition
 def tiger(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.965,
     mu_dtype: DTypeLike | None = None,
     weight_decay: NonNegative = 0.01,
@@ -57,7 +57,7 @@ def tiger(
     small batches; the sign is then mostly noise.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; 1e-4 to 1e-3.
+      learning_rate: η, parameter units per step; 1e-4 to 1e-3.
       b1: β in [0, 1), decay of m; 0.945 to 0.965.
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, NonNegative
+from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.transforms.moments import Moments, average, debias
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import full, zeros
@@ -72,7 +72,7 @@ def scale_by_yogi(
 
 @definition
 def yogi(
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-3,
@@ -89,7 +89,7 @@ def yogi(
     When not: for gradients that start far above their later size; r then stays large for long.
 
     Args:
-      learning_rate: η ≥ 0, parameter units per step; typically 1e-2.
+      learning_rate: η, parameter units per step; typically 1e-2.
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1); 1 − β2 is the largest change of r, in units of g²; typically 0.999.
       eps: ε ≥ 0, outside the root; 1e-3.

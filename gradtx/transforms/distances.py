@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.descend import descend
 from gradtx.compose.transformation import GradientTransformation
-from gradtx.definition.types import NonNegative, Precise
+from gradtx.definition.types import Hyperparam, NonNegative, Precise
 from gradtx.engine.selector import Where
 from gradtx.tree.arithmetic import abs_sq, finite, where_finite
 from gradtx.tree.casts import float_copy
@@ -100,7 +100,7 @@ def rate_of(distance: jax.Array, divisor: jax.Array) -> jax.Array:
 
 def descend_with_penalty(
     rule: GradientTransformation,
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     weight_decay: NonNegative | None,
     mask: Where | None,
 ) -> GradientTransformation:

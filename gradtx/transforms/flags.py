@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol, TypedDict, TypeVar, cast
 
 from gradtx.compose.descend import StepFlags
-from gradtx.definition.types import Decay, Default, DTypeLike, NonNegative, PyTree
+from gradtx.definition.types import Decay, Default, DTypeLike, Hyperparam, NonNegative, PyTree
 from gradtx.engine.selector import Where
 
 Dimensions = PyTree
@@ -79,7 +79,7 @@ def select_flags(kind: type[Flags], flags: Mapping[str, Any]) -> Flags:
     return cast(Flags, {name: flags[name] for name in kind.__annotations__ if name in flags})
 
 
-def adam_arguments(learning_rate: NonNegative, flags: Mapping[str, Any]) -> dict[str, Any]:
+def adam_arguments(learning_rate: Hyperparam, flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return AdamW's arguments: the flags named `adam_...`, and those of the step.
 
     AdamW uses `learning_rate` where `adam_learning_rate` is None.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.definition.types import NonNegative, Precise
+from gradtx.definition.types import Hyperparam, Precise
 from gradtx.transforms.flags import MatrixFlags
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import compute_dtype, real_dtype
@@ -53,7 +53,7 @@ def _hyperball(grad, slots: Radius, param, step, *, learning_rate):
 @definition
 def hyperball(
     inner: TransformationLike,
-    learning_rate: NonNegative,
+    learning_rate: Hyperparam,
     **flags: Unpack[MatrixFlags],
 ) -> GradientTransformation:
     r"""Hyperball: steps of a fixed angle for every matrix, with a constant norm.
@@ -68,7 +68,7 @@ def hyperball(
 
     Args:
       inner: computes the direction, without learning rate and weight decay.
-      learning_rate: η ≥ 0, radians per step; √(η λ) of a run with weight decay is a start, 0.003 to
+      learning_rate: η, radians per step; √(η λ) of a run with weight decay is a start, 0.003 to
         0.03.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.

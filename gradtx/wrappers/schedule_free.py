@@ -106,7 +106,7 @@ def schedule_free(
 
     Args:
       base_optimizer: gives u, learning rate and warmup included; without momentum.
-      learning_rate: η ≥ 0, the same as the base method's, for the weights only. A schedule is read
+      learning_rate: η, the same as the base method's, for the weights only. A schedule is read
         one update ahead, as in Optax, so that a warmup from 0 gives its first iterate a weight.
       b1: β in (0, 1]: the point of gradients between z (0) and the average x (1); 0.9 to 0.98.
       weight_lr_power: p ≥ 0; 2; with 0 all iterates weigh the same.

@@ -13,6 +13,7 @@ INTERNAL = {
     "GradientTransformation",
     "_stored_member",
     "call_function",
+    "follow_states",
     "function_schedule",
     "held",
     "injected",

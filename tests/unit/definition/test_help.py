@@ -39,7 +39,7 @@ def test_help_shows_short_names_and_every_flag() -> None:
     text = pydoc.plain(pydoc.render_doc(gradtx.adamw))
     # Python 3.13 writes each argument on a line of its own.
     head = " ".join(text[: text.index("Adam with decoupled")].split())
-    assert "learning_rate: NonNegative, b1: Decay = 0.9," in head
+    assert "learning_rate: Hyperparam, b1: Decay = 0.9," in head
     assert "mu_dtype: DTypeLike | None = None" in head and "mask: Where | None = None" in head
     assert "cautious: bool | None = None" in head and "**flags" not in head
     assert "-> GradientTransformation" in head
