@@ -31,7 +31,8 @@ def apply_updates(
     """Add updates to parameters, each sum in the dtype of the parameter.
 
     The sum is computed in float32 at least and rounded once. If the update is None, or the
-    parameter is not a float array, the parameter is returned unchanged.
+    parameter is not a float array, the parameter is returned unchanged. A scalar update is added to
+    every entry of its parameter.
 
     A 16-bit parameter does not change where an update is less than half of its last bit, 2⁻⁹ |θ| in
     bfloat16. Stochastic rounding is unbiased, so that training needs no float32 copy of the
@@ -39,7 +40,7 @@ def apply_updates(
 
     Args:
       params: pytree of parameters.
-      updates: pytree of the same structure.
+      updates: pytree of the same structure; its arrays have the shapes of the parameters, or ().
       rounding: "nearest", or "stochastic" for parameters in bfloat16 and float16; others are always
         rounded to the nearest.
       step: a number that differs from step to step, `state.count`. The random bits are a hash of
@@ -110,13 +111,15 @@ def _sums(pairs: dict[int, Any], paths: Paths, step: Any) -> list[jax.Array]:
 
 
 def _pair(paths: Paths, index: int, param: Any, update: Any) -> tuple[jax.Array, jax.Array]:
-    if jnp.shape(param) != jnp.shape(update):
+    if jnp.shape(update) not in ((), jnp.shape(param)):
         path = paths()[index]
         raise StructureError(
             f"update at {path!r} has shape {jnp.shape(update)}, its parameter {jnp.shape(param)}"
         )
     if not is_inexact(update) or jnp.iscomplexobj(update) != jnp.iscomplexobj(param):
-        update = fit_gradient(paths()[index], update, param, "update")
+        update = fit_gradient(paths()[index], update, param, "update", same_shape=False)
+    if jnp.shape(update) != jnp.shape(param):  # one number for every entry
+        update = jnp.broadcast_to(as_array(update), jnp.shape(param))
     return as_array(param), as_array(update)
 
 
