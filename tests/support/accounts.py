@@ -16,6 +16,7 @@ PARTS = {
     "tests/laws": "every law on every method",
     "tests/oracles": "every method beside its float64 reference, Optax and torch",
     "tests/unit": "every room of the source by itself",
+    "tests/scripts": "idioms of scripts written for Optax, by a changed import",
     "tests/docs": "pages, examples and the README do what they say",
     "tests/house": "layers, sizes, names, and a row for every method",
     "tests/fuzz": "random definitions in random surroundings",

@@ -49,5 +49,5 @@ def test_what_reads_the_count_says_so(tx: gradtx.GradientTransformation) -> None
 
 
 def test_other_errors_stay_as_they_are() -> None:
-    with pytest.raises(MissingParamsError, match="^add_decayed_weights needs the parameters"):
+    with pytest.raises(MissingParamsError, match=r"^add_decayed_weights needs the parameters"):
         update_stateless(gradtx.add_decayed_weights(0.1), PARAMS, None, {})
