@@ -68,15 +68,20 @@ def _descend(
     return (-learning_rate if flip_sign else learning_rate) * grad, slots
 
 
+def _leave(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
+    return grad, slots
+
+
 @definition
 def scale_by_learning_rate(
-    learning_rate: Hyperparam, *, flip_sign: bool = True
+    learning_rate: Hyperparam | None = None, *, flip_sign: bool = True
 ) -> GradientTransformation:
     """Multiply by minus the learning rate: u ← −η u, a step down.
 
     Args:
       learning_rate: η, a number, array or schedule; it is never rounded to the gradient's
-        dtype. A negative one ascends, as it does in every optimizer.
+        dtype. A negative one ascends, as it does in every optimizer. None: the updates stay as they
+        are, their sign too.
       flip_sign: False for u ← +η u, to ascend.
 
     Raises:
@@ -89,6 +94,8 @@ def scale_by_learning_rate(
     >>> tx.update(jnp.array([10.0]), tx.init(jnp.zeros(1)))[0].tolist()
     [-1.0]
     """
+    if learning_rate is None:
+        return leafwise(None, _leave)
     return leafwise(None, _descend, learning_rate=learning_rate, flip_sign=flip_sign)
 
 

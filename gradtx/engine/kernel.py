@@ -112,7 +112,7 @@ def run_rule(
     kwargs = array_kwargs(rule, rule.update_array, values, shared.step, args)
     call = rule.bind(kwargs, args.offsets[number] if args.offsets else None)
     param = None if args.param is None else cast_inexact(args.param, dtype)
-    step = _step_as(shared.step, real_dtype(dtype))
+    step = shared.step.astype(real_dtype(dtype))
     with jax.named_scope(rule.name), ALIKE if dtype.kind != "c" else mixed_promotion():
         if stored is None:
             return call(update, None, param, step)[0], None
@@ -197,7 +197,7 @@ def measure_array(rule: "LeafRule", measure: Function, shared: Any, args: LeafAr
                 args.grad.astype(dtype),
                 given,
                 param,
-                _step_as(step, real_dtype(dtype)),
+                step.astype(real_dtype(dtype)),
                 **kwargs,
                 **options,
             )
@@ -222,7 +222,7 @@ def conclude_tree(
     options = select_kwargs(conclude, rule.options.values)
     try:
         with jax.named_scope(rule.name):
-            result = conclude(measures, tree_slots, _step_as(step, dtype), **values, **options)
+            result = conclude(measures, tree_slots, step.astype(dtype), **values, **options)
     except Exception as error:
         explain(error, rule, conclude, step)
         raise
@@ -249,8 +249,3 @@ def evaluate_array(
     slots = slots if rule.form is None else rule.form.to_rule(slots)
     options = select_kwargs(evaluate, rule.options.values)
     return evaluate(param.astype(dtype), slots, **values, **options).astype(param.dtype)
-
-
-def _step_as(step: Any, dtype: DTypeLike) -> Any:
-    """The number of the step in the dtype of the arithmetic; None in an update without a state."""
-    return None if step is None else step.astype(dtype)
