@@ -61,11 +61,10 @@ def train_states(optax: Any) -> Any:
         return state.apply_gradients(grads=state.params)
 
     tx = optax.sgd(jnp.array(0.1))
-    for _ in range(2):
-        state = TrainState.create(apply_fn=None, params=PARAMS, tx=tx)
-        state = step(step(state))
+    states = [TrainState.create(apply_fn=None, params=PARAMS, tx=tx) for _ in range(2)]
+    params = [step(step(state)).params for state in states]
     assert len(traces) == 1
-    return state.params
+    return params
 
 
 def traced_rates(optax: Any) -> Any:
