@@ -10,6 +10,7 @@ from tests.mutations.rows_methods import MUTATIONS
 from tests.mutations.rows_production import MUTATIONS as PRODUCTION
 from tests.mutations.rows_projections import PROJECTIONS
 from tests.mutations.rows_relatives import RELATIVES
+from tests.mutations.rows_scripts import SCRIPTS
 from tests.mutations.rows_storage import STORAGE
 from tests.mutations.rows_trees import TREES
 
@@ -26,4 +27,5 @@ ROWS = [
     *AUTHORS,
     *TREES,
     *INTEROP,
+    *SCRIPTS,
 ]

@@ -12,7 +12,7 @@ from tests.support.peer import optax as peer
 
 
 class Counter(NamedTuple):
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def _negated(updates: Any, scale: Any = 1.0) -> Any:
