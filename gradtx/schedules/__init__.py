@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # the names of `optax.schedules`
     from gradtx.schedules.polynomial import constant_schedule as constant_schedule
     from gradtx.schedules.polynomial import linear_schedule as linear_schedule
     from gradtx.schedules.polynomial import polynomial_schedule as polynomial_schedule
+    from gradtx.schedules.stateful import StatefulSchedule as StatefulSchedule
+    from gradtx.schedules.stateful import WrappedSchedule as WrappedSchedule
     from gradtx.schedules.warmup import sgdr_schedule as sgdr_schedule
     from gradtx.schedules.warmup import warmup_constant_schedule as warmup_constant_schedule
     from gradtx.schedules.warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
@@ -31,5 +33,8 @@ if TYPE_CHECKING:  # the names of `optax.schedules`
         warmup_exponential_decay_schedule as warmup_exponential_decay_schedule,
     )
     from gradtx.wrappers.inject_hyperparams import inject_hyperparams as inject_hyperparams
+    from gradtx.wrappers.inject_hyperparams import (
+        inject_stateful_hyperparams as inject_stateful_hyperparams,
+    )
 else:
     __getattr__, __dir__, __all__ = attach(__name__, hidden="gradtx.interop.state_classes")

@@ -79,9 +79,9 @@ def test_as_optax_does(case: str, jitted: bool) -> None:
     """The value comes of the state before the step; the state sees the extra arguments."""
     mine, other = CASES[case](gradtx), CASES[case](optax)
     wrap = jax.jit if jitted else lambda function: function
-    # Optax computes bias corrections in another order.
+    # Optax computes bias corrections in another order; entries of 3 to 30 are subtracted.
     np.testing.assert_allclose(
-        run(mine, wrap(mine.update)), run(other, wrap(other.update)), rtol=2e-5
+        run(mine, wrap(mine.update)), run(other, wrap(other.update)), rtol=2e-5, atol=1e-5
     )
 
 
