@@ -5,7 +5,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.compose.transformation import GradientTransformation, accepted, definition
+from gradtx.compose.pairs import accepted
+from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.show import show
