@@ -14,7 +14,8 @@ def _add_noise(grad, slots: None, param, step, *, eta, gamma, key):
     # One dtype for all gradients: a run in bfloat16 or x64 draws the same noise.
     dtype = jnp.complex64 if jnp.iscomplexobj(grad) else jnp.float32
     deviation = sqrt(eta * step**-gamma)  # step = 1 + count
-    return grad + deviation * jax.random.normal(key, grad.shape, dtype), slots
+    noise = jax.random.normal(key, grad.shape, dtype).astype(grad.dtype)
+    return grad + deviation * noise, slots
 
 
 def choose_key(maker: str, key: Hyperparam | None, seed: int | None) -> Hyperparam:

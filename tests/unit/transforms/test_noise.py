@@ -106,3 +106,10 @@ def test_a_key_and_a_seed_together_are_refused() -> None:
         gradtx.add_noise(0.1, 0.5, 1, seed=2)
     with pytest.raises(HyperparamError, match="mean the same"):
         gradtx.noisy_sgd(0.1, key=1, seed=2)
+
+
+def test_noise_in_x64_needs_no_implicit_promotion() -> None:
+    with jax.numpy_dtype_promotion("strict"), jax.enable_x64(True):
+        grad = jnp.zeros(3, jnp.float64)
+        tx = gradtx.add_noise(1.0, 0.0, 0)
+        assert tx.update(grad, tx.init(grad))[0].dtype == jnp.float64
