@@ -294,6 +294,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.schedules.polynomial import constant_schedule as constant_schedule
     from gradtx.schedules.polynomial import linear_schedule as linear_schedule
     from gradtx.schedules.polynomial import polynomial_schedule as polynomial_schedule
+    from gradtx.schedules.stateful import StatefulSchedule as StatefulSchedule
+    from gradtx.schedules.stateful import WrappedSchedule as WrappedSchedule
     from gradtx.schedules.warmup import inverse_sqrt_schedule as inverse_sqrt_schedule
     from gradtx.schedules.warmup import sgdr_schedule as sgdr_schedule
     from gradtx.schedules.warmup import warmup_constant_schedule as warmup_constant_schedule
@@ -385,6 +387,9 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.wrappers.guard import guard as guard
     from gradtx.wrappers.hyperball import hyperball as hyperball
     from gradtx.wrappers.inject_hyperparams import inject_hyperparams as inject_hyperparams
+    from gradtx.wrappers.inject_hyperparams import (
+        inject_stateful_hyperparams as inject_stateful_hyperparams,
+    )
     from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
     from gradtx.wrappers.lookahead import lookahead as lookahead
     from gradtx.wrappers.mechanize import mechanize as mechanize
