@@ -50,7 +50,8 @@ def find_threshold(arrays: Sequence[jax.Array], scale: jax.Array, axes: Axes) ->
     count = length(arrays, axes)
     mean = (total(arrays, axes) - scale) / max(count, 1.0)
     start = jnp.maximum(mean, -scale)  # f ≥ 0 at both
-    state = (start, jnp.full_like(start, count + 1), jnp.asarray(True))
+    # True from the data, so that within shard_map it varies over devices as the data do.
+    state = (start, jnp.full_like(start, count + 1), jnp.any(start < jnp.inf))
     step = functools.partial(_newton, arrays, scale, axes)
     return jax.lax.while_loop(lambda state: state[2], step, state)[0]
 
