@@ -44,6 +44,13 @@ def test_the_cost_is_the_least(kind, shape):
     assert checked(cost) == least(cost)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_later_paths_need_the_duals(seed):
+    """Without duals a search is greedy, and fails in four of these six matrices."""
+    cost = np.random.default_rng(seed).integers(0, 1000, (30, 30)).astype(float)
+    assert checked(cost) == least(cost)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-5, 5), min_size=12, max_size=12))
 def test_no_permutation_is_cheaper(entries):
