@@ -10,8 +10,10 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx import assignment as assignment
     from gradtx import authoring as authoring
     from gradtx import contrib as contrib
+    from gradtx import experimental as experimental
     from gradtx import linalg as linalg
     from gradtx import losses as losses
+    from gradtx import microbatching as microbatching
     from gradtx import perturbations as perturbations
     from gradtx import projections as projections
     from gradtx import schedules as schedules
@@ -154,6 +156,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.losses.sigmoid import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
     from gradtx.losses.sigmoid import sigmoid_focal_loss as sigmoid_focal_loss
     from gradtx.losses.smoothing import smooth_labels as smooth_labels
+    from gradtx.microbatching.microbatch import microbatch as microbatch
     from gradtx.optimizers.acprop import acprop as acprop
     from gradtx.optimizers.acprop import scale_by_acprop as scale_by_acprop
     from gradtx.optimizers.adabelief import adabelief as adabelief
@@ -349,6 +352,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.transforms.privacy import (
         differentially_private_aggregate as differentially_private_aggregate,
     )
+    from gradtx.transforms.project import project as project
     from gradtx.transforms.scaling import identity as identity
     from gradtx.transforms.scaling import scale as scale
     from gradtx.transforms.scaling import scale_by_schedule as scale_by_schedule

@@ -57,19 +57,20 @@ def _start(cost: jax.Array) -> Matching:
     numbers = jnp.arange(rows, dtype=jnp.int32)
     row_of = jnp.full(columns, -1, jnp.int32).at[cheapest].max(numbers)
     column_of = jnp.where(row_of[cheapest] == numbers, cheapest, -1)
-    return Matching(column_of, row_of, jnp.zeros(columns, cost.dtype))
+    return Matching(column_of, row_of, jnp.zeros_like(cost[0]))
 
 
 def _search(cost: jax.Array, matching: Matching, row: jax.Array) -> Search:
     """Find the nearest free column from a row."""
-    columns = cost.shape[1]
+    # `like`: within shard_map they then vary over devices as the costs do.
+    like = cost[0]
     start = Search(
-        jnp.full(columns, jnp.inf, cost.dtype),
-        jnp.full(columns, -1, jnp.int32),
-        jnp.zeros(columns, bool),
+        jnp.full_like(like, jnp.inf),
+        jnp.full_like(like, -1, jnp.int32),
+        jnp.zeros_like(like, bool),
         row,
-        jnp.asarray(-1, jnp.int32),
-        jnp.zeros((), cost.dtype),  # u of a free row shifts all of its paths alike
+        jnp.full_like(like[0], -1, jnp.int32),
+        jnp.zeros_like(like[0]),  # u of a free row shifts all of its paths alike
     )
 
     rank = jnp.where(matching.row_of < 0, 2, 1).astype(jnp.int8)
@@ -122,7 +123,7 @@ def _assign(cost: jax.Array) -> jax.Array:
     cost = jax.lax.stop_gradient(cost.astype(compute_dtype(cost.dtype)))
     # A pair that is forbidden costs more than any assignment without one.
     limit = 2 * (cost.shape[0] + 1) * jnp.max(jnp.where(jnp.isfinite(cost), jnp.abs(cost), 1))
-    cost = jnp.where(cost < jnp.inf, cost, limit)
+    cost = jnp.where(jnp.isnan(cost), limit, jnp.clip(cost, -limit, limit))
     join = functools.partial(_join, cost)
     return jax.lax.while_loop(_is_partial, join, _start(cost)).column_of
 

@@ -50,19 +50,22 @@ def find_threshold(arrays: Sequence[jax.Array], scale: jax.Array, axes: Axes) ->
     count = length(arrays, axes)
     mean = (total(arrays, axes) - scale) / max(count, 1.0)
     start = jnp.maximum(mean, -scale)  # f ≥ 0 at both
-    state = (start, jnp.full_like(start, count + 1), jnp.asarray(True))
+    # True from the data, so that within shard_map it varies over devices as the data do.
+    state = (start, jnp.full_like(start, count + 1), jnp.any(start < jnp.inf))
     step = functools.partial(_newton, arrays, scale, axes)
     return jax.lax.while_loop(lambda state: state[2], step, state)[0]
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def project_simplex(arrays: list[jax.Array], scale: jax.Array, axes: Axes) -> list[jax.Array]:
-    """The nearest points of the simplex."""
+def _nearest(arrays: list[jax.Array], scale: jax.Array, axes: Axes) -> list[jax.Array]:
     top = largest(arrays, axes)
     # Sums of differences from the largest entry lose no digits to a common offset.
     shifted = [array - top for array in arrays]
     threshold = find_threshold(shifted, scale, axes)
     return [jnp.maximum(array - threshold, 0) for array in shifted]
+
+
+project_simplex: jax.custom_jvp[list[jax.Array]] = jax.custom_jvp(_nearest, nondiff_argnums=(2,))
+"""The nearest points of the simplex, with the derivative on their support."""
 
 
 @project_simplex.defjvp

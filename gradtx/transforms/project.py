@@ -6,7 +6,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from gradtx import projections
 from gradtx.compose.binding import Branch
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
@@ -14,6 +13,20 @@ from gradtx.definition.errors import HyperparamError, StructureError
 from gradtx.definition.show import show
 from gradtx.definition.types import ArrayHyperparam, NonNegative
 from gradtx.engine.selector import Selector, Where
+from gradtx.projections import (
+    projection_box,
+    projection_halfspace,
+    projection_hypercube,
+    projection_hyperplane,
+    projection_l1_ball,
+    projection_l1_sphere,
+    projection_l2_ball,
+    projection_l2_sphere,
+    projection_linf_ball,
+    projection_non_negative,
+    projection_simplex,
+    projection_vector,
+)
 from gradtx.projections.vectors import Axis
 from gradtx.tree.casts import compute_dtype, widest
 from gradtx.tree.vectors import vector
@@ -33,22 +46,21 @@ Kind = Literal[
     "vector",
 ]
 
-SCALE, NORMAL = ("scale",), ("a", "b")
-ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "box": ("lower", "upper"),
-    "halfspace": NORMAL,
-    "hypercube": SCALE,
-    "hyperplane": NORMAL,
-    "l1_ball": SCALE,
-    "l1_sphere": SCALE,
-    "l2_ball": SCALE,
-    "l2_sphere": SCALE,
-    "linf_ball": SCALE,
-    "non_negative": (),
-    "simplex": SCALE,
-    "vector": ("a",),
+PROJECTIONS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    "box": (projection_box, ("lower", "upper")),
+    "halfspace": (projection_halfspace, ("a", "b")),
+    "hypercube": (projection_hypercube, ("scale",)),
+    "hyperplane": (projection_hyperplane, ("a", "b")),
+    "l1_ball": (projection_l1_ball, ("scale",)),
+    "l1_sphere": (projection_l1_sphere, ("scale",)),
+    "l2_ball": (projection_l2_ball, ("scale",)),
+    "l2_sphere": (projection_l2_sphere, ("scale",)),
+    "linf_ball": (projection_linf_ball, ("scale",)),
+    "non_negative": (projection_non_negative, ()),
+    "simplex": (projection_simplex, ("scale",)),
+    "vector": (projection_vector, ("a",)),
 }
-"""The arguments of each projection, by its kind."""
+"""The projection of each kind, and the names of its arguments."""
 
 
 def _target(update: jax.Array, param: jax.Array) -> jax.Array:
@@ -92,7 +104,7 @@ def _call(kind: Any, tree: Any, axis: Axis, values: dict[str, Any]) -> Any:
     """The nearest points, by a projection of gradtx or by a function of the caller."""
     if axis is not None:
         values = {**values, "axis": axis}
-    function = kind if callable(kind) else getattr(projections, f"projection_{kind}")
+    function = kind if callable(kind) else PROJECTIONS[kind][0]
     return function(tree, **values)
 
 
@@ -113,17 +125,16 @@ def _check_arguments(kind: Any, values: dict[str, Any]) -> None:
     """Raise where a kind lacks an argument, or has one that it does not use."""
     if callable(kind):
         return
-    present = {name for name, value in values.items() if value is not None}
-    needed = set(ARGUMENTS[kind]) - {"scale"}
-    if lacking := sorted(needed - present):
+    present, names = {name for name, one in values.items() if one is not None}, PROJECTIONS[kind][1]
+    if lacking := sorted(set(names) - present - {"scale"}):
         raise HyperparamError(
             f"project: {kind} needs {', '.join(lacking)}: pass "
             f"{', '.join(f'{name}=...' for name in lacking)}"
         )
-    if unused := sorted(present - set(ARGUMENTS[kind])):
+    if unused := sorted(present - set(names)):
         raise HyperparamError(
             f"project: {kind} does not use {', '.join(unused)}; its arguments are "
-            f"{', '.join(ARGUMENTS[kind]) or 'none'}"
+            f"{', '.join(names) or 'none'}"
         )
 
 

@@ -11,6 +11,7 @@ from tests.mutations.rows_production import MUTATIONS as PRODUCTION
 from tests.mutations.rows_projections import PROJECTIONS
 from tests.mutations.rows_relatives import RELATIVES
 from tests.mutations.rows_scripts import SCRIPTS
+from tests.mutations.rows_sets import SETS_AND_PAIRS
 from tests.mutations.rows_storage import STORAGE
 from tests.mutations.rows_trees import TREES
 
@@ -24,6 +25,7 @@ ROWS = [
     *MATRIX_RULES,
     *KRONECKER,
     *PROJECTIONS,
+    *SETS_AND_PAIRS,
     *AUTHORS,
     *TREES,
     *INTEROP,

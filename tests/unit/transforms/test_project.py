@@ -9,7 +9,7 @@ import pytest
 
 import gradtx
 from gradtx import projections
-from gradtx.transforms.project import ARGUMENTS, project
+from gradtx.transforms.project import PROJECTIONS, project
 
 PARAMS = {"mix": jnp.array([[0.5, 0.5], [0.9, 0.1]]), "bias": jnp.array([0.0, 3.0])}
 GRADS = {"mix": jnp.array([[1.0, -1.0], [0.3, 0.0]]), "bias": jnp.array([5.0, -1.0])}
@@ -39,10 +39,10 @@ def test_a_path_that_matches_nothing():
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
 
 
-@pytest.mark.parametrize("kind", ARGUMENTS)
+@pytest.mark.parametrize("kind", PROJECTIONS)
 def test_every_kind_ends_in_its_set(kind):
     values = {"lower": -0.5, "upper": 0.5, "a": 1.0, "b": 0.25, "scale": 0.75}
-    values = {name: values[name] for name in ARGUMENTS[kind]}
+    values = {name: values[name] for name in PROJECTIONS[kind][1]}
     params = stepped(gradtx.chain(gradtx.sgd(0.5), project(kind, **values)))
     again = getattr(projections, f"projection_{kind}")(params, **values)
     assert jax.tree.all(jax.tree.map(lambda x, y: np.allclose(x, y, atol=1e-6), params, again))
@@ -50,7 +50,7 @@ def test_every_kind_ends_in_its_set(kind):
 
 def test_kinds_are_those_of_the_projections():
     names = {name for name in dir(projections) if name.startswith("projection_")}
-    assert names == {f"projection_{kind}" for kind in ARGUMENTS}
+    assert names == {f"projection_{kind}" for kind in PROJECTIONS}
 
 
 def test_a_definition_is_data():
