@@ -22,9 +22,9 @@ MUTATIONS = [
     ),
     Mutation(
         "accumulate: nothing times nan",
-        ACCUMULATE,
-        "jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))",
-        "weight * grad",
+        "microbatching/accumulators.py",
+        "jnp.where(weight > 0, weight * array, jnp.zeros_like(array))",
+        "weight * array",
         "tests/unit/wrappers/test_accumulate.py -k nothing",
     ),
     Mutation(
