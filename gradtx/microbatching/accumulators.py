@@ -167,9 +167,10 @@ def _mean_of_examples(values: jax.Array) -> jax.Array:
 
 
 def _concat(count: int, like: jax.ShapeDtypeStruct) -> Accumulator:
+    axis = min(1, len(like.shape))
     return Accumulator(
-        init=functools.partial(_slots, count=count, axis=min(1, len(like.shape))),
-        update=functools.partial(_write, axis=min(1, len(like.shape))),
+        init=functools.partial(_slots, count=count, axis=axis),
+        update=functools.partial(_write, axis=axis),
         finalize=_joined if like.shape else _same,
         aggregate=_same,
     )

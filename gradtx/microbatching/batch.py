@@ -109,8 +109,8 @@ def check_divides(name: str, arrays: Sequence[BatchArray], size: int) -> int:
             )
     if batch % size or not batch:
         raise StructureError(
-            f"{name}: microbatch_size = {size} does not divide the {batch} examples of "
-            f"{first.path!r}, shape {first.array.shape}; give a divisor, or fill up the batch"
+            f"{name}: the {batch} examples of {first.path!r}, shape {first.array.shape}, are not "
+            f"divisible by microbatch_size = {size}; give a divisor, or fill up the batch"
         )
     return batch // size
 

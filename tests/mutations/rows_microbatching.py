@@ -5,6 +5,7 @@ from tests.mutations.row import Mutation
 ACCUMULATORS = "microbatching/accumulators.py"
 BESIDE = "tests/unit/microbatching/test_beside_optax.py"
 LAWS = "tests/unit/microbatching/test_laws.py -k {}"
+AGGREGATING = "tests/unit/experimental/test_aggregating.py -k {}"
 
 MICROBATCHING = [
     Mutation(
@@ -24,9 +25,23 @@ MICROBATCHING = [
     Mutation(
         "microbatch: results in the order of the microbatches",
         ACCUMULATORS,
-        "axis=min(1, len(like.shape))),\n        update=functools.partial(_write, axis=min(1, len(like.shape))),",
-        "axis=0),\n        update=functools.partial(_write, axis=0),",
+        "axis = min(1, len(like.shape))",
+        "axis = 0",
         LAWS.format("plain"),
+    ),
+    Mutation(
+        "aggregating: microbatches whose means differ have no share in the variance",
+        "experimental/aggregating/noise_statistics.py",
+        "(size * (number - 1) / number)",
+        "(size * (number - 1) / (number + 1))",
+        AGGREGATING.format("moments"),
+    ),
+    Mutation(
+        "aggregating: the optimizer runs with every microbatch",
+        "experimental/aggregating/process.py",
+        "if ready is None:",
+        "if True:",
+        AGGREGATING.format("rests"),
     ),
     Mutation(
         "microbatch: one microbatch more than the limit",

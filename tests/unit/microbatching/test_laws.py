@@ -253,8 +253,8 @@ def test_within_shard_map() -> None:
 MESSAGES: dict[str, tuple[Callable[[], Any], str]] = {
     "indivisible": (
         lambda: microbatch(jnp.sum, 0, 5)(X),
-        r"^microbatch: microbatch_size = 5 does not divide the 12 examples of 'argument 0', shape "
-        r"\(12, 3\); give a divisor, or fill up the batch$",
+        r"^microbatch: the 12 examples of 'argument 0', shape \(12, 3\), are not divisible by "
+        r"microbatch_size = 5; give a divisor, or fill up the batch$",
     ),
     "two batches": (
         lambda: microbatch(lambda x, y: x, (0, 1), 2)({"x": X}, X[:8]),
@@ -289,7 +289,7 @@ MESSAGES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "size of reshape": (
         lambda: reshape_batch_axis(X, 5),
-        r"^reshape_batch_axis: microbatch_size = 5 does not divide the 12 examples of ''",
+        r"^reshape_batch_axis: the 12 examples of '', shape \(12, 3\), are not divisible by ",
     ),
     "argnums": (
         lambda: microbatch(jnp.sum, 1, 2)(X),
