@@ -21,7 +21,7 @@ from gradtx.definition.types import NonNegative, Params, Precise, Updates
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scaling import identity, scale
-from gradtx.tree.arithmetic import dot, sqrt, sum_promoted
+from gradtx.tree.arithmetic import dot, finite, sqrt, sum_promoted
 from gradtx.tree.casts import float_copy, zeros, zeros_stacked
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import make_leaves, map_leaves
@@ -159,7 +159,8 @@ def _dot_of_row(array, memory, index):
 
 
 def _change(update, new, old, *, started):
-    return jnp.where(started, new - old, 0.0)
+    # A difference that overflows tells nothing of the curvature, and would stay for m steps.
+    return jnp.where(started, finite(new - old), 0.0)
 
 
 def _last(*arrays):

@@ -58,7 +58,8 @@ def corrected_mean(
     """
     if not nesterov:
         return debias(mu, b1, step)
-    return b1 * debias(mu, b1, step + 1) + (1 - b1) * debias(grad, b1, step)
+    # The weight of the gradient first: g / (1 − β1^t) of a large gradient may overflow.
+    return b1 * debias(mu, b1, step + 1) + debias(1 - b1, b1, step) * grad
 
 
 def corrected_rate(rate: jax.Array, b1: jax.Array, b2: jax.Array, step: jax.Array) -> jax.Array:

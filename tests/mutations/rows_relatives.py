@@ -105,8 +105,8 @@ RELATIVES = [
     Mutation(
         "adan: the first difference is the gradient",
         "optimizers/adan.py",
-        "jnp.where(step > 1, grad - slots.previous, 0)",
-        "grad - slots.previous",
+        "jnp.where(step > 1, slots.previous, grad)",
+        "slots.previous",
         ORACLES.format("adan"),
     ),
     Mutation(
