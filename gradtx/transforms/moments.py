@@ -54,7 +54,8 @@ def corrected_mean(
 ) -> jax.Array:
     """Correct the bias of an average of gradients; with Nesterov (NAdam), look one step ahead.
 
-    The look-ahead counts the gradient of this step once more.
+    The look-ahead counts the gradient of this step once more: up to 1.5 of it in the first steps,
+    which may be above the largest float.
     """
     if not nesterov:
         return debias(mu, b1, step)

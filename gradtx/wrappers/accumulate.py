@@ -233,7 +233,7 @@ def accumulate(
 
     For micro-batches of different size pass a weight, `update(..., weight=tokens)`. A micro-batch
     of weight 0 counts as a micro-step and adds nothing, not even a nan. When `inner` needs
-    `value=`, it receives the mean loss.
+    `value=`, it receives the mean loss. Where a sum is above the largest float, its mean is inf.
 
     When: the large batch does not fit into memory, or arrives in pieces. When not: all
     micro-batches are available at once; `make_step(..., microbatches=k)` runs them in one step, and

@@ -25,7 +25,7 @@ MUTATIONS = [
         "microbatching/accumulators.py",
         "jnp.where(weight > 0, weight * array, jnp.zeros_like(array))",
         "weight * array",
-        "tests/unit/wrappers/test_accumulate.py -k nothing",
+        "tests/unit/wrappers/test_accumulate_weights.py -k nothing",
     ),
     Mutation(
         "accumulate: schedules at micro-steps",

@@ -141,8 +141,8 @@ RELATIVES = [
     Mutation(
         "asam: T once",
         "wrappers/sam.py",
-        "(jnp.abs(param) + eps) ** 2 * grad",
-        "(jnp.abs(param) + eps) * grad",
+        "(jnp.abs(param) + eps) ** 2 * (factor * grad)",
+        "(jnp.abs(param) + eps) * (factor * grad)",
         ORACLES.format("asam"),
     ),
     Mutation(
