@@ -195,7 +195,9 @@ def test_the_optimizer_rests_until_a_result_is_ready() -> None:
     )
     params = gradients(0)
     state = tx.init(params)
-    updates, after = tx.update(gradients(1, 4), state, params)
+    for step in range(2):  # a whole cycle, so that moments are not 0
+        _, state = tx.update(gradients(step, 4), state, params)
+    updates, after = tx.update(gradients(2, 4), state, params)
     assert all(bool(jnp.all(jnp.signbit(leaf))) for leaf in jax.tree.leaves(updates))
     moments = after.slots["process"].postprocessor, state.slots["process"].postprocessor
     for new, old in zip(*map(jax.tree.leaves, moments), strict=True):
