@@ -42,9 +42,11 @@ def _adan(
     grad, slots: NesterovMoments, param, step, *, b1, b2, b3, eps, eps_root, difference_weight=None
 ):
     weight = 1 - b2 if difference_weight is None else difference_weight  # 1 − β2 as in Optax
-    change = jnp.where(step > 1, grad - slots.previous, 0)  # no gradient precedes the first one
-    mu, delta = average(slots.mu, grad, b1), average(slots.delta, change, b2)
-    nu = average(slots.nu, abs_sq(grad + weight * change), b3)
+    previous = jnp.where(step > 1, slots.previous, grad)  # no gradient precedes the first one
+    # Each gradient has its weight before the difference, which of large ones may overflow.
+    mu = average(slots.mu, grad, b1)
+    delta = b2 * slots.delta + ((1 - b2) * grad - (1 - b2) * previous)
+    nu = average(slots.nu, abs_sq(grad + (weight * grad - weight * previous)), b3)
     mean = debias(mu, b1, step) + weight * debias(delta, b2, step)
     direction = mean / (sqrt(debias(nu, b3, step) + eps_root) + eps)
     return direction, NesterovMoments(mu, delta, nu, grad)

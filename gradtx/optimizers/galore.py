@@ -223,6 +223,9 @@ def scale_by_galore(
     they are right ones, and u = α N Pᵀ. The base optimizer receives vectors unchanged, and
     arrays of more axes, unless `dimensions` or their roles (`by_role`) name these.
 
+    A projection may be √n times as large as the entries of G: where it is above the largest float,
+    the moments become nan. `guard` skips such gradients.
+
     Args:
       rank: r ≥ 1, static; min(n, m) at most.
       update_proj_gap: T ≥ 1, static.

@@ -21,7 +21,7 @@ from gradtx.definition.types import Hyperparam, Params, Precise, Updates
 from gradtx.linesearch.line import check_count
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scaling import identity, scale
-from gradtx.tree.arithmetic import dot, sqrt, sum_promoted
+from gradtx.tree.arithmetic import dot, finite, sqrt, sum_promoted
 from gradtx.tree.casts import float_copy, zeros, zeros_stacked
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.maps import make_leaves, map_leaves
@@ -65,7 +65,7 @@ def _lbfgs(updates, slots: Memory, params, step, *, memory_size: int, scale_init
     gradient = make_leaves(float_copy, updates)
     # The loops are linear: with a gradient of size 1 no inner product with a stored pair overflows.
     size = size_of(vector(gradient, gradient).arrays)
-    gradient = map_leaves(_scale, gradient, factor=1 / size)
+    gradient = map_leaves(_divide, gradient, size=size)  # 1 / size may be a denormal number, so 0
     direction = _two_loops(gradient, slots, newest, scale if scale_init_precond else None)
     direction = map_leaves(_scale, direction, factor=size)
     return map_leaves(_last, updates, direction), slots
@@ -122,12 +122,13 @@ def _two_loops(
     def from_newest(age, carry):
         q, alphas = carry
         index = (newest - age) % size
-        alpha = weights[index] * _inner_at(s, q, index).astype(weights.dtype)
+        # An inner product that overflows skips its pair.
+        alpha = finite(weights[index] * _inner_at(s, q, index).astype(weights.dtype))
         return map_leaves(_subtract, q, y, index=index, factor=alpha), alphas.at[index].set(alpha)
 
     def from_oldest(age, q):
         index = (newest + 1 + age) % size
-        beta = weights[index] * _inner_at(y, q, index).astype(weights.dtype)
+        beta = finite(weights[index] * _inner_at(y, q, index).astype(weights.dtype))
         return map_leaves(_subtract, q, s, index=index, factor=beta - alphas[index])
 
     direction, alphas = jax.lax.fori_loop(
@@ -159,7 +160,12 @@ def _dot_of_row(array, memory, index):
 
 
 def _change(update, new, old, *, started):
-    return jnp.where(started, new - old, 0.0)
+    # A difference that overflows tells nothing of the curvature, and would stay for m steps.
+    return jnp.where(started, finite(new - old), 0.0)
+
+
+def _divide(array, *, size):
+    return array / size
 
 
 def _last(*arrays):

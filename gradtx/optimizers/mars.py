@@ -41,12 +41,15 @@ def _init(param) -> Previous:
 
 
 def _mars_correction(grad, slots: Previous, param, step, *, b1, gamma, max_norm, from_zero: bool):
-    change = grad - slots.grad
+    weight = gamma * b1 / (1 - b1)
     if not from_zero:
         # There is no gradient before the first one.
-        change = jnp.where(step > 1, change, 0 * grad)
-    corrected = grad + gamma * b1 / (1 - b1) * change
-    return shrink(norm(corrected), max_norm) * corrected, Previous(grad)
+        weight = jnp.where(step > 1, weight, 0.0)
+    # c / (1 + 2w), at most as large as the larger gradient: c itself may overflow.
+    share = weight / (1 + 2 * weight)
+    corrected = (1 - share) * grad - share * slots.grad
+    size = 1 + 2 * weight
+    return shrink(size * norm(corrected), max_norm) * size * corrected, Previous(grad)
 
 
 @definition

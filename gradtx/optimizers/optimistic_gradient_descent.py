@@ -36,6 +36,8 @@ def scale_by_optimistic_gradient(
 ) -> GradientTransformation:
     """Extrapolate updates from the previous one: u ← α u + β (u − u_before).
 
+    Where that is above the largest float, the update is inf; the state stays finite.
+
     Args:
       alpha: α, weight of the update.
       beta: β, weight of its change; 0 for no optimism, 1 to predict the next update by a straight

@@ -14,12 +14,14 @@ from gradtx.compose.transformation import (
     as_transformation,
 )
 from gradtx.definition.errors import GradtxError
-from gradtx.definition.types import DTypeLike, Params, Updates
+from gradtx.definition.types import Params, Updates
 from gradtx.engine.gradients import is_integer
+from gradtx.microbatching.accumulators import WEIGHTED_MEAN, stack_of
+from gradtx.microbatching.batch import split_axis, take_part
+from gradtx.microbatching.loop import Microbatches, accumulate_parts
 from gradtx.training.apply import Rounding, update_params
 from gradtx.training.reports import loss_scale
-from gradtx.tree.casts import compute_dtype, zeros
-from gradtx.tree.maps import make_leaves, map_leaves
+from gradtx.tree.casts import compute_dtype
 from gradtx.tree.paths import flatten, path_text
 from gradtx.tree.vectors import value_and_grad
 
@@ -166,43 +168,59 @@ def _check_scalar(what: str, value: Any, advice: str) -> None:
         )
 
 
-def _weight(loss: Loss, part: tuple[Any, ...], dtype: DTypeLike) -> jax.Array:
+def _weight(loss: Loss, part: tuple[Any, ...]) -> jax.Array:
     """The weight of a part, 0 where it is negative or nan."""
     weight = 1.0 if loss.weigh is None else loss.weigh(*part)
     _check_scalar("weight of a part", weight, "give its number of tokens, or of examples")
-    return jnp.where(jnp.asarray(weight, dtype) > 0, jnp.asarray(weight, dtype), 0)
-
-
-def _add(total: jax.Array, one: jax.Array, *, weight: jax.Array) -> jax.Array:
-    # A part of weight 0 adds nothing, even if it is nan.
-    return jnp.where(weight > 0, total + weight * one, total)
+    weight = jnp.asarray(weight, jnp.result_type(float))
+    return jnp.where(weight > 0, weight, 0)
 
 
 def _gradient_by_parts(
     loss: Loss, scale: Any, params: Params, batch: tuple[Any, ...]
 ) -> tuple[Any, ...]:
     """The weighted means of gradients and losses, one part after another."""
-    start = make_leaves(zeros, params), jnp.zeros(()), jnp.zeros(())
 
-    def add(sums: Any, part: tuple[Any, ...]) -> tuple[Any, Any]:
-        total, total_value, total_weight = sums
+    def evaluate(part: tuple[Any, ...]) -> tuple[Any, Any]:
         grads, value, *aux = _gradient(loss, scale, params, part)
-        weight = _weight(loss, part, total_weight.dtype)
-        total, total_value = map_leaves(_add, (total, total_value), (grads, value), weight=weight)
-        return (total, total_value, total_weight + weight), aux
+        return (_weight(loss, part), (grads, value)), aux
 
-    parts = _parts(loss.microbatches, batch)
-    (total, total_value, total_weight), aux = jax.lax.scan(add, start, parts)
-    weight = jnp.where(total_weight > 0, total_weight, 1.0)
-    return map_leaves(_divide, total, weight=weight), total_value / weight, *aux
+    (grads, value), aux = _accumulate(loss.microbatches, batch, evaluate)
+    return grads, value, *aux
 
 
-def _divide(total: jax.Array, *, weight: jax.Array) -> jax.Array:
-    return total / weight
+def _accumulate(count: int, batch: tuple[Any, ...], evaluate: Callable[..., Any]) -> Any:
+    """The weighted mean of some results of all parts, and a stack of others."""
+    parts = _parts(count, batch)
+
+    def evaluate_part(index: Any) -> Any:
+        return evaluate(jax.tree.map(lambda one: one.take(index), parts, is_leaf=_is_part))
+
+    return accumulate_parts(
+        evaluate_part, functools.partial(_accumulators, count), Microbatches(count, None)
+    )
+
+
+def _accumulators(count: int, like: Any) -> Any:
+    return WEIGHTED_MEAN, jax.tree.map(functools.partial(stack_of, count), like[1])
+
+
+class Part(NamedTuple):
+    """An array of the batch, cut into parts along `axis`; None: it is the same for every part."""
+
+    array: jax.Array
+    axis: int | None
+
+    def take(self, index: Any) -> jax.Array:
+        return self.array if self.axis is None else take_part(self.array, self.axis, index)
+
+
+def _is_part(node: Any) -> bool:
+    return isinstance(node, Part)
 
 
 def _parts(count: int, batch: tuple[Any, ...]) -> Any:
-    """A batch as parts along a new first axis."""
+    """A batch as parts, each along an axis of its own."""
     if not any(jnp.ndim(leaf) or _is_key(leaf) for leaf in jax.tree.leaves(batch)):
         raise GradtxError(
             f"make_step: microbatches = {count}, and no array of the batch has a first axis to "
@@ -217,19 +235,18 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 
 
-def _part(count: int, leaf: Any, path: str) -> Any:
+def _part(count: int, leaf: Any, path: str) -> Part:
     array = jnp.asarray(leaf)
     if _is_key(array) and array.ndim == 0:
-        return jax.random.split(array, count)
+        return Part(jax.random.split(array, count), -1)  # a part is one key, without an axis
     if array.ndim == 0:
-        return jnp.broadcast_to(array, (count,))
+        return Part(array, None)
     if array.shape[0] % count:
         raise GradtxError(
             f"make_step: microbatches = {count} does not divide the first axis of the batch at "
             f"{path!r}, {array.shape}"
         )
-    # Part i holds every k-th example: a batch over several devices then stays where it is.
-    return jnp.moveaxis(array.reshape(array.shape[0] // count, count, *array.shape[1:]), 1, 0)
+    return Part(split_axis(array, 0, count), 0)
 
 
 def _value(loss: Loss, batch: tuple[Any, ...], params: Params) -> Any:
@@ -237,12 +254,8 @@ def _value(loss: Loss, batch: tuple[Any, ...], params: Params) -> Any:
     if loss.microbatches == 1:
         return _checked(loss, loss.function(params, *batch))[0]
 
-    def add(sums: Any, part: tuple[Any, ...]) -> tuple[Any, None]:
-        total, total_weight = sums
+    def evaluate(part: tuple[Any, ...]) -> tuple[Any, Any]:
         value, _ = _checked(loss, loss.function(params, *part))
-        weight = _weight(loss, part, total_weight.dtype)
-        return (map_leaves(_add, total, value, weight=weight), total_weight + weight), None
+        return (_weight(loss, part), value), None
 
-    start, parts = (jnp.zeros(()), jnp.zeros(())), _parts(loss.microbatches, batch)
-    (total, total_weight), _ = jax.lax.scan(add, start, parts)
-    return total / jnp.where(total_weight > 0, total_weight, 1.0)
+    return _accumulate(loss.microbatches, batch, evaluate)[0]

@@ -1,10 +1,8 @@
 """Gradient centralization: subtract means from updates."""
 
-import jax.numpy as jnp
-
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.tree.arithmetic import finite
+from gradtx.tree.arithmetic import finite, mean
 
 Axes = int | tuple[int, ...]
 
@@ -13,7 +11,7 @@ def _centralize(grad, slots: None, param, step, *, axis: Axes | None):
     if grad.ndim < 2:
         return grad, slots
     axes = tuple(range(1, grad.ndim)) if axis is None else axis
-    return grad - jnp.mean(finite(grad), axis=axes, keepdims=True), slots
+    return grad - mean(finite(grad), axes), slots
 
 
 @definition

@@ -54,11 +54,13 @@ def corrected_mean(
 ) -> jax.Array:
     """Correct the bias of an average of gradients; with Nesterov (NAdam), look one step ahead.
 
-    The look-ahead counts the gradient of this step once more.
+    The look-ahead counts the gradient of this step once more: up to 1.5 of it in the first steps,
+    which may be above the largest float.
     """
     if not nesterov:
         return debias(mu, b1, step)
-    return b1 * debias(mu, b1, step + 1) + (1 - b1) * debias(grad, b1, step)
+    # The weight of the gradient first: g / (1 − β1^t) of a large gradient may overflow.
+    return b1 * debias(mu, b1, step + 1) + debias(1 - b1, b1, step) * grad
 
 
 def corrected_rate(rate: jax.Array, b1: jax.Array, b2: jax.Array, step: jax.Array) -> jax.Array:

@@ -36,7 +36,8 @@ def trace(
 
     When: a method without momentum of its own. Behind a learning rate this is the classical
     velocity: `chain(scale_by_learning_rate(eta), trace(mu))` is Δw ← μ Δw − η g exactly, also
-    while η changes. When not: for an average instead of a sum; take `ema`.
+    while η changes. When not: for an average instead of a sum; take `ema`. A sum above the largest
+    float, up to g / (1 − μ), is inf and stays inf; an average does not overflow.
 
     Args:
       decay: μ in [0, 1]; typically 0.9.

@@ -155,6 +155,16 @@ def entries(shape: Sequence[int]) -> float:
     return float(max(math.prod(shape), 1))
 
 
+def mean(array: jax.Array, axes: int | Sequence[int]) -> jax.Array:
+    """The mean over some axes, which stay with length 1.
+
+    It is a sum of quotients: the sum of large entries may overflow where their mean does not.
+    """
+    places = (axes,) if isinstance(axes, int) else tuple(axes)
+    number = entries([array.shape[place] for place in places])
+    return jnp.sum(array / number, axis=places, keepdims=True)
+
+
 def count_true(array: jax.Array) -> jax.Array:
     """The number of entries that are True."""
     if entries(array.shape) < 2.0**31:

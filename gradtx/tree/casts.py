@@ -122,22 +122,22 @@ def real_zeros_along(like: Any, axes: Sequence[int]) -> jax.Array:
     """Real zeros with some axes of an array alone, sharded as the array is along them: for what is
     kept per row or per column.
     """
-    return _zeros_along(
-        like, tuple(like.shape[axis] for axis in axes), real_dtype(like.dtype), axes
-    )
+    return zeros_along(like, tuple(like.shape[axis] for axis in axes), real_dtype(like.dtype), axes)
 
 
 def zeros_stacked(like: Any, count: int) -> jax.Array:
     """Zeros for a number of arrays like one, along a new first axis, each sharded as that is."""
-    return _zeros_along(
+    return zeros_along(
         like, (count, *like.shape), compute_dtype(like.dtype), (None, *range(like.ndim))
     )
 
 
-def _zeros_along(
+def zeros_along(
     like: Any, shape: tuple[int, ...], dtype: Any, axes: Sequence[int | None]
 ) -> jax.Array:
     """Zeros of which each axis is sharded as one of an array, or not at all."""
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return jax.lax.full(shape, 0, dtype)  # random keys
     sharding = known_sharding(like)
     if sharding is None:
         return jnp.zeros(shape, dtype)

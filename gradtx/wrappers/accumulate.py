@@ -29,6 +29,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike, Updates
 from gradtx.engine.checks import check_extra
 from gradtx.engine.clock import next_count
+from gradtx.microbatching.accumulators import weighted
 from gradtx.tree.casts import as_array, is_inexact, promote, widest, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
@@ -70,13 +71,8 @@ def _sum_dtype(leaf: jax.Array, accumulator_dtype: DTypeLike) -> Any:
 
 def _add(total, grad, *, weight, first, gate, share):
     """Add one gradient to the sum; at the last micro-step also divide, in the same kernel."""
-    # A weight of 0 adds nothing even where the gradient is nan, the mean over no tokens. A missing
-    # gradient adds nothing either.
-    part = (
-        jnp.zeros_like(total)
-        if grad is None
-        else jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))
-    )
+    # A missing gradient adds nothing, and one of weight 0 neither.
+    part = jnp.zeros_like(total) if grad is None else weighted(grad, weight)
     # The first part replaces the sum, whose array still holds the last update.
     return jnp.where(gate, jnp.where(first, part, total + part) * share, total)
 
@@ -237,7 +233,7 @@ def accumulate(
 
     For micro-batches of different size pass a weight, `update(..., weight=tokens)`. A micro-batch
     of weight 0 counts as a micro-step and adds nothing, not even a nan. When `inner` needs
-    `value=`, it receives the mean loss.
+    `value=`, it receives the mean loss. Where a sum is above the largest float, its mean is inf.
 
     When: the large batch does not fit into memory, or arrives in pieces. When not: all
     micro-batches are available at once; `make_step(..., microbatches=k)` runs them in one step, and

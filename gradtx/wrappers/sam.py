@@ -251,7 +251,8 @@ def _conclude(measures, tree_slots: None, step) -> tuple[dict[str, jax.Array], N
 
 
 def _asam(grad, slots: None, param, step, *, eps, factor):
-    return (jnp.abs(param) + eps) ** 2 * grad * factor, slots
+    # The factor first: T² g of a large gradient may overflow.
+    return (jnp.abs(param) + eps) ** 2 * (factor * grad), slots
 
 
 @definition

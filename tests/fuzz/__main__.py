@@ -11,8 +11,7 @@ import traceback
 from hypothesis import Phase
 
 import tests.conftest  # noqa: F401  (flags of XLA come before jax)
-from tests.fuzz.running import fuzzed
-from tests.fuzz.surroundings import SURROUNDINGS
+from tests.fuzz.running import ALL, fuzzed
 
 
 def attempt(name: str, examples: int, seed: int) -> str | None:
@@ -32,7 +31,7 @@ def main() -> int:
     options = parser.parse_args()
     end, seed, found, rounds = time.monotonic() + 60 * options.minutes, options.seed, 0, 0
     while time.monotonic() < end:
-        for name in SURROUNDINGS:
+        for name in ALL:
             failure = attempt(name, options.examples, seed)
             if failure is not None:
                 found += 1
@@ -40,7 +39,7 @@ def main() -> int:
             if time.monotonic() >= end:
                 break
         seed, rounds = seed + 1, rounds + 1
-    print(f"{rounds} rounds of {len(SURROUNDINGS)} surroundings, {found} failures")
+    print(f"{rounds} rounds of {len(ALL)} surroundings, {found} failures")
     return found
 
 

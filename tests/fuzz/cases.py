@@ -49,6 +49,8 @@ class Case(NamedTuple):
     params: Any
     scale: float
     seed: int
+    name: str
+    wrappers: tuple[str, ...]
 
     def grads(self, step: int) -> Any:
         """The gradients of a step: normal numbers times the scale, in the parameters' dtypes."""
@@ -95,4 +97,5 @@ def cases(draw: st.DrawFn) -> Case:
     for wrapper in wrappers:
         tx = WRAPPERS[wrapper](tx)
     scale, seed = draw(st.sampled_from(SCALES)), draw(st.integers(0, 99))
-    return Case(" in ".join([name, *wrappers]), tx, draw(TREES), scale, seed)
+    text = " in ".join([name, *wrappers])
+    return Case(text, tx, draw(TREES), scale, seed, name, tuple(wrappers))

@@ -7,7 +7,11 @@ from hypothesis import HealthCheck, Phase, given, reject, seed, settings
 
 import gradtx
 from tests.fuzz.cases import Case, cases
+from tests.fuzz.libraries import LIBRARIES
 from tests.fuzz.surroundings import SURROUNDINGS
+
+ALL = {**SURROUNDINGS, **LIBRARIES}
+"""All surroundings, by name."""
 
 
 def fuzzed(name: str, examples: int, number: int, phases: Sequence[Phase]) -> Any:
@@ -18,7 +22,7 @@ def fuzzed(name: str, examples: int, number: int, phases: Sequence[Phase]) -> An
 
     def run(case: Case) -> None:
         try:
-            SURROUNDINGS[name](case)
+            ALL[name](case)
         except gradtx.GradtxError:
             reject()  # refused with the reason, as a definition may be for such a tree
         except Exception as error:

@@ -3,14 +3,13 @@
 import pytest
 from hypothesis import Phase
 
-from tests.fuzz.running import fuzzed
-from tests.fuzz.surroundings import SURROUNDINGS
+from tests.fuzz.running import ALL, fuzzed
 
 EXAMPLES = 6
 """Random cases for each of the surroundings: about a minute in all."""
 
 
-@pytest.mark.parametrize("surroundings", sorted(SURROUNDINGS))
+@pytest.mark.parametrize("surroundings", sorted(ALL))
 def test_random_definitions(surroundings: str) -> None:
-    number = sorted(SURROUNDINGS).index(surroundings)
+    number = sorted(ALL).index(surroundings)
     fuzzed(surroundings, EXAMPLES, number, (Phase.generate,))()

@@ -153,24 +153,48 @@ def not_finite(tree: Any) -> list[str]:
     ]
 
 
+BEYOND: dict[str, str] = {
+    "by_role": "its rows scale by 2",
+    "differentially_private_aggregate": "its row multiplies examples before it",
+    "dpsgd": "its row multiplies examples before it",
+    "optimistic_gradient_descent": "3 g is above the largest float",
+    "scale_by_optimistic_gradient": "3 g is above the largest float",
+    "scale_by_param_block_norm": "it multiplies by norms",
+    "stateless": "its row doubles",
+    "stateless_with_tree_map": "its row doubles",
+    "scale_by_galore": "a projection of n entries of 3e38 is √n times as large",
+    "galore": "a projection of n entries of 3e38 is √n times as large",
+}
+"""Methods whose exact update at gradients of 3e38 is above the largest float, with the reason."""
+LARGEST = [3e38, -3e38, 3e38]
+
+
 UNKNOWN = ("/value", "/best_value", "_error")
 """Slots that are inf until a loss is known."""
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_gradients_at_both_ends_of_float32(name: str) -> None:
-    """Denormal gradients, then some whose squares overflow, then normal ones.
+    """Denormal gradients, then some whose squares and sums overflow, then normal ones.
 
     Updates stay finite. An average of squares may be inf, and nothing is ever nan.
     """
+    sizes = [1e-40, -1e-30, 1e20, -1e20, 1e30, *(LARGEST if name not in BEYOND else [])]
     # Without jit all methods share the compiled operations; loops take their time there.
     with contextlib.nullcontext() if name in SEARCHES else jax.disable_jit():
-        updates, state = run(METHODS[name].tx, [1e-40, -1e-30, 1e20, -1e20, 1e30], parameters())
+        updates, state = run(METHODS[name].tx, sizes, parameters())
     assert not not_finite(updates)
     arrays = gradtx.flatten_state(state.slots)
     for path in not_finite(state.slots):
         may_be_inf = path.endswith(UNKNOWN) or any(part in path for part in SUMS_OF_SQUARES)
         assert may_be_inf and not jnp.any(jnp.isnan(arrays[path])), path
+
+
+@pytest.mark.parametrize("name", ["optimistic_gradient_descent", "scale_by_param_block_norm"])
+def test_an_update_above_the_largest_float_leaves_no_trace(name: str) -> None:
+    """The update is inf, as its exact value has to be; the ones that follow are finite."""
+    updates, state = run(METHODS[name].tx, LARGEST, parameters())
+    assert not_finite(updates[:3]) and not not_finite(updates[4:]) and not not_finite(state.slots)
 
 
 @pytest.mark.parametrize("name", ["adam", "yogi", "soap", "shampoo", "kl_soap", "psgd_kron"])

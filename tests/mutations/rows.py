@@ -7,6 +7,7 @@ from tests.mutations.rows_interop import INTEROP
 from tests.mutations.rows_kronecker import KRONECKER
 from tests.mutations.rows_matrices import MATRIX_RULES
 from tests.mutations.rows_methods import MUTATIONS
+from tests.mutations.rows_microbatching import MICROBATCHING
 from tests.mutations.rows_production import MUTATIONS as PRODUCTION
 from tests.mutations.rows_projections import PROJECTIONS
 from tests.mutations.rows_relatives import RELATIVES
@@ -30,4 +31,5 @@ ROWS = [
     *TREES,
     *INTEROP,
     *SCRIPTS,
+    *MICROBATCHING,
 ]

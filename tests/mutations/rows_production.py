@@ -22,10 +22,10 @@ MUTATIONS = [
     ),
     Mutation(
         "accumulate: nothing times nan",
-        ACCUMULATE,
-        "jnp.where(weight > 0, weight * grad, jnp.zeros_like(grad))",
-        "weight * grad",
-        "tests/unit/wrappers/test_accumulate.py -k nothing",
+        "microbatching/accumulators.py",
+        "jnp.where(weight > 0, weight * array, jnp.zeros_like(array))",
+        "weight * array",
+        "tests/unit/wrappers/test_accumulate_weights.py -k nothing",
     ),
     Mutation(
         "accumulate: schedules at micro-steps",

@@ -105,8 +105,8 @@ RELATIVES = [
     Mutation(
         "adan: the first difference is the gradient",
         "optimizers/adan.py",
-        "jnp.where(step > 1, grad - slots.previous, 0)",
-        "grad - slots.previous",
+        "jnp.where(step > 1, slots.previous, grad)",
+        "slots.previous",
         ORACLES.format("adan"),
     ),
     Mutation(
@@ -141,8 +141,8 @@ RELATIVES = [
     Mutation(
         "asam: T once",
         "wrappers/sam.py",
-        "(jnp.abs(param) + eps) ** 2 * grad",
-        "(jnp.abs(param) + eps) * grad",
+        "(jnp.abs(param) + eps) ** 2 * (factor * grad)",
+        "(jnp.abs(param) + eps) * (factor * grad)",
         ORACLES.format("asam"),
     ),
     Mutation(
