@@ -118,7 +118,7 @@ def lines() -> list[str]:
 
 
 FUNCTION_COLUMNS = ("reference, float64", "reference, float32", "Optax, float64")
-FUNCTION_ROW = re.compile(r"^\| `(\w+)` \| (.*) \|$", re.MULTILINE)
+FUNCTION_ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
 
 
 def functions() -> list[str]:
