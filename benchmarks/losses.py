@@ -18,8 +18,8 @@ from benchmarks.harness import Row, arguments, compared, finish, interleave, sec
 
 LIBRARIES = {"gradtx": gradtx.losses, "optax": optax.losses}
 BAR = 1.0
-LONG = 10
-"""Calls of one timed run, where a call takes less than some milliseconds."""
+LONG = 3
+"""Calls of one timed run: most calls take less than a millisecond."""
 
 Shape = tuple[int, ...]
 
@@ -100,7 +100,7 @@ def function(library: str, name: str) -> Callable[..., Any]:
     return functools.partial(loss, **LOSSES[name].kwargs)
 
 
-def programs(library: str, name: str) -> dict[str, Callable[..., Any]]:
+def programs(library: str, name: str) -> dict[str, Any]:
     """The loss, and the gradient of its mean to the first array, as users jit them."""
     loss = function(library, name)
 

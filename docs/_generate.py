@@ -24,7 +24,7 @@ from gradtx._lazy import exports
 from gradtx.definition.optax_states import CLASSES
 
 DOCS = Path(__file__).parent
-MARKER = re.compile(r"(<!-- table: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKER = re.compile(r"(<!-- table: (\w+) ?([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 VECTOR, MATRIX = (1024,), (128, 128)
 
 
@@ -246,10 +246,11 @@ def module_section(name: str, used: set[str]) -> list[str]:
     ]
 
 
-def parity_table() -> list[str]:
+def parity_tables() -> dict[str, Callable[[str], list[str]]]:
     """The deviations of a run, which needs Optax and takes a minute: `tests.support.parity`."""
     sys.path.insert(0, str(DOCS.parent))
-    return importlib.import_module("tests.support.parity").lines()
+    parity = importlib.import_module("tests.support.parity")
+    return {"parity": lambda _: parity.lines(), "functions": lambda _: parity.function_lines()}
 
 
 def renderers(text: str) -> dict[str, Callable[[str], list[str]]]:
@@ -282,8 +283,8 @@ def pages() -> list[Path]:
 
 
 def main() -> None:
-    """Write the tables of every page; `--parity` measures that table, too."""
-    more: Any = {"parity": lambda _: parity_table()} if "--parity" in sys.argv else {}
+    """Write the tables of every page; `--parity` measures those of docs/parity.md, too."""
+    more = parity_tables() if "--parity" in sys.argv else {}
     for page in pages():
         page.write_text(fill(page.read_text("utf-8"), **more), "utf-8")
 

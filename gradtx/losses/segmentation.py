@@ -199,7 +199,7 @@ def _pair(function: str, predictions: ArrayLike, targets: ArrayLike) -> tuple[ja
 
 def _check_probabilities(function: str, probabilities: jax.Array) -> None:
     """Raise if arrays whose values are known are not probabilities, logits for example."""
-    # A tracer has no values. Others are on the host's way already: nothing else waits for them.
+    # A tracer has no values; a jitted loss costs nothing more.
     if isinstance(probabilities, Tracer) or not probabilities.size:
         return
     values = np.asarray(probabilities, dtype=float)

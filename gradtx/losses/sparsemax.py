@@ -152,8 +152,7 @@ def _threshold(gaps: jax.Array) -> jax.Array:
 
 
 def _raise_threshold(gaps: jax.Array, threshold: jax.Array | float) -> jax.Array:
-    is_part = gaps > threshold
-    size = jnp.sum(is_part, axis=-1, keepdims=True, dtype=gaps.dtype)
-    total = jnp.sum(gaps, axis=-1, keepdims=True, where=is_part)
+    rest = jnp.sum(jnp.maximum(gaps - threshold, 0), axis=-1, keepdims=True)
+    size = jnp.sum(gaps > threshold, axis=-1, keepdims=True, dtype=gaps.dtype)
     # Never back, by a rounding for example: the iteration would not end.
-    return jnp.maximum((total - 1) / size, threshold)
+    return jnp.maximum(threshold + (rest - 1) / size, threshold)

@@ -94,6 +94,9 @@ def _extreme_rows(scale: float) -> np.ndarray:
     return scale * np.array([[1.0, -1.0, 0.5], [0.0, 0.0, 1.0]])
 
 
+_UNEVEN = np.array(
+    [[9.0, 0, 0, 0, 0, 0, 0], [0, -0.1, -0.52, -0.58, -0.9, -0.95, -0.98]]
+)  # the projection of the second needs three thresholds, that of the first one
 _INDEXED = {
     "batch": Case((_z, _labels)),
     "extreme": Case((_extreme_rows(1e4), np.array([1, 2]))),
@@ -131,7 +134,7 @@ FUNCTIONS = {
         losses.multiclass_sparsemax_loss,
         _multiclass_sparsemax,
         peer.multiclass_sparsemax_loss,
-        _INDEXED | {"near": Case((_z / 9, _labels))},
+        _INDEXED | {"near": Case((_z / 9, _labels)), "uneven": Case((_UNEVEN, np.array([0, 2])))},
     ),
     "sparsemax_loss": Function(
         losses.sparsemax_loss,
@@ -195,7 +198,7 @@ FUNCTIONS = {
     "make_fenchel_young_loss": Function(
         losses.make_fenchel_young_loss(jax.nn.logsumexp),
         _log_sum_exp_loss,
-        peer.make_fenchel_young_loss(jax.nn.logsumexp),
+        peer.make_fenchel_young_loss(jax.nn.logsumexp),  # pyright: ignore[reportArgumentType]
         {"batch": Case((_z, _soft)), "one": Case((_z[0], _soft[0])), "row": Case((_z, _soft[0]))},
         differentiable=(0, 1),
     ),

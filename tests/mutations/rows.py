@@ -5,6 +5,7 @@ from tests.mutations.rows_averages import AVERAGES
 from tests.mutations.rows_engine import ENGINE
 from tests.mutations.rows_interop import INTEROP
 from tests.mutations.rows_kronecker import KRONECKER
+from tests.mutations.rows_losses import LOSSES
 from tests.mutations.rows_matrices import MATRIX_RULES
 from tests.mutations.rows_methods import MUTATIONS
 from tests.mutations.rows_microbatching import MICROBATCHING
@@ -32,4 +33,5 @@ ROWS = [
     *INTEROP,
     *SCRIPTS,
     *MICROBATCHING,
+    *LOSSES,
 ]

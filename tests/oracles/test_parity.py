@@ -2,11 +2,23 @@
 
 import pytest
 
+from tests.functions import FUNCTIONS
 from tests.methods import METHODS
-from tests.support.parity import COLUMNS, measured, optimizers, published, value_of
+from tests.support.parity import (
+    COLUMNS,
+    FUNCTION_COLUMNS,
+    functions,
+    measured,
+    measured_function,
+    optimizers,
+    published,
+    published_functions,
+    value_of,
+)
 from tests.support.places import ROOT
 
 PUBLISHED = published()
+PUBLISHED_FUNCTIONS = published_functions()
 
 
 def test_every_optimizer_is_in_the_table() -> None:
@@ -47,3 +59,20 @@ def test_the_table_says_what_is_measured_and_the_bars_hold(name: str) -> None:
     )
     assert narrow <= method.float32 and torch_narrow <= max(1e-5, method.float32)
     assert optax_narrow <= method.float32 + optax_own
+
+
+def test_every_function_is_in_the_table() -> None:
+    assert list(PUBLISHED_FUNCTIONS) == functions()
+
+
+@pytest.mark.parametrize("name", functions())
+def test_the_functions_table_says_what_is_measured_and_the_bars_hold(name: str) -> None:
+    """Within a factor of ten above the bars: 1e-12 in float64, that of the row in float32."""
+    found = measured_function(name)
+    single = max(row.single for key, row in FUNCTIONS.items() if key.split("/")[0] == name)
+    for column, cell in zip(FUNCTION_COLUMNS, PUBLISHED_FUNCTIONS[name], strict=True):
+        told, value = value_of(cell), found.get(column)
+        assert (told is None) == (value is None), column
+        if value is not None and told is not None:
+            bar = single if "32" in column else 1e-12
+            assert value <= bar and told <= 10 * bar, f"{column}: {value:.0e}, the page says {cell}"

@@ -1,6 +1,7 @@
-"""The parity table: every optimizer beside its float64 reference, Optax and torch.
+"""The parity tables: every optimizer beside its float64 reference, Optax and torch; every function
+beside its reference and Optax.
 
-`python docs/_generate.py --parity` writes it into docs/parity.md.
+`python docs/_generate.py --parity` writes them into docs/parity.md.
 """
 
 import functools
@@ -12,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.functions import FUNCTIONS
 from tests.methods import METHODS
+from tests.support.functions import deviations
 from tests.support.places import ROOT
 from tests.support.torch_rows import TORCH, torch_trace
 from tests.support.trees import deviation, follow, follow_reference, start
@@ -112,6 +115,41 @@ def lines() -> list[str]:
     """The lines of the table, head and all."""
     head = f"| optimizer | {' | '.join(COLUMNS)} |"
     return [head, "|---" * (len(COLUMNS) + 1) + "|", *map(line, optimizers())]
+
+
+FUNCTION_COLUMNS = ("reference, float64", "reference, float32", "Optax, float64")
+FUNCTION_ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
+
+
+def functions() -> list[str]:
+    """Every function with a row in tests/functions; `name/part` are further rows of `name`."""
+    return sorted({name.split("/")[0] for name in FUNCTIONS})
+
+
+def measured_function(name: str) -> dict[str, float]:
+    """The largest deviation of all cases, by column, where there is a peer."""
+    rows = [row for row in FUNCTIONS if row.split("/")[0] == name]
+    found = [deviations(row, case) for row in rows for case in FUNCTIONS[row].cases]
+    columns = zip(FUNCTION_COLUMNS, zip(*found, strict=True), strict=True)
+    known = {column: [one for one in values if one is not None] for column, values in columns}
+    return {column: max(values) for column, values in known.items() if values}
+
+
+def function_lines() -> list[str]:
+    """The lines of the functions' table, head and all."""
+    head = f"| function | {' | '.join(FUNCTION_COLUMNS)} |"
+    cells = {
+        name: [shown(measured_function(name).get(column)) for column in FUNCTION_COLUMNS]
+        for name in functions()
+    }
+    rows = [f"| `{name}` | {' | '.join(row)} |" for name, row in cells.items()]
+    return [head, "|---" * (len(FUNCTION_COLUMNS) + 1) + "|", *rows]
+
+
+def published_functions() -> dict[str, list[str]]:
+    """The cells of the functions' table on the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    return {name: cells.split(" | ") for name, cells in FUNCTION_ROW.findall(text)}
 
 
 def value_of(cell: str) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.losses import LOSSES, temporary_bytes
 from gradtx import losses
 from tests.functions import FUNCTIONS
-from tests.oracles.test_functions import called
+from tests.support.functions import called
 
 HERE = [name for name in FUNCTIONS if hasattr(losses, name.split("/")[0])]
 PUBLIC = [name for name in dir(losses) if hasattr(optax.losses, name) and name[0] != "_"]
