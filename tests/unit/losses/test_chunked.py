@@ -214,8 +214,10 @@ def test_tokens_that_are_cut_over_devices_stay_where_they_are(kind: AxisType) ->
             "where has shape (8, 5) and dtype bool; give bools that broadcast to the labels' shape "
             "(8, 6)",
         ),
-        ({"hidden": jnp.ones((8, 6, 12), int)}, "hidden has dtype int32, not real floats; "
-            "cast with .astype(jnp.float32)"),
+        (
+            {"hidden": jnp.ones((8, 6, 12), int)},
+            "hidden has dtype int32, not real floats; cast with .astype(jnp.float32)",
+        ),
     ],
 )
 def test_messages(change: dict[str, Any], text: str) -> None:
