@@ -330,10 +330,9 @@ def _advance_tangents(
     start = _start(frames, fixed)
     before = jax.tree.map(lambda first, all: jnp.concatenate([first[None], all[:-1]]), start, paths)
     weights = _weights(before, fixed._replace(repeat=fixed.repeat[None]))
-    kept = (~fixed.padded).astype(paths.blank.dtype)
     # Of one shape with φ: its sum over n in the backward pass then is one outside of the loop.
-    blank = jnp.broadcast_to(tangents.blank * kept, paths.blank.shape)
-    xs = (weights, _Frames(blank, tangents.label * kept))
+    blank = jnp.broadcast_to(tangents.blank, paths.blank.shape)
+    xs = (weights, _Frames(blank, tangents.label))
     return jax.lax.scan(_advance_tangent, jax.tree.map(jnp.zeros_like, start), xs)
 
 
