@@ -18,6 +18,7 @@ BENCHMARKS = (
     "production",
     "whole_steps",
     "vmap",
+    "cross_entropy",
     "matrices",
     "matrix_devices",
 )

@@ -2,6 +2,7 @@
 
 from tests.mutations.rows_authors import MUTATIONS as AUTHORS
 from tests.mutations.rows_averages import AVERAGES
+from tests.mutations.rows_cross_entropy import CROSS_ENTROPY
 from tests.mutations.rows_engine import ENGINE
 from tests.mutations.rows_interop import INTEROP
 from tests.mutations.rows_kronecker import KRONECKER
@@ -34,4 +35,5 @@ ROWS = [
     *SCRIPTS,
     *MICROBATCHING,
     *LOSSES,
+    *CROSS_ENTROPY,
 ]
