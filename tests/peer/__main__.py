@@ -1,0 +1,42 @@
+"""Run Optax's own tests on gradtx: python -m tests.peer [AREA ...]
+
+Without areas the command writes docs/peer_suite.md. The exit status is 1 where a failing case has no
+reason in tests/peer/reasons.py, where a reason explains no failure, or where a bar is not reached.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tests.peer import page
+from tests.peer.reasons import idle, unexplained
+from tests.peer.suite import Case, area_of, listing, run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("areas", nargs="*", help="areas, such as alias or losses; all of them")
+    options = parser.parse_args()
+    files = [file for file in listing() if chosen(area_of(file), options.areas)]
+    cases = run(files)
+    if not options.areas:
+        page.PAGE.write_text(page.page(cases))
+    complaints = [*complain(cases)]
+    print(*page.summary(cases), *complaints, sep="\n")
+    sys.exit(bool(complaints))
+
+
+def chosen(area: str, areas: Sequence[str]) -> bool:
+    """Whether an area, or its folder, is among those that were asked for."""
+    return not areas or area in areas or area.split("/")[0] in areas
+
+
+def complain(cases: Sequence[Case]) -> list[str]:
+    """What is wrong with the outcomes."""
+    faults = [f"no reason: {case.key}: {page.one_line(case)}" for case in unexplained(cases)]
+    unused = [f"explains no failure: {reason.case}: {reason.why}" for reason in idle(cases)]
+    return [*faults, *unused]
+
+
+if __name__ == "__main__":
+    main()
