@@ -72,8 +72,6 @@ def run_rules(
             update = update.astype(args.grad.dtype).astype(update.dtype)
         update, slots = run_rule(rule, number, update, draws, shared, args)
         new_slots.append(slots)
-    if jnp.iscomplexobj(update) and not jnp.iscomplexobj(args.grad):
-        update = update.real  # a caller may choose complex slots for real parameters
     if not rules[-1].returns_params or args.param is None:
         return update.astype(args.grad.dtype), tuple(new_slots)
     is_stochastic = draws is not None and rules[-1].asks_for("noise")
