@@ -58,7 +58,7 @@ def places(module: str) -> list[ModuleType]:
     if not any(part.startswith("_") for part in parts):
         return [namespace(".".join(parts))] if parts else [gradtx]
     first = [namespace(parts[0])] if parts[0] in NAMESPACES else []
-    return [*first, gradtx, *map(namespace, NAMESPACES)]
+    return [*first, gradtx, *map(namespace, NAMESPACES), gradtx.authoring]
 
 
 def namespace(name: str) -> ModuleType:

@@ -1,15 +1,14 @@
 """Private helpers of Optax that its tests use as tools, written for gradtx.
 
-A test of another subject squares numbers with `numerics.abs_sq`, or enters x64 mode with
-`utils.x64_precision`. Neither is a public name, in Optax or here, and neither is the subject. The
-tests of those helpers themselves do not get them from here.
+A test of an optimizer enters x64 mode with `utils.x64_precision`, say. That is not a public name,
+in Optax or here, and not the subject of the test. The tests of a helper itself do not get it from
+here.
 """
 
 import contextlib
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 
 PRNGKey = jax.Array
 Shape = Sequence[int]
@@ -21,7 +20,7 @@ class Annotation:
     Tests ask whether `learning_rate` is annotated as one, and skip themselves if it is not.
     """
 
-    NAMES = ("ArrayHyperparam", "Decay", "Fraction", "Hyperparam", "Limit", "NonNegative", "Positive")
+    NAMES = ("ArrayHyperparam", "Hyperparam", "NonNegative", "Positive", "ScalarOrSchedule")
 
     def __eq__(self, other: object) -> bool:
         return str(other) in self.NAMES
@@ -30,11 +29,6 @@ class Annotation:
 
 
 ScalarOrSchedule = Annotation()
-
-
-def abs_sq(x: jax.Array) -> jax.Array:
-    """|x|², real."""
-    return jnp.real(x * jnp.conj(x))
 
 
 @contextlib.contextmanager
