@@ -1,7 +1,8 @@
 """Run Optax's own tests on gradtx: python -m tests.peer [AREA ...]
 
-Without areas the command writes docs/peer_suite.md. The exit status is 1 where a failing case has no
-reason in tests/peer/reasons.py, where a reason explains no failure, or where a bar is not reached.
+Without areas the command writes docs/peer_suite.md; with areas it compares their counts with that
+page. The exit status is 1 where they differ, where a failing case has no reason in
+tests/peer/reasons.py, where a reason explains no failure, or where the bar is not reached.
 """
 
 import argparse
@@ -21,14 +22,16 @@ def main() -> None:
     cases = run(files)
     if not options.areas:
         page.PAGE.write_text(page.page(cases))
-    complaints = [*complain(cases)]
+    complaints = [*complain(cases), *page.differs(cases)]
+    if not options.areas and page.share(cases) < page.BAR:
+        complaints.append(f"the bar is {page.BAR:.0%}")
     print(*page.summary(cases), *complaints, sep="\n")
     sys.exit(bool(complaints))
 
 
 def chosen(area: str, areas: Sequence[str]) -> bool:
     """Whether an area, or its folder, is among those that were asked for."""
-    return not areas or area in areas or area.split("/")[0] in areas
+    return not areas or area in areas or area.split("/", maxsplit=1)[0] in areas
 
 
 def complain(cases: Sequence[Case]) -> list[str]:

@@ -9,7 +9,7 @@ import importlib
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -36,10 +36,10 @@ NAMESPACES = (
 class Alias(ModuleType):
     """A module of Optax's, by name, with gradtx's objects inside."""
 
-    def __init__(self, name: str, folder: Path, subject: str) -> None:
+    def __init__(self, name: str, folder: Path, subjects: Collection[str]) -> None:
         super().__init__(name)
         self.folder = folder
-        self.tools = [tools] if name.startswith("optax._src") and name != subject else []
+        self.tools = [tools] if name.startswith("optax._src") and name not in subjects else []
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
@@ -47,7 +47,7 @@ class Alias(ModuleType):
         if is_module(self.folder.joinpath(*self.__name__.split(".")[1:], name)):
             return importlib.import_module(f"{self.__name__}.{name}")
         for place in [*self.tools, *places(self.__name__)]:
-            if hasattr(place, name):
+            if hasattr(place, name) and not name.startswith("_"):
                 return getattr(place, name)
         raise AttributeError(f"gradtx has no public name for {self.__name__}.{name}")
 
@@ -77,13 +77,13 @@ def is_module(path: Path) -> bool:
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds every module of Optax's: an `Alias`, or a test file that others import."""
 
-    def __init__(self, folder: Path, subject: str) -> None:
-        self.folder, self.subject = folder, subject
+    def __init__(self, folder: Path, subjects: Collection[str]) -> None:
+        self.folder, self.subjects = folder, subjects
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname.split(".")[0] != "optax":
+        if fullname.split(".", maxsplit=1)[0] != "optax":
             return None
         file = self.folder.joinpath(*fullname.split(".")[1:]).with_suffix(".py")
         if file.stem.endswith(("_test", "test_utils")):
@@ -91,17 +91,17 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return Alias(spec.name, self.folder, self.subject)
+        return Alias(spec.name, self.folder, self.subjects)
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing to run: the names are looked up when they are used."""
 
 
-def install(folder: Path, subject: str) -> None:
+def install(folder: Path, subjects: Collection[str]) -> None:
     """Let gradtx answer to the name optax in this process.
 
-    `folder` holds the test files; `subject` is the module whose tests run.
+    `folder` holds the test files; `subjects` are the modules whose tests run.
     """
     if "optax" in sys.modules:
         raise RuntimeError("optax is imported already: install the alias in a fresh process")
-    sys.meta_path.insert(0, Finder(folder, subject))
+    sys.meta_path.insert(0, Finder(folder, subjects))

@@ -102,8 +102,7 @@ def lines_of(arguments: Sequence[str]) -> list[dict[str, str]]:
         [sys.executable, "-m", "tests.peer.worker", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **cheap},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=LIMIT,
         check=False,
@@ -121,5 +120,7 @@ def run(files: Sequence[str]) -> list[Case]:
         cases += (outcomes := run_file(file, names))
         passed = sum(case.outcome == "passed" for case in outcomes)
         seconds = time.monotonic() - start
-        print(f"{area_of(file):32}{passed:5} of {len(names):4} passed, {seconds:6.1f} s", flush=True)
+        print(
+            f"{area_of(file):32}{passed:5} of {len(names):4} passed, {seconds:6.1f} s", flush=True
+        )
     return cases

@@ -118,7 +118,7 @@ def main() -> None:
     jax.__version__ = Version(jax.__version__)
     folder = optax_folder()
     if options.library == "gradtx":
-        alias.install(folder, module_of(options.files[0]).removesuffix("_test"))
+        alias.install(folder, [module_of(file).removesuffix("_test") for file in options.files])
     for file in options.files or test_files(folder):
         try:
             suite = load(folder, file)
