@@ -179,7 +179,7 @@ def check_shape(name: str, shape: str) -> None:
         )
 
 
-def check_counts(name: str, boundaries: Iterable[object]) -> list[float]:
+def check_counts(name: str, boundaries: Iterable[object]) -> Sequence[float]:
     """Raise unless the boundaries that are Python numbers are ≥ 0; return those."""
     numbers = [one for one in boundaries if isinstance(one, int | float)]
     if any(number < 0 for number in numbers):

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from tests.peer import page
-from tests.peer.reasons import idle, unexplained
-from tests.peer.suite import Case, area_of, listing, run
+from tests.peer.reasons import blamed, idle, unexplained
+from tests.peer.suite import Case, area_of, listing, run, with_optax
 
 
 def main() -> None:
@@ -38,7 +38,15 @@ def complain(cases: Sequence[Case]) -> list[str]:
     """What is wrong with the outcomes."""
     faults = [f"no reason: {case.key}: {page.one_line(case)}" for case in unexplained(cases)]
     unused = [f"explains no failure: {reason.case}: {reason.why}" for reason in idle(cases)]
-    return [*faults, *unused]
+    return [*faults, *unused, *passing_with_optax(blamed(cases))]
+
+
+def passing_with_optax(cases: Sequence[Case]) -> list[str]:
+    """The cases that do not fail with Optax, where their reason says so."""
+    files = {case.file for case in cases}
+    names = {file: [case.name for case in cases if case.file == file] for file in files}
+    results = (one for file in files for one in with_optax(file, names[file]))
+    return [f"passes with Optax: {one.key}" for one in results if one.outcome != "failed"]
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def ran(cases: Sequence[Case]) -> int:
 
 def differs(cases: Sequence[Case]) -> Iterator[str]:
     """What the page says otherwise of the areas that ran."""
-    lines = set(PAGE.read_text().splitlines())
+    lines = set(PAGE.read_text().splitlines()) if PAGE.exists() else set[str]()
     for area in dict.fromkeys(case.area for case in cases):
         line = row(area, [case for case in cases if case.area == area])
         if line not in lines:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from tests.support.places import ROOT
@@ -66,8 +66,9 @@ def run_file(file: str, names: Sequence[str]) -> list[Case]:
     outcomes = {line["case"]: line for line in lines if line["case"]}
     stop = next((line for line in lines if not line["case"]), STOPPED)
     cases = [made_case(file, name, outcomes.get(name, stop)) for name in names]
-    skipped = [case.name for case in cases if case.outcome == "skipped"]
-    return [_unless_optax_runs(case, skipped_by_optax(file, skipped)) for case in cases]
+    skipped = {case.name for case in cases if case.outcome == "skipped"}
+    others = {case.name for case in with_optax(file, skipped) if case.outcome == "skipped"}
+    return [_unless_optax_runs(case, others) for case in cases]
 
 
 STOPPED = {"outcome": "failed", "error": "Stopped", "text": "the process ended before this case"}
@@ -80,13 +81,13 @@ def made_case(file: str, name: str, line: dict[str, str]) -> Case:
     return Case(file, name, outcome, *more)
 
 
-def skipped_by_optax(file: str, names: Sequence[str]) -> set[str]:
-    """Of some cases, those that skip themselves with Optax too."""
+def with_optax(file: str, names: Collection[str]) -> list[Case]:
+    """The outcomes of some cases with Optax itself."""
     if not names:
-        return set()
+        return []
     only = [part for name in names for part in ("--only", name)]
     lines = lines_of(["--library", "optax", *only, file])
-    return {line["case"] for line in lines if line["outcome"] == "skipped"}
+    return [made_case(file, line["case"], line) for line in lines]
 
 
 def _unless_optax_runs(case: Case, skipped: set[str]) -> Case:

@@ -129,9 +129,8 @@ def test_a_complex_dtype_of_slots(name: str, dtype: str) -> None:
     )
     updates, states = [], []
     for tx in (plain, other):
-        state = tx.init(grads)
-        for _ in range(2):
-            update, state = tx.update(grads, state, grads)
+        _, state = tx.update(grads, tx.init(grads), grads)
+        update, state = tx.update(grads, state, grads)
         updates.append(update)
         states.append(state)
     assert updates[1].dtype == dtype
