@@ -12,6 +12,7 @@ from tests.mutations.rows_projections import PROJECTIONS
 from tests.mutations.rows_relatives import RELATIVES
 from tests.mutations.rows_storage import STORAGE
 from tests.mutations.rows_trees import TREES
+from tests.mutations.rows_uses import USES
 
 ROWS = [
     *MUTATIONS,
@@ -26,4 +27,5 @@ ROWS = [
     *AUTHORS,
     *TREES,
     *INTEROP,
+    *USES,
 ]
