@@ -17,9 +17,10 @@ from tests.peer.suite import Case, area_of, listing, run, with_optax
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("areas", nargs="*", help="areas, such as alias or losses; all of them")
+    parser.add_argument("--workers", type=int, default=1, help="files that run at once")
     options = parser.parse_args()
     files = [file for file in listing() if chosen(area_of(file), options.areas)]
-    cases = run(files)
+    cases = run(files, options.workers)
     if not options.areas:
         page.PAGE.write_text(page.page(cases))
     complaints = [*complain(cases), *page.differs(cases)]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import NamedTuple
 
 from tests.support.places import ROOT
@@ -113,15 +115,15 @@ def lines_of(arguments: Sequence[str]) -> list[dict[str, str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def run(files: Sequence[str]) -> list[Case]:
-    """All cases of some files, or of all; one line a file says how it went."""
-    cases: list[Case] = []
-    for file, names in listing(files).items():
-        start = time.monotonic()
-        cases += (outcomes := run_file(file, names))
-        passed = sum(case.outcome == "passed" for case in outcomes)
-        seconds = time.monotonic() - start
-        print(
-            f"{area_of(file):32}{passed:5} of {len(names):4} passed, {seconds:6.1f} s", flush=True
-        )
+def run(files: Sequence[str], workers: int = 1) -> list[Case]:
+    """All cases of some files; one line a file says how it went."""
+    with ThreadPoolExecutor(workers) as pool:
+        return list(chain.from_iterable(pool.map(_timed, *zip(*listing(files).items()))))
+
+
+def _timed(file: str, names: Sequence[str]) -> list[Case]:
+    start = time.monotonic()
+    cases = run_file(file, names)
+    passed, seconds = sum(case.outcome == "passed" for case in cases), time.monotonic() - start
+    print(f"{area_of(file):32}{passed:5} of {len(names):4} passed, {seconds:6.1f} s", flush=True)
     return cases
