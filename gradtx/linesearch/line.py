@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.compose.transformation import accepted
+from gradtx.compose.pairs import accepted
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import ArrayLike, Params, PyTree, Updates
 from gradtx.training.apply import apply_updates
