@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo char-lm test fuzz mutations lint types docs accelerators downstream smoke bench clean
+.PHONY: demo char-lm test peer fuzz mutations lint types docs accelerators downstream smoke bench clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/digits.py
@@ -25,6 +25,12 @@ test: $(VENV)/.test
 	@echo "unit: every room of the source; docs: pages, examples, README; house: the rules of the"
 	@echo "house; fuzz: random definitions; mutations: every row applies; docstrings: the examples"
 	$(BIN)/python $(PYTEST)
+
+# Run some areas of Optax's own tests on gradtx, and compare the counts with docs/peer_suite.md;
+# AREAS= runs all of them, for half an hour, and writes that page
+AREAS ?= losses tree_utils projections schedules assignment numerics linear_algebra
+peer: $(VENV)/.test
+	$(BIN)/python -m tests.peer $(AREAS)
 
 # Break equations, a tenth of them by the day of the year, and see tests fail; PART=1/1 breaks all
 PART ?= today/10

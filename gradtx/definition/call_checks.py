@@ -20,6 +20,10 @@ FLOATS = ("bfloat16", "float16", "float32", "float64")
 """The dtypes of arithmetic and of slots; `stored` has formats with fewer bits."""
 
 
+SLOT_DTYPES = ("mu_dtype", "accumulator_dtype", "state_dtype")
+"""The options that may be complex too, for the slots of complex parameters."""
+
+
 def is_collection(value: Any) -> bool:
     """Whether a value holds several; a named tuple is one value, as Optax's transformations are."""
     return isinstance(value, Mapping | list | tuple) and not hasattr(value, "_fields")
@@ -62,6 +66,17 @@ def check_number(
         raise HyperparamError(f"{where} = {show(value)} is {kind}, and must be a real number")
     for interval in intervals:
         interval.check(value, where, _cure(where, name, value))
+
+
+INT32 = np.iinfo(np.int32)
+
+
+def fit_number(value: Any, intervals: Iterable[Interval]) -> Any:
+    """A number >= 0 that is too large for JAX's int32 as a float, any other value unchanged."""
+    if type(value) is not int or INT32.min <= value <= INT32.max:
+        return value
+    # A random key may have any sign, and must not be rounded.
+    return float(value) if any(one.low >= 0 for one in intervals) else value
 
 
 def check_scalar(where: str, value: Any) -> None:
@@ -206,6 +221,8 @@ def check_dtype(where: str, value: Any) -> None:
         raise HyperparamError(
             f"{where} = {show(value)} is no dtype{hint or f'; choose one of {_floats()}'}"
         ) from None
+    if where.endswith(SLOT_DTYPES) and jnp.issubdtype(dtype, jnp.complexfloating):
+        return
     if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 16:
         raise HyperparamError(
             f"{where} = {show(value)} is no float of at least 16 bits; choose one of {_floats()}, "

@@ -20,6 +20,7 @@ from gradtx.definition.call_checks import (
     check_number,
     check_option,
     check_scalar,
+    fit_number,
     holds_arrays,
     is_collection,
     takes_several,
@@ -236,7 +237,7 @@ class Factory:
             return Definition.wrap_function(value)
         intervals = [mark for mark in marks if isinstance(mark, Interval)]
         check_number(f"{self.__name__}: {name}", value, intervals, self.signature.parameters)
-        return value
+        return fit_number(value, intervals)
 
     def arguments(self, named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Turn named arguments into the `(args, kwargs)` of a call."""

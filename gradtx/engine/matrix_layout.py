@@ -213,12 +213,14 @@ def _from_tree(dimensions: Any, leaves: Leaves, owner: str) -> list[str | None]:
             f"{owner}: dimensions = {dimensions!r} are neither rules (pattern, words) nor a tree "
             f"like the parameters with axes by number"
         ) from None
+    # Axes for all arrays at once speak of the matrices among them, not of biases.
+    least = 2 if is_dimension_numbers(numbers) else 0
     each = zip(leaves.paths, leaves.values, said, strict=True)
     return [
         None
-        if numbers is None
-        else spelled(numbers, np.ndim(value), f"{owner}: dimensions of {path!r}")
-        for path, value, numbers in each
+        if one is None or np.ndim(value) < least
+        else spelled(one, np.ndim(value), f"{owner}: dimensions of {path!r}")
+        for path, value, one in each
     ]
 
 

@@ -277,7 +277,10 @@ def _masked(
 ) -> Any:
     """An extra argument as a rule under a mask sees it."""
     if name in FUNCTIONS_OF_PARAMS and params is not None and not all(mask):
-        return functools.partial(_on_whole, value, leaves, params.values, mask)
+        narrowed = functools.partial(_on_whole, value, leaves, params.values, mask)
+        # So that a rule can see which other arguments the function takes.
+        vars(narrowed)["__wrapped__"] = value
+        return narrowed
     return leaves.narrow(value, mask)
 
 
@@ -288,8 +291,9 @@ def _on_whole(
     mask: Sequence[bool],
     params: Params,
     *args: Any,
+    **kwargs: Any,
 ) -> Any:
     """A function of all parameters as one of those under a mask; the others stay as they are."""
     each = zip(leaves.treedef.flatten_up_to(params), values, mask, strict=True)
     whole = leaves._replace(values=[new if one else old for new, old, one in each]).tree
-    return leaves.narrow(function(whole, *args), mask)
+    return leaves.narrow(function(whole, *args, **kwargs), mask)

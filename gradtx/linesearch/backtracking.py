@@ -4,7 +4,8 @@ r"""Backtracking line search: shrink the step size until the loss decreases enou
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
 from gradtx.definition.types import Fraction, NonNegative, Positive
 from gradtx.linesearch.line import (
+    EXTRA,
     Line,
     SearchSlots,
     cast_like,
@@ -103,9 +105,7 @@ def _backtracking(
     params,
     step,
     *,
-    value,
-    grad,
-    value_fn,
+    extra: Mapping[str, Any],
     max_backtracking_steps: int,
     slope_rtol,
     decrease_factor,
@@ -116,7 +116,7 @@ def _backtracking(
     store_grad: bool,
     verbose: bool,
 ):
-    line = make_line(params, updates, value, grad, value_fn)
+    line = make_line(params, updates, extra)
     numbers = (slope_rtol, decrease_factor, atol, rtol)
     constants = Constants(*(jnp.asarray(number, line.dtype) for number in numbers))
     start = _start(line, slots.learning_rate, max_learning_rate, increase_factor, store_grad)
@@ -191,7 +191,8 @@ def scale_by_backtracking_linesearch(
       HyperparamError: a number out of its range.
       MissingExtraError: `update` is called without `value`, `grad` and `value_fn`: the loss, its
         gradient (of complex parameters the conjugate of what `jax.grad` returns), and the loss as a
-        function of the parameters.
+        function of the parameters. Other arguments of the loss, such as a batch, are passed to
+        `update` by name: `update(..., value_fn=loss, batch=batch)`.
 
     State: 0 bytes per parameter, 4 with store_grad; and scalars: learning_rate, value, and info, a
     report of the last search.
@@ -214,5 +215,4 @@ def scale_by_backtracking_linesearch(
     """
     maker = "scale_by_backtracking_linesearch"
     check_count(maker, "max_backtracking_steps", max_backtracking_steps, least=0)
-    extra = ("value", "grad", "value_fn")
-    return treewise(_init, _backtracking, extra=extra, needs_params=True)
+    return treewise(_init, _backtracking, extra=EXTRA, needs_params=True)

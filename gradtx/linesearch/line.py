@@ -1,13 +1,15 @@
 """The loss along a line θ + α u, and the slots of every line search."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.compose.pairs import accepted
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import ArrayLike, Params, PyTree, Updates
 from gradtx.training.apply import apply_updates
@@ -80,14 +82,15 @@ class Line(NamedTuple):
         return like.fill([grad.astype(array.dtype) for grad, array in pairs])
 
 
-def make_line(
-    params: Params,
-    updates: Updates,
-    value: ArrayLike,
-    grad: Updates,
-    value_fn: Callable[[Params], ArrayLike],
-) -> Line:
+EXTRA = ("value", "grad", "value_fn")
+"""The extra arguments that `update` needs; the loss receives others, such as a batch, by name."""
+
+
+def make_line(params: Params, updates: Updates, extra: Mapping[str, Any]) -> Line:
     """The line from the caller's parameters, with the loss there and the steepest ascent."""
+    value, grad, function = (extra[name] for name in EXTRA)
+    others = {name: one for name, one in extra.items() if name not in EXTRA}
+    value_fn = functools.partial(function, **accepted(function, others))
     dtype = scalar_dtype(params)
     pairs = zip(vector(updates, grad).arrays, vector(updates, params).arrays, strict=True)
     # The caller passes the steepest ascent; of complex arrays `jax.grad` returns its conjugate.
@@ -133,7 +136,7 @@ def cond(condition: jax.Array, yes: Callable[[], T], no: Callable[[], T]) -> T:
 
 def cast_like(new: T, old: T) -> T:
     """The scalars of a search, in the dtypes of the state."""
-    return jax.tree.map(lambda mine, theirs: mine.astype(theirs.dtype), new, old)
+    return jax.tree.map(lambda mine, theirs: mine.astype(jnp.result_type(theirs)), new, old)
 
 
 def error_above(*excess: jax.Array) -> jax.Array:

@@ -9,7 +9,8 @@ evaluates one step size, and updates `low`, the best end of the interval, and `h
 which is nan until there is one."""
 
 import functools
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from gradtx.compose.treewise import treewise
 from gradtx.definition.types import Fraction, Limit, NonNegative, Positive
 from gradtx.linesearch.interpolation import interpolate
 from gradtx.linesearch.line import (
+    EXTRA,
     Line,
     Point,
     SearchSlots,
@@ -195,9 +197,7 @@ def _zoom(
     params,
     step,
     *,
-    value,
-    grad,
-    value_fn,
+    extra: Mapping[str, Any],
     max_linesearch_steps: int,
     max_learning_rate,
     tol,
@@ -210,14 +210,14 @@ def _zoom(
     approximate: bool,
     verbose: bool,
 ):
-    line = make_line(params, updates, value, grad, value_fn)
+    line = make_line(params, updates, extra)
     numbers = (tol, increase_factor, slope_rtol, curv_rtol, approx_dec_rtol, stepsize_precision)
     constants = Constants(
         *(jnp.asarray(number, line.dtype) for number in (*numbers, max_learning_rate))
     )
     guess = jnp.ones((), line.dtype)
     if initial_guess_strategy == "keep":
-        last = slots.learning_rate.astype(line.dtype)
+        last = jnp.asarray(slots.learning_rate, line.dtype)
         guess = jnp.where(last > 0, last, guess)  # 0 after a search without a step
     start = _start(line, jnp.minimum(guess, constants.max_learning_rate))
     search = until_done(
@@ -296,7 +296,8 @@ def scale_by_zoom_linesearch(
       HyperparamError: a number out of its range; a strategy of another name.
       MissingExtraError: `update` is called without `value`, `grad` and `value_fn`: the loss, its
         gradient (of complex parameters the conjugate of what `jax.grad` returns), and the loss as a
-        function of the parameters.
+        function of the parameters. Other arguments of the loss, such as a batch, are passed to
+        `update` by name: `update(..., value_fn=loss, batch=batch)`.
 
     State: 4 bytes per parameter (the gradient), and scalars: learning_rate, value, and info, a
     report of the last search.
@@ -322,7 +323,7 @@ def scale_by_zoom_linesearch(
     return treewise(
         _init,
         _zoom,
-        extra=("value", "grad", "value_fn"),
+        extra=EXTRA,
         needs_params=True,
         max_learning_rate=jnp.inf if max_learning_rate is None else max_learning_rate,
         approx_dec_rtol=0.0 if approx_dec_rtol is None else approx_dec_rtol,

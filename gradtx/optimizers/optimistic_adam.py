@@ -6,6 +6,7 @@ u = m̂ / (√(r̂ + ε_root) + ε)       Adam's direction
 ω is the optimism; where η = 0 nothing moves.
 """
 
+import warnings
 from typing import Unpack
 
 import jax.numpy as jnp
@@ -69,6 +70,9 @@ def optimistic_adam(
       HyperparamError: a number out of its range.
       MissingParamsError: with weight decay, `update` is called without parameters.
 
+    Warns:
+      DeprecationWarning: always, as Optax: `optimistic_adam_v2` has one schedule for both rates.
+
     State: 12 bytes per parameter (m, r and the direction before).
 
     >>> import gradtx, jax.numpy as jnp
@@ -82,6 +86,12 @@ def optimistic_adam(
 
     Daskalakis et al. 2018, arXiv 1711.00141, Algorithm 1, where ω = η.
     """
+    warnings.warn(
+        "optimistic_adam: a schedule of the learning rate leaves the optimism as it is; "
+        "use `optimistic_adam_v2` instead",
+        DeprecationWarning,
+        stacklevel=2,
+    )
     if optimism is None:
         optimistic = scale_by_optimistic_gradient()
     else:

@@ -179,11 +179,17 @@ def check_shape(name: str, shape: str) -> None:
         )
 
 
-def check_increasing(name: str, boundaries: Iterable[object]) -> None:
-    """Raise unless the boundaries that are Python numbers are ≥ 0 and increase."""
+def check_counts(name: str, boundaries: Iterable[object]) -> Sequence[float]:
+    """Raise unless the boundaries that are Python numbers are ≥ 0; return those."""
     numbers = [one for one in boundaries if isinstance(one, int | float)]
     if any(number < 0 for number in numbers):
         raise HyperparamError(f"{name} are {numbers}, but counts start at 0; give boundaries >= 0")
+    return numbers
+
+
+def check_increasing(name: str, boundaries: Iterable[object]) -> None:
+    """Raise unless the boundaries that are Python numbers are ≥ 0 and increase."""
+    numbers = check_counts(name, boundaries)
     if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
         raise HyperparamError(
             f"{name} are {numbers}, which do not increase; "

@@ -14,7 +14,7 @@ from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Fraction, Hyperparam, NonNegative, Positive
 from gradtx.schedules.phases import (
     are_numbers,
-    check_increasing,
+    check_counts,
     check_shape,
     fill,
     has_begun,
@@ -24,7 +24,7 @@ from gradtx.schedules.phases import (
 
 
 def _check_constant(init_value, boundaries_and_scales) -> None:
-    check_increasing("piecewise_constant_schedule: the boundaries", boundaries_and_scales or ())
+    check_counts("piecewise_constant_schedule: the boundaries", boundaries_and_scales or ())
 
 
 @schedule(check=_check_constant)
@@ -41,11 +41,11 @@ def piecewise_constant_schedule(
 
     Args:
       init_value: η_0, the value before the first boundary.
-      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each in
-        addition to the earlier ones; the counts are static, the factors are data. None: constant.
+      boundaries_and_scales: {b_i: c_i}, counts in any order, and factors ≥ 0, each in addition to
+        those of smaller counts; the counts are static, the factors are data. None: constant.
 
     Raises:
-      HyperparamError: boundaries that do not increase or are negative; a negative factor.
+      HyperparamError: a negative boundary; a negative factor.
 
     State: 0 bytes.
 
@@ -65,7 +65,7 @@ def piecewise_constant_schedule(
 
 def _check_interpolate(interpolate_type: str, init_value, boundaries_and_scales) -> None:
     check_shape("piecewise_interpolate_schedule: interpolate_type", interpolate_type)
-    check_increasing("piecewise_interpolate_schedule: the boundaries", boundaries_and_scales or ())
+    check_counts("piecewise_interpolate_schedule: the boundaries", boundaries_and_scales or ())
 
 
 @schedule(check=_check_interpolate)
@@ -86,12 +86,11 @@ def piecewise_interpolate_schedule(
     Args:
       interpolate_type: "linear", "cosine" or "1-sqrt".
       init_value: η_0, the value at count 0.
-      boundaries_and_scales: {b_i: c_i}, counts in increasing order, and factors ≥ 0, each in
-        addition to the earlier ones; the counts are static, the factors are data. None: constant.
+      boundaries_and_scales: {b_i: c_i}, counts in any order, and factors ≥ 0, each in addition to
+        those of smaller counts; the counts are static, the factors are data. None: constant.
 
     Raises:
-      HyperparamError: an unknown type; boundaries that do not increase or are negative; a negative
-        factor.
+      HyperparamError: an unknown type; a negative boundary; a negative factor.
 
     State: 0 bytes.
 
@@ -102,10 +101,11 @@ def piecewise_interpolate_schedule(
 
     See also: `cosine_onecycle_schedule`, `linear_onecycle_schedule`.
     """
-    values = [real(init_value)]
-    for factor in (boundaries_and_scales or {}).values():
-        values.append(values[-1] * real(factor))
-    return route(count, tuple(boundaries_and_scales or ()), values, interpolate_type)
+    values, table = [real(init_value)], boundaries_and_scales or {}
+    boundaries = sorted(table)
+    for boundary in boundaries:
+        values.append(values[-1] * real(table[boundary]))
+    return route(count, boundaries, values, interpolate_type)
 
 
 def _floor_share(share: Hyperparam, steps: Hyperparam) -> Array:

@@ -10,7 +10,7 @@ from gradtx.definition.show import show_array
 from gradtx.definition.types import ArrayLike, PyTree
 from gradtx.transforms.clipping import shrink
 from gradtx.tree.arithmetic import abs_sq, sqrt, sum_promoted
-from gradtx.tree.casts import as_array, compute_dtype
+from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.paths import Treedef, path_text
 
 
@@ -35,10 +35,10 @@ def example_squares(array: jax.Array) -> jax.Array:
 
 
 def _weighted_sum(factors: jax.Array, array: jax.Array) -> jax.Array:
-    """The sum of the examples, each times its factor, in float32 at least."""
+    """The sum of the examples, each times its factor, in float32 at least; of integers a float."""
     factors = factors.reshape(-1, *(1 for _ in array.shape[1:]))
-    terms = factors * array.astype(compute_dtype(array.dtype))
-    return jnp.sum(terms, axis=0).astype(array.dtype)
+    total = jnp.sum(factors * array.astype(compute_dtype(array.dtype)), axis=0)
+    return total.astype(array.dtype) if is_inexact(array) else total
 
 
 def per_example_global_norm_clip(

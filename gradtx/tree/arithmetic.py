@@ -13,9 +13,9 @@ from gradtx.tree.casts import as_array, compute_dtype, is_inexact, widest
 from gradtx.tree.kernels import Scalars, map_arrays, stack_scalars
 
 
-def abs_sq(array: jax.Array) -> jax.Array:
+def abs_sq(x: jax.Array) -> jax.Array:
     """|x|^2 for real and complex arrays alike, without the root that abs takes."""
-    return array.real**2 + array.imag**2 if jnp.iscomplexobj(array) else array * array
+    return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
 
 
 # The function of JAX itself, so that a trace enters none of gradtx for it.

@@ -154,9 +154,13 @@ def full(like: Any, value: Any) -> jax.Array:
 def cast_inexact(value: Any, dtype: Any) -> jax.Array:
     """A float or complex array in `dtype`; anything else as it is.
 
-    Real arrays stay real where `dtype` is complex.
+    Real arrays stay real where `dtype` is complex; where it is real, complex ones lose nothing but
+    zeros, since a slot of a real parameter may have a complex dtype.
     """
     array = jnp.asarray(value)
     if not is_inexact_dtype(array.dtype):
         return array
-    return array.astype(dtype if jnp.iscomplexobj(array) else real_dtype(dtype))
+    if not jnp.iscomplexobj(array):
+        return array.astype(real_dtype(dtype))
+    is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+    return array.astype(dtype) if is_complex else array.real.astype(dtype)

@@ -64,11 +64,18 @@ def _is_named(entry: Any, key: Any) -> bool:
     return isinstance(entry, GetAttrKey | NamedTupleKey) and entry.name == key
 
 
+def _is_entry(entry: Any, child: Any, key: Any) -> bool:
+    """Whether a child is an entry of a name: the slot `trace`, not the member `trace` around it."""
+    holds_it = isinstance(entry, DictKey) and _is_named_tuple(child) and key in child._fields
+    return _is_named(entry, key) and not holds_it
+
+
 def _own_matches(node: Any, path: KeyPath, key: Any) -> list[tuple[KeyPath, Any]]:
     """What a node itself has of a name: its fields, or the node where its class has the name."""
     own = [(path, node)] if _is_named_tuple(node) and type(node).__name__ == key else []
     children = _children(node)[0]
-    return own + [((*path, entry), child) for entry, child in children if _is_named(entry, key)]
+    pairs = [(entry, child) for entry, child in children if _is_entry(entry, child, key)]
+    return own + [((*path, entry), child) for entry, child in pairs]
 
 
 def _search(node: Any, path: KeyPath, key: Any) -> Iterator[tuple[KeyPath, Any]]:
@@ -97,7 +104,8 @@ def get_all_with_path(
     """Find all entries of a state that have a name, with their paths.
 
     A name is a key of a dict, a field of a NamedTuple or of a registered dataclass, or the name of
-    the class of a NamedTuple. Outer entries come before those inside of them.
+    the class of a NamedTuple. Outer entries come before those inside of them. A NamedTuple in a
+    dict is not an entry of a name that one of its fields has.
 
     Args:
       tree: a state of gradtx or of another library, or any pytree.
@@ -111,7 +119,6 @@ def get_all_with_path(
     >>> tx = gradtx.chain(gradtx.adam(0.1), gradtx.ema(0.9))
     >>> for path, value in get_all_with_path(tx.init(jnp.zeros(2)), "ema"):
     ...     print(jax.tree_util.keystr(path))
-    State.slots['ema']
     State.slots['ema']Average.ema
 
     See also: `get`, `set`; `gradtx.flatten_state` has all paths as text.
@@ -190,7 +197,7 @@ def set(tree: Any, filtering: Filtering | None = None, /, **kwargs: Any) -> Any:
 def _replace(node: Any, path: KeyPath, filtering: Filtering | None, new: dict[str, Any]) -> Any:
     for key, value in new.items():
         is_class = _is_named_tuple(node) and type(node).__name__ == key
-        if (is_class or (path and _is_named(path[-1], key))) and (
+        if (is_class or (path and _is_entry(path[-1], node, key))) and (
             filtering is None or filtering(path, node)
         ):
             return value

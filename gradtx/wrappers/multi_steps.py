@@ -14,8 +14,9 @@ from gradtx.compose.transformation import (
 from gradtx.definition.types import Array, DTypeLike, Numeric, Params, State, Updates
 from gradtx.engine.walk import plain_state
 from gradtx.tree.arithmetic import global_norm
+from gradtx.tree.casts import as_array, is_inexact
+from gradtx.tree.kernels import map_arrays
 from gradtx.wrappers.accumulate import accumulate
-from gradtx.wrappers.conditional import is_finite
 
 
 class MultiSteps:
@@ -89,12 +90,20 @@ def skip_not_finite(
 ) -> tuple[Array, dict[str, Array]]:
     """Skip a micro-step whose gradients hold inf or nan (a `should_skip_update_fn`).
 
+    The second result counts the entries that are not finite.
+
     >>> import jax.numpy as jnp
-    >>> bool(skip_not_finite({"w": jnp.array([1.0, jnp.nan])}, 0, None)[0])
-    True
+    >>> skip, counts = skip_not_finite({"w": jnp.array([1.0, jnp.nan])}, 0, None)
+    >>> bool(skip), int(counts["num_not_finite"])
+    (True, 1)
     """
-    skip = ~is_finite(updates)
-    return skip, {"should_skip": skip}
+    arrays = [as_array(leaf) for leaf in jax.tree.leaves(updates) if is_inexact(leaf)]
+    number = sum(map_arrays(_count_not_finite, arrays), start=jnp.zeros((), jnp.int32))
+    return number > 0, {"should_skip": number > 0, "num_not_finite": number}
+
+
+def _count_not_finite(array: Array) -> Array:
+    return jnp.sum(~jnp.isfinite(array), dtype=jnp.int32)
 
 
 def skip_large_updates(

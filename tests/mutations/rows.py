@@ -17,6 +17,7 @@ from tests.mutations.rows_scripts import SCRIPTS
 from tests.mutations.rows_sets import SETS_AND_PAIRS
 from tests.mutations.rows_storage import STORAGE
 from tests.mutations.rows_trees import TREES
+from tests.mutations.rows_uses import USES
 
 ROWS = [
     *MUTATIONS,
@@ -36,4 +37,5 @@ ROWS = [
     *MICROBATCHING,
     *LOSSES,
     *CROSS_ENTROPY,
+    *USES,
 ]

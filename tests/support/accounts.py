@@ -21,6 +21,7 @@ PARTS = {
     "tests/house": "layers, sizes, names, and a row for every method",
     "tests/fuzz": "random definitions in random surroundings",
     "tests/mutations": "every mutation applies",
+    "tests/peer": "the runner of Optax's own tests",
     "tests/accelerators": "programs for TPU and GPU",
     "gradtx": "the examples in docstrings",
 }

@@ -111,13 +111,40 @@ def test_keys_of_both_forms_are_one_value() -> None:
         assert gradtx.add_noise(0.1, 0.5, key)
 
 
+def wrong_dtypes(argument: str) -> list[Any]:
+    """The slots of complex parameters may be complex; arithmetic follows the arrays."""
+    may_be_complex = argument in ("mu_dtype", "accumulator_dtype", "state_dtype")
+    return [one for one in WRONG_DTYPES if one != "complex64" or not may_be_complex]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "lion"])
+def test_a_complex_dtype_of_slots(name: str, dtype: str) -> None:
+    """The slots have it, the updates the gradient's dtype, and the numbers are those without."""
+    option = "accumulator_dtype" if name == "sgd" else "mu_dtype"
+    more = {"momentum": 0.9} if name == "sgd" else {}
+    grads = jnp.array([1.0, -2.0] if dtype == "float32" else [1 + 2j, 3 - 1j])
+    plain, other = (
+        getattr(gradtx, name)(0.1, **more, **dtypes) for dtypes in ({}, {option: "complex64"})
+    )
+    updates, states = [], []
+    for tx in (plain, other):
+        _, state = tx.update(grads, tx.init(grads), grads)
+        update, state = tx.update(grads, state, grads)
+        updates.append(update)
+        states.append(state)
+    assert updates[1].dtype == dtype
+    np.testing.assert_allclose(updates[1], updates[0], rtol=1e-6)
+    assert "complex64" in {str(leaf.dtype) for leaf in jax.tree.leaves(states[1])}
+
+
 def test_every_dtype_is_a_float_of_16_bits_or_more() -> None:
     places = 0
     for name in BUILDERS:
         for argument in options_like(name, is_dtype):
             for good in ("bfloat16", jnp.float16, np.dtype("float32"), "float64"):
                 call(name, **{argument: good})
-            for bad in WRONG_DTYPES:
+            for bad in wrong_dtypes(argument):
                 text = rf"^{name}: {argument} = .* no float of at least 16 bits; .*gradtx\.stored"
                 with pytest.raises(HyperparamError, match=text):
                     call(name, **{argument: bad})

@@ -305,3 +305,36 @@ def test_value_and_grad_from_state_beside_an_integer() -> None:
         updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=loss)
         params = gradtx.apply_updates(params, updates)
     assert jnp.allclose(params["w"], 3.0) and params["n"].tolist() == [1, 2]
+
+
+def residual(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    """A loss of a batch."""
+    return jnp.sum((x @ params["w"] + params["b"] - y) ** 2)
+
+
+@pytest.mark.parametrize("where", [None, "w"])
+@pytest.mark.parametrize("search", [BACK, ZOOM])
+def test_the_loss_receives_its_other_arguments_by_name(search: str, where: str | None) -> None:
+    """As if they were bound to it beforehand; under a mask too, and in any order."""
+    member = getattr(gradtx, search)(20)
+    tx = gradtx.chain(gradtx.sgd(1.0), member if where is None else gradtx.masked(member, where))
+    params = {"w": jnp.ones(2), "b": jnp.ones(())}
+    batch = {"x": jnp.arange(6.0).reshape(3, 2), "y": jnp.arange(3.0)}
+    value, grad = jax.value_and_grad(residual)(params, **batch)
+    known = {"value": value, "grad": grad, "unknown": 3.0}
+    args = grad, tx.init(params), params
+    updates, _ = tx.update(*args, value_fn=residual, **known, **batch)
+    bound, _ = tx.update(*args, value_fn=functools.partial(residual, **batch), **known)
+    assert jax.tree.map(jnp.array_equal, updates, bound) == {"w": True, "b": True}
+    assert not jnp.array_equal(updates["w"], -grad["w"])  # the search has found another step
+
+
+def test_a_python_number_as_the_last_step_size() -> None:
+    """A caller may write it into the state; the search starts there."""
+    tx, w = gradtx.scale_by_zoom_linesearch(1), jnp.array(2.0)
+    state = tx.init(w)
+    slots = state.slots[ZOOM]._replace(learning_rate=0.25)
+    _, state = tx.update(
+        -2 * w, state._replace(slots={ZOOM: slots}), w, value=w**2, grad=2 * w, value_fn=jnp.square
+    )
+    assert state.slots[ZOOM].learning_rate == 0.25

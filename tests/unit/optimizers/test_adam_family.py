@@ -170,6 +170,12 @@ def test_momentum_decay_needs_nesterov(maker: Any) -> None:
         maker(0.1, nesterov=False, momentum_decay=0.004)
 
 
+def test_optimistic_adam_names_its_second_version() -> None:
+    for library in (gradtx, optax):
+        with pytest.warns(DeprecationWarning, match="use `optimistic_adam_v2` instead"):
+            library.optimistic_adam(0.1)
+
+
 def test_optimistic_adam_does_not_move_at_a_rate_of_zero() -> None:
     """Optax goes on by the optimism alone."""
     w, grads = jnp.zeros(1), [jnp.ones(1), -jnp.ones(1)]

@@ -172,6 +172,16 @@ def test_axes_by_number_are_those_of_optax() -> None:
     np.testing.assert_array_equal(found["plain"], grads["plain"])
 
 
+def test_axes_for_all_arrays_at_once_leave_vectors_alone() -> None:
+    """As Optax's: one kind of axes for every array of two axes or more."""
+    params = {"w": jnp.ones((6, 2, 4)), "v": jnp.ones((3, 2, 4)), "bias": jnp.ones(6)}
+    updates = {}
+    for library, numbers in ((gradtx, Axes), (optax.contrib, optax.contrib.GaLoreDimensionNumbers)):
+        tx = library.galore(0.1, 2, 1, weight_dimension_numbers=numbers(0, (1, 2)))
+        updates[library], _ = tx.update(params, tx.init(params), params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), *updates.values())
+
+
 def test_a_base_optimizer_that_needs_parameters_is_refused() -> None:
     with pytest.raises(GradtxError, match=r"adamw\(.*needs the parameters.*weight_decay"):
         gradtx.galore(1e-3, base_optimizer=gradtx.adamw(1e-3))

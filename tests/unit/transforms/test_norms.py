@@ -338,6 +338,14 @@ def test_per_example_clipping_keeps_dtypes_and_zeros() -> None:
     )
 
 
+def test_integer_gradients_per_example_sum_to_a_float() -> None:
+    """Gradients in whole numbers, whose clipped sum is none."""
+    grads = {"w": jnp.array([[3, 4], [0, 1]])}
+    for name in ("per_example_global_norm_clip", "per_example_layer_norm_clip"):
+        total, _ = getattr(gradtx, name)(grads, 2.5)
+        np.testing.assert_allclose(total["w"], [1.5, 3.0], rtol=1e-6)
+
+
 def test_an_example_that_is_not_finite_counts_as_clipped_and_adds_nothing_elsewhere() -> None:
     grads = {"w": jnp.array([[jnp.nan, 5.0], [0.0, 1.0]])}
     total, clipped = gradtx.per_example_global_norm_clip(grads, 2.0)

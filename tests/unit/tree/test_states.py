@@ -221,3 +221,17 @@ def test_every_method_maps(name: str) -> None:
     state = tx.init(PARAMS)
     mapped = T.map_params(tx, lambda slot: slot, state)
     assert jax.tree.structure(mapped) == jax.tree.structure(state)
+
+
+def test_a_slot_that_has_the_name_of_its_member() -> None:
+    """The member is called `trace`, as its slot is: the slot is the entry."""
+    tx, w = gradtx.chain(gradtx.sgd(0.1, momentum=0.9), gradtx.ema(0.5)), jnp.ones(2)
+    state = tx.init(w)
+    assert (
+        gradtx.tree.get(state, "trace").tolist()
+        == gradtx.tree.get(state, "ema").tolist()
+        == [0.0, 0.0]
+    )
+    state = gradtx.tree.set(state, trace=2 * w)
+    assert state.slots["sgd"]["trace"].trace.tolist() == [2.0, 2.0]
+    assert tx.update(w, state)[0].shape == (2,)

@@ -83,3 +83,8 @@ def test_multi_steps_is_accumulate() -> None:
         True,
         True,
     ]
+    not_finite = [jnp.array([jnp.inf, 1.0, jnp.nan]), jnp.array(-jnp.inf), jnp.array(3)]
+    skipped, counts = jax.jit(gradtx.skip_not_finite)(not_finite, 0, None)
+    assert skipped and counts["should_skip"] and counts["num_not_finite"] == 3
+    skipped, counts = gradtx.skip_not_finite([], 0, None)
+    assert not skipped and counts["num_not_finite"] == 0
