@@ -31,6 +31,7 @@ from gradtx.training.hyperparams import (
     replace,
     short_names,
 )
+from gradtx.tree.casts import compute_dtype
 from gradtx.wrappers.stateful_hyperparams import follow_states, is_stateful, value_of
 from gradtx.wrappers.tunable import tunable, tune
 
@@ -73,6 +74,7 @@ def inject_hyperparams(
         check_dtype("inject_hyperparams: hyperparam_dtype", hyperparam_dtype)
     static = frozenset([static_args] if isinstance(static_args, str) else static_args)
     is_builder = uncalled_builder(inner_factory) is not None
+    _check_static(inner_factory, static, is_builder)
     inject = _inject_builder if is_builder else _inject_function
 
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
@@ -104,6 +106,25 @@ def inject_stateful_hyperparams(
     return inject_hyperparams(inner_factory, static_args, hyperparam_dtype)
 
 
+def _check_static(function: Function, static: frozenset[str], is_builder: bool) -> None:
+    """Raise where a function has no such argument; a builder with members may have it in one."""
+    parameters = inspect.signature(function).parameters
+    is_open = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    if is_open or (is_builder and _takes_members(function)):
+        return
+    for name in sorted(static - set(parameters)):
+        raise HyperparamError(
+            f"inject_hyperparams: static_args has {name!r}, which is no argument of "
+            f"{show(function)}{suggest(name, parameters)}"
+        )
+
+
+def _takes_members(builder: Function) -> bool:
+    """Whether a builder takes transformations, whose hyperparameters are injected too."""
+    marks = builder.factory.dynamic.values()  # pyright: ignore[reportFunctionMemberAccess]
+    return any(GradientTransformation in each for each in marks)
+
+
 def _take_stateful(
     bound: inspect.BoundArguments, static: frozenset[str]
 ) -> dict[str, StatefulSchedule]:
@@ -114,7 +135,9 @@ def _take_stateful(
         if name not in static and is_stateful(value)
     }
     for name, one in schedules.items():
-        bound.arguments[name] = value_of(name, one, one.init(), {})
+        # A state of integers may become one of floats; a hyperparameter is a float always.
+        first = jnp.asarray(value_of(name, one, one.init(), {}))
+        bound.arguments[name] = first.astype(compute_dtype(first.dtype))
     return schedules
 
 
@@ -140,11 +163,6 @@ def _inject_function(
     dtype: DTypeLike | None,
 ) -> GradientTransformation:
     """Put the numbers and the schedules of a call into the state, by the names of its arguments."""
-    for name in sorted(static - set(bound.arguments)):
-        raise HyperparamError(
-            f"inject_hyperparams: static_args has {name!r}, which is no argument of "
-            f"{show(function)}{suggest(name, bound.arguments)}"
-        )
     injected = {
         name: _as_schedule(value)
         for name, value in bound.arguments.items()

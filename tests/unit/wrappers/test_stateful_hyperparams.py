@@ -129,3 +129,25 @@ def test_a_value_that_is_not_one_number_is_refused() -> None:
         r"number$",
     ):
         gradtx.inject_hyperparams(gradtx.sgd)(Two())
+
+
+class Total:
+    """The sum of what `update` receives; its state begins as an integer."""
+
+    def init(self) -> Any:
+        return {"total": jnp.zeros((), jnp.int32)}
+
+    def update(self, state: Any, *, addend: Any, **extra: Any) -> Any:
+        return {"total": state["total"] + addend}
+
+    def __call__(self, state: Any, **extra: Any) -> Any:
+        return state["total"]
+
+
+def test_a_value_that_begins_as_an_integer_is_a_float_in_the_state() -> None:
+    tx, w = gradtx.inject_hyperparams(gradtx.scale)(step_size=Total()), jnp.ones(3)
+    state = tx.init(w)
+    assert state.hyperparams["step_size"].dtype == jnp.float32
+    for _ in range(2):
+        updates, state = tx.update(w, state, addend=jnp.float32(0.25))
+    assert updates.tolist() == [0.25] * 3 and state.hyperparams["step_size"] == 0.25  # pyright: ignore[reportPossiblyUnboundVariable]
