@@ -5,8 +5,16 @@ from typing import TYPE_CHECKING
 from gradtx._lazy import attach
 
 if TYPE_CHECKING:  # the public names, each imported when it is used
+    from gradtx.losses.chunked import chunked_softmax_cross_entropy as chunked_softmax_cross_entropy
     from gradtx.losses.cosine import cosine_distance as cosine_distance
     from gradtx.losses.cosine import cosine_similarity as cosine_similarity
+    from gradtx.losses.cross_entropy import safe_softmax_cross_entropy as safe_softmax_cross_entropy
+    from gradtx.losses.cross_entropy import softmax_cross_entropy as softmax_cross_entropy
+    from gradtx.losses.cross_entropy import (
+        softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
+    )
+    from gradtx.losses.ctc import ctc_loss as ctc_loss
+    from gradtx.losses.ctc import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
     from gradtx.losses.divergences import convex_kl_divergence as convex_kl_divergence
     from gradtx.losses.divergences import generalized_kl_divergence as generalized_kl_divergence
     from gradtx.losses.divergences import kl_divergence as kl_divergence

@@ -183,7 +183,7 @@ def project(
     State: 0 bytes per parameter.
 
     >>> import gradtx, jax.numpy as jnp
-    >>> from gradtx.transforms.project import project
+    >>> from gradtx import project
     >>> params = {"mix": jnp.array([0.5, 0.5]), "bias": jnp.array([0.0])}
     >>> tx = gradtx.chain(gradtx.sgd(1.0), project("simplex", "mix"))
     >>> grads = {"mix": jnp.array([-1.0, 0.0]), "bias": jnp.array([1.0])}

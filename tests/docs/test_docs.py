@@ -1,5 +1,6 @@
 """The docs are true: pages print their outputs, list every name, and link to existing targets."""
 
+import enum
 import inspect
 import json
 import re
@@ -133,7 +134,9 @@ def arguments(function: Any) -> list[tuple[str, Any]]:
     return [
         (
             name,
-            "an object"
+            str(default)  # a member of an Enum: each library has its own
+            if isinstance(default, enum.Enum)
+            else "an object"
             if (callable(default) or hasattr(default, "update"))
             and default is not inspect.Parameter.empty
             else default,

@@ -29,15 +29,16 @@ LAYERS = [
     ["definition"],
     ["engine", "schedules", "linalg", "losses", "projections", "assignment"],
     ["compose"],
+    ["microbatching"],
     ["training"],
     ["storage", "sharding"],
     ["transforms", "linesearch"],
-    ["wrappers"],
+    ["wrappers", "experimental"],
     ["optimizers"],
     ["authoring"],
 ]
 DEPTH = {folder: depth for depth, folders in enumerate(LAYERS) for folder in folders}
-BESIDE = {"inspect", "interop", "second_order", "perturbations", "microbatching", "experimental"}
+BESIDE = {"inspect", "interop", "second_order", "perturbations"}
 OUTER = {"tree", "definition", "engine", "compose", "training"}
 
 

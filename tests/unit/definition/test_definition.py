@@ -15,6 +15,7 @@ import gradtx
 from gradtx.definition.errors import GradtxError
 from tests.methods import METHODS, muon, row, wrappers
 from tests.methods.row import rate
+from tests.support.public import public_names
 
 PARAMS = {"w": jnp.arange(3.0), "b": jnp.ones(())}
 
@@ -24,7 +25,7 @@ def batch(size: int, value: float = 1.0) -> gradtx.GradientTransformation:
     return gradtx.replace(gradtx.sgd(0.1), learning_rate=jnp.full(size, value))
 
 
-NAMESPACE = {**vars(row), **vars(wrappers), **vars(muon), **vars(gradtx)}
+NAMESPACE = {**vars(row), **vars(wrappers), **vars(muon), **public_names()}
 
 
 def test_repr_reads_like_the_call() -> None:

@@ -18,7 +18,7 @@ CLASSES = {
 
 BUILTIN = {
     # Python's own protocols: unknown arguments of a call, unknown attributes and keys, files.
-    *("TypeError", "AttributeError", "OSError", "KeyError"),
+    *("TypeError", "AttributeError", "OSError", "KeyError", "NotImplementedError"),
     # engine/matrix_layout.py and matrix_rules.py: caught there, and raised again with a name.
     "ValueError",
 }

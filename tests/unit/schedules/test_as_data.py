@@ -16,6 +16,7 @@ import pytest
 import gradtx
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule
+from tests.support.public import public_names
 from tests.support.schedule_cases import (
     COUNTS,
     EACH,
@@ -40,7 +41,7 @@ def test_data(item: Case) -> None:
     schedule = ours(item)
     assert repr(schedule).startswith(f"{item.name}(")
     for copy in (
-        eval(repr(schedule), dict(vars(gradtx))),
+        eval(repr(schedule), public_names()),
         gradtx.from_config(json.loads(json.dumps(gradtx.to_config(schedule)))),
         pickle.loads(pickle.dumps(schedule)),
         jax.tree.map(lambda leaf: leaf, schedule),
@@ -158,7 +159,7 @@ def test_as_a_learning_rate(item: Case) -> None:
     assert (
         gradtx.from_config(json.loads(json.dumps(gradtx.to_config(tx))))
         == tx
-        == eval(repr(tx), dict(vars(gradtx)))
+        == eval(repr(tx), public_names())
     )
 
 
