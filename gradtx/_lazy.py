@@ -26,7 +26,7 @@ def exports(package: str) -> dict[str, Place]:
     blocks = [node for node in ast.parse(source).body if _is_listing(node)]
     imports = [node for block in blocks for node in block.body]  # pyright: ignore[reportAttributeAccessIssue]
     return {
-        alias.asname: _place(node.module, alias.name)
+        alias.asname: _place(package, node.module, alias.name)
         for node in imports
         if isinstance(node, ast.ImportFrom) and node.module is not None
         for alias in node.names
@@ -38,9 +38,9 @@ def _is_listing(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-def _place(module: str, name: str) -> Place:
-    """A name in a module; a module of a package is imported as `from package import module`."""
-    return (f"{module}.{name}", None) if "." not in module else (module, name)
+def _place(package: str, module: str, name: str) -> Place:
+    """A name in a module; a module of the package is imported as `from package import module`."""
+    return (f"{module}.{name}", None) if module == package else (module, name)
 
 
 class LazyPackage(ModuleType):

@@ -94,12 +94,12 @@ class Normal:
 
 
 def make_perturbed_fun(
-    fun: Callable[[Tree], Any],
+    fun: Callable[..., Any],
     num_samples: int = 1000,
     sigma: ArrayLike = 0.1,
     noise: Noise = Gumbel(),  # noqa: B008  # immutable
     use_baseline: bool = True,
-) -> Callable[[jax.Array, Tree], Any]:
+) -> Callable[[jax.Array, Any], Any]:
     r"""Perturbed function: a differentiable, random approximation of any function.
 
     f_σ(x) = E f(x + σ Z), estimated by the mean of `num_samples` samples. Its derivatives of any

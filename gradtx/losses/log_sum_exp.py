@@ -1,6 +1,7 @@
 """log Σ exp along some axes, whose gradient computes the softmax again and stores none of it."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,9 +9,16 @@ import jax.numpy as jnp
 
 from gradtx.tree.casts import compute_dtype
 
-# A gradient computes p again from the logits, and stores none of it: p in float32 would be twice
-# the logits in bfloat16. XLA decides what it shares, so nothing has to prevent that.
-recompute = functools.partial(jax.checkpoint, prevent_cse=False)
+
+def recompute(
+    function: Callable[..., Any], static_argnums: tuple[int, ...] = ()
+) -> Callable[..., Any]:
+    """A function whose gradient computes p again from the logits, and stores none of it.
+
+    In float32 p would be twice the logits in bfloat16.
+    """
+    # XLA decides what it shares, so nothing has to prevent that.
+    return jax.checkpoint(function, prevent_cse=False, static_argnums=static_argnums)
 
 
 def accurate(array: jax.Array) -> jax.Array:
@@ -30,11 +38,17 @@ def find_peak(logits: jax.Array, mask: jax.Array | None, axes: tuple[int, ...]) 
     return accurate(jnp.minimum(jnp.max(kept, axes, keepdims=True, initial=-limit), limit))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def log_sum_exp(
     logits: jax.Array, peak: jax.Array, mask: jax.Array | None, axes: tuple[int, ...]
 ) -> jax.Array:
     """log Σ exp(z − peak)."""
+    return _log_sum_exp(logits, peak, mask, axes)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _log_sum_exp(
+    logits: jax.Array, peak: jax.Array, mask: jax.Array | None, axes: tuple[int, ...]
+) -> jax.Array:
     # Else XLA:CPU stores z − peak, because the sum over labels reads it as well.
     peak = jax.lax.platform_dependent(peak, cpu=jax.lax.optimization_barrier, default=_same)
     return jnp.log(sum_over(_exp(accurate(logits) - peak, mask), axes))
@@ -49,7 +63,7 @@ def _exp(powers: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.exp(powers if mask is None else jnp.where(mask, powers, -jnp.inf))
 
 
-@log_sum_exp.defjvp
+@_log_sum_exp.defjvp
 def _log_sum_exp_jvp(
     axes: tuple[int, ...], primals: Any, tangents: Any
 ) -> tuple[jax.Array, jax.Array]:

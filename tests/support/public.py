@@ -3,8 +3,9 @@
 from typing import Any
 
 import gradtx
+from gradtx._lazy import exports
 
 
 def public_names() -> dict[str, Any]:
-    """Every name of `gradtx.__all__` with its object."""
-    return {name: getattr(gradtx, name) for name in gradtx.__all__}
+    """Every public name with its object."""
+    return {name: getattr(gradtx, name) for name in exports("gradtx")}

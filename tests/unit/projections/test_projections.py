@@ -83,7 +83,7 @@ def test_axes_are_batches(name):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision_is_rounded_once(name, dtype):
     x = jax.random.normal(jax.random.key(2), (300,)).astype(dtype)
-    args = [jnp.resize(one, 300) if jnp.ndim(one) else one for one in CALLS[name]]
+    args = [jnp.resize(one, (300,)) if jnp.ndim(one) else one for one in CALLS[name]]
     point = call(name, x, *args)
     assert point.dtype == dtype
     np.testing.assert_array_equal(point, call(name, x.astype(jnp.float32), *args).astype(dtype))

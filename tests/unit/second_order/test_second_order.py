@@ -1,5 +1,7 @@
 """Second derivatives: directions as trees, memory of chunks, and refusals."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +52,9 @@ def test_a_chunk_bounds_the_memory():
         return jnp.sum((inputs @ params) ** 4)
 
     def temporaries(chunk_size):
-        compute = jax.jit(lambda *args: hessian_diag(quartic, *args, None, chunk_size=chunk_size))
+        compute: Any = jax.jit(
+            lambda *args: hessian_diag(quartic, *args, None, chunk_size=chunk_size)
+        )
         return compute.lower(params, inputs).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(8) < 200_000 and temporaries(1000) > 3_000_000

@@ -85,7 +85,7 @@ def test_a_new_radius_compiles_nothing():
     step = jax.jit(stepped)
     for scale in (0.5, 1.0, 2.0):
         step(gradtx.chain(gradtx.sgd(0.5), project("simplex", scale=scale)))
-    assert step._cache_size() == 1
+    assert step._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def halve_sum(tree, scale):
