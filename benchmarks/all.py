@@ -18,7 +18,9 @@ BENCHMARKS = (
     "production",
     "whole_steps",
     "vmap",
+    "losses",
     "cross_entropy",
+    "functions",
     "matrices",
     "matrix_devices",
 )
