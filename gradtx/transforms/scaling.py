@@ -72,7 +72,8 @@ def identity() -> GradientTransformation:
 
 
 def _zero(grad, slots: None, param, step):
-    return jnp.zeros_like(grad), slots
+    # A program that reads no array has no devices, where explicit axes would need them.
+    return jnp.where(jnp.zeros_like(grad, bool), grad, jnp.zeros_like(grad)), slots
 
 
 @definition
