@@ -16,7 +16,7 @@ The builders are in `gradtx` itself: `definition`, `leafwise`, `matrixwise`, `tr
   old scalar where the new one is not finite.
 - Trees, in tree rules and wrappers: `map_leaves` and `make_leaves` apply a function to every array.
   `choose` selects one of two trees. `is_inexact`, `as_array`, `compute_dtype` and `real_dtype`
-  describe one leaf.
+  describe one leaf; `canonicalize_dtype` is the dtype that JAX will hold.
 - Wrappers: `Member` is the transformation inside. `Child` is that transformation with its part of
   a state, for `children` of `treewise`. `keep_if` zeroes updates; `run_if` runs one of two
   functions. `next_count` counts, and saturates where an int32 would wrap.
@@ -85,6 +85,7 @@ from gradtx.tree.casts import real_dtype as real_dtype
 from gradtx.tree.casts import real_zeros as real_zeros
 from gradtx.tree.casts import real_zeros_along as real_zeros_along
 from gradtx.tree.casts import zeros as zeros
+from gradtx.tree.dtypes import canonicalize_dtype as canonicalize_dtype
 from gradtx.tree.maps import choose as choose
 from gradtx.tree.maps import make_leaves as make_leaves
 from gradtx.tree.maps import map_leaves as map_leaves

@@ -5,6 +5,8 @@ Kronecker and triangular factors, blocks. Functions are batched and have no stat
 from gradtx.linalg.blocking import block_grid as block_grid
 from gradtx.linalg.blocking import join_blocks as join_blocks
 from gradtx.linalg.blocking import split_blocks as split_blocks
+from gradtx.linalg.diagonals import set_diags as set_diags
+from gradtx.linalg.diagonals import tile_second_to_last_dim as tile_second_to_last_dim
 from gradtx.linalg.kronecker import Factors as Factors
 from gradtx.linalg.kronecker import factor_sides as factor_sides
 from gradtx.linalg.kronecker import kronecker_factors as kronecker_factors

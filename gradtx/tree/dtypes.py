@@ -120,3 +120,12 @@ def _extreme(dtypes: Sequence[np.dtype], is_highest: bool) -> np.dtype:
         if (joint == other) == is_highest:
             best = other
     return best
+
+
+def canonicalize_dtype(dtype: DTypeLike | None) -> np.dtype | None:
+    """A dtype as JAX will hold it: float64 is float32 unless x64 is enabled; None stays None.
+
+    >>> canonicalize_dtype("float64"), canonicalize_dtype(None)
+    (dtype('float32'), None)
+    """
+    return None if dtype is None else np.dtype(jax.dtypes.canonicalize_dtype(dtype))

@@ -29,7 +29,8 @@ NAMESPACES = (
     "second_order",
     "perturbations",
     "microbatching",
-    "experimental",
+    "experimental.aggregating",
+    "linalg",
 )
 
 

@@ -174,7 +174,9 @@ def test_a_config_that_is_none_is_refused_by_place(name: str) -> None:
 
 def test_a_number_out_of_its_range_is_refused_as_at_the_call() -> None:
     with pytest.raises(gradtx.HyperparamError, match=r"sgd: momentum = -1 is outside its"):
-        gradtx.from_config({"chain": {"members": [{"call": {"sgd": {"learning_rate": 1, "momentum": -1}}}]}})
+        gradtx.from_config(
+            {"chain": {"members": [{"call": {"sgd": {"learning_rate": 1, "momentum": -1}}}]}}
+        )
 
 
 def configs() -> dict[str, Any]:

@@ -33,7 +33,9 @@ def test_strict_promotion_computes_the_same(name: str) -> None:
     with jax.numpy_dtype_promotion("strict"):
         assert result() == expected
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(expected)}
-    assert dtypes == {jnp.dtype(jnp.float32 if name.split("/")[0] in WIDE else jnp.bfloat16)}
+    assert dtypes == {
+        jnp.dtype(jnp.float32 if name.split("/", maxsplit=1)[0] in WIDE else jnp.bfloat16)
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if callable(getattr(losses, name))])
