@@ -53,7 +53,9 @@ def test_a_chunk_bounds_the_memory():
 
     def temporaries(chunk_size):
         compute: Any = jax.jit(
-            lambda *args: hessian_diag(quartic, *args, None, chunk_size=chunk_size)
+            lambda params, inputs: hessian_diag(
+                quartic, params, inputs, None, chunk_size=chunk_size
+            )
         )
         return compute.lower(params, inputs).compile().memory_analysis().temp_size_in_bytes
 

@@ -1,6 +1,7 @@
 """`project`: a set as a member of a chain, as data, with selectors and functions."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def test_a_path_that_matches_nothing():
 
 @pytest.mark.parametrize("kind", PROJECTIONS)
 def test_every_kind_ends_in_its_set(kind):
-    values = {"lower": -0.5, "upper": 0.5, "a": 1.0, "b": 0.25, "scale": 0.75}
+    values: dict[str, Any] = {"lower": -0.5, "upper": 0.5, "a": 1.0, "b": 0.25, "scale": 0.75}
     values = {name: values[name] for name in PROJECTIONS[kind][1]}
     params = stepped(gradtx.chain(gradtx.sgd(0.5), project(kind, **values)))
     again = getattr(projections, f"projection_{kind}")(params, **values)
