@@ -42,9 +42,6 @@ if TYPE_CHECKING:  # the names of `optax.transforms`
     from gradtx.transforms.monitoring import measure_with_ema as measure_with_ema
     from gradtx.transforms.monitoring import monitor as monitor
     from gradtx.transforms.monitoring import snapshot as snapshot
-    from gradtx.transforms.multi_normal import (
-        MultiNormalDiagFromLogScale as MultiNormalDiagFromLogScale,
-    )
     from gradtx.transforms.noise import add_noise as add_noise
     from gradtx.transforms.per_example import (
         per_example_global_norm_clip as per_example_global_norm_clip,

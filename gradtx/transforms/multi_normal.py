@@ -14,7 +14,7 @@ from gradtx.tree.keys import as_key
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class MultiNormalDiagFromLogScale:
+class MultiNormal:
     """A multivariate normal distribution with independent entries: x = μ + e^s z, z ~ N(0, 1).
 
     It is a pytree of its parameters.
@@ -24,8 +24,8 @@ class MultiNormalDiagFromLogScale:
       log_scale: s, the logarithm of the standard deviation.
 
     >>> import jax, jax.numpy as jnp
-    >>> from gradtx.transforms.multi_normal import MultiNormalDiagFromLogScale
-    >>> normal = MultiNormalDiagFromLogScale(jnp.zeros(2), jnp.zeros(2))
+    >>> from gradtx.transforms.multi_normal import MultiNormal
+    >>> normal = MultiNormal(jnp.zeros(2), jnp.zeros(2))
     >>> round(normal.log_prob(jnp.zeros(2)).item(), 4)  # −log 2π
     -1.8379
     """
@@ -72,7 +72,7 @@ class MultiNormalDiagFromLogScale:
         return jnp.broadcast_shapes(jnp.shape(self.loc), jnp.shape(self.log_scale))
 
 
-def multi_normal(loc: ArrayLike, log_scale: ArrayLike) -> MultiNormalDiagFromLogScale:
+def multi_normal(loc: ArrayLike, log_scale: ArrayLike) -> MultiNormal:
     """A multivariate normal distribution with a diagonal covariance, as a pytree.
 
     x_i = μ_i + exp(s_i) z_i, with z_i standard normal.
@@ -104,4 +104,4 @@ def multi_normal(loc: ArrayLike, log_scale: ArrayLike) -> MultiNormalDiagFromLog
             f"multi_normal: Incompatible shapes for broadcasting: loc has shape {mean.shape}, "
             f"log_scale {log.shape}"
         ) from None
-    return MultiNormalDiagFromLogScale(mean, log)
+    return MultiNormal(mean, log)

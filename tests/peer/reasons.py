@@ -165,6 +165,12 @@ REASONS: tuple[Reason, ...] = (
         "set_diags: ",
     ),
     Reason(
+        r"utils::MultiNormalDiagFromLogScaleTest.*",
+        PRIVATE,
+        "the private class behind `multi_normal`, which is public",
+        "MultiNormalDiagFromLogScale",
+    ),
+    Reason(
         r"losses/ranking::docstrings.*",
         PRIVATE,
         "the docstrings of a private module of Optax",
