@@ -1,4 +1,4 @@
-"""Functions that are no transformations beside Optax's: projections, assignments, second
+"""Functions that are not transformations beside Optax's: projections, assignments, second
 derivatives.
 
 Each function is jitted. A projection is timed forward and with its gradient, on one vector and on

@@ -1,4 +1,4 @@
-"""Packages that import a name when it is first used: `import gradtx` then costs a millisecond.
+"""Packages that import a name when it is first used.
 
 A package lists its public names once, under `if TYPE_CHECKING:`, as imports that a type checker
 reads. At run time `attach` reads the same lines from the package's source.
@@ -9,7 +9,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 Place = tuple[str, str | None]
 """The module of a name, and its name there; None: the module itself."""
@@ -21,10 +21,9 @@ def exports(package: str) -> dict[str, Place]:
     >>> exports("gradtx")["adamw"]
     ('gradtx.optimizers.adamw', 'adamw')
     """
-    spec = sys.modules[package].__spec__
-    source = spec.loader.get_source(package)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
-    blocks = [node for node in ast.parse(source).body if _is_listing(node)]
-    imports = [node for block in blocks for node in block.body]  # pyright: ignore[reportAttributeAccessIssue]
+    loader: Any = sys.modules[package].__loader__  # of source files: it has `get_source`
+    statements = ast.parse(loader.get_source(package)).body
+    imports = [node for block in statements if _is_listing(block) for node in block.body]
     return {
         alias.asname: _place(package, node.module, alias.name)
         for node in imports
@@ -34,7 +33,7 @@ def exports(package: str) -> dict[str, Place]:
     }
 
 
-def _is_listing(node: ast.stmt) -> bool:
+def _is_listing(node: ast.stmt) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 

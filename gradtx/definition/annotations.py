@@ -5,14 +5,14 @@ An annotation is evaluated when a module is imported: `Optional[gradtx.OptState]
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, Union
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
 from gradtx.definition.types import Params, PyTree, Updates
 
 Scalar = jax.typing.ArrayLike
-ArrayTree = Union[jax.typing.ArrayLike, Iterable["ArrayTree"], Mapping[Any, "ArrayTree"]]  # noqa: UP007
+ArrayTree = jax.typing.ArrayLike | Iterable["ArrayTree"] | Mapping[Any, "ArrayTree"]
 """A tree of arrays and numbers."""
 OptState = Any
 """The state of any transformation: a `State` of gradtx, or another library's."""

@@ -67,8 +67,8 @@ class State(_Fields):
     def __getitem__(self, key: Any) -> Any:
         return item(self, key)
 
-    # Field types other than the tuple's own are what this method is for.
-    def _replace(self, /, **values: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
+    # NamedTuple declares the method final; this one also replaces slots.
+    def _replace(self, /, **values: Any) -> Self:  # pyright: ignore
         """The state with other entries: `count`, `slots`, or a slot by its name."""
         named = {name: one for name, one in values.items() if name not in _Fields._fields}
         whole = {name: one for name, one in values.items() if name in _Fields._fields}
@@ -386,4 +386,4 @@ VIEWS: dict[str, Callable[[State], Any]] = {
         ("inner_state", "inner_opt_state", "base_optimizer_state", "fast_state"), _without_wrapper
     ),
 }
-"""Optax's fields that hold the state of a member, or what is computed from the slots."""
+"""Optax's fields that hold the state of a member, or a number computed from the slots."""

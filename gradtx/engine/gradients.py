@@ -65,7 +65,7 @@ def is_integer(leaf: Any) -> bool:
 def floats_alone(grads: Sequence[Any]) -> Sequence[Any]:
     """Integers without parameters as floats, where there is no float among them.
 
-    Then no leaf can belong to a parameter that is left alone: nothing would be trained.
+    Then no leaf can belong to a parameter that rules leave alone: nothing would be trained.
     """
     dtype = jnp.result_type(float)
     return [None if one is None else as_array(one).astype(dtype) for one in grads]

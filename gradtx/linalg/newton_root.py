@@ -197,9 +197,9 @@ def matrix_inverse_pth_root(
     size = jnp.where(size > 0, size, 1)
     ridge = jnp.asarray(ridge_epsilon).astype(size.dtype) * (largest / size)
     shifted = precise / size + ridge * jnp.eye(array.shape[-1], dtype=precise.dtype)
-    found = newton_root(shifted, exponent, Stop(None, num_iters, error_tolerance), precision)
-    root = found.root * size ** (-1 / _as_float(exponent, size))
-    return root.astype(array.dtype), jnp.where(jnp.any(precise != 0), found.residual, 0)
+    result = newton_root(shifted, exponent, Stop(None, num_iters, error_tolerance), precision)
+    root = result.root * size ** (-1 / _as_float(exponent, size))
+    return root.astype(array.dtype), jnp.where(jnp.any(precise != 0), result.residual, 0)
 
 
 def single(where: str, a: ArrayLike) -> jax.Array:

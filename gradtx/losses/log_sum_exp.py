@@ -32,10 +32,10 @@ def sum_over(array: jax.Array, axes: tuple[int, ...], mask: jax.Array | None = N
 def find_peak(logits: jax.Array, mask: jax.Array | None, axes: tuple[int, ...]) -> jax.Array:
     """The largest logit of each example, finite, without a derivative: L does not depend on it."""
     logits = jax.lax.stop_gradient(logits)
-    kept = logits if mask is None else jnp.where(mask, logits, -jnp.inf)
+    visible = logits if mask is None else jnp.where(mask, logits, -jnp.inf)
     # ∞ − ∞ would be nan where all logits are −∞ or masked.
     limit = float(jnp.finfo(logits.dtype).max)
-    return accurate(jnp.minimum(jnp.max(kept, axes, keepdims=True, initial=-limit), limit))
+    return accurate(jnp.minimum(jnp.max(visible, axes, keepdims=True, initial=-limit), limit))
 
 
 def log_sum_exp(

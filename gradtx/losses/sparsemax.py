@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from gradtx.definition.types import ArrayLike
 from gradtx.losses.inputs import common_shape, real_array, result_dtype, with_axes
 from gradtx.losses.labels import is_class, scores_and_labels
+from gradtx.projections.simplex import find_threshold, project_simplex
 from gradtx.tree.casts import compute_dtype
 
 
@@ -100,7 +101,7 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array
 @jax.custom_jvp
 def _sparsemax_loss(scores: jax.Array, is_own: jax.Array) -> jax.Array:
     gaps = scores - jnp.max(scores, axis=-1, keepdims=True)
-    threshold = _threshold(gaps)
+    threshold = find_threshold([gaps], jnp.ones((), gaps.dtype), (-1,))
     # p·s − ½‖p‖² = ½‖p‖² + τ, as s = p + τ on the support. Of gaps, because the squares of large
     # scores would leave no digits.
     square = jnp.sum(jnp.maximum(gaps - threshold, 0) ** 2, axis=-1)
@@ -116,43 +117,6 @@ def _sparsemax_loss_jvp(
     return _sparsemax_loss(scores, is_own), jnp.sum(slope * tangent, axis=-1)
 
 
-@jax.custom_jvp
 def _sparsemax(scores: jax.Array) -> jax.Array:
     """The projection on the simplex along the last axis: max(s − τ, 0), which sum to 1."""
-    gaps = scores - jnp.max(scores, axis=-1, keepdims=True)
-    return jnp.maximum(gaps - _threshold(gaps), 0)
-
-
-@_sparsemax.defjvp
-def _sparsemax_jvp(
-    arrays: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """ṡ − its mean over the support, on the support; else 0."""
-    (scores,), (tangent,) = arrays, tangents
-    chances = _sparsemax(scores)
-    is_part = chances > 0
-    size = jnp.sum(is_part, axis=-1, keepdims=True, dtype=scores.dtype)
-    mean = jnp.sum(tangent, axis=-1, keepdims=True, where=is_part) / size
-    return chances, jnp.where(is_part, tangent - mean, 0)
-
-
-def _threshold(gaps: jax.Array) -> jax.Array:
-    """τ of the projection of scores whose largest is 0, along the last axis.
-
-    Michelot's iteration: the threshold of a set that contains the support is not above τ, so the
-    entries below it leave the set. It ends at τ itself, after a few sums and without a sort: the
-    support is within 1 of the largest score.
-    """
-    first = _raise_threshold(gaps, -1.0)
-    return jax.lax.while_loop(
-        lambda pair: jnp.any(pair[1] > pair[0]),
-        lambda pair: (pair[1], _raise_threshold(gaps, pair[1])),
-        (first - 1, first),
-    )[1]
-
-
-def _raise_threshold(gaps: jax.Array, threshold: jax.Array | float) -> jax.Array:
-    rest = jnp.sum(jnp.maximum(gaps - threshold, 0), axis=-1, keepdims=True)
-    size = jnp.sum(gaps > threshold, axis=-1, keepdims=True, dtype=gaps.dtype)
-    # Never back, by a rounding for example: the iteration would not end.
-    return jnp.maximum(threshold + (rest - 1) / size, threshold)
+    return project_simplex([scores], jnp.ones((), scores.dtype), (-1,))[0]

@@ -100,10 +100,10 @@ def _check_rows(
                 f"must have None in the same places"
             )
         if not _do_broadcast(shapes):
-            told = ", ".join(
+            each = ", ".join(
                 f"{name} has shape {shape}" for name, shape in zip(trees, shapes, strict=True)
             )
-            raise StructureError(f"{where}: the shapes do not broadcast{at(path)}: {told}")
+            raise StructureError(f"{where}: the shapes do not broadcast{at(path)}: {each}")
 
 
 def _do_broadcast(shapes: Sequence[Any]) -> bool:

@@ -123,11 +123,11 @@ def get_all_with_path(
 
     See also: `get`, `set`; `gradtx.flatten_state` has all paths as text.
     """
-    found: dict[KeyPath, Any] = {}
+    entries: dict[KeyPath, Any] = {}
     for path, value in _search(tree, (), key):
-        if path not in found and (filtering is None or filtering(path, value)):
-            found[path] = value
-    return list(found.items())
+        if path not in entries and (filtering is None or filtering(path, value)):
+            entries[path] = value
+    return list(entries.items())
 
 
 def get(tree: Any, key: Any, default: Any = None, filtering: Filtering | None = None) -> Any:
@@ -153,14 +153,14 @@ def get(tree: Any, key: Any, default: Any = None, filtering: Filtering | None = 
 
     See also: `get_all_with_path`, `set`.
     """
-    found = get_all_with_path(tree, key, filtering)
-    if len(found) > 1:
-        paths = ", ".join(jax.tree_util.keystr(path) or "the tree itself" for path, _ in found)
+    entries = get_all_with_path(tree, key, filtering)
+    if len(entries) > 1:
+        paths = ", ".join(jax.tree_util.keystr(path) or "the tree itself" for path, _ in entries)
         raise KeyError(
-            f"get: {len(found)} entries are named {key!r}: {paths}; choose one by filtering(path, "
-            "value)"
+            f"get: {len(entries)} entries are named {key!r}: {paths}; choose one by "
+            "filtering(path, value)"
         )
-    return found[0][1] if found else default
+    return entries[0][1] if entries else default
 
 
 def set(tree: Any, filtering: Filtering | None = None, /, **kwargs: Any) -> Any:

@@ -1,6 +1,6 @@
 """The public functions beside their references, by name.
 
-A function here is what is no transformation: losses, tree functions, projections and helpers. A
+These functions are not transformations: losses, tree functions, projections and helpers. A
 module of this package describes a room of the source.
 """
 

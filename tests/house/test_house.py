@@ -27,7 +27,8 @@ ALL = [
 LAYERS = [
     ["tree"],
     ["definition"],
-    ["engine", "schedules", "linalg", "losses", "projections", "assignment"],
+    ["projections"],
+    ["engine", "schedules", "linalg", "losses", "assignment"],
     ["compose"],
     ["microbatching"],
     ["training"],

@@ -22,9 +22,9 @@ LOSSES = [
     ),
     Mutation(
         "sparsemax: the threshold may stop early",
-        "losses/sparsemax.py",
-        "jnp.any(pair[1] > pair[0])",
-        "jnp.all(pair[1] > pair[0])",
+        "projections/simplex.py",
+        "jnp.any(count < before)",
+        "jnp.all(count < before)",
         ROWS_OF.format("multiclass_sparsemax_loss"),
     ),
     Mutation(

@@ -36,7 +36,7 @@ def chosen(area: str, areas: Sequence[str]) -> bool:
 
 
 def complain(cases: Sequence[Case]) -> list[str]:
-    """What is wrong with the outcomes."""
+    """Describe the faults of the outcomes."""
     faults = [f"no reason: {case.key}: {page.one_line(case)}" for case in unexplained(cases)]
     unused = [f"explains no failure: {reason.case}: {reason.why}" for reason in idle(cases)]
     return [*faults, *unused, *passing_with_optax(blamed(cases))]

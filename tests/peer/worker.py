@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="run the cases of these names")
     options = parser.parse_args()
     flags.FLAGS(["worker"])
-    sys.stdout = sys.stderr  # what a test prints is no outcome
+    sys.stdout = sys.stderr  # standard output carries the outcomes alone
     jax.__version__ = Version(jax.__version__)
     folder = optax_folder()
     if options.library == "gradtx":

@@ -1,4 +1,4 @@
-"""Calls of the public functions of tests/functions, and their distance from what is right."""
+"""Calls of the public functions of tests/functions, and their distance from the reference."""
 
 import functools
 from typing import Any, NamedTuple

@@ -22,7 +22,7 @@ OTHERS = {
     "MuonDimensionNumbers",
     "ZoomLinesearchInfo",
 }
-"""NamedTuples of Optax's that are no states of one member."""
+"""NamedTuples of Optax's that are not states of one member."""
 
 
 def theirs() -> dict[str, type]:

@@ -1,4 +1,4 @@
-"""Mistakes at a loss: what is wrong, where, with which shapes, and the cure."""
+"""Mistakes at a loss: each message names the fault, the place, the shapes and the cure."""
 
 from collections.abc import Callable
 from typing import Any
