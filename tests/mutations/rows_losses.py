@@ -21,13 +21,6 @@ LOSSES = [
         ROWS_OF.format("sigmoid_focal_loss"),
     ),
     Mutation(
-        "sparsemax: the threshold may stop early",
-        "projections/simplex.py",
-        "jnp.any(count < before)",
-        "jnp.all(count < before)",
-        ROWS_OF.format("multiclass_sparsemax_loss"),
-    ),
-    Mutation(
         "kl: a target of 0 takes a logarithm",
         "losses/divergences.py",
         "targets * jnp.where(is_zero, 0, gap)",

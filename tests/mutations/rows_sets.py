@@ -17,6 +17,13 @@ SETS_AND_PAIRS = [
         SETS,
     ),
     Mutation(
+        "simplex: a batch stops with its first vector",
+        "projections/simplex.py",
+        "jnp.any(count < before)",
+        "jnp.all(count < before)",
+        "tests/unit/projections/test_projections.py::test_a_vector_of_a_batch_waits_for_no_other",
+    ),
+    Mutation(
         "simplex: the derivative keeps the mean",
         "projections/simplex.py",
         "(scale_tangent - moved)",

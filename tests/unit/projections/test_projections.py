@@ -274,3 +274,12 @@ def test_rows_are_cut_over_devices(name):
     np.testing.assert_allclose(cut(x), rows(x), atol=1e-6)
     grads = [jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x))))(x) for f in (cut, rows)]
     np.testing.assert_allclose(*grads, atol=1e-6)
+
+
+def test_a_vector_of_a_batch_waits_for_no_other():
+    """Equal entries need two Newton steps; the others need more."""
+    slow = -(jnp.linspace(0.0, 1.0, 200) ** 0.3)
+    batch = projections.projection_simplex(jnp.stack([jnp.zeros(200), slow]), axis=-1)
+    alone = projections.projection_simplex(slow)
+    np.testing.assert_allclose(batch[1], alone, rtol=1e-5, atol=1e-7)  # a few roundings
+    np.testing.assert_allclose(batch.sum(-1), 1.0, rtol=1e-5)
