@@ -21,7 +21,7 @@ SETS_AND_PAIRS = [
         "projections/simplex.py",
         "jnp.any(count < before)",
         "jnp.all(count < before)",
-        "tests/unit/projections/test_projections.py::test_a_vector_of_a_batch_waits_for_no_other",
+        SETS,
     ),
     Mutation(
         "simplex: the derivative keeps the mean",
