@@ -180,7 +180,7 @@ def test_guesses_are_named_once_at_init(wrap: Any) -> None:
     assert [str(one.message) for one in caught] == [WARNING]
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", RoleWarning)
         jax.jit(tx.update)(GUESSES, state, GUESSES)
         gradtx.coverage(gradtx.muon(0.1), GUESSES)
 
@@ -196,7 +196,7 @@ def test_guesses_are_named_once_at_init(wrap: Any) -> None:
 )
 def test_a_line_settles_a_guess(settled: Any) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", RoleWarning)
         gradtx.muon(0.1, **settled).init(GUESSES)
 
 
@@ -213,7 +213,7 @@ def test_a_line_settles_a_guess(settled: Any) -> None:
 )
 def test_evidence_is_no_guess(params: Any) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", RoleWarning)
         gradtx.muon(0.1).init(params)
 
 
