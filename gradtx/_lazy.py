@@ -84,3 +84,12 @@ def _missing(package: str, name: str, places: Mapping[str, Place]) -> str:
     from gradtx.definition.spelling import suggest
 
     return f"{package} has no {name!r}{'' if name.startswith('_') else suggest(name, places)}"
+
+
+def upper(module: str) -> ModuleType:
+    """A module of a room above the caller's, imported when a method is called that needs it.
+
+    Imports go down, from a room to those below; a method that only hands on its arguments, as
+    `tx.describe` does, may name a room above by its text.
+    """
+    return importlib.import_module(module)

@@ -17,6 +17,7 @@ from gradtx.compose.transformation import (
 from gradtx.definition.errors import GradtxError, HyperparamError, StructureError
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Hyperparam, Params
+from gradtx.inspect.figures import COLORS, finish, new_axes
 from gradtx.training.hyperparams import find, replace
 from gradtx.training.make_step import make_step
 from gradtx.tree.casts import is_inexact, is_inexact_dtype, real_dtype
@@ -250,19 +251,14 @@ def _plot(curve: LearningRateCurve, path: str | os.PathLike[str] | None) -> Any:
             f"this is a batch of curves, of shape {shape}: take one, "
             "jax.tree.map(lambda leaf: leaf[0], curve), and plot it"
         )
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise GradtxError("plot needs matplotlib: install it with pip install matplotlib") from None
+    axes = new_axes("plot")
     rates, losses, smoothed = jax.device_get(curve[:3])
     suggestion = float(curve.suggestion)
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(rates, losses, color="#0072B2", lw=0.8, alpha=0.4, label="loss of each batch")
-    axes.plot(rates, smoothed, color="#0072B2", lw=2, label="smoothed")
+    axes.plot(rates, losses, color=COLORS[0], lw=0.8, alpha=0.4, label="loss of each batch")
+    axes.plot(rates, smoothed, color=COLORS[0], lw=2, label="smoothed")
     if math.isfinite(suggestion):
         axes.axvline(
-            suggestion, color="#D55E00", lw=1.5, ls="--", label=f"suggestion: {suggestion:.2g}"
+            suggestion, color=COLORS[1], lw=1.5, ls="--", label=f"suggestion: {suggestion:.2g}"
         )
     axes.set(
         xscale="log",
@@ -271,11 +267,7 @@ def _plot(curve: LearningRateCurve, path: str | os.PathLike[str] | None) -> Any:
         title="Learning rate range test",
         ylim=_limits(losses, smoothed),
     )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+    return finish(axes, path)
 
 
 def _limits(losses: Any, smoothed: Any) -> tuple[float, float] | None:
