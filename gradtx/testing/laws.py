@@ -21,6 +21,7 @@ from gradtx.definition.config import from_config, to_config
 from gradtx.definition.errors import ConfigError, MissingParamsError, StateError, StructureError
 from gradtx.definition.types import Params, PyTree, Updates
 from gradtx.interop.checkpoints import flatten_state
+from gradtx.schedules.polynomial import constant_schedule
 from gradtx.testing.hints import with_hint
 from gradtx.testing.problems import extras, gradients, parameters
 from gradtx.testing.state_paths import assert_same_paths, kept_paths
@@ -304,15 +305,21 @@ def train_step(tx: TX, params: Params, state: Any, grads: Updates) -> tuple[Any,
 
 
 def law_scheduled(tx: TX) -> None:
-    """Every hyperparameter may be a schedule."""
-    params = parameters()
-    expected = run(tx, params)[0]
-    for name, value in numbers(tx).items():
-        close(run(replace(tx, **{name: functools.partial(_constant, value)}), params)[0], expected)
-
-
-def _constant(value: Any, count: Any) -> jax.Array:
-    return jnp.full(jnp.shape(count), value, float)
+    """Every hyperparameter may be a schedule: alone, and each value goes where its number goes."""
+    params, values = parameters(), numbers(tx)
+    if not values:
+        return
+    everything = replace(tx, **{name: constant_schedule(value) for name, value in values.items()})
+    close(run(everything, params)[0], run(tx, params)[0])
+    for name, value in values.items():
+        alone = replace(tx, **{name: constant_schedule(value)})
+        jax.eval_shape(lambda tx=alone: run(tx, params))
+        # Numbers are arguments of a compiled step: two programs serve all of these runs.
+        other = type(value)(value * 0.9)
+        close(
+            run(replace(everything, **{name: constant_schedule(other)}), params, steps=2)[0],
+            run(replace(tx, **{name: other}), params, steps=2)[0],
+        )
 
 
 def law_paths(tx: TX) -> None:
