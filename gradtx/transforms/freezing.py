@@ -16,8 +16,8 @@ from gradtx.transforms.scaling import set_to_zero
 def freeze(mask: Where) -> GradientTransformation:
     """Freeze parameters: zero updates for the leaves of a mask, u ← u elsewhere.
 
-    Put it last in a chain. To save the state as well, restrict the optimizer itself to the other
-    leaves, with `masked` or `partition`.
+    Put it last in a chain. The members before it then store nothing for frozen leaves; a norm over
+    the tree, such as that of `clip_by_global_norm`, still counts their gradients.
 
     Args:
       mask: which leaves to freeze (see `masked`).
@@ -32,6 +32,8 @@ def freeze(mask: Where) -> GradientTransformation:
     >>> tx = gradtx.freeze("trunk")
     >>> {path: u.item() for path, u in tx.update(params, tx.init(params))[0].items()}
     {'head': 1.0, 'trunk': 0.0}
+    >>> list(gradtx.flatten_state(gradtx.chain(gradtx.adam(1.0), tx).init(params)))
+    ['count', 'slots/adam/scale_by_adam/mu/head', 'slots/adam/scale_by_adam/nu/head']
     """
     return masked(set_to_zero(), mask)
 
