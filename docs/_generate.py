@@ -1,4 +1,5 @@
-"""Write the tables of docs/optimizers.md, docs/api.md and docs/parity.md from the code.
+"""Write the tables of docs/optimizers.md, docs/api/*.md, docs/recipes/index.md and docs/parity.md
+from the code.
 
 A page holds `<!-- table: NAME ARGUMENTS -->` and `<!-- end -->`; `fill` writes the lines between
 them. Every build of the docs calls it. `python docs/_generate.py` writes the pages of the
@@ -18,39 +19,18 @@ from typing import Any
 
 import jax
 
+sys.path.insert(0, str(Path(__file__).parent))  # where tests run this file by its path
+
+import _api
+from _tables import cell, link, paragraphs, split_sentences, summary, table
+
 import gradtx
 import gradtx.optimizers
-from gradtx._lazy import exports
 from gradtx.definition.optax_states import CLASSES
 
 DOCS = Path(__file__).parent
 MARKER = re.compile(r"(<!-- table: (\w+) ?([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 VECTOR, MATRIX = (1024,), (128, 128)
-
-
-# Docstrings
-
-
-def paragraphs(name: str) -> list[str]:
-    """The paragraphs of a public object's docstring, each on one line."""
-    doc = inspect.getdoc(getattr(gradtx, name)) or ""
-    return [" ".join(part.split()) for part in doc.split("\n\n")]
-
-
-def split_sentences(text: str) -> list[str]:
-    """Split at a period before a capital; "et al. 2020" and "1 .. B" stay whole."""
-    return re.split(r"(?<=[^\s.]\.) (?=[A-Z])", text)
-
-
-def summary(name: str) -> str:
-    """The first sentence of a public object's docstring."""
-    return first_sentence(getattr(gradtx, name))
-
-
-def first_sentence(value: Any) -> str:
-    """The first sentence; an equation within it has its own place."""
-    first = (inspect.getdoc(value) or "").split("\n\n")[0]
-    return re.sub(r": [^:]*←.*", ".", split_sentences(" ".join(first.split()))[0])
 
 
 def equation(name: str) -> str:
@@ -126,15 +106,6 @@ def bytes_per_parameter(tx: gradtx.GradientTransformation, shape: tuple[int, ...
     return sum(sizes) / math.prod(shape)
 
 
-def public() -> dict[str, str]:
-    """Every public name with its module, but for modules and Optax's classes of states."""
-    return {
-        name: module.removeprefix("gradtx.")
-        for name, (module, attribute) in exports("gradtx").items()
-        if attribute is not None and module != "gradtx.interop.state_classes"
-    }
-
-
 def state_table() -> list[str]:
     """Optax's classes of states, with the member and the fields of each."""
     rows = (
@@ -146,29 +117,6 @@ def state_table() -> list[str]:
 
 
 # Tables
-
-
-def cell(text: str) -> str:
-    """Text for a cell: Markdown's signs, which are common in equations, are escaped."""
-    parts = re.split(r"(`[^`]+`)", text)
-    escaped = [
-        part if part.startswith("`") else re.sub(r"([*<>\[\]\\]|(?<!\w)_|_(?!\w))", r"\\\1", part)
-        for part in parts
-    ]
-    return "".join(escaped).replace("|", "\\|")
-
-
-def row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def table(*rows: tuple[str, ...]) -> list[str]:
-    """The lines of a table; the first row is its head."""
-    return [row(*rows[0]), "|---" * len(rows[0]) + "|", *(row(*cells) for cells in rows[1:])]
-
-
-def link(name: str) -> str:
-    return f"[`{name}`](#gradtx.{name})"
 
 
 def optimizer_row(name: str) -> tuple[str, ...]:
@@ -197,53 +145,22 @@ def optimizer_table(group: str) -> list[str]:
     return table(head, *map(optimizer_row, names))
 
 
-def api_section(pattern: str, used: set[str]) -> list[str]:
-    """A table of the functions whose `module.name` matches, and the directive of each."""
-    names = [
-        name
-        for name, module in sorted(public().items())
-        if name not in used and re.match(pattern, f"{module}.{name}")
-    ]
-    used.update(names)
-    directives = [f".. autofunction:: {name}\n" for name in names]
-    return [
-        *table(("function", "purpose"), *((link(name), cell(summary(name))) for name in names)),
-        "",
-        "```{eval-rst}\n.. currentmodule:: gradtx\n",
-        *directives,
-        "```",
-    ]
+def recipe_table() -> list[str]:
+    """Each recipe by its title, with its first sentence, and their order in the navigation."""
+    recipes = [path for path in sorted((DOCS / "recipes").glob("*.md")) if path.stem != "index"]
+    rows = ((f"[{title(path)}]({path.name})", cell(first_prose(path))) for path in recipes)
+    toctree = ["```{toctree}", ":hidden:", "", *(path.stem for path in recipes), "```"]
+    return [*table(("recipe", "it shows"), *rows), "", *toctree]
 
 
-def module_names(name: str) -> list[str]:
-    """The public functions and classes of a module or a package of gradtx."""
-    module = importlib.import_module(f"gradtx.{name}")
-    names = getattr(module, "__all__", None) or [
-        key
-        for key, one in vars(module).items()
-        if getattr(one, "__module__", "") == module.__name__
-    ]
-    return sorted(
-        one for one in names if not one.startswith("_") and callable(getattr(module, one))
-    )
+def title(page: Path) -> str:
+    return re.search(r"^# (.+)$", page.read_text("utf-8"), re.MULTILINE)[1]
 
 
-def module_section(name: str, used: set[str]) -> list[str]:
-    """A table of all that a module has, and the directive of each."""
-    module, names = importlib.import_module(f"gradtx.{name}"), module_names(name)
-    used.update(names)
-    rows = (
-        (f"[`{one}`](#gradtx.{name}.{one})", cell(first_sentence(getattr(module, one))))
-        for one in names
-    )
-    kinds = {one: "class" if inspect.isclass(getattr(module, one)) else "function" for one in names}
-    return [
-        *table(("function", "purpose"), *rows),
-        "",
-        f"```{{eval-rst}}\n.. currentmodule:: gradtx.{name}\n",
-        *(f".. auto{kinds[one]}:: {one}\n" for one in names),
-        "```",
-    ]
+def first_prose(page: Path) -> str:
+    """The first sentence below the title of a page."""
+    text = page.read_text("utf-8").split(f"# {title(page)}\n", 1)[1].strip()
+    return split_sentences(" ".join(text.split("\n\n")[0].split()))[0]
 
 
 def parity_tables() -> dict[str, Callable[[str], list[str]]]:
@@ -253,21 +170,19 @@ def parity_tables() -> dict[str, Callable[[str], list[str]]]:
     return {"parity": lambda _: parity.lines(), "functions": lambda _: parity.function_lines()}
 
 
-def renderers(text: str) -> dict[str, Callable[[str], list[str]]]:
-    """The function of each kind of table; the API skips the names that the page writes by hand."""
-    by_hand = MARKER.sub("", text)
-    used = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", by_hand, re.MULTILINE))
-    return {
-        "optimizers": optimizer_table,
-        "api": lambda pattern: api_section(pattern, used),
-        "module": lambda name: module_section(name, used),
-        "states": lambda _: state_table(),
-    }
+RENDERERS: dict[str, Callable[[str], list[str]]] = {
+    "optimizers": optimizer_table,
+    "api": _api.section,
+    "module": _api.module_section,
+    "recipes": lambda _: recipe_table(),
+    "states": lambda _: state_table(),
+}
+"""The function of each kind of table."""
 
 
 def fill(text: str, **more: Callable[[str], list[str]]) -> str:
     """Write the tables of a page anew; a table without a renderer stays unchanged."""
-    kinds = renderers(text) | more
+    kinds = RENDERERS | more
 
     def write(marker: re.Match[str]) -> str:
         if marker[2] not in kinds:
@@ -279,7 +194,8 @@ def fill(text: str, **more: Callable[[str], list[str]]) -> str:
 
 
 def pages() -> list[Path]:
-    return [path for path in sorted(DOCS.glob("*.md")) if MARKER.search(path.read_text("utf-8"))]
+    sources = (path for path in sorted(DOCS.rglob("*.md")) if "_build" not in path.parts)
+    return [path for path in sources if MARKER.search(path.read_text("utf-8"))]
 
 
 def main() -> None:

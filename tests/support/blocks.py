@@ -30,12 +30,13 @@ def run_blocks(page: Path) -> list[Block]:
     what it shows.
 
     As for a reader at home, ranks are promoted without a word, which the tests otherwise forbid;
-    and the page is a module while it runs, so that pickle finds the classes that it defines.
+    and the page is a module while it runs, so that pickle finds the classes that it defines. Its
+    name is not that of a package: a page equinox.md imports equinox.
     """
     text = CODE_CELL.sub(
         lambda cell: "```python" + cell[1].replace("\n:", "\n# :"), page.read_text(encoding="utf-8")
     )
-    module, blocks = types.ModuleType(page.stem), list[Block]()
+    module, blocks = types.ModuleType(f"page_{page.stem}"), list[Block]()
     with jax.numpy_rank_promotion("allow"), importable(module):
         for match in BLOCK.finditer(text):
             line = text.count("\n", 0, match.start(1))
