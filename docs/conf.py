@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from docutils.nodes import SkipNode
+
 os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which `_generate` does
 sys.path.insert(0, str(Path(__file__).parent))
 
+import _typeset
 from _generate import fill
 
 project = "gradtx"
@@ -31,6 +34,7 @@ exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
 default_role = "py:obj"  # `adam` in a docstring is a link where its target exists
 
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
@@ -38,13 +42,15 @@ nb_execution_timeout = 120
 autodoc_member_order = "bysource"
 # Builders have flags in their signature that are not in the source of the function.
 autodoc_preserve_defaults = False
-autodoc_typehints = "none"  # the ranges of arguments are in the docstrings
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 add_module_names = False
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 
+html_math_renderer = "katex"
 html_theme = "furo"
 html_title = f"gradtx {release}"
 html_static_path = ["_static"]
@@ -68,6 +74,7 @@ def escape(app: Any, kind: str, name: str, value: Any, options: Any, lines: list
 
     A letter after a literal, as in `x`s, needs a separator. |g| would be a substitution.
     """
+    lines[:] = _typeset.docstring(lines)
     example = False
     for number, line in enumerate(lines):
         example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
@@ -82,10 +89,36 @@ def escape(app: Any, kind: str, name: str, value: Any, options: Any, lines: list
 
 
 def fill_tables(app: Any, page: str, source: list[str]) -> None:
-    """Render the tables anew, so that a build never shows those of an older docstring."""
-    source[0] = fill(source[0])
+    """Render the tables anew, so that a build never shows those of an older docstring.
+
+    Their equations, Unicode in the repository, are typeset.
+    """
+    lines = fill(source[0]).split("\n")
+    if page == "optimizers" or page.startswith("api"):
+        lines = [_typeset.markdown_row(line) if line.startswith("| ") else line for line in lines]
+    source[0] = "\n".join(lines)
+
+
+def show_math(writer: Any, node: Any) -> None:
+    """LaTeX for KaTeX, which _static/math.js calls."""
+    writer.body.append(f'<span class="math">{writer.encode(node.astext())}</span>')
+    raise SkipNode
+
+
+def show_display(writer: Any, node: Any) -> None:
+    writer.body.append(f'<div class="math">{writer.encode(node.astext())}</div>')
+    raise SkipNode
+
+
+def load_katex(app: Any, page: str, template: str, context: Any, doctree: Any) -> None:
+    if app.env.domains.math_domain.has_equations(page):
+        app.add_css_file("katex/katex.min.css")
+        app.add_js_file("katex/katex.min.js", defer="defer")
+        app.add_js_file("math.js", defer="defer")
 
 
 def setup(app: Any) -> None:
+    app.add_html_math_renderer("katex", (show_math, None), (show_display, None))
+    app.connect("html-page-context", load_katex)
     app.connect("autodoc-process-docstring", escape)
     app.connect("source-read", fill_tables)

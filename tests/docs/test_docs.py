@@ -7,15 +7,12 @@ import json
 import operator
 import re
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pytest
 
 import gradtx
-from tests.support.blocks import BLOCK, run_blocks
 from tests.support.peer import optax
 from tests.support.places import ROOT
 
