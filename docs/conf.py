@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import _typeset
 from _generate import fill
+from _signatures import short_signature
 
 project = "gradtx"
 author = "the gradtx authors"
@@ -55,6 +56,7 @@ html_theme = "furo"
 html_title = f"gradtx {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = [("tables.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
@@ -86,6 +88,11 @@ def escape(app: Any, kind: str, name: str, value: Any, options: Any, lines: list
                 lambda literal: "\\ ".join(filter(None, literal.groups())),
                 "".join(prose),
             )
+
+
+def shorten(app: Any, kind: str, name: str, value: Any, options: Any, *texts: Any) -> Any:
+    """Aliases of types by their names."""
+    return short_signature(value)
 
 
 def fill_tables(app: Any, page: str, source: list[str]) -> None:
@@ -121,4 +128,5 @@ def setup(app: Any) -> None:
     app.add_html_math_renderer("katex", (show_math, None), (show_display, None))
     app.connect("html-page-context", load_katex)
     app.connect("autodoc-process-docstring", escape)
+    app.connect("autodoc-process-signature", shorten)
     app.connect("source-read", fill_tables)
