@@ -29,7 +29,8 @@ def record_table(benchmark: str) -> list[str]:
 
 def row_cells(row: dict[str, Any]) -> tuple[str, ...]:
     unit, values = row["unit"], row["values"]
-    peers = [f"{name} {quantity(value, unit)}" for name, value in values.items() if name != "gradtx"]
+    others = {name: value for name, value in values.items() if name != "gradtx"}
+    peers = [f"{name} {quantity(value, unit)}" for name, value in others.items()]
     bar = row["bar"]
     return (
         cell(row["name"]),

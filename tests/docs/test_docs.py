@@ -7,12 +7,15 @@ import json
 import operator
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pytest
 
 import gradtx
+from tests.support.blocks import BLOCK, run_blocks
 from tests.support.peer import optax
 from tests.support.places import ROOT
 
@@ -35,6 +38,75 @@ def name_of(page: Path) -> str:
 
 CELLS = [page for page in PAGES if "```{code-cell}" in page.read_text(encoding="utf-8")]
 """Pages whose code the build of the docs runs, for what they draw; no test runs it again."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in CELLS], ids=name_of)
+def test_page_prints_its_outputs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mpl.use("agg")
+    monkeypatch.syspath_prepend(str(DOCS))
+    start = time.process_time()
+    for block in run_blocks(page):
+        assert block.shown is None or block.printed == block.shown, f"{page.name}:{block.line}"
+    assert page.parent.name != "recipes" or time.process_time() - start < RECIPE_SECONDS
+
+
+def test_pages_of_cells_are_run_by_the_build_which_fails_where_they_do() -> None:
+    settings = (DOCS / "conf.py").read_text(encoding="utf-8")
+    assert 'nb_execution_mode = "force"\nnb_execution_raise_on_error = True' in settings
+    assert CELLS and all("```python" not in page.read_text(encoding="utf-8") for page in CELLS)
+
+
+def children(page: Path) -> list[str]:
+    """The pages that the toctrees of a page list, by their paths below docs/."""
+    lines = "\n".join(TOCTREE.findall(page.read_text(encoding="utf-8"))).split("\n")
+    return [
+        name_of((page.parent / line).with_suffix(".md"))
+        for line in lines
+        if line and not line.startswith(":")
+    ]
+
+
+def test_pages_are_in_the_navigation_once() -> None:
+    listed = [child for page in PAGES for child in children(page)]
+    assert sorted(listed) == sorted({*map(name_of, PAGES)} - {"index"}), (
+        "list the page in a toctree of docs/index.md, or run `python docs/_generate.py`"
+    )
+
+
+def test_every_block_that_prints_shows_its_output() -> None:
+    """The build adds the output of code cells; a page writes that of every other block."""
+    for page in PAGES:
+        for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
+            assert match[2] is not None or "print(" not in match[1], f"{page.name}: {match[1]}"
+
+
+CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+IMAGE = re.compile(r"!\[([^\]]*)\]\(")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_that_a_reader_sees_needs_nothing_of_this_folder(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    cells = [cell for cell in CELL.findall(text) if ":tags: [remove-" not in cell]
+    for code in (*cells, *(block for block, _ in BLOCK.findall(text))):
+        assert "_plots" not in code, f"{page.name}: a reader cannot import {code}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_image_says_what_is_seen(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert all(len(alt) >= 30 for alt in IMAGE.findall(text)), IMAGE.findall(text)
+    pictures = [cell for cell in CELL.findall(text) if "_plots.draw" in cell]
+    assert all("image: {alt:" in cell for cell in pictures), "a cell that draws needs an alt text"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_table_is_not_cut_by_an_empty_line(page: Path) -> None:
+    """Rows behind an empty line have no head: they would be read as text with pipes."""
+    code = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    blocks = code.sub("", page.read_text(encoding="utf-8")).split("\n\n")
+    for lines in (block.strip("\n").split("\n") for block in blocks if block.startswith("| ")):
+        assert len(lines) > 1 and re.fullmatch(r"[|: -]+", lines[1]), lines[0]
 
 
 @pytest.mark.parametrize(

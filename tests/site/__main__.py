@@ -70,8 +70,8 @@ def check_math(site: Path, pages: dict[str, Page]) -> list[str]:
     engine = quickjs.Context()
     engine.eval((site / "_static" / "katex" / "katex.min.js").read_text("utf-8"))
     faults = list[str]()
-    for formula, name in {one: name for name in pages for one in pages[name].formulas}.items():
-        text, display = formula
+    places = {formula: name for name, page in pages.items() for formula in page.formulas}
+    for (text, display), name in places.items():
         options = json.dumps({"displayMode": display, "throwOnError": True})
         try:
             engine.eval(f"katex.renderToString({json.dumps(text)}, {options})")

@@ -87,9 +87,7 @@ class Tab:
 
     async def picture(self, file: Path) -> None:
         """A picture of the whole page."""
-        reply = await self.call(
-            "Page.captureScreenshot", captureBeyondViewport=True, format="png"
-        )
+        reply = await self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
         file.write_bytes(base64.b64decode(reply["data"]))
 
 

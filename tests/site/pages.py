@@ -47,7 +47,7 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "article":
             self.within_article = False
-        if self.open == "math" or tag == self.open:
+        if self.open in ("math", tag):
             self.open = "p" if self.open == "math" and tag == "span" else ""
 
     def handle_data(self, data: str) -> None:
