@@ -53,7 +53,7 @@ types: $(VENV)/.test
 # Build the pages, then check them: words that users search for, links, images, tables, equations;
 # `python -m tests.site --screens` opens each page in Chromium, too
 docs: $(VENV)/.docs
-	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -W --keep-going -j auto -b html docs docs/_build/html
 	$(BIN)/python -m tests.site
 
 # XLA's compilers for TPU and GPU, which need no device; they live in an environment of their own.

@@ -161,13 +161,32 @@ def docstring(lines: list[str]) -> list[str]:
     known = known_letters(" ".join(texts))
     result = list[str]()
     for block in blocks(lines):
-        if not block[0].strip() or block[0].lstrip().startswith(LITERAL):
+        if len(block) > 2 and set(block[1].strip()) == set("|-"):
+            result += list_table(block)
+        elif not block[0].strip() or block[0].lstrip().startswith(LITERAL):
             result += block
         elif FIELD.match(block[0]) or any(line[:1].isspace() for line in block):
             result += [item(line, known) for line in joined_items(block)]
         else:
             result += paragraph(" ".join(block), known)
     return result
+
+
+def list_table(block: list[str]) -> list[str]:
+    """A table of Markdown as a directive of reStructuredText."""
+    depth, rows = " " * indent(block[0]), [block[0], *block[2:]]
+    known = known_letters(" ".join(block))
+    lines = [f"{depth}.. list-table::", f"{depth}   :header-rows: 1", ""]
+    for row in rows:
+        cells = [
+            inline(text.strip(), known, ":math:") for text in row.strip().strip("|").split("|")
+        ]
+        lines += [f"{depth}   {'*' if first else ' '} - {text}" for first, text in marked(cells)]
+    return lines
+
+
+def marked(cells: list[str]) -> list[tuple[bool, str]]:
+    return [(number == 0, text) for number, text in enumerate(cells)]
 
 
 def item(line: str, known: frozenset[str]) -> str:

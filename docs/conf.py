@@ -82,12 +82,21 @@ def escape(app: Any, kind: str, name: str, value: Any, options: Any, lines: list
         example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
         if not example:
             parts = re.split(r"(`[^`]+`)", line)
-            prose = [part if part.startswith("`") else part.replace("|", "\\|") for part in parts]
+            prose = [part if part.startswith("`") else plain(part) for part in parts]
             lines[number] = re.sub(
                 r"(`[^`]+`)(\w?)",
                 lambda literal: "\\ ".join(filter(None, literal.groups())),
                 "".join(prose),
             )
+
+
+def plain(text: str) -> str:
+    """Prose whose pipes and stars, as in *args, are no marks."""
+    return re.sub(r"(?<![\\*\w])(\*{1,2})(?=\w+(?![\w*]))", star, text.replace("|", "\\|"))
+
+
+def star(match: re.Match[str]) -> str:
+    return match[0].replace("*", "\\*")
 
 
 def shorten(app: Any, kind: str, name: str, value: Any, options: Any, *texts: Any) -> Any:

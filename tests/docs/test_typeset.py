@@ -76,6 +76,13 @@ def test_examples_fields_and_tables_keep_their_lines() -> None:
     assert field == r":param b1: \ :math:`\beta_{1} \ge 0`\ , the decay."
 
 
+def test_a_table_of_markdown_is_a_directive() -> None:
+    lines = typeset.docstring(["| shape | f |", "|---|---|", "| `cosine` | w = β p |"])
+    assert lines[:3] == [".. list-table::", "   :header-rows: 1", ""]
+    assert lines[3:5] == ["   * - shape", "     - f"]
+    assert lines[6] == r"     - \ :math:`w = \beta \, p`\ "
+
+
 def test_a_row_of_a_table_is_escaped_around_its_math() -> None:
     row = typeset.markdown_row(r"| [`f`](#gradtx.f) | u = g \|u\|, v\* and \|x |")
     assert row == r"| [`f`](#gradtx.f) | {math}`u = g \, \lvert u\rvert`, v\* and \|x |"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import quickjs
+import quickjs  # pyright: ignore[reportMissingImports] of the docs extra
 
 from tests.site import browser, screens
 from tests.site.pages import Page, all_pages, broken_links

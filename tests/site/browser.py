@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tornado.httpclient import AsyncHTTPClient
-from tornado.websocket import websocket_connect
+from tornado.httpclient import AsyncHTTPClient  # pyright: ignore[reportMissingImports]
+from tornado.websocket import websocket_connect  # pyright: ignore[reportMissingImports]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 

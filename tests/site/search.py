@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import quickjs
+import quickjs  # pyright: ignore[reportMissingImports] of the docs extra
 
 STUBS = """
 var window = globalThis, console = {debug() {}, info() {}, log() {}};
