@@ -2,7 +2,7 @@
 
 `python docs/_gallery.py` trains all of them, and writes docs/_static/gallery/paths.csv, one picture
 for each optimizer, the picture of all learning rates, and the lists of the page. With names,
-`python docs/_gallery.py adam lion`, it prints their rows and writes nothing.
+`python docs/_gallery.py adam lion`, it trains those, and leaves the rest as it is.
 """
 
 import csv
@@ -325,16 +325,16 @@ def fill(text: str, rows: dict[str, list[Row]]) -> str:
 
 
 def main(only: list[str]) -> None:
-    rows, paths = dict[str, list[Row]](), dict[str, list[np.ndarray]]()
+    import _gallery_pictures
+
+    rows, paths = read() if only else {}, dict[str, list[np.ndarray]]()
     for name in only or names():
         rows[name], paths[name] = measure(name)
         print(*(",".join(row) for row in rows[name]), sep="\n", flush=True)
-    if not only:
-        import _gallery_pictures
-
-        write(rows)
-        _gallery_pictures.draw_all(LANDSCAPES, paths, rows, RATES, PICTURES)
-        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    rows = {name: rows[name] for name in names() if name in rows}
+    write(rows)
+    _gallery_pictures.draw_all(LANDSCAPES, paths, rows, RATES, PICTURES)
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
