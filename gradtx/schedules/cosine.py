@@ -6,10 +6,10 @@ w = ½ (1 + cos(π p)),   p = count/K held inside [0, 1]
 
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
-from gradtx.schedules.phases import SHAPES, blend, phase, raise_weights, real
+from gradtx.schedules.parts import SHAPES, blend, phase, raise_weights, real
 
 
-@schedule
+@schedule(length=lambda decay_steps, **_: decay_steps)
 def cosine_decay_schedule(
     count: Array,
     init_value: Hyperparam,
