@@ -1,5 +1,7 @@
 """Figures in the look of every plot of gradtx; they need matplotlib."""
 
+import functools
+import io
 import os
 from typing import Any
 
@@ -32,11 +34,24 @@ def new_panels(name: str, count: int, size: tuple[float, float] = (7.0, 4.2)) ->
         raise GradtxError(
             f"{name} needs matplotlib: install it with pip install matplotlib"
         ) from None
-    figure = Figure(figsize=(size[0], count * size[1]), layout="constrained")
+    figure = _displayed(Figure)(figsize=(size[0], count * size[1]), layout="constrained")
     panels = list(figure.subplots(count, squeeze=False)[:, 0])
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     return panels
+
+
+@functools.cache
+def _displayed(figure_class: Any) -> Any:
+    """The class of figures, as one that a notebook displays also before pyplot is imported."""
+
+    class DisplayedFigure(figure_class):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return DisplayedFigure
 
 
 def finish(axes: Any, path: str | os.PathLike[str] | None) -> Any:
