@@ -1,4 +1,4 @@
-"""The figures of docs/schedules.md: no background and grey ink, for the light and the dark theme."""
+"""The figures of docs/schedules.md: without background, in grey ink, for both themes."""
 
 from collections.abc import Mapping
 from typing import Any

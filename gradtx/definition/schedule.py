@@ -50,7 +50,7 @@ class Schedule(Definition):
     >>> rate = 0.5 * decay + 0.1
     >>> rate
     0.5 * linear_schedule(init_value=1.0, end_value=0.0, transition_steps=4) + 0.1
-    >>> float(rate(2)), rate.length
+    >>> round(float(rate(2)), 2), rate.length
     (0.35, 4)
     """
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradtx.definition.leaves import known_number
@@ -47,7 +48,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _itemsize(array: Any) -> int:
-    is_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended)
+    is_key = jnp.issubdtype(array.dtype, jax.dtypes.extended)
     return 0 if is_key else np.dtype(array.dtype).itemsize
 
 

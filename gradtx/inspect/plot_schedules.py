@@ -156,4 +156,5 @@ def _as_schedule(value: Any, where: str) -> Schedule:
         return value
     if (fault := operand_fault(value)) is not None:
         raise HyperparamError(f"plot_schedules: {where}: {fault}")
-    return function_schedule(value) if callable(value) else constant_schedule(value)
+    function: Callable[[Any], Any] | None = value if callable(value) else None
+    return constant_schedule(value) if function is None else function_schedule(function)

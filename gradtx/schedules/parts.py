@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.schedule import Schedule
+from gradtx.definition.schedule import Schedule, wide_count
 from gradtx.definition.types import Array, ArrayLike, Hyperparam
 
 
@@ -31,14 +31,16 @@ class Weights(NamedTuple):
 
 
 def number(value: Hyperparam | ArrayLike) -> Array:
-    """A parameter as an array of its own dtype."""
+    """A parameter as an array of its own dtype, or of JAX's default integer dtype."""
     if isinstance(value, Schedule):
         raise HyperparamError(
             f"{value!r} is a parameter of another schedule, which must be a number; "
             "combine schedules with join_schedules, with_warmup or shift_schedule"
         )
     # A plain function is a `Schedule` by now.
-    return jnp.asarray(value)  # pyright: ignore[reportArgumentType]
+    array = jnp.asarray(value)  # pyright: ignore[reportArgumentType]
+    # Unsigned and narrow integers would wrap in differences.
+    return wide_count(array, "a schedule") if jnp.issubdtype(array.dtype, jnp.integer) else array
 
 
 def real(value: Hyperparam | ArrayLike) -> Array:

@@ -52,8 +52,13 @@ def _has_length(schedule: Any) -> bool:
 def _restarts_length(schedule: Any, times: int | None, factor: float, steps: Any, **_: Any) -> Any:
     if times is None:
         return None
-    cycle = schedule.length if steps is None else steps
-    return cycle * sum(_whole(factor**cycle) for cycle in range(times))
+    cycle = length_of(schedule) if steps is None else steps
+    return cycle * sum(_whole(factor**cycle) for cycle in range(_cycles(times, factor)))
+
+
+def _cycles(times: int, factor: float) -> int:
+    """The number of cycles that a count of 64 bits, or a cycle of one update, can reach."""
+    return times if factor == 1 else min(times, 1 + int(64 / abs(math.log2(factor))))
 
 
 def _whole(value: float) -> float:
@@ -105,7 +110,7 @@ def restarts(
     Loshchilov and Hutter 2017, arXiv 1608.03983, section 3; triangles: Smith 2015, arXiv
     1506.01186.
     """
-    length = schedule.length if steps is None else steps  # pyright: ignore[reportAttributeAccessIssue]
+    length: Any = length_of(schedule) if steps is None else steps
     if factor == 1:
         cycle, stretched = _equal_cycles(count, number(length), times)
     else:
@@ -129,11 +134,14 @@ def _growing_cycles(
     cycle = jnp.zeros(jnp.shape(count))
     scale, elapsed = jnp.ones(jnp.shape(count)), real(steps_since(count, 0))
     begin = number(0)
-    for index in range(1, times):
+    for index in range(1, _cycles(times, factor)):
         begin = add_steps(begin, _stretched(length, factor ** (index - 1)))
-        begun = has_begun(count, begin)
+        # A cycle beyond the largest integer, at which its first count is held, never begins.
+        is_whole = jnp.issubdtype(begin.dtype, jnp.integer)
+        limit = jnp.iinfo(begin.dtype).max if is_whole else jnp.inf
+        begun = has_begun(count, begin) & (begin < limit)
         cycle = jnp.where(begun, index, cycle)
-        scale = jnp.where(begun, factor**index, scale)
+        scale = jnp.where(begun, float(factor**index), scale)
         elapsed = jnp.where(begun, real(steps_since(count, begin)), elapsed)
     return cycle, jnp.minimum(elapsed / scale, real(length))
 

@@ -1,4 +1,4 @@
-"""docs/schedules.md: the table of other libraries' schedulers, against their recorded numbers."""
+"""docs/schedules.md: our expression for each scheduler of other libraries, against its numbers."""
 
 import re
 
@@ -14,7 +14,13 @@ from tests.support.places import ROOT, TRACES
 from tests.support.public import public_names
 
 PAGE = (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8")
-ROWS = dict(re.findall(r"^\| `([^`]+\))` \| `([^`]+)` \|$", PAGE.split("## Their name")[1], re.M))
+PAIR = re.compile(r"^((?:#.*\n)+)((?:[^#\n`].*\n)+)", re.MULTILINE)
+ROWS = {
+    " ".join(call.replace("#", "").split()): ours
+    for call, ours in PAIR.findall(PAGE.split("## Their name")[1])
+    if not call.startswith("##")
+}
+"""Our expression by their call, the comment above it."""
 RECORDED = np.load(TRACES / "schedules.npz")
 RATES = dict(zip(RECORDED["names"].tolist(), RECORDED["rates"], strict=True))
 LOSSES = [max(1.0 - 0.05 * step, 0.5) for step in range(100)]

@@ -1,9 +1,8 @@
 """Record learning rates of other libraries' schedulers: python tests/traces/record_schedules.py
 
-Needs torch 2.13, transformers 5.24, timm 1.0.31, Keras 3.15 on its JAX backend, and NumPy; the tests
-need the recorded schedules.npz alone. A name is the call as docs/schedules.md shows it; the
-optimizer is `torch.optim.SGD(params, lr=0.1, momentum=0.9)`, and the values are those of steps 0, 1,
-..., 99.
+Needs torch 2.13, transformers 5.24, timm 1.0.31, Keras 3.15 on its JAX backend, and NumPy; the
+tests need the recorded schedules.npz alone. A name is the call as docs/schedules.md shows it. The
+optimizer is `torch.optim.SGD(params, lr=0.1, momentum=0.9)`; the values are those of steps 0 to 99.
 """
 
 # pyright: reportMissingImports=false
