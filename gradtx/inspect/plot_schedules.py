@@ -4,9 +4,11 @@ import os
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradtx.compose.transformation import GradientTransformation
@@ -15,7 +17,6 @@ from gradtx.definition.schedule import Schedule, function_schedule, operand_faul
 from gradtx.definition.show import show
 from gradtx.definition.types import Array, Numeric
 from gradtx.inspect.figures import COLORS, finish, new_panels
-from gradtx.schedules.polynomial import constant_schedule
 from gradtx.training.hyperparams import leaves_by_address, short_names
 
 POINTS = 4096
@@ -134,7 +135,7 @@ def _curves_of(value: Any) -> Iterator[Curve]:
         yield from _scheduled(value)
     else:
         one = _as_schedule(value, "an argument")
-        yield Curve(one.name, "value", one)
+        yield Curve(one.name if callable(value) else show(value), "value", one)
 
 
 def _scheduled(tx: GradientTransformation) -> Iterator[Curve]:
@@ -156,5 +157,9 @@ def _as_schedule(value: Any, where: str) -> Schedule:
         return value
     if (fault := operand_fault(value)) is not None:
         raise HyperparamError(f"plot_schedules: {where}: {fault}")
-    function: Callable[[Any], Any] | None = value if callable(value) else None
-    return constant_schedule(value) if function is None else function_schedule(function)
+    function: Callable[[Any], Any] = value if callable(value) else partial(_constant, value)
+    return function_schedule(function)
+
+
+def _constant(value: Any, count: Array) -> Array:
+    return jnp.asarray(value, jnp.result_type(float))
