@@ -70,8 +70,13 @@ class Schedule(Definition):
         """The name in messages and plots: of the Python function, of the builder, or the sum."""
         if self.factory is FUNCTION:
             return show(self.arguments["function"])
+        return self.factory.__name__ if self.expression is None else self.expression
+
+    @property
+    def expression(self) -> str | None:
+        """The text of a sum, a product or another operation; None: the schedule is a call."""
         operation = _show_operation(self)
-        return self.factory.__name__ if operation is None else operation[0]
+        return None if operation is None else operation[0]
 
     def __call__(self, count: ArrayLike) -> Array:
         """Return the value at `count`, the number of updates so far, in any integer dtype."""
@@ -147,8 +152,7 @@ class Schedule(Definition):
         return negate_schedule(self)
 
     def __repr__(self) -> str:
-        shown = _show_operation(self)
-        return super().__repr__() if shown is None else shown[0]
+        return super().__repr__() if self.expression is None else self.expression
 
 
 register(Schedule)
