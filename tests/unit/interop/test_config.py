@@ -2,9 +2,9 @@
 
 import copy
 import json
+import random
 import subprocess
 import sys
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
