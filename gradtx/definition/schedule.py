@@ -342,8 +342,9 @@ def operand_fault(value: Any) -> str | None:
     shape = getattr(value, "shape", ())
     if shape and building() is None:  # the builders of a batch of definitions receive batches
         return (
-            f"{show(value)} is an array of shape {tuple(shape)}, and must be one number; for a "
-            f"batch of schedules take gradtx.replace and gradtx.vmap_axes"
+            f"{show(value)} is an array of shape {tuple(shape)}, and must be one number; evaluate "
+            f"the schedule at a count first, schedule(count), or for a batch of schedules take "
+            f"gradtx.replace and gradtx.vmap_axes"
         )
     is_number = isinstance(value, numbers.Real | np.generic | np.ndarray | jax.Array)
     is_function = callable(value) and not isinstance(value, type | Definition)

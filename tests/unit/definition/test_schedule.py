@@ -117,8 +117,8 @@ WRONG = {
     "COSINE * gradtx.sgd(0.1)": "sgd(learning_rate=0.1) is not a number, a schedule",
     "COSINE * [0.5]": "[0.5] is not a number, a schedule",
     "COSINE * jnp.ones(3)": "cosine_decay_schedule(...) * f32[3]: f32[3] is an array of shape "
-    "(3,), and must be one number; for a batch of schedules take gradtx.replace and "
-    "gradtx.vmap_axes",
+    "(3,), and must be one number; evaluate the schedule at a count first, schedule(count), or for "
+    "a batch of schedules take gradtx.replace and gradtx.vmap_axes",
     "np.ones((1, 2)) / COSINE": "f64[1,2] / cosine_decay_schedule(...): f64[1,2] is an array",
     "COSINE * gradtx.linear_schedule": "linear_schedule is a function that makes schedules: call "
     "it, linear_schedule(...)",
