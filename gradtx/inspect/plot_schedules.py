@@ -142,12 +142,12 @@ def _scheduled(tx: GradientTransformation) -> Iterator[Curve]:
     """The scheduled hyperparameters of a definition, by their short names."""
     values = leaves_by_address(tx, Schedule)
     names = {address: name for name, address in short_names(values).items()}
-    found = {address: one for address, one in values.items() if isinstance(one, Schedule)}
-    if not found:
+    moving = {address: one for address, one in values.items() if isinstance(one, Schedule)}
+    if not moving:
         raise HyperparamError(
             f"plot_schedules: {tx.name} has no schedule to plot; its hyperparameters are numbers"
         )
-    for address, one in found.items():
+    for address, one in moving.items():
         yield Curve(names[address], address[-1].replace("_", " "), one)
 
 
