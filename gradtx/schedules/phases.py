@@ -40,6 +40,7 @@ class Phase(Definition):
     __slots__ = ()
     public_names = ("arguments",)
     plural = "phases"
+    misplaced = "one phase of a schedule; write gradtx.phases(...) around it"
 
     def verify(self) -> None:
         steps = self.arguments["steps"]

@@ -178,3 +178,12 @@ def test_length_of_a_function_and_of_traced_steps() -> None:
     assert gradtx.with_warmup(double, 10).length is None
     summed = jax.jit(lambda n: (gradtx.cosine_decay_schedule(1.0, n) + LINE).length)
     assert int(summed(90)) == 90 and int(summed(10)) == 40
+
+
+def test_length_of_a_schedule_of_the_users() -> None:
+    @gradtx.schedule(length=lambda every, **_: 3 * every)
+    def three_steps(count: Any, value: gradtx.Hyperparam, every: gradtx.Positive) -> Any:
+        return value * 0.5 ** jnp.minimum(count // every, 3)  # pyright: ignore
+
+    assert three_steps(1.0, 10).length == 30 and (0.5 * three_steps(1.0, 20)).length == 60
+    assert gradtx.restarts(three_steps(1.0, 10), times=2).length == 60

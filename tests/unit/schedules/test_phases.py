@@ -126,6 +126,12 @@ WRONG: dict[str, str] = {
     "power=2.0",
     "warm(power=2.0)": "warmup: power = 2.0 belongs to shape='polynomial', and the shape is "
     "'linear'",
+    "gradtx.adamw(warm())": "adamw: learning_rate = warmup(steps=10, peak_value=1.0) is one phase "
+    "of a schedule; write gradtx.phases(...) around it",
+    "gradtx.restarts(cool(5), 3)": "restarts: schedule = cooldown(steps=5) is one phase of a",
+    "gradtx.linear_schedule(0.0, 1.0, 5) + cool(5)": "linear_schedule(...) + cooldown(...): "
+    "cooldown(steps=5) is not a number, a schedule or a function of the count",
+    "phases([warm()])": "phases: phases: [warmup(steps=10, peak_value=1.0)] is not a phase; write",
     "cool(-5)": "cooldown: steps = -5 is outside its range [0, inf)",
     "gradtx.warmup(3e-4, 1000)": "warmup: steps = 0.0003 is less than one step; the order of the "
     "arguments is steps, peak_value, init_value, shape, power",
