@@ -7,7 +7,7 @@ inside, p the share done   η = (1 − f(p)) v_i + f(p) v_{i+1},  f the shape
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, ClassVar, NamedTuple, ParamSpec
 
 import jax.numpy as jnp
 
@@ -38,9 +38,9 @@ class Phase(Definition):
     """One phase of a schedule: a length, and the value at its end. `phases` joins several."""
 
     __slots__ = ()
-    public_names = ("arguments",)
-    plural = "phases"
-    misplaced = "one phase of a schedule; write gradtx.phases(...) around it"
+    public_names: ClassVar[tuple[str, ...]] = ("arguments",)
+    plural: ClassVar[str] = "phases"
+    misplaced: ClassVar[str] = "one phase of a schedule; write gradtx.phases(...) around it"
 
     def verify(self) -> None:
         steps = self.arguments["steps"]
