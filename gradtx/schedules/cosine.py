@@ -39,7 +39,7 @@ def cosine_decay_schedule(
     >>> [round(float(decay(count)), 4) for count in (0, 50, 100, 1000)]
     [1.0, 0.55, 0.1, 0.1]
 
-    See also: `sgdr_schedule`, `warmup_cosine_decay_schedule`.
+    See also: `restarts`, `warmup_cosine_decay_schedule`.
 
     Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5.
     """

@@ -150,6 +150,8 @@ def sgdr_schedule(count: Array, cosine_kwargs: Sequence[Mapping[str, Hyperparam]
     >>> [round(x, 6) for x in rate(jnp.arange(7)).tolist()]
     [0.0, 1.0, 0.5, 0.0, 0.5, 0.25, 0.0]
 
+    See also: `restarts`, for cycles of one shape.
+
     Loshchilov and Hutter 2017, arXiv 1608.03983, section 3.
     """
     cycles = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cosine_kwargs]
