@@ -74,6 +74,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.inspect.find_learning_rate import LearningRateCurve as LearningRateCurve
     from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
     from gradtx.inspect.metrics import metrics as metrics
+    from gradtx.inspect.plot_schedules import plot_schedules as plot_schedules
     from gradtx.inspect.summary import summary as summary
     from gradtx.interop.checkpoints import flatten_state as flatten_state
     from gradtx.interop.checkpoints import load as load
@@ -294,6 +295,10 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.schedules.join import join_schedules as join_schedules
     from gradtx.schedules.join import shift_schedule as shift_schedule
     from gradtx.schedules.join import with_warmup as with_warmup
+    from gradtx.schedules.phases import constant as constant
+    from gradtx.schedules.phases import cooldown as cooldown
+    from gradtx.schedules.phases import phases as phases
+    from gradtx.schedules.phases import warmup as warmup
     from gradtx.schedules.piecewise import cosine_onecycle_schedule as cosine_onecycle_schedule
     from gradtx.schedules.piecewise import linear_onecycle_schedule as linear_onecycle_schedule
     from gradtx.schedules.piecewise import (
@@ -305,6 +310,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.schedules.polynomial import constant_schedule as constant_schedule
     from gradtx.schedules.polynomial import linear_schedule as linear_schedule
     from gradtx.schedules.polynomial import polynomial_schedule as polynomial_schedule
+    from gradtx.schedules.restarts import restarts as restarts
     from gradtx.schedules.stateful import StatefulSchedule as StatefulSchedule
     from gradtx.schedules.stateful import WrappedSchedule as WrappedSchedule
     from gradtx.schedules.warmup import inverse_sqrt_schedule as inverse_sqrt_schedule

@@ -253,7 +253,7 @@ class GradientTransformation(Definition):
 
     def way_to_read(self, name: str) -> str | None:
         leaves = jax.tree_util.tree_leaves_with_path(
-            self, is_leaf=lambda one: type(one) is Schedule
+            self, is_leaf=lambda one: isinstance(one, Schedule)
         )
         number = sum(key_text(path[-1]) == name for path, _ in leaves)
         if number == 0:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx._lazy import exports
 from gradtx.definition.definition import Definition, Factory, registry
 from gradtx.definition.errors import ConfigError, GradtxError
 
@@ -105,6 +106,10 @@ def _check_arguments(factory: Factory, name: str, arguments: Any, where: str) ->
 
 
 def _factory(name: Any, where: str) -> Factory:
+    if name not in registry and isinstance(name, str):
+        # A builder registers itself when its module is imported, those of operators with schedules.
+        home, _ = exports("gradtx").get(name, ("gradtx.definition.schedule", None))
+        importlib.import_module(home)
     if name not in registry and isinstance(name, str) and ":" in name:
         module = name.split(":", maxsplit=1)[0]
         try:

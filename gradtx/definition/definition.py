@@ -231,6 +231,8 @@ class Factory:
             return value
         if isinstance(value, Definition) and callable(value):
             return value
+        if isinstance(value, Definition) and value.misplaced:
+            raise HyperparamError(f"{self.__name__}: {name} = {value!r} is {value.misplaced}")
         if callable(value) and not isinstance(value, jax.Array) and not holds_arrays(value):
             if (mistake := uncalled_builder(value)) is not None:
                 raise HyperparamError(f"{self.__name__}: {name}: {mistake}")
@@ -305,6 +307,8 @@ class Definition:
     public_names: ClassVar[tuple[str, ...]] = ()
     """The attributes for users, which `dir` shows."""
     plural: ClassVar[str] = "definitions"
+    misplaced: ClassVar[str] = ""
+    """What an error says about one in the place of a number; "" where nothing is special."""
 
     wrap_function: Callable[[Callable[..., Any]], "Definition"]
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import jax
 import jax.numpy as jnp
 
+from gradtx._lazy import upper
 from gradtx.definition.errors import StateError
 from gradtx.definition.optax_states import CLASSES
 from gradtx.definition.spelling import label_text, suggest
@@ -57,6 +58,8 @@ class State(_Fields):
     >>> state = gradtx.chain(gradtx.clip(1.0), gradtx.adam(0.1)).init({"w": jnp.ones(2)})
     >>> state.mu["w"].tolist(), state["adam/scale_by_adam/nu/w"].tolist()
     ([0.0, 0.0], [0.0, 0.0])
+    >>> gradtx.adam(0.1).init({"w": jnp.ones(2)})
+    State(count=0, scale_by_adam/mu={w: f32[2]}, scale_by_adam/nu={w: f32[2]})
     """
 
     __slots__ = ()
@@ -66,6 +69,9 @@ class State(_Fields):
 
     def __getitem__(self, key: Any) -> Any:
         return item(self, key)
+
+    def __repr__(self) -> str:
+        return upper("gradtx.definition.show_state").show_state(self)
 
     # NamedTuple declares the method final; this one also replaces slots.
     def _replace(self, /, **values: Any) -> Self:  # pyright: ignore

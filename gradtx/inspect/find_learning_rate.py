@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.compose.transformation import (
     GradientTransformation,
@@ -15,7 +16,9 @@ from gradtx.compose.transformation import (
     as_transformation,
 )
 from gradtx.definition.errors import GradtxError, HyperparamError, StructureError
+from gradtx.definition.leaves import known_number
 from gradtx.definition.schedule import schedule
+from gradtx.definition.show import show
 from gradtx.definition.types import Array, Hyperparam, Params
 from gradtx.inspect.figures import COLORS, finish, new_axes
 from gradtx.training.hyperparams import find, replace
@@ -35,6 +38,13 @@ class LearningRateCurve(NamedTuple):
     """s_i, shape (n,): the average of ℓ_0, ..., ℓ_i, with more weight on later losses."""
     suggestion: Array
     """The rate of the steepest fall of the smoothed loss, a scalar; nan where it never fell."""
+
+    def __repr__(self) -> str:
+        number = known_number(self.suggestion)
+        text = f"{number:.3g}" if isinstance(number, np.generic) else show(number)
+        arrays = zip(self._fields[:3], self[:3], strict=True)
+        fields = [f"suggestion={text}", *(f"{name}={show(one)}" for name, one in arrays)]
+        return f"{type(self).__name__}({', '.join(fields)})"
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Plot losses over learning rates and mark the suggestion; it needs matplotlib.

@@ -6,10 +6,10 @@ w = ½ (1 + cos(π p)),   p = count/K held inside [0, 1]
 
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
-from gradtx.schedules.phases import SHAPES, blend, phase, raise_weights, real
+from gradtx.schedules.parts import SHAPES, blend, phase, raise_weights, real
 
 
-@schedule
+@schedule(length=lambda decay_steps, **_: decay_steps)
 def cosine_decay_schedule(
     count: Array,
     init_value: Hyperparam,
@@ -39,7 +39,7 @@ def cosine_decay_schedule(
     >>> [round(float(decay(count)), 4) for count in (0, 50, 100, 1000)]
     [1.0, 0.55, 0.1, 0.1]
 
-    See also: `sgdr_schedule`, `warmup_cosine_decay_schedule`.
+    See also: `restarts`, `warmup_cosine_decay_schedule`.
 
     Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5.
     """

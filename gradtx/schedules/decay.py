@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
-from gradtx.schedules.phases import number, real, same_kind, steps_since
+from gradtx.schedules.parts import number, real, same_kind, steps_since
 
 
 def _growth_limit(rate: Array) -> Array:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Decay, Positive
-from gradtx.schedules.phases import phase, real
+from gradtx.schedules.parts import phase, real
 
 
-@schedule
+@schedule(length=lambda transition_steps, **_: transition_steps)
 def half_life_schedule(
     count: Array, init_value: Decay, end_value: Decay, transition_steps: Positive
 ) -> Array:

@@ -7,11 +7,19 @@ shift     η = s(count + k)
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.schedule import schedule, value_at
+from gradtx.definition.schedule import length_of, schedule, value_at
 from gradtx.definition.types import Array, Hyperparam, NonNegative
-from gradtx.schedules.phases import add_steps, check_increasing, fill, join, route
+from gradtx.schedules.parts import (
+    add_steps,
+    at_least_zero,
+    check_increasing,
+    fill,
+    join,
+    route,
+)
 
 
 def _check_join(schedules: Sequence[Hyperparam], boundaries: Sequence[NonNegative]) -> None:
@@ -24,7 +32,12 @@ def _check_join(schedules: Sequence[Hyperparam], boundaries: Sequence[NonNegativ
     check_increasing("join_schedules: the boundaries", boundaries)
 
 
-@schedule(check=_check_join)
+def _join_length(schedules: Sequence[Any], boundaries: Sequence[Any]) -> Any:
+    last = length_of(schedules[-1])
+    return None if last is None else sum(boundaries[-1:]) + last
+
+
+@schedule(check=_check_join, length=_join_length)
 def join_schedules(
     count: Array, schedules: Sequence[Hyperparam], boundaries: Sequence[NonNegative]
 ) -> Array:
@@ -52,12 +65,17 @@ def join_schedules(
     >>> gradtx.join_schedules([rise, halving, 0.0], [2, 5])(jnp.arange(7)).tolist()
     [1.0, 2.0, 4.0, 2.0, 1.0, 0.0, 0.0]
 
-    See also: `with_warmup`, `sgdr_schedule`.
+    See also: `phases`, by length; `restarts`, `with_warmup`.
     """
     return join(count, [functools.partial(value_at, item) for item in schedules], boundaries)
 
 
-@schedule
+def _warm_length(schedule: Any, warmup_steps: Any, **_: Any) -> Any:
+    length = length_of(schedule)
+    return None if length is None else warmup_steps + length
+
+
+@schedule(length=_warm_length)
 def with_warmup(
     count: Array, schedule: Hyperparam, warmup_steps: NonNegative, init_value: Hyperparam = 0.0
 ) -> Array:
@@ -93,7 +111,12 @@ def with_warmup(
     return join(count, [warmup, functools.partial(value_at, schedule)], [warmup_steps])
 
 
-@schedule
+def _shifted_length(schedule: Any, steps: Any) -> Any:
+    length = length_of(schedule)
+    return None if length is None else at_least_zero(length - steps)
+
+
+@schedule(length=_shifted_length)
 def shift_schedule(count: Array, schedule: Hyperparam, steps: Hyperparam) -> Array:
     """Shift a schedule by k updates: η = s(max(count + k, 0)).
 

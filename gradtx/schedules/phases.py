@@ -1,197 +1,318 @@
-"""Parts of schedules: elapsed steps, weights of a phase, and checks.
+r"""Phases by length: warmup, constant, cooldown, one after another.
 
-    phase(count, a, b)  = (left, done) = ((b − t)/(b − a), (t − a)/(b − a)),
-                          t = count held inside [a, b]
-    blend(w, old, new)  = w.old old + w.new new,  where w is a phase, or a SHAPE of one
+value before phase i       v_i = the value at which phase i − 1 ended;  v_1 = init_value
+begin of phase i           b_i = b_{i−1} + steps_{i−1};                 b_1 = 0
+inside, p the share done   η = (1 − f(p)) v_i + f(p) v_{i+1},  f the shape
+"""
 
-Before a phase the weights are (1, 0), and after it (0, 1). Blending phases in order therefore needs
-no test of which phase is running. There are two weights, since 1 − done loses its digits near the
-end of a phase, and 1 − left those near its start.
-
-Parameters may be tracers, so nothing here branches on a number; the checks look at Python numbers
-only."""
-
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, ParamSpec
 
 import jax.numpy as jnp
 
+from gradtx.definition.definition import Definition, Factory
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.schedule import Schedule
-from gradtx.definition.types import Array, ArrayLike, Hyperparam
+from gradtx.definition.pytree import register
+from gradtx.definition.schedule import Schedule, length_of, schedule
+from gradtx.definition.show import show
+from gradtx.definition.signature import LazySignature
+from gradtx.definition.types import Array, Hyperparam, NonNegative
+from gradtx.schedules.parts import (
+    SHAPES,
+    add_steps,
+    check_exponential,
+    fill,
+    has_begun,
+    phase,
+    real,
+    steps_since,
+    travel,
+)
+
+P = ParamSpec("P")
+POLYNOMIAL = "polynomial"
 
 
-class Weights(NamedTuple):
-    """The shares of the value before a phase and of the value after it."""
+class Phase(Definition):
+    """One phase of a schedule: a length, and the value at its end. `phases` joins several."""
 
-    old: Array
-    new: Array
+    __slots__ = ()
+    public_names: ClassVar[tuple[str, ...]] = ("arguments",)
+    plural: ClassVar[str] = "phases"
+    misplaced: ClassVar[str] = "one phase of a schedule; write gradtx.phases(...) around it"
 
+    def verify(self) -> None:
+        steps = self.arguments["steps"]
+        if isinstance(steps, int | float) and 0 < steps < 1:
+            names = ", ".join(self.factory.signature.parameters)
+            raise HyperparamError(
+                f"{self.factory.__name__}: steps = {steps} is less than one step; the order of the "
+                f"arguments is {names}"
+            )
+        if self.factory.check is not None:
+            self.factory.check(self.factory.__name__, **self.arguments)
 
-def number(value: Hyperparam | ArrayLike) -> Array:
-    """A parameter as an array of its own dtype."""
-    if isinstance(value, Schedule):
+    @classmethod
+    def coerce(cls, value: Any, where: str) -> "Phase":
         raise HyperparamError(
-            f"{value!r} is a parameter of another schedule, which must be a number; "
-            "combine schedules with join_schedules, with_warmup or shift_schedule"
+            f"{where}: {show(value)} is not a phase; write gradtx.warmup(steps, peak_value), "
+            f"gradtx.constant(steps), gradtx.cooldown(steps) or a schedule"
         )
-    # A plain function is a `Schedule` by now.
-    return jnp.asarray(value)  # pyright: ignore[reportArgumentType]
 
 
-def real(value: Hyperparam | ArrayLike) -> Array:
-    """A parameter in JAX's default floating dtype: float32, or float64 under x64."""
-    return jnp.asarray(number(value), jnp.result_type(float))
+register(Phase)
 
 
-def same_kind(left: Hyperparam | ArrayLike, right: Hyperparam | ArrayLike) -> tuple[Array, Array]:
-    """Two numbers of one kind: exact integers where both are, else both real."""
-    left, right = number(left), number(right)
-    whole = jnp.issubdtype(left.dtype, jnp.integer) and jnp.issubdtype(right.dtype, jnp.integer)
-    return (left, right) if whole else (real(left), real(right))
+class Leg(NamedTuple):
+    """The numbers of a phase; None for a value: that before the phase."""
+
+    steps: Hyperparam
+    init_value: Hyperparam | None
+    end_value: Hyperparam | None
+    shape: str = "linear"
+    power: Hyperparam | None = None
 
 
-def fill(count: ArrayLike, value: Hyperparam) -> Array:
-    """A value for every count, broadcast to the shape of the counts."""
-    value = real(value)
-    return jnp.broadcast_to(value, jnp.broadcast_shapes(value.shape, jnp.shape(count)))
+def _phase(
+    function: Callable[P, Leg], check: Callable[..., None] | None = None
+) -> Callable[P, Phase]:
+    factory = Factory(function, Phase, check=check)
 
+    @functools.wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Phase:
+        return factory(*args, **kwargs)
 
-def steps_since(count: ArrayLike, start: Hyperparam) -> Array:
-    """count − start, held inside [0, largest integer].
-
-    A start below 0 does not make a large count wrap.
-    """
-    count, start = same_kind(count, start)
-    moved = count - start
-    if jnp.issubdtype(moved.dtype, jnp.inexact):
-        return jnp.maximum(moved, 0)
-    wrapped = (start < 0) & (moved < count)
-    return jnp.maximum(jnp.where(wrapped, jnp.iinfo(moved.dtype).max, moved), 0)
-
-
-def add_steps(count: ArrayLike, steps: Hyperparam) -> Array:
-    """count + steps, held inside [0, largest integer]."""
-    return steps_since(count, -number(steps))
-
-
-def has_begun(count: ArrayLike, start: Hyperparam) -> Array:
-    """Whether count ≥ start."""
-    count, start = same_kind(count, start)
-    return count >= start
-
-
-def phase(count: ArrayLike, start: Hyperparam, stop: Hyperparam) -> Weights:
-    """The shares of [start, stop] that are left and done.
-
-    A phase without length is over when it begins.
-    """
-    start, stop = same_kind(start, stop)
-    elapsed, steps = same_kind(steps_since(count, start), stop - start)
-    elapsed, lasting = jnp.minimum(elapsed, steps), steps > 0
-    length = real(jnp.where(lasting, steps, 1))
-    over = real(has_begun(count, start))
-    return Weights(
-        jnp.where(lasting, real(steps - elapsed) / length, 1 - over),
-        jnp.where(lasting, real(elapsed) / length, over),
+    make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
+    make.__signature__ = LazySignature(  # pyright: ignore[reportAttributeAccessIssue]
+        factory.shown_signature
     )
+    return make
 
 
-def blend(weights: Weights, old: Hyperparam, new: Hyperparam) -> Array:
-    """The value part of the way from `old` to `new`."""
-    return weights.old * real(old) + weights.new * real(new)
+def _check_shape(name: str, shape: str, power: Any, **values: Any) -> None:
+    choices = (*SHAPES, POLYNOMIAL)
+    if shape not in choices:
+        raise HyperparamError(
+            f"{name}: shape is {shape!r}, which is unknown; choose one of "
+            f"{', '.join(map(repr, choices))}"
+        )
+    if shape == POLYNOMIAL and power is None:
+        raise HyperparamError(f"{name}: shape='polynomial' needs power, for example power=2.0")
+    if shape != POLYNOMIAL and power is not None:
+        raise HyperparamError(
+            f"{name}: power = {show(power)} belongs to shape='polynomial', and the shape is "
+            f"{shape!r}"
+        )
+    ends = (value for argument, value in values.items() if argument.endswith("value"))
+    check_exponential(name, shape, *ends)
 
 
-def power(base: Array, exponent: Hyperparam) -> Array:
-    """base^exponent for base ≥ 0, with 0^0 = 1."""
-    positive, exponent = base > 0, real(exponent)
-    # The inner `where` makes the gradient 0 instead of nan where base is 0.
-    return jnp.where(positive, jnp.where(positive, base, 1) ** exponent, real(exponent == 0))
-
-
-def _linear(weights: Weights) -> Weights:
-    return weights
-
-
-def _cosine(weights: Weights) -> Weights:
-    """½ (1 + cos π done) = sin²(½ π left): equal, and exact at both ends."""
-    return Weights(*(jnp.sin(0.5 * jnp.pi * weight) ** 2 for weight in weights))
-
-
-def _one_minus_sqrt(weights: Weights) -> Weights:
-    root = power(weights.new, 0.5)
-    return Weights(1 - root, root)
-
-
-SHAPES: Mapping[str, Callable[[Weights], Weights]] = {
-    "linear": _linear,
-    "cosine": _cosine,
-    "1-sqrt": _one_minus_sqrt,
-}
-"""Shapes of a phase, by name: functions of its weights."""
-
-
-def raise_weights(weights: Weights, exponent: Hyperparam) -> Weights:
-    """Raise the share of the old value to an exponent; the new value has the rest."""
-    old = power(weights.old, exponent)
-    # With an exponent of 1 the second weight keeps its digits, which 1 − old would lose.
-    return Weights(old, jnp.where(real(exponent) == 1, weights.new, 1 - old))
-
-
-def route(
-    count: ArrayLike,
-    stops: Sequence[Hyperparam],
-    values: Sequence[Hyperparam],
+@functools.partial(_phase, check=_check_shape)
+def warmup(
+    steps: NonNegative,
+    peak_value: Hyperparam,
+    init_value: Hyperparam | None = None,
     shape: str = "linear",
-) -> Array:
-    """From values[0] at count 0 through values[i + 1] at stops[i], constant after the last stop."""
-    value = fill(count, values[0])
-    for start, stop, target in zip((0, *stops), stops, values[1:]):
-        value = blend(SHAPES[shape](phase(count, start, stop)), value, target)
+    power: NonNegative | None = None,
+) -> Leg:
+    """Warmup phase: a rise to the peak of the learning rate, for `phases`.
+
+    With p the share of the steps that is done: η = (1 − f) η_init + f η_peak, f = p ("linear").
+
+    When: the first phase; or a second rise in a longer run. When not: a warmup before a whole
+    schedule; take `with_warmup`.
+
+    Args:
+      steps: the length ≥ 0 in updates; 100 to 10000.
+      peak_value: η_peak, the value at its end.
+      init_value: η_init, the value at its start. None: the value before the phase; 0 for the first.
+      shape: "linear", "cosine", "1-sqrt", "sqrt", "exponential" or "polynomial", as in `cooldown`.
+      power: c ≥ 0, of shape="polynomial" alone.
+
+    Raises:
+      HyperparamError: a negative length, an unknown shape, or an exponential from 0.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> rate = gradtx.phases(gradtx.warmup(4, 1.0))
+    >>> rate(jnp.arange(6)).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+    See also: `phases`, `cooldown`, `with_warmup`.
+
+    Goyal et al. 2017, arXiv 1706.02677, section 2.2.
+    """
+    return Leg(steps, init_value, peak_value, shape, power)
+
+
+@_phase
+def constant(steps: NonNegative, value: Hyperparam | None = None) -> Leg:
+    """Constant phase: the learning rate stays where it is, for `phases`.
+
+    When: the stable phase between warmup and cooldown. When not: a schedule that is constant from
+    start to end; give the number itself.
+
+    Args:
+      steps: the length ≥ 0 in updates.
+      value: η, another value from its start on. None: the value before the phase.
+
+    Raises:
+      HyperparamError: a negative length.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> steps = gradtx.phases(gradtx.constant(2, 1.0), gradtx.constant(2, 0.1))
+    >>> [round(x, 3) for x in steps(jnp.arange(5)).tolist()]
+    [1.0, 1.0, 0.1, 0.1, 0.1]
+
+    See also: `phases`, `constant_schedule`.
+    """
+    return Leg(steps, value, None)
+
+
+@functools.partial(_phase, check=_check_shape)
+def cooldown(
+    steps: NonNegative,
+    end_value: Hyperparam = 0.0,
+    shape: str = "linear",
+    power: NonNegative | None = None,
+) -> Leg:
+    """Cooldown phase: the decay of the learning rate to its end value, for `phases`.
+
+    With p the share of the steps that is done, and η_0 the value before the phase: η = (1 − f) η_0
+    + f η_end, with
+
+    | shape | f |
+    |---|---|
+    | "linear" | p |
+    | "cosine" | ½ (1 − cos πp) |
+    | "1-sqrt" | √p: falls fast at first |
+    | "sqrt" | 1 − √(1 − p): falls fast at the end |
+    | "polynomial" | 1 − (1 − p)^c, c the power |
+
+    and η = η_0^(1 − p) η_end^p for "exponential".
+
+    When: the end of warmup-stable-decay (WSD), 10 to 20 % of the run; or the whole decay after a
+    warmup. When not: the length of the run is open and no end is planned; take
+    `inverse_sqrt_schedule`.
+
+    Args:
+      steps: the length ≥ 0 in updates.
+      end_value: η_end, the value at its end; 0 to 0.1 of the peak.
+      shape: one of the table.
+      power: c ≥ 0, of shape="polynomial" alone.
+
+    Raises:
+      HyperparamError: a negative length, an unknown shape, or an exponential to 0.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> for shape in ("linear", "cosine", "1-sqrt", "sqrt"):
+    ...     rate = gradtx.phases(gradtx.cooldown(4, shape=shape), init_value=1.0)
+    ...     print(shape, [round(x, 2) for x in rate(jnp.arange(5)).tolist()])
+    linear [1.0, 0.75, 0.5, 0.25, 0.0]
+    cosine [1.0, 0.85, 0.5, 0.15, 0.0]
+    1-sqrt [1.0, 0.5, 0.29, 0.13, 0.0]
+    sqrt [1.0, 0.87, 0.71, 0.5, 0.0]
+
+    See also: `phases`, `warmup_stable_decay_schedule`.
+
+    "1-sqrt": Hägele et al. 2024, arXiv 2405.18392.
+    """
+    return Leg(steps, None, end_value, shape, power)
+
+
+def _check_phases(*phases: Phase | Schedule, init_value: Any) -> None:
+    if not phases:
+        raise HyperparamError(
+            "phases: there is no phase; give phases in order, for example "
+            "phases(warmup(1000, 3e-4), constant(5000), cooldown(1000))"
+        )
+    for one in phases[:-1]:
+        if isinstance(one, Schedule) and one.length is None:
+            raise HyperparamError(
+                f"phases: {one.factory.__name__}(...) has no end, and a phase follows it; only the "
+                "last phase may be without an end"
+            )
+    _check_starts(phases, init_value)
+
+
+def _check_starts(phases: Sequence[Phase | Schedule], value: Any) -> None:
+    """Raise where a phase needs the value before it, and there is none that it can start from."""
+    for one in phases:
+        if isinstance(one, Schedule):
+            value = one  # its last value is not a Python number
+            continue
+        name, leg = one.factory.__name__, one.call()
+        start = value if leg.init_value is None else leg.init_value
+        if start is None and name != warmup.__name__:
+            raise HyperparamError(
+                f"phases: the first phase, {one!r}, has no value to start from; give "
+                "phases(..., init_value=...)"
+            )
+        check_exponential(f"phases: {name}", leg.shape, 0.0 if start is None else start)
+        value = start if leg.end_value is None else leg.end_value
+
+
+def _phases_length(phases: Sequence[Phase | Schedule], **_: Any) -> Any:
+    lengths = [_steps(one) for one in phases]
+    return None if lengths[-1] is None else sum(lengths)
+
+
+def _steps(one: Phase | Schedule) -> Any:
+    return length_of(one) if isinstance(one, Schedule) else one.arguments["steps"]
+
+
+@schedule(check=_check_phases, length=_phases_length)
+def phases(count: Array, *phases: Phase | Schedule, init_value: Hyperparam | None = None) -> Array:
+    """Build a learning rate schedule from phases by length: warmup, constant, cooldown.
+
+    Each phase starts when the one before has made its steps, at the value at which that one ended.
+    After the last phase the value is constant. `schedule.length` is the sum of all steps.
+
+    When: warmup-stable-decay (WSD) and every other sequence of phases. When not: you know the
+    boundaries as absolute counts; take `join_schedules` or `piecewise_interpolate_schedule`.
+
+    Args:
+      phases: `warmup(steps, peak_value)`, `constant(steps)`, `cooldown(steps)`, in order. A
+        schedule with a length is a phase, too; it starts at its own first value. The last one may
+        be without an end.
+      init_value: the value at count 0. None: 0 before a warmup; any other first phase needs it.
+
+    Raises:
+      HyperparamError: no phase, a first phase without a value, or an endless schedule before
+        another phase.
+
+    State: 0 bytes.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> rate = gradtx.phases(
+    ...     gradtx.warmup(2, 1.0), gradtx.constant(3), gradtx.cooldown(4, shape="1-sqrt")
+    ... )
+    >>> [round(x, 3) for x in rate(jnp.arange(11)).tolist()]
+    [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.293, 0.134, 0.0, 0.0]
+    >>> rate.length
+    9
+    >>> rate == gradtx.from_config(gradtx.to_config(rate))
+    True
+
+    See also: `restarts`, `warmup_stable_decay_schedule`, `join_schedules`.
+    """
+    value, begin = fill(count, 0.0 if init_value is None else init_value), 0
+    for one in phases:
+        if isinstance(one, Schedule):
+            value = jnp.where(has_begun(count, begin), real(one(steps_since(count, begin))), value)
+        else:
+            value = _follow(one.call(), count, begin, value)
+        steps = _steps(one)
+        begin = begin if steps is None else add_steps(begin, steps)
     return value
 
 
-def join(
-    count: ArrayLike,
-    schedules: Sequence[Callable[[ArrayLike], Hyperparam]],
-    boundaries: Iterable[Hyperparam],
-) -> Array:
-    """The first schedule, and from each boundary on the next one, whose count starts at 0 there."""
-    value = fill(count, schedules[0](count))
-    for boundary, schedule in zip(boundaries, schedules[1:], strict=True):
-        value = jnp.where(
-            has_begun(count, boundary), real(schedule(steps_since(count, boundary))), value
-        )
-    return value
-
-
-def are_numbers(*values: object) -> bool:
-    """Whether all values are Python numbers, so that a check may compare them."""
-    return all(isinstance(value, int | float) for value in values)
-
-
-def check_shape(name: str, shape: str) -> None:
-    """Raise if a shape of a phase has no such name."""
-    if shape not in SHAPES:
-        raise HyperparamError(
-            f"{name} is {shape!r}, which is unknown; choose one of {', '.join(map(repr, SHAPES))}"
-        )
-
-
-def check_counts(name: str, boundaries: Iterable[object]) -> Sequence[float]:
-    """Raise unless the boundaries that are Python numbers are ≥ 0; return those."""
-    numbers = [one for one in boundaries if isinstance(one, int | float)]
-    if any(number < 0 for number in numbers):
-        raise HyperparamError(f"{name} are {numbers}, but counts start at 0; give boundaries >= 0")
-    return numbers
-
-
-def check_increasing(name: str, boundaries: Iterable[object]) -> None:
-    """Raise unless the boundaries that are Python numbers are ≥ 0 and increase."""
-    numbers = check_counts(name, boundaries)
-    if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
-        raise HyperparamError(
-            f"{name} are {numbers}, which do not increase; "
-            "write them in order, each above the one before"
-        )
+def _follow(leg: Leg, count: Array, begin: Any, value: Array) -> Array:
+    """The value before a phase, inside of it and after it."""
+    if leg.init_value is not None:
+        value = jnp.where(has_begun(count, begin), real(leg.init_value), value)
+    if leg.end_value is None:
+        return value
+    weights = phase(count, begin, add_steps(begin, leg.steps))
+    shape = "linear" if leg.shape == POLYNOMIAL else leg.shape  # a line to a power
+    return travel(shape, weights, value, leg.end_value, leg.power)

@@ -6,15 +6,17 @@ one cycle      interpolate with three or four such points
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Fraction, Hyperparam, NonNegative, Positive
-from gradtx.schedules.phases import (
+from gradtx.schedules.parts import (
     are_numbers,
     check_counts,
+    check_exponential,
     check_shape,
     fill,
     has_begun,
@@ -23,11 +25,15 @@ from gradtx.schedules.phases import (
 )
 
 
+def _last_boundary(boundaries_and_scales: Mapping[int, Any] | None, **_: Any) -> int:
+    return max(boundaries_and_scales or [0])
+
+
 def _check_constant(init_value, boundaries_and_scales) -> None:
     check_counts("piecewise_constant_schedule: the boundaries", boundaries_and_scales or ())
 
 
-@schedule(check=_check_constant)
+@schedule(check=_check_constant, length=_last_boundary)
 def piecewise_constant_schedule(
     count: Array,
     init_value: Hyperparam,
@@ -65,10 +71,14 @@ def piecewise_constant_schedule(
 
 def _check_interpolate(interpolate_type: str, init_value, boundaries_and_scales) -> None:
     check_shape("piecewise_interpolate_schedule: interpolate_type", interpolate_type)
-    check_counts("piecewise_interpolate_schedule: the boundaries", boundaries_and_scales or ())
+    table = boundaries_and_scales or {}
+    check_counts("piecewise_interpolate_schedule: the boundaries", table)
+    check_exponential(
+        "piecewise_interpolate_schedule", interpolate_type, init_value, *table.values()
+    )
 
 
-@schedule(check=_check_interpolate)
+@schedule(check=_check_interpolate, length=_last_boundary)
 def piecewise_interpolate_schedule(
     count: Array,
     interpolate_type: str,
@@ -78,19 +88,19 @@ def piecewise_interpolate_schedule(
     """Interpolate between points: at boundary b_i the value is η_i = c_i η_{i−1}.
 
     With p the share of [b_{i−1}, b_i] that is done: η = (1 − p) η_{i−1} + p η_i ("linear"), with
-    ½ (1 − cos πp) in place of p ("cosine"), or √p ("1-sqrt"). After the last boundary it is
-    constant.
+    ½ (1 − cos πp) in place of p ("cosine"), √p ("1-sqrt") or 1 − √(1 − p) ("sqrt"); "exponential"
+    is η = η_{i−1}^(1 − p) η_i^p. After the last boundary it is constant.
 
     When: any cycle of ups and downs. When not: jumps; take `piecewise_constant_schedule`.
 
     Args:
-      interpolate_type: "linear", "cosine" or "1-sqrt".
+      interpolate_type: "linear", "cosine", "1-sqrt", "sqrt" or "exponential".
       init_value: η_0, the value at count 0.
       boundaries_and_scales: {b_i: c_i}, counts in any order, and factors ≥ 0, each in addition to
         those of smaller counts; the counts are static, the factors are data. None: constant.
 
     Raises:
-      HyperparamError: an unknown type; a negative boundary; a negative factor.
+      HyperparamError: an unknown type; a negative boundary or factor; an exponential to 0.
 
     State: 0 bytes.
 
@@ -128,7 +138,7 @@ def _check_cosine_onecycle(
         )
 
 
-@schedule(check=_check_cosine_onecycle)
+@schedule(check=_check_cosine_onecycle, length=lambda transition_steps, **_: transition_steps)
 def cosine_onecycle_schedule(
     count: Array,
     transition_steps: Positive,
@@ -180,7 +190,7 @@ def _check_linear_onecycle(
         )
 
 
-@schedule(check=_check_linear_onecycle)
+@schedule(check=_check_linear_onecycle, length=lambda transition_steps, **_: transition_steps)
 def linear_onecycle_schedule(
     count: Array,
     transition_steps: Positive,

@@ -5,11 +5,22 @@ linear       η = (1 − p) η_0 + p η_K
 polynomial   η = (1 − p)^c η_0 + (1 − (1 − p)^c) η_K
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 
-from gradtx.definition.schedule import schedule
+from gradtx.definition.schedule import length_of, schedule
 from gradtx.definition.types import Array, Hyperparam, NonNegative
-from gradtx.schedules.phases import Weights, add_steps, blend, fill, number, phase, raise_weights
+from gradtx.schedules.parts import (
+    Weights,
+    add_steps,
+    at_least_zero,
+    blend,
+    fill,
+    number,
+    phase,
+    raise_weights,
+)
 
 
 def _progress(count: Array, steps: Hyperparam, begin: Hyperparam) -> Weights:
@@ -24,7 +35,7 @@ def _interpolate(
     return jnp.where(number(steps) > 0, blend(weights, init_value, end_value), fill(0, init_value))
 
 
-@schedule
+@schedule(length=length_of)
 def constant_schedule(count: Array, value: Hyperparam) -> Array:
     """A constant schedule: η = η_0 at every count.
 
@@ -43,7 +54,11 @@ def constant_schedule(count: Array, value: Hyperparam) -> Array:
     return fill(count, value)
 
 
-@schedule
+def _length(transition_steps: Any, transition_begin: Any, **_: Any) -> Any:
+    return at_least_zero(transition_begin) + at_least_zero(transition_steps)
+
+
+@schedule(length=_length)
 def linear_schedule(
     count: Array,
     init_value: Hyperparam,
@@ -85,7 +100,7 @@ def linear_schedule(
     )
 
 
-@schedule
+@schedule(length=_length)
 def polynomial_schedule(
     count: Array,
     init_value: Hyperparam,

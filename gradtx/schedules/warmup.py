@@ -8,27 +8,31 @@ afterwards   constant · cosine to the count K · exponential · inverse square 
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Hyperparam, NonNegative, Positive
 from gradtx.schedules.decay import exponential_decay, power_law_schedule
-from gradtx.schedules.phases import (
+from gradtx.schedules.parts import (
     SHAPES,
     add_steps,
     are_numbers,
+    at_least_zero,
     blend,
+    check_exponential,
     check_shape,
     join,
     number,
     phase,
     raise_weights,
     route,
+    travel,
 )
 from gradtx.schedules.polynomial import linear_schedule
 
 
-@schedule
+@schedule(length=lambda warmup_steps, **_: at_least_zero(warmup_steps))
 def warmup_constant_schedule(
     count: Array, init_value: Hyperparam, peak_value: Hyperparam, warmup_steps: Hyperparam
 ) -> Array:
@@ -65,7 +69,7 @@ def _check_cosine(init_value, peak_value, warmup_steps, decay_steps, end_value, 
         )
 
 
-@schedule(check=_check_cosine)
+@schedule(check=_check_cosine, length=lambda decay_steps, **_: decay_steps)
 def warmup_cosine_decay_schedule(
     count: Array,
     init_value: Hyperparam,
@@ -120,7 +124,11 @@ def _check_sgdr(cosine_kwargs) -> None:
         warmup_cosine_decay_schedule(**kwargs)
 
 
-@schedule(check=_check_sgdr)
+def _sgdr_length(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Any:
+    return sum(kwargs["decay_steps"] for kwargs in cosine_kwargs)
+
+
+@schedule(check=_check_sgdr, length=_sgdr_length)
 def sgdr_schedule(count: Array, cosine_kwargs: Sequence[Mapping[str, Hyperparam]]) -> Array:
     """SGDR: cosine decay with warm restarts, each cycle as long as its `decay_steps`.
 
@@ -141,6 +149,8 @@ def sgdr_schedule(count: Array, cosine_kwargs: Sequence[Mapping[str, Hyperparam]
     >>> rate = gradtx.sgdr_schedule([cycle, {**cycle, "peak_value": 0.5}])
     >>> [round(x, 6) for x in rate(jnp.arange(7)).tolist()]
     [0.0, 1.0, 0.5, 0.0, 0.5, 0.25, 0.0]
+
+    See also: `restarts`, for cycles of one shape.
 
     Loshchilov and Hutter 2017, arXiv 1608.03983, section 3.
     """
@@ -250,9 +260,14 @@ def _check_stable(
     init_value, peak_value, warmup_steps, stable_steps, decay_steps, end_value, shape: str
 ) -> None:
     check_shape("warmup_stable_decay_schedule: shape", shape)
+    check_exponential("warmup_stable_decay_schedule", shape, peak_value, end_value)
 
 
-@schedule(check=_check_stable)
+def _stable_length(warmup_steps: Any, stable_steps: Any, decay_steps: Any, **_: Any) -> Any:
+    return warmup_steps + stable_steps + decay_steps
+
+
+@schedule(check=_check_stable, length=_stable_length)
 def warmup_stable_decay_schedule(
     count: Array,
     init_value: Hyperparam,
@@ -266,7 +281,8 @@ def warmup_stable_decay_schedule(
     """Warmup-stable-decay (WSD): linear warmup, a long constant phase, a short cooldown.
 
     With p the share of the cooldown that is done: η = (1 − f) η_peak + f η_end, where f = p
-    ("linear"), ½ (1 − cos πp) ("cosine") or √p ("1-sqrt").
+    ("linear"), ½ (1 − cos πp) ("cosine"), √p ("1-sqrt") or 1 − √(1 − p) ("sqrt"); "exponential" is
+    η = η_peak^(1 − p) η_end^p.
 
     When: the length of the run may change: extend the constant phase, or start a decay from any
     checkpoint in it. When not: a fixed budget, and a recipe tuned for the cosine.
@@ -279,10 +295,10 @@ def warmup_stable_decay_schedule(
       decay_steps: updates of the decay alone, ≥ 0; 10 to 20 % of the run. The run has the sum of
         the three.
       end_value: η_end, the value afterwards; 0 to 0.1 η_peak.
-      shape: "linear", "cosine" or "1-sqrt".
+      shape: "linear", "cosine", "1-sqrt", "sqrt" or "exponential".
 
     Raises:
-      HyperparamError: a negative number of steps, or an unknown shape.
+      HyperparamError: a negative number of steps, an unknown shape, or an exponential to 0.
 
     State: 0 bytes.
 
@@ -291,10 +307,11 @@ def warmup_stable_decay_schedule(
     >>> [round(x, 3) for x in rate(jnp.arange(10)).tolist()]
     [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.293, 0.134, 0.0]
 
+    See also: `phases`, for any other sequence of phases.
+
     Hu et al. 2024, arXiv 2404.06395; "1-sqrt": Hägele et al. 2024, arXiv 2405.18392.
     """
     start = add_steps(number(warmup_steps), stable_steps)
     weights = phase(count, start, add_steps(start, decay_steps))
-    return blend(
-        SHAPES[shape](weights), route(count, [warmup_steps], [init_value, peak_value]), end_value
-    )
+    warm = route(count, [warmup_steps], [init_value, peak_value])
+    return travel(shape, weights, warm, end_value)

@@ -13,6 +13,7 @@ from tests.mutations.rows_microbatching import MICROBATCHING
 from tests.mutations.rows_production import MUTATIONS as PRODUCTION
 from tests.mutations.rows_projections import PROJECTIONS
 from tests.mutations.rows_relatives import RELATIVES
+from tests.mutations.rows_schedules import SCHEDULES
 from tests.mutations.rows_scripts import SCRIPTS
 from tests.mutations.rows_sets import SETS_AND_PAIRS
 from tests.mutations.rows_storage import STORAGE
@@ -33,6 +34,7 @@ ROWS = [
     *AUTHORS,
     *TREES,
     *INTEROP,
+    *SCHEDULES,
     *SCRIPTS,
     *MICROBATCHING,
     *LOSSES,

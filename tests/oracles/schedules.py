@@ -23,7 +23,16 @@ def way(shape: str, done: float) -> float:
         "linear": done,
         "cosine": math.sin(0.5 * math.pi * done) ** 2,
         "1-sqrt": math.sqrt(done),
+        "sqrt": done / (1 + math.sqrt(1 - done)),  # 1 − √(1 − p), without the cancellation
     }[shape]
+
+
+def along(shape: str, done: float, old: float, new: float, power: float | None = None) -> float:
+    """The value part of the way from the old one to the new one."""
+    if shape == "exponential":
+        return old ** (1 - done) * new**done
+    share = 1 - (1 - done) ** power if shape == "polynomial" and power else way(shape, done)
+    return (1 - share) * old + share * new
 
 
 def half_cosine(count: float, steps: float) -> float:
@@ -109,8 +118,7 @@ def through(count: float, shape: str, points: Sequence[tuple[float, float]]) -> 
     """
     for (start, old), (stop, new) in itertools.pairwise(points):
         if start <= count < stop:
-            share = way(shape, (count - start) / (stop - start))
-            return (1 - share) * old + share * new
+            return along(shape, (count - start) / (stop - start), old, new)
     return points[-1][1]
 
 
@@ -270,8 +278,8 @@ def warmup_stable_decay_schedule(
     decayed = count - warmup_steps - stable_steps
     if decayed >= decay_steps:
         return end_value
-    share = way(shape, max(decayed, 0) / decay_steps) if decay_steps else 0.0
-    return (1 - share) * peak_value + share * end_value
+    share = max(decayed, 0) / decay_steps if decay_steps else 0.0
+    return along(shape, share, peak_value, end_value)
 
 
 def half_life_schedule(
@@ -283,3 +291,93 @@ def half_life_schedule(
         end_value
     )
     return 0.5 ** (1 / half_life)
+
+
+def warmup(
+    done: float,
+    before: float,
+    steps: float,
+    peak_value: float,
+    init_value: float | None = None,
+    shape: str = "linear",
+    power: float | None = None,
+) -> float:
+    return along(shape, done, before if init_value is None else init_value, peak_value, power)
+
+
+def constant(done: float, before: float, steps: float, value: float | None = None) -> float:
+    return before if value is None else value
+
+
+def cooldown(
+    done: float,
+    before: float,
+    steps: float,
+    end_value: float = 0.0,
+    shape: str = "linear",
+    power: float | None = None,
+) -> float:
+    return along(shape, done, before, end_value, power)
+
+
+def length(schedule: Any) -> float:
+    """The steps of a schedule that has an end, from its arguments."""
+    if schedule.func is phases:
+        return sum(map(length, schedule.keywords["phases"]))
+    names = ("steps", "decay_steps", "transition_steps")
+    return next(schedule.keywords[name] for name in names if name in schedule.keywords)
+
+
+def phases(count: float, phases: Sequence[Any], init_value: float = 0.0) -> float:
+    """The phase in which the count is; every phase before it has run to its end."""
+    value, begin = init_value, 0.0
+    for index, one in enumerate(phases):
+        is_phase = one.func in (warmup, constant, cooldown)
+        if not is_phase and index == len(phases) - 1:
+            return one(count - begin)
+        steps = length(one)
+        inside = count - begin
+        if inside < steps:
+            return one(inside / steps, value) if is_phase else one(inside)
+        value = one(1.0, value) if is_phase else one(steps)
+        begin += steps
+    return value
+
+
+def restarts(
+    count: float,
+    schedule: Any,
+    times: int | None = None,
+    factor: float = 1,
+    decay: float = 1.0,
+    steps: float | None = None,
+) -> float:
+    own = length(schedule) if steps is None else steps
+    if times is None:
+        cycle, inside = divmod(count, own)
+        return decay**cycle * at(schedule, inside)
+    cycle, begin = 0, 0.0
+    while cycle < times - 1 and count >= begin + own * factor**cycle:
+        begin += own * factor**cycle
+        cycle += 1
+    return decay**cycle * at(schedule, min((count - begin) / factor**cycle, own))
+
+
+def add_schedules(count: float, left: Schedule, right: Schedule) -> float:
+    return at(left, count) + at(right, count)
+
+
+def subtract_schedules(count: float, left: Schedule, right: Schedule) -> float:
+    return at(left, count) - at(right, count)
+
+
+def multiply_schedules(count: float, left: Schedule, right: Schedule) -> float:
+    return at(left, count) * at(right, count)
+
+
+def divide_schedules(count: float, left: Schedule, right: Schedule) -> float:
+    return at(left, count) / at(right, count)
+
+
+def negate_schedule(count: float, value: Schedule) -> float:
+    return -at(value, count)

@@ -12,10 +12,16 @@ import pytest
 from hypothesis import strategies as st
 
 import gradtx
-from gradtx.definition.schedule import Schedule
+from gradtx.definition import schedule as schedule_module
+from gradtx.definition.schedule import OPERATORS, Schedule
 from tests.oracles import schedules as oracles
 
 LAST = 2**31 - 1
+BEHIND_OPERATORS = {
+    "negate_schedule",
+    *(operator.build.__name__ for operator in OPERATORS.values()),
+}
+"""Schedules that an expression makes, and nobody by name."""
 COUNTS = np.array(
     [*range(32), 40, 41, 999_998, 999_999, 1_000_000, 2_000_000, LAST - 1, LAST], np.int32
 )
@@ -33,6 +39,8 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.kwargs.items())})"
 
+    __repr__ = __str__
+
 
 def case(name: str, *, like_optax: bool = True, **kwargs: Any) -> Case:
     return Case(name, kwargs, like_optax)
@@ -45,8 +53,19 @@ def build(value: Any, find: Callable[[str], Any]) -> Any:
     return [build(item, find) for item in value] if isinstance(value, list) else value
 
 
+def builder(name: str) -> Callable[..., Any]:
+    """A builder, also one behind an operator; it takes even `*phases` by name."""
+    factory = getattr(gradtx if hasattr(gradtx, name) else schedule_module, name).factory
+
+    def make(**kwargs: Any) -> Any:
+        args, named = factory.arguments(kwargs)
+        return factory(*args, **named)
+
+    return make
+
+
 def ours(value: Case) -> Schedule:
-    return build(value, functools.partial(getattr, gradtx))
+    return build(value, builder)
 
 
 def theirs(value: Case) -> Callable[[Any], Any]:
@@ -97,6 +116,10 @@ inverse = functools.partial(
     case, "inverse_sqrt_schedule", like_optax=False, init_value=0.01, peak_value=0.4
 )
 join = functools.partial(case, "join_schedules")
+wsd = functools.partial(case, "phases", like_optax=False)
+warm = functools.partial(case, "warmup", steps=5, peak_value=0.4)
+cool = functools.partial(case, "cooldown", steps=10)
+again = functools.partial(case, "restarts", like_optax=False)
 cycle = {"init_value": 0.01, "peak_value": 0.4, "warmup_steps": 3, "decay_steps": 11}
 
 CASES = [
@@ -194,6 +217,32 @@ CASES = [
             {**cycle, "exponent": 2.0},
         ],
     ),
+    stable(end_value=0.02, shape="sqrt"),
+    stable(end_value=0.02, shape="exponential"),
+    route(
+        interpolate_type="exponential",
+        boundaries_and_scales={5: 0.5, 6: 2.0, 20: 0.1},
+        like_optax=False,
+    ),
+    wsd(phases=[warm(), case("constant", steps=7), cool()]),
+    wsd(phases=[warm(init_value=0.01, shape="cosine"), cool(end_value=0.02, shape="1-sqrt")]),
+    wsd(phases=[cool(end_value=0.02, shape="sqrt")], init_value=0.3),
+    wsd(phases=[cool(end_value=0.02, shape="exponential"), warm(init_value=0.1)], init_value=0.3),
+    wsd(phases=[warm(), cool(end_value=0.02, shape="polynomial", power=2.5)]),
+    wsd(phases=[warm(steps=0), case("constant", steps=2.5, value=0.1), cool(steps=1_000_000)]),
+    wsd(phases=[warm(), cosine(), cool(end_value=0.1), exponential()]),
+    again(schedule=cosine()),
+    again(schedule=line(transition_steps=7), times=3, decay=0.5),
+    again(schedule=cosine(alpha=0.1), times=4, factor=2),
+    again(schedule=exponential(), times=3, factor=1.5, decay=0.7, steps=6),
+    again(schedule=wsd(phases=[warm(), cool(steps=6)]), times=9, steps=12.5),
+    case("add_schedules", like_optax=False, left=cosine(), right=exponential()),
+    case("subtract_schedules", like_optax=False, left=0.7, right=cosine()),
+    case("multiply_schedules", like_optax=False, left=0.5, right=cosine(alpha=0.1)),
+    case(
+        "divide_schedules", like_optax=False, left=line(transition_steps=7), right=cosine(alpha=1)
+    ),
+    case("negate_schedule", like_optax=False, value=wsd(phases=[warm(), cool()])),
 ]
 EACH = list({item.name: item for item in reversed(CASES)}.values())
 
@@ -210,11 +259,15 @@ decays = {
 }
 warmups = {"init_value": value, "peak_value": value, "warmup_steps": steps}
 factors = st.floats(0.1, 3.0)
-shapes = st.sampled_from(["linear", "cosine", "1-sqrt"])
+shapes = st.sampled_from(["linear", "cosine", "1-sqrt", "sqrt", "exponential"])
 tables = st.tuples(st.sampled_from([(3, 17), (40, 41)]), st.tuples(factors, factors)).map(
     lambda pair: dict(zip(*pair, strict=True))
 )
 lines = st.builds(line, init_value=value, end_value=value, transition_steps=steps)
+sides = {"left": lines, "right": value | lines}
+warms = st.builds(warm, steps=steps, peak_value=value, init_value=value, shape=shapes)
+stables = st.builds(functools.partial(case, "constant"), steps=steps)
+cools = st.builds(cool, steps=steps, end_value=value, shape=shapes)
 percents = st.integers(1, 49).map(lambda percent: percent / 100)
 divisors = {
     "transition_steps": steps,
@@ -297,6 +350,19 @@ STRATEGIES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "shape": shapes,
     },
     "sgdr_schedule": {"cosine_kwargs": st.tuples(cosines, cosines).map(list)},
+    "phases": {"phases": st.tuples(warms, stables, cools, cools).map(list)},
+    "restarts": {
+        "schedule": lines,
+        "times": st.integers(1, 4),
+        "factor": st.sampled_from([1, 2, 1.5]),
+        "decay": st.floats(0.3, 1.0),
+        "steps": steps,
+    },
+    "add_schedules": sides,
+    "subtract_schedules": sides,
+    "multiply_schedules": sides,
+    "divide_schedules": sides,
+    "negate_schedule": {"value": lines},
 }
 
 

@@ -340,3 +340,17 @@ def test_integers_and_keys_among_the_parameters() -> None:
     ]
     for one, other in zip(*curves, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_curve_prints_on_one_line() -> None:
+    """The suggestion, and shapes in the place of losses; also of a batch, and traced."""
+    rates, nothing = jnp.ones(7), jnp.array(jnp.nan)
+    curve = gradtx.LearningRateCurve(rates, rates, rates, jnp.array(0.081113))
+    shapes = "learning_rates=f32[7], losses=f32[7], smoothed=f32[7]"
+    assert repr(curve) == f"LearningRateCurve(suggestion=0.0811, {shapes})"
+    assert repr(curve._replace(suggestion=nothing)).startswith("LearningRateCurve(suggestion=nan,")
+    batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), curve)
+    assert "suggestion=f32[2], learning_rates=f32[2,7]" in repr(batch)
+    printed: list[str] = []
+    jax.jit(lambda one: printed.append(repr(one)))(curve)
+    assert printed == [f"LearningRateCurve(suggestion=f32[], {shapes})"]

@@ -3,6 +3,8 @@
 import copy
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -241,3 +243,15 @@ def test_any_json_is_a_definition_or_one_sentence() -> None:
             gradtx.from_config(config)
         except GradtxError as error:
             assert ". " not in str(error) and "\n" not in str(error), (config, error)
+
+
+def test_a_new_process_knows_every_builder() -> None:
+    """No module of a builder is imported before its name is read, operators included."""
+    code = (
+        "import gradtx; rate = {'call': {'phases': {'phases': [{'call': {'warmup': {'steps': 5, "
+        "'peak_value': 1.0}}}]}}}; half = {'call': {'multiply_schedules': {'left': 0.5, 'right': "
+        "rate}}}; print(gradtx.from_config({'sgd': {'learning_rate': half}}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rate = gradtx.phases(gradtx.warmup(5, 1.0))
+    assert run.stdout.strip() == repr(gradtx.sgd(0.5 * rate))

@@ -18,6 +18,8 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule
 from tests.support.public import public_names
 from tests.support.schedule_cases import (
+    BEHIND_OPERATORS,
+    CASES,
     COUNTS,
     EACH,
     Case,
@@ -39,7 +41,7 @@ def test_data(item: Case) -> None:
     schedule.
     """
     schedule = ours(item)
-    assert repr(schedule).startswith(f"{item.name}(")
+    assert item.name in BEHIND_OPERATORS or repr(schedule).startswith(f"{item.name}(")
     for copy in (
         eval(repr(schedule), public_names()),
         gradtx.from_config(json.loads(json.dumps(gradtx.to_config(schedule)))),
@@ -99,7 +101,13 @@ def slopes(schedule: Schedule, counts: jax.Array) -> jax.Array:
     return schedule(counts).sum()
 
 
-STEEP = [poly(power=0.5), cosine(exponent=0.5), stable(shape="1-sqrt"), exponential(decay_rate=3.0)]
+STEEP = [
+    poly(power=0.5),
+    cosine(exponent=0.5),
+    stable(shape="1-sqrt"),
+    exponential(decay_rate=3.0),
+    *(item for item in CASES if item.name in ("phases", "restarts")),
+]
 COMPOSED = {
     "sgdr_schedule",
     "warmup_exponential_decay_schedule",
@@ -182,6 +190,7 @@ def test_strict_promotion() -> None:
             *EACH,
             line(transition_steps=12.5),
             exponential(transition_steps=2.5, staircase=True),
+            *(item for item in CASES if item.name in ("phases", "restarts")),
         ]:
             assert np.isfinite(ours(item)(jnp.asarray(COUNTS))).all()
 
@@ -260,7 +269,8 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: gradtx.piecewise_interpolate_schedule("cubic", 1.0),
-        "interpolate_type is 'cubic', which is unknown; choose one of 'linear', 'cosine', '1-sqrt'",
+        "interpolate_type is 'cubic', which is unknown; choose one of 'linear', 'cosine', '1-sqrt'"
+        ", 'sqrt', 'exponential'",
     ),
     (
         lambda: gradtx.warmup_stable_decay_schedule(0.0, 1.0, 1, 1, 1, shape="exp"),
