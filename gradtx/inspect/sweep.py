@@ -1,6 +1,5 @@
 """`sweep`: many trainings over hyperparameters and seeds, as one program."""
 
-import functools
 import inspect
 import os
 import traceback
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from gradtx.compose.transformation import (
     GradientTransformation,
@@ -18,6 +16,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.errors import GradtxError, HyperparamError
 from gradtx.definition.show import show
+from gradtx.inspect.sweep_call import split_call
 from gradtx.inspect.sweep_groups import group_definitions
 from gradtx.inspect.sweep_metric import Mode, check_mode, find_metric, one_training
 from gradtx.inspect.sweep_points import (
@@ -30,7 +29,7 @@ from gradtx.inspect.sweep_points import (
 )
 from gradtx.inspect.sweep_progress import Progress
 from gradtx.inspect.sweep_result import SweepResult, size_text
-from gradtx.inspect.sweep_run import Job, Results, run_group, split_arguments
+from gradtx.inspect.sweep_run import Job, Results, run_group
 
 
 def sweep(
@@ -116,6 +115,7 @@ def sweep(
 
     See also: `replace` and `vmap_axes` for a batch of definitions by hand, `find_learning_rate`.
     """
+    _check_train(train)
     tx = as_transformation(tx)
     numbers, keys = seed_axis(seeds, keys)
     _check_call(train, chunk, mode, args, keys)
@@ -123,7 +123,8 @@ def sweep(
     check_names(tx, plan)
     groups = group_definitions([definition_at(tx, point) for point in plan], max(len(numbers), 1))
     results = Results(len(plan) * max(len(numbers), 1), lambda shapes: find_metric(shapes, metric))
-    job = _job(train, keys, len(plan), args, devices)
+    call, key_numbers, arrays = split_call(train, keys, args)
+    job = Job(call, key_numbers, arrays, _devices(devices, arrays))
     try:
         with Progress(size_text(plan, numbers), results.total, progress) as bar:
             for group in groups:
@@ -144,6 +145,13 @@ TRACER_ERRORS = (
 """The errors of JAX where Python needs the value of an array that is being traced."""
 
 
+def _check_train(train: Any) -> None:
+    if not callable(train) or isinstance(train, GradientTransformation):
+        raise GradtxError(
+            f"sweep: train = {show(train)} is not a function; the order is sweep(train, tx, ...)"
+        )
+
+
 def _check_call(
     train: Callable[..., Any], chunk: Any, mode: str, args: Sequence[Any], keys: Any
 ) -> None:
@@ -153,10 +161,6 @@ def _check_call(
             f"sweep: chunk = {show(chunk)} is not a number of trainings; give a whole number of 1 "
             "or more, or None"
         )
-    if not callable(train) or isinstance(train, GradientTransformation):
-        raise GradtxError(
-            f"sweep: train = {show(train)} is not a function; the order is sweep(train, tx, ...)"
-        )
     try:
         signature = inspect.signature(train)
     except (TypeError, ValueError):
@@ -165,28 +169,12 @@ def _check_call(
     try:
         signature.bind(*names)
     except TypeError as error:
-        seeds = "with" if keys is not None else "without"
+        call = "without seeds" if keys is None else "with seeds"
         raise GradtxError(
-            f"sweep: train{signature} cannot be called as train({', '.join(names)}), which is the "
-            f"call {seeds} seeds: {error}; change its arguments, or pass more after tx"
+            f"sweep: train({', '.join(signature.parameters)}) cannot be called as "
+            f"train({', '.join(names)}), the call {call}: {error}; change its parameters, or the "
+            "arguments after tx"
         ) from None
-
-
-def _job(
-    train: Callable[..., Any],
-    keys: Any,
-    points: int,
-    args: Sequence[Any],
-    devices: Sequence[jax.Device] | None,
-) -> Job:
-    arguments, arrays = split_arguments(args)
-    try:
-        hash(train)
-    except TypeError:
-        train = functools.partial(train)  # a module of arrays; a partial hashes by identity
-    if keys is not None:
-        keys = keys[np.tile(np.arange(len(keys)), points)]
-    return Job(train, keys, arguments, arrays, _devices(devices, arrays))
 
 
 def _devices(devices: Sequence[jax.Device] | None, arrays: Sequence[Any]) -> tuple[Any, ...]:
@@ -210,13 +198,20 @@ def _decision(
 ) -> GradtxError:
     """The error for `train` that needs the value of an array in Python, with the name at fault."""
     first = next(iter(plan))
-    own = () if keys is None else (keys[0],)
+    own = (*(() if keys is None else (keys[0],)), *args)
+    names = [name for name, values in plan.axes.items() if len({*map(repr, values)}) > 1]
+    constant = definition_at(tx, first)
+    if _leaks(lambda _: train(constant, *own), 0.0):
+        names = []  # without any hyperparameter among the traced values, too
     names = [
         name
-        for name, value in first.items()
-        if isinstance(value, int | float) and _leaks(train, tx, name, value, (*own, *args))
+        for name in names
+        if isinstance(first[name], int | float)
+        and _leaks(
+            lambda one, name=name: train(definition_at(constant, {name: one}), *own), first[name]
+        )
     ]
-    cause = f"of {' and '.join(names)}" if names else "of a random key, or of an array"
+    cause = f"of {' and '.join(names)}" if names else "of an array"
     return GradtxError(
         f"sweep: train{_line(error)} needs the value {cause}, or of a number computed from it, "
         "in Python, where all trainings are traced as one program; write jnp.where or "
@@ -224,12 +219,10 @@ def _decision(
     )
 
 
-def _leaks(
-    train: Callable[..., Any], tx: GradientTransformation, name: str, value: Any, args: Any
-) -> bool:
-    """Whether `train` fails where this hyperparameter alone is traced."""
+def _leaks(function: Callable[[Any], Any], value: Any) -> bool:
+    """Whether a function needs the value of its argument, or of any array, in Python."""
     try:
-        jax.eval_shape(lambda one: train(definition_at(tx, {name: one}), *args), value)
+        jax.eval_shape(function, value)
     except TRACER_ERRORS:
         return True
     return False

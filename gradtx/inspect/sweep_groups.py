@@ -1,6 +1,6 @@
 """Groups of definitions that one program trains: those of one structure, their numbers stacked."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,20 +32,22 @@ class Template(NamedTuple):
     leaves: tuple[Hashable, ...]
     """For every leaf its `Mark`, or a number."""
 
+    @property
+    def weak(self) -> list[bool]:
+        """For every leaf that varies, whether its values are Python numbers."""
+        return [leaf is WEAK for leaf in self.leaves if leaf in (BATCHED, WEAK)]
+
     def definition(self, batched: Sequence[Any], shared: Sequence[Any]) -> GradientTransformation:
         """The definition of one training, from its own values and from those of all."""
         own, common = iter(batched), iter(shared)
-        return jax.tree.unflatten(
-            self.treedef, [self._leaf(leaf, own, common) for leaf in self.leaves]
-        )
+        leaves = [self._leaf(leaf, own, common) for leaf in self.leaves]
+        return jax.tree.unflatten(self.treedef, leaves)
 
     @staticmethod
-    def _leaf(leaf: Any, own: Any, common: Any) -> Any:
+    def _leaf(leaf: Any, own: Iterator[Any], common: Iterator[Any]) -> Any:
         if leaf is SHARED:
             return next(common)
-        if leaf is WEAK:
-            return _weak(next(own))
-        return next(own) if leaf is BATCHED else leaf
+        return next(own) if leaf in (BATCHED, WEAK) else leaf
 
 
 class Group(NamedTuple):
@@ -83,7 +85,7 @@ def _group(treedef: Any, rows: Sequence[tuple[int, list[Any]]], seeds: int) -> G
         places,
         Template(treedef, marks),
         [
-            jnp.repeat(_stack(column), seeds, axis=0)
+            _stack(column)[np.repeat(np.arange(len(column)), seeds)]
             for mark, column in pairs
             if mark in (BATCHED, WEAK)
         ],
@@ -99,11 +101,10 @@ def _mark(column: Sequence[Any]) -> Any:
 
 
 def _stack(column: Sequence[Any]) -> Any:
-    is_number = all(isinstance(one, int | float | np.generic) for one in column)
-    return jnp.asarray(np.array(column)) if is_number else jnp.stack(column)
-
-
-def _weak(value: Any) -> Any:
-    """A number with the type of a Python number, which leaves the dtypes of arrays unchanged."""
-    kind = float if jnp.issubdtype(value.dtype, jnp.floating) else int
-    return jax.lax.convert_element_type(value, kind)
+    """The values of one leaf with an axis of definitions, on the host where that is possible."""
+    if any(isinstance(one, jax.Array) and not one.is_fully_addressable for one in column):
+        return jnp.stack(column)
+    if jnp.issubdtype(jnp.result_type(column[0]), jax.dtypes.extended):
+        return jnp.stack(column)
+    array = np.stack([np.asarray(one) for one in column])
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))

@@ -29,8 +29,15 @@ class Axis(NamedTuple):
         )
 
     @property
-    def is_log(self) -> bool:
-        return self.is_number and is_log(np.array(self.values, float))
+    def scale(self) -> dict[str, Any]:
+        """The scale for matplotlib; linear from 0 to the first number where there is a 0."""
+        numbers = self.places
+        positive = numbers[numbers > 0]
+        if not self.is_number or not is_log(positive) or numbers.min() < 0:
+            return {"value": "linear"}
+        if len(positive) < len(numbers):
+            return {"value": "symlog", "linthresh": float(positive.min())}
+        return {"value": "log"}
 
     @property
     def places(self) -> np.ndarray:
@@ -39,7 +46,7 @@ class Axis(NamedTuple):
 
     @property
     def texts(self) -> list[str]:
-        return [cell_text(one) for one in self.values]
+        return [cell_text(one, 2) for one in self.values]
 
 
 class Scores(NamedTuple):
@@ -80,92 +87,88 @@ def best_over(scores: Scores, shown: Sequence[int]) -> Scores:
 
 
 def plot_curve(axis: Axis, scores: Scores, title: str, path: Path) -> Any:
-    """Plot scores over one hyperparameter; the best one is marked."""
+    """Plot scores over one hyperparameter; a star marks the best."""
     axes, order = new_axes("plot"), np.argsort(axis.places, kind="stable")
     places, mean = axis.places[order], scores.mean[order]
-    axes.fill_between(
-        places, scores.low[order], scores.high[order], color=COLORS[0], alpha=0.2, lw=0
-    )
+    low, high = scores.low[order], scores.high[order]
+    axes.fill_between(places, low, high, color=COLORS[0], alpha=0.2, lw=0)
     axes.plot(places, mean, color=COLORS[0], marker="o", ms=4, lw=1.5)
     if scores.best is not None:
-        text = f"best: {axis.name} = {axis.texts[scores.best]}"
-        axes.plot(
-            axis.places[scores.best],
-            scores.mean[scores.best],
-            "*",
-            color=COLORS[1],
-            ms=14,
-            label=text,
-        )
+        _mark(axes, axis.places[scores.best], scores.mean[scores.best])
     faults = places[np.isnan(mean)]
     if len(faults):
         # At the upper edge of the axes, whatever its scale.
-        axes.plot(
-            *(faults, np.ones(len(faults)), "x"),
-            **{"color": COLORS[1], "clip_on": False, "label": "nan or infinity"},
-            transform=axes.get_xaxis_transform(),
-        )
-    axes.set(
-        xlabel=axis.name,
-        ylabel=scores.label,
-        title=title,
-        xscale="log" if axis.is_log else "linear",
-        yscale="log" if is_log(mean) else "linear",
-    )
-    if not axis.is_number:
-        axes.set_xticks(axis.places, axis.texts)
-    return finish(axes, path)
+        edge, shift = np.ones(len(faults)), axes.get_xaxis_transform()
+        axes.plot(*(faults, edge, "x"), color=COLORS[1], clip_on=False, transform=shift)
+    axes.set(ylabel=scores.label, yscale="log" if is_log(mean) else "linear")
+    _set_axis(axes, "x", axis)
+    return _titled(axes, [axis], scores, title, path)
 
 
 def plot_map(across: Axis, up: Axis, scores: Scores, title: str, path: Path) -> Any:
-    """Plot scores over two hyperparameters as a heat map; the best one is marked."""
+    """Plot scores over two hyperparameters as a heat map; a star marks the best."""
     axes = new_axes("plot")
     image = axes.imshow(
         scores.mean.T, origin="lower", aspect="auto", interpolation="nearest", **_colors(scores)
     )
-    for row, column in np.argwhere(np.isnan(scores.mean)):
-        axes.text(row, column, "×", ha="center", va="center", color=COLORS[1])
+    for column, row in np.argwhere(np.isnan(scores.mean)):
+        axes.text(column, row, "×", ha="center", va="center", color=COLORS[1])
     if scores.best is not None:
-        column, row = np.unravel_index(scores.best, scores.mean.shape)
-        _mark_best(axes, column, row)
+        _mark(axes, *np.unravel_index(scores.best, scores.mean.shape))
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(
-        range(len(across.values)), across.texts, rotation=45 if len(across.values) > 8 else 0
+        range(len(across.values)), across.texts, **(turned if len(across.values) > 8 else {})
     )
     axes.set_yticks(range(len(up.values)), up.texts)
-    return _finish_map(axes, image, across, up, scores, title, path)
+    axes.set(xlabel=across.name, ylabel=up.name)
+    axes.figure.colorbar(image, ax=axes, label=scores.label)
+    return _titled(axes, [across, up], scores, title, path)
 
 
 def plot_points(across: Axis, up: Axis, scores: Scores, title: str, path: Path) -> Any:
     """Plot the points of a list over two hyperparameters, colored by their scores."""
-    axes = new_axes("plot")
-    finite = np.isfinite(scores.mean)
+    axes, finite = new_axes("plot"), np.isfinite(scores.mean)
     image = axes.scatter(
         across.places[finite], up.places[finite], c=scores.mean[finite], s=60, **_colors(scores)
     )
-    axes.plot(
-        *(across.places[~finite], up.places[~finite], "x"),
-        color=COLORS[1],
-        label=None if finite.all() else "nan or infinity",
-    )
+    axes.plot(*(across.places[~finite], up.places[~finite], "x"), color=COLORS[1])
     if scores.best is not None:
-        _mark_best(axes, across.places[scores.best], up.places[scores.best])
-    axes.set(xscale="log" if across.is_log else "linear", yscale="log" if up.is_log else "linear")
-    if not across.is_number:
-        axes.set_xticks(across.places, across.texts)
-    if not up.is_number:
-        axes.set_yticks(up.places, up.texts)
-    return _finish_map(axes, image, across, up, scores, title, path)
-
-
-def _mark_best(axes: Any, across: Any, up: Any) -> None:
-    axes.plot(*(across, up, "*"), color=COLORS[1], ms=16, mec="white", label="best", clip_on=False)
-
-
-def _finish_map(
-    axes: Any, image: Any, across: Axis, up: Axis, scores: Scores, title: str, path: Path
-) -> Any:
-    axes.set(xlabel=across.name, ylabel=up.name, title=title)
+        _mark(axes, across.places[scores.best], up.places[scores.best])
+    _set_axis(axes, "x", across)
+    _set_axis(axes, "y", up)
     axes.figure.colorbar(image, ax=axes, label=scores.label)
+    return _titled(axes, [across, up], scores, title, path)
+
+
+def _set_axis(axes: Any, letter: str, axis: Axis) -> None:
+    """Set the scale, the label and the ticks of the x axis or the y axis."""
+    getattr(axes, f"set_{letter}scale")(**axis.scale)
+    getattr(axes, f"set_{letter}label")(axis.name)
+    if "linthresh" in axis.scale:
+        getattr(axes, f"set_{letter}lim")(-axis.scale["linthresh"] / 4)  # no room for negatives
+    if not axis.is_number:
+        getattr(axes, f"set_{letter}ticks")(axis.places, axis.texts)
+
+
+def _mark(axes: Any, across: Any, up: Any) -> None:
+    """Mark the best point by a star."""
+    style = {"color": COLORS[1], "ms": 16, "mec": "white", "clip_on": False, "zorder": 3}
+    axes.plot(*(across, up, "*"), **style)
+
+
+def _titled(axes: Any, shown: Sequence[Axis], scores: Scores, title: str, path: Path) -> Any:
+    """The figure with a title that says the best point, and how many points ended in nan."""
+    lines, faults = [title], int(np.isnan(scores.mean).sum())
+    if scores.best is not None:
+        index = np.unravel_index(scores.best, scores.mean.shape)
+        index = index * (len(shown) // len(index))  # the points of a list have one index
+        best = ", ".join(
+            f"{axis.name} = {axis.texts[one]}" for axis, one in zip(shown, index, strict=True)
+        )
+        lines.append(f"★ best: {best}")
+    if faults:
+        lines.append(f"× nan or infinity: {faults}")
+    axes.set_title("   ".join(lines), fontsize=10, loc="left")
     return finish(axes, path)
 
 
@@ -185,6 +188,6 @@ def is_log(numbers: np.ndarray) -> bool:
     return bool(finite[-1] >= WIDE * finite[0] or is_geometric)
 
 
-def cell_text(value: Any) -> str:
-    """A value of a hyperparameter in four digits, or as an argument of a call."""
-    return f"{value:.4g}" if isinstance(value, float) else show(value)
+def cell_text(value: Any, digits: int = 4) -> str:
+    """A value of a hyperparameter in few digits, or as an argument of a call."""
+    return f"{value:.{digits}g}" if isinstance(value, float) else show(value)

@@ -199,6 +199,8 @@ class SweepResult:
         scores, title = self._plot_scores(), size_text(self.points, self.seeds)
         if self.points.is_grid:
             scores = best_over(scores, [self.dims.index(name) for name in names])
+            hidden = [name for name in self.points.axes if name not in names]
+            title += f", best over {', '.join(hidden)}" if hidden else ""
         if len(columns) == 1:
             return plot_curve(columns[0], scores, title, path)
         draw = plot_map if self.points.is_grid else plot_points

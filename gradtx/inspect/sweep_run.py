@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gradtx.definition.errors import GradtxError, StructureError
+from gradtx.inspect.sweep_call import Call, train_one
 from gradtx.inspect.sweep_groups import Group, Template
 from gradtx.inspect.sweep_progress import Progress
-from gradtx.tree.paths import path_text
 
 AXIS = "trainings"
 """The axis of the mesh that chunks are spread along."""
@@ -22,40 +21,12 @@ SHARE = 0.8
 """The part of the free memory that a chunk may take: the estimate knows no fragmentation."""
 
 
-class Arguments(NamedTuple):
-    """The arguments of `train` that all trainings share: arrays, and static values."""
-
-    treedef: Any
-    static: tuple[Any, ...]
-    """For every leaf a number, a text or another static value; `ARRAY` for arrays."""
-
-    def fill(self, arrays: Sequence[Any]) -> Any:
-        rest = iter(arrays)
-        return jax.tree.unflatten(
-            self.treedef, [next(rest) if one is ARRAY else one for one in self.static]
-        )
-
-
-ARRAY = jax.Array
-"""The mark of an array among static values."""
-
-
-def split_arguments(args: Sequence[Any]) -> tuple[Arguments, list[Any]]:
-    """Separate the arrays of the arguments from static values, a number of steps for example."""
-    leaves, treedef = jax.tree.flatten(tuple(args))
-    is_array = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
-    pairs = list(zip(leaves, is_array, strict=True))
-    static = tuple(ARRAY if array else leaf for leaf, array in pairs)
-    return Arguments(treedef, static), [leaf for leaf, array in pairs if array]
-
-
 class Job(NamedTuple):
-    """The function that trains, what all trainings share, and where they run."""
+    """What all trainings share, and where they run."""
 
-    train: Callable[..., Any]
-    keys: Any
-    """A random key for each training; None: `train` takes no key."""
-    arguments: Arguments
+    call: Call
+    keys: np.ndarray | None
+    """The numbers of the random keys, one row for each seed."""
     arrays: list[Any]
     devices: tuple[jax.Device, ...]
     """Chunks are spread over these; none: JAX places them."""
@@ -106,7 +77,7 @@ def run_group(
     size = _round_up(min(chunk or total, total), step)
     common = _place((group.shared, job.arrays), devices, PartitionSpec())
     while done < total:
-        rows = np.arange(done, min(done + size, total))
+        rows = np.arange(done, min(done + size, total), dtype=np.int32)
         batch = _place(_batch(group, job, rows, size), devices, PartitionSpec(AXIS))
         try:
             if program is None:
@@ -129,7 +100,7 @@ def _batch(group: Group, job: Job, rows: np.ndarray, size: int) -> Any:
     every chunk has one program.
     """
     rows = np.pad(rows, (0, size - len(rows)), mode="edge")
-    keys = None if job.keys is None else job.keys[group.places[rows]]
+    keys = None if job.keys is None else job.keys[group.places[rows] % len(job.keys)]
     return rows, [leaf[rows] for leaf in group.batched], keys
 
 
@@ -142,74 +113,40 @@ def _compile(
 ) -> Any:
     """The program of a chunk; a later sweep over other numbers takes it from JAX's cache."""
     mesh = _mesh(devices) if len(devices) > 1 else None
-    traced = _train_batch.trace(
-        *inputs, train=job.train, template=group.template, arguments=job.arguments, mesh=mesh
-    )
+    (rows, batched, keys), *common = inputs
+    avals = [*map(_aval, batched, group.template.weak)]
+    traced = _train_batch.trace((rows, avals, keys), *common, job.call, group.template, mesh)
     results.expect(traced.out_info)
     return traced.lower().compile()
+
+
+def _aval(array: Any, is_weak: bool) -> jax.ShapeDtypeStruct:
+    """The type of an array, for tracing; one of Python numbers leaves other dtypes unchanged."""
+    sharding = getattr(array, "sharding", None)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding, weak_type=is_weak)
 
 
 def _mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-@functools.partial(jax.jit, static_argnames=("train", "template", "arguments", "mesh"))
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
 def _train_batch(
-    batch: Any,
-    shared: Any,
-    arrays: Any,
-    *,
-    train: Callable[..., Any],
-    template: Template,
-    arguments: Arguments,
-    mesh: Mesh | None,
+    batch: Any, shared: Any, arrays: Any, call: Call, template: Template, mesh: Mesh | None
 ) -> Any:
-    one = functools.partial(_train_one, train, template, arguments)
-    many = jax.vmap(one, in_axes=(0, None, None))
+    """The trainings of a chunk; the leaves of `batch` have a first axis of trainings."""
+    many = jax.vmap(functools.partial(train_one, call, template), in_axes=(0, None, None))
     if mesh is not None:
         # Not left to XLA's own partitioning: a training never waits for another device.
+        spread, copied = PartitionSpec(AXIS), PartitionSpec()
         many = jax.shard_map(
             many,
             mesh=mesh,
-            in_specs=(PartitionSpec(AXIS), PartitionSpec(), PartitionSpec()),
-            out_specs=PartitionSpec(AXIS),
+            in_specs=(spread, copied, copied),
+            out_specs=spread,
             check_vma=False,  # a scan in `train` may begin with constants
         )
     return many(batch, shared, arrays)
-
-
-def _train_one(
-    train: Callable[..., Any],
-    template: Template,
-    arguments: Arguments,
-    batch: Any,
-    shared: Any,
-    arrays: Any,
-) -> Any:
-    _, values, key = batch
-    definition = template.definition(values, shared)
-    keys = () if key is None else (key,)
-    output = train(definition, *keys, *arguments.fill(arrays))
-    return jax.tree_util.tree_map_with_path(_result, _filled(output))
-
-
-def _filled(output: Any) -> Any:
-    if not jax.tree.leaves(output):
-        raise GradtxError(
-            f"sweep: train returned {output!r}, without an array; return the final loss, or a tree "
-            "of arrays such as {'loss': losses, 'accuracy': accuracy}"
-        )
-    return output
-
-
-def _result(path: Any, leaf: Any) -> Any:
-    is_number = isinstance(leaf, bool | int | float | complex | np.ndarray | np.generic | jax.Array)
-    if not is_number or jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.extended):
-        where = f" at {path_text(path)!r}" if path else ""
-        raise GradtxError(
-            f"sweep: train returned a {type(leaf).__name__}{where}; return numbers and arrays"
-        )
-    return jnp.asarray(leaf)
 
 
 def _fit(program: Any, size: int, step: int, devices: Sequence[jax.Device]) -> int:
