@@ -3,11 +3,12 @@
 import inspect
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from gradtx.compose.transformation import (
     GradientTransformation,
@@ -29,23 +30,23 @@ from gradtx.inspect.sweep_points import (
 )
 from gradtx.inspect.sweep_progress import Progress
 from gradtx.inspect.sweep_result import SweepResult, size_text
-from gradtx.inspect.sweep_run import Job, Results, run_group
+from gradtx.inspect.sweep_run import Device, Job, Results, run_group
 
 
 def sweep(
     train: Callable[..., Any],
     tx: TransformationLike,
     *args: Any,
-    points: Sequence[Point] | None = None,
+    points: Sequence[Point] | Mapping[str, Sequence[Any]] | None = None,
     grid: bool = True,
     seeds: int | Sequence[int] | None = None,
     keys: jax.Array | None = None,
     chunk: int | None = None,
     metric: str | None = None,
     mode: Mode = "min",
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     progress: bool | None = None,
-    **values: Sequence[Any],
+    **values: Sequence[Any] | np.ndarray | jax.Array,
 ) -> SweepResult:
     """Hyperparameter sweep: train a grid of learning rates, weight decays and seeds in one program.
 
@@ -69,7 +70,8 @@ def sweep(
       tx: the definition whose hyperparameters vary.
       *args: further arguments of `train`, equal for all trainings: data, first parameters. Numbers
         and texts among them are static.
-      points: a list of points in place of a grid: `[{"learning_rate": 1e-3, "b1": 0.9}, ...]`.
+      points: a list of points in place of a grid, `[{"learning_rate": 1e-3, "b1": 0.9}, ...]`; or
+        lists by names with dots, `{"learning_rate.peak_value": [1e-3, 1e-2]}`.
       grid: whether the lists span a grid; False: they are columns, one point for each row.
       seeds: the number n of seeds 0, ..., n − 1, or a list of seeds; `key` is then
         `jax.random.key(seed)`. Usually 3 to 5.
@@ -81,8 +83,7 @@ def sweep(
       mode: "min" or "max": which metric is the best.
       devices: chunks are spread over these; None: all local devices.
       progress: whether a progress bar is on standard error; None: where that is a terminal.
-      **values: a list of values for each hyperparameter or option, by the names of `hyperparams`; a
-        name with dots through a dict, `**{"learning_rate.peak_value": [...]}`.
+      **values: a list of values for each hyperparameter or option, by the names of `hyperparams`.
 
     Returns:
       A `SweepResult`: `values` and `axes` as arrays, `best`, `best_tx`, `table()`, `plot()`.
@@ -177,12 +178,12 @@ def _check_call(
         ) from None
 
 
-def _devices(devices: Sequence[jax.Device] | None, arrays: Sequence[Any]) -> tuple[Any, ...]:
+def _devices(devices: Sequence[Device] | None, arrays: Sequence[Any]) -> tuple[Any, ...]:
     """The devices for chunks; none where JAX or the caller's shardings place them."""
     if devices is not None:
         return tuple(devices)
     is_sharded = any(isinstance(one, jax.Array) and len(one.devices()) > 1 for one in arrays)
-    if is_sharded or jax.config.jax_default_device is not None:
+    if is_sharded or getattr(jax.config, "jax_default_device", None):
         return ()
     local = jax.local_devices()
     return tuple(local) if len(local) > 1 else ()

@@ -86,9 +86,10 @@ def best_over(scores: Scores, shown: Sequence[int]) -> Scores:
     return scores._replace(mean=mean, low=low, high=high)
 
 
-def plot_curve(axis: Axis, scores: Scores, title: str, path: Path) -> Any:
+def plot_curve(shown: Sequence[Axis], scores: Scores, title: str, path: Path) -> Any:
     """Plot scores over one hyperparameter; a star marks the best."""
-    axes, order = new_axes("plot"), np.argsort(axis.places, kind="stable")
+    (axis,), axes = shown, new_axes("plot")
+    order = np.argsort(axis.places, kind="stable")
     places, mean = axis.places[order], scores.mean[order]
     low, high = scores.low[order], scores.high[order]
     axes.fill_between(places, low, high, color=COLORS[0], alpha=0.2, lw=0)
@@ -102,12 +103,12 @@ def plot_curve(axis: Axis, scores: Scores, title: str, path: Path) -> Any:
         axes.plot(*(faults, edge, "x"), color=COLORS[1], clip_on=False, transform=shift)
     axes.set(ylabel=scores.label, yscale="log" if is_log(mean) else "linear")
     _set_axis(axes, "x", axis)
-    return _titled(axes, [axis], scores, title, path)
+    return _titled(axes, shown, scores, title, path)
 
 
-def plot_map(across: Axis, up: Axis, scores: Scores, title: str, path: Path) -> Any:
+def plot_map(shown: Sequence[Axis], scores: Scores, title: str, path: Path) -> Any:
     """Plot scores over two hyperparameters as a heat map; a star marks the best."""
-    axes = new_axes("plot")
+    (across, up), axes = shown, new_axes("plot")
     image = axes.imshow(
         scores.mean.T, origin="lower", aspect="auto", interpolation="nearest", **_colors(scores)
     )
@@ -122,12 +123,13 @@ def plot_map(across: Axis, up: Axis, scores: Scores, title: str, path: Path) -> 
     axes.set_yticks(range(len(up.values)), up.texts)
     axes.set(xlabel=across.name, ylabel=up.name)
     axes.figure.colorbar(image, ax=axes, label=scores.label)
-    return _titled(axes, [across, up], scores, title, path)
+    return _titled(axes, shown, scores, title, path)
 
 
-def plot_points(across: Axis, up: Axis, scores: Scores, title: str, path: Path) -> Any:
+def plot_points(shown: Sequence[Axis], scores: Scores, title: str, path: Path) -> Any:
     """Plot the points of a list over two hyperparameters, colored by their scores."""
-    axes, finite = new_axes("plot"), np.isfinite(scores.mean)
+    (across, up), axes = shown, new_axes("plot")
+    finite = np.isfinite(scores.mean)
     image = axes.scatter(
         across.places[finite], up.places[finite], c=scores.mean[finite], s=60, **_colors(scores)
     )
@@ -137,7 +139,7 @@ def plot_points(across: Axis, up: Axis, scores: Scores, title: str, path: Path) 
     _set_axis(axes, "x", across)
     _set_axis(axes, "y", up)
     axes.figure.colorbar(image, ax=axes, label=scores.label)
-    return _titled(axes, [across, up], scores, title, path)
+    return _titled(axes, shown, scores, title, path)
 
 
 def _set_axis(axes: Any, letter: str, axis: Axis) -> None:

@@ -54,8 +54,12 @@ class Points:
         return (dict(zip(self.axes, row, strict=True)) for row in rows)
 
 
-def read_points(values: Mapping[str, Any], points: Sequence[Point] | None, grid: bool) -> Points:
+def read_points(
+    values: Mapping[str, Any], points: Mapping[str, Any] | Sequence[Point] | None, grid: bool
+) -> Points:
     """Read the points from lists by name, or from a list of points; raise where they are wrong."""
+    if isinstance(points, Mapping):
+        values, points = {**points, **values}, None
     if points is not None and values:
         raise HyperparamError(
             f"sweep: both points= and lists by name, {', '.join(values)}: put every value into "
@@ -81,7 +85,7 @@ def read_points(values: Mapping[str, Any], points: Sequence[Point] | None, grid:
 
 
 def _listed(points: Sequence[Point]) -> Points:
-    if isinstance(points, Mapping) or not all(isinstance(point, Mapping) for point in points):
+    if not all(isinstance(point, Mapping) for point in points):
         raise HyperparamError(
             "sweep: points is not a list of dicts; write points=[{'learning_rate': 1e-3}, ...]"
         )

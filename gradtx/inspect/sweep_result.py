@@ -146,7 +146,8 @@ class SweepResult:
         for name, value in point.items():
             if name not in self.dims:
                 raise self._no_axis("select", name)
-            index[self.dims.index(name)] = _place(name, self._columns()[name], value)
+            values = self._columns().get(name, range(len(self.points)))
+            index[self.dims.index(name)] = _place(name, values, value)
         return jax.tree.map(lambda leaf: leaf[tuple(index)], self.values)
 
     def _no_axis(self, where: str, name: str) -> HyperparamError:
@@ -199,19 +200,16 @@ class SweepResult:
         scores, title = self._plot_scores(), size_text(self.points, self.seeds)
         if self.points.is_grid:
             scores = best_over(scores, [self.dims.index(name) for name in names])
-            hidden = [name for name in self.points.axes if name not in names]
+            hidden = [name for name in self._varying() if name not in names]
             title += f", best over {', '.join(hidden)}" if hidden else ""
-        if len(columns) == 1:
-            return plot_curve(columns[0], scores, title, path)
-        draw = plot_map if self.points.is_grid else plot_points
-        return draw(*columns, scores, title, path)
+        two = plot_map if self.points.is_grid else plot_points
+        return (plot_curve if len(columns) == 1 else two)(columns, scores, title, path)
 
     def _plot_names(self, names: Sequence[str] | None) -> list[str]:
         """The hyperparameters of a plot: one or two."""
         known = self.points.axes
         if names is None:
-            several = [name for name, values in known.items() if len({*map(repr, values)}) > 1]
-            return (several or list(known))[:2]
+            return (self._varying() or list(known))[:2]
         names = [names] if isinstance(names, str) else list(names)
         for name in names:
             if name not in known:
@@ -219,6 +217,10 @@ class SweepResult:
         if len({*names}) != len(names) or not 1 <= len(names) <= 2:
             raise HyperparamError(f"plot: axes = {show(names)} is not one or two names")
         return names
+
+    def _varying(self) -> list[str]:
+        """The hyperparameters with several values."""
+        return [name for name, values in self.points.axes.items() if len({*map(repr, values)}) > 1]
 
     def _plot_scores(self) -> Scores:
         finals = self.finals if self.seeds else self.finals[..., None]

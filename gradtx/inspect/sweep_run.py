@@ -15,6 +15,8 @@ from gradtx.inspect.sweep_call import Call, train_one
 from gradtx.inspect.sweep_groups import Group, Template
 from gradtx.inspect.sweep_progress import Progress
 
+Device = Any
+"""A `jax.Device`, which has no type that checkers know."""
 AXIS = "trainings"
 """The axis of the mesh that chunks are spread along."""
 SHARE = 0.8
@@ -28,14 +30,14 @@ class Job(NamedTuple):
     keys: np.ndarray | None
     """The numbers of the random keys, one row for each seed."""
     arrays: list[Any]
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
     """Chunks are spread over these; none: JAX places them."""
 
 
 class Results:
     """The arrays of all trainings, in the memory of the host."""
 
-    def __init__(self, total: int, check: Callable[[Any], None]):
+    def __init__(self, total: int, check: Callable[[Any], object]):
         self.total = total
         self.check = check
         self.shapes: Any = None
@@ -104,12 +106,12 @@ def _batch(group: Group, job: Job, rows: np.ndarray, size: int) -> Any:
     return rows, [leaf[rows] for leaf in group.batched], keys
 
 
-def _place(tree: Any, devices: Sequence[jax.Device], spec: PartitionSpec) -> Any:
+def _place(tree: Any, devices: Sequence[Device], spec: PartitionSpec) -> Any:
     return jax.device_put(tree, NamedSharding(_mesh(devices), spec)) if devices else tree
 
 
 def _compile(
-    group: Group, job: Job, devices: Sequence[jax.Device], inputs: tuple[Any, ...], results: Results
+    group: Group, job: Job, devices: Sequence[Device], inputs: tuple[Any, ...], results: Results
 ) -> Any:
     """The program of a chunk; a later sweep over other numbers takes it from JAX's cache."""
     mesh = _mesh(devices) if len(devices) > 1 else None
@@ -126,7 +128,7 @@ def _aval(array: Any, is_weak: bool) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding, weak_type=is_weak)
 
 
-def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+def _mesh(devices: Sequence[Device]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
@@ -149,7 +151,7 @@ def _train_batch(
     return many(batch, shared, arrays)
 
 
-def _fit(program: Any, size: int, step: int, devices: Sequence[jax.Device]) -> int:
+def _fit(program: Any, size: int, step: int, devices: Sequence[Device]) -> int:
     """The size of a chunk that fits into the free memory of a device; at least `step`."""
     free, needed = free_memory(devices[0] if devices else jax.devices()[0]), _needed(program)
     if free is None or needed is None or needed <= SHARE * free:
@@ -165,7 +167,7 @@ def _needed(program: Any) -> int | None:
     return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
-def free_memory(device: jax.Device) -> int | None:
+def free_memory(device: Device) -> int | None:
     """The free bytes of a device, of a CPU all bytes of the machine; None where unknown."""
     stats = device.memory_stats()
     if stats is not None and "bytes_limit" in stats:

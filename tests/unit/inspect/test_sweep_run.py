@@ -1,7 +1,6 @@
 """Chunks of a sweep: their results, their one program, the memory that chooses them, devices."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -84,7 +83,9 @@ def needed_bytes(size: int) -> int:
     return 1000 * size
 
 
-@pytest.mark.parametrize(("free", "counts"), [(10**6, [26]), (16_250, [13, 13]), (9_000, [7, 7, 7, 5])])
+@pytest.mark.parametrize(
+    ("free", "counts"), [(10**6, [26]), (16_250, [13, 13]), (9_000, [7, 7, 7, 5])]
+)
 def test_memory_chooses_the_chunks(
     sizes: list[int], monkeypatch: pytest.MonkeyPatch, free: int, counts: list[int]
 ) -> None:
@@ -93,14 +94,14 @@ def test_memory_chooses_the_chunks(
     sizes.clear()
     monkeypatch.setattr(sweep_run, "free_memory", lambda device: free)
     monkeypatch.setattr(
-        sweep_run, "_needed", lambda program: needed_bytes(program.in_avals[0][0].size)
+        sweep_run, "_needed", lambda program: needed_bytes(program.in_avals[0][0][0].size)
     )
     assert_same(run(), whole)
     assert sizes == counts
 
 
 def test_the_estimate_is_that_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that holds 1 MB for each training, as XLA counts it."""
+    """Each training sorts 1 MB; XLA may hold up to eight times that."""
     programs: list[Any] = []
     needed = sweep_run._needed
 
@@ -116,22 +117,6 @@ def test_the_estimate_is_that_of_the_program(monkeypatch: pytest.MonkeyPatch) ->
     gradtx.sweep(wide, gradtx.sgd(0.1), devices=ONE, learning_rate=[0.1, 0.2, 0.3, 0.4])
     assert 4 * 2**20 <= programs[0] <= 4 * 2**23
     assert sweep_run.free_memory(jax.devices()[0])  # the memory of this machine is known
-
-
-class Exhausted:
-    """A program whose memory does not suffice for more than `most` trainings."""
-
-    def __init__(self, compile: Callable[..., Any], most: int, text: str):
-        self.compile, self.most, self.text = compile, most, text
-
-    def __call__(self, group: Any, job: Any, devices: Any, inputs: Any, results: Any) -> Any:
-        program = self.compile(group, job, devices, inputs, results)
-        if len(inputs[0][0]) <= self.most:
-            return program
-        return self
-
-    def memory_analysis(self) -> None:
-        return None
 
 
 def exhaust(monkeypatch: pytest.MonkeyPatch, most: int, text: str) -> None:
