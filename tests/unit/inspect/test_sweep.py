@@ -168,6 +168,12 @@ def test_arrays_and_whole_numbers_as_values() -> None:
         lambda tx: {"loss": tx.update(ones, tx.init(ones))[0]}, scaled(factors[0]), factors=factors
     )
     assert result["loss"].tolist() == [[1, 2], [3, 4]]
+    sums = gradtx.sweep(
+        lambda tx: jnp.sum(tx.update(ones, tx.init(ones))[0]),
+        scaled(factors[0]),
+        factors=[factors[1], jnp.array(5.0)],
+    )
+    assert sums.values.tolist() == [7, 10]
     every = gradtx.sweep(
         lambda tx: gradtx.hyperparams(tx)["every"],
         gradtx.accumulate(gradtx.sgd(0.1), 2),
