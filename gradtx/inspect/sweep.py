@@ -77,7 +77,7 @@ def sweep(
         `jax.random.key(seed)`. Usually 3 to 5.
       keys: random keys in place of `seeds`, `jax.random.split(key, n)`.
       chunk: the number of trainings that run at once; None: all, or as many as fit into memory.
-        Where memory ends, it is halved.
+        Where memory ends, sweep halves it. Another size changes results by rounding only.
       metric: the path of the result that ranks the points; None: the only one, or "loss". Of one
         value per step the last one counts.
       mode: "min" or "max": which metric is the best.

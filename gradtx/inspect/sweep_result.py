@@ -283,7 +283,8 @@ class SweepResult:
 
 def size_text(points: Points, seeds: Sequence[int]) -> str:
     """The number of trainings, `64 × 3 trainings` with three seeds."""
-    return f"{len(points)} × {len(seeds)} trainings" if seeds else f"{len(points)} trainings"
+    count = f"{len(points)} × {len(seeds)}" if seeds else f"{len(points)}"
+    return f"{count} training{'' if count == '1' else 's'}"
 
 
 def _deviation(finals: np.ndarray) -> str:

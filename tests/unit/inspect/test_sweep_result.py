@@ -154,6 +154,7 @@ def test_short_forms() -> None:
     html = result._repr_html_()
     assert html.startswith(f"<p>{text}</p><table><thead><tr><th>learning_rate</th>")
     assert html.count("<tr>") == 9 and "<td>0.2</td><td>0.5</td><td>3</td><td>2.8</td>" in html
+    assert repr(scores(learning_rate=[0.1], momentum=[0.5])).startswith("SweepResult(1 training; ")
     schedules = [gradtx.linear_schedule(1.0, 0.0, 10), gradtx.constant_schedule(0.1)]
     other = gradtx.sweep(lambda tx: 1.0, gradtx.sgd(0.1), learning_rate=schedules)
     assert "linear_schedule(init_value=1.0" in str(other) and "&lt;" not in other._repr_html_()
