@@ -4,7 +4,7 @@ The network (64, 32, 10) learns scikit-learn's digits with AdamW, 256 images in 
 steps; 16 learning rates and 4 weight decays, three seeds each. Every side is the whole work from
 empty caches: tracing, compiling, training. The single trainings are jitted anew each, as in 192
 scripts; or anew for each definition, with the key as an argument; or once, with the definition and
-the key as arguments."""
+the key as arguments. `--part 8` compiles an eighth of the definitions anew and multiplies by 8."""
 
 import functools
 import sys
@@ -45,8 +45,10 @@ def train(tx: Any, key: jax.Array, pixels: jax.Array, labels: jax.Array) -> jax.
     return jax.lax.scan(step, (params, tx.init(params)), None, STEPS)[1][-1]
 
 
-def definitions() -> list[gradtx.GradientTransformation]:
-    return [gradtx.adamw(rate, weight_decay=decay) for rate in RATES for decay in DECAYS]
+def definitions(part: int = 1) -> list[gradtx.GradientTransformation]:
+    """Every definition, or every `part`-th."""
+    pairs = [(rate, decay) for rate in RATES for decay in DECAYS]
+    return [gradtx.adamw(rate, weight_decay=decay) for rate, decay in pairs[::part]]
 
 
 def run_sweep() -> np.ndarray:
@@ -61,20 +63,20 @@ def run_sweep() -> np.ndarray:
     return result.values.reshape(-1, SEEDS)
 
 
-def run_anew() -> np.ndarray:
+def run_anew(part: int) -> np.ndarray:
     """A program for each training."""
     keys = [jax.random.key(seed) for seed in range(SEEDS)]
     rows = [
         [jax.jit(functools.partial(train, tx, key))(*digits()) for key in keys]
-        for tx in definitions()
+        for tx in definitions(part)
     ]
     return np.array(rows)
 
 
-def run_each() -> np.ndarray:
+def run_each(part: int) -> np.ndarray:
     """A program for each definition, with the key as an argument."""
     keys = [jax.random.key(seed) for seed in range(SEEDS)]
-    programs = [jax.jit(functools.partial(train, tx)) for tx in definitions()]
+    programs = [jax.jit(functools.partial(train, tx)) for tx in definitions(part)]
     return np.array([[program(key, *digits()) for key in keys] for program in programs])
 
 
@@ -93,36 +95,48 @@ def warm(run: Callable[[], np.ndarray]) -> float:
     return seconds(run)
 
 
+def scaled(run: Callable[[int], np.ndarray], part: int) -> float:
+    """The time of all trainings, from a part of them."""
+    return part * cold(functools.partial(run, part))
+
+
 def check_agreement() -> None:
     """Raise unless both sides train to the same losses; where steps are large, rounding grows."""
     calm = np.repeat(np.array(RATES) < 1e-3, len(DECAYS))
     np.testing.assert_allclose(run_sweep()[calm], run_shared()[calm], rtol=1e-2)
 
 
-PEERS: dict[str, tuple[Any, Any, int, float | None]] = {
-    # One run: each takes minutes, and the ratios are far from the bar.
-    "against 192 programs: with compiling": (run_anew, cold, 1, BAR),
-    "against 64 programs: with compiling": (run_each, cold, 1, None),
-    "against one program: with compiling": (run_shared, cold, 5, None),
-    "against one program: without": (run_shared, warm, 15, None),
-}
-"""The peer of each row, how it is timed, the most runs, and the bar."""
+def against(
+    name: str, time_sweep: Callable[..., float], peer: Callable[[], float], runs: int, **bar: float
+) -> Row:
+    sides = {"gradtx": functools.partial(time_sweep, run_sweep), "single": peer}
+    return compared(name, interleave(sides, runs, warmup=0), "single", **bar)
 
 
-def row(name: str, runs: int) -> Row:
-    peer, timer, most, bar = PEERS[name]
-    sides = {
-        "gradtx": functools.partial(timer, run_sweep),
-        "single": functools.partial(timer, peer),
-    }
-    warmup = 1 if timer is warm else 0
-    return compared(name, interleave(sides, min(runs, most), warmup), "single", bar)
+def rows(runs: int, part: int) -> list[Row]:
+    few = min(runs, 3)
+    of = "" if part == 1 else f", {part} times a part of 1/{part}"
+    return [
+        against(
+            f"against 192 programs: with compiling{of}",
+            *(cold, functools.partial(scaled, run_anew, part), few),
+            bar=BAR,
+        ),
+        against(
+            f"against 64 programs: with compiling{of}",
+            *(cold, functools.partial(scaled, run_each, part), few),
+        ),
+        against(
+            "against one program: with compiling", cold, functools.partial(cold, run_shared), few
+        ),
+        against("against one program: without", warm, functools.partial(warm, run_shared), runs),
+    ]
 
 
 def main() -> int:
-    options = arguments(__doc__)
+    options = arguments(__doc__, part=1)
     check_agreement()
-    return finish("sweep", [row(name, options.runs) for name in PEERS], options)
+    return finish("sweep", rows(options.runs, int(options.part)), options)
 
 
 if __name__ == "__main__":
