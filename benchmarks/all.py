@@ -18,6 +18,7 @@ BENCHMARKS = (
     "production",
     "whole_steps",
     "vmap",
+    "sweep",
     "losses",
     "cross_entropy",
     "functions",

@@ -76,6 +76,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.inspect.metrics import metrics as metrics
     from gradtx.inspect.plot_schedules import plot_schedules as plot_schedules
     from gradtx.inspect.summary import summary as summary
+    from gradtx.inspect.sweep import sweep as sweep
+    from gradtx.inspect.sweep_result import SweepResult as SweepResult
     from gradtx.interop.checkpoints import flatten_state as flatten_state
     from gradtx.interop.checkpoints import load as load
     from gradtx.interop.checkpoints import restore_state as restore_state

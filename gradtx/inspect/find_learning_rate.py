@@ -15,16 +15,16 @@ from gradtx.compose.transformation import (
     TransformationLike,
     as_transformation,
 )
-from gradtx.definition.errors import GradtxError, HyperparamError, StructureError
+from gradtx.definition.errors import GradtxError, HyperparamError
 from gradtx.definition.leaves import known_number
 from gradtx.definition.schedule import schedule
 from gradtx.definition.show import show
 from gradtx.definition.types import Array, Hyperparam, Params
+from gradtx.inspect.batches import read_batches
 from gradtx.inspect.figures import COLORS, finish, new_axes
 from gradtx.training.hyperparams import find, replace
 from gradtx.training.make_step import make_step
-from gradtx.tree.casts import is_inexact, is_inexact_dtype, real_dtype
-from gradtx.tree.paths import path_text
+from gradtx.tree.casts import is_inexact, real_dtype
 
 
 class LearningRateCurve(NamedTuple):
@@ -97,7 +97,8 @@ def find_learning_rate(
       loss_fn: `loss_fn(params, *batch)` -> scalar, or `(scalar, aux)` with `has_aux`.
       params: the first parameters.
       tx: the transformation; every step replaces its learning rate, even a schedule.
-      batches: arrays with a first axis of n ≥ 3r batches; about 100. A tuple holds the arguments of
+      batches: arrays with a first axis of n ≥ 3r batches; about 100: images of shape (100, 32, 28,
+        28) with labels of shape (100, 32), not (3200, 28, 28). A tuple holds the arguments of
         `loss_fn` after the parameters; any other tree is one argument.
       min_rate: η_min > 0, a Python number; too small to learn.
       max_rate: η_max > η_min, a Python number; so large that the loss grows.
@@ -107,8 +108,11 @@ def find_learning_rate(
 
     Raises:
       HyperparamError: rates or smoothing out of range, or no hyperparameter of that name.
-      StructureError: too few batches, or first axes that differ.
+      StructureError: too few batches, first axes that differ, batches that are not stacked, or
+        not the arguments of `loss_fn`.
       GradtxError: the loss is not a real scalar.
+
+    Warns: where a step seems to receive one example in the place of a batch.
 
     State: that of `tx` during the scan, none after it.
 
@@ -129,9 +133,7 @@ def find_learning_rate(
     tx = as_transformation(tx)
     _check_rates(min_rate, max_rate, smoothing)
     _check_name(tx, name)
-    batch = batches if type(batches) is tuple else (batches,)
-    count = _count(batch, 3 * _reach(smoothing))
-    _check_loss(loss_fn, params, batch, has_aux)
+    batch, count = read_batches(loss_fn, params, batches, 3 * _reach(smoothing), has_aux)
     step = functools.partial(_step, loss_fn, tx, name, has_aux, smoothing)
     rates = min_rate * (max_rate / min_rate) ** (jnp.arange(count) / (count - 1))
     params = jax.tree.map(_strong, params)
@@ -207,51 +209,6 @@ def _check_name(tx: GradientTransformation, name: str) -> None:
             f"find_learning_rate: {name!r} is a parameter of a schedule; name the hyperparameter "
             "itself, which then follows no schedule"
         ) from None
-
-
-def _count(batch: Any, least: int) -> int:
-    """The number of batches."""
-    leaves = jax.tree_util.tree_flatten_with_path(batch)[0]
-    shapes = [(path_text(path), jnp.shape(leaf)) for path, leaf in leaves]
-    scalar = next((path for path, shape in shapes if not shape), None)
-    if not shapes or scalar is not None:
-        fault = "batches hold no array" if scalar is None else f"batches at {scalar!r} is a scalar"
-        raise StructureError(
-            f"find_learning_rate: {fault}; stack the batches along a first axis, one entry per step"
-        )
-    (first, (count, *_)), *others = shapes
-    for path, shape in others:
-        if shape[0] != count:
-            raise StructureError(
-                f"find_learning_rate: batches at {path!r} has {shape[0]} entries along its first "
-                f"axis, at {first!r} {count}; every array needs one entry per step"
-            )
-    if count < least:
-        raise StructureError(
-            f"find_learning_rate: {count} batches are too few to see a slope; give {least} or "
-            "more, about 100, or less smoothing"
-        )
-    return count
-
-
-def _check_loss(loss_fn: Any, params: Params, batch: Any, has_aux: bool) -> None:
-    one = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), batch
-    )
-    loss = jax.eval_shape(loss_fn, params, *one)
-    loss = loss[0] if has_aux else loss
-    if not hasattr(loss, "dtype"):
-        raise _loss_error(f"a {type(loss).__name__}, not an array")
-    is_complex = jnp.issubdtype(loss.dtype, jnp.complexfloating)
-    if loss.shape != () or not is_inexact_dtype(loss.dtype) or is_complex:
-        raise _loss_error(f"an array {loss.dtype}{list(loss.shape)}")
-
-
-def _loss_error(result: str) -> GradtxError:
-    return GradtxError(
-        f"find_learning_rate: loss_fn returns {result}; return a real scalar, for example the mean "
-        "over a batch"
-    )
 
 
 def _plot(curve: LearningRateCurve, path: str | os.PathLike[str] | None) -> Any:
