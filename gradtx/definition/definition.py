@@ -364,8 +364,7 @@ class Definition:
         return self.public_names
 
     def __repr__(self) -> str:
-        call = show_call(self.factory.signature, self.arguments)
-        return f"{self.factory.__name__}({call})"
+        return show_call(self)
 
     def __eq__(self, other: object) -> bool:
         if self is other or not isinstance(other, Definition):

@@ -1,7 +1,6 @@
 """`summary`: the memory of an optimizer state, as a table of its slots."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import IO, Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import jax
 from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.show import show_array, show_table
 from gradtx.definition.types import Params, State
+from gradtx.inspect.patterns import common_pattern, stars
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.paths import path_text, tree_paths
 
@@ -114,15 +114,15 @@ def _rows(state: Any, known: set[Path]) -> Iterable[Row]:
     for keys, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         path = tuple(path_text(keys).split("/"))
         path = path[1:] if isinstance(state, State) and path[0] == "slots" else path
-        member, slot, rest = _split(path, known)
-        groups.setdefault((member, slot, _stars(rest), show_array(leaf)), []).append((rest, leaf))
-    for (member, slot, pattern, array), group in groups.items():
-        path = group[0][0] if len(group) == 1 else _common(pattern, [rest for rest, _ in group])
+        member, slot, rest = split_path(path, known)
+        groups.setdefault((member, slot, stars(rest), show_array(leaf)), []).append((rest, leaf))
+    for (member, slot, _, array), group in groups.items():
+        path = common_pattern([rest for rest, _ in group])
         size = sum(leaf.size * leaf.dtype.itemsize for _, leaf in group)
         yield Row(member, slot, path, array, len(group), size)
 
 
-def _split(path: Path, known: set[Path]) -> tuple[str, str, str]:
+def split_path(path: Path, known: set[Path]) -> tuple[str, str, str]:
     """Split a path of a state into member, slot and parameter.
 
     The parameter is the longest parameter path in it; among equally long ones, the last.
@@ -133,19 +133,6 @@ def _split(path: Path, known: set[Path]) -> tuple[str, str, str]:
     ]
     start = max(spans)[1] if spans else len(path)
     return "/".join(path[: start - 1]), path[start - 1], "/".join(path[start:])
-
-
-def _stars(path: str) -> str:
-    return re.sub(r"\d+", "*", path)
-
-
-def _common(pattern: str, paths: Sequence[str]) -> str:
-    """The pattern of several paths, with stars only in the parts that differ."""
-    columns = zip(*(path.split("/") for path in paths), strict=True)
-    return "/".join(
-        star if len(set(column)) > 1 else column[0]
-        for star, column in zip(pattern.split("/"), columns, strict=True)
-    )
 
 
 def _ratio(size: int, parameters: int) -> float:

@@ -28,6 +28,8 @@ Shape = tuple[int, ...]
 IN_OUT, OUT_IN = "in out", "out in"
 PAIR = ("gate_up_proj", "down_proj")
 """Fused experts of Hugging Face, which some models store as (in, out), others as (out, in)."""
+BIASES = frozenset({"bias", "b"})
+"""How the bias of a layer is called; a bias of several axes is not a matrix."""
 WINDOW = 16
 """The longest side of a convolution's window."""
 
@@ -76,7 +78,9 @@ class Order(NamedTuple):
 
 def tree_order(parameters: Sequence[Parameter]) -> Order:
     """The evidence of all parameters about the order of axes."""
-    arrays = Counter(one.module for one in parameters if len(one.shape) > 1)
+    arrays = Counter(
+        one.module for one in parameters if len(one.shape) > 1 and one.name not in BIASES
+    )
     layers = frozenset(module for module, count in arrays.items() if count == 1)
     order = Order({one.parts: one.shape for one in parameters}, layers, {}, False)
     counts: dict[str, Counter[str]] = {}
@@ -144,11 +148,14 @@ def _bias_names(name: str, is_alone: bool) -> set[str]:
     if name[:1] in ("w", "W"):
         names.add(f"b{name[1:]}")
     # A bias beside several matrices may be that of another.
-    return (names | {"bias", "b"} if is_alone else names - {"bias", "b"}) - {name}
+    return (names | BIASES if is_alone else names - BIASES) - {name}
 
 
-def attention_axes(one: Parameter) -> str | None:
-    """The axes of a kernel of attention heads; None: it is not known as one."""
+def attention_axes(one: Parameter, attentions: frozenset[Parts]) -> str | None:
+    """The axes of a kernel of attention heads; None: it is not known as one.
+
+    `attentions` are the modules that hold queries and keys, whatever they are called.
+    """
     for name in one.names:
         if name.endswith("einsum"):
             return _einsum_axes(name.removesuffix("einsum").rstrip("_"), len(one.shape))
@@ -156,7 +163,10 @@ def attention_axes(one: Parameter) -> str | None:
             return _fused_axes(one.shape, 3 if "q" in name.lower() else 2)
         if QUERIES.fullmatch(name):
             return "in out out" if len(one.shape) == 3 else None
-        if OUTPUTS.fullmatch(name) and has_part(ATTENTIONS, one.module):
+        is_inside = has_part(ATTENTIONS, one.module) or bool(
+            {one.module, one.module[:-1]} & attentions
+        )
+        if OUTPUTS.fullmatch(name) and is_inside:
             return "in in out" if len(one.shape) == 3 else None
     return None
 
@@ -185,7 +195,29 @@ def window_axes(one: Parameter) -> str | None:
     return None
 
 
-def has_window(shape: Shape) -> bool:
-    """Whether an array has the shape of a convolution of two or three axes."""
-    sides = (shape[:-2], shape[2:]) if len(shape) > 3 else ()
+def axes_by_bias(one: Parameter, order: Order) -> str | None:
+    """The axes of a kernel whose bias has its last axes, as in `DenseGeneral` and `LinearGeneral`.
+
+    A bias of one axis could also be that of a convolution. None: there is no such bias, or it may
+    be that of experts, (experts, outputs).
+    """
+    names = sorted(BIASES) if one.module in order.layers else []
+    sizes = [order.shapes.get((*one.module, name), ()) for name in names]
+    count = max(map(len, sizes), default=0)
+    if not 1 < count < len(one.shape) or one.shape[-count:] not in sizes:
+        return None
+    is_expert_like = len(one.shape) == 3 and one.shape[0] == one.shape[1]
+    inputs = len(one.shape) - count
+    return None if is_expert_like else " ".join([*["in"] * inputs, *["out"] * count])
+
+
+def has_window(one: Parameter) -> bool:
+    """Whether an array has the shape of a convolution of two or three axes.
+
+    Flax and Haiku have the window in front, torch and Equinox behind the features.
+    """
+    if len(one.shape) < 4:
+        return False
+    is_jax = one.name in ("kernel", "w")
+    sides = (one.shape[:-2],) if is_jax else (one.shape[:-2], one.shape[2:])
     return any(max(side) <= WINDOW for side in sides)

@@ -15,6 +15,7 @@ from gradtx.tree.axes import (
     Parts,
     Shape,
     attention_axes,
+    axes_by_bias,
     has_window,
     matrix_axes,
     tree_order,
@@ -78,6 +79,8 @@ class Around(NamedTuple):
     """Those with as many rows or columns as the vocabulary."""
     mixtures: frozenset[Parts]
     """Modules that hold experts, or a router."""
+    attentions: frozenset[Parts]
+    """Modules that hold queries and keys."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -102,7 +105,8 @@ def roles_of(
         for n, name, shape, axes in zip(known, parts, full, stacks, strict=True)
     ]
     order = tree_order(single)
-    around = Around(order, _heads(single, stacks, order), _mixtures(parts))
+    heads = _heads(single, stacks, order)
+    around = Around(order, heads, _mixtures(parts), _attentions(parts))
     found: list[Role | None] = [None] * len(shapes)
     for n, one, shape, axes in zip(known, single, full, stacks, strict=True):
         found[n] = _stacked(_role(one, around), shape, axes)
@@ -150,8 +154,10 @@ def _matrix(one: Parameter, around: Around) -> Role:
 
 def _array(one: Parameter, around: Around) -> Role:
     """The role of an array of more axes whose name says none."""
-    if (words := attention_axes(one)) is not None:
+    if (words := attention_axes(one, around.attentions)) is not None:
         return Role(MATRIX, words, "heads of attention, by its name")
+    if (words := axes_by_bias(one, around.order)) is not None:
+        return Role(MATRIX, words, "by the shape of its bias")
     if len(one.shape) == 3 and one.container.framework == "equinox" and one.container.layer:
         # The layer itself stores a matrix, so `vmap` made this one.
         words, reason, _ = matrix_axes(one._replace(shape=one.shape[1:]), around.order)
@@ -159,7 +165,7 @@ def _array(one: Parameter, around: Around) -> Role:
     if len(one.shape) == 3 and _is_expert(one, around.mixtures):
         words, reason, is_sure = matrix_axes(one._replace(shape=one.shape[1:]), around.order)
         return Role(MATRIX, f"batch {words}", f"one per expert, {reason}", is_sure)
-    if has_window(one.shape):
+    if has_window(one):
         return Role(CONVOLUTION, window_axes(one), BY_SHAPE)
     return Role(UNKNOWN, None, "not told by name or shape", is_sure=False)
 
@@ -208,6 +214,16 @@ def _mixtures(paths: Sequence[Parts]) -> frozenset[Parts]:
     members = (EXPERTS, NAMES[ROUTER])
     around = {parts[:n] for parts, n, part in each if any(one.fullmatch(part) for one in members)}
     return frozenset(named | around)
+
+
+def _attentions(paths: Sequence[Parts]) -> frozenset[Parts]:
+    """The modules that hold queries, keys and values under their full names."""
+    members: dict[Parts, set[str]] = {}
+    for parts in paths:
+        for n, part in enumerate(parts):
+            if part in ("query", "key", "value"):
+                members.setdefault(parts[:n], set()).add(part)
+    return frozenset(module for module, names in members.items() if len(names) == 3)
 
 
 def _stacked(role: Role, shape: Shape, axes: Sequence[int]) -> Role:

@@ -35,9 +35,11 @@ def test_repr_reads_like_the_call() -> None:
         last=gradtx.sgd(rate),
     )
     assert repr(tx) == (
-        "chain(clip_by_global_norm(max_norm=1.0), adamw(learning_rate=0.001, "
-        "weight_decay=0.1, mask='kernel$'), "
-        "last=sgd(learning_rate=function_schedule(function=rate)))"
+        "chain(\n"
+        "    clip_by_global_norm(max_norm=1.0),\n"
+        "    adamw(learning_rate=0.001, weight_decay=0.1, mask='kernel$'),\n"
+        "    last=sgd(learning_rate=function_schedule(function=rate)),\n"
+        ")"
     )
     assert repr(batch(3)) == "sgd(learning_rate=f32[3])"
     assert (
@@ -54,7 +56,7 @@ def test_repr_reads_like_the_call() -> None:
     [
         name
         for name, method in METHODS.items()
-        if "function" not in repr(method.tx) and "tunable" not in repr(method.tx)
+        if not any(one in repr(method.tx) for one in ("function", "tunable", "leafwise"))
     ],
 )
 def test_repr_evaluates_to_an_equal_definition(name: str) -> None:
