@@ -37,10 +37,10 @@ class Step:
     `lower`, `trace`, `eval_shape` and `clear_cache` are those of `jax.jit`.
     """
 
-    def __init__(self, function: Function, loss: Function, donate: bool):
-        """Compile `function(loss, params, state, *batch)`, for a loss that a module completes."""
+    def __init__(self, function: Function, loss: Any, donate: bool):
+        """Compile `function(loss, params, state, *batch)`, where `loss.function` is the user's."""
         self.__name__: str = "step"
-        self._loss: Function = loss
+        self._loss: Any = loss
         donated = (0, 1) if donate else ()
         self._of_arrays = jax.jit(functools.partial(function, loss), donate_argnums=donated)
         with_options = functools.partial(_with_options, function, loss)
@@ -54,7 +54,7 @@ class Step:
             raise _named_batch(named)
         # One look at the count, before XLA writes lines of its own about a deleted array.
         if is_deleted(getattr(state, "count", None)):
-            raise _deleted(params, state, batch)
+            raise _deleted(params, state, batch) or AssertionError("the count is deleted")
         try:
             return self._run(params, state, *batch)
         except Exception as error:
@@ -70,7 +70,7 @@ class Step:
             return params, state
         if is_sharing(error):  # nothing is donated yet
             return with_copies((params, state), batch)
-        self._refuse(error, params, state, batch)
+        return self._refuse(error, params, state, batch)
 
     def _run_module(self, params: Params, state: Any, *batch: Any) -> Any:
         arrays, options = split(params)
@@ -123,7 +123,8 @@ class Step:
 
     def clear_cache(self) -> None:
         """Forget the compiled programs."""
-        for program in (self._of_arrays, self._of_options):
+        programs: tuple[Any, ...] = (self._of_arrays, self._of_options)
+        for program in programs:
             program.clear_cache()
 
     def _cache_size(self) -> int:
@@ -132,7 +133,7 @@ class Step:
         return sum(program._cache_size() for program in programs)
 
     def __repr__(self) -> str:
-        return f"<step of {getattr(self._loss, 'function', self._loss)}>"
+        return f"<step of {self._loss.function}>"
 
 
 def _with_options(
@@ -176,8 +177,9 @@ def check_call(loss_fn: Function, params: Params, state: Any, batch: Sequence[An
 
 def _without_options(loss_fn: Function) -> Function:
     """The loss as the user wrote it, which takes the whole module."""
-    is_joined = isinstance(loss_fn, functools.partial) and loss_fn.func is _call_joined
-    return loss_fn.args[0] if is_joined else loss_fn
+    if isinstance(loss_fn, functools.partial) and loss_fn.func is _call_joined:
+        return loss_fn.args[0]
+    return loss_fn
 
 
 def _check_signature(loss_fn: Function, batch: Sequence[Any]) -> None:
