@@ -1,5 +1,6 @@
 """Selecting parameters by path: `masked`, `partition`, and the table of who gets what."""
 
+import enum
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from gradtx.definition.spelling import label_text
 from gradtx.definition.types import Params
 from gradtx.engine.program import BoundRule
 from gradtx.engine.roles import Explained
-from gradtx.engine.selector import Leaves, Selector, Where, labels
+from gradtx.engine.selector import Answers, Leaves, Selector, Where, labels
 from gradtx.tree.paths import flatten, leaf_paths, repeated
 
 
@@ -50,7 +51,9 @@ def masked(inner: TransformationLike, mask: Where) -> list[Branch]:
 
 
 @definition
-def partition(transforms: Mapping[Any, TransformationLike], param_labels: Any) -> list[Branch]:
+def partition(
+    transforms: Mapping[Any, TransformationLike], param_labels: str | enum.Enum | Answers
+) -> list[Branch]:
     r"""Different transformations for different leaves.
 
     When: groups of parameters need other methods or other numbers. When not: to leave out a few
@@ -79,6 +82,11 @@ def partition(transforms: Mapping[Any, TransformationLike], param_labels: Any) -
     dense/bias    plain
     dense/kernel  rest
     """
+    if not isinstance(transforms, Mapping):
+        raise SelectionError(
+            "partition: transforms must name each group: write "
+            "{'decayed': adamw(...), 'frozen': set_to_zero()}"
+        )
     groups = tuple(transforms)
     if not groups:
         raise SelectionError(

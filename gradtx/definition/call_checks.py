@@ -59,7 +59,9 @@ def check_number(
         )
     dtype = _dtype(value)
     if dtype is None:
-        raise HyperparamError(f"{where} = {value!r} is neither a number, an array nor a schedule")
+        raise HyperparamError(
+            f"{where} = {value!r} is neither a number, an array nor a schedule{_number_for(value)}"
+        )
     is_bool = jnp.issubdtype(dtype, jnp.bool_)
     if is_bool or jnp.issubdtype(dtype, jnp.complexfloating):
         kind = "a bool" if is_bool else "complex"
@@ -112,6 +114,17 @@ def _separate(name: str, value: Any, names: Collection[str]) -> str | None:
     if len(spelled) < 2 or not all(one in names for one in spelled):
         return None
     return f"write {', '.join(f'{one}={show(item)}' for one, item in spelled.items())}"
+
+
+def _number_for(value: Any) -> str:
+    """How to write the number that a text, or None, may stand for; "" where there is none."""
+    if value is None:
+        return "; to leave it out write 0.0, or drop the argument"
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return ""
+    return f": write float({value!r}); YAML reads 1e-3 as a text, and 1.0e-3 as a number"
 
 
 def _cure(where: str, name: str, value: Any) -> str:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.definition.errors import StateError
+from gradtx.definition.held import HeldHyperparams, all_typed_like
 from gradtx.definition.optax_states import CLASSES
 from gradtx.definition.spelling import label_text, suggest
 
@@ -67,6 +68,12 @@ class State(_Fields):
     def __getitem__(self, key: Any) -> Any:
         return item(self, key)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(_immutable(name))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError(_immutable(str(key).rpartition("/")[2]))
+
     # NamedTuple declares the method final; this one also replaces slots.
     def _replace(self, /, **values: Any) -> Self:  # pyright: ignore
         """The state with other entries: `count`, `slots`, or a slot by its name."""
@@ -105,6 +112,13 @@ def attribute(state: State, name: str) -> Any:
     raise AttributeError(_missing(state, name))
 
 
+def _immutable(name: str) -> str:
+    return (
+        f"a State is not changed in place: write state = state._replace({name}=...), and put "
+        f"hyperparameters that a loop sets into tunable(...)"
+    )
+
+
 def _missing(state: State, name: str) -> str:
     if name == "hyperparams":
         return (
@@ -112,9 +126,10 @@ def _missing(state: State, name: str) -> str:
             "gradtx.hyperparams(tx, state)"
         )
     names = sorted({path[-1] for path, _ in slot_entries(state)})
+    near = suggest(name, names)
     return (
-        f"this state has no slot {name!r}{suggest(name, names)}; it has "
-        f"{', '.join(['count', *names])}"
+        f"this state has no slot {name!r}{near}; it has {', '.join(['count', *names])}"
+        f"{'' if near else '; hyperparameters are in gradtx.hyperparams(tx, state)'}"
     )
 
 
@@ -191,10 +206,17 @@ def _holds_arrays(node: Any) -> bool:
 
 def _shown(state: State, path: Path, value: Any) -> Any:
     """The entry at a path; the slots of a member are a state, which is read by name again."""
+    if path[-1] == "hyperparams" and type(value) is dict and _is_own(state, path):
+        return HeldHyperparams(value)
     is_member = isinstance(value, Mapping) and not _holds_arrays(value)
     if not is_member or path[-1] in RESERVED or _is_below_slots(state.slots, path):
         return value
     return state._replace(slots=value)
+
+
+def _is_own(state: State, path: Path) -> bool:
+    """Whether a wrapper stores this dict, and not a tree of parameters that has the name."""
+    return not _is_below_slots(state.slots, path[:-1])
 
 
 def _is_below_slots(node: Any, path: Path) -> bool:
@@ -227,9 +249,11 @@ def _at(state: State, key: str) -> Any:
         children = _children(node)
         if name not in children:
             where = f"under {'/'.join(path[:depth])!r} " if depth else ""
+            slots = ["/".join(one) for one, _ in slot_entries(state) if one[-1] == key]
+            read = f"; read state.{key}, or state[{slots[0]!r}]" if len(slots) == 1 else ""
             raise StateError(
                 f"the state has nothing at {key!r}{suggest(name, list(children))}; {where}it holds "
-                f"{', '.join(map(repr, children)) or 'nothing'}"
+                f"{', '.join(map(repr, children)) or 'nothing'}{read}"
             )
         node = children[name]
     return _shown(state, path, node) if path else state
@@ -297,14 +321,16 @@ def with_entries(state: S, values: Mapping[str, Any]) -> S:
     """
     slots = state.slots
     for name, value in values.items():
-        paths = [path for path, _ in entries_named(state, OPTAX_NAMES.get(name, name))]
-        if len(paths) != 1:
-            which = "several entries" if paths else "no entry"
+        entries = dict(entries_named(state, OPTAX_NAMES.get(name, name)))
+        if len(entries) != 1:
+            which = "several entries" if entries else "no entry"
             raise StateError(
                 f"_replace: this state has {which} of the name {name!r}; "
                 f"write state._replace(slots=...)"
             )
-        slots = _put(slots, paths[0], value)
+        ((path, old),) = entries.items()
+        is_held = name == "hyperparams" and isinstance(value, Mapping)
+        slots = _put(slots, path, all_typed_like(old, value) if is_held else value)
     return state._replace(slots=slots)
 
 

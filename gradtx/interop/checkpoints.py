@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -139,6 +140,11 @@ def save(
 
     See also: `load`, `latest_step`, `flatten_state`.
     """
+    if isinstance(tree, str | PathLike):
+        raise StructureError(
+            f"save: the tree is the path {str(tree)!r}: the arguments are swapped, write "
+            f"save(path, tree)"
+        )
     named = _named(tree)
     for name, leaf in named.items():
         check_name(name)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.compose.states import is_update_pair
 from gradtx.compose.transformation import TransformationLike, as_transformation
 from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.definition.types import ArrayLike, Params, Slots, Updates
@@ -71,6 +72,11 @@ def apply_updates(
         )
     values, treedef = flatten(params)
     paths = functools.partial(leaf_paths, treedef, params)
+    if is_update_pair(updates):
+        raise StructureError(
+            "apply_updates: the updates are the pair that tx.update returned: write "
+            "updates, state = tx.update(grads, state, params)"
+        )
     changes = match_leaves(
         treedef, paths, updates, "the parameters", "the updates", _updates_differ
     )

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import jax
 from jax.core import Tracer
 
-from gradtx.definition.errors import GradtxError, StructureError
+from gradtx.definition.errors import TRACED, GradtxError, StructureError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import Params, State
 from gradtx.tree.casts import is_inexact
@@ -18,13 +18,6 @@ from gradtx.tree.paths import flatten, leaf_paths, tree_paths
 from gradtx.tree.variables import lost_variable
 
 Function = Callable[..., Any]
-
-TRACED = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
-"""What JAX raises where Python asks for the number in a traced array."""
 
 
 class NumbersInModule(Exception):
@@ -91,7 +84,7 @@ class Step:
             raise _deleted(params, state, batch) or error from None
         if isinstance(error, TypeError) and (plain := _not_array(state, batch)) is not None:
             raise plain from None
-        if isinstance(error, TRACED):
+        if isinstance(error, TRACED) and not hasattr(error, "__notes__"):
             error.add_note(
                 "make_step: loss_fn is traced, and its arrays have no numbers yet: return the loss "
                 "as an array, without float() or .item(), and choose with jnp.where or "

@@ -89,7 +89,8 @@ def real_zeros(like: Any, dtype: Any = None) -> jax.Array:
 def _zeros_like(like: Any, dtype: Any) -> jax.Array:
     """Zeros shaped like an array, and placed where it is if a user placed it."""
     if isinstance(like, Tracer) or getattr(like, "committed", True):
-        return jnp.zeros_like(like, dtype=dtype)
+        # NumPy's float64 becomes JAX's float without a warning, as in `jnp.asarray`.
+        return jnp.zeros_like(like, dtype=jax.dtypes.canonicalize_dtype(dtype))
     # `zeros_like` is five times as slow where nothing is traced, and `init` calls it per slot.
     return _zeros_program(like.shape, jnp.dtype(dtype))()
 

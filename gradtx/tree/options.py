@@ -28,7 +28,9 @@ class Options(NamedTuple):
 def is_data(leaf: Any) -> bool:
     """Whether a program can take a leaf as an array."""
     is_number = isinstance(leaf, bool | int | float | complex | np.generic)
-    return is_number or hasattr(leaf, "dtype") or hasattr(leaf, "__jax_array__")
+    # A module of flax has an option `dtype`, and no shape.
+    is_array = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+    return is_number or is_array or hasattr(leaf, "__jax_array__")
 
 
 def has_options(tree: Any) -> bool:
