@@ -49,9 +49,9 @@ def check_params(name: str, params: Any) -> None:
         return
     each = zip(leaf_paths(treedef, params), leaves, strict=True)
     path, leaf = next((path, leaf) for path, leaf in each if not is_data(leaf))
-    where = f"the leaf at {path!r}" if path else "the tree itself"
+    where = f"the leaf at {path!r} is of class" if path else "the tree itself is of class"
     raise StructureError(
-        f"{name}: init found no array of floats in the parameters, {where} is a "
+        f"{name}: init found no array of floats in the parameters, {where} "
         f"{type(leaf).__name__}: pass a tree of arrays, for a module the parameters that its init "
         f"returned"
     )

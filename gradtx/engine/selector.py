@@ -76,9 +76,11 @@ class Leaves(NamedTuple):
 
 
 def _trees_differ(what: str, leaves: Leaves, tree: PyTree, difference: str) -> StructureError:
-    grads, cure = leaves.tree, ""
-    if type(grads) is tuple and len(grads) == 2 and flatten(grads[1])[1] == flatten(tree)[1]:
-        cure = "; the gradients are a pair: write value, grads = jax.value_and_grad(loss)(params)"
+    grads, cure = leaves.tree, ": take the gradients of these parameters"
+    if what != "the parameters":
+        cure = ""
+    elif type(grads) is tuple and len(grads) == 2 and flatten(grads[1])[1] == flatten(tree)[1]:
+        cure = "; the gradients are a pair, write value, grads = jax.value_and_grad(loss)(params)"
     return StructureError(f"the gradients and {what} differ in structure: {difference}{cure}")
 
 
@@ -301,7 +303,8 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
     if result is None:
         raise SelectionError(
             f"{owner}: the tree {show(answers)} does not fit the parameters: "
-            f"{_misfit(answers, leaves.paths)}"
+            f"{_misfit(answers, leaves.paths)}; give an answer for every leaf, or for a branch "
+            f"above it"
         )
     return result
 

@@ -1,6 +1,7 @@
 """The file of a checkpoint: named arrays in one `.npz`, written atomically, read with suspicion."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -61,6 +62,8 @@ def write_file(
       OSError: of the system's class and number; the old file does not change.
     """
     target = Path(path)
+    if target.is_dir():
+        raise _not_written(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:

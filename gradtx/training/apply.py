@@ -120,7 +120,8 @@ def _pair(paths: Paths, index: int, param: Any, update: Any) -> tuple[jax.Array,
     if jnp.shape(update) not in ((), jnp.shape(param)):
         path = paths()[index]
         raise StructureError(
-            f"update at {path!r} has shape {jnp.shape(update)}, its parameter {jnp.shape(param)}"
+            f"update at {path!r} has shape {jnp.shape(update)}, its parameter {jnp.shape(param)}: "
+            f"pass the updates of these parameters"
         )
     if not is_inexact(update) or jnp.iscomplexobj(update) != jnp.iscomplexobj(param):
         update = fit_gradient(paths()[index], update, param, "update", same_shape=False)

@@ -239,8 +239,11 @@ def find(tx: Definition, name: str) -> Address:
             raise HyperparamError(f"{name!r} is ambiguous: it may be {several}; {where}")
         if matches:
             return matches[0]
-    near = suggest(name, names)
-    raise HyperparamError(f"{name!r} is no hyperparameter{near or ';'} {where}")
+    near, known = suggest(name, names), f"has {', '.join(names)}"
+    raise HyperparamError(
+        f"{tx.factory.__name__} has no hyperparameter {name!r}"
+        f"{f'{near} It' if near else '; it'} {known}"
+    )
 
 
 def leaves_by_address(tx: Definition, stop: Any) -> dict[Address, Any]:

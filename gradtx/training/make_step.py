@@ -169,7 +169,8 @@ def _checked(loss: Loss, out: Any) -> tuple[jax.Array, Any]:
     _check_number("loss", value)
     _check_scalar("loss", value, "take its mean over the batch")
     if not is_inexact(value) or jnp.iscomplexobj(value):
-        advice = "return its real part" if jnp.iscomplexobj(value) else "return one of floats"
+        is_complex = jnp.iscomplexobj(value)
+        advice = "return its real part" if is_complex else "return floats, a count has no gradient"
         raise GradtxError(
             f"make_step: the loss is {show_array(jnp.asarray(value))}, and only a real number has "
             f"a gradient: {advice}"
@@ -269,7 +270,7 @@ def _part(count: int, leaf: Any, path: str) -> Part:
     if array.shape[0] % count:
         raise GradtxError(
             f"make_step: microbatches = {count} does not divide the first axis of the batch at "
-            f"{path!r}, {array.shape}"
+            f"{path!r}, {array.shape}: take a divisor of {array.shape[0]}"
         )
     return Part(split_axis(array, 0, count), 0)
 

@@ -11,8 +11,16 @@ from jax.core import Tracer
 from gradtx.definition.errors import TRACED, GradtxError, StructureError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import Params, State
+from gradtx.engine.clock import NOTE
 from gradtx.tree.casts import is_inexact
-from gradtx.tree.donated import deleted_array, is_deleted, is_deletion, is_sharing, with_copies
+from gradtx.tree.donated import (
+    KEEP,
+    deleted_array,
+    is_deleted,
+    is_deletion,
+    is_sharing,
+    with_copies,
+)
 from gradtx.tree.options import Options, has_numbers, has_options, is_data, join, split
 from gradtx.tree.paths import flatten, leaf_paths, tree_paths
 from gradtx.tree.variables import lost_variable
@@ -20,8 +28,8 @@ from gradtx.tree.variables import lost_variable
 Function = Callable[..., Any]
 
 
-class NumbersInModule(Exception):
-    """A module holds Python numbers, which a program must not take as arrays."""
+NUMBERS = "a module holds Python numbers, which a program must not take as arrays"
+"""The text of an error that `Step` answers itself."""
 
 
 class Step:
@@ -47,7 +55,7 @@ class Step:
             raise _named_batch(named)
         # One look at the count, before XLA writes lines of its own about a deleted array.
         if is_deleted(getattr(state, "count", None)):
-            raise _deleted(params, state, batch) or AssertionError("the count is deleted")
+            raise _deleted(params, state, batch) from None
         try:
             return self._run(params, state, *batch)
         except Exception as error:
@@ -81,10 +89,10 @@ class Step:
     ) -> NoReturn:
         """Raise the error in gradtx's words where they say more."""
         if is_deletion(error):
-            raise _deleted(params, state, batch) or error from None
+            raise _deleted(params, state, batch) from None
         if isinstance(error, TypeError) and (plain := _not_array(state, batch)) is not None:
             raise plain from None
-        if isinstance(error, TRACED) and not hasattr(error, "__notes__"):
+        if isinstance(error, TRACED) and NOTE not in getattr(error, "__notes__", ()):
             error.add_note(
                 "make_step: loss_fn is traced, and its arrays have no numbers yet: return the loss "
                 "as an array, without float() or .item(), and choose with jnp.where or "
@@ -142,9 +150,8 @@ def _call_joined(function: Function, options: Options, arrays: Params, *batch: A
 
 
 def _needs_options(error: Exception, params: Params) -> bool:
-    if isinstance(error, NumbersInModule):
-        return True
-    return isinstance(error, TypeError) and has_options(params)
+    is_numbers = error.args == (NUMBERS,)
+    return isinstance(error, TypeError) and (is_numbers or has_options(params))
 
 
 def check_call(loss_fn: Function, params: Params, state: Any, batch: Sequence[Any]) -> None:
@@ -163,7 +170,7 @@ def check_call(loss_fn: Function, params: Params, state: Any, batch: Sequence[An
     whole = _without_options(loss_fn)
     _check_signature(whole, batch)
     if whole is loss_fn and has_numbers(params):
-        raise NumbersInModule
+        raise TypeError(NUMBERS)
     _check_trainable(params)
     _check_variables(params)
 
@@ -185,9 +192,9 @@ def _check_signature(loss_fn: Function, batch: Sequence[Any]) -> None:
     except TypeError as error:
         name = getattr(loss_fn, "__name__", "loss_fn")
         raise GradtxError(
-            f"make_step: the step calls loss_fn(params, *batch) with {len(batch)} "
-            f"{'array' if len(batch) == 1 else 'arrays'} of a batch, and {name}{signature} does "
-            f"not take them, {error}: call step(params, state, *batch) with all of the others"
+            f"make_step: the step calls loss_fn(params, *batch) with a batch of {len(batch)}, and "
+            f"{name}({', '.join(signature.parameters)}) does not take them ({error}): call "
+            f"step(params, state, *batch) with all that loss_fn takes behind params"
         ) from None
 
 
@@ -217,8 +224,9 @@ def _check_variables(params: Params) -> None:
     raise StructureError(
         f"make_step: the module has a {kind} at {path!r}, which a call changes in place, and the "
         f"step would lose the change: write graphdef, params, rest = nnx.split(model, nnx.Param, "
-        f"...), pass params and rest, call nnx.merge(graphdef, params, rest) in loss_fn, and "
-        f"return nnx.state(model, nnx.Not(nnx.Param)) as its auxiliary output, has_aux=True"
+        f"...), pass params and rest, call nnx.merge(graphdef, params, rest, copy=True) in "
+        f"loss_fn, and return nnx.state(model, nnx.Not(nnx.Param)) as its auxiliary output, "
+        f"has_aux=True"
     )
 
 
@@ -230,8 +238,10 @@ def _named_batch(named: dict[str, Any]) -> GradtxError:
     )
 
 
-def _deleted(params: Params, state: Any, batch: Sequence[Any]) -> Exception | None:
-    return deleted_array("make_step", parameters=params, state=state, batch=batch)
+def _deleted(params: Params, state: Any, batch: Sequence[Any]) -> GradtxError:
+    found = deleted_array("make_step", parameters=params, state=state, batch=batch)
+    # An array that loss_fn closes over is in none of the trees.
+    return found or GradtxError(f"make_step: an array that loss_fn uses is deleted; {KEEP}")
 
 
 def _not_array(state: Any, batch: Sequence[Any]) -> GradtxError | None:

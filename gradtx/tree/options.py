@@ -59,10 +59,8 @@ def split(tree: Any) -> tuple[Any, Options]:
     values = tuple(None if is_array else leaf for leaf, is_array in zip(leaves, data, strict=True))
     arrays = [leaf if is_array else None for leaf, is_array in zip(leaves, data, strict=True)]
     options = Options(treedef, tuple(map(type, values)), values)
-    try:
-        hash(values)
-    except TypeError:
-        raise _not_constant(tree, values) from None
+    if not _has_hash(values):
+        raise _not_constant(tree, values)
     return jax.tree.unflatten(treedef, arrays), options
 
 
@@ -73,15 +71,20 @@ def _is_array(leaf: Any, framework: str) -> bool:
 
 
 def _not_constant(tree: Any, values: tuple[Any, ...]) -> StructureError:
-    for path, value in zip(tree_paths(tree), values, strict=True):
-        try:
-            hash(value)
-        except TypeError:
-            return StructureError(
-                f"the leaf at {path!r} of the parameters is a {type(value).__name__}, neither an "
-                f"array nor a constant that can be hashed: take it out of the parameters"
-            )
-    raise AssertionError("one of the values has no hash")
+    each = zip(tree_paths(tree), values, strict=True)
+    path, value = next((path, value) for path, value in each if not _has_hash(value))
+    return StructureError(
+        f"the leaf at {path!r} of the parameters is a {type(value).__name__}, neither an array nor "
+        f"a constant that can be hashed: take it out of the parameters"
+    )
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def join(arrays: Any, options: Options) -> Any:

@@ -53,8 +53,8 @@ def _tune(
     held = {name: _as_state(one) if name in names else one for name, one in own.items()}
     if missing := sorted(set(names) - set(held)):
         raise HyperparamError(
-            f"the state keeps the hyperparameters {', '.join(sorted(held)) or 'none'}, and lacks "
-            f"{', '.join(missing)}: write it back, or call tx.init(params) again"
+            f"state.hyperparams lacks {', '.join(missing)}, and holds "
+            f"{', '.join(sorted(held)) or 'nothing'}: write it back, or call tx.init(params) again"
         )
     scheduled = _scheduled(inner, names)
     values = {**held, **{name: _as_state(value) for name, value in scheduled.items()}}
@@ -74,7 +74,7 @@ def _check_entry(inner: Member, names: Sequence[str], name: str, value: Any) -> 
             )
         return
     check_held(name, value)
-    expected = known[find(inner.tx, name)]
+    expected = hyperparams_named(inner.tx, [name], None)[name]
     if not isinstance(expected, Schedule) and jnp.shape(value) != jnp.shape(expected):
         raise HyperparamError(
             f"state.hyperparams[{name!r}] has shape {jnp.shape(value)}, and the definition "
