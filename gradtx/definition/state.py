@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from gradtx.definition.errors import StateError
 from gradtx.definition.held import HeldHyperparams, all_typed_like
 from gradtx.definition.optax_states import CLASSES
-from gradtx.definition.spelling import label_text, suggest
+from gradtx.definition.spelling import label_text
+from gradtx.definition.state_errors import (
+    ambiguous_slot,
+    immutable,
+    missing_path,
+    missing_slot,
+)
 
 Path = tuple[str, ...]
 
@@ -69,10 +75,10 @@ class State(_Fields):
         return item(self, key)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(_immutable(name))
+        raise AttributeError(immutable(name))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise TypeError(_immutable(str(key).rpartition("/")[2]))
+        raise TypeError(immutable(str(key).rpartition("/")[2]))
 
     # NamedTuple declares the method final; this one also replaces slots.
     def _replace(self, /, **values: Any) -> Self:  # pyright: ignore
@@ -103,34 +109,10 @@ def attribute(state: State, name: str) -> Any:
         entries = dict(entries_named(state, ours))
     if len(entries) == 1:
         return _shown(state, *entries.popitem())
-    paths = [repr("/".join(path)) for path in entries]
     if entries:
-        raise AttributeError(
-            f"several members of this state have {name!r}: read state[{paths[0]}], or "
-            f"{', '.join(f'state[{path}]' for path in paths[1:])}"
-        )
-    raise AttributeError(_missing(state, name))
-
-
-def _immutable(name: str) -> str:
-    return (
-        f"a State is not changed in place: write state = state._replace({name}=...), and put "
-        f"hyperparameters that a loop sets into tunable(...)"
-    )
-
-
-def _missing(state: State, name: str) -> str:
-    if name == "hyperparams":
-        return (
-            "this state holds no hyperparams: wrap the definition in tunable(...), or read "
-            "gradtx.hyperparams(tx, state)"
-        )
+        raise AttributeError(ambiguous_slot(name, ["/".join(path) for path in entries]))
     names = sorted({path[-1] for path, _ in slot_entries(state)})
-    near = suggest(name, names)
-    return (
-        f"this state has no slot {name!r}{near}; it has {', '.join(['count', *names])}"
-        f"{'' if near else '; hyperparameters are in gradtx.hyperparams(tx, state)'}"
-    )
+    raise AttributeError(missing_slot(name, names))
 
 
 def entries_named(state: State, name: str) -> Iterator[tuple[Path, Any]]:
@@ -248,13 +230,10 @@ def _at(state: State, key: str) -> Any:
     for depth, name in enumerate(path):
         children = _children(node)
         if name not in children:
-            where = f"under {'/'.join(path[:depth])!r} " if depth else ""
             slots = ["/".join(one) for one, _ in slot_entries(state) if one[-1] == key]
-            read = f"; read state.{key}, or state[{slots[0]!r}]" if len(slots) == 1 else ""
-            raise StateError(
-                f"the state has nothing at {key!r}{suggest(name, list(children))}; {where}it holds "
-                f"{', '.join(map(repr, children)) or 'nothing'}{read}"
-            )
+            only = slots[0] if len(slots) == 1 else ""
+            where = "/".join(path[:depth])
+            raise StateError(missing_path(key, name, where, list(children), only))
         node = children[name]
     return _shown(state, path, node) if path else state
 

@@ -131,7 +131,8 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
 
     `state.hyperparams["learning_rate"]` is then read at every update and may be changed between
     updates, inside jit as well. Its dtype is float32 (an array keeps its own), whatever the dtype
-    of the parameters. A hyperparameter that is a schedule goes on following it; the state shows its
+    of the parameters; a Python number that you write there gets this dtype, so that nothing
+    compiles again. A hyperparameter that is a schedule goes on following it; the state shows its
     value at the last update.
 
     Args:
@@ -139,7 +140,8 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
       *names: names as `hyperparams` gives them; none at all: every hyperparameter.
 
     Raises:
-      HyperparamError: a name that is unknown or ambiguous.
+      HyperparamError: a name that is unknown or ambiguous; a misspelt name, or a value that is not
+        a number, written into `state.hyperparams`.
 
     State: 4 bytes per name, and that of `inner`.
 
@@ -147,7 +149,7 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
     >>> w = jnp.array([1.0])
     >>> tx = tunable(gradtx.sgd(0.1), "learning_rate")
     >>> state = tx.init(w)
-    >>> state.hyperparams["learning_rate"] = jnp.array(0.5)
+    >>> state.hyperparams["learning_rate"] = 0.5
     >>> tx.update(w, state)[0].tolist()
     [-0.5]
     """

@@ -12,8 +12,8 @@ import gradtx
 from tests.support.mistakes import (
     ADAM,
     STEP,
-    X,
     Cases,
+    X,
     load_beside,
     load_text,
     loss,

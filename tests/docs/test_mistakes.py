@@ -93,10 +93,10 @@ def test_a_number_in_hyperparams_compiles_nothing(value: Any) -> None:
         assert held.dtype == jnp.float32 and not held.weak_type and held == value
         updates, state = update(params(), state, params())
         assert abs(updates["w"][0, 0] + float(value)) < 1e-5  # eps, and rounding
-    assert update._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+    assert update._cache_size() == 1  # pyright: ignore
     state = state._replace(hyperparams={"learning_rate": value})
     update(params(), state, params())
-    assert update._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+    assert update._cache_size() == 1  # pyright: ignore
 
 
 def test_hyperparams_are_a_dict_to_everybody_else() -> None:

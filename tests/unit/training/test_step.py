@@ -80,7 +80,7 @@ def test_a_module_of_equinox_trains_as_by_hand(name: str, filtered: bool) -> Non
             assert jnp.allclose(ours, theirs, atol=1e-6, rtol=1e-6)
         else:
             assert ours is theirs or (type(ours) is type(theirs) and ours == theirs)
-    assert step._of_options._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+    assert step._of_options._cache_size() == 1  # pyright: ignore
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
@@ -98,7 +98,7 @@ def test_other_options_are_another_program() -> None:
     tanh, plain = Net(jnp.tanh), Net(None)
     values = {step(one, TX.init(one), X)[2].item() for one in (tanh, plain, tanh, plain)}
     assert len(values) == 2
-    assert step._of_options._cache_size() == 2  # pyright: ignore[reportFunctionMemberAccess]
+    assert step._of_options._cache_size() == 2  # pyright: ignore
 
 
 def test_a_dict_of_texts_and_arrays_is_a_module_too() -> None:
