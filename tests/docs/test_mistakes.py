@@ -57,6 +57,14 @@ def test_numpy_float64_is_cast_without_a_warning() -> None:
     assert step._cache_size() == 1
 
 
+@pytest.mark.parametrize("name", ["adagrad", "cocob", "soap", "normuon", "sm3", "came", "lbfgs"])
+def test_numpy_float64_makes_no_warning_at_init(name: str) -> None:
+    """Each makes its slots in another way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(gradtx, name)(1e-2).init({"w": np.ones((3, 2))})
+
+
 def test_one_array_in_two_places_is_copied() -> None:
     """JAX refuses to donate it; nobody sees from the outside that the step wanted to."""
     w = jnp.ones((3, 2))
