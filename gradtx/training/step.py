@@ -217,10 +217,10 @@ def _check_trainable(params: Params) -> None:
 
 def _check_variables(params: Params) -> None:
     """Raise where a module changes variables in place, which the step would lose."""
-    found = lost_variable(params)
-    if found is None:
+    variable = lost_variable(params)
+    if variable is None:
         return
-    path, kind = found
+    path, kind = variable
     raise StructureError(
         f"make_step: the module has a {kind} at {path!r}, which a call changes in place, and the "
         f"step would lose the change: write graphdef, params, rest = nnx.split(model, nnx.Param, "
@@ -239,9 +239,9 @@ def _named_batch(named: dict[str, Any]) -> GradtxError:
 
 
 def _deleted(params: Params, state: Any, batch: Sequence[Any]) -> GradtxError:
-    found = deleted_array("make_step", parameters=params, state=state, batch=batch)
+    error = deleted_array("make_step", parameters=params, state=state, batch=batch)
     # An array that loss_fn closes over is in none of the trees.
-    return found or GradtxError(f"make_step: an array that loss_fn uses is deleted; {KEEP}")
+    return error or GradtxError(f"make_step: an array that loss_fn uses is deleted; {KEEP}")
 
 
 def _not_array(state: Any, batch: Sequence[Any]) -> GradtxError | None:

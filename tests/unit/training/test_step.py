@@ -220,6 +220,21 @@ def test_an_error_of_the_loss_is_its_own() -> None:
         step(jnp.ones(3), TX.init(jnp.ones(3)))
 
 
+def test_an_error_of_the_loss_of_a_module_is_raised_once() -> None:
+    calls = []
+
+    def broken(model: Any) -> jax.Array:
+        calls.append(model)
+        raise TypeError("mine")
+
+    step, model = gradtx.make_step(broken, TX), Net(jnp.tanh)
+    state = TX.init(model)
+    for number in (1, 2):
+        with pytest.raises(TypeError, match="mine"):
+            step(model, state)
+        assert len(calls) == number
+
+
 def test_a_step_within_other_programs() -> None:
     step = gradtx.make_step(lambda w, x: jnp.sum(w * x), TX, donate=False)
     w = jnp.ones(3)
