@@ -58,7 +58,7 @@ class Config(NamedTuple):
 
 
 def state(
-    codec: str, rounding: str = "stochastic", where: str | None = None
+    codec: Any, rounding: Any = "stochastic", where: str | None = None
 ) -> Callable[[Any], Any]:
     """All matrices of the state by one codec; int4 stands for int4 first moments and int8 second
     ones.
@@ -66,7 +66,7 @@ def state(
     return lambda tx: gradtx.stored(tx, codec, rounding=rounding, min_size=MIN_SIZE, where=where)
 
 
-def master(format: str) -> Callable[[Any], Any]:
+def master(format: Any) -> Callable[[Any], Any]:
     """Parameters in bfloat16, and what they lack for 24 or 32 bits in the state."""
     return lambda tx: gradtx.master_weights(tx, format)
 

@@ -85,6 +85,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.interop.checkpoints import load as load
     from gradtx.interop.checkpoints import restore_state as restore_state
     from gradtx.interop.checkpoints import save as save
+    from gradtx.interop.runs import latest_step as latest_step
     from gradtx.interop.state_classes import AdaptiveGradClipState as AdaptiveGradClipState
     from gradtx.interop.state_classes import AddDecayedWeightsState as AddDecayedWeightsState
     from gradtx.interop.state_classes import AddNoiseState as AddNoiseState

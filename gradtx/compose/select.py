@@ -1,5 +1,6 @@
 """Selecting parameters by path: `masked` and `partition`."""
 
+import enum
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.errors import SelectionError
 from gradtx.definition.spelling import label_text
-from gradtx.engine.selector import Selector, Where
+from gradtx.engine.selector import Answers, Selector, Where
 from gradtx.tree.paths import repeated
 
 
@@ -46,7 +47,9 @@ def masked(inner: TransformationLike, mask: Where) -> list[Branch]:
 
 
 @definition
-def partition(transforms: Mapping[Any, TransformationLike], param_labels: Any) -> list[Branch]:
+def partition(
+    transforms: Mapping[Any, TransformationLike], param_labels: str | enum.Enum | Answers
+) -> list[Branch]:
     r"""Different transformations for different leaves.
 
     When: groups of parameters need other methods or other numbers. When not: to leave out a few
@@ -75,6 +78,11 @@ def partition(transforms: Mapping[Any, TransformationLike], param_labels: Any) -
     dense/bias    plain: sgd
     dense/kernel  rest: lion, decayed
     """
+    if not isinstance(transforms, Mapping):
+        raise SelectionError(
+            "partition: transforms must name each group: write "
+            "{'decayed': adamw(...), 'frozen': set_to_zero()}"
+        )
     groups = tuple(transforms)
     if not groups:
         raise SelectionError(

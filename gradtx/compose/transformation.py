@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gradtx._lazy import upper
 from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
 from gradtx.compose.pairs import call_pair, pair_name
-from gradtx.compose.states import check_foreign, wrong_state
+from gradtx.compose.states import check_foreign, check_params, wrong_state
 from gradtx.definition.call_checks import holds_arrays
 from gradtx.definition.definition import Definition, Factory, uncalled_builder
 from gradtx.definition.description import Description
@@ -27,6 +27,7 @@ from gradtx.engine.program import BoundRule, group_runs, init_program, update_pr
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
 from gradtx.engine.tree_rule import TreeRule
+from gradtx.tree.donated import deleted_array, is_deletion
 from gradtx.tree.paths import flatten, key_text
 
 P = ParamSpec("P")
@@ -71,6 +72,7 @@ class GradientTransformation(Definition):
         """
         if self.is_plain:
             return self.arguments["init"](params)
+        check_params(self.name, params)
         count = jnp.zeros((), jnp.int32)
         try:
             return State(count, self.init_slots(params, count))
@@ -102,6 +104,9 @@ class GradientTransformation(Definition):
                 count = jnp.array(self.count_after(flow.slots, count), copy=True)
             return flow.leaves.tree, State(count, flow.slots)
         except Exception as error:
+            if is_deletion(error):
+                trees = {"gradients": updates, "state": state, "parameters": params}
+                error = deleted_array(self.name, **trees) or error
             raise hide_frames(error) from error.__cause__
 
     def _update_stateless(
@@ -109,7 +114,9 @@ class GradientTransformation(Definition):
     ) -> tuple[Updates, Any]:
         """`update` where nothing is stored or counted: any state will do, and comes back."""
         if not self.is_stateless:
-            raise wrong_state(self.name, state, "make it with tx.init(params)")
+            swapped = "the arguments are swapped, call tx.update(grads, state, params)"
+            make = "make it with tx.init(params)"
+            raise wrong_state(self.name, state, swapped if isinstance(updates, State) else make)
         first = State(jnp.zeros((), jnp.int32), {})
         return self.update(updates, first, params, **extra)[0], state
 

@@ -56,10 +56,13 @@ def check_number(
     if is_collection(value):
         raise HyperparamError(
             f"{where} = {show(value)} is a {type(value).__name__}, and must be one number"
+            f"{_only(value)}"
         )
     dtype = _dtype(value)
     if dtype is None:
-        raise HyperparamError(f"{where} = {value!r} is neither a number, an array nor a schedule")
+        raise HyperparamError(
+            f"{where} = {value!r} is neither a number, an array nor a schedule{_number_for(value)}"
+        )
     is_bool = jnp.issubdtype(dtype, jnp.bool_)
     if is_bool or jnp.issubdtype(dtype, jnp.complexfloating):
         kind = "a bool" if is_bool else "complex"
@@ -114,11 +117,30 @@ def _separate(name: str, value: Any, names: Collection[str]) -> str | None:
     return f"write {', '.join(f'{one}={show(item)}' for one, item in spelled.items())}"
 
 
+def _only(value: Any) -> str:
+    """How to write the number in a collection of one; "" for several."""
+    is_one = len(value) == 1 and not isinstance(value, Mapping)
+    return f": write {show(next(iter(value)))}" if is_one else ""
+
+
+def _number_for(value: Any) -> str:
+    """How to write the number that a text, or None, may stand for; "" where there is none."""
+    if value is None:
+        return "; to leave it out write 0.0, or drop the argument"
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return ""
+    return f": write float({value!r}); YAML reads 1e-3 as a text, and 1.0e-3 as a number"
+
+
 def _cure(where: str, name: str, value: Any) -> str:
     """How to write what a number out of its range may have meant; "" where it means nothing."""
     builder = where.partition(":")[0]
     if not isinstance(value, int | float):
         return ""
+    if np.isinf(value) or np.isnan(value):
+        return "; give a finite number"
     if value == 1:
         return "; at 1 an average would never move: give a number below 1"
     if value < 0 and name in ("weight_decay", "weight_decay_rate"):

@@ -29,7 +29,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.leaves import hash_key, known_number, same_leaf
 from gradtx.definition.show import show_call
 from gradtx.definition.signature import with_type_names
-from gradtx.definition.spelling import suggest
+from gradtx.definition.spelling import METHODS, suggest
 from gradtx.definition.types import Default, Interval
 
 _BUILDING: ContextVar["Definition | None"] = ContextVar("building", default=None)
@@ -351,9 +351,11 @@ class Definition:
         def __getattr__(self, name: str) -> Any:
             # A property whose own code fails ends here, too: its error is raised again.
             unknown = not name.startswith("_") and not hasattr(type(self), name)
+            call = f"{self.factory.__name__}(...)" if unknown else ""
             if unknown and (way := self.way_to_read(name)) is not None:
-                call = f"{self.factory.__name__}(...)"
                 raise AttributeError(f"{call} has no attribute {name!r}; read {way}")
+            if unknown and (cure := METHODS.get(self.plural, {}).get(name)) is not None:
+                raise AttributeError(f"{call} has no attribute {name!r}: {cure}")
             return object.__getattribute__(self, name)
 
     def way_to_read(self, name: str) -> str | None:

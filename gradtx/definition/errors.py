@@ -1,6 +1,7 @@
 """The classes of gradtx's errors, which stand in the lowest room: functions of trees raise some."""
 
 from gradtx.tree.errors import HIDDEN as HIDDEN
+from gradtx.tree.errors import TRACED as TRACED
 from gradtx.tree.errors import ConfigError as ConfigError
 from gradtx.tree.errors import DtypeError as DtypeError
 from gradtx.tree.errors import GradtxError as GradtxError

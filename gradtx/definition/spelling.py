@@ -22,6 +22,20 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "gamma": ("decay_rate",),
     "T_max": ("decay_steps",),
     "max_grad_norm": ("max_norm",),
+    "StepLR": ("exponential_decay",),
+    "MultiStepLR": ("piecewise_constant_schedule",),
+    "ExponentialLR": ("exponential_decay",),
+    "LinearLR": ("linear_schedule",),
+    "PolynomialLR": ("polynomial_schedule",),
+    "CosineAnnealingLR": ("cosine_decay_schedule",),
+    "CosineAnnealingWarmRestarts": ("sgdr_schedule",),
+    "OneCycleLR": ("cosine_onecycle_schedule",),
+    "SequentialLR": ("join_schedules",),
+    "GradScaler": ("dynamic_loss_scale",),
+    "AveragedModel": ("params_average", "params_ema"),
+    "ExponentialMovingAverage": ("params_ema",),
+    "clip_grad_value_": ("clip",),
+    "optim": ("adamw", "sgd"),
     "bf16": ("bfloat16",),
     "f16": ("float16",),
     "fp16": ("float16",),
@@ -31,6 +45,33 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "fp64": ("float64",),
 }
 """Names of PyTorch, Keras and papers, and short names of dtypes, each with its names in gradtx."""
+
+
+UPDATE = (
+    "call updates, state = tx.update(grads, state, params), or build a step with "
+    "gradtx.make_step(loss_fn, tx)"
+)
+GROUPS = "give each group its transformation with gradtx.partition({name: tx}, rules)"
+METHODS: dict[str, dict[str, str]] = {
+    "transformations": {
+        "step": UPDATE,
+        "apply": UPDATE,
+        "apply_gradients": UPDATE,
+        "minimize": UPDATE,
+        "zero_grad": "gradients are values that jax.grad returns, and nothing adds them up",
+        "param_groups": GROUPS,
+        "add_param_group": GROUPS,
+        "state": "the state is a value of its own, state = tx.init(params)",
+        "state_dict": "save the state that update returned, gradtx.save(path, state)",
+        "load_state_dict": "load a state with gradtx.load(path, tx.init(params))",
+        "lr": 'read gradtx.hyperparams(tx)["learning_rate"]',
+    },
+    "schedules": {
+        "step": "a schedule has no state, the count of the optimizer's state drives it",
+        "get_last_lr": "call schedule(state.count), or read gradtx.hyperparams(tx, state)",
+    },
+}
+"""Methods of PyTorch and Keras, by the kind of definition, each with the way to do it here."""
 
 
 def suggest(name: str, known: Collection[str]) -> str:

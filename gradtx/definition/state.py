@@ -12,8 +12,15 @@ import jax.numpy as jnp
 
 from gradtx._lazy import upper
 from gradtx.definition.errors import StateError
+from gradtx.definition.held import HeldHyperparams, all_typed_like
 from gradtx.definition.optax_states import CLASSES
-from gradtx.definition.spelling import label_text, suggest
+from gradtx.definition.spelling import label_text
+from gradtx.definition.state_errors import (
+    ambiguous_slot,
+    immutable,
+    missing_path,
+    missing_slot,
+)
 
 Path = tuple[str, ...]
 
@@ -73,6 +80,12 @@ class State(_Fields):
     def __repr__(self) -> str:
         return upper("gradtx.definition.show_state").show_state(self)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(immutable(name))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError(immutable(str(key).rpartition("/")[2]))
+
     # NamedTuple declares the method final; this one also replaces slots.
     def _replace(self, /, **values: Any) -> Self:  # pyright: ignore
         """The state with other entries: `count`, `slots`, or a slot by its name."""
@@ -102,26 +115,10 @@ def attribute(state: State, name: str) -> Any:
         entries = dict(entries_named(state, ours))
     if len(entries) == 1:
         return _shown(state, *entries.popitem())
-    paths = [repr("/".join(path)) for path in entries]
     if entries:
-        raise AttributeError(
-            f"several members of this state have {name!r}: read state[{paths[0]}], or "
-            f"{', '.join(f'state[{path}]' for path in paths[1:])}"
-        )
-    raise AttributeError(_missing(state, name))
-
-
-def _missing(state: State, name: str) -> str:
-    if name == "hyperparams":
-        return (
-            "this state holds no hyperparams: wrap the definition in tunable(...), or read "
-            "gradtx.hyperparams(tx, state)"
-        )
+        raise AttributeError(ambiguous_slot(name, ["/".join(path) for path in entries]))
     names = sorted({path[-1] for path, _ in slot_entries(state)})
-    return (
-        f"this state has no slot {name!r}{suggest(name, names)}; it has "
-        f"{', '.join(['count', *names])}"
-    )
+    raise AttributeError(missing_slot(name, names))
 
 
 def entries_named(state: State, name: str) -> Iterator[tuple[Path, Any]]:
@@ -197,10 +194,17 @@ def _holds_arrays(node: Any) -> bool:
 
 def _shown(state: State, path: Path, value: Any) -> Any:
     """The entry at a path; the slots of a member are a state, which is read by name again."""
+    if path[-1] == "hyperparams" and type(value) is dict and _is_own(state, path):
+        return HeldHyperparams(value)
     is_member = isinstance(value, Mapping) and not _holds_arrays(value)
     if not is_member or path[-1] in RESERVED or _is_below_slots(state.slots, path):
         return value
     return state._replace(slots=value)
+
+
+def _is_own(state: State, path: Path) -> bool:
+    """Whether a wrapper stores this dict, and not a tree of parameters that has the name."""
+    return not _is_below_slots(state.slots, path[:-1])
 
 
 def _is_below_slots(node: Any, path: Path) -> bool:
@@ -232,11 +236,10 @@ def _at(state: State, key: str) -> Any:
     for depth, name in enumerate(path):
         children = _children(node)
         if name not in children:
-            where = f"under {'/'.join(path[:depth])!r} " if depth else ""
-            raise StateError(
-                f"the state has nothing at {key!r}{suggest(name, list(children))}; {where}it holds "
-                f"{', '.join(map(repr, children)) or 'nothing'}"
-            )
+            slots = ["/".join(one) for one, _ in slot_entries(state) if one[-1] == key]
+            only = slots[0] if len(slots) == 1 else ""
+            where = "/".join(path[:depth])
+            raise StateError(missing_path(key, name, where, list(children), only))
         node = children[name]
     return _shown(state, path, node) if path else state
 
@@ -303,14 +306,16 @@ def with_entries(state: S, values: Mapping[str, Any]) -> S:
     """
     slots = state.slots
     for name, value in values.items():
-        paths = [path for path, _ in entries_named(state, OPTAX_NAMES.get(name, name))]
-        if len(paths) != 1:
-            which = "several entries" if paths else "no entry"
+        entries = dict(entries_named(state, OPTAX_NAMES.get(name, name)))
+        if len(entries) != 1:
+            which = "several entries" if entries else "no entry"
             raise StateError(
                 f"_replace: this state has {which} of the name {name!r}; "
                 f"write state._replace(slots=...)"
             )
-        slots = _put(slots, paths[0], value)
+        ((path, old),) = entries.items()
+        is_held = name == "hyperparams" and isinstance(value, Mapping)
+        slots = _put(slots, path, all_typed_like(old, value) if is_held else value)
     return state._replace(slots=slots)
 
 

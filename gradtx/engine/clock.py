@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gradtx.definition.errors import TRACED
 from gradtx.definition.schedule import Schedule
+
+NOTE = (
+    "a schedule receives the count as a traced array: compute with jax.numpy, and choose with "
+    "jnp.where(count < 100, 0.1, 0.01) in the place of if"
+)
+"""The note on the error of a schedule that asks for the number of its count."""
 
 
 def next_count(count: Any, when: Any = None) -> Any:
@@ -43,7 +50,11 @@ class Clock(NamedTuple):
         if not isinstance(value, Schedule):
             return value
         if id(value) not in self.values:
-            self.values[id(value)] = value(self.count)
+            try:
+                self.values[id(value)] = value(self.count)
+            except TRACED as error:
+                error.add_note(NOTE)
+                raise
         return self.values[id(value)]
 
 

@@ -17,7 +17,7 @@ from gradtx.engine.roles import warn_of_doubts
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Leaves, Selector, active_leaves, leaves_of, select_all
 from gradtx.engine.slots import put_slots, slots_at
-from gradtx.tree.casts import is_inexact
+from gradtx.tree.casts import is_inexact, without_wide_numpy
 
 
 class BoundRule(NamedTuple):
@@ -105,6 +105,7 @@ def group_runs(rules: Sequence[BoundRule]) -> tuple[tuple[BoundRule, ...], ...]:
 def init_program(rules: Sequence[BoundRule], params: Params, count: Any) -> dict[str, Any]:
     """Make the slots of every member, by name."""
     leaves, clock, slots = leaves_of(params), Clock(count, None, {}), dict[str, Any]()
+    leaves = leaves._replace(values=[*map(without_wide_numpy, leaves.values)])
     warn_of_doubts((selector for bound in rules for selector in bound.selectors), leaves)
     for bound in rules:
         own = bound.rule.init(bound, leaves, clock)

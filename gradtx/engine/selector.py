@@ -5,8 +5,8 @@ import enum
 import functools
 import inspect
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -26,7 +26,22 @@ from gradtx.tree.paths import (
 )
 from gradtx.tree.variables import without_variables
 
-Where = str | Callable[..., Any] | Any
+
+class Node(Protocol):
+    """A dict, a list or a tuple, as a type checker sees a tree of answers."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Module(Protocol):
+    """A dataclass, as modules of equinox and flax are."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Answers = Node | Module | Callable[..., Any]
+"""A tree of answers, or a function of the tree that gives one."""
+Where = str | bool | np.bool_ | Answers
 """A regex on `a/b/c` paths, a predicate `(path, array) -> bool`, a pytree of bools, or a function
 of the tree that gives one.
 """
@@ -46,7 +61,7 @@ class Leaves(NamedTuple):
 
     def match(self, tree: PyTree, what: str) -> Sequence[Any]:
         """The leaves of another tree in this order; an error names the first difference."""
-        error = functools.partial(_trees_differ, what)
+        error = functools.partial(_trees_differ, what, self, tree)
         return match_leaves(self.treedef, lambda: self.paths, tree, "the gradients", what, error)
 
     def narrow(self, tree: PyTree, chosen: Sequence[bool]) -> Any:
@@ -60,8 +75,13 @@ class Leaves(NamedTuple):
         return jax.tree.unflatten(treedef, kept)
 
 
-def _trees_differ(what: str, difference: str) -> StructureError:
-    return StructureError(f"the gradients and {what} differ in structure: {difference}")
+def _trees_differ(what: str, leaves: Leaves, tree: PyTree, difference: str) -> StructureError:
+    grads, cure = leaves.tree, ": take the gradients of these parameters"
+    if what != "the parameters":
+        cure = ""
+    elif type(grads) is tuple and len(grads) == 2 and flatten(grads[1])[1] == flatten(tree)[1]:
+        cure = "; the gradients are a pair, write value, grads = jax.value_and_grad(loss)(params)"
+    return StructureError(f"the gradients and {what} differ in structure: {difference}{cure}")
 
 
 def leaves_of(tree: PyTree) -> Leaves:
@@ -283,7 +303,8 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
     if result is None:
         raise SelectionError(
             f"{owner}: the tree {show(answers)} does not fit the parameters: "
-            f"{_misfit(answers, leaves.paths)}"
+            f"{_misfit(answers, leaves.paths)}; give an answer for every leaf, or for a branch "
+            f"above it"
         )
     return result
 

@@ -49,7 +49,8 @@ def check_members(rules: "Iterable[BoundRule]", slots: Slots) -> None:
         raise StateError(
             f"the state holds slots for {'/'.join(path)!r}, which is no member of this definition; "
             f"its members with slots are "
-            f"{', '.join(repr('/'.join(one)) for one in known) or 'none'}"
+            f"{', '.join(repr('/'.join(one)) for one in known) or 'none'}: make it with "
+            f"tx.init(params)"
         )
 
 
@@ -177,7 +178,8 @@ def _by_leaf(
 
 def _slots_differ(member: str, field: str, difference: str) -> StateError:
     return StateError(
-        f"slot {field!r} of member {member} was made for other parameters: {difference}"
+        f"slot {field!r} of member {member} was made for other parameters: {difference}; call "
+        f"tx.init(params) with the parameters as they are now"
     )
 
 

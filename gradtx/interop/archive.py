@@ -1,6 +1,7 @@
 """The file of a checkpoint: named arrays in one `.npz`, written atomically, read with suspicion."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -61,6 +62,8 @@ def write_file(
       OSError: of the system's class and number; the old file does not change.
     """
     target = Path(path)
+    if target.is_dir():
+        raise _not_written(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -81,10 +84,12 @@ def _not_written(path: str | os.PathLike[str], error: OSError) -> OSError:
     """The system's error as one sentence that names the file and the folder."""
     target = Path(path)
     kept = "the last checkpoint there is whole" if target.is_file() else "nothing is written"
-    text = (
-        f"save could not write {os.fspath(path)!r}: {error.strerror or error}; {kept}: save "
-        f"where the folder {str(target.parent)!r} exists, is writable and has room"
+    cure = (
+        f"save where the folder {str(target.parent)!r} exists, is writable and has room"
+        if not target.is_dir()
+        else "give step= to save into this folder, or the name of a file in it"
     )
+    text = f"save could not write {os.fspath(path)!r}: {error.strerror or error}; {kept}: {cure}"
     # With a number, `OSError` is made as its own kind, `FileNotFoundError` for example.
     return type(error)(text) if error.errno is None else OSError(error.errno, text)
 

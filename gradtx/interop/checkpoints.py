@@ -1,9 +1,10 @@
 """Checkpoints: a tree as a dict of named arrays, and as one file that is written atomically."""
 
 import difflib
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,9 @@ from jax.core import Tracer
 from gradtx.definition.errors import StateError, StructureError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import PyTree
-from gradtx.interop.archive import check_name, is_number_dtype, read_file, write_file
+from gradtx.interop.archive import check_name, is_number_dtype, write_file
 from gradtx.interop.migrations import migrate
+from gradtx.interop.runs import Location, delete_older, new_checkpoint, read_checkpoint
 from gradtx.tree.paths import path_text, repeated
 
 KEYS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -88,8 +90,14 @@ def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def save(path: str | os.PathLike[str], tree: PyTree) -> None:
+def save(
+    path: Location, tree: PyTree, *, step: SupportsIndex | None = None, keep: int | None = 3
+) -> None:
     """Save a checkpoint: write a tree of arrays into one file, atomically.
+
+    With `step`, the path is the folder of a run: the file is `step_1000.npz` in it, and the last
+    `keep` checkpoints stay. Older ones are deleted when the new one is whole; `load(path, like)`
+    takes the newest.
 
     At every moment the file is complete, either the old or the new one. `save` writes it under
     another name in the same folder, `.NAME.xxxxxxxx.tmp`, forces it to the disk, and renames it. If
@@ -103,15 +111,20 @@ def save(path: str | os.PathLike[str], tree: PyTree) -> None:
     When: one process that holds all arrays. When not: arrays sharded over several hosts; use Orbax.
 
     Args:
-      path: the file; an existing one is replaced. `.npz` is customary, and not added.
+      path: the file; an existing one is replaced. `.npz` is customary, and not added. With `step`,
+        a folder, which is made where it does not exist.
       tree: for example `{"params": params, "state": state, "step": 100}`; Python numbers stay
         Python numbers.
+      step: the number of the step, 0 or more; None: the path is a file.
+      keep: the number of checkpoints to keep, 1 or more, of those with a step; None: all.
 
     Raises:
+      StateError: the folder has a later step, of another run for example.
       StructureError: two leaves have the same path, a leaf holds no numbers (a text, an object, a
         `ShapeDtypeStruct`, a donated array), or its path cannot name an entry.
       OSError: the folder does not exist or is read-only, or the disk is full; the old file does
         not change.
+      GradtxError: a step or `keep` is not a whole number in its range.
 
     >>> import gradtx, jax.numpy as jnp, tempfile, pathlib
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "run.npz"
@@ -119,29 +132,44 @@ def save(path: str | os.PathLike[str], tree: PyTree) -> None:
     >>> gradtx.save(file, tree)
     >>> gradtx.load(file, tree)
     {'params': {'w': Array([1, 2.5], dtype=bfloat16)}, 'step': 7}
+    >>> folder = file.parent / "run"
+    >>> for step in (100, 200, 300):
+    ...     gradtx.save(folder, {"w": jnp.full(2, step)}, step=step, keep=2)
+    >>> sorted(one.name for one in folder.iterdir())
+    ['step_200.npz', 'step_300.npz']
 
-    See also: `load`, `flatten_state`.
+    See also: `load`, `latest_step`, `flatten_state`.
     """
+    if isinstance(tree, str | PathLike):
+        raise StructureError(
+            f"save: the tree is the path {str(tree)!r}: the arguments are swapped, write "
+            f"save(path, tree)"
+        )
     named = _named(tree)
     for name, leaf in named.items():
         check_name(name)
         _check_leaf(name, leaf)
     dtypes = {name: str(getattr(leaf, "dtype", "")) for name, leaf in named.items()}
+    file = path if step is None else new_checkpoint(path, step, keep)
     # A generator: only one array is on the host at any moment.
-    write_file(path, dtypes, ((name, _on_host(name, leaf)) for name, leaf in named.items()))
+    write_file(file, dtypes, ((name, _on_host(name, leaf)) for name, leaf in named.items()))
+    if step is not None:
+        delete_older(path, step, keep)
 
 
-def load(path: str | os.PathLike[str], like: Any) -> Any:
-    """Load a checkpoint of `save`, bit for bit.
+def load(path: Location, like: Any, *, step: SupportsIndex | None = None) -> Any:
+    """Load a checkpoint of `save`, bit for bit: a file, or the newest one of a folder.
 
-    Files of version 0.2 load too, as for `restore_state`.
+    Files of version 0.2 load too, as for `restore_state`. A damaged file of a folder is passed
+    over, with a warning, for the last whole one.
 
     Args:
-      path: the file.
+      path: the file, or the folder of `save(path, tree, step=...)`.
       like: a tree of the same structure, shapes and dtypes, as for `restore_state`.
+      step: the step whose checkpoint of the folder is read; None: the newest.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: there is no such file, folder or step.
       StateError: `save` did not write it, it is damaged, or it does not fit `like`; the error names
         the path.
 
@@ -153,9 +181,19 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     >>> int(run["state"].count), run["params"]["w"].tolist()
     (0, [1.0, 1.0, 1.0])
 
-    See also: `save`, `restore_state`.
+    See also: `save`, `latest_step`, `restore_state`.
     """
-    saved, arrays = read_file(path)
+    file, saved, arrays = read_checkpoint(path, step)
+    try:
+        return _fitted(like, saved, arrays)
+    except StateError as error:
+        if file == Path(path):
+            raise
+        raise StateError(f"{str(file)!r}: {error}") from None
+
+
+def _fitted(like: Any, saved: Mapping[str, str], arrays: Mapping[str, Any]) -> Any:
+    """The arrays of a file in the structure of `like`."""
     expected = _named(like)
     dtypes, flat = migrate(saved, expected.keys()), migrate(arrays, expected.keys())
     for name, leaf in expected.items():

@@ -1,7 +1,7 @@
 """Presets of `orthogonalize`: published sequences of quintics by name, and their worst errors."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,9 @@ TABLES: dict[str, tuple[Triple, ...]] = {
 PRESETS = {"polar_express": 5, "jordan": 5, "you": 5, "cans": 5, "deepseek": 10}
 """The names, and the default number of steps of each."""
 
+
+Preset = Literal["polar_express", "jordan", "you", "cans", "deepseek", "standard", "dion"]
+"""The names, and those of Optax, for a type checker."""
 
 SPELLINGS = {"standard": "jordan", "dion": "you"}
 """Optax's names of presets."""

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,13 @@ def decode_array(
         return decode(encoded)
     return run_auto(decode, mesh, fit_sharding(shape, codes), encoded)
 
+
+OwnCodec = Literal["int8", "int4", "dynamic8", "bf16", "f16", "packed16", "bf16+8", "float32"]
+"""The names of gradtx's codecs, and "float32" for none."""
+if TYPE_CHECKING:
+    CodecName = OwnCodec  # a checker sees a misspelt name
+else:
+    CodecName = str  # `register_codec` adds names
 
 CODECS: dict[str, Codec] = {}
 """Every codec by name; `register_codec` adds one."""

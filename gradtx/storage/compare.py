@@ -18,6 +18,7 @@ from gradtx.definition.types import Params, Slots
 from gradtx.engine.leaf_rule import LeafRule
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.walk import Node, walk
+from gradtx.storage.codec import CodecName
 from gradtx.storage.stored import stored
 from gradtx.tree.arithmetic import global_norm
 from gradtx.tree.casts import is_inexact
@@ -28,7 +29,7 @@ HEADER = ("codec", "bytes", "per param", "slot error", "update error")
 class Stored(NamedTuple):
     """One line of the comparison."""
 
-    codec: str
+    codec: CodecName
     bytes: int
     """Of the whole state."""
     slot_error: float
@@ -67,7 +68,7 @@ def compare_storage(
     tx: TransformationLike,
     params: Params,
     grads: Sequence[Any] | None = None,
-    codecs: Sequence[str] = ("float32", "bf16+8", "f16", "packed16", "int8", "int4"),
+    codecs: Sequence[CodecName] = ("float32", "bf16+8", "f16", "packed16", "int8", "int4"),
     *,
     file: IO[str] | None = None,
     **options: Any,
@@ -130,7 +131,7 @@ class Run(NamedTuple):
 
 def _row(
     tx: GradientTransformation,
-    codec: str,
+    codec: CodecName,
     params: Params,
     steps: Sequence[Any],
     exact: Run,

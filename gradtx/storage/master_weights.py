@@ -5,7 +5,7 @@ r"""Master weights: parameters in bfloat16, and an optimizer that computes on th
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ import numpy as np
 
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
-from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import PRECISE, DTypeLike, Params
 from gradtx.storage.sixteen import half_unit
 from gradtx.tree.casts import as_array
@@ -192,7 +191,9 @@ def _evaluate(params, own: MasterWeights, *, inner: Member, format: str):
 
 
 @definition
-def master_weights(inner: TransformationLike, format: str = "float32") -> GradientTransformation:
+def master_weights(
+    inner: TransformationLike, format: Literal["float32", "low16", "bf16+8"] = "float32"
+) -> GradientTransformation:
     r"""Mixed precision training with float32 master weights.
 
     The state holds, beside every parameter θ in bfloat16, the bits that θ lacks of its master ϑ in
@@ -228,7 +229,8 @@ def master_weights(inner: TransformationLike, format: str = "float32") -> Gradie
       format: "float32", "low16" or "bf16+8".
 
     Raises:
-      GradtxError: another format; a `master_weights` directly around another.
+      HyperparamError: another format.
+      GradtxError: a `master_weights` directly around another.
       MissingParamsError: `update` is called without parameters.
 
     State: 4, 2 or 1 bytes per parameter in bfloat16 (2 bytes are the parameter itself), and that of
@@ -249,10 +251,6 @@ def master_weights(inner: TransformationLike, format: str = "float32") -> Gradie
     Micikevicius et al. 2018, arXiv:1710.03740, section 3.1; low halves and corrections: Gonzalez
     Ortiz et al. 2026, arXiv:2602.23349.
     """
-    if format not in FORMATS:
-        raise GradtxError(
-            f"master_weights: format = {format!r} is none of {', '.join(map(repr, FORMATS))}"
-        )
     return wrapwise(
         inner,
         _init,

@@ -15,23 +15,22 @@ from gradtx.definition.errors import GradtxError
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Selector, Where
 from gradtx.storage import blockwise, dynamic, sixteen  # noqa: F401  (they register their codecs)
-from gradtx.storage.codec import codec_named
+from gradtx.storage.codec import CodecName, codec_named
 from gradtx.storage.policy import Policy
-
-ROUNDING = ("stochastic", "nearest")
+from gradtx.training.apply import Rounding
 
 
 @definition
 def stored(
     inner: TransformationLike,
-    default: str | None = None,
+    default: CodecName | None = None,
     *,
-    rounding: str = "stochastic",
+    rounding: Rounding = "stochastic",
     min_size: int = 4096,
     where: Where | None = None,
     block: int = 32,
     fused: bool | None = None,
-    **slots: str,
+    **slots: CodecName,
 ) -> Any:
     r"""Store the optimizer state in 16, 8 or 4 bits (bf16, int8, int4).
 
@@ -100,7 +99,7 @@ def stored(
     int8 and the map of first moments: Gonzalez Ortiz et al. 2026, FlashOptim, arXiv:2602.23349.
     dynamic8: Dettmers et al. 2021, arXiv:2110.02861, section 1.2.
     """
-    _check(default, slots, rounding, block)
+    _check(default, slots, block)
     inner = as_transformation(inner)
     names = inner.slot_names
     if unknown := sorted(set(slots) - set(names)):
@@ -116,7 +115,7 @@ def stored(
     return MapRules(inner, functools.partial(_store, policy))
 
 
-def _check(default: str | None, slots: Mapping[str, str], rounding: str | None, block: int) -> None:
+def _check(default: str | None, slots: Mapping[str, str], block: int) -> None:
     for name, codec in {"default": default, **slots}.items():
         if codec is not None and codec != "float32":
             codec_named(codec, f"stored: {name}")
@@ -125,8 +124,6 @@ def _check(default: str | None, slots: Mapping[str, str], rounding: str | None, 
             'stored: no codec is given; pass stored(tx, "packed16") for all slots, or '
             'stored(tx, mu="bf16") for one'
         )
-    if rounding not in ROUNDING:
-        raise GradtxError(f"stored: rounding = {rounding!r} is neither 'stochastic' nor 'nearest'")
     if block < 2 or block & (block - 1):
         raise GradtxError(f"stored: block = {block!r} is not a power of two; use 32, 64 or 128")
 

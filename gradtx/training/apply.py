@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.compose.states import is_update_pair
 from gradtx.compose.transformation import TransformationLike, as_transformation
 from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.definition.types import ArrayLike, Params, Slots, Updates
@@ -71,6 +72,11 @@ def apply_updates(
         )
     values, treedef = flatten(params)
     paths = functools.partial(leaf_paths, treedef, params)
+    if is_update_pair(updates):
+        raise StructureError(
+            "apply_updates: the updates are the pair that tx.update returned: write "
+            "updates, state = tx.update(grads, state, params)"
+        )
     changes = match_leaves(
         treedef, paths, updates, "the parameters", "the updates", _updates_differ
     )
@@ -114,7 +120,8 @@ def _pair(paths: Paths, index: int, param: Any, update: Any) -> tuple[jax.Array,
     if jnp.shape(update) not in ((), jnp.shape(param)):
         path = paths()[index]
         raise StructureError(
-            f"update at {path!r} has shape {jnp.shape(update)}, its parameter {jnp.shape(param)}"
+            f"update at {path!r} has shape {jnp.shape(update)}, its parameter {jnp.shape(param)}: "
+            f"pass the updates of these parameters"
         )
     if not is_inexact(update) or jnp.iscomplexobj(update) != jnp.iscomplexobj(param):
         update = fit_gradient(paths()[index], update, param, "update", same_shape=False)

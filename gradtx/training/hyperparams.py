@@ -11,6 +11,7 @@ from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.definition import Definition, map_items
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule, value_at
+from gradtx.definition.spelling import suggest
 from gradtx.definition.types import Array, Slots, State
 from gradtx.engine.walk import walk
 from gradtx.tree.paths import key_text
@@ -238,7 +239,11 @@ def find(tx: Definition, name: str) -> Address:
             raise HyperparamError(f"{name!r} is ambiguous: it may be {several}; {where}")
         if matches:
             return matches[0]
-    raise HyperparamError(f"{name!r} is no hyperparameter; {where}")
+    near, known = suggest(name, names), f"has {', '.join(names)}"
+    raise HyperparamError(
+        f"{tx.factory.__name__} has no hyperparameter {name!r}"
+        f"{f'{near} It' if near else '; it'} {known}"
+    )
 
 
 def leaves_by_address(tx: Definition, stop: Any) -> dict[Address, Any]:

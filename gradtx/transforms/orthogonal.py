@@ -16,13 +16,13 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Check, DTypeLike
 from gradtx.linalg.orthogonalize import check_method
 from gradtx.linalg.polar_express import Triple
-from gradtx.linalg.presets import numbers_of
+from gradtx.linalg.presets import Preset, numbers_of
 from gradtx.transforms.moments import average, corrected_mean
 from gradtx.tree.casts import zeros
 
 Scaling = Literal["none", "original", "match_rms_adamw", "spectral"] | float
 """The factor of an orthogonal direction, by name; a number c is c √max(fan_in, fan_out)."""
-Coefficients = Annotated[str | Triple | Sequence[Triple], Check(check_method)]
+Coefficients = Annotated[Preset | Triple | Sequence[Triple], Check(check_method)]
 """The polynomials of an orthogonal factor: a preset, one triple, or a triple for every step."""
 
 

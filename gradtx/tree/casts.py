@@ -74,6 +74,12 @@ def as_array(leaf: Any) -> jax.Array:
     return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
 
 
+def without_wide_numpy(leaf: Any) -> Any:
+    """NumPy's float64 as the float of JAX, without a warning, as `jnp.asarray` casts it."""
+    is_wide = isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.char in "dD"
+    return jnp.asarray(leaf) if is_wide else leaf
+
+
 def zeros(like: Any, dtype: Any = None) -> jax.Array:
     """Zeros shaped and sharded like an array, in its compute dtype unless another is asked for."""
     return _zeros_like(like, compute_dtype(like.dtype) if dtype is None else dtype)

@@ -6,6 +6,13 @@ from pathlib import Path
 
 import jax
 
+TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where Python asks for the number in a traced array."""
+
 
 class GradtxError(ValueError):
     """Any mistake that gradtx recognises; a `ValueError`, so existing handlers keep working."""

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.tree_util import GetAttrKey
 
-from gradtx.tree.paths import flatten
+from gradtx.tree.paths import flatten, path_text
 
 VALUE = (GetAttrKey("value"),)
 
@@ -44,3 +44,16 @@ def _is_variable(node: Any) -> bool:
 def _children(node: Any) -> list[tuple[Any, Any]]:
     """The nodes directly below one, with their paths."""
     return jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda one: one is not node)[0]
+
+
+def lost_variable(tree: Any) -> tuple[str, str] | None:
+    """The path and the class of a variable of a module that a call changes: a mean, a counter.
+
+    `BatchStat`, `RngCount` and the like are classes of Flax's nnx beside `Param`.
+    """
+    nodes = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]
+    for path, node in nodes:
+        kinds = [one.__name__ for one in type(node).__mro__]
+        if _is_variable(node) and "Variable" in kinds and "Param" not in kinds:
+            return path_text(path), kinds[0]
+    return None

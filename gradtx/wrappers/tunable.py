@@ -15,6 +15,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
+from gradtx.definition.held import check_held
 from gradtx.definition.schedule import Schedule
 from gradtx.definition.types import Array, Params, Updates
 from gradtx.training.hyperparams import (
@@ -47,17 +48,39 @@ def _tune(
     gate: Any,
 ) -> tuple[Any, Member, dict[str, Any]]:
     """Run the member with the values of the state; schedules go on."""
+    for name, one in own.items():
+        _check_entry(inner, names, name, one)
     held = {name: _as_state(one) if name in names else one for name, one in own.items()}
     if missing := sorted(set(names) - set(held)):
         raise HyperparamError(
-            f"the state keeps the hyperparameters {', '.join(sorted(held))}, and lacks "
-            f"{', '.join(missing)}"
+            f"state.hyperparams lacks {', '.join(missing)}, and holds "
+            f"{', '.join(sorted(held)) or 'nothing'}: write it back, or call tx.init(params) again"
         )
     scheduled = _scheduled(inner, names)
     values = {**held, **{name: _as_state(value) for name, value in scheduled.items()}}
     tuned = inner._replace(tx=replace(inner.tx, **{name: values[name] for name in names}))
     updates, after = tuned.update(updates, params)
     return updates, after._replace(tx=inner.tx), choose(gate, values, held)
+
+
+def _check_entry(inner: Member, names: Sequence[str], name: str, value: Any) -> None:
+    """Raise where an entry of the state is not a number, or would not act as it seems to."""
+    known = leaves_by_address(inner.tx, Schedule)
+    if name not in names:
+        if name in short_names(known):
+            raise HyperparamError(
+                f"state.hyperparams has {name!r}, which the state does not hold for {inner.tx.name}"
+                f": write tunable(tx, {', '.join(map(repr, (*names, name)))})"
+            )
+        return
+    check_held(name, value)
+    expected = hyperparams_named(inner.tx, [name], None)[name]
+    if not isinstance(expected, Schedule) and jnp.shape(value) != jnp.shape(expected):
+        raise HyperparamError(
+            f"state.hyperparams[{name!r}] has shape {jnp.shape(value)}, and the definition "
+            f"{jnp.shape(expected)}: write one number; for a batch of them map a batch of states "
+            f"with jax.vmap"
+        )
 
 
 def _scheduled(inner: Member, names: Sequence[str]) -> dict[str, Any]:
@@ -108,7 +131,8 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
 
     `state.hyperparams["learning_rate"]` is then read at every update and may be changed between
     updates, inside jit as well. Its dtype is float32 (an array keeps its own), whatever the dtype
-    of the parameters. A hyperparameter that is a schedule goes on following it; the state shows its
+    of the parameters; a Python number that you write there gets this dtype, so that nothing
+    compiles again. A hyperparameter that is a schedule goes on following it; the state shows its
     value at the last update.
 
     Args:
@@ -116,7 +140,8 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
       *names: names as `hyperparams` gives them; none at all: every hyperparameter.
 
     Raises:
-      HyperparamError: a name that is unknown or ambiguous.
+      HyperparamError: a name that is unknown or ambiguous; a misspelt name, or a value that is not
+        a number, written into `state.hyperparams`.
 
     State: 4 bytes per name, and that of `inner`.
 
@@ -124,7 +149,7 @@ def tunable(inner: GradientTransformation, *names: str) -> GradientTransformatio
     >>> w = jnp.array([1.0])
     >>> tx = tunable(gradtx.sgd(0.1), "learning_rate")
     >>> state = tx.init(w)
-    >>> state.hyperparams["learning_rate"] = jnp.array(0.5)
+    >>> state.hyperparams["learning_rate"] = 0.5
     >>> tx.update(w, state)[0].tolist()
     [-0.5]
     """

@@ -21,7 +21,7 @@ def storages(number: int, name: str) -> list[gradtx.GradientTransformation]:
     """A transformation as it is, and with its slots in two codecs, in turn."""
     tx = METHODS[name].tx
     codecs = [CODECS[(2 * number + one) % len(CODECS)] for one in range(2)]
-    return [tx, *(gradtx.stored(tx, codec, min_size=0, block=2) for codec in codecs)]
+    return [tx, *(gradtx.stored(tx, codec, min_size=0, block=2) for codec in codecs)]  # pyright: ignore[reportArgumentType]
 
 
 def next_state(

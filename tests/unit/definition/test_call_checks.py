@@ -264,7 +264,7 @@ SENTENCES: dict[str, tuple[Callable[[], Any], str]] = {
         "'float16', 'float32', 'float64', or for a smaller state write gradtx.stored(tx, 'int8')",
     ),
     "coefficients of no name": (
-        lambda: gradtx.muon(0.1, ns_coeffs="jordn"),
+        lambda: gradtx.muon(0.1, ns_coeffs="jordn"),  # pyright: ignore[reportArgumentType]
         "muon: ns_coeffs = 'jordn' is unknown; choose one of 'polar_express', 'jordan', 'you', "
         "'cans', 'deepseek', 'svd', 'qr', or give triples (a, b, c); did you mean 'jordan'?",
     ),

@@ -113,7 +113,7 @@ CASES = {
     "unknown name in replace": (
         lambda: gradtx.replace(ADAMW, lr=0.1),
         HyperparamError,
-        "'lr' is no hyperparameter; chain has the hyperparameters max_norm, "
+        "chain has no hyperparameter 'lr'; did you mean 'learning_rate'? It has max_norm, "
         "learning_rate, b1, b2, eps, eps_root, weight_decay",
     ),
     "ambiguous name in replace": (
@@ -125,7 +125,7 @@ CASES = {
     "unknown name in tunable": (
         lambda: gradtx.tunable(gradtx.sgd(0.1), "rate"),
         HyperparamError,
-        "'rate' is no hyperparameter; sgd has the hyperparameters learning_rate",
+        "sgd has no hyperparameter 'rate'; it has learning_rate",
     ),
     "state of another definition": (
         lambda: update(ADAMW, state=gradtx.sgd(0.1, momentum=0.9).init(PARAMS)),

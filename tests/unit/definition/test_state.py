@@ -32,7 +32,9 @@ def test_an_attribute_is_the_one_slot_of_that_name():
 
 def test_a_parameter_is_not_a_slot():
     state = gradtx.sgd(0.1, momentum=0.9).init(PARAMS)
-    with pytest.raises(AttributeError, match=r"^this state has no slot 'mu'; it has count, trace$"):
+    with pytest.raises(
+        AttributeError, match=r"^this state has no slot 'mu'; it has count, trace; hyper"
+    ):
         _ = state.mu
     with pytest.raises(AttributeError):
         _ = gradtx.prodigy().init({"kernel": jnp.ones(2)}).kernel
@@ -234,7 +236,7 @@ def test_without_state_any_state_will_do(tx, state):
 def test_what_stores_or_counts_needs_its_state(tx):
     with pytest.raises(
         gradtx.StateError,
-        match=f"^the state of {tx.name} is a NoneType, not a gradtx.State: make it with tx.init",
+        match=f"^the state of {tx.name} is None, not a gradtx.State: make it with tx.init",
     ):
         tx.update(GRADS, None, PARAMS)
 
@@ -247,7 +249,7 @@ def test_a_rule_that_reads_the_step_needs_a_state():
     def warm(rate: gradtx.Hyperparam) -> gradtx.GradientTransformation:
         return gradtx.leafwise(None, _warm, rate=rate)
 
-    with pytest.raises(gradtx.StateError, match=r"^the state of warm is a NoneType"):
+    with pytest.raises(gradtx.StateError, match=r"^the state of warm is None"):
         warm(0.1).update(GRADS, None, PARAMS)
 
 

@@ -282,12 +282,12 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "name": (
         find(name="lr"),
         HyperparamError,
-        "'lr' is no hyperparameter; sgd has the hyperparameters learning_rate",
+        "sgd has no hyperparameter 'lr'; did you mean 'learning_rate'? It has learning_rate",
     ),
     "no rate": (
         find(tx=gradtx.scale_by_adam()),
         HyperparamError,
-        "'learning_rate' is no hyperparameter; scale_by_adam has",
+        "scale_by_adam has no hyperparameter 'learning_rate'; it has",
     ),
     "part of a schedule": (
         find(tx=gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 10)), name="learning_rate.init_value"),

@@ -79,9 +79,11 @@ def test_a_missing_folder_and_one_that_is_a_file_say_one_sentence(tmp_path: Path
     for file, kind, number in cases:
         with pytest.raises(kind) as caught:
             gradtx.save(file, {"w": 1})
+        room = f"save where the folder {str(file.parent)!r} exists, is writable and has room"
+        step = "give step= to save into this folder, or the name of a file in it"
         assert caught.value.strerror == (
-            f"save could not write {str(file)!r}: {os.strerror(number)}; nothing is written: save "
-            f"where the folder {str(file.parent)!r} exists, is writable and has room"
+            f"save could not write {str(file)!r}: {os.strerror(number)}; nothing is written: "
+            f"{step if kind is IsADirectoryError else room}"
         )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 

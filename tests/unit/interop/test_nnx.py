@@ -207,7 +207,7 @@ def test_the_value_of_a_line_search_is_read_from_variables() -> None:
         optimizer.update(model, grad, value=value, grad=arrays_of(grad), value_fn=value_fn)
 
 
-def stored(tx: gradtx.GradientTransformation, codec: str) -> gradtx.GradientTransformation:
+def stored(tx: gradtx.GradientTransformation, codec: Any) -> gradtx.GradientTransformation:
     """Blocks of 2, so that every codec has several in each array."""
     return gradtx.stored(tx, codec, min_size=4, block=2)
 

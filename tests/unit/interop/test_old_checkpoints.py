@@ -28,7 +28,7 @@ CAUTIOUS = gradtx.adamw(1e-2, cautious=True)
 GROUPS = {"a": ADAMW, "b": MOMENTUM}
 
 
-def encoded(tx: gradtx.GradientTransformation, codec: str, size: int = 1) -> Any:
+def encoded(tx: gradtx.GradientTransformation, codec: Any, size: int = 1) -> Any:
     """Blocks of 2, which divide no axis of 3: the last one is padded."""
     return gradtx.stored(tx, codec, min_size=size, rounding="nearest", block=2)
 

@@ -209,7 +209,7 @@ def test_a_definition_without_a_scale() -> None:
     for state, message in (
         (
             None,
-            r"^the state of dynamic_loss_scale is a NoneType, not a gradtx.State: pass "
+            r"^the state of dynamic_loss_scale is None, not a gradtx.State: pass "
             r"the state that tx.update returned$",
         ),
         (

@@ -1,0 +1,260 @@
+"""`Step`: a compiled training step, and the errors of a call that does not fit."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jax
+from jax.core import Tracer
+
+from gradtx.definition.errors import TRACED, GradtxError, StructureError
+from gradtx.definition.show import show_array
+from gradtx.definition.types import Params, State
+from gradtx.engine.clock import NOTE
+from gradtx.tree.casts import is_inexact
+from gradtx.tree.donated import (
+    KEEP,
+    deleted_array,
+    is_deleted,
+    is_deletion,
+    is_sharing,
+    with_copies,
+)
+from gradtx.tree.options import Options, has_numbers, has_options, is_data, join, split
+from gradtx.tree.paths import flatten, leaf_paths, tree_paths
+from gradtx.tree.variables import lost_variable
+
+Function = Callable[..., Any]
+
+
+NUMBERS = "a module holds Python numbers, which a program must not take as arrays"
+"""The text of an error that `Step` answers itself."""
+
+
+class Step:
+    """A compiled training step: `step(params, state, *batch) -> (params, state, value[, aux])`.
+
+    `lower`, `trace`, `eval_shape` and `clear_cache` are those of `jax.jit`.
+    """
+
+    def __init__(self, function: Function, loss: Any, donate: bool):
+        """Compile `function(loss, params, state, *batch)`, where `loss.function` is the user's."""
+        self.__name__: str = "step"
+        self._loss: Any = loss
+        donated = (0, 1) if donate else ()
+        self._of_arrays = jax.jit(functools.partial(function, loss), donate_argnums=donated)
+        with_options = functools.partial(_with_options, function, loss)
+        donated = (1, 2) if donate else ()
+        self._of_options = jax.jit(with_options, static_argnums=0, donate_argnums=donated)
+        self._run: Function = self._of_arrays
+
+    def __call__(self, params: Any, state: Any, *batch: Any, **named: Any) -> Any:
+        """Run one step; what it returns replaces `params` and `state`."""
+        if named:
+            raise _named_batch(named)
+        # One look at the count, before XLA writes lines of its own about a deleted array.
+        if is_deleted(getattr(state, "count", None)):
+            raise _deleted(params, state, batch) from None
+        try:
+            return self._run(params, state, *batch)
+        except Exception as error:
+            params, state = self._mended(error, params, state, batch)
+        return self._run(params, state, *batch)
+
+    def _mended(
+        self, error: Exception, params: Params, state: Any, batch: Sequence[Any]
+    ) -> tuple[Params, Any]:
+        """The arguments of a second try, if there is one; else the error, or a plainer one."""
+        if self._run is self._of_arrays and _needs_options(error, params):
+            self._run = self._run_module
+            return params, state
+        if is_sharing(error):  # nothing is donated yet
+            return with_copies((params, state), batch)
+        return self._refuse(error, params, state, batch)
+
+    def _run_module(self, params: Params, state: Any, *batch: Any) -> Any:
+        arrays, options = split(params)
+        try:
+            new, *rest = self._of_options(options, arrays, state, *batch)
+        except Exception as error:
+            if not is_sharing(error):
+                self._refuse(error, params, state, batch)
+            arrays, state = with_copies((arrays, state), batch)
+            new, *rest = self._of_options(options, arrays, state, *batch)
+        return join(new, options), *rest
+
+    def _refuse(
+        self, error: Exception, params: Params, state: Any, batch: Sequence[Any]
+    ) -> NoReturn:
+        """Raise the error in gradtx's words where they say more."""
+        if is_deletion(error):
+            raise _deleted(params, state, batch) from None
+        if isinstance(error, TypeError) and (plain := _not_array(state, batch)) is not None:
+            raise plain from None
+        if isinstance(error, TRACED) and NOTE not in getattr(error, "__notes__", ()):
+            error.add_note(
+                "make_step: loss_fn is traced, and its arrays have no numbers yet: return the loss "
+                "as an array, without float() or .item(), and choose with jnp.where or "
+                "jax.lax.cond in the place of if"
+            )
+        raise error
+
+    def _args(self, params: Params, *rest: Any) -> tuple[Function, tuple[Any, ...]]:
+        if self._run is self._of_arrays and not has_options(params):
+            return self._of_arrays, (params, *rest)
+        arrays, options = split(params)
+        return self._of_options, (options, arrays, *rest)
+
+    def lower(self, params: Params, state: Any, *batch: Any) -> Any:
+        """The lowered program for these arguments, as of `jax.jit`."""
+        program, args = self._args(params, state, *batch)
+        return program.lower(*args)  # pyright: ignore[reportFunctionMemberAccess]
+
+    def trace(self, params: Params, state: Any, *batch: Any) -> Any:
+        """The traced program for these arguments, as of `jax.jit`."""
+        program, args = self._args(params, state, *batch)
+        return program.trace(*args)  # pyright: ignore[reportFunctionMemberAccess]
+
+    def eval_shape(self, params: Params, state: Any, *batch: Any) -> Any:
+        """The shapes of the results, of arrays or of shapes, without running the step."""
+        program, args = self._args(params, state, *batch)
+        new, *rest = program.eval_shape(*args)  # pyright: ignore[reportFunctionMemberAccess]
+        return (join(new, args[0]) if program is self._of_options else new), *rest
+
+    def clear_cache(self) -> None:
+        """Forget the compiled programs."""
+        programs: tuple[Any, ...] = (self._of_arrays, self._of_options)
+        for program in programs:
+            program.clear_cache()
+
+    def _cache_size(self) -> int:
+        """The number of compiled programs, as of `jax.jit`; it is for tests."""
+        programs: tuple[Any, ...] = (self._of_arrays, self._of_options)
+        return sum(program._cache_size() for program in programs)
+
+    def __repr__(self) -> str:
+        return f"<step of {self._loss.function}>"
+
+
+def _with_options(
+    function: Function, loss: Any, options: Options, arrays: Params, state: Any, *batch: Any
+) -> Any:
+    """A step whose loss receives the whole module, and whose gradient sees its arrays."""
+    joined = functools.partial(_call_joined, loss.function, options)
+    return function(loss._replace(function=joined), arrays, state, *batch)
+
+
+def _call_joined(function: Function, options: Options, arrays: Params, *batch: Any) -> Any:
+    return function(join(arrays, options), *batch)
+
+
+def _needs_options(error: Exception, params: Params) -> bool:
+    is_numbers = error.args == (NUMBERS,)
+    return isinstance(error, TypeError) and (is_numbers or has_options(params))
+
+
+def check_call(loss_fn: Function, params: Params, state: Any, batch: Sequence[Any]) -> None:
+    """Raise, while the step is traced, where its arguments are in a wrong order or missing."""
+    if isinstance(params, State):
+        raise GradtxError(
+            "make_step: the step received a State in the place of the parameters: call "
+            "step(params, state, *batch), and take its results in the same order, "
+            "params, state, value = step(...)"
+        )
+    if any(isinstance(one, State) for one in batch) and not isinstance(state, State):
+        raise GradtxError(
+            "make_step: the step received a State in the place of a batch: call "
+            "step(params, state, *batch), with the state behind the parameters"
+        )
+    whole = _without_options(loss_fn)
+    _check_signature(whole, batch)
+    if whole is loss_fn and has_numbers(params):
+        raise TypeError(NUMBERS)
+    _check_trainable(params)
+    _check_variables(params)
+
+
+def _without_options(loss_fn: Function) -> Function:
+    """The loss as the user wrote it, which takes the whole module."""
+    if isinstance(loss_fn, functools.partial) and loss_fn.func is _call_joined:
+        return loss_fn.args[0]
+    return loss_fn
+
+
+def _check_signature(loss_fn: Function, batch: Sequence[Any]) -> None:
+    try:
+        signature = inspect.signature(loss_fn)
+    except (TypeError, ValueError):
+        return  # a builtin shows none
+    try:
+        signature.bind(None, *batch)
+    except TypeError as error:
+        name = getattr(loss_fn, "__name__", "loss_fn")
+        raise GradtxError(
+            f"make_step: the step calls loss_fn(params, *batch) with a batch of {len(batch)}, and "
+            f"{name}({', '.join(signature.parameters)}) does not take them ({error}): call "
+            f"step(params, state, *batch) with all that loss_fn takes behind params"
+        ) from None
+
+
+def _check_trainable(params: Params) -> None:
+    """Raise where no leaf is a number to train."""
+    leaves, treedef = flatten(params)
+    if any(map(is_inexact, leaves)) or all(leaf is None for leaf in leaves):
+        return
+    path, leaf = next(
+        (path, leaf)
+        for path, leaf in zip(leaf_paths(treedef, params), leaves, strict=True)
+        if leaf is not None
+    )
+    shown = show_array(leaf) if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
+    raise StructureError(
+        f"make_step: no parameter is an array of floats, {path!r} is {shown}, so that nothing "
+        f"would be trained: cast with jnp.asarray(..., jnp.float32)"
+    )
+
+
+def _check_variables(params: Params) -> None:
+    """Raise where a module changes variables in place, which the step would lose."""
+    variable = lost_variable(params)
+    if variable is None:
+        return
+    path, kind = variable
+    raise StructureError(
+        f"make_step: the module has a {kind} at {path!r}, which a call changes in place, and the "
+        f"step would lose the change: write graphdef, params, rest = nnx.split(model, nnx.Param, "
+        f"...), pass params and rest, call nnx.merge(graphdef, params, rest, copy=True) in "
+        f"loss_fn, and return nnx.state(model, nnx.Not(nnx.Param)) as its auxiliary output, "
+        f"has_aux=True"
+    )
+
+
+def _named_batch(named: dict[str, Any]) -> GradtxError:
+    names = ", ".join(named)
+    return GradtxError(
+        f"make_step: the step received {names} by name, and takes its batch by position: call "
+        f"step(params, state, {names})"
+    )
+
+
+def _deleted(params: Params, state: Any, batch: Sequence[Any]) -> GradtxError:
+    error = deleted_array("make_step", parameters=params, state=state, batch=batch)
+    # An array that loss_fn closes over is in none of the trees.
+    return error or GradtxError(f"make_step: an array that loss_fn uses is deleted; {KEEP}")
+
+
+def _not_array(state: Any, batch: Sequence[Any]) -> GradtxError | None:
+    """The error for the first leaf that a compiled program cannot take."""
+    for name, tree in (("state", state), ("batch", batch)):
+        for path, leaf in zip(tree_paths(tree), flatten(tree)[0], strict=True):
+            if leaf is not None and not is_data(leaf) and not isinstance(leaf, Tracer):
+                return GradtxError(
+                    f"make_step: the leaf at {path!r} of the {name} is {_shown(leaf)}, and a "
+                    f"compiled step takes arrays and numbers: leave it out, or close over it"
+                )
+    return None
+
+
+def _shown(leaf: Any) -> str:
+    return repr(leaf) if isinstance(leaf, str) else f"a {type(leaf).__name__}"
