@@ -2,6 +2,8 @@
 clock; each norm computed once.
 """
 
+import json
+import pickle
 import re
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 import gradtx
 from gradtx.definition.errors import MissingParamsError, SelectionError, StateError
+from tests.methods import FIRST, METHODS
 
 PARAMS = {
     "dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)},
@@ -158,7 +161,76 @@ def test_metrics_within_jit_and_of_what_has_none() -> None:
     import optax
 
     assert gradtx.metrics(optax.adam(0.1), optax.adam(0.1).init(PARAMS)) == {}
-    assert gradtx.metrics(gradtx.sgd(0.1), gradtx.sgd(0.1).init(PARAMS)) == {}
+    assert gradtx.metrics(gradtx.identity(), gradtx.identity().init(PARAMS)) == {}
+
+
+WITH_RATE = [
+    name
+    for name in FIRST
+    if any(one.endswith("learning_rate") for one in gradtx.hyperparams(METHODS[name].tx))
+]
+
+
+@pytest.mark.parametrize("name", WITH_RATE)
+def test_the_learning_rate_of_every_method_is_a_metric(name: str) -> None:
+    tx = METHODS[name].tx
+    state = tx.init([jnp.ones(3), jnp.ones((3, 3))])
+    logs = gradtx.metrics(tx, state)
+    known = gradtx.hyperparams(tx, at=state)
+    rates = [value for one, value in known.items() if one.endswith("learning_rate")]
+    found = [value for one, value in logs.items() if one.endswith("learning_rate")]
+    assert [float(one) for one in found] == pytest.approx([float(one) for one in rates])
+    assert all(isinstance(one, jax.Array) for one in logs.values())
+
+
+def test_constant_rates_of_groups_have_the_names_of_hyperparams() -> None:
+    tx = gradtx.partition({"biases": gradtx.sgd(0.1), "rest": gradtx.adam(0.2)}, GROUPS)
+    logs = gradtx.metrics(tx, tx.init(PARAMS))
+    assert {name: round(float(value), 3) for name, value in logs.items()} == {
+        "biases.learning_rate": 0.1,
+        "rest.learning_rate": 0.2,
+    }
+
+
+def test_metrics_are_a_dict_and_a_tree() -> None:
+    tx = gradtx.with_metrics(gradtx.sgd(0.1))
+    state = tx.init(PARAMS)
+    logs, jitted = gradtx.metrics(tx, state), jax.jit(lambda one: gradtx.metrics(tx, one))(state)
+    assert isinstance(logs, dict) and type(jitted) is type(logs) and {**logs} == logs
+    assert jax.tree.structure(logs) == jax.tree.structure(jitted)
+    doubled = jax.tree.map(lambda one, other: float(one + other), logs, jitted)
+    assert doubled == {**dict.fromkeys(("grad_norm", "param_norm", "update_norm"), 0.0)} | {
+        "learning_rate": pytest.approx(0.2)
+    }
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(logs)]
+    assert paths == sorted(f"[{name!r}]" for name in logs)
+    assert json.loads(json.dumps(doubled)) == doubled
+    assert pickle.loads(pickle.dumps(doubled)) == doubled
+    carried, _ = jax.lax.scan(
+        lambda one, _: (gradtx.metrics(tx, state), None), logs, None, length=2
+    )
+    assert float(carried["learning_rate"]) == pytest.approx(0.1)
+
+
+def test_a_missing_metric_names_its_wrapper() -> None:
+    tx = gradtx.adamw(0.1)
+    logs = gradtx.metrics(tx, tx.init(PARAMS))
+    text = (
+        "metrics: 'grad_norm' is not in this state: wrap the optimizer in "
+        "gradtx.with_metrics(...), which stores norms and the clip rate; it has 'learning_rate'"
+    )
+    with pytest.raises(KeyError) as caught:
+        logs["grad_norm"]
+    assert str(caught.value) == text
+    with pytest.raises(KeyError, match=r"'grad_norm/biases' is not in this state: wrap"):
+        jax.jit(lambda state: gradtx.metrics(tx, state)["grad_norm/biases"])(tx.init(PARAMS))
+    with pytest.raises(KeyError, match=r"there is no 'lr'; did you mean 'learning_rate'\? It has"):
+        jax.tree.map(lambda one: one, logs)["lr"]
+    assert logs.get("grad_norm") is None and "grad_norm" not in logs
+    groups = {"biases": gradtx.sgd(0.1), "rest": gradtx.sgd(0.1)}
+    both = gradtx.partition(groups, GROUPS)
+    with pytest.raises(KeyError, match=r"several members report 'learning_rate': read 'biases\.le"):
+        gradtx.metrics(both, both.init(PARAMS))["learning_rate"]
 
 
 def reduces(tx: gradtx.GradientTransformation) -> int:
