@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.compose.descend import scale_by_learning_rate as scale_by_learning_rate
     from gradtx.compose.leafwise import leafwise as leafwise
     from gradtx.compose.matrixwise import matrixwise as matrixwise
-    from gradtx.compose.select import coverage as coverage
     from gradtx.compose.select import masked as masked
     from gradtx.compose.select import partition as partition
     from gradtx.compose.transformation import GradientTransformation as GradientTransformation
@@ -71,6 +70,10 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.definition.types import Positive as Positive
     from gradtx.definition.types import State as State
     from gradtx.definition.types import Updates as Updates
+    from gradtx.inspect.coverage import coverage as coverage
+    from gradtx.inspect.create import create as create
+    from gradtx.inspect.create import list_optimizers as list_optimizers
+    from gradtx.inspect.describe import describe as describe
     from gradtx.inspect.find_learning_rate import LearningRateCurve as LearningRateCurve
     from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
     from gradtx.inspect.metrics import metrics as metrics

@@ -9,11 +9,13 @@ from typing import Any, ClassVar, ParamSpec, Protocol, Self, cast
 import jax
 import jax.numpy as jnp
 
+from gradtx._lazy import upper
 from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
 from gradtx.compose.pairs import call_pair, pair_name
 from gradtx.compose.states import check_foreign, wrong_state
 from gradtx.definition.call_checks import holds_arrays
 from gradtx.definition.definition import Definition, Factory, uncalled_builder
+from gradtx.definition.description import Description
 from gradtx.definition.errors import GradtxError, hide_frames
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule
@@ -51,7 +53,7 @@ class GradientTransformation(Definition):
     """
 
     __slots__ = ()
-    public_names: ClassVar[tuple[str, ...]] = ("init", "name", "needs", "update")
+    public_names: ClassVar[tuple[str, ...]] = ("describe", "init", "name", "needs", "update")
     plural: ClassVar[str] = "transformations"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -177,6 +179,16 @@ class GradientTransformation(Definition):
     def has_evaluation(self) -> bool:
         """Whether there are parameters to evaluate that are not those it trains."""
         return any(bound.rule.has_evaluation for bound in self.rules)
+
+    def describe(self, params: Params, state: Any = None) -> Description:
+        """Describe the optimizer: its members as a tree, and what trains each parameter.
+
+        With the learning rates at the count of `state`. See `gradtx.describe`.
+        """
+        return upper("gradtx.inspect.describe").describe(self, params, state)
+
+    def _repr_html_(self) -> str:
+        return upper("gradtx.inspect.describe_html").definition_html(self)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))

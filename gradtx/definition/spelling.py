@@ -2,6 +2,7 @@
 
 import difflib
 import enum
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -44,12 +45,13 @@ def suggest(name: str, known: Collection[str]) -> str:
 
 def _nearest(name: str, known: Collection[str]) -> list[str]:
     """Find the nearest name; case and underscores do not count: `AdamMini` is `adam_mini`."""
-    plain = {_plain(one): one for one in known}
-    return [plain[one] for one in difflib.get_close_matches(_plain(name), plain, n=1)]
+    plain = {plain_name(one): one for one in known}
+    return [plain[one] for one in difflib.get_close_matches(plain_name(name), plain, n=1)]
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
+def plain_name(name: str) -> str:
+    """A name without what people spell in different ways: case and separators."""
+    return re.sub(r"[\s_-]", "", name).lower()
 
 
 def label_text(label: Any) -> str:

@@ -200,10 +200,10 @@ def by_role(
     >>> tx = gradtx.by_role(groups, routes=[(r"^last", "adam")])
     >>> w = jnp.zeros((2, 2))
     >>> print(gradtx.coverage(tx, {"embed": w, "layer": {"bias": w[0], "kernel": w}, "last": w}))
-    embed         adam  an embedding, by its name
-    last          adam  sent by routes
-    layer/bias    adam  a norm or bias, by its name
-    layer/kernel  lion  a hidden matrix (in out), in JAX's order
+    embed         adam           an embedding, by its name
+    last          adam           sent by routes
+    layer/bias    adam           a norm or bias, by its name
+    layer/kernel  lion, decayed  a hidden matrix (in out), in JAX's order
 
     See also: `partition`, `muon`.
     """

@@ -50,7 +50,7 @@ def test_labels_of_any_kind(labels: Any, form: str) -> None:
     again = gradtx.replace(tx, **rates)
     assert len(rates) == 2 and {gradtx.hyperparams(again)[name] for name in rates} == {0.25}
     assert gradtx.tunable(tx, *rates).init(PARAMS).hyperparams.keys() == rates.keys()
-    assert {*gradtx.coverage(tx, PARAMS).values()} == {*state.slots} | {
+    assert {*gradtx.coverage(tx, PARAMS).groups.values()} == {*state.slots} | {
         name.removesuffix(".learning_rate") for name in rates
     }
 

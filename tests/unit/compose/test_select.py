@@ -93,11 +93,9 @@ def test_partition_by_rules_first_match_wins() -> None:
     assert updates["layers"][1]["bias"][0] == -1.0
     assert updates["embed"]["table"][0, 0] == pytest.approx(-0.5 * 1.001)
     assert sorted(state.slots) == ["plain", "rest"], "sgd without momentum keeps nothing"
-    assert (
-        gradtx.coverage(tx, PARAMS)["layers/0/bias"]
-        == "slow"
-        == gradtx.coverage(rules, PARAMS)["layers/0/kernel"]
-    )
+    assert gradtx.coverage(tx, PARAMS)["layers/0/bias"] == "slow: sgd"
+    assert gradtx.coverage(tx, PARAMS).groups["layers/0/bias"] == "slow"
+    assert gradtx.coverage(rules, PARAMS)["layers/0/kernel"] == "slow"
 
 
 @pytest.mark.parametrize("labels", ["tree", "function", "predicate"])
@@ -181,30 +179,6 @@ def test_freeze_and_no_state_for_what_is_masked_out() -> None:
 def test_a_mask_on_an_empty_tree_is_no_error() -> None:
     tx = gradtx.adamw(0.1, mask="kernel$")
     assert tx.update({}, tx.init({}), {})[0] == {}
-
-
-def test_coverage_of_masks() -> None:
-    table = gradtx.coverage(
-        gradtx.chain(gradtx.adamw(0.1, mask="kernel$"), gradtx.freeze("^embed")), PARAMS
-    )
-    assert (
-        table["head/kernel"] == "add_decayed_weights"
-        and table["embed/table"] == "set_to_zero"
-        and table["head/scale"] == "-"
-    )
-    assert str(table).splitlines()[0].split() == ["embed/table", "set_to_zero"]
-
-
-def test_coverage_of_selections_within_selections() -> None:
-    tx = gradtx.partition(
-        {"layers": gradtx.adamw(0.1, mask="kernel$"), "rest": gradtx.sgd(0.1)},
-        [("^layers", "layers"), (".*", "rest")],
-    )
-    table = gradtx.coverage(gradtx.tunable(tx, "weight_decay"), PARAMS)
-    assert (
-        table["layers/0/kernel"] == "layers + add_decayed_weights"
-        and table["head/kernel"] == "rest"
-    )
 
 
 def test_groups_may_be_called_like_their_patterns() -> None:

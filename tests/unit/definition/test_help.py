@@ -116,7 +116,7 @@ def test_version() -> None:
 
 
 def test_dir_of_definitions() -> None:
-    assert dir(ADAMW) == ["init", "name", "needs", "update"]
+    assert dir(ADAMW) == ["describe", "init", "name", "needs", "update"]
     assert dir(gradtx.constant_schedule(0.1)) == ["__call__", "arguments"]
     assert all(hasattr(ADAMW, name) for name in dir(ADAMW))
 

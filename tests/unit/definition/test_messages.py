@@ -268,11 +268,6 @@ CASES = {
         ConfigError,
         "scale has no argument factor; it has step_size",
     ),
-    "coverage of nothing": (
-        lambda: gradtx.coverage(gradtx.sgd(0.1), PARAMS),
-        SelectionError,
-        "coverage: sgd selects nothing: it holds no masked(...) and no partition(...)",
-    ),
     "unknown mode": (
         lambda: gradtx.scale_by_lion(mode="soft"),  # pyright: ignore[reportArgumentType]
         GradtxError,

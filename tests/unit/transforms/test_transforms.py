@@ -87,7 +87,7 @@ def test_selective_transform_freezes_and_keeps_nothing_for_what_is_frozen(freeze
     assert state.slots["scale_by_adam"].mu["a"] is None and state.slots["scale_by_adam"].mu[
         "b"
     ].shape == (1, 2)
-    assert gradtx.coverage(tx, W) == {"a": "set_to_zero", "b": "adam"}
+    assert gradtx.coverage(tx, W) == {"a": "frozen", "b": "adam"}
 
 
 def test_selective_transform_takes_the_mask_of_a_function_where_optax_freezes_all() -> None:
