@@ -35,7 +35,9 @@ def run_blocks(page: Path) -> list[Block]:
     text = CODE_CELL.sub(
         lambda cell: "```python" + cell[1].replace("\n:", "\n# :"), page.read_text(encoding="utf-8")
     )
-    module, blocks = types.ModuleType(page.stem), list[Block]()
+    # A page may be called like a module of Python's, `inspect`, which it must not replace.
+    name = f"{page.stem}_page" if page.stem in sys.stdlib_module_names else page.stem
+    module, blocks = types.ModuleType(name), list[Block]()
     with jax.numpy_rank_promotion("allow"), importable(module):
         for match in BLOCK.finditer(text):
             line = text.count("\n", 0, match.start(1))
