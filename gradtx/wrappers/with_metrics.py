@@ -150,7 +150,8 @@ def with_metrics(
     >>> tx = gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)))
     >>> w = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
     >>> _, state = tx.update(w, tx.init(w), w)
-    >>> {name: round(float(value), 3) for name, value in gradtx.metrics(tx, state).items()}
+    >>> logs = gradtx.metrics(tx, state)
+    >>> {name: round(float(logs[name]), 3) for name in logs if name != "learning_rate"}
     {'grad_norm': 5.0, 'param_norm': 5.0, 'update_norm': 0.1, 'clip_rate': 1.0}
 
     See also: `metrics`, `monitor`.
