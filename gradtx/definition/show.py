@@ -87,7 +87,8 @@ def _text(value: Any) -> "Text | str":
         left, right = "()" if isinstance(value, tuple) else "[]"
         return Text(left, tuple(("", _text(item)) for item in value), right)
     if _is_call(value):
-        return _call_text(value, ())
+        expression = getattr(value, "expression", None)  # of schedules: `0.5 * schedule`
+        return _call_text(value, ()) if expression is None else expression
     return _record_text(value) if _is_record(value) else _atom(value)
 
 

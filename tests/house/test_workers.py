@@ -12,7 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Path]:
     """A folder of compiled programs for this test alone."""
-    before = jax.config.jax_compilation_cache_dir
+    before = jax.config.values["jax_compilation_cache_dir"]
     compilation_cache.set_cache_dir(str(tmp_path))
     compilation_cache.reset_cache()
     yield tmp_path

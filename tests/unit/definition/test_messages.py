@@ -1,7 +1,7 @@
 """What wrong input is told: what, where, with which values, what to do."""
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ CASES = {
         "parameters: they have nothing at 'tail'",
     ),
     "mask is no bool": (
-        lambda: gradtx.masked(gradtx.sgd(0.1), 3).init(PARAMS),
+        lambda: gradtx.masked(gradtx.sgd(0.1), cast(Any, 3)).init(PARAMS),
         SelectionError,
         "masked(sgd): the answer at 'dense/bias' is 3, which is no bool; give a regex, a "
         "predicate or bools",

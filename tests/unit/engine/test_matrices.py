@@ -2,7 +2,7 @@
 goes wrong, by path.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import chex
 import jax
@@ -212,7 +212,11 @@ def test_axes_by_number_are_axes_by_words() -> None:
             SelectionError,
             r"matches none of the 8 leaves; nearest: 'block_0/qkv",
         ),
-        (lambda: gradtx.muon(0.1, "polar"), gradtx.GradtxError, r"ns_coeffs = 'polar' is unknown"),
+        (
+            lambda: gradtx.muon(0.1, cast(Any, "polar")),
+            gradtx.GradtxError,
+            r"ns_coeffs = 'polar' is unknown",
+        ),
         (
             lambda: gradtx.muon(0.1, scaling="rms"),  # pyright: ignore[reportArgumentType]
             gradtx.GradtxError,
