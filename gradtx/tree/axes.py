@@ -7,6 +7,7 @@ Flax `kernel`, Haiku `w`               (D, F)          in out
 Equinox, torch `weight`                (F, D)          out in
 Flax attention `query`, `key`          (D, H, h)       in out out
 Flax attention `out`                   (H, h, D)       in in out
+a kernel whose bias is (H, h)          (D, H, h)       in out out
 fused queries, keys, values            (D, 3, H, h)    in batch out out
 Gemma `q_einsum`                       (H, D, h)       out in out
 Gemma `kv_einsum`                      (2, H, D, h)    batch out in out

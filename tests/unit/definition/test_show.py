@@ -45,6 +45,13 @@ def test_the_limit_is_that_of_a_line() -> None:
         assert ("\n" in text) == (len(f"freeze(mask='{'x' * length}')") > WIDTH)
 
 
+def test_the_comma_behind_an_item_counts() -> None:
+    lengths = range(60, 100)
+    for length in lengths:
+        tx = gradtx.chain(gradtx.freeze("x" * length), gradtx.clip(1.0), gradtx.clip(2.0))
+        assert max(map(len, repr(tx).splitlines())) <= WIDTH and eval(repr(tx), NAMES) == tx
+
+
 LONG = {
     "a pattern": gradtx.freeze("|".join(f"layer_{n}/kernel" for n in range(40))),
     "a pattern with quotes and breaks": gradtx.freeze("'\"\n\\d" * 40),

@@ -45,6 +45,9 @@ def test_every_leaf_is_in_one_line_and_the_bytes_are_those_of_summary(name: str)
 
 FROZEN = {
     "a mask": gradtx.chain(gradtx.adamw(0.1), gradtx.freeze("bias$")),
+    "a mask behind a norm": gradtx.chain(
+        gradtx.adamw(0.1), gradtx.clip_by_global_norm(1.0), gradtx.freeze("bias$")
+    ),
     "a group": gradtx.partition(
         {"frozen": gradtx.set_to_zero(), "rest": gradtx.lion(0.1)},
         [("bias$", "frozen"), (".*", "rest")],
