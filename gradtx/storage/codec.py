@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -98,8 +98,11 @@ def register_codec(codec: Codec) -> Codec:
 def codec_named(name: str, where: str) -> Codec:
     """Return the codec of a name, or raise an error that lists all names."""
     if name not in CODECS:
+        # In an order that does not follow which module was imported first.
+        own = [one for one in get_args(OwnCodec) if one in CODECS]
+        names = dict.fromkeys([*own, *CODECS])
         raise GradtxError(
             f"{where} = {name!r} is not a codec; the codecs are "
-            f"{', '.join(map(repr, CODECS))}, and 'float32' for none"
+            f"{', '.join(map(repr, names))}, and 'float32' for none"
         )
     return CODECS[name]
