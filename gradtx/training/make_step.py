@@ -76,8 +76,8 @@ def make_step(
       has_aux: whether `loss_fn` returns auxiliary output beside the loss; with microbatches this
         output has a first axis for the parts.
       donate: whether the step may reuse the memory of `params` and `state`, and update them in
-        place: a third of the memory, and up to 2x faster on a CPU too. These arrays are deleted by
-        the call. Copy what you keep, `jax.tree.map(jnp.copy, params)`, or pass False.
+        place; False holds both twice while the step runs. The call deletes these arrays. Copy what
+        you keep, `jax.tree.map(jnp.copy, params)`, or pass False.
       microbatches: k ≥ 1, a divisor of every batch axis.
       weigh: `weigh(*part)` -> the weight w of a part, for example its number of tokens, where
         `loss_fn` is a mean over tokens; None: all parts weigh the same. Static.
