@@ -213,11 +213,7 @@ def test_axes_by_number_are_axes_by_words() -> None:
             r"matches none of the 8 leaves; nearest: 'block_0/qkv",
         ),
         (
-<<<<<<< ours
             lambda: gradtx.muon(0.1, cast(Any, "polar")),
-=======
-            lambda: gradtx.muon(0.1, "polar"),  # pyright: ignore[reportArgumentType]
->>>>>>> theirs
             gradtx.GradtxError,
             r"ns_coeffs = 'polar' is unknown",
         ),
