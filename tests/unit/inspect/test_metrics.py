@@ -311,7 +311,7 @@ def test_a_state_of_another_definition() -> None:
             gradtx.sgd(0.1),
             guarded.init(PARAMS),
             r"^the state holds slots for 'guard', which is no member of this definition; "
-            r".* are none$",
+            r".* are none: make it with tx\.init\(params\)$",
         ),
     ):
         with pytest.raises(StateError, match=message):
