@@ -61,7 +61,8 @@ def check_number(
     dtype = _dtype(value)
     if dtype is None:
         raise HyperparamError(
-            f"{where} = {value!r} is neither a number, an array nor a schedule{_number_for(value)}"
+            f"{where} = {value!r} is neither a number, an array nor a schedule"
+            f"{_number_for(value, names)}"
         )
     is_bool = jnp.issubdtype(dtype, jnp.bool_)
     if is_bool or jnp.issubdtype(dtype, jnp.complexfloating):
@@ -123,14 +124,14 @@ def _only(value: Any) -> str:
     return f": write {show(next(iter(value)))}" if is_one else ""
 
 
-def _number_for(value: Any) -> str:
+def _number_for(value: Any, names: Collection[str]) -> str:
     """How to write the number that a text, or None, may stand for; "" where there is none."""
     if value is None:
         return "; to leave it out write 0.0, or drop the argument"
     try:
         float(value)
     except (TypeError, ValueError):
-        return ""
+        return f"; write shape={value!r}" if "shape" in names else ""
     return f": write float({value!r}); YAML reads 1e-3 as a text, and 1.0e-3 as a number"
 
 

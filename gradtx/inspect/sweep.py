@@ -171,7 +171,7 @@ def _check_call(
     try:
         signature.bind(*names)
     except TypeError as error:
-        call = "without seeds" if keys is None else "with seeds"
+        call = "without seeds" if keys is None else "with seeds, which gives train a random key"
         raise GradtxError(
             f"sweep: train({', '.join(signature.parameters)}) cannot be called as "
             f"train({', '.join(names)}), the call {call}: {error}; change its parameters, or the "

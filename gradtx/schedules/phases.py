@@ -55,8 +55,13 @@ class Phase(Definition):
 
     @classmethod
     def coerce(cls, value: Any, where: str) -> "Phase":
+        builder = where.partition(":")[0]
+        if isinstance(value, list | tuple):
+            raise HyperparamError(
+                f"{builder}: pass the phases of a list one by one, {builder}(*list)"
+            )
         raise HyperparamError(
-            f"{where}: {show(value)} is not a phase; write gradtx.warmup(steps, peak_value), "
+            f"{builder}: {show(value)} is not a phase; write gradtx.warmup(steps, peak_value), "
             f"gradtx.constant(steps), gradtx.cooldown(steps) or a schedule"
         )
 

@@ -155,7 +155,8 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "no key": (
         run(lambda tx: 0.0, seeds=2, b1=[0.9]),
         GradtxError,
-        "train(tx) cannot be called as train(tx, key), the call with seeds",
+        "train(tx) cannot be called as train(tx, key), the call with seeds, which gives train a "
+        "random key",
     ),
     "no result": (
         run(lambda tx: None, b1=[0.9]),

@@ -109,7 +109,7 @@ def test_every_two_phases_print_and_come_back() -> None:
 phases, warm, cool = gradtx.phases, functools.partial(gradtx.warmup, 10, 1.0), gradtx.cooldown
 WRONG: dict[str, str] = {
     "phases()": "phases: there is no phase; give phases in order, for example phases(warmup(1000",
-    "phases(1000)": "phases: phases: 1000 is not a phase; write gradtx.warmup(steps, peak_value), "
+    "phases(1000)": "phases: 1000 is not a phase; write gradtx.warmup(steps, peak_value), "
     "gradtx.constant(steps), gradtx.cooldown(steps) or a schedule",
     "phases(gradtx.constant(5))": "phases: the first phase, constant(steps=5), has no value to "
     "start from; give phases(..., init_value=...)",
@@ -131,7 +131,9 @@ WRONG: dict[str, str] = {
     "gradtx.restarts(cool(5), 3)": "restarts: schedule = cooldown(steps=5) is one phase of a",
     "gradtx.linear_schedule(0.0, 1.0, 5) + cool(5)": "linear_schedule(...) + cooldown(...): "
     "cooldown(steps=5) is not a number, a schedule or a function of the count",
-    "phases([warm()])": "phases: phases: [warmup(steps=10, peak_value=1.0)] is not a phase; write",
+    "phases([warm()])": "phases: pass the phases of a list one by one, phases(*list)",
+    "cool(100, '1-sqrt')": "cooldown: end_value = '1-sqrt' is neither a number, an array nor a "
+    "schedule; write shape='1-sqrt'",
     "cool(-5)": "cooldown: steps = -5 is outside its range [0, inf)",
     "gradtx.warmup(3e-4, 1000)": "warmup: steps = 0.0003 is less than one step; the order of the "
     "arguments is steps, peak_value, init_value, shape, power",
