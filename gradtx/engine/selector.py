@@ -5,7 +5,7 @@ import enum
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -149,9 +149,10 @@ def _check_bool(answer: Any, path: str, owner: str) -> None:
             f"mask chooses whole leaves: give one bool"
         )
     if not isinstance(answer, bool | np.bool_ | np.ndarray | jax.Array):
+        is_compiled = isinstance(answer, re.Pattern)
+        cure = _cure(answer) if is_compiled else "give a regex, a predicate or bools"
         raise SelectionError(
-            f"{owner}: the answer at {path!r} is {show(answer)}, which is no bool; give a "
-            f"regex, a predicate or bools"
+            f"{owner}: the answer at {path!r} is {show(answer)}, which is not a bool; {cure}"
         )
 
 
@@ -303,8 +304,7 @@ def _answers(where: Any, leaves: Leaves, owner: str) -> list[Any]:
     if result is None:
         raise SelectionError(
             f"{owner}: the tree {show(answers)} does not fit the parameters: "
-            f"{_misfit(answers, leaves.paths)}; give an answer for every leaf, or for a branch "
-            f"above it"
+            f"{_misfit(answers, leaves.paths)}; {_cure(answers)}"
         )
     return result
 
@@ -353,15 +353,42 @@ def _misfit(answers: Any, paths: Sequence[str]) -> str:
     )
 
 
+def _cure(answers: Any) -> str:
+    """How to write answers that do not fit, by what their author may have meant."""
+    each = "give an answer for every leaf, or for a branch above it"
+    if isinstance(answers, re.Pattern):
+        return f"give the text of the compiled pattern, {answers.pattern!r}"
+    if isinstance(answers, list | tuple) and answers:
+        if all(isinstance(one, str) for one in answers):
+            return f"give one regular expression, {'|'.join(answers)!r}"
+        if all(isinstance(one, tuple) and isinstance(one[0], re.Pattern) for one in answers):
+            return f"give the texts of compiled patterns, {answers[0][0].pattern!r}"
+    if isinstance(answers, Mapping) and all(isinstance(one, str) for one in answers.values()):
+        return f"{each}; patterns are a list of pairs, {show(list(answers.items()))}"
+    return each
+
+
 def nearest(pattern: Any, paths: Sequence[str]) -> str:
     """The paths closest to a pattern that matched nothing."""
     plain = re.sub(r"[\\^$.*+?()\[\]{}|]", "", pattern) if isinstance(pattern, str) else ""
     ends = {path.rsplit("/", 1)[-1]: path for path in reversed(paths)}
-    close = difflib.get_close_matches(plain, paths, n=3, cutoff=0.4) or [
-        ends[end] for end in difflib.get_close_matches(plain, ends, n=3, cutoff=0.4)
-    ]
+    close = (
+        _near_folders(plain, paths)
+        or difflib.get_close_matches(plain, paths, n=3, cutoff=0.4)
+        or [ends[end] for end in difflib.get_close_matches(plain, ends, n=3, cutoff=0.4)]
+    )
     return (
         f"nearest: {', '.join(map(repr, close))}"
         if close
         else f"the paths are {', '.join(map(repr, paths[:3]))}{', ...' if len(paths) > 3 else ''}"
     )
+
+
+def _near_folders(plain: str, paths: Sequence[str]) -> list[str]:
+    """The first paths in the folders that a pattern may have meant: `^encoder/`, `encoder_0/w`."""
+    if "/" in plain.rstrip("/") and not plain.endswith("/"):
+        return []
+    names = [path.split("/") for path in paths]
+    above = {"/".join(parts[:end]): None for parts in names for end in range(1, len(parts))}
+    near = difflib.get_close_matches(plain.rstrip("/"), above, n=3, cutoff=0.7)
+    return [path for folder in near for path in paths if path.startswith(f"{folder}/")][:3]

@@ -1,9 +1,7 @@
 """Frozen parameters: zero updates for some leaves."""
 
 from gradtx.compose.binding import Branch
-from gradtx.compose.select import masked
 from gradtx.compose.transformation import (
-    GradientTransformation,
     TransformationLike,
     as_transformation,
     definition,
@@ -13,7 +11,7 @@ from gradtx.transforms.scaling import set_to_zero
 
 
 @definition
-def freeze(mask: Where) -> GradientTransformation:
+def freeze(mask: Where) -> list[Branch]:
     """Freeze parameters: zero updates for the leaves of a mask, u ← u elsewhere.
 
     Put it last in a chain. The members before it then store nothing for frozen leaves; a norm over
@@ -35,7 +33,7 @@ def freeze(mask: Where) -> GradientTransformation:
     >>> list(gradtx.flatten_state(gradtx.chain(gradtx.adam(1.0), tx).init(params)))
     ['count', 'slots/adam/scale_by_adam/mu/head', 'slots/adam/scale_by_adam/nu/head']
     """
-    return masked(set_to_zero(), mask)
+    return [Branch(None, set_to_zero(), Selector(mask, True, "freeze"))]
 
 
 @definition

@@ -4,6 +4,8 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 # pyright: reportFunctionMemberAccess=false, reportIndexIssue=false
 
+import re
+
 import jax
 import jax.numpy as jnp
 
@@ -187,7 +189,37 @@ DEFINITIONS: Cases = {
     "a frozen part that does not exist": (
         lambda: gradtx.chain(ADAM, gradtx.freeze("encoder")).init(params()),
         gradtx.SelectionError,
-        "masked(set_to_zero): 'encoder' matches none of the 2 leaves; the paths are 'b', 'w'",
+        "freeze: 'encoder' matches none of the 2 leaves; the paths are 'b', 'w'",
+    ),
+    "a folder with a number, frozen without it": (
+        lambda: gradtx.freeze("^encoder/").init({"encoder_0": params(), "head": params()}),
+        gradtx.SelectionError,
+        "freeze: '^encoder/' matches none of the 4 leaves; nearest: 'encoder_0/b', 'encoder_0/w'",
+    ),
+    "several patterns in a list": (
+        lambda: gradtx.freeze(["w", "c"]).init(params()),
+        gradtx.SelectionError,
+        "freeze: the tree ['w', 'c'] does not fit the parameters: they have nothing at '0'; give "
+        "one regular expression, 'w|c'",
+    ),
+    "a compiled pattern": (
+        lambda: gradtx.freeze(re.compile("w")).init(params()),
+        gradtx.SelectionError,
+        "freeze: the answer at 'b' is re.compile('w'), which is not a bool; give the text of the "
+        "compiled pattern, 'w'",
+    ),
+    "rules of compiled patterns": (
+        lambda: gradtx.partition({"a": ADAM}, [(re.compile("w"), "a")]).init(params()),
+        gradtx.SelectionError,
+        "partition: the tree [(re.compile('w'), 'a')] does not fit the parameters: they have "
+        "nothing at '0/0'; give the texts of compiled patterns, 'w'",
+    ),
+    "rules as a dict": (
+        lambda: gradtx.partition({"a": ADAM}, {"w$": "a"}).init(params()),
+        gradtx.SelectionError,
+        "partition: the tree {'w$': 'a'} does not fit the parameters: they have nothing at 'w$'; "
+        "give an answer for every leaf, or for a branch above it; patterns are a list of pairs, "
+        "[('w$', 'a')]",
     ),
     "a mask that lacks a leaf": (
         lambda: gradtx.masked(ADAM, {"w": True}).init(params()),

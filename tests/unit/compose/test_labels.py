@@ -60,7 +60,7 @@ def test_a_mask_of_arrays_says_where() -> None:
     text = r"masked\(sgd\): the answer at 'w' is an array of shape \(2,\), and a mask chooses whole"
     with pytest.raises(SelectionError, match=text):
         gradtx.masked(gradtx.sgd(0.1), masks).init(PARAMS)
-    with pytest.raises(SelectionError, match="the answer at 'b' is None, which is no bool"):
+    with pytest.raises(SelectionError, match="the answer at 'b' is None, which is not a bool"):
         gradtx.masked(gradtx.sgd(0.1), lambda params: None).init(PARAMS)
     scalars = {"w": jnp.array(True), "b": np.bool_(False)}
     assert gradtx.masked(gradtx.sgd(0.1), scalars).init(PARAMS)

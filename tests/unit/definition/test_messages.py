@@ -76,8 +76,8 @@ CASES = {
     "mask is no bool": (
         lambda: gradtx.masked(gradtx.sgd(0.1), cast(Any, 3)).init(PARAMS),
         SelectionError,
-        "masked(sgd): the answer at 'dense/bias' is 3, which is no bool; give a regex, a "
-        "predicate or bools",
+        "masked(sgd): the answer at 'dense/bias' is 3, which is not a bool; give a regex, "
+        "a predicate or bools",
     ),
     "mask is no regular expression": (
         lambda: gradtx.masked(gradtx.scale(1.0), "(bias").init(PARAMS),
