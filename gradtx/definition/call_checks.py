@@ -13,7 +13,7 @@ import numpy as np
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.show import show
-from gradtx.definition.spelling import suggest
+from gradtx.definition.spelling import SPELLINGS, suggest
 from gradtx.definition.types import Check, DTypeLike, Interval
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
@@ -227,7 +227,9 @@ def _unknown(where: str, parts: Sequence[Any], value: Any, names: Iterable[str])
     if choices and isinstance(value, str):
         number = ", or give a number" if float in parts else ""
         shown = ", ".join(map(repr, choices))
-        return f"{where} = {value!r} is unknown; choose one of {shown}{number}"
+        near = suggest(value, choices) if value in SPELLINGS else ""
+        choose = f"{near} Choose" if near else "; choose"
+        return f"{where} = {value!r} is unknown{choose} one of {shown}{number}"
     kinds = [KINDS[part][1] for part in parts if part in KINDS] + [*map(repr, choices)]
     order = f"; its arguments are, in order, {', '.join(names)}" if bool in parts else ""
     return f"{where} = {show(value)} must be {' or '.join(kinds)}{order}"

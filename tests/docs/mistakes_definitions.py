@@ -39,6 +39,30 @@ DEFINITIONS: Cases = {
         "arguments are learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov, decay_form, "
         "peak_learning_rate, cautious, weight_decay, mask",
     ),
+    "every_k_schedule of MultiSteps": (
+        lambda: gradtx.accumulate(ADAM, every_k_schedule=4),
+        TypeError,
+        "accumulate has no hyperparameter or option 'every_k_schedule'; did you mean 'every'? Its "
+        "arguments are inner, every, use_grad_mean, should_skip_update_fn, accumulator_dtype",
+    ),
+    "k micro-batches": (
+        lambda: gradtx.accumulate(ADAM, k=4),
+        TypeError,
+        "accumulate has no hyperparameter or option 'k'; did you mean 'every'? Its "
+        "arguments are inner, every, use_grad_mean, should_skip_update_fn, accumulator_dtype",
+    ),
+    "a short name of a format": (
+        lambda: gradtx.master_weights(ADAM, "fp32"),
+        gradtx.HyperparamError,
+        "master_weights: format = 'fp32' is unknown; did you mean 'float32'? Choose one of "
+        "'float32', 'low16', 'bf16+8'",
+    ),
+    "a short name near a format": (
+        lambda: gradtx.master_weights(ADAM, "bf16"),
+        gradtx.HyperparamError,
+        "master_weights: format = 'bf16' is unknown; did you mean 'bf16+8'? Choose one of "
+        "'float32', 'low16', 'bf16+8'",
+    ),
     "betas in the place of b1": (
         lambda: gradtx.adamw(0.1, (0.9, 0.99)),
         gradtx.HyperparamError,
