@@ -23,6 +23,7 @@ from gradtx.inspect.summary import split_path
 from gradtx.inspect.trainers import ActiveRule, Trainer, active_rules, trainers
 from gradtx.training.hyperparams import leaves_by_address, short_names
 from gradtx.tree.casts import is_inexact
+from gradtx.tree.options import eval_shape
 from gradtx.tree.paths import path_text
 
 
@@ -121,7 +122,7 @@ def _state_sizes(
             )
         return state
 
-    return jax.eval_shape(init, params), sizes
+    return eval_shape(init, params), sizes
 
 
 def _member_lines(

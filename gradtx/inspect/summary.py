@@ -10,6 +10,7 @@ from gradtx.definition.show import show_array, show_table
 from gradtx.definition.types import Params, State
 from gradtx.inspect.patterns import common_pattern, stars
 from gradtx.tree.casts import is_inexact
+from gradtx.tree.options import eval_shape
 from gradtx.tree.paths import path_text, tree_paths
 
 Path = tuple[str, ...]
@@ -97,7 +98,7 @@ def summary(tx: Any, params: Params, *, file: IO[str] | None = None) -> Summary:
     """
     if not isinstance(tx, GradientTransformation):
         tx = GradientTransformation.coerce(tx, "summary: tx")
-    state = jax.eval_shape(tx.init, params)
+    state = eval_shape(tx.init, params)
     leaves = [leaf for leaf in jax.tree.leaves(params) if is_inexact(leaf)]
     known = {tuple(path.split("/")) for path in tree_paths(params)}
     # The step count comes last.

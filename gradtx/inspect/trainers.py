@@ -15,6 +15,7 @@ from gradtx.engine.rules import select_kwargs
 from gradtx.engine.selector import Leaves, Selector, leaves_of
 from gradtx.inspect.members import MemberNode, Members, Owner
 from gradtx.tree.casts import is_inexact
+from gradtx.tree.options import eval_shape
 
 FROZEN, DECAYED, UNCHANGED = "frozen", "decayed", "raw gradient"
 
@@ -96,7 +97,7 @@ def _reshapes(bound: BoundRule, leaves: Leaves, active: np.ndarray) -> bool:
         return False
     params = leaves.narrow(leaves.tree, active.tolist())
     kwargs = select_kwargs(make, {**bound.hyperparams, **dict(getattr(bound.rule, "options", {}))})
-    new = jax.eval_shape(lambda tree: make(tree, **kwargs), params)
+    new = eval_shape(lambda tree: make(tree, **kwargs), params)
     return jax.tree.structure(new) != jax.tree.structure(params)
 
 

@@ -282,12 +282,29 @@ def _check_names(expected: Sequence[str], names: Sequence[str]) -> None:
         return
     parts = [f"there is no {_first(missing)}"] if missing else []
     parts += [f"{_first(unexpected)} is unexpected"] if unexpected else []
-    near = difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.0) if missing else []
-    advice = f"; if {near[0]!r} is meant for it, rename the entry of the flat dict" if near else ""
+    near = _nearest(missing[0], unexpected) if missing else None
+    advice = f"; if {near!r} is meant for it, rename the entry of the flat dict" if near else ""
     raise StateError(
         f"the checkpoint does not fit: {', and '.join(parts)}. Make `like` with the definition and "
         f"the parameters that were saved{advice}"
     )
+
+
+def _nearest(name: str, others: Sequence[str]) -> str | None:
+    """The entry that a new name replaced, probably; None where no name is similar.
+
+    Folders and leaves that two names share say nothing about the part that differs.
+    """
+    near = difflib.get_close_matches(name, others, n=1, cutoff=0.0)
+    if not near:
+        return None
+    ours, theirs = name.split("/"), near[0].split("/")
+    for _ in range(2):  # the leading names, then the trailing ones
+        while ours and theirs and ours[0] == theirs[0]:
+            ours, theirs = ours[1:], theirs[1:]
+        ours, theirs = ours[::-1], theirs[::-1]
+    ratio = difflib.SequenceMatcher(None, "/".join(ours), "/".join(theirs)).ratio()
+    return near[0] if ratio >= 0.5 or not ours or not theirs else None
 
 
 def _first(names: Sequence[str]) -> str:

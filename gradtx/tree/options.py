@@ -4,7 +4,7 @@ A module of equinox keeps its activation function, and the rate of its dropout, 
 A compiled program takes the arrays as data and the options as constants.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -92,3 +92,11 @@ def join(arrays: Any, options: Options) -> Any:
     leaves = zip(options.treedef.flatten_up_to(arrays), options.values, strict=True)
     filled = [value if value is not None else leaf for leaf, value in leaves]
     return jax.tree.unflatten(options.treedef, filled)
+
+
+def eval_shape(function: Callable[[Any], Any], tree: Any) -> Any:
+    """`jax.eval_shape` of a function of a tree that may hold options: they stay as they are."""
+    if not has_options(tree):
+        return jax.eval_shape(function, tree)
+    arrays, options = split(tree)
+    return jax.eval_shape(lambda arrays: function(join(arrays, options)), arrays)

@@ -2,6 +2,7 @@
 
 import io
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -139,3 +140,16 @@ def test_something_else_is_refused() -> None:
 def test_prints_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     made = gradtx.summary(gradtx.adam(0.1), network())
     assert capsys.readouterr().out == f"{made}\n"
+
+
+def test_modules_with_functions_beside_their_arrays(capsys: pytest.CaptureFixture[str]) -> None:
+    module = eqx.nn.MLP(2, 3, 8, 2, key=jax.random.key(0))
+    arrays = eqx.filter(module, eqx.is_array)
+    for tx in (gradtx.adamw(1e-3), gradtx.stored(gradtx.lion(1e-3), "int8"), gradtx.muon(1e-3)):
+        assert gradtx.summary(tx, module).rows == gradtx.summary(tx, arrays).rows
+        own, plain = tx.describe(module), tx.describe(arrays)
+        assert (own.bytes, own.members) == (plain.bytes, plain.members)
+        covered = gradtx.coverage(tx, module)
+        assert covered["activation"].startswith("not trained")
+        assert {**covered, **gradtx.coverage(tx, arrays)} == covered
+    assert "layers/0/weight" in capsys.readouterr().out

@@ -173,6 +173,11 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
         W,
         "the checkpoint does not fit: there is no 'dense/kernel' (and 1 more)",
     ),
+    "another slot": (
+        {"slots/params_ema/ema/w": jnp.ones(1)},
+        {"slots": {"trace": {"trace": {"w": jnp.ones(1)}}}},
+        f"there is no 'slots/trace/trace/w', and 'slots/params_ema/ema/w' is unexpected. {FIT}",
+    ),
     "unexpected": (
         changed(tail=jnp.ones(1)),
         W,
@@ -211,6 +216,7 @@ def test_what_does_not_fit_is_told_by_path(name: str) -> None:
     with pytest.raises(StateError) as caught:
         gradtx.restore_state(like, flat)
     assert text in str(caught.value)
+    assert ("rename the entry" in str(caught.value)) == (name == "renamed")
 
 
 def test_what_cannot_be_saved_is_told(tmp_path: Path) -> None:
