@@ -40,8 +40,8 @@ def check_bounds(leaves: Leaves, lowers: Sequence[Any], uppers: Sequence[Any]) -
         low, high = known(lower), known(upper)
         if low is not None and high is not None and np.any(low > high):
             raise HyperparamError(
-                f"{leaves.name}: lower = {show(lower)} is above upper = {show(upper)} at "
-                f"{leaves.paths()[number]!r}, so that the box is empty: exchange them"
+                f"{leaves.name}: lower = {show(lower)} is above upper = {show(upper)}"
+                f"{leaves.at(number)}, so that the box is empty: exchange them"
             )
 
 

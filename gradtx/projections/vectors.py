@@ -35,12 +35,17 @@ class Leaves(NamedTuple):
         error = functools.partial(_trees_differ, self.name, argument)
         return match_leaves(self.treedef, self.paths, other, "the tree", argument, error)
 
+    def at(self, number: int) -> str:
+        """The place of an array in a message; "" for a bare array."""
+        path = self.paths()[number]
+        return f" at {path!r}" if path else ""
+
     def check_real(self, cure: str) -> None:
         """Raise where an array is complex."""
         for number, array in enumerate(self.arrays):
             if jnp.iscomplexobj(array):
                 raise StructureError(
-                    f"{self.name}: the array at {self.paths()[number]!r} is {array.dtype}, and "
+                    f"{self.name}: the array{self.at(number)} is {array.dtype}, and "
                     f"complex numbers have no order: {cure}"
                 )
 
@@ -137,7 +142,7 @@ def _broadcast(
         return jnp.broadcast_to(value, shape)
     except ValueError:
         raise StructureError(
-            f"{leaves.name}: {name} has shape {value.shape} at {leaves.paths()[number]!r}, where "
+            f"{leaves.name}: {name} has shape {value.shape}{leaves.at(number)}, where "
             f"{shape} is due: give one number, or an array that broadcasts to it"
         ) from None
 
@@ -164,8 +169,8 @@ def _axes(leaves: Leaves, number: int, axis: int | Sequence[int]) -> tuple[int, 
     asked = (axis,) if isinstance(axis, int) else tuple(axis)
     if not all(-rank <= one < rank for one in asked):
         raise StructureError(
-            f"{leaves.name}: axis={axis} is not an axis of the array at "
-            f"{leaves.paths()[number]!r}, whose shape is {leaves.arrays[number].shape}"
+            f"{leaves.name}: axis={axis} is not an axis of the "
+            f"array{leaves.at(number)}, whose shape is {leaves.arrays[number].shape}"
         )
     return tuple(sorted({one % rank for one in asked}))
 

@@ -48,10 +48,11 @@ def _batch_size(arrays: dict[str, jax.Array]) -> int:
     first, array = next(iter(arrays.items()))
     for path, other in arrays.items():
         if other.ndim == 0 or other.shape[0] != array.shape[0] or not other.shape[0]:
+            also = "" if other is array else f"{first!r} is {show_array(array)}, and "
             raise StructureError(
                 "differentially_private_aggregate needs gradients per example, with one batch axis "
                 "in front of every array (jax.vmap(jax.grad(loss), in_axes=(None, 0))): "
-                f"{first!r} is {show_array(array)}, and {path!r} is {show_array(other)}"
+                f"{also}{path!r} is {show_array(other)}"
             )
     return array.shape[0]
 

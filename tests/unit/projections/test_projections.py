@@ -238,7 +238,7 @@ MISFITS = {
     ),
     r"^projection_vector: the tree and a differ in structure: 'w' is only in the tree, 'v' is only "
     r"in a$": lambda: projections.projection_vector({"w": X}, {"v": X}),
-    r"^projection_box: lower has shape \(3,\) at '', where \(4,\) is due": (
+    r"^projection_box: lower has shape \(3,\), where \(4,\) is due": (
         lambda: projections.projection_box(X, jnp.zeros(3), 1.0)
     ),
 }
