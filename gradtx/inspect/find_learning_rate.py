@@ -13,7 +13,6 @@ import numpy as np
 from gradtx.compose.transformation import (
     GradientTransformation,
     TransformationLike,
-    as_transformation,
 )
 from gradtx.definition.errors import GradtxError, HyperparamError
 from gradtx.definition.leaves import known_number
@@ -130,7 +129,7 @@ def find_learning_rate(
 
     Smith 2015, arXiv 1506.01186, section 3.3, there with a rate that grows linearly.
     """
-    tx = as_transformation(tx)
+    tx = _transformation(tx)
     _check_rates(min_rate, max_rate, smoothing)
     _check_name(tx, name)
     batch, count = read_batches(loss_fn, params, batches, 3 * _reach(smoothing), has_aux)
@@ -140,6 +139,17 @@ def find_learning_rate(
     start = params, replace(tx, **{name: held(rates[0])}).init(params), jnp.zeros_like(rates)[0]
     _, (losses, smoothed) = jax.lax.scan(step, start, (rates, jnp.arange(count), batch))
     return LearningRateCurve(rates, losses, smoothed, _suggestion(rates, smoothed, smoothing))
+
+
+def _transformation(tx: Any) -> GradientTransformation:
+    if isinstance(tx, GradientTransformation):
+        return tx
+    try:
+        return GradientTransformation.coerce(tx, "find_learning_rate: tx")
+    except GradtxError as error:
+        raise GradtxError(
+            f"{error}; the arguments are, in order, loss_fn, params, tx, batches"
+        ) from None
 
 
 @schedule

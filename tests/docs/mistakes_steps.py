@@ -24,6 +24,7 @@ from tests.support.mistakes import (
     save_earlier,
     saved_run,
     taken,
+    update,
 )
 
 STEPS: Cases = {
@@ -211,6 +212,18 @@ STEPS: Cases = {
         gradtx.StateError,
         "'state.pkl' is not a complete checkpoint of gradtx.save: it is no whole zip archive;"
         " load an earlier one",
+    ),
+    "a learning rate finder with arguments in another order": (
+        lambda: gradtx.find_learning_rate(loss, ADAM, params(), jnp.ones((100, 4, 3))),
+        gradtx.GradtxError,
+        "find_learning_rate: tx is a tree of arrays, which has no init and update: pass a gradient "
+        "transformation; the arguments are, in order, loss_fn, params, tx, batches",
+    ),
+    "gradients of a batch for differential privacy": (
+        lambda: update(gradtx.dpsgd(1.0, 1.0, 1.0), {"b": jnp.ones(()), "w": jnp.ones(())}),
+        gradtx.StructureError,
+        "differentially_private_aggregate needs gradients per example, with one batch axis in "
+        "front of every array (jax.vmap(jax.grad(loss), in_axes=(None, 0))): 'b' is f32[]",
     ),
     "load into other parameters": (
         lambda: load_beside("run.npz", "run.npz"),

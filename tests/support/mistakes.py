@@ -31,8 +31,9 @@ def loss(p: Any, x: jax.Array) -> jax.Array:
 STEP = gradtx.make_step(loss, ADAM)
 
 
-def update(tx: gradtx.GradientTransformation) -> Any:
-    return tx.update(params(), tx.init(params()), params())
+def update(tx: gradtx.GradientTransformation, p: Any = None) -> Any:
+    p = params() if p is None else p
+    return tx.update(p, tx.init(p), p)
 
 
 def jitted(tx: gradtx.GradientTransformation) -> Any:
