@@ -147,3 +147,15 @@ def test_decayed_leaves_are_those_that_the_decay_moves(name: str) -> None:
     decayed, plain = (_after_six_steps(name, value) for value in (0.3, 0.0))
     for text, one, other in zip(table.values(), decayed, plain, strict=True):
         assert text.endswith("decayed") == bool(jnp.any(one != other)), text
+
+
+@pytest.mark.parametrize("name", gradtx.list_optimizers())
+def test_every_optimizer_trains_every_array_of_floats(name: str) -> None:
+    params = PARAMS if name != "muon_clip" else {**PARAMS, "query": jnp.ones((3, 1, 3))}
+    parameters = getattr(gradtx, name).factory.signature.parameters.values()
+    needed = [one.name for one in parameters if one.default is one.empty]
+    numbers = {name: 0.5 for name in needed if name != "flags"}
+    table = gradtx.coverage(gradtx.create(name, **numbers), params)
+    trained = {path for path, text in table.items() if not text.startswith("not trained")}
+    assert set(table) - trained == {"steps"} and len(table) == (10 if params is PARAMS else 11)
+    assert not {"frozen", "raw gradient"} & set(table.values())
