@@ -115,6 +115,8 @@ class Selector(NamedTuple):
     answer: Any
     owner: str
     groups: tuple[Any, ...] = ()
+    cure: str = ""
+    """What to do where a pattern matches nothing, in place of the nearest paths."""
 
     def __call__(self, leaves: Leaves) -> Sequence[bool]:
         if self.groups:
@@ -122,17 +124,17 @@ class Selector(NamedTuple):
                 label == self.answer
                 for label in labels(self.where, leaves, self.groups, self.owner)
             ]
-        return [choice == self.answer for choice in mask(self.where, leaves, self.owner)]
+        return [choice == self.answer for choice in mask(self.where, leaves, self.owner, self.cure)]
 
 
-def mask(where: Where, leaves: Leaves, owner: str) -> Sequence[bool]:
+def mask(where: Where, leaves: Leaves, owner: str, cure: str = "") -> Sequence[bool]:
     """For every leaf whether `where` chooses it."""
     if is_matcher(where):
         chosen = _matches(where, leaves)
         if leaves.paths and not any(chosen):
             raise SelectionError(
                 f"{owner}: {show(where)} matches none of the {len(leaves.paths)} leaves; "
-                f"{nearest(where, leaves.paths)}"
+                f"{cure or nearest(where, leaves.paths)}"
             )
         return chosen
     answers = _answers(where, leaves, owner)

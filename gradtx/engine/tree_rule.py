@@ -102,6 +102,7 @@ class TreeRule:
 
     def init(self, bound: "BoundRule", leaves: Leaves, clock: Clock) -> Any:
         if self.init_tree is None:
+            bound.mask(leaves)  # a mask that fits no leaf is an error before the first update
             return None
         values = {**clock.resolve(bound.hyperparams), **self.values}
         params = leaves.narrow(leaves.tree, bound.mask(leaves))

@@ -10,8 +10,8 @@ from typing import Unpack
 import jax
 import jax.numpy as jnp
 
+from gradtx.compose.binding import Branch
 from gradtx.compose.chain import chain
-from gradtx.compose.select import masked
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError, StructureError
@@ -25,7 +25,7 @@ from gradtx.definition.types import (
     Positive,
     Updates,
 )
-from gradtx.engine.selector import Where, leaves_of
+from gradtx.engine.selector import Selector, Where, leaves_of
 from gradtx.optimizers.muon import muon
 from gradtx.transforms.flags import PolarAdamFlags
 from gradtx.transforms.orthogonal import Coefficients, Scaling
@@ -33,6 +33,7 @@ from gradtx.tree.casts import compute_dtype, is_inexact, real_dtype
 
 MaxLogits = ArrayLike | Mapping[str, ArrayLike]
 """The largest logit of every head: for all leaves, or by path."""
+CURE = "name the query and key kernels in where=, or use muon, which has no QK-clip"
 
 
 def _qk_clip(
@@ -107,7 +108,7 @@ def _scale_params(update: jax.Array, param: jax.Array, gamma: jax.Array) -> jax.
 @definition
 def qk_clip(
     where: Where, threshold: Positive = 100.0, *, exponent: float = 0.5, head_axis: int = -2
-) -> GradientTransformation:
+) -> list[Branch]:
     r"""QK-clip: scale query and key weights down where attention logits are too large.
 
     W_h ← γ_h^p (W_h + u_h), γ_h = min(1, τ / S_h). S_h is the largest logit of head h over the
@@ -129,6 +130,7 @@ def qk_clip(
     Raises:
       HyperparamError: a threshold that is not above 0, a head_axis that does not count from the
         end.
+      SelectionError: `where` fits no parameter.
       MissingParamsError: `update` is called without parameters.
       MissingExtraError: `update` is called without `max_logits=`.
       StructureError: an axis that does not divide into the heads; a leaf without an entry in
@@ -152,7 +154,8 @@ def qk_clip(
         raise HyperparamError(
             f"qk_clip: head_axis = {head_axis!r} does not count from the end; give -1 or -2"
         )
-    return masked(treewise(None, _qk_clip, extra=("max_logits",), needs_params=True), where)
+    rule = treewise(None, _qk_clip, extra=("max_logits",), needs_params=True)
+    return [Branch(None, rule, Selector(where, True, "qk_clip", cure=CURE))]
 
 
 @definition

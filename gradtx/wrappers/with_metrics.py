@@ -45,6 +45,8 @@ def _group_names(groups: Groups) -> list[str]:
 
 
 def _init(params, *, clips: Sequence[str], groups: Groups, update_norm: bool) -> dict[str, Any]:
+    if groups:
+        labels(groups, leaves_of(params), _group_names(groups), "with_metrics")
     kinds, suffixes = NORMS if update_norm else NORMS[:2], [None, *_group_names(groups)]
     names = [kind if group is None else f"{kind}/{group}" for kind in kinds for group in suffixes]
     names += ["clip_rate"] if clips else []

@@ -220,6 +220,17 @@ DEFINITIONS: Cases = {
         gradtx.SelectionError,
         "freeze: '^encoder/' matches none of the 4 leaves; nearest: 'encoder_0/b', 'encoder_0/w'",
     ),
+    "QK-clip without attention": (
+        lambda: gradtx.muon_clip(1e-3).init(params()),
+        gradtx.SelectionError,
+        "qk_clip: '(query|key|q_proj|k_proj|wq|wk)(/kernel)?$' matches none of the 2 leaves; name "
+        "the query and key kernels in where=, or use muon, which has no QK-clip",
+    ),
+    "norms of groups that do not exist": (
+        lambda: gradtx.with_metrics(ADAM, [("bais", "biases"), (".*", "rest")]).init(params()),
+        gradtx.SelectionError,
+        "with_metrics: rule 1, ('bais', 'biases'), matches none of the 2 leaves; nearest: 'b'",
+    ),
     "several patterns in a list": (
         lambda: gradtx.freeze(["w", "c"]).init(params()),
         gradtx.SelectionError,
