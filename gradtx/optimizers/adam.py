@@ -94,7 +94,8 @@ def adam(
         parameter.
       nesterov: use NAdam's m̂.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
-        `descend`.
+        `descend`. `weight_decay` is decoupled, as in `adamw`; for that of PyTorch's Adam, an L2
+        penalty, also set `decay_form="l2"`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -41,8 +41,8 @@ def adamw(
       eps: ε ≥ 0, outside the root; 1e-8.
       eps_root: ε_root ≥ 0, inside the root.
       mu_dtype: dtype of m; None: the parameter's, at least float32.
-      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to 0.1
-        (language models).
+      weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (the default
+        here and in Optax) to 0.1 (language models). For the default of PyTorch's AdamW set 0.01.
       mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
       nesterov: use NAdam's m̂.
       **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.

@@ -28,6 +28,10 @@ def sgd(
     everything. When not: transformers and embeddings, whose gradients differ in scale by layer;
     take `adamw`.
 
+    PyTorch's `weight_decay=wd` is an L2 penalty: `chain(add_decayed_weights(wd), sgd(eta))`. Its
+    `dampening=d` is `sgd((1 - d) * eta, mu)`, except that PyTorch does not dampen the first
+    gradient.
+
     The textbook's Δw ← μ Δw − η g keeps η inside the sum. It is the same while η is constant; under
     a schedule it is `chain(scale_by_learning_rate(eta), trace(mu))`.
 
@@ -52,7 +56,7 @@ def sgd(
     >>> gradtx.apply_updates(w, updates).item()  # halfway to the minimum
     0.5
 
-    See also: `adam`, `trace`.
+    See also: `adam`, `trace`, `add_decayed_weights`.
 
     Robbins and Monro 1951, Annals of Mathematical Statistics 22; Sutskever et al. 2013, ICML,
     equations 1 to 4."""

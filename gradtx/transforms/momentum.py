@@ -80,7 +80,7 @@ def _ema(grad, slots: Average, param, step, *, decay, correct: bool):
 def ema(
     decay: Decay, debias: bool = True, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:
-    """Exponential moving average (EMA) of updates.
+    """Exponential moving average (EMA) of updates; for that of parameters take `params_ema`.
 
     m ← β m + (1 − β) g; u = m / (1 − β^t), or u = m.
 
@@ -102,6 +102,8 @@ def ema(
     >>> u, state = tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))
     >>> round(u.item(), 5), round(state.slots["ema"].ema.item(), 5)
     (2.0, 0.2)
+
+    See also: `params_ema`, `trace`.
 
     Kingma and Ba 2015, arXiv 1412.6980, section 3.
     """
