@@ -244,14 +244,14 @@ def check_dtype(where: str, value: Any) -> None:
     except TypeError:
         hint = suggest(value, FLOATS) if isinstance(value, str) else ""
         raise HyperparamError(
-            f"{where} = {show(value)} is no dtype{hint or f'; choose one of {_floats()}'}"
+            f"{where} = {show(value)} is not a dtype{hint or f'; choose one of {_floats()}'}"
         ) from None
     if where.endswith(SLOT_DTYPES) and jnp.issubdtype(dtype, jnp.complexfloating):
         return
     if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 16:
         raise HyperparamError(
-            f"{where} = {show(value)} is no float of at least 16 bits; choose one of {_floats()}, "
-            f"or for a smaller state write gradtx.stored(tx, 'int8')"
+            f"{where} = {show(value)} is not a float of at least 16 bits; choose one of "
+            f"{_floats()}, or for a smaller state write gradtx.stored(tx, 'int8')"
         )
 
 

@@ -32,7 +32,7 @@ def to_config(tx: Definition) -> dict[str, Any]:
     """
     if not isinstance(tx, Definition):
         raise ConfigError(
-            f"to_config: {_shown(tx)} is no definition: pass a gradient transformation or a "
+            f"to_config: {_shown(tx)} is not a definition: pass a gradient transformation or a "
             "schedule of gradtx"
         )
     return _call(tx, "", "to_config: this")
@@ -121,7 +121,7 @@ def _factory(name: Any, where: str) -> Factory:
             ) from None
     if name not in registry:
         raise ConfigError(
-            f"{where}: {name!r} is no known factory; import the module that defines it first, "
+            f"{where}: {name!r} is not a known factory; import the module that defines it first, "
             "under the name module:function"
         )
     return registry[name]
@@ -194,7 +194,7 @@ def _decode(value: Any, where: str) -> Any:
         raise
     except (TypeError, ValueError, KeyError, OverflowError):
         raise ConfigError(
-            f"{where} = {_shown(value)} is no value that to_config writes: a mapping is "
+            f"{where} = {_shown(value)} is not a value that to_config writes: a mapping is "
             '{"call": ...}, {"dict": pairs}, {"list": items}, {"array": numbers, "dtype": name} or '
             '{"dtype": name}'
         ) from None

@@ -131,12 +131,12 @@ class Matrices:
     def _layout(self, path: str, shape: tuple[int, ...], words: str | None, owner: str) -> Layout:
         if len(shape) < 2 and words is not None:
             raise StructureError(
-                f"{owner}: {path!r} has shape {shape}, which is no matrix, and dimensions say "
+                f"{owner}: {path!r} has shape {shape}, which is not a matrix, and dimensions say "
                 f"{words!r} of it: narrow that rule's pattern"
             )
         if len(shape) < 2 and self.vectors == "refuse":
             raise StructureError(
-                f"{owner}: {path!r} has shape {shape}, which is no matrix: leave it to another "
+                f"{owner}: {path!r} has shape {shape}, which is not a matrix: leave it to another "
                 f"rule, with partition(...) or masked(...)"
             )
         try:
@@ -236,7 +236,7 @@ def spelled(numbers: Any, ndim: int, where: str) -> str:
     if any(not -ndim <= axis < ndim for axis in ins + outs):
         raise StructureError(
             f"{where}: {numbers!r} names an axis that is not among its {ndim}; give None for "
-            f"what is no matrix"
+            f"an array that is not a matrix"
         )
     ins, outs = ({axis % ndim for axis in axes} for axes in (ins, outs))
     if ins & outs:

@@ -47,8 +47,8 @@ def check_members(rules: "Iterable[BoundRule]", slots: Slots) -> None:
         return
     for path in _strange_paths(slots, known):
         raise StateError(
-            f"the state holds slots for {'/'.join(path)!r}, which is no member of this definition; "
-            f"its members with slots are "
+            f"the state holds slots for {'/'.join(path)!r}, which is not a member of this "
+            f"definition; its members with slots are "
             f"{', '.join(repr('/'.join(one)) for one in known) or 'none'}: make it with "
             f"tx.init(params)"
         )

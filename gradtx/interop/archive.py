@@ -151,7 +151,7 @@ def _reason(error: Exception) -> str:
 
 def _read(file: IO[bytes]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     if not zipfile.is_zipfile(file):
-        raise StateError("it is no whole zip archive")
+        raise StateError("it is not a complete zip archive")
     size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         entries = dict(_entries(archive, size))
@@ -208,7 +208,7 @@ def _check_header(file: IO[bytes], name: str, size: int) -> None:
         shape, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
     # NumPy's own texts advise `allow_pickle=True`, which would run code out of the file.
     except (ValueError, KeyError, SyntaxError, TypeError):
-        raise StateError(f"its entry {name!r} is no array") from None
+        raise StateError(f"its entry {name!r} is not an array") from None
     if dtype.hasobject:
         raise StateError(f"its entry {name!r} holds objects, which save never writes")
     if file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize != size:

@@ -114,7 +114,7 @@ def _check_static(function: Function, static: frozenset[str], is_builder: bool) 
         return
     for name in sorted(static - set(parameters)):
         raise HyperparamError(
-            f"inject_hyperparams: static_args has {name!r}, which is no argument of "
+            f"inject_hyperparams: static_args has {name!r}, which is not an argument of "
             f"{show(function)}{suggest(name, parameters)}"
         )
 

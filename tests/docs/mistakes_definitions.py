@@ -94,21 +94,21 @@ DEFINITIONS: Cases = {
     "moments in int8": (
         lambda: gradtx.adam(1e-3, mu_dtype="int8"),
         gradtx.HyperparamError,
-        "adam: mu_dtype = 'int8' is no float of at least 16 bits; choose one of 'bfloat16', "
+        "adam: mu_dtype = 'int8' is not a float of at least 16 bits; choose one of 'bfloat16', "
         "'float16', 'float32', 'float64', or for a smaller state write gradtx.stored(tx, "
         "'int8')",
     ),
     "moments as bools": (
         lambda: gradtx.adam(1e-3, mu_dtype="bool"),
         gradtx.HyperparamError,
-        "adam: mu_dtype = 'bool' is no float of at least 16 bits; choose one of 'bfloat16', "
+        "adam: mu_dtype = 'bool' is not a float of at least 16 bits; choose one of 'bfloat16', "
         "'float16', 'float32', 'float64', or for a smaller state write gradtx.stored(tx, "
         "'int8')",
     ),
     "a misspelt dtype": (
         lambda: gradtx.adam(1e-3, mu_dtype="bf16"),
         gradtx.HyperparamError,
-        "adam: mu_dtype = 'bf16' is no dtype; did you mean 'bfloat16'?",
+        "adam: mu_dtype = 'bf16' is not a dtype; did you mean 'bfloat16'?",
     ),
     "two rates in an array": (
         lambda: gradtx.adam(jnp.array([1e-3, 1e-2])),

@@ -40,7 +40,7 @@ STATES: Cases = {
     "the state of another optimizer": (
         lambda: ADAM.update(params(), SGD.init(params()), params()),
         gradtx.StateError,
-        "the state holds slots for 'trace', which is no member of this definition; its "
+        "the state holds slots for 'trace', which is not a member of this definition; its "
         "members with slots are 'scale_by_adam': make it with tx.init(params)",
     ),
     "the state of other parameters": (

@@ -210,7 +210,7 @@ STEPS: Cases = {
     "load a file of another library": (
         lambda: load_text("state.pkl"),
         gradtx.StateError,
-        "'state.pkl' is not a complete checkpoint of gradtx.save: it is no whole zip archive;"
+        "'state.pkl' is not a complete checkpoint of gradtx.save: it is not a complete zip archive;"
         " load an earlier one",
     ),
     "a learning rate finder with arguments in another order": (

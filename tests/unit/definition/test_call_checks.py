@@ -152,7 +152,9 @@ def test_every_dtype_is_a_float_of_16_bits_or_more() -> None:
                 with pytest.raises(HyperparamError, match=text):
                     call(name, **{argument: bad})
             for misspelt, meant in MISSPELT.items():
-                text = rf"^{name}: {argument} = '{misspelt}' is no dtype; did you mean '{meant}'\?"
+                text = (
+                    rf"^{name}: {argument} = '{misspelt}' is not a dtype; did you mean '{meant}'\?"
+                )
                 with pytest.raises(HyperparamError, match=text):
                     call(name, **{argument: misspelt})
             places += 1
@@ -260,7 +262,7 @@ SENTENCES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a dtype of 8 bits": (
         lambda: gradtx.adam(0.1, mu_dtype="int8"),
-        "adam: mu_dtype = 'int8' is no float of at least 16 bits; choose one of 'bfloat16', "
+        "adam: mu_dtype = 'int8' is not a float of at least 16 bits; choose one of 'bfloat16', "
         "'float16', 'float32', 'float64', or for a smaller state write gradtx.stored(tx, 'int8')",
     ),
     "coefficients of no name": (

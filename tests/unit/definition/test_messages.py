@@ -130,7 +130,7 @@ CASES = {
     "state of another definition": (
         lambda: update(ADAMW, state=gradtx.sgd(0.1, momentum=0.9).init(PARAMS)),
         StateError,
-        "the state holds slots for 'trace', which is no member of this definition; its "
+        "the state holds slots for 'trace', which is not a member of this definition; its "
         "members with slots are 'adamw/scale_by_adam'",
     ),
     "state that lacks a member": (
@@ -144,7 +144,7 @@ CASES = {
             state=gradtx.chain(first=gradtx.rmsprop(0.1)).init(PARAMS),
         ),
         StateError,
-        "the state holds slots for 'first/scale_by_rms', which is no member of this definition",
+        "the state holds slots for 'first/scale_by_rms', which is not a member of this definition",
     ),
     "state for other parameters": (
         lambda: update(gradtx.sgd(0.1, momentum=0.9), {"w": jnp.ones(2)}, {"w": jnp.ones(2)}),
@@ -260,7 +260,7 @@ CASES = {
     "an unknown config": (
         lambda: gradtx.from_config({"adamx": {}}),
         ConfigError,
-        "'adamx' is no known factory; import the module that defines it first, under the "
+        "'adamx' is not a known factory; import the module that defines it first, under the "
         "name module:function",
     ),
     "an unknown argument in a config": (

@@ -168,7 +168,8 @@ def test_axes_by_number_are_axes_by_words() -> None:
         (
             gradtx.scale_by_muon,
             StructureError,
-            r"'block_0/norm/scale' has shape \(4,\), which is no matrix: leave it to another rule",
+            r"'block_0/norm/scale' has shape \(4,\), which is not a matrix: leave it to another "
+            r"rule",
         ),
         (
             lambda: gradtx.muon(0.1, routes=[("norm|qkv", "muon")]),
@@ -250,7 +251,7 @@ def test_axes_by_number_are_axes_by_words() -> None:
         (
             lambda: gradtx.soap(0.1, dimensions=[("block_0", "in out")]),
             StructureError,
-            r"which is no matrix, and dimensions say 'in out' of it",
+            r"which is not a matrix, and dimensions say 'in out' of it",
         ),
         (
             lambda: gradtx.muon(0.1, muon_weight_dimension_numbers=Axes(0, 5)),

@@ -310,7 +310,7 @@ def test_a_state_of_another_definition() -> None:
         (
             gradtx.sgd(0.1),
             guarded.init(PARAMS),
-            r"^the state holds slots for 'guard', which is no member of this definition; "
+            r"^the state holds slots for 'guard', which is not a member of this definition; "
             r".* are none: make it with tx\.init\(params\)$",
         ),
     ):

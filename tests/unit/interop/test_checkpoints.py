@@ -255,7 +255,7 @@ def test_files_that_are_no_checkpoints_are_told(tmp_path: Path) -> None:
         gradtx.load(file, tree)
     with file.open("wb") as opened:
         np.save(opened, np.arange(100.0))
-    with pytest.raises(StateError, match="it is no whole zip archive"):
+    with pytest.raises(StateError, match="it is not a complete zip archive"):
         gradtx.load(file, tree)
     with pytest.raises(FileNotFoundError):
         gradtx.load(tmp_path / "other.npz", tree)

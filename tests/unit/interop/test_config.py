@@ -20,7 +20,7 @@ from tests.methods import METHODS
 
 PAIR = gradtx.GradientTransformation(min, max)  # pyright: ignore[reportArgumentType]
 FORMS = (
-    'is no value that to_config writes: a mapping is {"call": ...}, {"dict": pairs}, '
+    'is not a value that to_config writes: a mapping is {"call": ...}, {"dict": pairs}, '
     '{"list": items}, {"array": numbers, "dtype": name} or {"dtype": name}'
 )
 NO_CALL = "is not one call: write {name: arguments}, as to_config returns it"
@@ -62,7 +62,7 @@ NOT_WRITTEN: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a number": (
         lambda: 3,
-        "to_config: 3 is no definition: pass a gradient transformation or a schedule of gradtx",
+        "to_config: 3 is not a definition: pass a gradient transformation or a schedule of gradtx",
     ),
 }
 
@@ -76,7 +76,7 @@ def test_an_argument_that_json_cannot_hold_is_refused_by_name(name: str) -> None
 
 
 def test_a_tuple_of_optax_is_no_definition() -> None:
-    with pytest.raises(ConfigError, match=r"to_config: .* is no definition: pass"):
+    with pytest.raises(ConfigError, match=r"to_config: .* is not a definition: pass"):
         gradtx.to_config(optax.sgd(0.1))  # pyright: ignore[reportArgumentType]
 
 
@@ -104,12 +104,12 @@ NOT_READ: dict[str, tuple[Any, str]] = {
     ),
     "an unknown name": (
         {"chain": {"members": [{"call": {"sgdd": {}}}]}},
-        "config: chain: members[0]: 'sgdd' is no known factory; import the module that defines it "
-        "first, under the name module:function",
+        "config: chain: members[0]: 'sgdd' is not a known factory; import the module that defines "
+        "it first, under the name module:function",
     ),
     "a name that is none": (
         {3: {}},
-        "config: 3 is no known factory; import the module that defines it first, under the name "
+        "config: 3 is not a known factory; import the module that defines it first, under the name "
         "module:function",
     ),
     "an unknown module": (
@@ -124,8 +124,8 @@ NOT_READ: dict[str, tuple[Any, str]] = {
     ),
     "a module without the function": (
         {"json:scale": {}},
-        "config: 'json:scale' is no known factory; import the module that defines it first, under "
-        "the name module:function",
+        "config: 'json:scale' is not a known factory; import the module that defines it first, "
+        "under the name module:function",
     ),
     "an unknown argument": (
         {"scale": {"step_size": 1.0, "factor": 1.0}},

@@ -118,8 +118,8 @@ VERSION_9 = array_bytes(W).replace(b"NUMPY\x01", b"NUMPY\x09")
 NO_HEADER = "its header is none that save writes"
 
 FOREIGN: dict[str, tuple[bytes, str]] = {
-    "a text": (b"some text", "it is no whole zip archive"),
-    "one array": (array_bytes(W), "it is no whole zip archive"),
+    "a text": (b"some text", "it is not a complete zip archive"),
+    "one array": (array_bytes(W), "it is not a complete zip archive"),
     "an empty archive": (archive_of(), "it has no entry '__gradtx__'"),
     "no header": (archive_of(w=W), "it has no entry '__gradtx__'"),
     "a list": (archive_of(__gradtx__=header_of([1]), w=W), NO_HEADER),
@@ -151,9 +151,9 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
         with_dtypes({"w": "object"}, w=np.array([Trap()], object)),
         "its entry 'w' holds objects, which save never writes",
     ),
-    "a pickle": (with_dtypes({"w": "float32"}, w=b"\x80\x04N."), "its entry 'w' is no array"),
-    "no bytes": (with_dtypes({"w": "float32"}, w=b""), "its entry 'w' is no array"),
-    "a version to come": (with_dtypes({"w": "float32"}, w=VERSION_9), "'w' is no array"),
+    "a pickle": (with_dtypes({"w": "float32"}, w=b"\x80\x04N."), "its entry 'w' is not an array"),
+    "no bytes": (with_dtypes({"w": "float32"}, w=b""), "its entry 'w' is not an array"),
+    "a version to come": (with_dtypes({"w": "float32"}, w=VERSION_9), "'w' is not an array"),
     "fewer bytes than its shape": (
         with_dtypes({"w": "float32"}, w=HUGE),
         "its entry 'w' has another size than its shape (20000,)",

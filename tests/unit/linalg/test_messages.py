@@ -70,7 +70,7 @@ orthogonalize = jax.jit(
         (
             lambda: linalg.orthogonalize(jnp.ones((3, 3)), compute_dtype=jnp.int32),
             HyperparamError,
-            "int32 is no float of at least 16 bits",
+            "int32 is not a float of at least 16 bits",
         ),
         (
             lambda: linalg.orthogonalize(jnp.ones((3, 3)), "cans", compute_dtype=jnp.bfloat16),

@@ -262,7 +262,7 @@ def test_arguments_out_of_their_range(make: Any, text: str) -> None:
 @pytest.mark.parametrize("name", ["dion", "scion"])
 def test_vectors_are_refused_by_path(name: str) -> None:
     tx, params = DIRECTIONS[name], {"b": jnp.zeros(3)}
-    with pytest.raises(StructureError, match=r"'b' has shape \(3,\), which is no matrix"):
+    with pytest.raises(StructureError, match=r"'b' has shape \(3,\), which is not a matrix"):
         tx.update(params, tx.init(params))
 
 

@@ -266,10 +266,10 @@ def test_at_the_top_of_an_ascent_sam_is_evaluated_where_it_began() -> None:
 def test_a_state_of_another_definition_is_refused() -> None:
     state, params = train(READERS["params_ema"])
     for tx, said in (
-        (SGD, r"the state holds slots for 'params_ema', which is no member of this definition"),
+        (SGD, r"the state holds slots for 'params_ema', which is not a member of this definition"),
         (
             READERS["params_average"],
-            r"the state holds slots for 'params_ema', which is no member of this definition",
+            r"the state holds slots for 'params_ema', which is not a member of this definition",
         ),
         (
             gradtx.chain(SGD, params_ema=gradtx.params_average()),

@@ -220,7 +220,7 @@ def test_inject_hyperparams_with_nothing_to_inject() -> None:
     assert gradtx.inject_hyperparams(gradtx.scale, static_args="step_size")(-0.1) == gradtx.scale(
         -0.1
     )
-    with pytest.raises(gradtx.GradtxError, match="'rate', which is no argument of scale"):
+    with pytest.raises(gradtx.GradtxError, match="'rate', which is not an argument of scale"):
         gradtx.inject_hyperparams(gradtx.scale, static_args="rate")  # before any call
 
 

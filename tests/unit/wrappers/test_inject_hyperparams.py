@@ -125,8 +125,8 @@ def test_the_path_of_a_state_is_that_of_the_function_s_result() -> None:
 def test_an_unknown_static_argument_is_told() -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"^inject_hyperparams: static_args has 'masc', which is no argument of make; did you "
-        r"mean 'mask'\?$",
+        match=r"^inject_hyperparams: static_args has 'masc', which is not an argument of make; did "
+        r"you mean 'mask'\?$",
     ):
         gradtx.inject_hyperparams(masked_of(gradtx), static_args="masc")(0.1, everywhere)
     assert gradtx.inject_hyperparams(gradtx.adamw, static_args=("mask", "b1"))(0.1, mask="w")
