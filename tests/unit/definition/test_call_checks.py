@@ -148,7 +148,9 @@ def test_every_dtype_is_a_float_of_16_bits_or_more() -> None:
             for good in ("bfloat16", jnp.float16, np.dtype("float32"), "float64"):
                 call(name, **{argument: good})
             for bad in wrong_dtypes(argument):
-                text = rf"^{name}: {argument} = .* no float of at least 16 bits; .*gradtx\.stored"
+                text = (
+                    rf"^{name}: {argument} = .* not a float of at least 16 bits; .*gradtx\.stored"
+                )
                 with pytest.raises(HyperparamError, match=text):
                     call(name, **{argument: bad})
             for misspelt, meant in MISSPELT.items():
