@@ -41,10 +41,10 @@ def warn_of_doubts(selectors: Iterable[Selector], leaves: Leaves) -> None:
     labels = {id(one.where): one.where for one in selectors if isinstance(one.where, Explained)}
     texts = dict.fromkeys(one.doubts(leaves) for one in labels.values())
     for text in filter(None, texts):
-        warnings.warn(text, RoleWarning, stacklevel=_depth_of_caller())
+        warnings.warn(text, RoleWarning, stacklevel=depth_of_caller())
 
 
-def _depth_of_caller() -> int:
+def depth_of_caller() -> int:
     """How many frames above `warn_of_doubts` the caller of gradtx is."""
     frame: FrameType | None = sys._getframe(1)
     depth = 1

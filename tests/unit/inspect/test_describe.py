@@ -53,7 +53,7 @@ FROZEN = {
         [("bias$", "frozen"), (".*", "rest")],
     ),
     "before": gradtx.chain(gradtx.freeze("bias$"), gradtx.adam(0.1)),
-    "decay behind": gradtx.chain(gradtx.freeze("bias$"), gradtx.adamw(0.1)),
+    "decay behind": gradtx.chain(gradtx.freeze("bias$"), gradtx.adamw(0.1, mask=".*")),
     "noise behind": gradtx.chain(gradtx.freeze("bias$"), gradtx.add_noise(0.1, 0.0, 0)),
     "inside": gradtx.guard(gradtx.chain(gradtx.freeze("bias$"), gradtx.scale(-1.0))),
     "stored": gradtx.stored(gradtx.masked(gradtx.set_to_zero(), "bias$"), "bf16"),

@@ -168,6 +168,7 @@ def test_groups_have_each_their_own() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:chain. params_average averages")  # in front, on purpose
 @pytest.mark.parametrize("name", READERS)
 def test_of_several_in_a_chain_the_last_one_counts(name: str) -> None:
     """And it is shown the parameters as they were trained, not what an earlier one made of them."""
