@@ -28,8 +28,8 @@ MISTAKES = {
     ),
     "a freeze as Optax writes it": (
         (gradtx.masked(gradtx.set_to_zero(), "w"), gradtx.add_decayed_weights(0.1)),
-        "chain: set_to_zero zeroes gradients alone, and frozen parameters still move by the decay of "
-        "add_decayed_weights: put set_to_zero last",
+        "chain: set_to_zero zeroes gradients alone, and frozen parameters still move by the decay "
+        "of add_decayed_weights: put set_to_zero last",
     ),
 }
 RIGHT = {
