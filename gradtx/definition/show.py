@@ -30,6 +30,13 @@ def show_array(array: Any) -> str:
     return f"{show_dtype(array.dtype)}[{','.join(map(str, array.shape))}]"
 
 
+def show_type(value: Any) -> str:
+    """Print the type of a value with its article: `an int`, `a dict`, `an ndarray`."""
+    name = type(value).__name__
+    is_spoken_with_vowel = name[0] in "AEIOaeio" or name == "ndarray"
+    return f"{'an' if is_spoken_with_vowel else 'a'} {name}"
+
+
 class Call(Protocol):
     """A definition, as this file sees it: its builder and the arguments of the call."""
 

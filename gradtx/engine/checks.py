@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.definition.errors import GradtxError, MissingExtraError, StructureError
-from gradtx.definition.show import show
+from gradtx.definition.show import show, show_type
 from gradtx.definition.types import Slots
 from gradtx.engine.rules import Function
 
@@ -74,7 +74,7 @@ def describe_value(value: Any) -> str:
         return "an array"
     if isinstance(value, Mapping):
         return f"a dict with {', '.join(map(repr, value)) or 'no entries'}"
-    return f"a {type(value).__name__}"
+    return show_type(value)
 
 
 def check_tree_slots(rule: str, new: Any, old: Any) -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.definition.errors import MissingParamsError, StructureError
-from gradtx.definition.show import show_array
+from gradtx.definition.show import show_array, show_type
 from gradtx.definition.types import Updates
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.paths import flatten, leaf_paths, tree_paths
@@ -121,7 +121,7 @@ def _shown(leaf: Any) -> str:
         return f"float0[{','.join(map(str, leaf.shape))}], the gradient of an integer"
     if hasattr(leaf, "dtype"):
         return show_array(leaf)
-    return repr(leaf) if isinstance(leaf, int | float | complex) else f"a {type(leaf).__name__}"
+    return repr(leaf) if isinstance(leaf, int | float | complex) else show_type(leaf)
 
 
 def no_gradients(name: str) -> StructureError:

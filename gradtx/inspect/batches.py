@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.definition.errors import GradtxError, StructureError
-from gradtx.definition.show import show_array
+from gradtx.definition.show import show_array, show_type
 from gradtx.definition.types import Params
 from gradtx.tree.casts import is_inexact_dtype
 from gradtx.tree.paths import path_text
@@ -61,7 +61,7 @@ def _shapes(batch: Any) -> list[tuple[str, tuple[int, ...]]]:
     for path, leaf in leaves:
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex):
             raise StructureError(
-                f"find_learning_rate: batches at {path_text(path)!r} is a {type(leaf).__name__}, "
+                f"find_learning_rate: batches at {path_text(path)!r} is {show_type(leaf)}, "
                 "not an array; take some of its batches, batches = "
                 f"list(itertools.islice(batches, 100)), and {STACK}"
             )
@@ -183,7 +183,7 @@ def _check_loss(loss_fn: Callable[..., Any], params: Params, batch: Any, has_aux
         raise
     loss = loss[0] if has_aux else loss
     if not hasattr(loss, "dtype"):
-        raise _loss_error(f"a {type(loss).__name__}, not an array")
+        raise _loss_error(f"{show_type(loss)}, not an array")
     is_complex = jnp.issubdtype(loss.dtype, jnp.complexfloating)
     if loss.shape != () or not is_inexact_dtype(loss.dtype) or is_complex:
         raise _loss_error(f"an array {loss.dtype}{list(loss.shape)}")

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.definition.errors import StateError, StructureError
-from gradtx.definition.show import show_array
+from gradtx.definition.show import show_array, show_type
 from gradtx.definition.types import PyTree
 from gradtx.interop.archive import check_name, is_number_dtype, write_file
 from gradtx.interop.migrations import migrate
@@ -261,7 +261,7 @@ def _described(leaf: Any) -> str:
     if type(leaf) is int:
         return "a Python int of more than 64 bits"
     dtype = getattr(leaf, "dtype", None)
-    return f"a {type(leaf).__name__}" + (f" of dtype {dtype}" if dtype is not None else "")
+    return show_type(leaf) + (f" of dtype {dtype}" if dtype is not None else "")
 
 
 def _on_host(path: str, leaf: Any) -> np.ndarray:

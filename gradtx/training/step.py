@@ -9,7 +9,7 @@ import jax
 from jax.core import Tracer
 
 from gradtx.definition.errors import TRACED, GradtxError, StructureError
-from gradtx.definition.show import show_array
+from gradtx.definition.show import show_array, show_type
 from gradtx.definition.types import Params, State
 from gradtx.engine.clock import NOTE
 from gradtx.tree.casts import is_inexact
@@ -208,7 +208,7 @@ def _check_trainable(params: Params) -> None:
         for path, leaf in zip(leaf_paths(treedef, params), leaves, strict=True)
         if leaf is not None
     )
-    shown = show_array(leaf) if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
+    shown = show_array(leaf) if hasattr(leaf, "dtype") else show_type(leaf)
     raise StructureError(
         f"make_step: no parameter is an array of floats, {path!r} is {shown}, so that nothing "
         f"would be trained: cast with jnp.asarray(..., jnp.float32)"
@@ -257,4 +257,4 @@ def _not_array(state: Any, batch: Sequence[Any]) -> GradtxError | None:
 
 
 def _shown(leaf: Any) -> str:
-    return repr(leaf) if isinstance(leaf, str) else f"a {type(leaf).__name__}"
+    return repr(leaf) if isinstance(leaf, str) else show_type(leaf)

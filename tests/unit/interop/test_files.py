@@ -253,7 +253,7 @@ LEAVES: dict[str, tuple[Callable[[], Any], str]] = {
         "the leaf at 'a/0' is a ShapeDtypeStruct, which has no numbers: save the tree of arrays, "
         "and pass the structs to load as `like`",
     ),
-    "an object": (object, f"the leaf at 'a/0' is a object{NUMBERS}"),
+    "an object": (object, f"the leaf at 'a/0' is an object{NUMBERS}"),
     "a text": (lambda: "text", f"the leaf at 'a/0' is a str{NUMBERS}"),
     "a dtype": (lambda: np.dtype("f4"), f"the leaf at 'a/0' is a Float32DType{NUMBERS}"),
     "an Enum": (lambda: Color.RED, f"the leaf at 'a/0' is a Color{NUMBERS}"),
@@ -263,12 +263,12 @@ LEAVES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "objects": (
         lambda: np.array([None]),
-        f"the leaf at 'a/0' is a ndarray of dtype object{NUMBERS}",
+        f"the leaf at 'a/0' is an ndarray of dtype object{NUMBERS}",
     ),
-    "texts": (lambda: np.array(["ab"]), f"the leaf at 'a/0' is a ndarray of dtype <U2{NUMBERS}"),
+    "texts": (lambda: np.array(["ab"]), f"the leaf at 'a/0' is an ndarray of dtype <U2{NUMBERS}"),
     "records": (
         lambda: np.zeros(2, "f4,i4"),
-        "the leaf at 'a/0' is a ndarray of dtype [('f0', '<f4'), ('f1', '<i4')]" + NUMBERS,
+        "the leaf at 'a/0' is an ndarray of dtype [('f0', '<f4'), ('f1', '<i4')]" + NUMBERS,
     ),
     "a donated array": (
         donated,
