@@ -89,7 +89,7 @@ def register_codec(codec: Codec) -> Codec:
     """
     if codec.name in CODECS:
         raise GradtxError(
-            f"there is a codec {codec.name!r} already; the names are {', '.join(CODECS)}"
+            f"there is a codec {codec.name!r} already; the names are {', '.join(sorted(CODECS))}"
         )
     CODECS[codec.name] = codec
     return codec

@@ -232,6 +232,8 @@ def test_a_chain_of_none_changes_nothing() -> None:
 
 def test_other_shapes_of_updates_are_refused() -> None:
     with pytest.raises(
-        StructureError, match=r"^update at 'w' has shape \(2,\), its parameter \(2, 2\)$"
+        StructureError,
+        match=r"^update at 'w' has shape \(2,\), its parameter \(2, 2\): pass the updates of these "
+        r"parameters$",
     ):
         gradtx.apply_updates({"w": jnp.ones((2, 2))}, {"w": jnp.ones(2)})

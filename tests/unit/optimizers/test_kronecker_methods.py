@@ -66,13 +66,15 @@ def test_matrices_take_turns(name: str) -> None:
 @every_rule
 def test_nan_stays_in_its_matrix(name: str) -> None:
     """Neither the others of its batch nor other arrays see it, then or later."""
-    grads: list[Any] = [{"w": normal(3, 2, 3), "b": normal(2, 3), "v": normal(3)} for _ in range(4)]
+    grads: list[Any] = [
+        {"w": normal(3, 2, 3), "other": normal(2, 3), "v": normal(3)} for _ in range(4)
+    ]
     bad = [*grads[:2], {**grads[2], "w": grads[2]["w"].at[1, 0, 1].set(jnp.nan)}, grads[3]]
     (clean, _), (found, _) = (follow(RULES[name](refresh_every=2), some) for some in (grads, bad))
     assert np.isnan(found[3]["w"][1]).all()
     for ours, theirs in zip(found, clean, strict=True):
         np.testing.assert_array_equal(ours["w"][::2], theirs["w"][::2])
-        np.testing.assert_array_equal(ours["b"], theirs["b"])
+        np.testing.assert_array_equal(ours["other"], theirs["other"])
         np.testing.assert_array_equal(ours["v"], theirs["v"])
 
 
