@@ -6,19 +6,21 @@ import pytest
 
 import gradtx
 from gradtx.definition.spelling import SPELLINGS
+from tests.support.public import public_names
 
 DTYPES = {"bfloat16", "float16", "float32", "float64"}
+PUBLIC = public_names()
 ARGUMENTS = {
     argument
-    for name in gradtx.__all__
-    if callable(getattr(gradtx, name)) and not inspect.isclass(getattr(gradtx, name))
-    for argument in inspect.signature(getattr(gradtx, name)).parameters
+    for value in PUBLIC.values()
+    if callable(value) and not inspect.isclass(value)
+    for argument in inspect.signature(value).parameters
 }
 
 
 @pytest.mark.parametrize("name", sorted(SPELLINGS))
 def test_a_spelling_leads_to_a_name(name: str) -> None:
-    assert {*SPELLINGS[name]} <= {*gradtx.__all__} | ARGUMENTS | DTYPES
+    assert {*SPELLINGS[name]} <= {*PUBLIC} | ARGUMENTS | DTYPES
 
 
 @pytest.mark.parametrize(
