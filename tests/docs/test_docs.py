@@ -8,6 +8,7 @@ import operator
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import matplotlib as mpl
 import pytest
 
 import gradtx
+from gradtx.storage.codec import CODECS
 from tests.support.blocks import BLOCK, run_blocks
 from tests.support.peer import optax
 from tests.support.places import ROOT
@@ -40,6 +42,16 @@ CELLS = [page for page in PAGES if "```{code-cell}" in page.read_text(encoding="
 """Pages whose code the build of the docs runs, for what they draw; no test runs it again."""
 
 
+@pytest.fixture
+def own_codecs() -> Iterator[None]:
+    """A codec that a page registers is gone after it: other tests list the names."""
+    before = dict(CODECS)
+    yield
+    CODECS.clear()
+    CODECS.update(before)
+
+
+@pytest.mark.usefixtures("own_codecs")
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in CELLS], ids=name_of)
 def test_page_prints_its_outputs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpl.use("agg")

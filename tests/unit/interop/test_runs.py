@@ -141,8 +141,8 @@ def test_a_damaged_newest_file_is_passed_over_with_a_warning(tmp_path: Path) -> 
     saved(tmp_path, 1, 2)
     (tmp_path / "step_2.npz").write_bytes(b"half")
     text = (
-        f"load: '{tmp_path}/step_2.npz' is not a complete checkpoint of gradtx.save: it is no "
-        f"whole zip archive; an earlier one is read"
+        f"load: '{tmp_path}/step_2.npz' is not a complete checkpoint of gradtx.save: it is not a "
+        f"complete zip archive; an earlier one is read"
     )
     with pytest.warns(UserWarning) as warned:
         assert gradtx.load(tmp_path, LIKE)["step"] == 1
