@@ -13,7 +13,7 @@ import numpy as np
 
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.show import show
-from gradtx.definition.spelling import SPELLINGS, suggest
+from gradtx.definition.spelling import SPELLINGS, is_number_text, suggest
 from gradtx.definition.types import Check, DTypeLike, Interval
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
@@ -128,9 +128,7 @@ def _number_for(value: Any, names: Collection[str]) -> str:
     """How to write the number that a text, or None, may stand for; "" where there is none."""
     if value is None:
         return "; to leave it out write 0.0, or drop the argument"
-    try:
-        float(value)
-    except (TypeError, ValueError):
+    if not is_number_text(value):
         return f"; write shape={value!r}" if "shape" in names else ""
     return f": write float({value!r}); YAML reads 1e-3 as a text, and 1.0e-3 as a number"
 

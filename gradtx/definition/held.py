@@ -14,12 +14,12 @@ from jax.core import Tracer
 from jax.tree_util import DictKey
 
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.spelling import suggest
+from gradtx.definition.spelling import is_number_text, suggest
 from gradtx.tree.casts import is_inexact
 
 
 class HeldHyperparams(dict[str, Any]):
-    """The hyperparameters in a state; what is written here acts at the next update."""
+    """The hyperparameters in a state; a value that a user writes acts at the next update."""
 
     def __init__(self, stored: dict[str, Any]):
         super().__init__(stored)
@@ -104,18 +104,10 @@ def check_held(name: str, value: Any) -> None:
     ):
         return
     cure = "write a number"
-    if isinstance(value, str) and _is_number(value):
+    if is_number_text(value):
         cure = f"write float({value!r})"
     elif callable(value):
         cure = f"a schedule belongs into the definition, gradtx.replace(tx, {name}=schedule)"
     raise HyperparamError(
         f"state.hyperparams[{name!r}] = {value!r} is neither a number nor an array: {cure}"
     )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

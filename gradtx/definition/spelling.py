@@ -122,3 +122,12 @@ def label_text(label: Any) -> str:
     if isinstance(label, str):
         return str.__str__(label)  # the value of an Enum that is also a text
     return label.name if isinstance(label, enum.Enum) else str(label)
+
+
+def is_number_text(value: Any) -> bool:
+    """Whether a value is the text of a number, as YAML reads 1e-3."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(value, str)

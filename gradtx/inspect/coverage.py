@@ -86,8 +86,8 @@ def coverage(tx: GradientTransformation | Sequence[Any], params: Params) -> Cove
     if not isinstance(tx, GradientTransformation):
         groups = tuple(dict.fromkeys(group for _, group in tx))
         pairs = zip(leaves.paths, labels(tx, leaves, groups, "coverage"), strict=True)
-        found = {path: group for path, group in pairs if group is not None}
-        return Coverage(found, found)
+        groups = {path: group for path, group in pairs if group is not None}
+        return Coverage(groups, groups)
     rules = active_rules(tx, Members(member_tree(tx)), leaves)
     return _table(dict(zip(leaves.paths, trainers(rules, leaves), strict=True)))
 

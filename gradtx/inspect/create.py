@@ -79,15 +79,15 @@ def create(name: str, **arguments: Any) -> GradientTransformation:
     See also: `list_optimizers`, `from_config`.
     """
     known = _optimizers()
-    found = known.get(plain_name(name)) if isinstance(name, str) else None
-    if found is None:
+    own = known.get(plain_name(name)) if isinstance(name, str) else None
+    if own is None:
         hint = suggest(name, list(known.values())) if isinstance(name, str) else ""
         raise ConfigError(
             f"create: {name!r} is not an optimizer{hint or ':'} gradtx.list_optimizers() lists all"
         )
-    builder = getattr(gradtx, found)
+    builder = getattr(gradtx, own)
     parameters = list(builder.factory.signature.parameters)
-    return builder(**_renamed(found, arguments, parameters))
+    return builder(**_renamed(own, arguments, parameters))
 
 
 def _renamed(name: str, arguments: Mapping[str, Any], parameters: Sequence[str]) -> dict[str, Any]:

@@ -65,6 +65,17 @@ def test_laws_notice_a_broken_rule(broken: str) -> None:
         LAWS[broken](tx)
 
 
+@pytest.mark.parametrize("value", [lambda value: 2 * value, lambda value: 0.1])
+def test_laws_notice_a_schedule_of_another_value(
+    value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice each number; and the first number where the law asks for another."""
+    wrong = lambda number: gradtx.constant_schedule(value(number))  # noqa: E731
+    monkeypatch.setattr("gradtx.testing.laws.constant_schedule", wrong)
+    with pytest.raises(AssertionError):
+        LAWS["scheduled"](gradtx.sgd(0.1))
+
+
 def hide_nan(grad: jax.Array, slots: None, param: None, step: jax.Array) -> Any:
     return jnp.where(jnp.isnan(grad), 0.0, grad), slots
 
