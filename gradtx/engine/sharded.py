@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradtx.definition.errors import GradtxError
@@ -26,6 +25,7 @@ from gradtx.engine.matrix_rules import as_arrays, as_matrices, matrix_kwargs
 from gradtx.engine.storage import store_slots
 from gradtx.tree.casts import cast_inexact, compute_dtype
 from gradtx.tree.kernels import group, kernel, signature
+from gradtx.tree.known_shardings import known_sharding
 from gradtx.tree.maps import choose
 from gradtx.tree.rounding import noise
 
@@ -112,22 +112,9 @@ def _plan(
 
 
 def _sharding(shard: Any, path: str, array: Any) -> NamedSharding | None:
-    """How a leaf lies: as the owners say, as its type says, or as it is; None in a program whose
-    shardings XLA works out.
-    """
+    """How a leaf is cut: as the owners say, or as the trace knows it."""
     said = getattr(shard, "shardings", {}).get(path)
-    if said is not None:
-        return said
-    found = (
-        jax.typeof(array).sharding
-        if isinstance(array, Tracer)
-        else getattr(array, "sharding", None)
-    )
-    if not isinstance(found, NamedSharding) or (
-        isinstance(array, Tracer) and AxisType.Explicit not in found.mesh.axis_types
-    ):
-        return None
-    return found
+    return known_sharding(array, path) if said is None else said
 
 
 def _spec(layout: Layout, sharding: NamedSharding | None) -> PartitionSpec | None:

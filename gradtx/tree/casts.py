@@ -11,6 +11,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
+from gradtx.tree.known_shardings import known_sharding
+
 
 @functools.lru_cache(maxsize=256)
 def is_inexact_dtype(dtype: Any) -> bool:
@@ -113,15 +115,6 @@ def float_copy(like: Any) -> jax.Array:
         if isinstance(like, jax.ShapeDtypeStruct)
         else jnp.array(like, dtype=compute_dtype(as_array(like).dtype), copy=True)
     )
-
-
-def known_sharding(like: Any) -> NamedSharding | None:
-    """How an array is cut over a mesh; None where nobody knows before XLA has decided it."""
-    if isinstance(like, Tracer):
-        sharding = jax.typeof(like).sharding
-        return sharding if sharding.mesh.explicit_axes else None
-    sharding = getattr(like, "sharding", None)
-    return sharding if isinstance(sharding, NamedSharding) else None
 
 
 def real_zeros_along(like: Any, axes: Sequence[int]) -> jax.Array:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx.tree.casts import as_array, known_sharding
+from gradtx.tree.casts import as_array
 from gradtx.tree.keys import as_key
+from gradtx.tree.known_shardings import known_sharding
 from gradtx.tree.pairs import at
 from gradtx.tree.paths import path_text
 
