@@ -62,7 +62,7 @@ accelerators: $(ACCELERATORS)/.test
 
 # A part of the tests under another Python, compiled as users do: make smoke PYTHON=python3.13 VENV=.venv-3.13
 smoke: $(VENV)/.test
-	XLA_FLAGS=--xla_force_host_platform_device_count=4 $(BIN)/python $(PYTEST) tests/oracles/test_oracles.py tests/unit/definition tests/unit/compose/test_select.py tests/unit/interop/test_interop.py
+	XLA_FLAGS=--xla_force_host_platform_device_count=8 $(BIN)/python $(PYTEST) tests/oracles/test_oracles.py tests/unit/definition tests/unit/compose/test_select.py tests/unit/interop/test_interop.py
 
 # Other people's libraries train with gradtx as with Optax, in an environment of their own
 downstream: $(DOWNSTREAM)/.downstream

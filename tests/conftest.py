@@ -1,4 +1,4 @@
-"""Strict where it can be: CPU only, four devices of it, rank promotion raises, warnings are errors;
+"""Strict where it can be: CPU only, eight devices of it, rank promotion raises, warnings are errors;
 quick to compile before to run.
 """
 
@@ -9,7 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # as users do.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=4 "
+    "--xla_force_host_platform_device_count=8 "
     # a fifth of the compiling, most of the time
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",

@@ -19,7 +19,7 @@ PARAMS = {"w": jnp.arange(32.0).reshape(8, 4) / 10, "v": jnp.arange(8.0)}
 
 @pytest.fixture(scope="module")
 def mesh() -> Mesh:
-    assert len(jax.devices()) == 4
+    assert len(jax.devices()) == 8
     return Mesh(np.array(jax.devices()), ("x",))
 
 
