@@ -5,6 +5,7 @@ nothing of that: it runs with automatic axes, and its results are cut as arrays 
 names.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ def fit_sharding(shape: tuple[int, ...], like: Any) -> Any:
     if len(shape) != like.ndim:
         spec = (None,) * len(shape)
     fitted = [
-        axes if size % _parts(sizes, axes) == 0 else None
+        axes if size % parts_of(sizes, axes) == 0 else None
         for size, axes in zip(shape, spec, strict=True)
     ]
     placed = NamedSharding(sharding.mesh, PartitionSpec(*fitted))
@@ -52,14 +53,17 @@ def cut_evenly(shape: tuple[int], like: Any) -> Any:
     """The type of a vector that all devices share, where they divide its length."""
     mesh = jax.typeof(like).sharding.mesh
     axes = mesh.explicit_axes
-    spec = PartitionSpec(axes) if shape[0] % _parts(mesh.shape, axes) == 0 else PartitionSpec()
+    spec = PartitionSpec(axes) if shape[0] % parts_of(mesh.shape, axes) == 0 else PartitionSpec()
     return jax.ShapeDtypeStruct(shape, like.dtype, sharding=NamedSharding(mesh, spec))
 
 
-def _parts(sizes: Any, axes: Any) -> int:
-    """How many parts an axis of an array is cut into."""
-    names = axes if isinstance(axes, tuple) else () if axes is None else (axes,)
-    parts = 1
-    for name in names:
-        parts *= sizes[name]
-    return parts
+def axes_of(entry: Any) -> tuple[str, ...]:
+    """The axes of a mesh that an entry of a spec names."""
+    if entry is None or entry is PartitionSpec.UNCONSTRAINED:
+        return ()
+    return entry if isinstance(entry, tuple) else (entry,)
+
+
+def parts_of(sizes: Any, entry: Any) -> int:
+    """How many parts an axis of an array is cut into, by an entry of its spec."""
+    return math.prod(sizes[name] for name in axes_of(entry))
