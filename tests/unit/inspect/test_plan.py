@@ -76,9 +76,7 @@ def test_adamw_moves_each_array_once_and_writes_what_changes() -> None:
     assert plan.work.product_flop == 0
 
 
-@pytest.mark.parametrize(
-    ("spec", "parts"), [(P(), 1), (P("data"), 4), (P(("data", "model")), 8)]
-)
+@pytest.mark.parametrize(("spec", "parts"), [(P(), 1), (P("data"), 4), (P(("data", "model")), 8)])
 def test_products_are_counted_through_loops_branches_and_calls(spec: Any, parts: int) -> None:
     """2 n² m for a product of (n, m) and (m, n); a batch axis that is cut divides all."""
     n, m, layers = 16, 48, 8
