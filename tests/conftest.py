@@ -1,5 +1,5 @@
-"""Strict where it can be: CPU only, eight devices of it, rank promotion raises, warnings are errors;
-quick to compile before to run.
+"""Strict where it can be: CPU only, eight devices of it, rank promotion raises, warnings are
+errors; quick to compile before to run.
 """
 
 import os

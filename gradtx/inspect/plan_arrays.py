@@ -106,8 +106,8 @@ def _shape(
         count = _parts(mesh, axes, path)
         if size % count:
             raise StructureError(
-                f"plan: {path!r} is {show_array(leaf)}, and its spec {tuple(spec)} cuts its axis of {size} into "
-                f"{count} parts, which do not divide it: choose another spec for it"
+                f"plan: {path!r} is {show_array(leaf)}, and its spec {tuple(spec)} cuts its axis "
+                f"of {size} into {count} parts, which do not divide it: choose another spec for it"
             )
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 

@@ -1,4 +1,4 @@
-"""`plan(..., compiled=True)`: memory and collectives by XLA:TPU are those that the plan foresees."""
+"""`plan(..., compiled=True)`: memory and collectives by XLA:TPU are those of the plan."""
 
 import jax
 import jax.numpy as jnp

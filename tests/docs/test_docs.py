@@ -182,7 +182,8 @@ def test_a_page_of_the_api_begins_with_a_table_of_all_its_entries(page: Path) ->
     text = page.read_text(encoding="utf-8")
     tables = re.findall(r"^\| \[`(\w+)`\]\(#[\w.]+\) \|", text, re.MULTILINE)
     data = {"LAWS"}  # below the table of functions of gradtx.testing
-    assert sorted(tables) == sorted({*DIRECTIVE.findall(text)} - data)
+    # A name may be in two namespaces, and each has a table.
+    assert {*tables} == {*DIRECTIVE.findall(text)} - data
 
 
 def test_the_tasks_of_the_api_link_to_names_of_gradtx() -> None:
