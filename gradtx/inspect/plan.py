@@ -16,8 +16,7 @@ from gradtx.inspect.plan_arrays import (
     ArrayRow,
     MeshLike,
     array_rows,
-    explicit_mesh,
-    explicit_shapes,
+    placed_shapes,
 )
 from gradtx.inspect.plan_compiled import Compiled, compile_update
 from gradtx.inspect.plan_text import plan_text
@@ -74,7 +73,7 @@ def plan(
     params: Params,
     *,
     mesh: MeshLike | None = None,
-    specs: Any = None,
+    shardings: Any = None,
     chip: str = "v5e",
     compiled: bool = False,
 ) -> Plan:
@@ -97,8 +96,8 @@ def plan(
         cuts them.
       mesh: a mesh of JAX, or the size of each axis, `{"data": 16, "model": 16}`; None: that of the
         parameters, or one device.
-      specs: how the mesh cuts the parameters, a tree of `PartitionSpec`s like the parameters, or a
-        prefix of it; None: as their shardings say, and whole without one.
+      shardings: how the mesh cuts the parameters, a tree of `PartitionSpec`s or `NamedSharding`s
+        like the parameters, or a prefix of it; None: as their own say, and whole without one.
       chip: "v4", "v5e", "v5p", "v6e", "a100", "h100" or "h200", for memory, bandwidth and peak.
       compiled: whether XLA's compiler for that chip compiles the update, for its temporaries,
         collectives and cycles; needs `pip install gradtx[accelerators]`, and no device.
@@ -108,13 +107,13 @@ def plan(
       `traffic`, `seconds` and `compiled`.
 
     Raises:
-      GradtxError: an unknown chip, parameters on several meshes, or an axis that the mesh lacks.
-      StructureError: specs of another tree, or that do not divide an array.
+      GradtxError: an unknown chip, parameters on several meshes, shardings of another tree, of axes
+        that the mesh lacks, or that do not divide an array.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> from jax.sharding import PartitionSpec as P
     >>> shapes = {"w": jax.ShapeDtypeStruct((8192, 4096), jnp.bfloat16)}
-    >>> result = gradtx.plan(gradtx.adamw(1e-3), shapes, mesh={"data": 16}, specs=P("data"))
+    >>> result = gradtx.plan(gradtx.adamw(1e-3), shapes, mesh={"data": 16}, shardings=P("data"))
     >>> result.device_bytes  # 2 bytes for parameters and gradients each, 8 for two moments, a count
     25165828
     >>> 12 * 8192 * 4096 // 16 + 4
@@ -122,8 +121,8 @@ def plan(
 
     See also: `summary`, `state_shardings`.
     """
-    device, grid = chip_of(chip), explicit_mesh(mesh, params)
-    tx, shapes = as_transformation(tx), explicit_shapes(params, specs, grid)
+    tx, device = as_transformation(tx), chip_of(chip)
+    grid, shapes = placed_shapes(params, shardings, mesh)
     with jax.sharding.use_abstract_mesh(grid):
         state = jax.eval_shape(tx.init, shapes)
         work = work_of(tx.update, grid.shape, shapes, state, shapes)

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
-from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.definition.show import show_array
 from gradtx.definition.types import Params, State
+from gradtx.engine.selector import leaves_of
 from gradtx.inspect.patterns import common_pattern, stars
 from gradtx.inspect.plan_cuts import parts, typed_cut
 from gradtx.inspect.summary import split_path
+from gradtx.sharding.explicit_shapes import explicit_mesh, explicit_shapes, mesh_of, place
 from gradtx.tree.paths import path_text, tree_paths
 
 MeshLike = Mesh | AbstractMesh | Mapping[str, int]
@@ -40,88 +41,17 @@ class ArrayRow(NamedTuple):
     """Why every device holds all of them; empty where they are cut."""
 
 
-def explicit_mesh(mesh: MeshLike | None, params: Params) -> AbstractMesh:
-    """The mesh without its devices, whose axes the types of arrays show."""
-    known = mesh if mesh is not None else _mesh_of(params)
-    if isinstance(known, Mapping):
-        names, sizes = tuple(known), tuple(known.values())
-    else:
-        names, sizes = known.axis_names, known.axis_sizes
-    return AbstractMesh(sizes, names, axis_types=(AxisType.Explicit,) * len(names))
-
-
-def _mesh_of(params: Params) -> Any:
-    """The mesh that the parameters are on; one device where they are on none."""
-    meshes = {
-        leaf.sharding.mesh
-        for leaf in jax.tree.leaves(params)
-        if isinstance(getattr(leaf, "sharding", None), NamedSharding)
-    }
-    if len(meshes) > 1:
-        raise GradtxError(f"plan: the parameters are on {len(meshes)} meshes; give mesh=")
-    return meshes.pop() if meshes else {"device": 1}
-
-
-def explicit_shapes(params: Params, specs: Any, mesh: AbstractMesh) -> Params:
-    """The parameters as shapes whose types say how the mesh cuts them."""
-    leaves, treedef = jax.tree.flatten(params)
-    if specs is None:
-        cuts = [
-            getattr(getattr(leaf, "sharding", None), "spec", PartitionSpec()) for leaf in leaves
-        ]
-    else:
-        cuts = _broadcast(specs, params)
-    each = zip(tree_paths(params), leaves, cuts, strict=True)
-    return jax.tree.unflatten(treedef, [_shape(*one, mesh) for one in each])
-
-
-def _broadcast(specs: Any, params: Params) -> list[PartitionSpec]:
-    """The spec of each leaf, from a tree like the parameters or a prefix of it."""
-    try:
-        tree = jax.tree.broadcast(specs, params, is_leaf=_is_spec)
-    except ValueError:
-        raise StructureError(
-            f"plan: specs, {jax.tree.structure(specs, is_leaf=_is_spec)}, is not a prefix of the "
-            f"tree of the parameters, {jax.tree.structure(params)}: give one PartitionSpec for "
-            f"each parameter, or for all below a node"
-        ) from None
-    cuts = jax.tree.leaves(tree, is_leaf=_is_spec)
-    return [PartitionSpec() if one is None else PartitionSpec(*_spec(one)) for one in cuts]
-
-
-def _is_spec(node: Any) -> bool:
-    return node is None or isinstance(node, PartitionSpec | NamedSharding)
-
-
-def _spec(cut: Any) -> PartitionSpec:
-    return cut.spec if isinstance(cut, NamedSharding) else cut
-
-
-def _shape(
-    path: str, leaf: Any, spec: PartitionSpec, mesh: AbstractMesh
-) -> jax.ShapeDtypeStruct | float:
-    if not hasattr(leaf, "dtype"):
-        return leaf
-    for size, axes in zip(leaf.shape, spec, strict=False):
-        count = _parts(mesh, axes, path)
-        if size % count:
-            raise StructureError(
-                f"plan: {path!r} is {show_array(leaf)}, and its spec {tuple(spec)} cuts its axis "
-                f"of {size} into {count} parts, which do not divide it: choose another spec for it"
-            )
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
-
-
-def _parts(mesh: AbstractMesh, axes: Any, path: str) -> int:
-    """How many parts some axes of a mesh cut an array axis into."""
-    names = axes if isinstance(axes, tuple) else () if axes is None else (axes,)
-    for name in names:
-        if name not in mesh.axis_names:
-            raise GradtxError(
-                f"plan: the spec of {path!r} names the axis {name!r}, and the mesh has "
-                f"{', '.join(map(repr, mesh.axis_names))}"
-            )
-    return parts(names, mesh.shape)
+def placed_shapes(
+    params: Params, shardings: Any, mesh: MeshLike | None
+) -> tuple[AbstractMesh, Params]:
+    """The mesh with explicit axes, and the parameters as shapes on it."""
+    if isinstance(mesh, Mapping):
+        mesh = AbstractMesh(tuple(mesh.values()), tuple(mesh))
+    if shardings is not None:
+        params = place(params, shardings, mesh, "plan")
+    leaves = leaves_of(params)
+    grid = explicit_mesh(mesh or mesh_of(leaves, "plan") or AbstractMesh((1,), ("device",)))
+    return grid, explicit_shapes(leaves, grid, "plan")
 
 
 def shares(leaf: Any, mesh: AbstractMesh) -> int:

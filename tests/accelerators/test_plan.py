@@ -16,7 +16,7 @@ SPECS = {"up": P("data", "model"), "down": P("data", "model")}
 
 def test_the_compiler_sees_the_bytes_of_the_plan() -> None:
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
-    plan = gradtx.plan(tx, PARAMS, mesh={"data": 4, "model": 4}, specs=SPECS, compiled=True)
+    plan = gradtx.plan(tx, PARAMS, mesh={"data": 4, "model": 4}, shardings=SPECS, compiled=True)
     assert plan.compiled is not None
     # A TPU rounds each buffer up; a scalar takes 512 bytes.
     assert plan.compiled.argument_bytes == pytest.approx(plan.device_bytes, abs=1024)
@@ -27,7 +27,9 @@ def test_the_compiler_sees_the_bytes_of_the_plan() -> None:
 def test_a_program_that_gathers_is_seen() -> None:
     tx = gradtx.muon(0.02)
     whole, cut = (
-        gradtx.plan(tx, PARAMS, mesh={"data": 4, "model": 4}, specs=specs, compiled=True).compiled
+        gradtx.plan(
+            tx, PARAMS, mesh={"data": 4, "model": 4}, shardings=specs, compiled=True
+        ).compiled
         for specs in (None, SPECS)
     )
     assert whole is not None

@@ -40,7 +40,7 @@ LAYERS = [
 ]
 DEPTH = {folder: depth for depth, folders in enumerate(LAYERS) for folder in folders}
 BESIDE = {"inspect", "interop", "second_order", "perturbations"}
-OUTER = {"tree", "definition", "engine", "compose", "training"}
+OUTER = {"tree", "definition", "engine", "compose", "training", "sharding"}
 
 
 def ident(path: pathlib.Path) -> str:

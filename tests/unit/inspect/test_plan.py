@@ -48,7 +48,7 @@ def on_devices(tree: Any, like: Any, mesh: Mesh) -> Any:
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_the_bytes_of_a_device_are_those_that_xla_counts(name: str) -> None:
     tx = METHODS[name]
-    plan = gradtx.plan(tx, shapes(), mesh=GRID, specs=SPECS)
+    plan = gradtx.plan(tx, shapes(), mesh=GRID, shardings=SPECS)
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "model"))
     grid = AbstractMesh((4, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
     typed = jax.tree.map(
@@ -67,7 +67,7 @@ def test_the_bytes_of_a_device_are_those_that_xla_counts(name: str) -> None:
 
 
 def test_adamw_moves_each_array_once_and_writes_what_changes() -> None:
-    plan = gradtx.plan(gradtx.adamw(1e-3), shapes(jnp.bfloat16), mesh=GRID, specs=SPECS)
+    plan = gradtx.plan(gradtx.adamw(1e-3), shapes(jnp.bfloat16), mesh=GRID, shardings=SPECS)
     cut, whole = 64 * 32 + 128 * 64, 5
     own = cut // 8 + whole
     assert plan.device_bytes == (2 + 2 + 4 + 4) * own + 4
@@ -118,7 +118,7 @@ def test_a_refresh_counts_as_the_most_costly_step() -> None:
 
 
 def test_replicated_arrays_come_with_their_reason() -> None:
-    plan = gradtx.plan(gradtx.adamw(1e-3), shapes(), mesh=GRID, specs=SPECS)
+    plan = gradtx.plan(gradtx.adamw(1e-3), shapes(), mesh=GRID, shardings=SPECS)
     reasons = {(row.kind, row.path): row.reason for row in plan.replicated}
     assert reasons["scale_by_adam/mu", "attention/scale"] == "its parameter is whole"
     assert reasons["count", ""] == "a scalar"
@@ -131,12 +131,12 @@ def test_shardings_of_the_parameters_say_the_mesh_and_the_cut() -> None:
         jax.tree.map(lambda one: jnp.ones(one.shape), shapes()),
         jax.tree.map(lambda spec: NamedSharding(mesh, spec), SPECS),
     )
-    said = gradtx.plan(gradtx.adamw(1e-3), shapes(), mesh=GRID, specs=SPECS)
+    said = gradtx.plan(gradtx.adamw(1e-3), shapes(), mesh=GRID, shardings=SPECS)
     assert gradtx.plan(gradtx.adamw(1e-3), params).rows == said.rows
 
 
 def test_text() -> None:
-    plan = gradtx.plan(gradtx.adamw(1e-3), shapes(jnp.bfloat16), mesh=GRID, specs=SPECS)
+    plan = gradtx.plan(gradtx.adamw(1e-3), shapes(jnp.bfloat16), mesh=GRID, shardings=SPECS)
     assert str(plan) == TEXT
     assert repr(plan) == "Plan(15,424 bytes a device, 8 devices)"
 
@@ -175,20 +175,19 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "plan: chip = 'v5litepod' is not one of 'v4', 'v5e', 'v5p', 'v6e', 'a100', 'h100', 'h200'",
     ),
     "axis": (
-        {"mesh": GRID, "specs": P("expert")},
-        "plan: the spec of 'attention/query' names the axis 'expert', and the mesh has 'data', "
-        "'model'",
+        {"mesh": GRID, "shardings": P("expert")},
+        "plan: 'attention/query' has the spec P('expert',), and the mesh has no axis 'expert'; its "
+        "axes are 'data', 'model'",
     ),
     "divide": (
-        {"mesh": GRID, "specs": P("data")},
-        "plan: 'attention/scale' is f32[5], and its spec ('data',) cuts its axis of 5 into 4 "
-        "parts, which do not divide it: choose another spec for it",
+        {"mesh": GRID, "shardings": P("data")},
+        "plan: 'attention/scale' is f32[5], and 4 devices, the axis 'data' of its spec "
+        "P('data',), do not divide 5: choose another spec",
     ),
     "tree": (
-        {"mesh": GRID, "specs": {"attention": P("data")}},
-        "plan: specs, PyTreeDef({'attention': *}), is not a prefix of the tree of the parameters, "
-        "PyTreeDef({'attention': {'query': *, 'scale': *}, 'embedding': *}): give one "
-        "PartitionSpec for each parameter, or for all below a node",
+        {"mesh": GRID, "shardings": {"attention": P("data")}},
+        "plan: shardings= must be a tree like the parameters, or a prefix of it; its leaves are "
+        "'attention', those of the parameters 'attention/query', 'attention/scale', 'embedding'",
     ),
     "compiler": (
         {"mesh": {"data": 3}, "compiled": True},
@@ -216,7 +215,10 @@ def test_two_meshes() -> None:
         for mesh in meshes
     ]
     with pytest.raises(
-        gradtx.GradtxError, match="plan: the parameters are on 2 meshes; give mesh="
+        gradtx.GradtxError,
+        match=re.escape(
+            "plan: '0' is on the mesh {'x': 2}, and '1' on {'x': 4}: put all parameters on one mesh"
+        ),
     ):
         gradtx.plan(gradtx.adamw(1e-3), params)
 

@@ -145,7 +145,7 @@ def other_mesh() -> Any:
                 TX, {"w": jax.ShapeDtypeStruct((5,), jnp.float32)}, P("data"), mesh=ABSTRACT
             ),
             "state_shardings: 'w' is f32[5], and 4 devices, the axis 'data' of its spec "
-            "P('data',), do not divide 5",
+            "P('data',), do not divide 5: choose another spec",
         ),
         (
             other_mesh,
