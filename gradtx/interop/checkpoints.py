@@ -1,26 +1,25 @@
 """Checkpoints: a tree as a dict of named arrays, and as one file that is written atomically."""
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
-
 from gradtx.definition.errors import StateError, StructureError
-from gradtx.definition.show import show_array, show_type
 from gradtx.definition.types import PyTree
-from gradtx.interop.archive import check_name, is_number_dtype, write_file
-from gradtx.interop.migrations import migrate
+from gradtx.interop.archive import check_name, write_file
+from gradtx.interop.checkpoint_leaves import (
+    check_key,
+    check_leaf,
+    check_process,
+    host_array,
+    named_leaves,
+    plain_leaf,
+    restored_leaf,
+)
+from gradtx.interop.matching import Names, StateMatch
+from gradtx.interop.restoring import Missing, fill_tree, match_entries
 from gradtx.interop.runs import Location, delete_older, new_checkpoint, read_checkpoint
-from gradtx.tree.paths import path_text, repeated
-
-KEYS = ("threefry2x32", "rbg", "unsafe_rbg")
-"""The kinds of random keys in JAX."""
 
 
 def flatten_state(state: Any) -> dict[str, Any]:
@@ -54,24 +53,43 @@ def flatten_state(state: Any) -> dict[str, Any]:
 
     See also: `restore_state`, `save`.
     """
-    return {path: _plain(path, leaf) for path, leaf in _named(state).items()}
+    return {path: plain_leaf(path, leaf) for path, leaf in named_leaves(state).items()}
 
 
-def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
+def restore_state(
+    like: Any,
+    flat: Mapping[str, Any],
+    *,
+    missing: Missing = "error",
+    rename: Names | None = None,
+) -> Any:
     """Restore a state from the dict of `flatten_state`, bit for bit.
 
     The result has the structure of `like` and the numbers of `flat`. Each array goes to the devices
     of its counterpart in `like`, if that is sharded or committed to a device. Paths of version 0.2,
     which show the `chain` inside a builder (`slots/chain/scale_by_adam/mu`), are read too.
 
+    A member whose path changed because another one came beside or around it, a clip for example,
+    receives its old slots. Where a keyword of `chain` or a label of `partition` has replaced the
+    rule's own name, `rename=` says so. With `missing="init"`, a definition or model may have changed in any
+    way: a new layer, a removed wrapper, another shape. Each leaf whose entry the checkpoint lacks
+    remains as it is in `like`. A wrapper that counts the updates of its member begins at the
+    restored count. Python's logger `gradtx` lists all of it as a warning, and `match_state` before.
+
     Args:
       like: a tree of the same structure, shapes and dtypes: a state, or `jax.eval_shape(tx.init,
-        params)`, which allocates nothing.
+        params)`, which allocates nothing; with `missing="init"` a state, `tx.init(params)`.
       flat: arrays by path.
+      missing: "error": each leaf needs an entry of its shape, and each entry a leaf. "init": leaves
+        without one remain as in `like`, and entries without a leaf are dropped.
+      rename: by the old segments of a path, the new ones; either may be several, `"opt/adam"`. Each
+        is replaced once per path, wherever it is: `{"encoder/dense": "encoder/proj"}` renames the
+        layer in every slot, and a new name of "" removes the segments.
 
     Raises:
       StateError: entries are missing, unexpected, or of another shape or dtype; nothing is cast or
-        dropped silently.
+        dropped silently. `rename` matches no entry, or brings two entries to one path.
+      GradtxError: `missing` is neither of the two.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> tx, w = gradtx.sgd(0.1, momentum=0.9), jnp.ones(2)
@@ -80,14 +98,64 @@ def restore_state(like: Any, flat: Mapping[str, Any]) -> Any:
     >>> again = gradtx.restore_state(jax.eval_shape(tx.init, w), flat)
     >>> again.slots["trace"].trace.tolist(), int(again.count)
     ([1.0, 1.0], 1)
+    >>> clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), tx)
+    >>> gradtx.restore_state(clipped.init(w), flat).trace.tolist()
+    [1.0, 1.0]
 
-    See also: `flatten_state`, `load`.
+    See also: `flatten_state`, `match_state`, `load`.
     """
-    expected = _named(like)
-    flat = migrate(flat, expected.keys())
-    _check_names(list(expected), list(flat))
-    leaves = [_restored(path, leaf, flat[path]) for path, leaf in expected.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return _restored(like, flat, missing, rename)
+
+
+def match_state(like: Any, flat: Mapping[str, Any], *, rename: Names | None = None) -> StateMatch:
+    """List the entries that `restore_state(missing="init")` restores, initializes and drops.
+
+    When: before a run goes on with another definition or model. When not: to restore; nothing is
+    restored here.
+
+    Args:
+      like: as for `restore_state`.
+      flat: arrays by path, or structs of their shapes.
+      rename: as for `restore_state`.
+
+    Returns:
+      A `StateMatch`: `restored` and `initialized` by path in `like`, `dropped` by path in `flat`.
+
+    Raises:
+      StateError: `rename` matches no entry, or brings two entries to one path.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> old = gradtx.flatten_state(gradtx.adam(0.1).init({"a": jnp.ones(2)}))
+    >>> new = gradtx.lion(0.1).init({"a": jnp.ones(2)})
+    >>> print(gradtx.match_state(new, old, rename={"scale_by_adam": "scale_by_lion"}))
+    restored 2, 1 of them from another path:
+      slots/scale_by_lion/mu/a <- slots/scale_by_adam/mu/a
+    initialized 0:
+    dropped 1:
+      slots/scale_by_adam/nu/a
+
+    See also: `restore_state`, `load`.
+    """
+    return match_entries(like, named_leaves(like), flat, "init", rename, quiet=True)
+
+
+def _restored(
+    like: Any,
+    flat: Mapping[str, Any],
+    missing: Missing,
+    rename: Names | None,
+    dtypes: Mapping[str, str] | None = None,
+) -> Any:
+    """The arrays of a dict in the structure of `like`; `dtypes` say which were random keys."""
+    expected = named_leaves(like)
+    match = match_entries(like, expected, flat, missing, rename)
+    for path, name in match.restored.items():
+        check_key(path, expected[path], (dtypes or {}).get(name, ""))
+    leaves = {
+        path: restored_leaf(path, expected[path], flat[name])
+        for path, name in match.restored.items()
+    }
+    return fill_tree(like, leaves, expected)
 
 
 def save(
@@ -108,7 +176,8 @@ def save(
     stores bfloat16 and other dtypes that NumPy lacks as raw bits, and random keys as key data. None
     has no entry.
 
-    When: one process that holds all arrays. When not: arrays sharded over several hosts; use Orbax.
+    When: one process that holds all arrays. When not: arrays sharded over several hosts, or writes
+    that the training must not wait for; use `Checkpointer`.
 
     Args:
       path: the file; an existing one is replaced. `.npz` is customary, and not added. With `step`,
@@ -121,7 +190,8 @@ def save(
     Raises:
       StateError: the folder has a later step, of another run for example.
       StructureError: two leaves have the same path, a leaf holds no numbers (a text, an object, a
-        `ShapeDtypeStruct`, a donated array), or its path cannot name an entry.
+        `ShapeDtypeStruct`, a donated array), or its path cannot name an entry. An array is spread
+        over several processes, or a process other than 0 saves.
       OSError: the folder does not exist or is read-only, or the disk is full; the old file does
         not change.
       GradtxError: a step or `keep` is not a whole number in its range.
@@ -145,19 +215,27 @@ def save(
             f"save: the tree is the path {str(tree)!r}: the arguments are swapped, write "
             f"save(path, tree)"
         )
-    named = _named(tree)
+    named = named_leaves(tree)
     for name, leaf in named.items():
         check_name(name)
-        _check_leaf(name, leaf)
+        check_leaf(name, leaf)
+    check_process(named)
     dtypes = {name: str(getattr(leaf, "dtype", "")) for name, leaf in named.items()}
     file = path if step is None else new_checkpoint(path, step, keep)
     # A generator: only one array is on the host at any moment.
-    write_file(file, dtypes, ((name, _on_host(name, leaf)) for name, leaf in named.items()))
+    write_file(file, dtypes, ((name, host_array(name, leaf)) for name, leaf in named.items()))
     if step is not None:
         delete_older(path, step, keep)
 
 
-def load(path: Location, like: Any, *, step: SupportsIndex | None = None) -> Any:
+def load(
+    path: Location,
+    like: Any,
+    *,
+    step: SupportsIndex | None = None,
+    missing: Missing = "error",
+    rename: Names | None = None,
+) -> Any:
     """Load a checkpoint of `save`, bit for bit: a file, or the newest one of a folder.
 
     Files of version 0.2 load too, as for `restore_state`. A damaged file of a folder is passed
@@ -167,6 +245,8 @@ def load(path: Location, like: Any, *, step: SupportsIndex | None = None) -> Any
       path: the file, or the folder of `save(path, tree, step=...)`.
       like: a tree of the same structure, shapes and dtypes, as for `restore_state`.
       step: the step whose checkpoint of the folder is read; None: the newest.
+      missing: "error", or "init" where definition or model have changed, as for `restore_state`.
+      rename: by the old segments of a path, the new ones, as for `restore_state`.
 
     Raises:
       FileNotFoundError: there is no such file, folder or step.
@@ -185,181 +265,8 @@ def load(path: Location, like: Any, *, step: SupportsIndex | None = None) -> Any
     """
     file, saved, arrays = read_checkpoint(path, step)
     try:
-        return _fitted(like, saved, arrays)
+        return _restored(like, arrays, missing, rename, saved)
     except StateError as error:
         if file == Path(path):
             raise
         raise StateError(f"{str(file)!r}: {error}") from None
-
-
-def _fitted(like: Any, saved: Mapping[str, str], arrays: Mapping[str, Any]) -> Any:
-    """The arrays of a file in the structure of `like`."""
-    expected = _named(like)
-    dtypes, flat = migrate(saved, expected.keys()), migrate(arrays, expected.keys())
-    for name, leaf in expected.items():
-        dtype = dtypes.get(name, "")
-        # Kinds of keys may share one shape of key data, so that only the dtype tells them apart.
-        if dtype.startswith("key<") and name in flat and dtype != str(getattr(leaf, "dtype", "")):
-            raise StateError(
-                f"entry {name!r} is a random key {dtype}, expected {_shown(leaf)}: make `like` "
-                "with keys of that kind"
-            )
-    return restore_state(like, flat)
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    """Every leaf of a tree by its path."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    named = [(path_text(path), leaf) for path, leaf in leaves]
-    if (twice := repeated(tuple(path for path, _ in named))) is not None:
-        raise StructureError(
-            f"two leaves have the same path {twice!r}; rename a key, so that every path is unique"
-        )
-    return dict(named)
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(path: str, leaf: Any) -> Any:
-    """A leaf as an ordinary array."""
-    _check_leaf(path, leaf, abstract=True)
-    if _is_key(leaf):
-        return jax.random.key_data(leaf)
-    return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-
-
-def _check_leaf(path: str, leaf: Any, abstract: bool = False) -> None:
-    """Raise where a leaf is neither an array of numbers nor a Python number."""
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        if not abstract:
-            raise StructureError(
-                f"the leaf at {path!r} is a ShapeDtypeStruct, which has no numbers: save the tree "
-                "of arrays, and pass the structs to load as `like`"
-            )
-    elif isinstance(leaf, Tracer):
-        if not abstract:
-            raise StructureError(
-                f"the leaf at {path!r} is traced: call save outside of jit, grad, vmap and scan"
-            )
-    elif not _is_number(leaf):
-        raise StructureError(
-            f"the leaf at {path!r} is {_described(leaf)}; a checkpoint holds arrays and Python "
-            "numbers"
-        )
-
-
-def _is_number(leaf: Any) -> bool:
-    if not hasattr(leaf, "dtype"):
-        # A subclass, an Enum for example, would come back as a plain number.
-        return type(leaf) in (bool, int, float, complex) and not np.asarray(leaf).dtype.hasobject
-    return _is_key(leaf) or is_number_dtype(np.dtype(leaf.dtype))
-
-
-def _described(leaf: Any) -> str:
-    if type(leaf) is int:
-        return "a Python int of more than 64 bits"
-    dtype = getattr(leaf, "dtype", None)
-    return show_type(leaf) + (f" of dtype {dtype}" if dtype is not None else "")
-
-
-def _on_host(path: str, leaf: Any) -> np.ndarray:
-    try:
-        return np.asarray(_plain(path, leaf))
-    except RuntimeError as error:
-        raise StructureError(
-            f"the array at {path!r} cannot be read: {str(error).rstrip('.')}; save an array before "
-            "it is donated, and one that is spread over hosts with Orbax"
-        ) from None
-
-
-def _check_names(expected: Sequence[str], names: Sequence[str]) -> None:
-    """Raise where entries are missing or unexpected."""
-    missing = [name for name in expected if name not in set(names)]
-    unexpected = [name for name in names if name not in set(expected)]
-    if not missing and not unexpected:
-        return
-    parts = [f"there is no {_first(missing)}"] if missing else []
-    parts += [f"{_first(unexpected)} is unexpected"] if unexpected else []
-    near = _nearest(missing[0], unexpected) if missing else None
-    advice = f"; if {near!r} is meant for it, rename the entry of the flat dict" if near else ""
-    raise StateError(
-        f"the checkpoint does not fit: {', and '.join(parts)}. Make `like` with the definition and "
-        f"the parameters that were saved{advice}"
-    )
-
-
-def _nearest(name: str, others: Sequence[str]) -> str | None:
-    """The entry that a new name replaced, probably; None where no name is similar.
-
-    Folders and leaves that two names share say nothing about the part that differs.
-    """
-    near = difflib.get_close_matches(name, others, n=1, cutoff=0.0)
-    if not near:
-        return None
-    ours, theirs = name.split("/"), near[0].split("/")
-    for _ in range(2):  # the leading names, then the trailing ones
-        while ours and theirs and ours[0] == theirs[0]:
-            ours, theirs = ours[1:], theirs[1:]
-        ours, theirs = ours[::-1], theirs[::-1]
-    ratio = difflib.SequenceMatcher(None, "/".join(ours), "/".join(theirs)).ratio()
-    return near[0] if ratio >= 0.5 or not ours or not theirs else None
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-    return f"{names[0]!r}{more}"
-
-
-def _restored(path: str, like: Any, value: Any) -> Any:
-    """Check one leaf, and move it to the devices of its counterpart."""
-    if not hasattr(like, "dtype"):
-        return _number(path, like, value)
-    value = value if hasattr(value, "dtype") else np.asarray(value)
-    expected = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
-    if value.shape != expected.shape:
-        shapes = f"{tuple(value.shape)}, expected {tuple(expected.shape)}"
-        raise StateError(
-            f"entry {path!r} has shape {shapes}: this state was made for other parameters"
-        )
-    if value.dtype != expected.dtype:
-        raise StateError(
-            f"entry {path!r} is {show_array(value)}, expected {show_array(expected)}: cast the "
-            "entry of the flat dict, or make `like` with that dtype"
-        )
-    if isinstance(like, np.ndarray | np.generic):
-        return np.array(value)
-    # A copy, so that the arrays of the dict may change afterwards.
-    array = value if isinstance(value, jax.Array) else jnp.array(value)
-    array = jax.random.wrap_key_data(array, impl=_impl(like)) if _is_key(like) else array
-    return _placed(array, like)
-
-
-def _number(path: str, like: Any, value: Any) -> Any:
-    array = np.asarray(value)
-    if array.shape or type(array.item()) is not type(like):
-        raise StateError(
-            f"entry {path!r} is {_shown(array)}, expected a Python {type(like).__name__}"
-        )
-    return array.item()
-
-
-def _placed(value: jax.Array, like: Any) -> jax.Array:
-    sharding = getattr(like, "sharding", None)
-    # An uncommitted array has no devices of its own choice: JAX may move it.
-    if sharding is None or not getattr(like, "committed", True):
-        return value
-    return jax.device_put(value, sharding)
-
-
-def _impl(like: Any) -> str:
-    return next(
-        name
-        for name in KEYS
-        if jax.eval_shape(lambda name=name: jax.random.key(0, impl=name)).dtype == like.dtype
-    )
-
-
-def _shown(leaf: Any) -> str:
-    return show_array(leaf) if hasattr(leaf, "dtype") else f"a Python {type(leaf).__name__}"

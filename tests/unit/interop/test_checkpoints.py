@@ -186,8 +186,8 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "renamed": (
         changed(head=None, heads=jnp.ones(1)),
         W,
-        f"there is no 'head', and 'heads' is unexpected. {FIT}; if 'heads' is meant for "
-        "it, rename the entry of the flat dict",
+        f"there is no 'head', and 'heads' is unexpected. {FIT}, or restore what still fits with "
+        "missing='init'; if 'heads' is meant for it, pass rename={'heads': 'head'}",
     ),
     "shape": (
         changed(dense__kernel=jnp.ones((3, 2))),
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_told_by_path(name: str) -> None:
     with pytest.raises(StateError) as caught:
         gradtx.restore_state(like, flat)
     assert text in str(caught.value)
-    assert ("rename the entry" in str(caught.value)) == (name == "renamed")
+    assert ("pass rename=" in str(caught.value)) == (name == "renamed")
 
 
 def test_what_cannot_be_saved_is_told(tmp_path: Path) -> None:
