@@ -88,6 +88,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.interop.checkpoints import restore_state as restore_state
     from gradtx.interop.checkpoints import save as save
     from gradtx.interop.matching import StateMatch as StateMatch
+    from gradtx.interop.orbax import Checkpointer as Checkpointer
     from gradtx.interop.runs import latest_step as latest_step
     from gradtx.interop.state_classes import AdaptiveGradClipState as AdaptiveGradClipState
     from gradtx.interop.state_classes import AddDecayedWeightsState as AddDecayedWeightsState

@@ -83,7 +83,7 @@ def host_array(path: str, leaf: Any) -> np.ndarray:
     except RuntimeError as error:
         raise StructureError(
             f"the array at {path!r} cannot be read: {str(error).rstrip('.')}; save an array before "
-            "it is donated"
+            "it is donated, and one that is spread over hosts with Orbax"
         ) from None
 
 

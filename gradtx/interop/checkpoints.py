@@ -71,10 +71,12 @@ def restore_state(
 
     A member whose path changed because another one came beside or around it, a clip for example,
     receives its old slots. Where a keyword of `chain` or a label of `partition` has replaced the
-    rule's own name, `rename=` says so. With `missing="init"`, a definition or model may have changed in any
-    way: a new layer, a removed wrapper, another shape. Each leaf whose entry the checkpoint lacks
-    remains as it is in `like`. A wrapper that counts the updates of its member begins at the
-    restored count. Python's logger `gradtx` lists all of it as a warning, and `match_state` before.
+    rule's own name, `rename=` says so.
+
+    With `missing="init"`, a definition or model may have changed in any way: a new layer, a removed
+    wrapper, another shape. Each leaf whose entry the checkpoint lacks remains as it is in `like`. A
+    wrapper that counts the updates of its member begins at the restored count. Python's logger
+    `gradtx` lists all of it as a warning, and `match_state` before.
 
     Args:
       like: a tree of the same structure, shapes and dtypes: a state, or `jax.eval_shape(tx.init,

@@ -57,9 +57,9 @@ def new_checkpoint(path: Location, step: Any, keep: int | None) -> Path:
       StateError: the folder has a later step.
       OSError: the folder cannot be made.
     """
-    number, folder = _whole("step", step, 0), Path(path)
+    number, folder = whole_number("save", "step", step, 0), Path(path)
     if keep is not None:
-        _whole("keep", keep, 1)
+        whole_number("save", "keep", keep, 1)
     later = [one for one, file in saved_steps(path).items() if one > number and _is_whole(file)]
     if later:
         raise StateError(
@@ -70,14 +70,18 @@ def new_checkpoint(path: Location, step: Any, keep: int | None) -> Path:
     return folder / f"step_{number}.npz"
 
 
-def _whole(name: str, value: Any, least: int) -> int:
-    """A whole number, of Python's, NumPy's or JAX's."""
+def whole_number(call: str, name: str, value: Any, least: int) -> int:
+    """A whole number, of Python's, NumPy's or JAX's.
+
+    Raises:
+      GradtxError: the value is not one, or less than the least.
+    """
     try:
         number = operator.index(value)
     except TypeError:
         number = -1
     if isinstance(value, bool | np.bool_) or number < least:
-        raise GradtxError(f"save: {name} = {value!r} must be a whole number from {least} on")
+        raise GradtxError(f"{call}: {name} = {value!r} must be a whole number from {least} on")
     return number
 
 
@@ -133,7 +137,7 @@ def read_checkpoint(path: Location, step: Any) -> tuple[Path, dict[str, str], di
         return target, *read_file(path)
     files = saved_steps(path)
     if step is not None:
-        number = _whole("step", step, 0)
+        number = whole_number("save", "step", step, 0)
         if number not in files:
             raise _no_step(target, number, files)
         return files[number], *read_file(files[number])
