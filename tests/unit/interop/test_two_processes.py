@@ -114,7 +114,7 @@ TEXTS = {
     )
     * 2,
     "steps": ("[]", "[]"),
-    "damaged": ("read", "read"),
+    "damaged": ("another process", "this process"),
 }
 
 
