@@ -26,7 +26,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "accumulate": ("weight",),
     "apply_if_finite": ("applied",),
 }
-"""By member: the slots that follow from Optax's other numbers."""
+"""By member: the slots that follow from other numbers of Optax's state."""
 OPTIONAL = "hyperparams"
 """The member whose slots may be more than Optax's: each number that it lacks is that of `init`."""
 
@@ -233,13 +233,14 @@ def _own_values(
         for path, _ in slot_entries(like)
         if path[-2:] == ("apply_if_finite", "applied")
     }
-    for node in walk(tx, like.slots, like.count):
-        if node.bound.rule.name == "accumulate" and node.slots is not None:
-            prefix = "/".join(("slots", *node.path, ""))
-            steps = int(values[f"{prefix}micro_step"])
-            own[f"{prefix}weight"] = steps
-            if getattr(node.bound.rule, "options", {}).get("use_grad_mean", True):
-                own |= _times(values, f"{prefix}total", steps)
+    sums = [path for path in values if path.endswith("accumulate/micro_step")]
+    rules = [node.bound.rule for node in walk(tx, like.slots, like.count)]
+    options = [getattr(rule, "options", {}) for rule in rules if rule.name == "accumulate"]
+    for path, option in zip(sums, options, strict=True):
+        prefix, steps = path.removesuffix("micro_step"), int(values[path])
+        own[f"{prefix}weight"] = steps
+        if option.get("use_grad_mean", True):
+            own |= _times(values, f"{prefix}total", steps)
     return own
 
 
