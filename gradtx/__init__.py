@@ -88,6 +88,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.interop.checkpoints import restore_state as restore_state
     from gradtx.interop.checkpoints import save as save
     from gradtx.interop.from_optax import from_optax_state as from_optax_state
+    from gradtx.interop.from_torch import from_torch_state as from_torch_state
     from gradtx.interop.matching import StateMatch as StateMatch
     from gradtx.interop.orbax import Checkpointer as Checkpointer
     from gradtx.interop.runs import latest_step as latest_step
