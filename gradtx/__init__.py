@@ -92,6 +92,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.interop.matching import StateMatch as StateMatch
     from gradtx.interop.orbax import Checkpointer as Checkpointer
     from gradtx.interop.runs import latest_step as latest_step
+    from gradtx.interop.safetensors import load_safetensors as load_safetensors
+    from gradtx.interop.safetensors import save_safetensors as save_safetensors
     from gradtx.interop.state_classes import AdaptiveGradClipState as AdaptiveGradClipState
     from gradtx.interop.state_classes import AddDecayedWeightsState as AddDecayedWeightsState
     from gradtx.interop.state_classes import AddNoiseState as AddNoiseState

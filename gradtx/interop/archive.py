@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,13 +61,22 @@ def write_file(
     Raises:
       OSError: of the system's class and number; the old file does not change.
     """
+    replace_file(path, lambda file: _write(file, dtypes, arrays))
+
+
+def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file under another name, force it to the disk, and rename it in one step.
+
+    Raises:
+      OSError: of the system's class and number; the old file does not change.
+    """
     target = Path(path)
     if target.is_dir():
         raise _not_written(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            _write(file, dtypes, arrays)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -102,7 +111,7 @@ def _write(
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _write_array(archive, HEADER, np.frombuffer(header, np.uint8))
         for name, array in arrays:
-            _write_array(archive, name, _bits(array))
+            _write_array(archive, name, raw_bits(array))
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
@@ -110,7 +119,7 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None
         np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def _bits(array: np.ndarray) -> np.ndarray:
+def raw_bits(array: np.ndarray) -> np.ndarray:
     """An array that NumPy can write: foreign dtypes as unsigned integers of their size."""
     return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
@@ -162,7 +171,7 @@ def _read(file: IO[bytes]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
             where = "its header" if strange[0] in dtypes else "the archive"
             raise StateError(f"its entry {strange[0]!r} is only in {where}")
         return dtypes, {
-            name: _typed(name, _array(archive, name, entry), dtypes[name])
+            name: typed_array(name, _array(archive, name, entry), dtypes[name])
             for name, entry in entries.items()
         }
 
@@ -215,7 +224,7 @@ def _check_header(file: IO[bytes], name: str, size: int) -> None:
         raise StateError(f"its entry {name!r} has another size than its shape {shape}")
 
 
-def _typed(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+def typed_array(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     """The array in its original dtype."""
     if not dtype or dtype.startswith("key<") or str(array.dtype) == dtype:
         return array

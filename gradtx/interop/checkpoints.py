@@ -106,7 +106,7 @@ def restore_state(
 
     See also: `flatten_state`, `match_state`, `load`.
     """
-    return _restored(like, flat, missing, rename)
+    return restored(like, flat, missing, rename)
 
 
 def match_state(like: Any, flat: Mapping[str, Any], *, rename: Names | None = None) -> StateMatch:
@@ -141,7 +141,7 @@ def match_state(like: Any, flat: Mapping[str, Any], *, rename: Names | None = No
     return match_entries(like, named_leaves(like), flat, "init", rename, quiet=True)
 
 
-def _restored(
+def restored(
     like: Any,
     flat: Mapping[str, Any],
     missing: Missing,
@@ -267,7 +267,7 @@ def load(
     """
     file, saved, arrays = read_checkpoint(path, step)
     try:
-        return _restored(like, arrays, missing, rename, saved)
+        return restored(like, arrays, missing, rename, saved)
     except StateError as error:
         if file == Path(path):
             raise
