@@ -60,8 +60,8 @@ def match_paths(like: Any, expected: Collection[str], names: Iterable[str], rena
     """
     entries = _rename(list(names), rename)
     entries = dict(migrate(entries, expected))
-    moved = _moved(like, expected, entries)
-    return {path: entries[moved.get(path, path)] for path in expected if path in entries | moved}
+    moved = {path: path for path in entries} | dict(_moved(like, expected, entries))
+    return {path: entries[moved[path]] for path in expected if path in moved}
 
 
 def _rename(names: Sequence[str], rename: Names) -> dict[str, str]:

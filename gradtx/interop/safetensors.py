@@ -110,7 +110,7 @@ def _read(
     library: Any, path: str | PathLike[str]
 ) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     """The arrays of a file in their original dtypes, and the dtypes that the file names."""
-    from safetensors import safe_open
+    from safetensors import safe_open  # pyright: ignore  # its types are in Rust
 
     with safe_open(path, "numpy") as file:
         metadata = file.metadata() or {}
@@ -132,7 +132,7 @@ def _plain_name(array: np.ndarray) -> str:
 
 def _import_safetensors(call: str) -> Any:
     try:
-        import safetensors.numpy
+        import safetensors.numpy  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingExtraError(
             f"{call} needs safetensors: install it with pip install gradtx[safetensors]"
