@@ -126,6 +126,21 @@ def test_shardings_come_from_the_argument_by_leaf_or_folder(tmp_path: Path) -> N
     assert not again["params"]["bias"].committed
 
 
+def test_state_shardings_say_where_a_state_goes(tmp_path: Path) -> None:
+    """From shapes and shardings of the parameters alone: no array of the run exists before."""
+    tree = run()
+    saved(tmp_path, tree, 1)
+    rows = NamedSharding(mesh(8), P("data"))
+    structs = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), tree["params"]
+    )
+    shardings = {"state": gradtx.state_shardings(TX, structs)}
+    like = {"params": structs, "state": jax.eval_shape(TX.init, structs), "step": 0}
+    again = loaded(tmp_path, like, shardings=shardings)
+    assert_same(again, tree)
+    assert again["state"].nu["dense"]["kernel"].sharding.is_equivalent_to(rows, 2)
+
+
 @pytest.mark.filterwarnings("ignore:Sharding info not provided")  # plain Orbax, asked for nothing
 def test_entries_have_paths_that_are_readable_without_gradtx(tmp_path: Path) -> None:
     tree = run()
