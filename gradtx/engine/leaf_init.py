@@ -20,6 +20,7 @@ from gradtx.tree.casts import ALIKE, as_array, cast_inexact, mixed_promotion, re
 from gradtx.tree.cut_along import cut_along, is_decided_later
 from gradtx.tree.jaxprs import read, run_segment, split_at, start
 from gradtx.tree.kernels import bundle_size
+from gradtx.tree.known_shardings import known_sharding
 
 if TYPE_CHECKING:
     from gradtx.engine.clock import Clock
@@ -208,7 +209,20 @@ def init_leaf(
         )
         raise
     slots = type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
-    return slots if rule.storage is None else rule.storage.encode_init(slots, param, policy)
+    return slots if rule.storage is None else _encode(rule.storage, slots, param, policy)
+
+
+def _encode(storage: Any, slots: Any, param: Any, policy: Any) -> Any:
+    """The slots as they are stored. XLA may have cut codes along fewer axes than the parameter."""
+    stored = storage.encode_init(slots, param, policy)
+    return jax.tree.map(lambda one: cut_along(one, param) if _is_cut(one, param) else one, stored)
+
+
+def _is_cut(array: Any, param: Any) -> bool:
+    """Whether an array has the axes of a parameter that is cut, or may be, over devices."""
+    if array.shape != param.shape or not array.ndim:
+        return False
+    return is_decided_later(param) or known_sharding(param) is not None
 
 
 def check_real(rule: "LeafRule", name: str, array: Any, path: str) -> None:

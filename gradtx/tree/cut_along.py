@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from gradtx.tree.known_shardings import known_sharding
-from gradtx.tree.placement import parts_of
+from gradtx.tree.placement import parts_of, sharding_as_returned
 
 Axes = Sequence[int | None]
 """For each axis of an array the axis of another that it is cut as; None: it is not cut."""
@@ -52,7 +52,7 @@ def sharding_along(shape: Sequence[int], like: Any, axes: Axes) -> NamedSharding
         None if axis is None or size % parts_of(sizes, spec[axis]) else spec[axis]
         for size, axis in zip(shape, _common(shape, like, axes), strict=True)
     ]
-    return NamedSharding(sharding.mesh, PartitionSpec(*entries))
+    return sharding_as_returned(sharding.mesh, entries)
 
 
 def _common(shape: Sequence[int], like: Any, axes: Axes) -> list[int | None]:

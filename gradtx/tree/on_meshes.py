@@ -1,5 +1,6 @@
 """Trees on a mesh: the leaves that someone said how to cut, and the leaves that nobody cuts."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from gradtx.tree.known_shardings import said_shardings
 from gradtx.tree.paths import flatten, leaf_paths
-from gradtx.tree.placement import parts_of
+from gradtx.tree.placement import parts_of, sharding_as_returned
 
 
 def put_as_said(tree: Any) -> Any:
@@ -54,8 +55,7 @@ def replicate_rest(tree: Any, arrays: Iterable[Any]) -> Any:
     mesh = next((one for one in map(_mesh, arrays) if one is not None), None)
     if mesh is None:
         return tree
-    whole = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda leaf: _replicate(leaf, whole), tree)
+    return jax.tree.map(functools.partial(_replicate, mesh), tree)
 
 
 def _mesh(array: Any) -> Mesh | None:
@@ -68,11 +68,12 @@ def _mesh(array: Any) -> Mesh | None:
     return None
 
 
-def _replicate(leaf: Any, whole: NamedSharding) -> Any:
+def _replicate(mesh: Mesh, leaf: Any) -> Any:
     if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
         return leaf
     if isinstance(leaf.sharding, NamedSharding):
         return leaf
+    whole = sharding_as_returned(mesh, [None] * leaf.ndim)
     if leaf.is_fully_addressable and not whole.is_fully_addressable and _is_number(leaf):
         # `device_put` would compare the values of all hosts first.
         values = np.asarray(leaf)
