@@ -32,7 +32,7 @@ def cut_along(array: jax.Array, like: Any, axes: Axes | None = None) -> jax.Arra
     sharding = sharding_along(array.shape, like, axes)
     if sharding is None:
         return join_sharding(array, like, axes) if is_decided_later(like) else array
-    if isinstance(array, Tracer) and sharding.mesh.explicit_axes:
+    if isinstance(like, Tracer):  # its type says the sharding: its axes are explicit
         return jax.sharding.reshard(array, sharding)
     # An abstract mesh has no devices to put an array on.
     return jax.device_put(array, sharding) if isinstance(sharding.mesh, Mesh) else array
