@@ -213,16 +213,21 @@ def init_leaf(
 
 
 def _encode(storage: Any, slots: Any, param: Any, policy: Any) -> Any:
-    """The slots as they are stored. XLA may have cut codes along fewer axes than the parameter."""
-    stored = storage.encode_init(slots, param, policy)
-    return jax.tree.map(lambda one: cut_along(one, param) if _is_cut(one, param) else one, stored)
+    """The slots as they are stored; before and after, those in the parameter's shape are cut as it.
+
+    Two slots may share an array, so they must be cut alike; of codes XLA may have cut fewer axes.
+    """
+    alike = jax.tree.map(functools.partial(_cut_if_alike, param), slots)
+    stored = storage.encode_init(alike, param, policy)
+    return jax.tree.map(functools.partial(_cut_if_alike, param), stored)
 
 
-def _is_cut(array: Any, param: Any) -> bool:
-    """Whether an array has the axes of a parameter that is cut, or may be, over devices."""
+def _cut_if_alike(param: Any, array: Any) -> Any:
+    """An array, cut as a parameter of its shape where that is cut over devices, or may be."""
     if array.shape != param.shape or not array.ndim:
-        return False
-    return is_decided_later(param) or known_sharding(param) is not None
+        return array
+    is_cut = is_decided_later(param) or known_sharding(param) is not None
+    return cut_along(array, param) if is_cut else array
 
 
 def check_real(rule: "LeafRule", name: str, array: Any, path: str) -> None:

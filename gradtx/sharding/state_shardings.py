@@ -12,7 +12,6 @@ from jax.sharding import (
     AbstractMesh,
     Mesh,
     NamedSharding,
-    PartitionSpec,
     Sharding,
     SingleDeviceSharding,
 )

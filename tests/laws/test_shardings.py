@@ -58,7 +58,7 @@ REASONS = {
 """Why a slot of one axis or more is whole on every device, and the ends of its paths."""
 
 
-def parameters(kind: AxisType, seed: int = 0) -> dict[str, jax.Array]:
+def parameters(kind: AxisType, seed: int = 0) -> dict[str, Any]:
     """Normal random arrays, cut over a mesh (4, 2)."""
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind,) * 2)
     generator = np.random.default_rng(seed)
@@ -181,13 +181,15 @@ def test_an_eager_init_and_three_steps_are_one_program(kind: AxisType, name: str
 
 
 def test_make_step_compiles_once_after_an_eager_init() -> None:
-    params = {"w": jnp.copy(parameters(AxisType.Auto)["kernel"])}
+    params: Any = {"w": jnp.copy(parameters(AxisType.Auto)["kernel"])}
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
         return jnp.sum(params["w"] ** 2) * x
 
     tx = gradtx.adamw(0.1)
-    step, state = gradtx.make_step(loss, tx), tx.init(params)
+    step: Any = gradtx.make_step(loss, tx)
+    state = tx.init(params)
     for _ in range(3):
         params, state, *_ = jax.block_until_ready(step(params, state, jnp.float32(1.0)))
-    assert step._cache_size() == 1
+    jitted: Any = step
+    assert jitted._cache_size() == 1
