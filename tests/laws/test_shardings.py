@@ -5,7 +5,7 @@ program, since compiling costs most of the time.
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -191,5 +191,5 @@ def test_make_step_compiles_once_after_an_eager_init() -> None:
     state = tx.init(params)
     for _ in range(3):
         params, state, *_ = jax.block_until_ready(step(params, state, jnp.float32(1.0)))
-    jitted: Any = step
+    jitted = cast("Any", step)
     assert jitted._cache_size() == 1
