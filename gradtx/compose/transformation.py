@@ -28,6 +28,7 @@ from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
 from gradtx.engine.tree_rule import TreeRule
 from gradtx.tree.donated import deleted_array, is_deletion
+from gradtx.tree.on_meshes import put_as_said, replicate_rest
 from gradtx.tree.paths import flatten, key_text
 
 P = ParamSpec("P")
@@ -75,7 +76,8 @@ class GradientTransformation(Definition):
         check_params(self.name, params)
         count = jnp.zeros((), jnp.int32)
         try:
-            return State(count, self.init_slots(params, count))
+            state = State(count, self.init_slots(params, count))
+            return replicate_rest(state, jax.tree.leaves(params))
         except Exception as error:
             raise hide_frames(error) from error.__cause__
 
@@ -131,7 +133,7 @@ class GradientTransformation(Definition):
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
         """Make the slots alone, without a clock, for wrappers."""
-        return init_program(self.rules, params, count)
+        return init_program(self.rules, put_as_said(params), count)
 
     def update_slots(
         self,

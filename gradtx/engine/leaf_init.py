@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.extend.core import Jaxpr
+from jax.extend.core import Jaxpr, jaxpr_as_fun
 
 from gradtx.definition.errors import StructureError
 from gradtx.definition.show import show_array
@@ -17,7 +17,10 @@ from gradtx.engine.rules import select_kwargs
 from gradtx.engine.slot_form import SlotForm
 from gradtx.engine.slots import join_tree_slots, pack
 from gradtx.tree.casts import ALIKE, as_array, cast_inexact, mixed_promotion, real_dtype
+from gradtx.tree.cut_along import cut_along, is_decided_later
 from gradtx.tree.jaxprs import read, run_segment, split_at, start
+from gradtx.tree.kernels import bundle_size
+from gradtx.tree.known_shardings import known_sharding
 
 if TYPE_CHECKING:
     from gradtx.engine.clock import Clock
@@ -57,7 +60,7 @@ def init_leaves(rule: "LeafRule", bound: "BoundRule", leaves: "Leaves", clock: "
         for index in range(len(values))
     ]
     kinds = [(policy, *layouts[n : n + 1]) for n, policy in enumerate(policies)]
-    shared = _shared_slots(makes, values, kinds, active)
+    shared = _slots_by_type(makes, values, kinds, active)
     rows = [
         (shared.get(index) or make(value)) if is_active else None
         for index, (make, value, is_active) in enumerate(zip(makes, values, active, strict=True))
@@ -75,21 +78,76 @@ def _form(rule: "LeafRule", name: str) -> SlotForm | None:
         raise
 
 
-def _shared_slots(
+def _slots_by_type(
     makes: Sequence[Any], values: Sequence[Any], kinds: Sequence[Any], active: Sequence[bool]
 ) -> dict[int, Any]:
-    """Within a trace, the slots of the leaves whose slots do not depend on them, by leaf.
-
-    Leaves of one type share them. An array that a jitted function returns twice gets two buffers,
-    so that both may be donated.
-    """
+    """Within a trace, the slots of leaves by their number, traced once for each type."""
     places: dict[Any, list[int]] = {}
     for n, value in enumerate(values):
         if active[n] and isinstance(value, Tracer):
             places.setdefault((jax.typeof(value), *kinds[n]), []).append(n)
-    if not places:
-        return {}
     groups = list(places.values())
+    if not groups:
+        return {}
+    if is_decided_later(values[groups[0][0]]):
+        return _slots_like_leaves(makes, values, groups)
+    return _shared_slots(makes, values, groups)
+
+
+def _slots_like_leaves(
+    makes: Sequence[Any], values: Sequence[Any], groups: Sequence[Sequence[int]]
+) -> dict[int, Any]:
+    """The slots of leaves that XLA may cut over devices, each cut as its leaf."""
+    slots = {}
+    for indices in groups:
+        rows = [values[n] for n in indices]
+        slots.update(zip(indices, _call_rows(_cut_as_leaf(makes[indices[0]], rows[0]), rows)))
+    return slots
+
+
+def _call_rows(function: Any, rows: Sequence[Any]) -> list[Any]:
+    """A function of each row, in about √n calls of programs that are traced once."""
+    if len(rows) == 1:
+        return [function(rows[0])]
+    one = jax.jit(function)
+    many = jax.jit(functools.partial(_each_row, one))
+    size = bundle_size(len(rows))
+    bundles = [many(rows[first : first + size]) for first in range(0, len(rows), size)]
+    return list(itertools.chain(*bundles))
+
+
+def _each_row(function: Any, rows: Sequence[Any]) -> list[Any]:
+    return [function(row) for row in rows]
+
+
+def _cut_as_leaf(make: Any, value: jax.Array) -> Any:
+    """A function that makes the slots of a leaf, and cuts its constants of the leaf's shape."""
+    closed, shapes = jax.make_jaxpr(make, return_shape=True)(value)
+    leaves, treedef = jax.tree.flatten(shapes)
+    (variable,) = closed.jaxpr.invars
+    is_constant = [
+        out.shape == value.shape and not _depends(closed.jaxpr, [variable_out], variable)
+        for out, variable_out in zip(leaves, closed.jaxpr.outvars, strict=True)
+    ]
+    return functools.partial(_run_cut, closed, treedef, is_constant)
+
+
+def _run_cut(closed: Any, treedef: Any, is_constant: Sequence[bool], value: jax.Array) -> Any:
+    outs = jaxpr_as_fun(closed)(value)
+    cut = [
+        cut_along(out, value) if flag else out for out, flag in zip(outs, is_constant, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, cut)
+
+
+def _shared_slots(
+    makes: Sequence[Any], values: Sequence[Any], groups: Sequence[Sequence[int]]
+) -> dict[int, Any]:
+    """The slots of the leaves whose slots do not depend on them.
+
+    Leaves of one type share them. An array that a jitted function returns twice gets two buffers,
+    so that both may be donated.
+    """
     firsts = [indices[0] for indices in groups]
     slots = _constant_slots([makes[n] for n in firsts], [values[n] for n in firsts])
     return {n: one for one, indices in zip(slots, groups, strict=True) for n in indices}
@@ -151,7 +209,25 @@ def init_leaf(
         )
         raise
     slots = type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
-    return slots if rule.storage is None else rule.storage.encode_init(slots, param, policy)
+    return slots if rule.storage is None else _encode(rule.storage, slots, param, policy)
+
+
+def _encode(storage: Any, slots: Any, param: Any, policy: Any) -> Any:
+    """The slots as they are stored; before and after, those in the parameter's shape are cut as it.
+
+    Two slots may share an array, so they must be cut alike; of codes XLA may have cut fewer axes.
+    """
+    alike = jax.tree.map(functools.partial(_cut_if_alike, param), slots)
+    stored = storage.encode_init(alike, param, policy)
+    return jax.tree.map(functools.partial(_cut_if_alike, param), stored)
+
+
+def _cut_if_alike(param: Any, array: Any) -> Any:
+    """An array, cut as a parameter of its shape where that is cut over devices, or may be."""
+    if array.shape != param.shape or not array.ndim:
+        return array
+    is_cut = is_decided_later(param) or known_sharding(param) is not None
+    return cut_along(array, param) if is_cut else array
 
 
 def check_real(rule: "LeafRule", name: str, array: Any, path: str) -> None:

@@ -33,6 +33,7 @@ from gradtx.transforms.flags import (
 from gradtx.transforms.orthogonal import Scaling, check_scaling, shape_factor
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import compute_dtype, zeros
+from gradtx.tree.cut_along import cut_along
 from gradtx.wrappers.by_role import by_role
 
 
@@ -54,7 +55,8 @@ def _init(param, *, rank_fraction: float, mu_dtype: DTypeLike | None, seed: int)
     rank = min(inputs, outputs, max(1, math.ceil(rank_fraction * min(inputs, outputs))))
     # Drawn in float32: the same start in every precision.
     start = jax.random.normal(jax.random.key(seed), (*batch, inputs, rank), jnp.float32)
-    return Feedback(zeros(param, mu_dtype), start.astype(compute_dtype(param.dtype)))
+    basis = start.astype(compute_dtype(param.dtype))
+    return Feedback(zeros(param, mu_dtype), cut_along(basis, param, (*range(param.ndim - 1), None)))
 
 
 def _dion(grad, slots: Feedback, param, step, *, mu, scaling: Scaling):

@@ -42,7 +42,8 @@ from gradtx.engine.selector import Leaves, Where, leaves_of
 from gradtx.linalg.decompositions import svd
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.flags import Dimensions
-from gradtx.tree.casts import compute_dtype, is_inexact
+from gradtx.tree.casts import compute_dtype, is_inexact, zeros_along
+from gradtx.tree.cut_along import Axes
 from gradtx.tree.placement import run_auto_if
 from gradtx.tree.roles import Role
 
@@ -92,12 +93,21 @@ def _plan(layout: Layout, rank: int, side: Side) -> Plan:
     return Plan(layout, left, min(rank, inputs, outputs))
 
 
-def _zeros(plan: Plan, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
+def _zeros(plan: Plan, value: jax.Array) -> tuple[jax.Array, jax.Array]:
     """A projector and a projected gradient of zeros."""
-    *batch, inputs, outputs = plan.layout.shape
+    matrix, dtype = plan.layout.matrix(value), compute_dtype(value.dtype)
+    *batch, inputs, outputs = range(len(matrix.shape))
     projected, other = (inputs, outputs) if plan.left else (outputs, inputs)
-    low = (plan.rank, other) if plan.left else (other, plan.rank)
-    return jnp.zeros((*batch, projected, plan.rank), dtype), jnp.zeros((*batch, *low), dtype)
+    low = (None, other) if plan.left else (other, None)
+    projector, image = (
+        zeros_along(matrix, _shape(matrix, plan.rank, axes), dtype, axes)
+        for axes in ((*batch, projected, None), (*batch, *low))
+    )
+    return projector, image
+
+
+def _shape(matrix: jax.Array, rank: int, axes: Axes) -> tuple[int, ...]:
+    return tuple(rank if axis is None else matrix.shape[axis] for axis in axes)
 
 
 def _init(
@@ -106,7 +116,7 @@ def _init(
     leaves = leaves_of(params)
     plans = _plans(leaves, rank, side, dimensions)
     pairs = [
-        (None, value) if plan is None else _zeros(plan, compute_dtype(value.dtype))
+        (None, value) if plan is None else _zeros(plan, value)
         for value, plan in zip(leaves.values, plans, strict=True)
     ]
     projectors = leaves._replace(values=[projector for projector, _ in pairs]).tree

@@ -38,7 +38,7 @@ from gradtx.transforms.orthogonal import (
     shape_factor,
 )
 from gradtx.tree.arithmetic import abs_sq, sqrt
-from gradtx.tree.casts import real_dtype
+from gradtx.tree.casts import real_zeros_along
 from gradtx.wrappers.by_role import by_role
 
 
@@ -49,7 +49,8 @@ class OutputMoment(NamedTuple):
 
 
 def _init(param) -> OutputMoment:
-    return OutputMoment(jnp.zeros((*param.shape[:-2], param.shape[-1]), real_dtype(param.dtype)))
+    *batch, _, outputs = range(param.ndim)
+    return OutputMoment(real_zeros_along(param, (*batch, outputs)))
 
 
 def _normuon(grad, slots: OutputMoment, param, step, *, eps, b2, scaling: Scaling, polar: Polar):

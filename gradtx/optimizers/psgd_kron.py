@@ -39,7 +39,8 @@ from gradtx.transforms.eigenbases import squared_size
 from gradtx.transforms.flags import MatrixFlags, select_flags
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import entries, sqrt
-from gradtx.tree.casts import real_dtype, zeros
+from gradtx.tree.casts import real_dtype, real_zeros_along, zeros
+from gradtx.tree.cut_along import cut_along
 
 SPREAD = 32
 """The number of phases of a fit over which the matrices of a tree are spread, so that each step
@@ -89,10 +90,9 @@ def _init(param, *, mu_dtype: DTypeLike | None, max_size: int, init_scale) -> Wh
     # The product of the factors has the scale, so each of two has its root.
     scale = init_scale ** (1 / (2 - kinds.count("none")))
     left, right = (
-        _first_factor(param, side, kind, scale)
-        for side, kind in zip((inputs, outputs), kinds, strict=True)
+        _first_factor(param, axis, kind, scale) for axis, kind in zip((-2, -1), kinds, strict=True)
     )
-    progress = jnp.zeros(param.shape[:-2], real_dtype(param.dtype))
+    progress = real_zeros_along(param, range(param.ndim - 2))
     return Whitening(zeros(param, mu_dtype), left, right, progress)
 
 
@@ -103,12 +103,13 @@ def _kind(side: int, other: int, max_size: int) -> Kind:
     return "diagonal" if side > max_size or other == 1 else "triangular"
 
 
-def _first_factor(param, side: int, kind: Kind, scale) -> jax.Array | None:
+def _first_factor(param, axis: int, kind: Kind, scale) -> jax.Array | None:
     if kind == "none":
         return None
-    dtype, batch = real_dtype(param.dtype), param.shape[:-2]
+    dtype, side, batch = real_dtype(param.dtype), param.shape[axis], param.shape[:-2]
     one = jnp.ones(side, dtype) if kind == "diagonal" else jnp.eye(side, dtype=dtype)
-    return jnp.broadcast_to(jnp.asarray(scale, dtype) * one, (*batch, *one.shape))
+    factor = jnp.broadcast_to(jnp.asarray(scale, dtype) * one, (*batch, *one.shape))
+    return cut_along(factor, param, (*range(len(batch)), axis, None)[: factor.ndim])
 
 
 def _psgd_kron(

@@ -95,8 +95,8 @@ def _init(param, *, max_dim: int, one_sided: bool, graft: Graft) -> Precondition
     nu = real_zeros(param) if graft in ("adam", "rmsprop") else None
     # Long axes are cut into blocks, so no axis is too long for a factor.
     sides = choose_sides(param.shape, max(param.shape[-2:]) or 1, one_sided)
-    blocks = jax.ShapeDtypeStruct(_block_shape(param.shape, max_dim), param.dtype)
-    factors, roots = zero_factors(blocks, sides), identities(blocks, sides)
+    blocks = _block_shape(param.shape, max_dim)
+    factors, roots = zero_factors(param, sides, blocks), identities(param, sides, blocks)
     return Preconditioner(zeros(param), nu, *factors, *roots)
 
 

@@ -19,7 +19,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Fraction, Hyperparam, NonNegative
 from gradtx.transforms.moments import average, divide_by_root
 from gradtx.tree.arithmetic import abs_sq
-from gradtx.tree.casts import real_dtype, zeros
+from gradtx.tree.casts import real_dtype, zeros, zeros_along
 
 
 class Covers(NamedTuple):
@@ -34,7 +34,10 @@ def _lengths(array) -> tuple[int, ...]:
 
 
 def _init(param) -> Covers:
-    return Covers(zeros(param), jnp.zeros(sum(_lengths(param)), real_dtype(param.dtype)))
+    # Accumulators of several axes lie behind each other, and follow none of them.
+    axis = 0 if len(param.shape) == 1 else None
+    covers = zeros_along(param, (sum(_lengths(param)),), real_dtype(param.dtype), [axis])
+    return Covers(zeros(param), covers)
 
 
 def _minimum(nu, shape):

@@ -12,7 +12,6 @@ from jax.sharding import (
     AbstractMesh,
     Mesh,
     NamedSharding,
-    PartitionSpec,
     Sharding,
     SingleDeviceSharding,
 )
@@ -23,6 +22,7 @@ from gradtx.definition.show import show
 from gradtx.definition.types import Params, PyTree
 from gradtx.engine.selector import Leaves, leaves_of
 from gradtx.sharding.explicit_shapes import explicit_mesh, explicit_shapes, mesh_of, place
+from gradtx.tree.placement import sharding_as_returned
 
 OWNER = "state_shardings"
 
@@ -99,8 +99,5 @@ def _device_of(leaves: Leaves) -> Sharding:
 
 def _sharding_of(mesh: Mesh | AbstractMesh, array: Any) -> NamedSharding:
     """The sharding that the type of an array says, on the mesh of the parameters."""
-    spec = list(() if array.sharding is None else array.sharding.spec)
-    # XLA leaves out the None at the end, and JAX compiles again where one array has it.
-    while spec and spec[-1] is None:
-        spec.pop()
-    return NamedSharding(mesh, PartitionSpec(*spec))
+    entries = (None,) * array.ndim if array.sharding is None else array.sharding.spec
+    return sharding_as_returned(mesh, [*entries])

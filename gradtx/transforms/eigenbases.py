@@ -22,7 +22,7 @@ from gradtx.linalg.newton_schulz import adjoint
 from gradtx.transforms.flags import MatrixFlags
 from gradtx.transforms.moments import average, debias
 from gradtx.tree.arithmetic import abs_sq, sqrt
-from gradtx.tree.casts import compute_dtype, real_dtype
+from gradtx.tree.casts import compute_dtype, real_zeros_along, zeros_along
 
 
 class BasisFlags(MatrixFlags, total=False):
@@ -91,21 +91,45 @@ def choose_sides(shape: tuple[int, ...], max_dim: int, one_sided: bool) -> tuple
     return factor_sides(shape, max_dim, one_sided=one_sided)
 
 
-def zero_factors(param: Shaped, sides: tuple[bool, bool]) -> Factors:
-    """A square matrix of zeros for each side with a factor."""
-    batch, dtype = param.shape[:-2], compute_dtype(param.dtype)
+def zero_factors(
+    param: Shaped, sides: tuple[bool, bool], blocks: tuple[int, ...] | None = None
+) -> Factors:
+    """A square matrix of zeros for each side with a factor, of each block where there are some."""
+    *batch, rows, columns = _axes_of_blocks(param.shape, blocks)
+    shape, dtype = param.shape if blocks is None else blocks, compute_dtype(param.dtype)
     left, right = (
-        jnp.zeros((*batch, n, n), dtype) if has_factor else None
-        for n, has_factor in zip(param.shape[-2:], sides, strict=True)
+        zeros_along(param, (*shape[:-2], n, n), dtype, (*batch, axis, None)) if has_factor else None
+        for n, axis, has_factor in zip(shape[-2:], (rows, columns), sides, strict=True)
     )
     return Factors(left, right)
 
 
-def identities(param: Shaped, sides: tuple[bool, bool]) -> Factors:
-    """An identity for each side with a factor."""
-    left, right = zero_factors(param, sides)
+def _axes_of_blocks(shape: tuple[int, ...], blocks: tuple[int, ...] | None) -> list[int | None]:
+    """For each axis of the blocks of a matrix the axis of the matrix that it is cut as."""
+    axes: list[int | None] = list(range(len(shape)))
+    if blocks is None or len(blocks) == len(shape):
+        return axes
+    # Of an axis in several blocks the devices share the blocks, of another its entries.
+    *batch, rows, columns = axes
+    grid = [
+        axis if count > 1 else None
+        for axis, count in zip((rows, columns), blocks[-4:-2], strict=True)
+    ]
+    inside = [
+        axis if place is None else None for axis, place in zip((rows, columns), grid, strict=True)
+    ]
+    return [*batch, *grid, *inside]
+
+
+def identities(
+    param: Shaped, sides: tuple[bool, bool], blocks: tuple[int, ...] | None = None
+) -> Factors:
+    """An identity for each side with a factor, of each block where there are some."""
+    left, right = zero_factors(param, sides, blocks)
+    # Added to the zeros, so that it is cut as they are.
     return Factors(
-        None if left is None else identity(left), None if right is None else identity(right)
+        None if left is None else left + identity(left),
+        None if right is None else right + identity(right),
     )
 
 
@@ -116,10 +140,10 @@ def identity(like: jax.Array) -> jax.Array:
 
 def zero_values(param: Shaped, sides: tuple[bool, bool]) -> Factors:
     """A real number for every eigenvector of each side with a basis."""
-    batch, dtype = param.shape[:-2], real_dtype(param.dtype)
+    *batch, rows, columns = range(len(param.shape))
     left, right = (
-        jnp.zeros((*batch, n), dtype) if has_factor else None
-        for n, has_factor in zip(param.shape[-2:], sides, strict=True)
+        real_zeros_along(param, (*batch, axis)) if has_factor else None
+        for axis, has_factor in zip((rows, columns), sides, strict=True)
     )
     return Factors(left, right)
 

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
 
-from gradtx.tree.known_shardings import known_sharding
+from gradtx.tree.cut_along import cut_along, is_decided_later, join_sharding, sharding_along
 
 
 @functools.lru_cache(maxsize=256)
@@ -96,7 +95,11 @@ def real_zeros(like: Any, dtype: Any = None) -> jax.Array:
 
 def _zeros_like(like: Any, dtype: Any) -> jax.Array:
     """Zeros shaped like an array, and placed where it is if a user placed it."""
-    if isinstance(like, Tracer) or getattr(like, "committed", True):
+    if isinstance(like, Tracer):
+        array = jnp.zeros_like(like, dtype=dtype)
+        # A constant that nothing ties to the array would be whole on one device.
+        return cut_along(array, like) if is_decided_later(like) else array
+    if getattr(like, "committed", True):
         return jnp.zeros_like(like, dtype=dtype)
     # `zeros_like` is five times as slow where nothing is traced, and `init` calls it per slot.
     return _zeros_program(like.shape, jnp.dtype(dtype))()
@@ -137,12 +140,11 @@ def zeros_along(
     """Zeros of which each axis is sharded as one of an array, or not at all."""
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         return jax.lax.full(shape, 0, dtype)  # random keys
-    sharding = known_sharding(like)
+    sharding = sharding_along(shape, like, axes)
     if sharding is None:
-        return jnp.zeros(shape, dtype)
-    spec = (*sharding.spec, *(None for _ in like.shape))
-    placed = PartitionSpec(*(None if axis is None else spec[axis] for axis in axes))
-    return jnp.zeros(shape, dtype, device=NamedSharding(sharding.mesh, placed))
+        array = jnp.zeros(shape, dtype)
+        return join_sharding(array, like, axes) if is_decided_later(like) else array
+    return jnp.zeros(shape, dtype, device=sharding)
 
 
 def full(like: Any, value: Any) -> jax.Array:

@@ -28,6 +28,11 @@ def known_shardings(shardings: Mapping[str, NamedSharding]) -> Iterator[None]:
         _SHARDINGS.reset(token)
 
 
+def said_shardings() -> Mapping[str, NamedSharding]:
+    """How leaves are cut by path, within `known_shardings`."""
+    return _SHARDINGS.get(NONE)
+
+
 def known_sharding(array: Any, path: str | None = None) -> NamedSharding | None:
     """How an array is cut: as was said of its path, as its type says, or as it is.
 

@@ -6,7 +6,7 @@ names.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -55,6 +55,19 @@ def cut_evenly(shape: tuple[int], like: Any) -> Any:
     axes = mesh.explicit_axes
     spec = PartitionSpec(axes) if shape[0] % parts_of(mesh.shape, axes) == 0 else PartitionSpec()
     return jax.ShapeDtypeStruct(shape, like.dtype, sharding=NamedSharding(mesh, spec))
+
+
+def sharding_as_returned(mesh: Any, entries: Sequence[Any]) -> NamedSharding:
+    """The sharding of an array, written as JAX writes that of a program's result.
+
+    JAX compares specs as they are written. A state that differs from the next one in this alone
+    would have the second step compiled again.
+    """
+    entries = list(entries)
+    # With automatic axes XLA decides, which leaves out None at the end.
+    while not mesh.explicit_axes and entries and entries[-1] is None:
+        entries.pop()
+    return NamedSharding(mesh, PartitionSpec(*entries))
 
 
 def axes_of(entry: Any) -> tuple[str, ...]:
