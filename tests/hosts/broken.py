@@ -1,4 +1,4 @@
-"""Processes that fail: `python -m tests.hosts.broken PORT INDEX COUNT FOLDER`, by the name FOLDER."""
+"""Processes that fail as the name of their FOLDER says: `PORT INDEX COUNT FOLDER`."""
 
 import sys
 import time

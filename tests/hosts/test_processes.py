@@ -29,7 +29,7 @@ def test_the_output_of_a_failed_process_is_in_the_error_and_the_other_one_is_end
 
 
 def test_processes_that_hang_are_ended(tmp_path: Path) -> None:
-    with pytest.raises(ChildError, match="^not ended after 0.5 s:\n--- 0.log"):
+    with pytest.raises(ChildError, match=r"^not ended after 0\.5 s:\n--- 0\.log"):
         run_processes(folder(tmp_path, "hang"), BROKEN, seconds=0.5)
 
 
