@@ -1,7 +1,12 @@
 """The examples of FSDP: eight devices compute as one, and each slot is cut as its parameter."""
 
 import importlib
+import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,3 +46,44 @@ def test_eight_devices_are_one_and_the_state_is_cut_as_the_parameters(
         for slot, path in of_parameters.items():
             ours, theirs = slots[slot].sharding, params[path].sharding
             assert ours.is_equivalent_to(theirs, params[path].ndim), slot
+
+
+def test_a_training_that_is_killed_on_eight_devices_goes_on_on_four(tmp_path: Path) -> None:
+    command = [sys.executable, "examples/fsdp_char_lm.py", "--tiny", "--out", str(tmp_path)]
+    # Of the environment of the tests, the devices are the script's own.
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    killed = re.search(
+        r"killed after step (\d+); resuming from the checkpoint of step (\d+)", run.stdout
+    )
+    assert killed is not None, run.stdout
+    last, saved = map(int, killed.groups())
+    assert saved % 8 == 0 and 12 <= last < 24 and saved <= last
+    logs = {devices: [json.loads(line) for line in lines(tmp_path, devices)] for devices in (8, 4)}
+    assert [row["step"] for row in logs[4]] == list(range(saved + 1, 25))
+    before = [row["loss"] for row in logs[8][saved:last]]
+    after = [row["loss"] for row in logs[4][: last - saved]]
+    # Sums in another order move an int8 code by one now and then.
+    assert after == pytest.approx(before, rel=2e-3)
+    assert f"steps {saved + 1} to {last} ran on both" in run.stdout
+    assert logs[4][-1]["valid"] < 3.5 < logs[8][0]["loss"]
+    sizes = re.findall(
+        r"(\d) devices: ([\d,]+) bytes of parameters and ([\d,]+) of state", run.stdout
+    )
+    state = {int(devices): int(size.replace(",", "")) for devices, _, size in sizes}
+    assert state[8] < 0.6 * state[4]
+
+
+def lines(out: Path, devices: int) -> list[str]:
+    """The complete lines of a log: the kill may cut the last one short."""
+    log = out / "fsdp_char_lm" / f"{devices}-devices.jsonl"
+    return log.read_text(encoding="utf-8").split("\n")[:-1]
