@@ -92,7 +92,8 @@ def start(plan: Plan, tx: gradtx.GradientTransformation, text: texts.Text, mesh:
         model.Shape(len(text.alphabet), plan.width, HEADS, plan.depth),
     )
     params = jax.device_put(params, whole(mesh))
-    places = cut(mesh, jax.eval_shape(tx.init, params))
+    # The shardings that the state would have if the parameters were cut.
+    places = gradtx.state_shardings(tx, params, cut(mesh, params))
     return Run(params, jax.jit(tx.init, out_shardings=places)(params), 0)
 
 
@@ -127,7 +128,7 @@ def train(plan: Plan, text: texts.Text, devices: int) -> Iterator[dict[str, Any]
     params, state, number = resume(plan, start(plan, tx, text, mesh))
     step = jax.jit(
         gradtx.make_step(loss, tx),
-        out_shardings=(whole(mesh), cut(mesh, state), whole(mesh)),
+        out_shardings=(whole(mesh), jax.tree.map(lambda leaf: leaf.sharding, state), whole(mesh)),
         donate_argnums=(0, 1),
     )
     rows = NamedSharding(mesh, PartitionSpec("data"))

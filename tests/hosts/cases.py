@@ -167,7 +167,7 @@ def _step(mesh: Any, case: Case, tx: gradtx.GradientTransformation, params: Any)
     step = gradtx.make_step(loss, tx, microbatches=case.microbatches, donate=False)
     if case.layout != "zero1":
         return step, tx.init(params)
-    places = _cuts(mesh, jax.eval_shape(tx.init, params))
+    places = gradtx.state_shardings(tx, params, _cuts(mesh, params))
     whole = NamedSharding(mesh, PartitionSpec())
     jitted = jax.jit(step, out_shardings=(whole, places, whole), donate_argnums=(0, 1))
     return jitted, jax.jit(tx.init, out_shardings=places)(params)
