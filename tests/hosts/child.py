@@ -13,7 +13,7 @@ from tests.hosts.cases import CASES, run
 from tests.hosts.questions import QUESTIONS
 from tests.support.workers import keep_programs
 
-SECONDS = 240
+SECONDS = 600
 """A process ends by itself after this time, even where its parent was killed."""
 
 

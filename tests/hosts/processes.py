@@ -16,7 +16,7 @@ from tests.support.places import ROOT
 COUNT = 2
 DEVICES = 8
 """The devices of all processes together."""
-SECONDS = 240
+SECONDS = 600
 TRIES = 3
 TAKEN = re.compile("address already in use|failed to bind", re.IGNORECASE)
 COUNT_FLAG = re.compile(r"--xla_force_host_platform_device_count=\d+")
