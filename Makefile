@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo char-lm test peer fuzz mutations lint types docs accelerators downstream smoke bench clean
+.PHONY: demo char-lm fsdp test peer fuzz mutations lint types docs accelerators downstream smoke bench clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/digits.py
@@ -17,6 +17,10 @@ demo: $(VENV)/.examples
 # A transformer that is killed half-way and goes on: under three minutes
 char-lm: $(VENV)/.examples
 	$(BIN)/python examples/char_lm.py
+
+# The same over eight devices with ZeRO-1, Muon and int8 state; killed, and resumed on four
+fsdp: $(VENV)/.test
+	$(BIN)/python examples/fsdp_char_lm.py
 
 PYTEST := -m pytest -n $(WORKERS) --dist loadgroup --durations=10 --durations-min=0.5
 

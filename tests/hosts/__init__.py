@@ -1,0 +1,1 @@
+"""Two processes of four devices train as one process of eight: `jax.distributed` on the CPU."""
