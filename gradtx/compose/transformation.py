@@ -126,8 +126,16 @@ class GradientTransformation(Definition):
 
     def _followed_by(self, last: BoundRule) -> "GradientTransformation":
         extended = type(self).of(self.factory, self.arguments)
-        extended.cache.update(rules=self.rules, runs=group_runs((*self.rules, last)))
+        extended.cache.update(rules=self.rules, runs=group_runs(self._rules_before(last)))
         return extended
+
+    def _rules_before(self, last: BoundRule) -> tuple[BoundRule, ...]:
+        """The rules with a further one behind them, or within the last of them."""
+        *before, bound = self.rules or (None,)
+        inside = None if bound is None or bound.selectors else bound.rule.with_last(last)
+        if inside is None:
+            return (*self.rules, last)
+        return (*before, bound._replace(rule=inside))
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
         """Make the slots alone, without a clock, for wrappers."""

@@ -1,0 +1,37 @@
+"""Move arrays between shardings: in a trace, under explicit axes, and outside of `jit`."""
+
+from typing import Any
+
+import jax
+from jax.core import Tracer
+from jax.experimental.shard_alike import shard_alike
+from jax.sharding import AxisType, NamedSharding
+
+
+def put(array: Any, sharding: NamedSharding) -> Any:
+    """Place an array, or the shape of one, as a sharding says."""
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+    if not isinstance(array, Tracer):
+        return jax.device_put(array, sharding)
+    if has_explicit_axes(sharding.mesh):
+        return jax.sharding.reshard(array, sharding)
+    return jax.lax.with_sharding_constraint(array, sharding)
+
+
+def put_alike(array: Any, like: Any) -> Any:
+    """Place an array as another of its shape lies, also where only XLA knows how that is."""
+    if not isinstance(array, Tracer):
+        sharding = getattr(like, "sharding", None)
+        return array if sharding is None else jax.device_put(array, sharding)
+    if not isinstance(like, Tracer):
+        return array
+    sharding = jax.typeof(like).sharding
+    if sharding.mesh.explicit_axes:
+        return jax.sharding.reshard(array, sharding)
+    return shard_alike(like, array)[1]
+
+
+def has_explicit_axes(mesh: Any) -> bool:
+    """Whether types say how arrays are cut over a mesh."""
+    return all(kind == AxisType.Explicit for kind in mesh.axis_types)
