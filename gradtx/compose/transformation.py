@@ -23,7 +23,13 @@ from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Params, Slots, State, Updates
 from gradtx.engine.clock import Clock, next_count
 from gradtx.engine.gradients import check_alone, no_gradients
-from gradtx.engine.program import BoundRule, group_runs, init_program, update_program
+from gradtx.engine.program import (
+    BoundRule,
+    group_runs,
+    init_program,
+    update_program,
+    with_last,
+)
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
 from gradtx.engine.tree_rule import TreeRule
@@ -126,16 +132,8 @@ class GradientTransformation(Definition):
 
     def _followed_by(self, last: BoundRule) -> "GradientTransformation":
         extended = type(self).of(self.factory, self.arguments)
-        extended.cache.update(rules=self.rules, runs=group_runs(self._rules_before(last)))
+        extended.cache.update(rules=self.rules, runs=group_runs(with_last(self.rules, last)))
         return extended
-
-    def _rules_before(self, last: BoundRule) -> tuple[BoundRule, ...]:
-        """The rules with a further one behind them, or within the last of them."""
-        *before, bound = self.rules or (None,)
-        inside = None if bound is None or bound.selectors else bound.rule.with_last(last)
-        if inside is None:
-            return (*self.rules, last)
-        return (*before, bound._replace(rule=inside))
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
         """Make the slots alone, without a clock, for wrappers."""

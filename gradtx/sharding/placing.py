@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 from jax.experimental.shard_alike import shard_alike
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
 
 
 def put(array: Any, sharding: NamedSharding) -> Any:
@@ -13,7 +13,9 @@ def put(array: Any, sharding: NamedSharding) -> Any:
     if isinstance(array, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
     if not isinstance(array, Tracer):
-        return jax.device_put(array, sharding)
+        # Without devices there is no other place for an array outside of a trace.
+        is_abstract = isinstance(sharding.mesh, AbstractMesh)
+        return array if is_abstract else jax.device_put(array, sharding)
     if has_explicit_axes(sharding.mesh):
         return jax.sharding.reshard(array, sharding)
     return jax.lax.with_sharding_constraint(array, sharding)

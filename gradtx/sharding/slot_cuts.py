@@ -39,7 +39,7 @@ def _store(value: Any, old: Any, cut: Cut | None) -> Any:
 def _fill(value: Any, cut: Cut) -> Any:
     if isinstance(value, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(cut.stored_shape, value.dtype)
-    return jnp.pad(value, cut.padding)
+    return jnp.pad(value, cut.padding or ())
 
 
 def restore_slots(slots: Slots, plan: Plan) -> Any:

@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+from jax.sharding import NamedSharding
 
 from gradtx.compose.transformation import (
     GradientTransformation,
@@ -68,9 +70,9 @@ def _cut_tree(tree: PyTree, leaves: Leaves, plan: Plan) -> Any:
 def _cut_leaf(value: Any, cut: Cut | None) -> Any:
     if cut is None or not is_inexact(value) or jnp.shape(value) != cut.shape:
         return value
-    is_array = isinstance(value, jax.core.Tracer)
+    is_traced = isinstance(value, Tracer)
     # Outside of a trace an array cannot be cut into parts of different sizes.
-    return put(value, cut.sharding) if cut.padding is None or is_array else value
+    return put(value, cut.sharding) if cut.padding is None or is_traced else value
 
 
 def _sharded(
@@ -139,7 +141,7 @@ def _gather_leaf(value: Any, like: Any, cut: Cut | None, dtype: DTypeLike | None
 def _place_back(value: Any, like: Any, cut: Cut) -> Any:
     if cut.before is None:
         return put_alike(value, like)
-    return put(value, jax.sharding.NamedSharding(cut.sharding.mesh, cut.before))
+    return put(value, NamedSharding(cut.sharding.mesh, cut.before))
 
 
 def _evaluate(
@@ -205,7 +207,7 @@ def sharded(
         parameters keep theirs. None: the new parameters are gathered, which costs less than the
         updates in the same dtype.
       mesh: where neither arrays nor `jax.set_mesh` show it, a mesh, or the sizes of its axes by
-        name, `{"data": 8}`, which is data.
+        name, `{"data": 8}`, which is data; sizes alone move no array outside of `jit`.
       min_size: arrays of fewer entries stay whole; 1 to 16,384.
       pad_size: arrays of fewer entries are not padded; None: none is. A state with padded slots
         fits meshes of the same size.

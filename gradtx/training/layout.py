@@ -53,7 +53,8 @@ def placements(tree: PyTree) -> tuple[Any, ...]:
     # This runs at each call: one look at the types is enough where nothing is cut.
     if {*map(type, shardings)} == ON_ONE_DEVICE:
         return ()
-    return tuple([one if type(one) is NamedSharding else None for one in shardings])
+    placed = tuple([one if type(one) is NamedSharding else None for one in shardings])
+    return placed if any(placed) else ()
 
 
 def layout_of(params: PyTree, state: PyTree, shardings: Shardings | None) -> Layout:
