@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._lazy import upper
-from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
+from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names, with_last
 from gradtx.compose.pairs import call_pair, pair_name
 from gradtx.compose.states import check_foreign, check_params, wrong_state
 from gradtx.definition.call_checks import holds_arrays
@@ -23,13 +23,7 @@ from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Params, Slots, State, Updates
 from gradtx.engine.clock import Clock, next_count
 from gradtx.engine.gradients import check_alone, no_gradients
-from gradtx.engine.program import (
-    BoundRule,
-    group_runs,
-    init_program,
-    update_program,
-    with_last,
-)
+from gradtx.engine.program import BoundRule, group_runs, init_program, update_program
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
 from gradtx.engine.tree_rule import TreeRule

@@ -102,15 +102,6 @@ def group_runs(rules: Sequence[BoundRule]) -> tuple[tuple[BoundRule, ...], ...]:
     return tuple(map(tuple, found))
 
 
-def with_last(rules: Sequence[BoundRule], last: BoundRule) -> tuple[BoundRule, ...]:
-    """The rules with a further one behind them, or in the last of them where that wraps others."""
-    bound = rules[-1] if rules else None
-    inside = None if bound is None or bound.selectors else bound.rule.with_last(last)
-    if bound is None or inside is None:
-        return (*rules, last)
-    return (*rules[:-1], bound._replace(rule=inside))
-
-
 def init_program(rules: Sequence[BoundRule], params: Params, count: Any) -> dict[str, Any]:
     """Make the slots of every member, by name."""
     leaves, clock, slots = leaves_of(params), Clock(count, None, {}), dict[str, Any]()

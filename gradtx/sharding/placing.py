@@ -12,6 +12,8 @@ def put(array: Any, sharding: NamedSharding) -> Any:
     """Place an array, or the shape of one, as a sharding says."""
     if isinstance(array, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+    if sharding.mesh.size == 1:
+        return array
     if not isinstance(array, Tracer):
         # Without devices there is no other place for an array outside of a trace.
         is_abstract = isinstance(sharding.mesh, AbstractMesh)

@@ -28,6 +28,8 @@ def store_slots(slots: Slots, plan: Plan, old: Slots = None) -> Any:
 
 
 def _store(value: Any, old: Any, cut: Cut | None) -> Any:
+    if value is None:
+        return None
     if cut is not None and jnp.shape(value) == cut.shape:
         filled = value if cut.padding is None else _fill(value, cut)
         return put(filled, cut.sharding)
@@ -50,7 +52,7 @@ def restore_slots(slots: Slots, plan: Plan) -> Any:
 
 
 def _restore(value: Any, cut: Cut | None) -> Any:
-    if cut is None or cut.padding is None or jnp.shape(value) != cut.stored_shape:
+    if value is None or cut is None or cut.padding is None or jnp.shape(value) != cut.stored_shape:
         return value
     whole = value[tuple(slice(size) for size in cut.shape)]
     # Parts are as large as before, so that nothing moves; the last one is smaller.

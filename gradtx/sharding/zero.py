@@ -158,8 +158,8 @@ def _check_axes(where: str, axes: Any) -> None:
     is_names = isinstance(names, tuple | list) and all(isinstance(one, str) for one in names)
     if not is_names or not names:
         raise GradtxError(
-            f'{where} = {axes!r} is no axis of a mesh: give the name of one, "data", or a tuple '
-            f"of names"
+            f'{where} = {axes!r} is not an axis of a mesh: give the name of one, "data", or a '
+            f"tuple of names"
         )
 
 

@@ -68,7 +68,7 @@ def check_shardings(shardings: Any) -> None:
     """Raise where `shardings` is not a pair."""
     if shardings is not None and not (isinstance(shardings, tuple) and len(shardings) == 2):
         raise GradtxError(
-            f"make_step: shardings = {show(shardings)} is no pair: give (shardings of the "
+            f"make_step: shardings = {show(shardings)} is not a pair: give (shardings of the "
             f"parameters, shardings of the state), or None in the place of one"
         )
 
