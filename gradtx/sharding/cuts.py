@@ -62,6 +62,13 @@ class Cut(NamedTuple):
         return tuple(size + more for size, (_, more) in zip(self.shape, self.padding, strict=True))
 
     @property
+    def without_axes(self) -> NamedSharding:
+        """Whole over the axes that are known, for a parameter of which only XLA knows more."""
+        free = PartitionSpec.UNCONSTRAINED
+        spec = (one if one is free else None for one in self.spec)
+        return NamedSharding(self.sharding.mesh, PartitionSpec(*spec))
+
+    @property
     def is_known(self) -> bool:
         """Whether the whole layout is known, or XLA decides a part of it."""
         return not any(one is PartitionSpec.UNCONSTRAINED for one in self.spec)

@@ -4,8 +4,12 @@ from typing import Any
 
 import jax
 from jax.core import Tracer
-from jax.experimental.shard_alike import shard_alike
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
+
+try:
+    from jax.experimental.shard_alike import shard_alike
+except ImportError:  # newer versions of JAX have none
+    shard_alike: Any = None
 
 
 def put(array: Any, sharding: NamedSharding) -> Any:
@@ -23,8 +27,11 @@ def put(array: Any, sharding: NamedSharding) -> Any:
     return jax.lax.with_sharding_constraint(array, sharding)
 
 
-def put_alike(array: Any, like: Any) -> Any:
-    """Place an array as another of its shape lies, also where only XLA knows how that is."""
+def put_alike(array: Any, like: Any, otherwise: NamedSharding | None = None) -> Any:
+    """Place an array as another of its shape lies, also where only XLA knows how that is.
+
+    Where JAX cannot say so, it goes where `otherwise` says; None: where XLA decides.
+    """
     if not isinstance(array, Tracer):
         sharding = getattr(like, "sharding", None)
         return array if sharding is None else jax.device_put(array, sharding)
@@ -33,7 +40,9 @@ def put_alike(array: Any, like: Any) -> Any:
     sharding = jax.typeof(like).sharding
     if sharding.mesh.explicit_axes:
         return jax.sharding.reshard(array, sharding)
-    return shard_alike(like, array)[1]
+    if shard_alike is not None:
+        return shard_alike(like, array)[1]
+    return array if otherwise is None else put(array, otherwise)
 
 
 def has_explicit_axes(mesh: Any) -> bool:

@@ -140,7 +140,7 @@ def _gather_leaf(value: Any, like: Any, cut: Cut | None, dtype: DTypeLike | None
 
 def _place_back(value: Any, like: Any, cut: Cut) -> Any:
     if cut.before is None:
-        return put_alike(value, like)
+        return put_alike(value, like, cut.without_axes)
     return put(value, NamedSharding(cut.sharding.mesh, cut.before))
 
 
