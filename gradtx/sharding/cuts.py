@@ -197,7 +197,8 @@ def find_mesh(split: Split, known: Any, values: Sequence[Any]) -> Any:
 def as_mesh(mesh: Any) -> Any:
     """A mesh from the sizes of its axes."""
     if isinstance(mesh, Mapping):
-        return AbstractMesh(tuple(mesh.values()), tuple(mesh))
+        automatic = (AxisType.Auto,) * len(mesh)  # the default differs between versions of JAX
+        return AbstractMesh(tuple(mesh.values()), tuple(mesh), axis_types=automatic)
     return mesh
 
 
