@@ -107,3 +107,12 @@ def unique_names(names: Sequence[str | None]) -> list[str | None]:
             unique = f"{name}_{number}"
         found.append(unique)
     return found
+
+
+def with_last(rules: Sequence[BoundRule], last: BoundRule) -> tuple[BoundRule, ...]:
+    """The rules with a further one behind them, or in the last of them where that wraps others."""
+    bound = rules[-1] if rules else None
+    inside = None if bound is None or bound.selectors else bound.rule.with_last(last)
+    if bound is None or inside is None:
+        return (*rules, last)
+    return (*rules[:-1], bound._replace(rule=inside))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._lazy import upper
-from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names
+from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names, with_last
 from gradtx.compose.pairs import call_pair, pair_name
 from gradtx.compose.states import check_foreign, check_params, wrong_state
 from gradtx.definition.call_checks import holds_arrays
@@ -128,7 +128,7 @@ class GradientTransformation(Definition):
 
     def _followed_by(self, last: BoundRule) -> "GradientTransformation":
         extended = type(self).of(self.factory, self.arguments)
-        extended.cache.update(rules=self.rules, runs=group_runs((*self.rules, last)))
+        extended.cache.update(rules=self.rules, runs=group_runs(with_last(self.rules, last)))
         return extended
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:

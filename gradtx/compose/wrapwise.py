@@ -26,6 +26,7 @@ def wrapwise(
     update: Function,
     *,
     member_params: Function | None = None,
+    member_slots: Function | None = None,
     evaluate: Function | None = None,
     report: Function | None = None,
     overrides: Function | None = None,
@@ -35,6 +36,7 @@ def wrapwise(
     slot_fields: tuple[str, ...] | None = None,
     extra: Sequence[str] = (),
     needs_params: bool = False,
+    is_transparent: bool = False,
     **arguments: Any,
 ) -> GradientTransformation:
     """A transformation from a wrapping rule: one that runs another transformation.
@@ -54,6 +56,8 @@ def wrapwise(
       update: one step.
       member_params: `member_params(params, *, ...)`: the parameters as the member sees them at
         `init`; None: as they are.
+      member_slots: `member_slots(slots, params, *, ...)`: the slots that the member made, as the
+        state holds them; None: as they are. The rule restores them before it runs the member.
       evaluate: `evaluate(params, own, *, inner, ...)`: the parameters to evaluate, by
         `inner.evaluate(params)`; None: those of the member.
       report: `report(own)`: a dict of scalars that `metrics` shows.
@@ -67,6 +71,8 @@ def wrapwise(
       slot_fields: the fields of the own slots, a dict, where wrappers of one kind share the name.
       extra: what the caller must pass to `update` besides, such as "value".
       needs_params: whether a call without parameters is an error.
+      is_transparent: whether the rule returns the updates of the member unchanged, so that a last
+        rule that adds them to the parameters may run within the member.
       **arguments: what the functions ask for by name: numbers, arrays and schedules where the
         annotation is an array, static options otherwise.
 
@@ -84,6 +90,7 @@ def wrapwise(
     See also: `treewise`, `leafwise`.
     """
     functions = {"init": init, "update": update, "member_params": member_params}
+    functions |= {"member_slots": member_slots}
     functions |= {"evaluate": evaluate, "report": report, "overrides": overrides}
     found = sort_arguments("wrapwise", functions, arguments, ("inner", "extra", "gate", *extra))
     settings = {
@@ -93,6 +100,8 @@ def wrapwise(
         "evaluate_tree": evaluate,
         "report_tree": report,
         "member_params": member_params,
+        "member_slots": member_slots,
+        "is_transparent": is_transparent,
         "find_overrides": overrides,
         "extra": tuple(extra),
         "needs_params": needs_params,

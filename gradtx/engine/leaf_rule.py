@@ -182,6 +182,9 @@ class LeafRule:
     def slot_names(self) -> tuple[str, ...]:
         return () if self.form is None else self.form.kind._fields
 
+    def with_last(self, last: "BoundRule") -> "Rule | None":
+        return None
+
     def with_storage(self, storage: Storage, member: Function) -> "LeafRule":
         return self if self.form is None else dataclasses.replace(self, storage=storage)
 

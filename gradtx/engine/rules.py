@@ -114,6 +114,10 @@ class Rule(Protocol):
         """The names of its slots, those of members included."""
         ...
 
+    def with_last(self, last: "BoundRule") -> "Rule | None":
+        """The rule with a further one in its member's last kernels; None: it must run behind."""
+        ...
+
     def with_storage(self, storage: Any, member: Function) -> "Rule":
         """The rule with its slots in a storage; `member` does the same to a member."""
         ...

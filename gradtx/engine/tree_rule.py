@@ -245,6 +245,9 @@ class TreeRule:
             *(name for name in _own_fields(self.init_tree) if name not in self.members),
         )
 
+    def with_last(self, last: "BoundRule") -> "Rule | None":
+        return None
+
     def with_storage(self, storage: Storage, member: Function) -> "TreeRule":
         members = {name: member(one) for name, one in self.members.items()}
         return dataclasses.replace(self, members=members, storage=storage)

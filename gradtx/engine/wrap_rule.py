@@ -74,6 +74,10 @@ class WrapRule(TreeRule):
 
     member_params: Function | None = None
     """The parameters as the member sees them."""
+    member_slots: Function | None = None
+    """The slots of the member as a state holds them."""
+    is_transparent: bool = False
+    """Whether the updates of the member leave it unchanged."""
     find_overrides: Function | None = None
     """The hyperparameters of the member that the own slots hold."""
     clock: str | None = None
@@ -111,6 +115,8 @@ class WrapRule(TreeRule):
         if self.member_params is not None:
             seen = self.member_params(params, **select_kwargs(self.member_params, values))
         slots = self.tx.init_slots(seen)
+        if self.member_slots is not None:
+            slots = self.member_slots(slots, params, **select_kwargs(self.member_slots, values))
         if self.init_tree is None:
             return slots
         kwargs = select_kwargs(self.init_tree, {**values, "inner": self.tx})
@@ -223,6 +229,11 @@ class WrapRule(TreeRule):
             return {}
         kwargs = select_kwargs(self.find_overrides, self.options)
         return self.find_overrides(self._detach(slots)[1], **kwargs)
+
+    def with_last(self, last: "BoundRule") -> "WrapRule | None":
+        if not self.is_transparent:
+            return None
+        return dataclasses.replace(self, members={"inner": self.tx.followed_by(last)})
 
     def with_storage(self, storage: Any, member: Function) -> "WrapRule":
         return dataclasses.replace(self, members={"inner": member(self.tx)}, storage=storage)

@@ -22,9 +22,11 @@ from gradtx.microbatching.accumulators import WEIGHTED_MEAN, stack_of
 from gradtx.microbatching.batch import split_axis, take_part
 from gradtx.microbatching.loop import Microbatches, accumulate_parts
 from gradtx.training.apply import Rounding, update_params
+from gradtx.training.layout import Layout, Shardings
 from gradtx.training.reports import loss_scale
 from gradtx.training.step import Step, check_call
 from gradtx.tree.casts import compute_dtype, is_inexact
+from gradtx.tree.known_shardings import known_shardings
 from gradtx.tree.options import is_data
 from gradtx.tree.paths import flatten, path_text
 from gradtx.tree.vectors import value_and_grad
@@ -49,6 +51,8 @@ def make_step(
     microbatches: int = 1,
     weigh: Callable[..., Any] | None = None,
     rounding: Rounding = "nearest",
+    shardings: Shardings | None = None,
+    jit: Callable[..., Any] | None = None,
 ) -> Step:
     r"""Build a jitted training step from a loss and a transformation.
 
@@ -70,6 +74,10 @@ def make_step(
     nan, the gradient of a mean over no tokens. Where no part has a weight above 0, value and
     gradient are 0.
 
+    Parameters and state come back cut over devices as they were, with `sharded` (ZeRO-1), FSDP or
+    tensor parallelism. The step sees how its arguments are cut, and the transformation knows it:
+    other shardings of the parameters are another program.
+
     Args:
       loss_fn: `loss_fn(params, *batch)` -> scalar, or `(scalar, aux)` with `has_aux`.
       tx: the transformation; its hyperparameters become constants of the step.
@@ -83,8 +91,13 @@ def make_step(
         `loss_fn` is a mean over tokens; None: all parts weigh the same. Static.
       rounding: the rounding of new parameters in bfloat16 and float16, "nearest" or "stochastic";
         see `apply_updates`.
+      shardings: (a tree of shardings like the parameters, one like the state): where the results
+        go; one sharding stands for all below it, None for the shardings of the arguments.
+      jit: the function that compiles: `jax.jit`, a `functools.partial` of it, `nnx.jit`, or
+        `equinox.filter_jit`; None: `jax.jit`.
 
     Raises:
+      StructureError: `shardings` do not fit the parameters or the state.
       GradtxError: k is not a whole number from 1 on; it does not divide a first axis, or no array
         has one; loss or weight are not scalars; `has_aux` does not match the output of `loss_fn`;
         at a call, arguments are swapped or missing, or a leaf is not an array.
@@ -114,10 +127,24 @@ def make_step(
         advice = swapped if callable(tx) else "pass loss_fn(params, *batch)"
         raise GradtxError(f"make_step: loss_fn is {loss_fn!r}, which is not a function; {advice}")
     loss = Loss(loss_fn, has_aux, microbatches, weigh, rounding)
-    return Step(functools.partial(_step, as_transformation(tx)), loss, donate)
+    step = functools.partial(_step, as_transformation(tx))
+    return Step(step, loss, donate, shardings, jit)
 
 
 def _step(
+    tx: GradientTransformation,
+    loss: Loss,
+    params: Params,
+    state: Any,
+    *batch: Any,
+    layout: Layout,
+) -> tuple[Any, ...]:
+    with known_shardings(layout.params):
+        params, state, *rest = _plain_step(tx, loss, params, state, *batch)
+    return *layout.place(params, state), *rest
+
+
+def _plain_step(
     tx: GradientTransformation, loss: Loss, params: Params, state: Any, *batch: Any
 ) -> tuple[Any, ...]:
     check_call(loss.function, params, state, batch)

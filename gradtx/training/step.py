@@ -2,16 +2,24 @@
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import jax
 from jax.core import Tracer
 
 from gradtx.definition.errors import TRACED, GradtxError, StructureError
 from gradtx.definition.show import show_array, show_type
 from gradtx.definition.types import Params, State
 from gradtx.engine.clock import NOTE
+from gradtx.training.layout import Shardings, check_shardings, layout_of, placements
+from gradtx.training.programs import (
+    Programs,
+    call_joined,
+    call_with_options,
+    check_jit,
+    compile_step,
+)
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.donated import (
     KEEP,
@@ -21,7 +29,7 @@ from gradtx.tree.donated import (
     is_sharing,
     with_copies,
 )
-from gradtx.tree.options import Options, has_numbers, has_options, is_data, join, split
+from gradtx.tree.options import has_numbers, has_options, is_data, join, split
 from gradtx.tree.paths import flatten, leaf_paths, tree_paths
 from gradtx.tree.variables import lost_variable
 
@@ -35,19 +43,31 @@ NUMBERS = "a module holds Python numbers, which a program must not take as array
 class Step:
     """A compiled training step: `step(params, state, *batch) -> (params, state, value[, aux])`.
 
-    `lower`, `trace`, `eval_shape` and `clear_cache` are those of `jax.jit`.
+    `lower`, `trace`, `eval_shape` and `clear_cache` are those of `jax.jit`. There is a program for
+    each way in which the parameters are cut over devices.
     """
 
-    def __init__(self, function: Function, loss: Any, donate: bool):
-        """Compile `function(loss, params, state, *batch)`, where `loss.function` is the user's."""
+    def __init__(
+        self,
+        function: Function,
+        loss: Any,
+        donate: bool,
+        shardings: Shardings | None = None,
+        jit: Function | None = None,
+    ):
+        """Compile `function(loss, params, state, *batch, layout=)`; `loss.function` is the
+        user's.
+        """
+        check_shardings(shardings)
+        check_jit(jit)
         self.__name__: str = "step"
         self._loss: Any = loss
-        donated = (0, 1) if donate else ()
-        self._of_arrays = jax.jit(functools.partial(function, loss), donate_argnums=donated)
-        with_options = functools.partial(_with_options, function, loss)
-        donated = (1, 2) if donate else ()
-        self._of_options = jax.jit(with_options, static_argnums=0, donate_argnums=donated)
-        self._run: Function = self._of_arrays
+        self._function: Function = function
+        self._donate: bool = donate
+        self._shardings: Shardings | None = shardings
+        self._jit: Function | None = jit
+        self._programs: dict[Any, Programs] = {}
+        self._takes_module: bool = False
 
     def __call__(self, params: Any, state: Any, *batch: Any, **named: Any) -> Any:
         """Run one step; what it returns replaces `params` and `state`."""
@@ -62,26 +82,47 @@ class Step:
             params, state = self._mended(error, params, state, batch)
         return self._run(params, state, *batch)
 
+    def _run(self, params: Params, state: Any, *batch: Any) -> Any:
+        programs = self._programs_of(params, state)
+        if self._takes_module:
+            return self._run_module(programs, params, state, *batch)
+        return programs.of_arrays(params, state, *batch)
+
+    def _programs_of(self, params: Params, state: Any) -> Programs:
+        """The programs for parameters that are cut as these are."""
+        key = placements(params)
+        programs = self._programs.get(key)
+        return self._compile(key, params, state) if programs is None else programs
+
+    def _compile(self, key: Any, params: Params, state: Any) -> Programs:
+        layout = layout_of(params, state, self._shardings)
+        function = functools.partial(self._function, layout=layout)
+        with_options = functools.partial(call_with_options, function, self._loss)
+        of_arrays = functools.partial(function, self._loss)
+        programs = compile_step(self._jit, of_arrays, with_options, self._donate)
+        self._programs[key] = programs
+        return programs
+
     def _mended(
         self, error: Exception, params: Params, state: Any, batch: Sequence[Any]
     ) -> tuple[Params, Any]:
         """The arguments of a second try, if there is one; else the error, or a plainer one."""
-        if self._run is self._of_arrays and _needs_options(error, params):
-            self._run = self._run_module
+        if not self._takes_module and _needs_options(error, params):
+            self._takes_module = True
             return params, state
         if is_sharing(error):  # nothing is donated yet
             return with_copies((params, state), batch)
         return self._refuse(error, params, state, batch)
 
-    def _run_module(self, params: Params, state: Any, *batch: Any) -> Any:
+    def _run_module(self, programs: Programs, params: Params, state: Any, *batch: Any) -> Any:
         arrays, options = split(params)
         try:
-            new, *rest = self._of_options(options, arrays, state, *batch)
+            new, *rest = programs.of_options(options, arrays, state, *batch)
         except Exception as error:
             if not is_sharing(error):
                 self._refuse(error, params, state, batch)
             arrays, state = with_copies((arrays, state), batch)
-            new, *rest = self._of_options(options, arrays, state, *batch)
+            new, *rest = programs.of_options(options, arrays, state, *batch)
         return join(new, options), *rest
 
     def _refuse(
@@ -100,53 +141,43 @@ class Step:
             )
         raise error
 
-    def _args(self, params: Params, *rest: Any) -> tuple[Function, tuple[Any, ...]]:
-        if self._run is self._of_arrays and not has_options(params):
-            return self._of_arrays, (params, *rest)
+    def _args(self, params: Params, state: Any, *batch: Any) -> tuple[Any, tuple[Any, ...]]:
+        programs = self._programs_of(params, state)
+        if not self._takes_module and not has_options(params):
+            return programs.of_arrays, (params, state, *batch)
         arrays, options = split(params)
-        return self._of_options, (options, arrays, *rest)
+        return programs.of_options, (options, arrays, state, *batch)
 
     def lower(self, params: Params, state: Any, *batch: Any) -> Any:
         """The lowered program for these arguments, as of `jax.jit`."""
         program, args = self._args(params, state, *batch)
-        return program.lower(*args)  # pyright: ignore[reportFunctionMemberAccess]
+        return program.lower(*args)
 
     def trace(self, params: Params, state: Any, *batch: Any) -> Any:
         """The traced program for these arguments, as of `jax.jit`."""
         program, args = self._args(params, state, *batch)
-        return program.trace(*args)  # pyright: ignore[reportFunctionMemberAccess]
+        return program.trace(*args)
 
     def eval_shape(self, params: Params, state: Any, *batch: Any) -> Any:
         """The shapes of the results, of arrays or of shapes, without running the step."""
         program, args = self._args(params, state, *batch)
-        new, *rest = program.eval_shape(*args)  # pyright: ignore[reportFunctionMemberAccess]
-        return (join(new, args[0]) if program is self._of_options else new), *rest
+        new, *rest = program.eval_shape(*args)
+        takes_options = program is self._programs_of(params, state).of_options
+        return (join(new, args[0]) if takes_options else new), *rest
 
     def clear_cache(self) -> None:
         """Forget the compiled programs."""
-        programs: tuple[Any, ...] = (self._of_arrays, self._of_options)
-        for program in programs:
-            program.clear_cache()
+        for program in itertools.chain.from_iterable(self._programs.values()):
+            if hasattr(program, "clear_cache"):  # equinox has none
+                program.clear_cache()
 
     def _cache_size(self) -> int:
         """The number of compiled programs, as of `jax.jit`; it is for tests."""
-        programs: tuple[Any, ...] = (self._of_arrays, self._of_options)
+        programs = itertools.chain.from_iterable(self._programs.values())
         return sum(program._cache_size() for program in programs)
 
     def __repr__(self) -> str:
         return f"<step of {self._loss.function}>"
-
-
-def _with_options(
-    function: Function, loss: Any, options: Options, arrays: Params, state: Any, *batch: Any
-) -> Any:
-    """A step whose loss receives the whole module, and whose gradient sees its arrays."""
-    joined = functools.partial(_call_joined, loss.function, options)
-    return function(loss._replace(function=joined), arrays, state, *batch)
-
-
-def _call_joined(function: Function, options: Options, arrays: Params, *batch: Any) -> Any:
-    return function(join(arrays, options), *batch)
 
 
 def _needs_options(error: Exception, params: Params) -> bool:
@@ -177,7 +208,7 @@ def check_call(loss_fn: Function, params: Params, state: Any, batch: Sequence[An
 
 def _without_options(loss_fn: Function) -> Function:
     """The loss as the user wrote it, which takes the whole module."""
-    if isinstance(loss_fn, functools.partial) and loss_fn.func is _call_joined:
+    if isinstance(loss_fn, functools.partial) and loss_fn.func is call_joined:
         return loss_fn.args[0]
     return loss_fn
 

@@ -80,7 +80,8 @@ def test_a_module_of_equinox_trains_as_by_hand(name: str, filtered: bool) -> Non
             assert jnp.allclose(ours, theirs, atol=1e-6, rtol=1e-6)
         else:
             assert ours is theirs or (type(ours) is type(theirs) and ours == theirs)
-    assert step._of_options._cache_size() == 1  # pyright: ignore
+    (programs,) = step._programs.values()  # pyright: ignore
+    assert programs.of_options._cache_size() == 1
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
@@ -98,7 +99,8 @@ def test_other_options_are_another_program() -> None:
     tanh, plain = Net(jnp.tanh), Net(None)
     values = {step(one, TX.init(one), X)[2].item() for one in (tanh, plain, tanh, plain)}
     assert len(values) == 2
-    assert step._of_options._cache_size() == 2  # pyright: ignore
+    (programs,) = step._programs.values()  # pyright: ignore
+    assert programs.of_options._cache_size() == 2
 
 
 def test_a_dict_of_texts_and_arrays_is_a_module_too() -> None:
@@ -182,8 +184,10 @@ def test_a_step_of_arrays_is_the_program_of_jit() -> None:
     step = gradtx.make_step(lambda w, x: jnp.sum(w * x), TX)
     w = jnp.ones(3)
     args = (w, TX.init(w), w)
-    assert step.lower(*args).as_text() == step._of_arrays.lower(*args).as_text()
-    assert step._run is step._of_arrays
+    programs = step._programs_of(w, args[1])
+    assert step.lower(*args).as_text() == programs.of_arrays.lower(*args).as_text()
+    step(*args)
+    assert programs.of_arrays._cache_size() == 1
 
 
 def test_without_donation_nothing_is_given_up() -> None:
