@@ -1,6 +1,5 @@
 """`over_axes`: norms and means of whole arrays inside `shard_map` and `pmap`."""
 
-from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from gradtx.compose.transformation import (
@@ -17,7 +16,7 @@ from gradtx.engine.program import BoundRule
 class AxisFlags(TypedDict, total=False):
     """The mesh axes that cut the arrays, inside `shard_map` and `pmap`; see `over_axes`."""
 
-    axis_names: AxisNames
+    axis_names: AxisNames | None
 
 
 @definition
@@ -84,6 +83,7 @@ def _run_inner(updates: Any, own: None, params: Any, step: Any, *, inner: Any) -
     return updates, inner, own
 
 
-def over(tx: GradientTransformation, flags: AxisFlags | Sequence[str]) -> Any:
-    """The transformation, within `over_axes` where a builder's flags say so."""
-    return tx
+def apply_axis_flags(tx: TransformationLike, flags: AxisFlags) -> GradientTransformation:
+    """The transformation, within `over_axes` where the flags of its builder name axes."""
+    names = flags.get("axis_names")
+    return as_transformation(tx) if names is None else over_axes(tx, names)

@@ -1,4 +1,4 @@
-"""A transformation inside `shard_map` and `pmap` whose norms and means are those of whole arrays."""
+"""A transformation inside `shard_map` and `pmap` that computes as on whole arrays."""
 
 import functools
 import warnings
@@ -28,12 +28,12 @@ from gradtx.engine.layouts import (
     lay_out,
     materialize,
     vary,
-    varying,
 )
 from gradtx.engine.partition import run_partitioned
 from gradtx.engine.partition_rules import GuessError
 from gradtx.engine.selector import Leaves, leaves_of
 from gradtx.engine.wrap_rule import WrapRule
+from gradtx.tree.manual_axes import is_checked, varying
 
 if TYPE_CHECKING:
     from gradtx.engine.program import BoundRule, Flow, Step
@@ -72,11 +72,27 @@ class AxesRule(WrapRule):
         params = None if step.params is None else leaves.narrow(step.params.tree, mask)
         updates = leaves.narrow(leaves.tree, mask)
         number = step.clock.step
+        call = UpdateCall(updates, old, params, number, extra, step.gate)
         with jax.named_scope(SCOPE):
-            if bound_names(self.axis_names, self.name):
-                call = UpdateCall(updates, old, params, number, extra, step.gate)
-                return _explained(self, _update_parts, call)
-            return self.tx.update_slots(updates, old, params, number, extra, step.gate)
+            if bound_names(self.axis_names, self.name) or _differs(call):
+                updates, new, stats = _explained(self, _update_parts, call)
+            else:
+                updates, new, stats = self.tx.update_slots(
+                    updates, old, params, number, extra, step.gate, with_stats=True
+                )
+        return (updates, stats), new
+
+    def _flow_on(
+        self, bound: "BoundRule", updates: Any, mask: Sequence[bool], flow: "Flow", step: "Step"
+    ) -> "Flow":
+        updates, stats = updates  # `with_metrics` reads the factor of a clip
+        flow = flow._replace(stats={**flow.stats, **stats})
+        return super()._flow_on(bound, updates, mask, flow, step)
+
+
+def _differs(call: UpdateCall) -> bool:
+    """Whether an array differs over devices, as its type says."""
+    return is_checked() and any(map(varying, jax.tree.leaves((call.updates, call.params))))
 
 
 def _explained(rule: AxesRule, run: Any, *args: Any) -> Any:
@@ -155,7 +171,7 @@ def _place(part: Part | None, layout: Layout | None) -> Any:
     return vary(lay_out(part, layout).array, cut_names(layout))
 
 
-def _update_parts(rule: AxesRule, call: UpdateCall) -> tuple[Any, Any]:
+def _update_parts(rule: AxesRule, call: UpdateCall) -> Any:
     """`update_slots` on parts, as the whole arrays would have it."""
     leaves = leaves_of(call.updates if call.params is None else call.params)
     kinds = leaf_kinds(rule.axis_names, leaves, rule.name, 0)
@@ -166,7 +182,7 @@ def _update_parts(rule: AxesRule, call: UpdateCall) -> tuple[Any, Any]:
     return _update_once(rule, call, leaves, 0)
 
 
-def _update_once(rule: AxesRule, call: UpdateCall, leaves: Leaves, guess: int) -> tuple[Any, Any]:
+def _update_once(rule: AxesRule, call: UpdateCall, leaves: Leaves, guess: int) -> Any:
     kinds = leaf_kinds(rule.axis_names, leaves, rule.name, guess)
     with warnings.catch_warnings():  # `init` warns of guesses; an update never does
         warnings.simplefilter("ignore")
@@ -175,7 +191,7 @@ def _update_once(rule: AxesRule, call: UpdateCall, leaves: Leaves, guess: int) -
     owned = slot_kinds(call.slots, shapes, leaves, kinds, rule.name)
     static = {name: one for name, one in call.extra.items() if not _holds_arrays(one)}
     arrays = {name: one for name, one in call.extra.items() if name not in static}
-    updates, new = run_partitioned(
+    updates, new, stats = run_partitioned(
         functools.partial(_update_whole, rule.tx, static),
         _parts(leaves, kinds, call.updates),
         _parts(slots, owned, call.slots),
@@ -184,7 +200,8 @@ def _update_once(rule: AxesRule, call: UpdateCall, leaves: Leaves, guess: int) -
         {name: _parts(leaves, kinds, one) for name, one in arrays.items()},
         call.gate,
     )
-    return _arrays(leaves, kinds, updates), _arrays(slots, owned, new)
+    stats = jax.tree.map(lambda one: one.array, stats)
+    return _arrays(leaves, kinds, updates), _arrays(slots, owned, new), stats
 
 
 def _update_whole(
@@ -198,11 +215,13 @@ def _update_whole(
     gate: Any,
 ) -> Any:
     """The update that is traced for whole shapes."""
-    return tx.update_slots(updates, slots, params, step, {**extra, **static}, gate)
+    return tx.update_slots(updates, slots, params, step, {**extra, **static}, gate, with_stats=True)
 
 
 def _holds_arrays(value: Any) -> bool:
-    return all(hasattr(one, "shape") or isinstance(one, float | int) for one in jax.tree.leaves(value))
+    return all(
+        hasattr(one, "shape") or isinstance(one, float | int) for one in jax.tree.leaves(value)
+    )
 
 
 def _arrays(leaves: Leaves, kinds: Sequence[Kind | None], tree: Any) -> Any:

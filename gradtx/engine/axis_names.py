@@ -16,52 +16,32 @@ from gradtx.engine.layouts import (
     Layout,
     Names,
     cut_names,
-    varying,
     whole_shape,
 )
 from gradtx.engine.selector import Leaves, claimed, leaves_of
+from gradtx.tree.manual_axes import AxisSpec, is_checked, is_spec, spec_names, varying
 from gradtx.tree.paths import flatten
 
-AxisSpec = str | Sequence[str] | PartitionSpec | None
 AxisNames = AxisSpec | Mapping[str, AxisSpec] | Sequence[tuple[Any, AxisSpec]] | PyTree
 """Names of mesh axes for all arrays; or rules `[(pattern, names or PartitionSpec), ...]`; or a tree
 of PartitionSpecs.
 """
 
 
-def is_names(value: Any) -> bool:
-    """Whether a value is the name of a mesh axis, or several."""
-    return isinstance(value, str) or (
-        isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
-    )
-
-
 def all_names(axis_names: AxisNames) -> Names:
     """Every mesh axis that is named, once."""
-    if isinstance(axis_names, str):
-        return (axis_names,)
-    if axis_names is None:
-        return ()
-    if is_names(axis_names):
-        return tuple(dict.fromkeys(axis_names))
-    specs = axis_names.values() if isinstance(axis_names, Mapping) else axis_names
+    if is_spec(axis_names):
+        return spec_names(axis_names)
+    specs = jax.tree.leaves(axis_names, is_leaf=is_spec)
     if isinstance(axis_names, list | tuple) and all(map(_is_rule, axis_names)):
         specs = [spec for _, spec in axis_names]
-    elif isinstance(axis_names, PartitionSpec):
-        specs = [one for one in axis_names if one is not None]
-    else:
-        specs = jax.tree.leaves(axis_names, is_leaf=_is_spec)
-    return tuple(dict.fromkeys(itertools.chain.from_iterable(map(all_names, specs))))
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(map(spec_names, specs))))
 
 
 def _is_rule(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and not is_names(value[1:]) or (
-        isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[1], str)
-    )
-
-
-def _is_spec(value: Any) -> bool:
-    return value is None or isinstance(value, PartitionSpec) or is_names(value)
+    """Whether a value is a pair of a pattern and a spec."""
+    is_pair = isinstance(value, list | tuple) and len(value) == 2
+    return is_pair and (isinstance(value[0], str) or callable(value[0])) and is_spec(value[1])
 
 
 def is_bound(name: str) -> bool:
@@ -89,7 +69,7 @@ def bound_names(axis_names: AxisNames, owner: str) -> Names:
 
 def leaf_specs(axis_names: AxisNames, leaves: Leaves, owner: str) -> Sequence[Any]:
     """For every leaf the names of its axes, or its PartitionSpec."""
-    if _is_spec(axis_names):
+    if is_spec(axis_names):
         return [axis_names] * len(leaves.values)
     rules = [*axis_names.items()] if is_patterns(axis_names, leaves) else axis_names
     if isinstance(rules, list | tuple) and rules and all(map(_is_rule, rules)):
@@ -100,7 +80,7 @@ def leaf_specs(axis_names: AxisNames, leaves: Leaves, owner: str) -> Sequence[An
                     f"{owner}: no rule of axis_names claims {path!r}: end with ('.*', names)"
                 )
         return specs
-    specs, treedef = jax.tree.flatten(axis_names, is_leaf=_is_spec)
+    specs, treedef = jax.tree.flatten(axis_names, is_leaf=is_spec)
     values, own = jax.tree.flatten(leaves.tree, is_leaf=lambda one: one is None)
     if len(specs) != len(values):
         raise StructureError(
@@ -135,7 +115,7 @@ def _kind(value: Any, spec: Any, path: str, owner: str, guess: int) -> Kind | No
     shape = tuple(shape)
     if isinstance(spec, PartitionSpec):
         return _kind_of_spec(value, spec, path, owner)
-    names = all_names(spec)
+    names = spec_names(spec)
     if is_checked():
         names = tuple(name for name in names if name in varying(value))
     if not names or (not shape and not is_checked()):
@@ -169,13 +149,7 @@ def _kind_of_spec(value: Any, spec: PartitionSpec, path: str, owner: str) -> Kin
 
 
 def _entry(value: Any) -> Entry:
-    return None if value is None or value == () else all_names(value)
-
-
-def is_checked() -> bool:
-    """Whether types say over which axes a value differs: `check_vma=True`."""
-    manual = jax.sharding.get_abstract_mesh().manual_axes
-    return bool(manual) and bool(varying(lax.axis_index(manual[0])))
+    return None if value is None or value == () else spec_names(value)
 
 
 def slot_kinds(slots: Any, shapes: Any, leaves: Leaves, kinds: Sequence[Any], owner: str) -> Any:
@@ -212,9 +186,8 @@ def slot_kind(
 ) -> Kind:
     """How one slot is cut, by its shape here and its shape as a whole."""
     param = parameter_of(path, kinds)
-    if param is not None and tuple(whole) == param.shape:
-        if tuple(shape) == _part_shape(param):
-            return param
+    if param is not None and tuple(whole) == param.shape and tuple(shape) == _part_shape(param):
+        return param
     if tuple(shape) == tuple(whole):
         return Kind((None,) * len(whole), tuple(whole))
     choices = {entry for one in kinds.values() if one for entry in one.layout if entry}

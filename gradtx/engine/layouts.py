@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+
+from gradtx.tree.manual_axes import Names, varying
 
 
 class Spread(enum.Enum):
@@ -22,7 +23,6 @@ class Spread(enum.Enum):
 
 
 SPREAD = Spread.SPREAD
-Names = tuple[str, ...]
 Entry = Names | Spread | None
 Layout = tuple[Entry, ...]
 
@@ -72,11 +72,6 @@ def whole_shape(shape: Sequence[int], layout: Layout) -> tuple[int, ...]:
     return tuple(
         size * axis_sizes(entry) if isinstance(entry, tuple) else size for size, entry in each
     )
-
-
-def varying(array: Any) -> frozenset[str]:
-    """The manual axes over which a value differs, as its type says; none without `check_vma`."""
-    return jax.typeof(array).manual_axis_type.varying
 
 
 def vary(array: Any, names: Iterable[str]) -> Any:

@@ -17,15 +17,15 @@ from jax.extend.core import Jaxpr, Literal
 
 from gradtx.definition.errors import GradtxError
 from gradtx.engine.axes_rule import SCOPE
-from gradtx.engine.axis_names import is_checked
-from gradtx.engine.layouts import axis_sizes, varying
+from gradtx.engine.layouts import axis_sizes
 from gradtx.engine.partition_rules import ELEMENTWISE_TOO
 from gradtx.engine.selector import leaves_of
 from gradtx.tree.jaxprs import CALLS, ELEMENTWISE, inner_jaxpr
+from gradtx.tree.manual_axes import is_checked, varying
 
 SUMS = frozenset(("psum", "psum_invariant", "pmax", "pmin", "all_gather", "all_gather_invariant"))
 """Operations whose results are equal on all devices."""
-SAME = frozenset(("optimization_barrier", "pvary", "reshape", "squeeze", "transpose", "copy"))
+SAME = frozenset(("pvary", "reshape", "squeeze", "transpose", "copy"))
 """Operations that move entries and mix none."""
 RANDOM = frozenset(("iota", "random_bits", "threefry2x32"))
 """Operations whose results are equal on all devices, and differ from entry to entry."""
@@ -78,7 +78,7 @@ def _trace(
     try:
         closed = jax.make_jaxpr(function)(*args)
     except (TypeError, ValueError) as error:
-        if not checked or "manual axes" not in str(error) and "manual axis" not in str(error):
+        if not checked or ("manual axes" not in str(error) and "manual axis" not in str(error)):
             raise
         # A number that differs over devices met one that does not: types that say neither do.
         closed, checked = jax.make_jaxpr(function)(*_types(args)), False
@@ -200,28 +200,31 @@ def follow(jaxpr: Jaxpr, traces: Sequence[Trace], scope: str, checked: bool) -> 
 def _follow_equation(
     equation: Any, traces: Sequence[Trace], scope: str, checked: bool
 ) -> list[Trace]:
-    name, number = equation.primitive.name, len(equation.outvars)
-    mixed = next((one for one in traces if one.rule), None)
-    if name in SUMS:
-        return [NOTHING] * number
+    name = equation.primitive.name
     if name in CALLS and (inner := inner_jaxpr(equation)) is not None:
         return follow(inner, traces, scope, checked)
     if name == "cond":
         return _follow_branches(equation, traces, scope, checked)
+    if name == "optimization_barrier":
+        return list(traces)
+    trace = NOTHING if name in SUMS else _follow_operation(equation, traces, scope)
+    return [trace] * len(equation.outvars)
+
+
+def _follow_operation(equation: Any, traces: Sequence[Trace], scope: str) -> Trace:
+    """Where the results of one operation come from."""
+    name = equation.primitive.name
+    mixed = next((one for one in traces if one.rule), None)
     if mixed is not None:
-        return [mixed] * number
+        return mixed
     part = next((one for one in traces if one.path), None)
     is_drawn = name in RANDOM or any(one.is_drawn for one in traces)
     if part is None:
-        has_axes = any(variable.aval.shape for variable in equation.outvars)
-        return [Trace(is_drawn=is_drawn and has_axes)] * number
-    if SCOPE in scope.split("/"):
-        return [part._replace(is_drawn=False)] * number
+        return Trace(is_drawn=is_drawn and any(one.aval.shape for one in equation.outvars))
     moves = name in ELEMENTWISE or name in ELEMENTWISE_TOO or name in SAME
-    if moves and not is_drawn:
-        return [part] * number if name != "optimization_barrier" else list(traces)
-    rule = scope.split("/")[-1] or "it"
-    return [Trace(part.path, rule, is_drawn and moves)] * number
+    if SCOPE in scope.split("/") or (moves and not is_drawn):
+        return part._replace(is_drawn=False)
+    return Trace(part.path, scope.rsplit("/", maxsplit=1)[-1] or "it", is_drawn and moves)
 
 
 def _follow_branches(

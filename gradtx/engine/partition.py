@@ -22,12 +22,12 @@ from gradtx.engine.layouts import (
     lay_out,
     vary,
     vary_alike,
-    varying,
     whole,
 )
 from gradtx.engine.partition_rules import GuessError, Hints, apply_equation, common_layout, stretch
 from gradtx.tree.arithmetic import cbrt, divide, sqrt
 from gradtx.tree.jaxprs import CALLS, inner_jaxpr
+from gradtx.tree.manual_axes import varying
 
 Calls = dict[Any, "Call"]
 """The programs of jitted functions, by program and by how their arguments are cut."""
@@ -71,7 +71,7 @@ def run_program(
             with jax.named_scope(scope) if scope else contextlib.nullcontext():
                 results = run_equation(equation, args, hints, calls)
         except GuessError as error:
-            error.scope = error.scope or scope.split("/")[-1]
+            error.scope = error.scope or scope.rsplit("/", maxsplit=1)[-1]
             raise
         known |= dict(zip(equation.outvars, results, strict=True))
     return [_read(known, atom) for atom in jaxpr.outvars]
