@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.definition.types import Params, Slots, Updates
@@ -33,11 +32,13 @@ from gradtx.engine.partition import run_partitioned
 from gradtx.engine.partition_rules import GuessError
 from gradtx.engine.selector import Leaves, leaves_of
 from gradtx.engine.wrap_rule import WrapRule
-from gradtx.tree.manual_axes import is_checked, varying
+from gradtx.tree.manual_axes import is_checked, outer_axis_names, varying, whole_arrays
 
 if TYPE_CHECKING:
     from gradtx.engine.program import BoundRule, Flow, Step
 
+ANY_AXES = "any"
+"""In the place of `axis_names`, where a program is traced to look at it."""
 SCOPE = "over_axes"
 """The scope of operations whose reductions are right by what the caller said."""
 
@@ -61,7 +62,7 @@ class AxesRule(WrapRule):
 
     def init(self, bound: "BoundRule", leaves: Leaves, clock: Clock) -> Any:
         params = leaves.narrow(leaves.tree, bound.mask(leaves))
-        if not bound_names(self.axis_names, self.name):
+        if outer_axis_names() or not bound_names(self.axis_names, self.name):
             return self.tx.init_slots(params)
         return _explained(self, _init_parts, params)
 
@@ -74,13 +75,24 @@ class AxesRule(WrapRule):
         number = step.clock.step
         call = UpdateCall(updates, old, params, number, extra, step.gate)
         with jax.named_scope(SCOPE):
-            if bound_names(self.axis_names, self.name) or _differs(call):
+            if self._is_cut(call):
                 updates, new, stats = _explained(self, _update_parts, call)
             else:
                 updates, new, stats = self.tx.update_slots(
                     updates, old, params, number, extra, step.gate, with_stats=True
                 )
         return (updates, stats), new
+
+    def _is_cut(self, call: UpdateCall) -> bool:
+        """Whether a device holds parts of these arrays."""
+        if outer := outer_axis_names():
+            if outer[0] not in (ANY_AXES, self.axis_names):
+                raise GradtxError(
+                    f"over_axes: axis_names = {self.axis_names!r} is inside of axis_names = "
+                    f"{outer[0]!r}, which makes arrays whole: name the axes once, outside"
+                )
+            return False
+        return bool(bound_names(self.axis_names, self.name)) or _differs(call)
 
     def _flow_on(
         self, bound: "BoundRule", updates: Any, mask: Sequence[bool], flow: "Flow", step: "Step"
@@ -98,10 +110,11 @@ def _differs(call: UpdateCall) -> bool:
 def _explained(rule: AxesRule, run: Any, *args: Any) -> Any:
     """Call a function; where a result depends on an axis that is a guess, the error says so."""
     try:
-        return run(rule, *args)
+        with whole_arrays(rule.axis_names):
+            return run(rule, *args)
     except GuessError as error:
         raise GradtxError(
-            f"{rule.name}: {error.scope or rule.tx.name} depends on which axis of an array is cut, "
+            f"{rule.name}: {error.scope or error} depends on which axis of an array is cut, "
             f"and axis_names = {rule.axis_names!r} names the mesh axes alone: give "
             f"PartitionSpecs, axis_names=[('kernel$', P('data', None)), ('.*', P('data'))]"
         ) from None
@@ -262,7 +275,7 @@ def _check_extra(rule: AxesRule, extra: Mapping[str, Any]) -> None:
                 f"{rule.tx.name} calls it with whole ones: update outside of shard_map, under "
                 f"jax.jit with shardings"
             )
-        if jnp.shape(value) == () and hasattr(value, "shape") and varying(value):
+        if getattr(value, "shape", None) == () and varying(value):
             raise StructureError(
                 f"{rule.name}: {name}= differs over {tuple(sorted(varying(value)))}: pass its mean "
                 f"over devices, jax.lax.pmean({name}, {sorted(varying(value))[0]!r})"

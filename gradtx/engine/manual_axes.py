@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal
 
 from gradtx.definition.errors import GradtxError
-from gradtx.engine.axes_rule import SCOPE
+from gradtx.engine.axes_rule import ANY_AXES, SCOPE, AxesRule
 from gradtx.engine.layouts import axis_sizes
 from gradtx.engine.partition_rules import ELEMENTWISE_TOO
 from gradtx.engine.selector import leaves_of
 from gradtx.tree.jaxprs import CALLS, ELEMENTWISE, inner_jaxpr
-from gradtx.tree.manual_axes import is_checked, varying
+from gradtx.tree.manual_axes import is_checked, varying, whole_arrays
 
 SUMS = frozenset(("psum", "psum_invariant", "pmax", "pmin", "all_gather", "all_gather_invariant"))
 """Operations whose results are equal on all devices."""
@@ -38,14 +38,18 @@ class Trace(NamedTuple):
     """The array of which each device has a part; "": no part is in it."""
     rule: str = ""
     """The rule that mixed the entries of that part; "": none did."""
-    is_drawn: bool = False
-    """Whether each entry has a number by its place, equal on all devices."""
+    is_uneven: bool = False
+    """Whether its entries differ, and are equal on all devices."""
 
 
 NOTHING = Trace()
+UNEVEN = Trace(is_uneven=True)
+ROOT = "."
+"""The path of a tree that is one array."""
 
 
 def check_parts(
+    name: str,
     tx: Any,
     updates: Any,
     slots: Any,
@@ -54,6 +58,8 @@ def check_parts(
     extra: Mapping[str, Any],
 ) -> None:
     """Raise where an update takes parts of arrays for the arrays; warn where types do not tell."""
+    if all(isinstance(bound.rule, AxesRule) for bound in tx.rules):
+        return
     names = jax.sharding.get_abstract_mesh().manual_axes
     checked = is_checked()
     arrays = {name: one for name, one in extra.items() if _holds_arrays(one)}
@@ -65,9 +71,9 @@ def check_parts(
         return
     mixed = [one for one in _trace(tx, args, step, extra, origins, checked) if one.rule]
     if not mixed and _depends_on_sizes(tx, args, step, extra, names, checked):
-        mixed = [next(one for one in origins if one.path)._replace(rule=tx.name)]
+        mixed = [next(one for one in origins if one.path)._replace(rule=name)]
     if mixed:
-        _say(tx.name, mixed[0], names, checked)
+        _say(name, mixed[0], names, checked)
 
 
 def _trace(
@@ -81,7 +87,8 @@ def _trace(
         if not checked or ("manual axes" not in str(error) and "manual axis" not in str(error)):
             raise
         # A number that differs over devices met one that does not: types that say neither do.
-        closed, checked = jax.make_jaxpr(function)(*_types(args)), False
+        with whole_arrays(ANY_AXES):
+            closed, checked = jax.make_jaxpr(function)(*_types(args)), False
     return follow(closed.jaxpr, origins, "", checked)
 
 
@@ -99,14 +106,16 @@ def _depends_on_sizes(
     """
     updates, _, params, arrays = args
     function = functools.partial(_update, tx, step, {**extra})
-    programs = [_operations(jax.make_jaxpr(function)(*_types(args)).jaxpr)]
+    with whole_arrays(ANY_AXES):
+        programs = [_operations(jax.make_jaxpr(function)(*_types(args)).jaxpr)]
     for axis in (0, -1):
         grow = functools.partial(_whole_type, axis, names, checked)
         wholes = jax.tree.map(grow, (updates, params, arrays))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             slots = jax.eval_shape(tx.init_slots, wholes[0] if params is None else wholes[1])
-        closed = jax.make_jaxpr(function)(wholes[0], slots, *wholes[1:])
+        with whole_arrays(ANY_AXES):
+            closed = jax.make_jaxpr(function)(wholes[0], slots, *wholes[1:])
         programs.append(_operations(closed.jaxpr))
     return any(one != programs[0] for one in programs)
 
@@ -122,6 +131,8 @@ def _operations(jaxpr: Jaxpr) -> frozenset[Any]:
     """Every program inside of a program, as its operations and its numbers."""
     own, programs = list[Any](), frozenset[Any]()
     for equation in jaxpr.eqns:
+        if SCOPE in str(equation.source_info.name_stack).split("/"):
+            continue
         inner = inner_jaxpr(equation) if equation.primitive.name in CALLS else None
         if inner is not None:
             programs |= _operations(inner)
@@ -152,18 +163,20 @@ def _paths(args: Any) -> list[tuple[str, Any]]:
 
 
 def _origin(value: Any, path: str, checked: bool) -> Trace:
-    is_part = varying(value) if checked else jnp.shape(value) != ()
-    return Trace(path or "the array") if is_part and jnp.shape(value) else NOTHING
+    if not jnp.shape(value):
+        return NOTHING
+    return UNEVEN if checked and not varying(value) else Trace(path or ROOT)
 
 
 def _say(name: str, trace: Trace, axes: Sequence[str], checked: bool) -> None:
     """Raise where types tell that arrays are cut; warn where they may be whole."""
     shown = ", ".join(map(repr, axes))
     rule = trace.rule if trace.rule != name else "it"
+    array = "the gradient" if trace.path == ROOT else repr(trace.path)
     fault = (
-        f"{rule} draws the same random numbers for each device's part of {trace.path!r}"
-        if trace.is_drawn
-        else f"{rule} computes with each device's part of {trace.path!r} as if it were the array"
+        f"{rule} uses the same numbers, random ones or by position, for each device's part of {array}"
+        if trace.is_uneven
+        else f"{rule} computes with each device's part of {array} as if it were the array"
     )
     cure = f"wrap it, over_axes({name}(...), axis_names={axes[0]!r})"
     whole = "axis_names=() says that each device has parameters of its own"
@@ -182,6 +195,7 @@ def _say(name: str, trace: Trace, axes: Sequence[str], checked: bool) -> None:
 def follow(jaxpr: Jaxpr, traces: Sequence[Trace], scope: str, checked: bool) -> list[Trace]:
     """Where the results of a program come from."""
     known: dict[Any, Trace] = dict(zip(jaxpr.invars, traces, strict=True))
+    known |= {one: UNEVEN for one in jaxpr.constvars if one.aval.shape}
     for equation in jaxpr.eqns:
         args = [
             NOTHING if isinstance(atom, Literal) else known.get(atom, NOTHING)
@@ -218,13 +232,13 @@ def _follow_operation(equation: Any, traces: Sequence[Trace], scope: str) -> Tra
     if mixed is not None:
         return mixed
     part = next((one for one in traces if one.path), None)
-    is_drawn = name in RANDOM or any(one.is_drawn for one in traces)
+    is_uneven = name in RANDOM or any(one.is_uneven for one in traces)
     if part is None:
-        return Trace(is_drawn=is_drawn and any(one.aval.shape for one in equation.outvars))
+        return Trace(is_uneven=is_uneven and any(one.aval.shape for one in equation.outvars))
     moves = name in ELEMENTWISE or name in ELEMENTWISE_TOO or name in SAME
-    if SCOPE in scope.split("/") or (moves and not is_drawn):
-        return part._replace(is_drawn=False)
-    return Trace(part.path, scope.rsplit("/", maxsplit=1)[-1] or "it", is_drawn and moves)
+    if SCOPE in scope.split("/") or (moves and not is_uneven):
+        return part._replace(is_uneven=False)
+    return Trace(part.path, scope.rsplit("/", maxsplit=1)[-1] or "it", is_uneven and moves)
 
 
 def _follow_branches(
@@ -237,6 +251,6 @@ def _follow_branches(
     if traces[0].rule:
         return [traces[0]] * len(equation.outvars)
     return [
-        max(each, key=lambda one: (bool(one.rule), bool(one.path), one.is_drawn))
+        max(each, key=lambda one: (bool(one.rule), bool(one.path), one.is_uneven))
         for each in zip(*branches, strict=True)
     ]

@@ -1,7 +1,9 @@
 """Sums over devices inside `shard_map` and `pmap`, where a device holds a part of an array."""
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -16,19 +18,37 @@ AxisSpec = str | Sequence[str] | PartitionSpec | None
 """The mesh axes that cut an array: a name, several, or the entry of each axis of the array."""
 
 
+_WHOLE: ContextVar[Any] = ContextVar("whole", default=None)
+
+
+@contextlib.contextmanager
+def whole_arrays(axis_names: Any) -> Iterator[None]:
+    """Trace a function of whole arrays, which `axis_names` cuts later."""
+    token = _WHOLE.set((axis_names,))
+    try:
+        yield
+    finally:
+        _WHOLE.reset(token)
+
+
+def outer_axis_names() -> tuple[Any, ...]:
+    """The `axis_names` for which a function of whole arrays is traced, alone; () for no such."""
+    return _WHOLE.get() or ()
+
+
 def varying(array: Any) -> frozenset[str]:
     """The manual axes over which a value differs, as its type says; none without `check_vma`."""
     return jax.typeof(array).manual_axis_type.varying
 
 
 def manual_axes() -> Names:
-    """The axes of the `shard_map` or `pmap` that is traced."""
-    return tuple(jax.sharding.get_abstract_mesh().manual_axes)
+    """The axes of the `shard_map` or `pmap` that is traced, where they may cut arrays."""
+    return () if outer_axis_names() else tuple(jax.sharding.get_abstract_mesh().manual_axes)
 
 
 def is_checked() -> bool:
     """Whether types say over which axes a value differs: `check_vma=True`."""
-    manual = manual_axes()
+    manual = jax.sharding.get_abstract_mesh().manual_axes
     return bool(manual) and bool(varying(lax.axis_index(manual[0])))
 
 
