@@ -98,9 +98,7 @@ class GradientTransformation(Definition):
             check_members(self.rules, state.slots)
             clock = Clock(state.count, next_count(state.count), {})
             if jax.sharding.get_abstract_mesh().manual_axes:
-                name = self.factory.__name__
-                name = self.name if name in LIFTERS else name
-                check_parts(name, self, updates, state.slots, params, clock.step, extra)
+                check_parts(self, updates, state.slots, params, clock.step, extra)
             flow = update_program(self.runs, updates, state.slots, params, clock, extra, None)
             if params is None:  # a member that needs the parameters has said so by now
                 check_alone(updates)

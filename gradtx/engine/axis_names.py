@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax import lax
@@ -32,7 +32,7 @@ of PartitionSpecs.
 def all_names(axis_names: AxisNames) -> Names:
     """Every mesh axis that is named, once."""
     if is_spec(axis_names):
-        return spec_names(axis_names)
+        return spec_names(cast(AxisSpec, axis_names))
     specs = jax.tree.leaves(axis_names, is_leaf=is_spec)
     if isinstance(axis_names, list | tuple) and all(map(_is_rule, axis_names)):
         specs = [spec for _, spec in axis_names]
@@ -72,7 +72,9 @@ def leaf_specs(axis_names: AxisNames, leaves: Leaves, owner: str) -> Sequence[An
     """For every leaf the names of its axes, or its PartitionSpec."""
     if is_spec(axis_names):
         return [axis_names] * len(leaves.values)
-    rules = [*axis_names.items()] if is_patterns(axis_names, leaves) else axis_names
+    rules = axis_names
+    if isinstance(axis_names, Mapping) and is_patterns(axis_names, leaves):
+        rules = [*axis_names.items()]
     if isinstance(rules, list | tuple) and rules and all(map(_is_rule, rules)):
         specs = claimed(rules, leaves, owner)
         for path, spec in zip(leaves.paths, specs, strict=True):
@@ -233,7 +235,7 @@ def init_layout(path: str, shape: Sequence[int], kinds: Mapping[str, Any]) -> La
     for size in shape:
         axes = [axis for axis, one in enumerate(param.shape) if one == size]
         entry = param.layout[axes[0]] if len(axes) == 1 else None
-        layout.append(None if {*(entry or ())} & {*cut_names(layout)} else entry)
+        layout.append(None if {*cut_names((entry,))} & {*cut_names(layout)} else entry)
     return tuple(layout)
 
 

@@ -49,7 +49,6 @@ ROOT = "."
 
 
 def check_parts(
-    name: str,
     tx: Any,
     updates: Any,
     slots: Any,
@@ -71,9 +70,15 @@ def check_parts(
         return
     mixed = [one for one in _trace(tx, args, step, extra, origins, checked) if one.rule]
     if not mixed and _depends_on_sizes(tx, args, step, extra, names, checked):
-        mixed = [next(one for one in origins if one.path)._replace(rule=name)]
+        mixed = [next(one for one in origins if one.path)._replace(rule=_builder(tx))]
     if mixed:
-        _say(name, mixed[0], names, checked)
+        _say(_builder(tx), mixed[0], names, checked)
+
+
+def _builder(tx: Any) -> str:
+    """The builder in a message: a wrapper by its own name, not its member's."""
+    name = tx.factory.__name__
+    return name if "inner" in tx.factory.dynamic and name != "wrapwise" else tx.name
 
 
 def _trace(
@@ -174,7 +179,8 @@ def _say(name: str, trace: Trace, axes: Sequence[str], checked: bool) -> None:
     rule = trace.rule if trace.rule != name else "it"
     array = "the gradient" if trace.path == ROOT else repr(trace.path)
     fault = (
-        f"{rule} uses the same numbers, random ones or by position, for each device's part of {array}"
+        f"{rule} uses the same numbers, random ones or by position, for each device's part of "
+        f"{array}"
         if trace.is_uneven
         else f"{rule} computes with each device's part of {array} as if it were the array"
     )
@@ -195,7 +201,7 @@ def _say(name: str, trace: Trace, axes: Sequence[str], checked: bool) -> None:
 def follow(jaxpr: Jaxpr, traces: Sequence[Trace], scope: str, checked: bool) -> list[Trace]:
     """Where the results of a program come from."""
     known: dict[Any, Trace] = dict(zip(jaxpr.invars, traces, strict=True))
-    known |= {one: UNEVEN for one in jaxpr.constvars if one.aval.shape}
+    known |= {one: UNEVEN for one in jaxpr.constvars if _type(one).shape}
     for equation in jaxpr.eqns:
         args = [
             NOTHING if isinstance(atom, Literal) else known.get(atom, NOTHING)
@@ -204,11 +210,15 @@ def follow(jaxpr: Jaxpr, traces: Sequence[Trace], scope: str, checked: bool) -> 
         inner = "/".join(filter(None, (scope, str(equation.source_info.name_stack))))
         results = _follow_equation(equation, args, inner, checked)
         for variable, trace in zip(equation.outvars, results, strict=True):
-            alike = checked and not variable.aval.manual_axis_type.varying
+            alike = checked and not _type(variable).manual_axis_type.varying
             known[variable] = trace._replace(path="", rule="") if alike else trace
     return [
         NOTHING if isinstance(atom, Literal) else known.get(atom, NOTHING) for atom in jaxpr.outvars
     ]
+
+
+def _type(variable: Any) -> Any:
+    return variable.aval
 
 
 def _follow_equation(

@@ -79,8 +79,12 @@ def run_program(
 
 def _read(known: dict[Any, Part], atom: Any) -> Part:
     if isinstance(atom, Literal):
-        return whole(jnp.asarray(atom.val, atom.aval.dtype))
+        return whole(jnp.asarray(atom.val, _type(atom).dtype))
     return known[atom]
+
+
+def _type(atom: Any) -> Any:
+    return atom.aval
 
 
 def find_hints(parts: Sequence[Part]) -> Hints:

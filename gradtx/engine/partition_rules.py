@@ -308,13 +308,15 @@ def _dot(equation: Any, parts: Parts) -> list[Part]:
     for ours, theirs in (*zip(*batch, strict=True), *zip(*contract, strict=True)):
         entry = layouts[0][ours] or layouts[1][theirs]
         taken = _names_beside(layouts[0], ours) | _names_beside(layouts[1], theirs)
-        layouts[0][ours] = layouts[1][theirs] = entry if not taken & {*(entry or ())} else None
+        layouts[0][ours] = layouts[1][theirs] = (
+            entry if not taken & {*cut_names((entry,))} else None
+        )
     free = [
         [axis for axis in range(len(layouts[side])) if axis not in (*contract[side], *batch[side])]
         for side in (0, 1)
     ]
     for axis in free[1]:  # an axis of the mesh cuts one axis of the result
-        if {*(layouts[1][axis] or ())} & {*cut_names(layouts[0])}:
+        if {*cut_names((layouts[1][axis],))} & {*cut_names(layouts[0])}:
             layouts[1][axis] = None
     left, right = lay_out(left, tuple(layouts[0])), lay_out(right, tuple(layouts[1]))
     (array,) = bind(equation, [left.array, right.array])

@@ -186,8 +186,8 @@ def guard(
     at z = 4, and 16 at z = 6; where norms varied by a tenth before, 17 and 8. A norm that is not
     finite or above `max_norm` never enters.
 
-    Within `shard_map` each device computes the norm of its own part. Pass gradients that are equal
-    on all devices. If each device holds a part of a model, use `jit` and shardings.
+    Inside `shard_map` and `pmap`, name the mesh axes that cut the gradients: `axis_names="data"`.
+    The norm is then that of whole arrays, and all devices skip the same steps.
 
     When: long runs in low precision, or on data with a few bad batches. When not: gradients that
     stay non-finite once they were; the guard then skips every step, and `skipped` counts them. To
