@@ -53,7 +53,8 @@ def over_axes(inner: TransformationLike, axis_names: AxisNames) -> BoundRule:
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> from jax.sharding import PartitionSpec as P
-    >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
+    >>> auto = jax.sharding.AxisType.Auto
+    >>> mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(auto,))
     >>> tx = gradtx.over_axes(gradtx.clip_by_global_norm(1.0), "data")
     >>> def step(grads):
     ...     return tx.update(grads, tx.init(grads))[0]
