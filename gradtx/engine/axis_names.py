@@ -176,7 +176,8 @@ def slot_kinds(slots: Any, shapes: Any, leaves: Leaves, kinds: Sequence[Any], ow
 
 def parameter_of(path: str, kinds: Mapping[str, Kind]) -> Kind | None:
     """How the parameter of a slot is cut: that whose path ends the slot's."""
-    matches = [one for one in kinds if path == one or path.endswith(f"/{one}")]
+    # A tree that is one array has the path "".
+    matches = [one for one in kinds if one in ("", path) or path.endswith(f"/{one}")]
     return kinds[max(matches, key=len)] if matches else None
 
 

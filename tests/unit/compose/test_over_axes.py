@@ -100,7 +100,7 @@ def test_pmap() -> None:
 def test_two_axes_of_a_mesh() -> None:
     """Each axis of an array is cut by its own axis of the mesh, as the spec says."""
     params = {"v": jnp.arange(4.0), "w": jnp.arange(32.0).reshape(8, 4) / 9}
-    specs = {"v": P(("x", "y"))[:0] or P("y"), "w": P("x", "y")}
+    specs = {"v": P("y"), "w": P("x", "y")}
     tx, plain = gradtx.adafactor(0.1, 2, axis_names=specs), gradtx.adafactor(0.1, 2)
     run = functools.partial(one_update, tx)
     ours = mapped(run, (specs,), specs, axes=((4, 2), ("x", "y")))(params)
@@ -172,6 +172,19 @@ def test_random_numbers_are_those_of_the_whole_array() -> None:
     chex.assert_trees_all_close(ours, one_update(plain, w), rtol=1e-6)
 
 
+def test_stochastic_rounding_has_the_bits_of_the_whole_array() -> None:
+    plain = gradtx.stored(gradtx.trace(0.9), "bf16", min_size=0)
+    cut = gradtx.over_axes(plain, "data")
+
+    def momentum(tx: gradtx.GradientTransformation, w: Any) -> Any:
+        return jax.tree.leaves(tx.update(w, tx.init(w), w)[1].slots)[0]
+
+    w = jnp.sin(jnp.arange(64.0))
+    ours = mapped(functools.partial(momentum, cut), (P("data"),), P("data"))(w)
+    chex.assert_trees_all_equal(ours, momentum(plain, w))
+    assert ours.dtype == jnp.bfloat16 and jnp.any(ours != w.astype(jnp.bfloat16))
+
+
 def test_a_clip_sums_numbers_and_gathers_nothing() -> None:
     tx = gradtx.clip_by_global_norm(1.0, axis_names="data")
     run = mapped(functools.partial(one_update, tx), (SPECS,), SPECS)
@@ -186,8 +199,8 @@ def test_a_definition_prints_compares_and_goes_to_json() -> None:
     tx = gradtx.over_axes(gradtx.clip(1.0), rules)
     assert repr(tx) == (
         "over_axes(inner=clip(max_delta=1.0), axis_names=[('w', P('data', None)), ('.*', "
-        "P('data'))])"
-    ) or "axis_names=" in repr(tx)
+        "P('data',))])"
+    )
     config = json.loads(json.dumps(gradtx.to_config(tx)))
     assert gradtx.from_config(config) == tx == pickle.loads(pickle.dumps(tx))
     assert hash(gradtx.from_config(config)) == hash(tx)
