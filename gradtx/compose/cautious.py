@@ -2,12 +2,13 @@
 step.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.tree.arithmetic import count_true, entries
 from gradtx.tree.casts import real_dtype
@@ -22,7 +23,7 @@ def _update(
 
 
 @definition
-def cautious_mask() -> GradientTransformation:
+def cautious_mask(**flags: Unpack[AxisFlags]) -> GradientTransformation:
     r"""Leave out the coordinates where the update points against the gradient: u ← u φ n / (Σφ +
     1), φ = [u g > 0].
 
@@ -32,6 +33,9 @@ def cautious_mask() -> GradientTransformation:
     When: behind a rule with momentum, before weight decay and the learning rate; every optimizer of
     the Adam family has it as `cautious=True`. When not: behind a rule without momentum, where u and
     g agree anyway.
+
+    Args:
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     State: 0 bytes per parameter.
 
@@ -45,4 +49,4 @@ def cautious_mask() -> GradientTransformation:
 
     Liang et al. 2024, arXiv 2411.16085, Algorithm 1.
     """
-    return leafwise(None, _update)
+    return apply_axis_flags(leafwise(None, _update), flags)

@@ -2,7 +2,7 @@
 share.
 """
 
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradtx.compose.cautious import cautious_mask
 from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.select import masked
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import HyperparamError
@@ -102,7 +103,7 @@ def scale_by_learning_rate(
 DecayForm = Literal["decoupled", "l2", "independent", "corrected", "cautious", "proximal"]
 
 
-class StepFlags(TypedDict, total=False):
+class StepFlags(AxisFlags, total=False):
     """How the step is taken: what every optimizer of the Adam family accepts besides, by keyword.
     None: as Optax does.
     """
@@ -202,6 +203,7 @@ def descend(
       peak_learning_rate: η_max > 0, for "independent" and "corrected"; None: η itself, which must
         then be no schedule.
       cautious: pass u through `cautious_mask` before it decays and descends.
+      axis_names: the mesh axes that cut the arrays inside `shard_map` and `pmap`; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range; a schedule without its peak; a form of another
@@ -234,6 +236,7 @@ def descend(
                 f"decay_form={form!r} says how weight decay acts, and there is none: give "
                 f"weight_decay=... too"
             )
-        return chain(direction, *scale)
+        return apply_axis_flags(chain(direction, *scale), flags)
     decay = _decay_by_form(weight_decay, mask, learning_rate, flags)
-    return chain(decay, direction, *scale) if form == "l2" else chain(direction, decay, *scale)
+    members = [decay, direction] if form == "l2" else [direction, decay]
+    return apply_axis_flags(chain(*members, *scale), flags)

@@ -23,6 +23,7 @@ from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Params, Slots, State, Updates
 from gradtx.engine.clock import Clock, next_count
 from gradtx.engine.gradients import check_alone, no_gradients
+from gradtx.engine.manual_axes import check_parts
 from gradtx.engine.program import BoundRule, group_runs, init_program, update_program
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
@@ -98,6 +99,8 @@ class GradientTransformation(Definition):
                 raise no_gradients(self.name)
             check_members(self.rules, state.slots)
             clock = Clock(state.count, next_count(state.count), {})
+            if jax.sharding.get_abstract_mesh().manual_axes:
+                check_parts(self, updates, state.slots, params, clock.step, extra)
             flow = update_program(self.runs, updates, state.slots, params, clock, extra, None)
             if params is None:  # a member that needs the parameters has said so by now
                 check_alone(updates)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 
 from gradtx._lazy import exports
 from gradtx.definition.definition import Definition, Factory, registry
@@ -142,6 +143,13 @@ def _encode(value: Any, where: str) -> Any:
         return {"list": items} if isinstance(value, list) else items
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return _encode_array(value, where)
+    return _encode_object(value, where)
+
+
+def _encode_object(value: Any, where: str) -> dict[str, Any]:
+    """A PartitionSpec or a dtype."""
+    if isinstance(value, PartitionSpec):
+        return {"spec": [_encode(one, where) for one in value]}
     try:
         return {"dtype": jnp.dtype(value).name}
     except TypeError:
@@ -195,8 +203,8 @@ def _decode(value: Any, where: str) -> Any:
     except (TypeError, ValueError, KeyError, OverflowError):
         raise ConfigError(
             f"{where} = {_shown(value)} is not a value that to_config writes: a mapping is "
-            '{"call": ...}, {"dict": pairs}, {"list": items}, {"array": numbers, "dtype": name} or '
-            '{"dtype": name}'
+            '{"call": ...}, {"dict": pairs}, {"list": items}, {"array": numbers, "dtype": name}, '
+            '{"dtype": name} or {"spec": names}'
         ) from None
 
 
@@ -210,6 +218,8 @@ def _decode_mapping(value: Mapping[str, Any], where: str) -> Any:
             return jnp.asarray(array, name)
         case {"dtype": str(name), **rest} if not rest:
             return jnp.dtype(name)
+        case {"spec": list(names), **rest} if not rest:
+            return PartitionSpec(*(_decode(one, where) for one in names))
     raise ValueError
 
 

@@ -93,8 +93,8 @@ def adabelief(
       eps: ε ≥ 0, outside the root; 1e-16 to 1e-8.
       eps_root: ε_root ≥ 0, added to s at every step; 1e-16.
       nesterov: take m̂ one step ahead.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
-        `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
+        `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

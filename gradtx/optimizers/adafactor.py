@@ -8,6 +8,7 @@ u = g / √v,   u ← u / max(1, rms(u) / d)
 """
 
 from collections.abc import Callable
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import add_decayed_weights, scale_by_learning_rate
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Positive
 from gradtx.engine.selector import Where
@@ -65,6 +67,7 @@ def scale_by_factored_rms(
     min_dim_size_to_factor: int = 128,
     epsilon: NonNegative = 1e-30,
     decay_rate_fn: DecayRate | None = None,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     """Divide by a factored second moment: u = g / √(r ⊗ c / mean(r)).
 
@@ -81,6 +84,7 @@ def scale_by_factored_rms(
       epsilon: ε ≥ 0, added to g².
       decay_rate_fn: `(count − t0, p) -> β_t`, in place of the power; count is 0 at the first
         update.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -94,7 +98,7 @@ def scale_by_factored_rms(
 
     Shazeer and Stern 2018, arXiv 1804.04235, Algorithm 2, and section 7 for β_t.
     """
-    return leafwise(_init, _adafactor)
+    return apply_axis_flags(leafwise(_init, _adafactor), flags)
 
 
 @definition
@@ -111,6 +115,7 @@ def adafactor(
     eps: NonNegative = 1e-30,
     factored: bool = True,
     weight_decay_mask: Where | None = None,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""Adafactor: factored second moments, in the memory of rows and columns.
 
@@ -139,6 +144,7 @@ def adafactor(
       eps: ε ≥ 0, added to g².
       factored: False stores an average per entry.
       weight_decay_mask: the leaves that decay (see `masked`); None: all.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -174,4 +180,4 @@ def adafactor(
         members.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
     if weight_decay_rate is not None:
         members.append(add_decayed_weights(weight_decay_rate, weight_decay_mask))
-    return chain(*members, scale(-1.0))
+    return apply_axis_flags(chain(*members, scale(-1.0)), flags)

@@ -93,9 +93,9 @@ def adam(
       mu_dtype: dtype of m; None: the parameter's, at least float32; bfloat16 saves 2 bytes per
         parameter.
       nesterov: use NAdam's m̂.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
-        `descend`. `weight_decay` is decoupled, as in `adamw`; for that of PyTorch's Adam, an L2
-        penalty, also set `decay_form="l2"`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
+        `axis_names`; see `descend`. `weight_decay` is decoupled, as in `adamw`; for that of
+        PyTorch's Adam, an L2 penalty, also set `decay_form="l2"`.
 
     Raises:
       HyperparamError: a number is out of its range.

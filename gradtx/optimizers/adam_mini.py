@@ -138,7 +138,7 @@ def adam_mini(
       mask: the leaves that decay (see `masked`); None: all.
       output_axis: the axis, or axes, along which r has entries; r averages over all others. An
         array with one axis is one block.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -75,8 +75,8 @@ def adamax(
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; typically 0.999.
       eps: ε ≥ 0, added to every |g|; 1e-8.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
-        `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
+        `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -154,8 +154,8 @@ def adamuon(
       routes: rules `[(pattern, "adamuon" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `muon`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for
-        both.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
+        explains them, for both.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset.

@@ -45,7 +45,7 @@ def adamw(
         here and in Optax) to 0.1 (language models). For the default of PyTorch's AdamW set 0.01.
       mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
       nesterov: use NAdam's m̂.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

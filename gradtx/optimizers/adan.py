@@ -128,7 +128,7 @@ def adan(
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0.02 in the paper.
       mask: the leaves that decay (see `masked`); None: all.
       difference_weight: c in [0, 1]; None: 1 − β2.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -141,8 +141,8 @@ def adopt(
         second step.
       clip_value_fn: k: a number, a schedule or a function of the number of updates so far; the
         paper's is count^¼.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
-        `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
+        `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

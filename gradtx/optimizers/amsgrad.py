@@ -136,8 +136,8 @@ def amsgrad(
       bias_correction_nu: use r / (1 − β2^t) in place of r.
       max_after_bias_correction: take the maximum of corrected averages. False: take the maximum of
         r, then correct it, as torch does.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
-        `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
+        `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

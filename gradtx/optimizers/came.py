@@ -152,8 +152,8 @@ def came(
       clipping_threshold: d > 0, the largest root mean square of a direction; 1.0.
       min_dim_size_to_factor: the least length of the second longest axis of a factored array; 1
         factors every matrix.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
-        `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
+        `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -10,12 +10,13 @@ d ← max(d, r / ((1 − β3) Σ ‖s‖₁))                            (sums o
 θ ← θ − m / (√v + ε) − γ λ θ
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative, Positive, Squares
 from gradtx.transforms.distances import (
@@ -78,6 +79,7 @@ def dadapt_adamw(
     eps: NonNegative = 1e-8,
     estim_lr0: Positive = 1e-6,
     weight_decay: NonNegative = 0.0,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""D-Adaptation: AdamW without a learning rate to tune.
 
@@ -102,6 +104,7 @@ def dadapt_adamw(
       estim_lr0: d before the first step, > 0, less than the distance; 1e-8 to 1e-4, with little
         effect.
       weight_decay: λ ≥ 0, decoupled, per unit of γ; 0 to 0.1.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -124,13 +127,16 @@ def dadapt_adamw(
     Defazio and Mishchenko 2023, arXiv 2301.07733, the algorithm for Adam, with bias correction.
     """
     b1, b2 = betas
-    return leafwise(
-        _init,
-        _dadapt_adamw,
-        measure=_measure,
-        conclude=_conclude,
-        init_tree_slots=init_estimate,
-        needs_params=True,
-        b1=b1,
-        b2=b2,
+    return apply_axis_flags(
+        leafwise(
+            _init,
+            _dadapt_adamw,
+            measure=_measure,
+            conclude=_conclude,
+            init_tree_slots=init_estimate,
+            needs_params=True,
+            b1=b1,
+            b2=b2,
+        ),
+        flags,
     )

@@ -7,13 +7,14 @@ r"""DoG: the learning rate is the distance travelled over the root of the sum of
 Norms run over all arrays. `scale_by_distance_over_gradients` does the same for every array on its
 own (layer-wise DoG)."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import DTypeLike, Hyperparam, NonNegative, Precise
@@ -67,6 +68,7 @@ def dog(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative | None = None,
     mask: Where | None = None,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""DoG (Distance over Gradients): SGD without a learning rate to tune.
 
@@ -90,6 +92,7 @@ def dog(
       eps: ε ≥ 0, under the root; 1e-8.
       weight_decay: λ ≥ 0, an L2 penalty: g ← g + λ θ before all this; None for no such term.
       mask: which leaves decay (see `masked`); None: all.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range, or an `init_step` of another form.
@@ -122,7 +125,9 @@ def dog(
         first_value=value,
         first_step=form,
     )
-    return descend_with_penalty(chain(scale_by_dog=rule), learning_rate, weight_decay, mask)
+    return apply_axis_flags(
+        descend_with_penalty(chain(scale_by_dog=rule), learning_rate, weight_decay, mask), flags
+    )
 
 
 def _check_first_step(init_step: tuple[FirstStep, float]) -> tuple[FirstStep, float]:
@@ -168,6 +173,7 @@ def scale_by_distance_over_gradients(
     eps: NonNegative = 1e-8,
     param_dtype: DTypeLike = jnp.float32,
     global_scale: Hyperparam = 1.0,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     """Layer-wise DoG (L-DoG): Distance over Gradients, array by array.
 
@@ -179,6 +185,7 @@ def scale_by_distance_over_gradients(
       param_dtype: dtype of θ0, unless that of the parameter, or float32, is wider: a copy narrower
         than the parameter would show its own rounding as a distance.
       global_scale: c, a factor of all updates.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -196,4 +203,4 @@ def scale_by_distance_over_gradients(
 
     Ivgi, Hinder and Carmon 2023, arXiv 2302.12022, layer-wise DoG (L-DoG).
     """
-    return leafwise(_init, _layerwise_dog, needs_params=True)
+    return apply_axis_flags(leafwise(_init, _layerwise_dog, needs_params=True), flags)

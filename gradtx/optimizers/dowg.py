@@ -7,13 +7,14 @@ r"""DoWG: DoG with squared gradients weighted by the squared distance at their t
 Norms run over all arrays.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.engine.selector import Where
@@ -56,6 +57,7 @@ def dowg(
     eps: NonNegative = 1e-4,
     weight_decay: NonNegative | None = None,
     mask: Where | None = None,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""DoWG (Distance over Weighted Gradients): SGD without a learning rate to tune.
 
@@ -78,6 +80,7 @@ def dowg(
       eps: ε ≥ 0, added to the root, in units of √V; 1e-4.
       weight_decay: λ ≥ 0, an L2 penalty: g ← g + λ θ before all this; None for no such term.
       mask: which leaves decay (see `masked`); None: all.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -109,4 +112,6 @@ def dowg(
         needs_params=True,
         init_estim_sq_dist=eps if init_estim_sq_dist is None else init_estim_sq_dist,
     )
-    return descend_with_penalty(chain(scale_by_dowg=rule), learning_rate, weight_decay, mask)
+    return apply_axis_flags(
+        descend_with_penalty(chain(scale_by_dowg=rule), learning_rate, weight_decay, mask), flags
+    )

@@ -43,7 +43,7 @@ def lamb(
       eps_root: ε_root ≥ 0, inside the root.
       weight_decay: λ ≥ 0, added before the norms are computed; 0.01.
       mask: the leaves that decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

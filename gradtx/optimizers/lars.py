@@ -5,8 +5,11 @@ u = c ‖θ‖ / (‖d‖ + ε) d           norms per array
 Δ ← μ Δ − η u,  θ ← θ + Δ
 """
 
+from typing import Unpack
+
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import add_decayed_weights, scale_by_learning_rate
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.select import masked
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Fraction, Hyperparam, NonNegative
@@ -25,6 +28,7 @@ def lars(
     trust_ratio_mask: Where | None = True,
     momentum: Fraction = 0.9,
     nesterov: bool = False,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""LARS: SGD with momentum and layer-wise adaptive learning rates, for large batches.
 
@@ -45,6 +49,7 @@ def lars(
       trust_ratio_mask: which leaves are scaled by c ‖θ‖ / (‖d‖ + ε); True or None: all.
       momentum: μ in [0, 1]; 0.9.
       nesterov: look ahead by one more step of momentum.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -65,11 +70,16 @@ def lars(
     trust = scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps)
     if trust_ratio_mask is not None and trust_ratio_mask is not True:
         trust = masked(trust, trust_ratio_mask)
-    return chain(
-        # The norms below see the decay: it goes first.
-        add_decayed_weights(weight_decay, None if weight_decay_mask is True else weight_decay_mask),
-        trust,
-        # Δ holds η, as in the paper: the learning rate comes before the momentum.
-        scale_by_learning_rate(learning_rate),
-        trace(momentum, nesterov),
+    return apply_axis_flags(
+        chain(
+            # The norms below see the decay: it goes first.
+            add_decayed_weights(
+                weight_decay, None if weight_decay_mask is True else weight_decay_mask
+            ),
+            trust,
+            # Δ holds η, as in the paper: the learning rate comes before the momentum.
+            scale_by_learning_rate(learning_rate),
+            trace(momentum, nesterov),
+        ),
+        flags,
     )

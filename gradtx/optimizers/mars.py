@@ -184,7 +184,8 @@ def mars(
       vector_b2: β2 for these; 0.95.
       from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise
         as none, as in the paper.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
+        explains them.
 
     Raises:
       HyperparamError: a number out of its range.

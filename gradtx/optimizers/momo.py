@@ -10,12 +10,13 @@ Norms and inner products run over all arrays. With `adapt_lower_bound` f_* follo
 never falls below the bound f0 of the caller: before the step, if h < (1 + η λ) f_*,
 f_* ← max(h / (2 (1 + η λ)), f0); after it, f_* ← max(f̄ + ⟨d, θ⟩ − γ − τ ‖d‖²/2, f0)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.transforms.loss_models import LossModel, Products, init_loss_model, model_step
@@ -83,6 +84,7 @@ def momo(
     lower_bound: Hyperparam = 0.0,
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""MoMo: SGD with momentum and an automatic step length.
 
@@ -108,6 +110,7 @@ def momo(
       lower_bound: f_*, a lower bound of the loss; 0 for most losses.
       weight_decay: λ ≥ 0: parameters shrink by 1/(1 + η λ) in addition to the step; 0 to 1e-3.
       adapt_lower_bound: whether f_* is estimated during training, from `lower_bound` up.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -129,13 +132,16 @@ def momo(
     Schaipp, Ohana, Eickenberg, Defazio and Gower 2023, arXiv 2305.07583, Algorithm 1, averages
     beginning at their first values; its section on a bound that adapts.
     """
-    return leafwise(
-        _init,
-        _momo,
-        measure=_measure,
-        conclude=_conclude,
-        init_tree_slots=init_loss_model,
-        lower_bound=lower_bound,  # the tree slots have a field of this name too
-        extra=("value",),
-        needs_params=True,
+    return apply_axis_flags(
+        leafwise(
+            _init,
+            _momo,
+            measure=_measure,
+            conclude=_conclude,
+            init_tree_slots=init_loss_model,
+            lower_bound=lower_bound,  # the tree slots have a field of this name too
+            extra=("value",),
+            needs_params=True,
+        ),
+        flags,
     )

@@ -9,9 +9,12 @@ r"""MoMo-Adam: Adam with step lengths from a model of the loss and a lower bound
 Inner products run over all arrays. With τ = η/ρ this is Adam's step.
 """
 
+from typing import Unpack
+
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.transforms.loss_models import LossModel, Products, init_loss_model, model_step
@@ -78,6 +81,7 @@ def momo_adam(
     lower_bound: Hyperparam = 0.0,
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""MoMo-Adam: Adam with an automatic step length.
 
@@ -104,6 +108,7 @@ def momo_adam(
       weight_decay: λ ≥ 0: parameters shrink by 1/(1 + η λ) in addition to the step; 0 to 0.1.
       adapt_lower_bound: whether f_* is estimated during training, from `lower_bound` up, as in
         `momo`.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -124,13 +129,16 @@ def momo_adam(
 
     Schaipp, Ohana, Eickenberg, Defazio and Gower 2023, arXiv 2305.07583, MoMo-Adam.
     """
-    return leafwise(
-        _init,
-        _momo_adam,
-        measure=_measure,
-        conclude=_conclude,
-        init_tree_slots=init_loss_model,
-        lower_bound=lower_bound,  # the tree slots have a field of this name too
-        extra=("value",),
-        needs_params=True,
+    return apply_axis_flags(
+        leafwise(
+            _init,
+            _momo_adam,
+            measure=_measure,
+            conclude=_conclude,
+            init_tree_slots=init_loss_model,
+            lower_bound=lower_bound,  # the tree slots have a field of this name too
+            extra=("value",),
+            needs_params=True,
+        ),
+        flags,
     )

@@ -201,8 +201,8 @@ def muon(
         in out"), ("qkv", "in out/3")]`. Rules take precedence over the axes that `by_role` finds. A
         convolution is a hidden matrix only if a rule names it here, or if a route sends it.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them, for
-        both.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
+        explains them, for both.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset or scaling.

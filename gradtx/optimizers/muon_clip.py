@@ -204,7 +204,8 @@ def muon_clip(
       dimensions: which axes of an array are inputs, outputs and batches: kernels of shape (inputs,
         heads, size) are one matrix, and with `[("query|key", "in batch out")]` one per head.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
+        explains them.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset or scaling.

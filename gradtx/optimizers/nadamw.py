@@ -48,7 +48,7 @@ def nadamw(
       nesterov: False gives plain AdamW.
       momentum_decay: ψ ≥ 0, the speed at which the weight of the look-ahead rises from β1/2 to β1;
         None: the weight is always β1.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range, or `momentum_decay` comes with

@@ -46,8 +46,8 @@ def optimistic_adam_v2(
       eps_root: ε_root ≥ 0, under the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: NAdam's m̂, as Optax; the paper has Adam's.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`, as
-        `descend` explains them.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
+        `axis_names`, as `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.

@@ -3,13 +3,14 @@ r"""Polyak's step: as far as a linear model of the loss needs to reach its minim
 θ ← θ − min((f − f_min) / (‖g‖² + ε), η_max) g        (‖g‖ over all arrays)
 """
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import scale_by_learning_rate
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Hyperparam, Limit, NonNegative
 from gradtx.transforms.clipping import Square
@@ -44,6 +45,7 @@ def scale_by_polyak(
     max_learning_rate: Limit = 1.0,
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     """Polyak's learning rate, from the value of the loss.
 
@@ -58,6 +60,7 @@ def scale_by_polyak(
       max_learning_rate: η_max ≥ 0.
       eps: ε ≥ 0, added to ‖g‖².
       variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0).
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       GradtxError: a variant of another name.
@@ -75,7 +78,9 @@ def scale_by_polyak(
 
     Loizou et al. 2020, arXiv 2002.10542, SPS with its bound; Garrigos, Gower and Schaipp 2023,
     arXiv 2307.14528, for SPS+."""
-    return leafwise(None, _polyak, measure=_measure, conclude=_conclude, extra=("value",))
+    return apply_axis_flags(
+        leafwise(None, _polyak, measure=_measure, conclude=_conclude, extra=("value",)), flags
+    )
 
 
 @definition
@@ -85,6 +90,7 @@ def polyak_sgd(
     f_min: Hyperparam = 0.0,
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""SGD with Polyak's step size, from the value of the loss.
 
@@ -109,6 +115,7 @@ def polyak_sgd(
       eps: ε ≥ 0, added to ‖g‖²; 0.
       variant: "sps" as above, which ascends where f < f_min; "sps+" for max(f − f_min, 0), with
         steps of 0 there.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       GradtxError: a variant of another name.
@@ -129,6 +136,9 @@ def polyak_sgd(
 
     Loizou et al. 2020, arXiv 2002.10542, SPS with its bound; Garrigos, Gower and Schaipp 2023,
     arXiv 2307.14528, for SPS+."""
-    return chain(
-        scale_by_learning_rate(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant)
+    return apply_axis_flags(
+        chain(
+            scale_by_learning_rate(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant)
+        ),
+        flags,
     )

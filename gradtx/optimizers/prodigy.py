@@ -11,11 +11,12 @@ r"""Prodigy: Adam's step, times an estimate d of the distance to the solution th
 Of the terms of a step only ε uses its new estimate d'.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative, Positive, Precise, Squares
 from gradtx.transforms.distances import (
@@ -135,6 +136,7 @@ def prodigy(
     estim_lr_coef: Positive = 1.0,
     weight_decay: NonNegative = 0.0,
     safeguard_warmup: bool = False,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""Prodigy: AdamW without a learning rate to tune.
 
@@ -163,6 +165,7 @@ def prodigy(
       estim_lr_coef: c > 0, a factor of the estimate, and the number to tune if any; 0.5 to 2.
       weight_decay: λ ≥ 0, decoupled, per unit of γ; 0 to 0.1.
       safeguard_warmup: d in place of γ in s, so that a warmup of η does not raise the estimate.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -185,13 +188,16 @@ def prodigy(
     Mishchenko and Defazio 2023, arXiv 2306.06101, the algorithm for Adam, with bias correction.
     """
     b1, b2 = betas
-    return leafwise(
-        _init,
-        _prodigy,
-        measure=_measure,
-        conclude=_conclude,
-        init_tree_slots=init_estimate,
-        needs_params=True,
-        b1=b1,
-        b2=b2,
+    return apply_axis_flags(
+        leafwise(
+            _init,
+            _prodigy,
+            measure=_measure,
+            conclude=_conclude,
+            init_tree_slots=init_estimate,
+            needs_params=True,
+            b1=b1,
+            b2=b2,
+        ),
+        flags,
     )

@@ -122,8 +122,8 @@ def radam(
       threshold: the least ρ_t at which the step is divided; 5. The paper's text takes 4; below that
         c_t is not defined.
       nesterov: take m̂ one step ahead.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
-        `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
+        `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -170,8 +170,8 @@ def scion(
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
         Rules take precedence over the axes that `by_role` finds.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`, as `descend` explains them; a
-        form only with `constrained`.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
+        explains them; a form only with `constrained`.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset.

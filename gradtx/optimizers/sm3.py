@@ -8,13 +8,14 @@ m ← β1 m + (1 − β1) g / √(v + ε)
 
 import functools
 import itertools
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import descend
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Fraction, Hyperparam, NonNegative
 from gradtx.transforms.moments import average, divide_by_root
@@ -96,7 +97,9 @@ def scale_by_sm3(
 
 
 @definition
-def sm3(learning_rate: Hyperparam, momentum: Decay = 0.9) -> GradientTransformation:
+def sm3(
+    learning_rate: Hyperparam, momentum: Decay = 0.9, **flags: Unpack[AxisFlags]
+) -> GradientTransformation:
     r"""SM3: memory-efficient AdaGrad with accumulators per row and per column.
 
     For a matrix g (n, k) with row and column accumulators a (n) and b (k): v_ij = min(a_i, b_j) +
@@ -110,6 +113,7 @@ def sm3(learning_rate: Hyperparam, momentum: Decay = 0.9) -> GradientTransformat
     Args:
       learning_rate: η, parameter units; 0.01 to 0.5, after a warmup.
       momentum: β in [0, 1), decay of m; typically 0.9.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -127,4 +131,4 @@ def sm3(learning_rate: Hyperparam, momentum: Decay = 0.9) -> GradientTransformat
 
     Anil, Gupta, Koren and Singer 2019, arXiv 1901.11150, Algorithm SM3-II.
     """
-    return descend(scale_by_sm3(momentum), learning_rate)
+    return apply_axis_flags(descend(scale_by_sm3(momentum), learning_rate), flags)

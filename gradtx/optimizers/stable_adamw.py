@@ -116,8 +116,8 @@ def stable_adamw(
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of the array's own rate; 1e-4 (here)
         to 0.2.
       mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`. With `decay_form`
-        or `cautious` the decay uses the common η, not the array's own.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`. With
+        `decay_form` or `cautious` the decay uses the common η, not the array's own.
 
     Raises:
       HyperparamError: a number is out of its range.

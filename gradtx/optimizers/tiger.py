@@ -62,7 +62,7 @@ def tiger(
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate.
       mask: the leaves that decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious` and `peak_learning_rate`; see `descend`.
+      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -93,8 +93,8 @@ def yogi(
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1); 1 − β2 is the largest change of r, in units of g²; typically 0.999.
       eps: ε ≥ 0, outside the root; 1e-3.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious` and `peak_learning_rate`; see
-        `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
+        `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

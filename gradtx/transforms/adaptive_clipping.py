@@ -1,10 +1,13 @@
 """Adaptive gradient clipping: bounds in proportion to the parameters."""
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import StructureError
 from gradtx.definition.types import ArrayLike, NonNegative
@@ -127,7 +130,10 @@ def _clip_units(grad, slots: None, param, step, *, clipping, eps, axis: Axes | N
 
 @definition
 def adaptive_grad_clip(
-    clipping: NonNegative, eps: NonNegative = 1e-3, axis: Axes | None = None
+    clipping: NonNegative,
+    eps: NonNegative = 1e-3,
+    axis: Axes | None = None,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     """Adaptive gradient clipping (AGC): bound each unit's gradient by a fraction of its weights.
 
@@ -144,6 +150,7 @@ def adaptive_grad_clip(
       clipping: c ≥ 0; 0.01 (large batches) to 0.08.
       eps: ε ≥ 0, so that weights at zero can leave it.
       axis: the axes that a norm sums over, in every array; None: as above.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -161,4 +168,4 @@ def adaptive_grad_clip(
 
     Brock, De, Smith and Simonyan 2021, arXiv 2102.06171, equation 3.
     """
-    return leafwise(None, _clip_units, needs_params=True)
+    return apply_axis_flags(leafwise(None, _clip_units, needs_params=True), flags)

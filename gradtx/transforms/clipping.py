@@ -1,11 +1,12 @@
 """Gradient clipping: entry by entry, array by array, or all together."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Limit, Positive
 from gradtx.tree.arithmetic import root_mean_square, sqrt, squared_norm, sum_scalars
@@ -74,7 +75,7 @@ def shrink_by_factor(
 
 
 @definition
-def clip_by_global_norm(max_norm: Limit) -> GradientTransformation:
+def clip_by_global_norm(max_norm: Limit, **flags: Unpack[AxisFlags]) -> GradientTransformation:
     """Gradient clipping by global norm: u ← g min(1, c / ‖g‖), ‖g‖ over all arrays.
 
     When: gradients spike now and then, as in recurrent networks and language models; the direction
@@ -86,6 +87,7 @@ def clip_by_global_norm(max_norm: Limit) -> GradientTransformation:
 
     Args:
       max_norm: c ≥ 0, in units of the gradient; typically 1.0 for language models.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -101,7 +103,9 @@ def clip_by_global_norm(max_norm: Limit) -> GradientTransformation:
 
     Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063, Algorithm 1.
     """
-    return leafwise(None, shrink_by_factor, measure=measure_square, conclude=_conclude)
+    return apply_axis_flags(
+        leafwise(None, shrink_by_factor, measure=measure_square, conclude=_conclude), flags
+    )
 
 
 def _clip_block(grad, slots: None, param, step, *, threshold):
@@ -109,7 +113,7 @@ def _clip_block(grad, slots: None, param, step, *, threshold):
 
 
 @definition
-def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
+def clip_by_block_rms(threshold: Positive, **flags: Unpack[AxisFlags]) -> GradientTransformation:
     """Clip every array by its root mean square (RMS): u ← g min(1, c / rms(g)).
 
     When: arrays differ in scale, behind a preconditioner. When not: the relative sizes of the
@@ -117,6 +121,7 @@ def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
 
     Args:
       threshold: c > 0; 1.0 in Adafactor.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -130,4 +135,4 @@ def clip_by_block_rms(threshold: Positive) -> GradientTransformation:
 
     Shazeer and Stern 2018, arXiv 1804.04235, section 6.
     """
-    return leafwise(None, _clip_block)
+    return apply_axis_flags(leafwise(None, _clip_block), flags)

@@ -1,8 +1,11 @@
 """Normalized updates: all arrays together have a norm of one, or of a constant."""
 
+from typing import Unpack
+
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Hyperparam, NonNegative
 from gradtx.transforms.clipping import measure_square
@@ -22,7 +25,7 @@ def _normalize(grad, slots: None, param, step, *, factor):
 
 
 @definition
-def normalize() -> GradientTransformation:
+def normalize(**flags: Unpack[AxisFlags]) -> GradientTransformation:
     """Normalized gradient descent: divide updates by their global norm, u ← g / ‖g‖.
 
     ‖g‖ runs over all arrays; u is 0 where it is 0. If the norm is not finite, finite entries become
@@ -30,6 +33,9 @@ def normalize() -> GradientTransformation:
 
     When: only the direction of the gradient counts, and the learning rate is the length of the
     step. When not: near a minimum with a constant learning rate, where steps do not shrink.
+
+    Args:
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     State: 0 bytes per parameter.
 
@@ -40,12 +46,14 @@ def normalize() -> GradientTransformation:
 
     Hazan, Levy and Shalev-Shwartz 2015, arXiv 1507.02030, Algorithm 1.
     """
-    return leafwise(None, _normalize, measure=measure_square, conclude=_conclude)
+    return apply_axis_flags(
+        leafwise(None, _normalize, measure=measure_square, conclude=_conclude), flags
+    )
 
 
 @definition
 def normalize_by_update_norm(
-    scale_factor: Hyperparam = 1.0, eps: NonNegative = 1e-6
+    scale_factor: Hyperparam = 1.0, eps: NonNegative = 1e-6, **flags: Unpack[AxisFlags]
 ) -> GradientTransformation:
     """Scale updates to a fixed global norm: u ← c g / (‖g‖ + ε), ‖g‖ over all arrays.
 
@@ -57,6 +65,7 @@ def normalize_by_update_norm(
     Args:
       scale_factor: c, the norm of the result; any real number.
       eps: ε ≥ 0, in units of the gradient.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -69,4 +78,6 @@ def normalize_by_update_norm(
     >>> [round(u.item(), 5) for u in tx.update(g, tx.init(g))[0].values()]
     [3.0, 4.0]
     """
-    return leafwise(None, _normalize, measure=measure_square, conclude=_conclude)
+    return apply_axis_flags(
+        leafwise(None, _normalize, measure=measure_square, conclude=_conclude), flags
+    )

@@ -1,8 +1,11 @@
 """Trust ratios: every array's update is scaled by the size of the array."""
 
+from typing import Unpack
+
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import NonNegative
 from gradtx.tree.arithmetic import norm, root_mean_square
@@ -20,7 +23,10 @@ def _trust_ratio(grad, slots: None, param, step, *, min_norm, trust_coefficient,
 
 @definition
 def scale_by_trust_ratio(
-    min_norm: NonNegative = 0.0, trust_coefficient: NonNegative = 1.0, eps: NonNegative = 0.0
+    min_norm: NonNegative = 0.0,
+    trust_coefficient: NonNegative = 1.0,
+    eps: NonNegative = 0.0,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     """Scale each update by its layer-wise trust ratio: u ← c ‖θ‖ / (‖g‖ + ε) g, norms per array.
 
@@ -34,6 +40,7 @@ def scale_by_trust_ratio(
       min_norm: floor of both norms, ≥ 0.
       trust_coefficient: c ≥ 0; 1 in LAMB, 1e-3 in LARS.
       eps: ε ≥ 0, added to ‖g‖.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -49,7 +56,7 @@ def scale_by_trust_ratio(
 
     You, Gitman and Ginsburg 2017, arXiv 1708.03888; You et al. 2020, arXiv 1904.00962, Algorithm 2.
     """
-    return leafwise(None, _trust_ratio, needs_params=True)
+    return apply_axis_flags(leafwise(None, _trust_ratio, needs_params=True), flags)
 
 
 def _scale_by_norm(grad, slots: None, param, step, *, min_scale):
@@ -61,7 +68,9 @@ def _scale_by_rms(grad, slots: None, param, step, *, min_scale):
 
 
 @definition
-def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransformation:
+def scale_by_param_block_norm(
+    min_scale: NonNegative = 1e-3, **flags: Unpack[AxisFlags]
+) -> GradientTransformation:
     """Scale each update by the norm of its parameter array: u ← max(‖θ‖, c) g.
 
     When: the update is normalised, and steps are to be relative. When not: arrays differ much in
@@ -69,6 +78,7 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransfor
 
     Args:
       min_scale: c ≥ 0, so that parameters at zero can leave it.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -82,11 +92,13 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransfor
     >>> tx.update(jnp.array([1.0, -1.0]), tx.init(w), w)[0].tolist()
     [5.0, -5.0]
     """
-    return leafwise(None, _scale_by_norm, needs_params=True)
+    return apply_axis_flags(leafwise(None, _scale_by_norm, needs_params=True), flags)
 
 
 @definition
-def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransformation:
+def scale_by_param_block_rms(
+    min_scale: NonNegative = 1e-3, **flags: Unpack[AxisFlags]
+) -> GradientTransformation:
     """Scale each update by the RMS of its parameter array: u ← max(rms(θ), c) g.
 
     When: steps are to be relative to the parameters, as in Adafactor. When not: behind a learning
@@ -94,6 +106,7 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransform
 
     Args:
       min_scale: c ≥ 0, so that parameters at zero can leave it; 1e-3 in Adafactor.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -109,4 +122,4 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransform
 
     Shazeer and Stern 2018, arXiv 1804.04235, section 8.
     """
-    return leafwise(None, _scale_by_rms, needs_params=True)
+    return apply_axis_flags(leafwise(None, _scale_by_rms, needs_params=True), flags)

@@ -10,12 +10,13 @@ Over the first N norms, μ and σ² are their mean and variance, and only k is a
 """
 
 import operator
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Limit, NonNegative, Positive
 from gradtx.engine.clock import next_count
@@ -96,6 +97,7 @@ def zclip(
     warmup_steps: Positive = 25,
     max_norm: Limit = 1.0,
     eps: NonNegative = 1e-6,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""ZClip: adaptive gradient clipping of norm spikes, u ← g min(1, n*/n, k/n).
 
@@ -121,6 +123,7 @@ def zclip(
       max_norm: k ≥ 0, a bound at every step, in units of the gradient; 1.0, as in the authors'
         code; `math.inf`: none.
       eps: ε ≥ 0, added to σ, in units of the gradient's norm; 1e-6.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -142,10 +145,13 @@ def zclip(
 
     Kumar, Owen, Roy Chowdhury and Güra 2025, arXiv 2504.02507.
     """
-    return leafwise(
-        None,
-        shrink_by_factor,
-        measure=measure_square,
-        conclude=_conclude,
-        init_tree_slots=_init,
+    return apply_axis_flags(
+        leafwise(
+            None,
+            shrink_by_factor,
+            measure=measure_square,
+            conclude=_conclude,
+            init_tree_slots=_init,
+        ),
+        flags,
     )

@@ -11,6 +11,7 @@ from jax import lax
 
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact, widest
 from gradtx.tree.kernels import Scalars, map_arrays, stack_scalars
+from gradtx.tree.manual_axes import leaf_axes, manual_axes, reduce_over
 
 
 def abs_sq(x: jax.Array) -> jax.Array:
@@ -188,7 +189,7 @@ def sum_of_squares(array: jax.Array) -> jax.Array:
     return squared_norm(array.astype(compute_dtype(array.dtype)))
 
 
-def global_norm(updates: Any) -> jax.Array:
+def global_norm(updates: Any, *, axis_names: Any = None) -> jax.Array:
     """The global norm of gradients: the 2-norm of all arrays of a tree taken as one vector.
 
     ‖g‖ = √(Σ |g_i|²), summed in float32 at least. None and integers do not count: they have no
@@ -196,8 +197,14 @@ def global_norm(updates: Any) -> jax.Array:
 
     Args:
       updates: a tree, of gradients for instance.
+      axis_names: inside `shard_map` and `pmap` the mesh axes that cut the arrays: a name, several,
+        or a tree of PartitionSpecs. Where types tell (`check_vma=True`), each array is summed over
+        the named axes along which it differs. (): each device has a norm of its own.
 
     Returns: a scalar, in float32 at least; 0 for an empty tree.
+
+    Raises:
+      GradtxError: inside `shard_map`, arrays that differ over devices, and no `axis_names`.
 
     >>> import gradtx, jax.numpy as jnp
     >>> gradtx.global_norm({"a": jnp.array([3.0]), "b": jnp.array([[4.0]])}).item()
@@ -205,6 +212,17 @@ def global_norm(updates: Any) -> jax.Array:
 
     See also: `gradtx.tree.norm`, which has other orders and counts integers.
     """
+    arrays = [leaf for leaf in jax.tree.leaves(updates) if is_inexact(leaf)]
+    if axis_names is None and not manual_axes():
+        return norm_of(arrays)
+    leaves = jax.tree.leaves(updates)
+    names = leaf_axes("global_norm", updates, leaves, axis_names)
+    cut = [one for one, leaf in zip(names, leaves, strict=True) if is_inexact(leaf)]
+    return sqrt(reduce_over(map_arrays(sum_of_squares, arrays), cut, sum_promoted))
+
+
+def norm_of_tree(updates: Any) -> jax.Array:
+    """`global_norm` for transformations, whose arrays `over_axes` makes whole."""
     return norm_of([leaf for leaf in jax.tree.leaves(updates) if is_inexact(leaf)])
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
-from gradtx.tree.arithmetic import norm_of, sum_of_squares, sum_promoted
+from gradtx.tree.arithmetic import sqrt, sum_of_squares, sum_promoted
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact_dtype, mixed_promotion, widest
 from gradtx.tree.errors import HyperparamError, StructureError
 from gradtx.tree.kernels import map_arrays
+from gradtx.tree.manual_axes import Names, leaf_axes, manual_axes, reduce_over
 from gradtx.tree.pairs import at, joint_dtype, map_rows, match_rows, wide_dtype
 from gradtx.tree.paths import tree_paths
 
@@ -24,7 +26,13 @@ def _arrays(tree: Any) -> list[jax.Array]:
     return [as_array(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def norm(tree: Any, ord: int | str | float | None = None, squared: bool = False) -> jax.Array:
+def norm(
+    tree: Any,
+    ord: int | str | float | None = None,
+    squared: bool = False,
+    *,
+    axis_names: Any = None,
+) -> jax.Array:
     """The vector norm of a pytree taken as one vector: 2-norm, 1-norm or maximum norm.
 
     √(Σ |x_i|²), Σ |x_i| or max |x_i|, over the entries of all leaves, integers included. Sums run
@@ -38,10 +46,13 @@ def norm(tree: Any, ord: int | str | float | None = None, squared: bool = False)
       tree: the tree; an empty one has norm 0.
       ord: None or 2, 1, or inf (also as text).
       squared: return the square of the norm; for the 2-norm this takes no root.
+      axis_names: inside `shard_map` and `pmap` the mesh axes that cut the arrays, as in
+        `gradtx.global_norm`.
 
     Returns: a scalar.
 
     Raises:
+      GradtxError: inside `shard_map`, arrays that differ over devices, and no `axis_names`.
       HyperparamError: another `ord`.
 
     >>> import jax.numpy as jnp
@@ -52,16 +63,32 @@ def norm(tree: Any, ord: int | str | float | None = None, squared: bool = False)
 
     See also: `gradtx.global_norm`, which leaves out integers.
     """
+    arrays = _arrays(tree)
+    is_cut = axis_names is not None or manual_axes()
+    names = leaf_axes("norm", tree, arrays, axis_names) if is_cut else [()] * len(arrays)
     if ord in (None, 2):
-        arrays = _arrays(tree)
-        return sum_promoted(map_arrays(sum_of_squares, arrays)) if squared else norm_of(arrays)
+        square = _total(sum_of_squares, arrays, names)
+        return square if squared else sqrt(square)
     if ord == 1:
-        size = sum_promoted(map_arrays(_sum_of_sizes, _arrays(tree)))
+        size = _total(_sum_of_sizes, arrays, names)
     elif ord in ("inf", math.inf):
-        size = _reduce_scalars(jnp.maximum, map_arrays(_largest_size, _arrays(tree)), 0.0)
+        sizes = map_arrays(_largest_size, arrays)
+        size = reduce_over(sizes, names, _largest, lax.pmax) if sizes else _largest(sizes)
     else:
         raise HyperparamError(f"norm: ord = {ord!r} is unknown; choose None, 1, 2 or inf")
     return size * size if squared else size
+
+
+def _total(
+    function: Callable[..., jax.Array], arrays: Sequence[jax.Array], names: Sequence[Names]
+) -> jax.Array:
+    """The sum of one number for each array, over the devices that divide it."""
+    parts = map_arrays(function, arrays)
+    return reduce_over(parts, names, sum_promoted) if len(parts) else sum_promoted(parts)
+
+
+def _largest(sizes: Sequence[jax.Array]) -> jax.Array:
+    return _reduce_scalars(jnp.maximum, sizes, 0.0)
 
 
 def _sum_of_sizes(array: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Interval, Numeric, Positive
 from gradtx.engine.clock import next_count
-from gradtx.tree.arithmetic import global_norm
+from gradtx.tree.arithmetic import norm_of_tree
 from gradtx.tree.casts import as_array, compute_dtype, is_inexact, promote
 from gradtx.tree.maps import map_leaves
 from gradtx.tree.paths import is_none
@@ -79,7 +79,7 @@ def _dynamic_loss_scale(
 ):
     high = jax.tree.map(_float32, updates, is_leaf=is_none)
     grads = map_leaves(_divide, high, scale=own.scale)
-    finite = jnp.isfinite(global_norm(grads))
+    finite = jnp.isfinite(norm_of_tree(grads))
     # The gradient that a line search reads carries the scale too.
     extra = {**extra, "grad": grads} if "grad" in extra else extra
     new, inner = inner.update(grads, params, gate=finite, extra=extra)

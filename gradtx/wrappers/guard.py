@@ -13,18 +13,19 @@ values, entry by entry: a guard needs no branch, no copy, and no transfer to the
 """
 
 import operator
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.choosing import keep_if
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Check, Decay, Interval, Limit, Numeric, Positive
 from gradtx.engine.clock import next_count
-from gradtx.tree.arithmetic import global_norm, sqrt
+from gradtx.tree.arithmetic import norm_of_tree, sqrt
 from gradtx.tree.casts import promote
 
 Steps = Annotated[Numeric, Interval(1.0)]
@@ -130,7 +131,7 @@ def _guard(
     decay,
     warmup_steps,
 ):
-    norm = global_norm(updates).astype(own.norm.dtype)
+    norm = norm_of_tree(updates).astype(own.norm.dtype)
     verdict = _judge(norm, own, finite, max_norm, zscore, warmup_steps)
     gate = ~(verdict.not_finite | verdict.too_large | verdict.spike)
     # The statistics use the counters from before this step.
@@ -163,6 +164,7 @@ def guard(
     *,
     decay: Decay = 0.97,
     warmup_steps: Steps = 25,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""Skip steps whose gradient is not finite (NaN, inf), too large, or a spike.
 
@@ -184,8 +186,8 @@ def guard(
     at z = 4, and 16 at z = 6; where norms varied by a tenth before, 17 and 8. A norm that is not
     finite or above `max_norm` never enters.
 
-    Within `shard_map` each device computes the norm of its own part. Pass gradients that are equal
-    on all devices. If each device holds a part of a model, use `jit` and shardings.
+    Inside `shard_map` and `pmap`, name the mesh axes that cut the gradients: `axis_names="data"`.
+    The norm is then that of whole arrays, and all devices skip the same steps.
 
     When: long runs in low precision, or on data with a few bad batches. When not: gradients that
     stay non-finite once they were; the guard then skips every step, and `skipped` counts them. To
@@ -202,6 +204,7 @@ def guard(
         static.
       decay: β in [0, 1), of m and v; 0.97 to 0.99.
       warmup_steps: the number of norms before the first test for spikes, ≥ 1; 25 to 100.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range; `finite` is not a bool; all three tests are off.
@@ -227,4 +230,6 @@ def guard(
         raise HyperparamError(
             "guard: finite=False without max_norm and zscore tests nothing: set one of them"
         )
-    return wrapwise(inner, _init, _guard, report=_report, clock="applied", leads=True)
+    return apply_axis_flags(
+        wrapwise(inner, _init, _guard, report=_report, clock="applied", leads=True), flags
+    )

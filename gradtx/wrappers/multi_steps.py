@@ -13,7 +13,7 @@ from gradtx.compose.transformation import (
 )
 from gradtx.definition.types import Array, DTypeLike, Numeric, Params, State, Updates
 from gradtx.engine.walk import plain_state
-from gradtx.tree.arithmetic import global_norm
+from gradtx.tree.arithmetic import norm_of_tree
 from gradtx.tree.casts import as_array, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.wrappers.accumulate import accumulate
@@ -119,7 +119,7 @@ def skip_large_updates(
     >>> bool(skip({"w": jnp.array([3.0, 4.0])}, 0, None)[0])
     True
     """
-    squared = global_norm(updates) ** 2
+    squared = norm_of_tree(updates) ** 2
     # Not `squared >= max_squared_norm`, which is False for nan.
     skip = ~(squared < max_squared_norm)
     return skip, {"should_skip": skip, "norm_squared": squared}

@@ -5,11 +5,12 @@ c + (1 − β)/(1 − β^t) (1[clipped] − c).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import (
     GradientTransformation,
     TransformationLike,
@@ -19,6 +20,7 @@ from gradtx.compose.transformation import (
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import SelectionError
 from gradtx.definition.types import Decay, PyTree
+from gradtx.engine.axes_rule import AxesRule
 from gradtx.engine.selector import labels, leaves_of
 from gradtx.transforms.clipping import shrink_by_factor
 from gradtx.transforms.moments import debias
@@ -33,11 +35,13 @@ NORMS = ("grad_norm", "param_norm", "update_norm")
 
 def _clips(inner: GradientTransformation) -> tuple[str, ...]:
     """The names of the members that shrink all updates together."""
-    return tuple(
-        bound.name
-        for bound in inner.rules
-        if getattr(bound.rule, "update_array", None) is shrink_by_factor
-    )
+    names: list[str] = []
+    for bound in inner.rules:
+        if getattr(bound.rule, "update_array", None) is shrink_by_factor:
+            names.append(bound.name)
+        if isinstance(bound.rule, AxesRule):
+            names.extend(_clips(bound.rule.tx))
+    return tuple(names)
 
 
 def _group_names(groups: Groups) -> list[str]:
@@ -118,6 +122,7 @@ def with_metrics(
     decay: Decay = 0.99,
     *,
     update_norm: bool = True,
+    **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""Log norms of gradients, updates and parameters, and the clip rate.
 
@@ -140,6 +145,7 @@ def with_metrics(
         `grad_norm/group`; None: none.
       decay: β in [0, 1), of the clip rate; 0.99.
       update_norm: whether to compute ‖u‖.
+      **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
       MissingParamsError: `update` is called without parameters.
@@ -166,12 +172,15 @@ def with_metrics(
             f"with_metrics: groups = {groups!r} must be rules [(pattern, group), ...]: "
             "[('bias$', 'biases'), ('.*', 'rest')]"
         )
-    return wrapwise(
-        inner,
-        _init,
-        _with_metrics,
-        report=_report,
-        slot="metrics",
-        needs_params=True,
-        clips=_clips(as_transformation(inner)),
+    return apply_axis_flags(
+        wrapwise(
+            inner,
+            _init,
+            _with_metrics,
+            report=_report,
+            slot="metrics",
+            needs_params=True,
+            clips=_clips(as_transformation(inner)),
+        ),
+        flags,
     )

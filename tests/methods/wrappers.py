@@ -153,6 +153,11 @@ METHODS: dict[str, Method] = {
         optax.apply_if_finite(optax.adam(0.1), 2),
         breaks=("contained",),  # a gradient with nan makes no update at all
     ),
+    "over_axes": Method(
+        gradtx.over_axes(gradtx.adam(0.1), "data"),
+        descend(each(ref.adam), 0.1),
+        optax.adam(0.1),
+    ),
     "conditionally_transform": Method(
         gradtx.conditionally_transform(gradtx.sgd(rate, momentum=0.9), even),
         own.sometimes(descend(each(ref.trace, decay=0.9), rate), even, 1.0),

@@ -60,9 +60,10 @@ def test_shard_map_over_a_replicated_model_with_sharded_batches(mesh: Mesh) -> N
 
     def step(params: Any, state: Any, x: jax.Array) -> Any:
         grads = jax.lax.pmean(jax.grad(loss)(params, x), "x")
-        updates, state = TX.update(grads, state, params)
+        updates, state = replicated.update(grads, state, params)
         return gradtx.apply_updates(params, updates), state
 
+    replicated = gradtx.over_axes(TX, ())  # without types, nothing else says that arrays are whole
     spec = PartitionSpec()
     mapped = jax.jit(
         jax.shard_map(
