@@ -32,11 +32,11 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.compose.over_axes import over_axes as over_axes
     from gradtx.compose.select import masked as masked
     from gradtx.compose.select import partition as partition
-    from gradtx.compose.transformation import definition as definition
     from gradtx.compose.transformation import GradientTransformation as GradientTransformation
     from gradtx.compose.transformation import (
         GradientTransformationExtraArgs as GradientTransformationExtraArgs,
     )
+    from gradtx.compose.transformation import definition as definition
     from gradtx.compose.treewise import treewise as treewise
     from gradtx.compose.wrapwise import wrapwise as wrapwise
     from gradtx.definition.annotations import ArrayTree as ArrayTree
@@ -75,8 +75,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.inspect.create import create as create
     from gradtx.inspect.create import list_optimizers as list_optimizers
     from gradtx.inspect.describe import describe as describe
-    from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
     from gradtx.inspect.find_learning_rate import LearningRateCurve as LearningRateCurve
+    from gradtx.inspect.find_learning_rate import find_learning_rate as find_learning_rate
     from gradtx.inspect.metrics import metrics as metrics
     from gradtx.inspect.plan import plan as plan
     from gradtx.inspect.plot_schedules import plot_schedules as plot_schedules
@@ -156,8 +156,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
         scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
     )
     from gradtx.linesearch.reuse import value_and_grad_from_state as value_and_grad_from_state
-    from gradtx.linesearch.zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch
     from gradtx.linesearch.zoom import ZoomLinesearchInfo as ZoomLinesearchInfo
+    from gradtx.linesearch.zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch
     from gradtx.losses.chunked import chunked_softmax_cross_entropy as chunked_softmax_cross_entropy
     from gradtx.losses.cosine import cosine_distance as cosine_distance
     from gradtx.losses.cosine import cosine_similarity as cosine_similarity
@@ -426,8 +426,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.wrappers.inject_hyperparams import (
         inject_stateful_hyperparams as inject_stateful_hyperparams,
     )
-    from gradtx.wrappers.lookahead import lookahead as lookahead
     from gradtx.wrappers.lookahead import LookaheadParams as LookaheadParams
+    from gradtx.wrappers.lookahead import lookahead as lookahead
     from gradtx.wrappers.mechanize import mechanize as mechanize
     from gradtx.wrappers.multi_steps import MultiSteps as MultiSteps
     from gradtx.wrappers.multi_steps import skip_large_updates as skip_large_updates

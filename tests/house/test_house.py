@@ -83,7 +83,7 @@ def test_imports_are_few_and_public(path: pathlib.Path) -> None:
     extra = {
         "testing": {"chex"},
         "inspect": {"matplotlib", "rich"},
-        "interop": {"optax", "torch"},
+        "interop": {"optax", "torch", "orbax", "etils", "safetensors"},
     }.get(path.relative_to(PACKAGE).parts[0], set())
     assert outside <= {"jax", "numpy"} | extra
     assert not any(module.startswith("jax._src") for module in imported(path))
