@@ -328,6 +328,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
         warmup_exponential_decay_schedule as warmup_exponential_decay_schedule,
     )
     from gradtx.schedules.warmup import warmup_stable_decay_schedule as warmup_stable_decay_schedule
+    from gradtx.sharding.offloaded import offloaded as offloaded
     from gradtx.sharding.state_shardings import state_shardings as state_shardings
     from gradtx.storage.compare import compare_storage as compare_storage
     from gradtx.storage.master_weights import master_weights as master_weights

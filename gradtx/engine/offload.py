@@ -1,0 +1,189 @@
+"""Kernels whose slots are in host memory: fetched before a call, and returned after it.
+
+Some leaves form a bundle. XLA overlaps the copies of one leaf with the arithmetic of another within
+a bundle, and runs one bundle after another: few leaves have their slots on the device at a time.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+from jax.core import Tracer
+
+from gradtx.tree.host_memory import (
+    fetch,
+    hidden_one,
+    host_bytes,
+    is_on_host,
+    put_back,
+    run_once,
+)
+from gradtx.tree.kernels import kernel
+
+if TYPE_CHECKING:
+    from gradtx.engine.kernel import LeafArgs
+
+LARGEST_SHARE = 1 / 5
+"""The part of all slots in host memory that a bundle of two leaves or more may fetch."""
+LEAVES = 2
+"""A bundle has this many of the largest leaves: one is copied while the other is computed."""
+BUNDLES = 32
+"""The number of bundles to aim at where leaves are many: each costs time to compile."""
+SMALLEST = 1 << 20
+"""Bytes: fewer in a bundle would not use the bandwidth between host and device."""
+
+
+class KernelCalls(NamedTuple):
+    """The calls of one kernel for like leaves."""
+
+    function: Any
+    shared: Any
+    indices: Sequence[int]
+    members: Sequence[Any]
+    """The rules of the kernel, at this step."""
+    program: tuple[int, ...]
+    """Their numbers in the run."""
+
+
+class Job(NamedTuple):
+    """One call of a kernel, for one leaf."""
+
+    run: Callable[["LeafArgs"], Any]
+    """The kernel as a function of the arrays of its leaf, all of them on the device."""
+    args: "LeafArgs"
+    returns_params: bool
+    in_place: bool
+    """Whether it treats every entry alike, so that new slots may overwrite the fetched ones."""
+
+    @property
+    def carry(self) -> tuple[Any, Any]:
+        """The arrays that the results replace: the gradient or the parameter, and the slots."""
+        return self.args.param if self.returns_params else self.args.grad, self.args.slots
+
+    def call(self, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Run the kernel on fetched slots: the update, and the new slots."""
+        array, slots = carry
+        name = "param" if self.returns_params else "grad"
+        return self.run(self.args._replace(slots=slots, **{name: array}))
+
+
+def run_calls(
+    calls: Sequence[KernelCalls],
+    args: "Mapping[int, LeafArgs]",
+    step: Any,
+    run: Callable[..., Any],
+) -> list[tuple[KernelCalls, Sequence[Any]]]:
+    """The results of kernels whose slots are in host memory.
+
+    `run(function, shared, indices, args, members)` calls a kernel for some leaves. Outside of jit
+    each kernel is a program of its own, which fetches and returns its slots.
+    """
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((step, args))):
+        return [
+            (one, run(_fetching(one.function), one.shared, one.indices, args, one.members))
+            for one in calls
+        ]
+    jobs = [_job(one, index, args[index], run) for one in calls for index in one.indices]
+    results = iter(_run_jobs(jobs, step))
+    return [(one, [next(results) for _ in one.indices]) for one in calls]
+
+
+def _job(calls: KernelCalls, index: int, args: "LeafArgs", run: Callable[..., Any]) -> Job:
+    last = calls.members[-1].rule
+    return Job(
+        functools.partial(_run_one, run, calls, index),
+        args,
+        getattr(last, "returns_params", False) and args.param is not None,
+        in_place=not any(one.layouts for one in calls.members),
+    )
+
+
+def _run_one(
+    run: Callable[..., Any], calls: KernelCalls, index: int, args: "LeafArgs"
+) -> tuple[Any, Any]:
+    # Jitted, so that like leaves share a trace.
+    function = kernel(calls.function)
+    return run(function, calls.shared, [index], {index: args}, calls.members)[0]
+
+
+@functools.lru_cache(maxsize=4096)
+def _fetching(function: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.partial(run_fetched, function)
+
+
+def run_fetched(function: Callable[..., Any], shared: Any, args: "LeafArgs") -> tuple[Any, Any]:
+    """Run a kernel that fetches its slots and returns the new ones."""
+    update, new = function(shared, args._replace(slots=fetch(args.slots)))
+    return update, put_back(new, args.slots)
+
+
+def _run_jobs(jobs: Sequence[Job], step: Any) -> list[tuple[Any, Any]]:
+    """Run kernels in order, the slots of few leaves on the device at a time."""
+    bundles = _bundles(jobs)
+    if len(bundles) == 1 or _is_manual(jobs):
+        return _run_bundle(jobs, None, [job.carry for job in jobs])
+    after, results = hidden_one(step), list[tuple[Any, Any]]()
+    for bundle in bundles:
+        run = functools.partial(_run_bundle, bundle, after)
+        after, new = run_once(run, after, [job.carry for job in bundle])
+        results += new
+    return results
+
+
+def _is_manual(jobs: Sequence[Job]) -> bool:
+    """Whether this is within `shard_map`, where results may vary over more axes than gradients.
+
+    They could not take the place of the gradients in a carry.
+    """
+    arrays = (leaf for job in jobs for leaf in jax.tree.leaves(job.args))
+    return any(getattr(jax.typeof(one), "vma", None) for one in arrays)
+
+
+def _run_bundle(
+    bundle: Sequence[Job], after: Any, carries: Sequence[tuple[Any, Any]]
+) -> list[tuple[Any, Any]]:
+    """Run the kernels of a bundle: each fetches its slots, and returns the new ones."""
+    results: list[tuple[Any, Any]] = []
+    for job, (array, slots) in zip(bundle, carries, strict=True):
+        carry = array, fetch(slots)
+        # XLA for TPU writes the results of a fusion beside its inputs, those of a loop over them.
+        is_loop = job.in_place and after is not None
+        update, new = run_once(job.call, after, carry)[1] if is_loop else job.call(carry)
+        results.append((update, put_back(new, slots)))
+    return results
+
+
+def _bundles(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs in bundles: in each as many as may be on the device at once."""
+    sizes = [host_bytes(job.args.slots) for job in jobs]
+    limit, bundles, filled = _limit(sizes), list[list[Job]]([[]]), 0
+    for job, size in zip(jobs, sizes, strict=True):
+        if bundles[-1] and filled + size > limit:
+            bundles.append([])
+            filled = 0
+        bundles[-1].append(job)
+        filled += size
+    return bundles
+
+
+def _limit(sizes: Sequence[int]) -> float:
+    """The bytes that a bundle may fetch."""
+    total, largest = sum(sizes), max(sizes, default=0)
+    wanted = max(LEAVES * largest, total / BUNDLES)
+    return max(min(wanted, LARGEST_SHARE * total), SMALLEST)
+
+
+def fetch_args(args: "Mapping[int, LeafArgs]") -> "dict[int, LeafArgs]":
+    """The arrays of some leaves, their slots on the device."""
+    return {index: one._replace(slots=fetch(one.slots)) for index, one in args.items()}
+
+
+def put_args_back(slots: Any, args: "LeafArgs") -> Any:
+    """The new slots of one leaf, each in the memory of the old."""
+    return put_back(slots, args.slots)
+
+
+def any_on_host(args: "Iterable[LeafArgs]") -> bool:
+    """Whether any slot of some leaves is in host memory."""
+    return any(is_on_host(leaf) for one in args for leaf in jax.tree.leaves(one.slots))
