@@ -53,8 +53,7 @@ class Job(NamedTuple):
     """The kernel as a function of the arrays of its leaf, all of them on the device."""
     args: "LeafArgs"
     returns_params: bool
-    in_place: bool
-    """Whether it treats every entry alike, so that new slots may overwrite the fetched ones."""
+    has_matrices: bool
 
     @property
     def carry(self) -> tuple[Any, Any]:
@@ -94,8 +93,8 @@ def _job(calls: KernelCalls, index: int, args: "LeafArgs", run: Callable[..., An
     return Job(
         functools.partial(_run_one, run, calls, index),
         args,
-        getattr(last, "returns_params", False) and args.param is not None,
-        in_place=not any(one.layouts for one in calls.members),
+        last.returns_params and args.param is not None,
+        any(one.layouts for one in calls.members),
     )
 
 
@@ -122,12 +121,48 @@ def _run_jobs(jobs: Sequence[Job], step: Any) -> list[tuple[Any, Any]]:
     """Run kernels in order, the slots of few leaves on the device at a time."""
     bundles = _bundles(jobs)
     if len(bundles) == 1 or _is_manual(jobs):
-        return _run_bundle(jobs, None, [job.carry for job in jobs])
-    after, results = hidden_one(step), list[tuple[Any, Any]]()
+        return [_run_job(job, job.carry, None)[1] for job in jobs]
+    run = functools.partial(_run_each, jobs)
+    ordered = functools.partial(_run_bundles, bundles)
+    carries = [job.carry for job in jobs]
+    # XLA for GPU fails where a loop carries arrays of the host; it fetches few at a time by itself.
+    return jax.lax.platform_dependent(step, carries, tpu=ordered, default=run)
+
+
+def _run_bundles(
+    bundles: Sequence[Sequence[Job]], step: Any, carries: Sequence[tuple[Any, Any]]
+) -> list[tuple[Any, Any]]:
+    """Run the kernels of one bundle after those of another."""
+    after, rest, results = hidden_one(step), iter(carries), list[tuple[Any, Any]]()
     for bundle in bundles:
         run = functools.partial(_run_bundle, bundle, after)
-        after, new = run_once(run, after, [job.carry for job in bundle])
+        after, new = run_once(run, after, [next(rest) for _ in bundle])
         results += new
+    return results
+
+
+def _run_bundle(
+    bundle: Sequence[Job], after: Any, carries: Sequence[tuple[Any, Any]]
+) -> list[tuple[Any, Any]]:
+    """Run the kernels of a bundle, whose copies XLA overlaps."""
+    each = zip(bundle, carries, strict=True)
+    return [_run_job(job, carry, after)[1] for job, carry in each]
+
+
+def _run_each(
+    jobs: Sequence[Job], step: Any, carries: Sequence[tuple[Any, Any]]
+) -> list[tuple[Any, Any]]:
+    """Run kernels without loops, those of matrices one after another."""
+    # A GPU reads the slots of other rules in host memory, within the fusion that needs them. The
+    # barrier divides the temporaries of 24 matrices by 2.4.
+    results: list[tuple[Any, Any]] = []
+    last: Any = None
+    for job, (array, slots) in zip(jobs, carries, strict=True):
+        if job.has_matrices and last is not None:
+            array, last = jax.lax.optimization_barrier((array, last))
+        result = _run_job(job, (array, slots), None)[1]
+        last = result[0] if job.has_matrices else last
+        results.append(result)
     return results
 
 
@@ -140,18 +175,16 @@ def _is_manual(jobs: Sequence[Job]) -> bool:
     return any(getattr(jax.typeof(one), "vma", None) for one in arrays)
 
 
-def _run_bundle(
-    bundle: Sequence[Job], after: Any, carries: Sequence[tuple[Any, Any]]
-) -> list[tuple[Any, Any]]:
-    """Run the kernels of a bundle: each fetches its slots, and returns the new ones."""
-    results: list[tuple[Any, Any]] = []
-    for job, (array, slots) in zip(bundle, carries, strict=True):
-        carry = array, fetch(slots)
+def _run_job(job: Job, carry: tuple[Any, Any], after: Any) -> tuple[Any, tuple[Any, Any]]:
+    """Fetch the slots of a leaf, run its kernel, and return the new slots."""
+    array, slots = carry
+    on_device = array, fetch(slots)
+    if after is None:
+        update, new = job.call(on_device)
+    else:
         # XLA for TPU writes the results of a fusion beside its inputs, those of a loop over them.
-        is_loop = job.in_place and after is not None
-        update, new = run_once(job.call, after, carry)[1] if is_loop else job.call(carry)
-        results.append((update, put_back(new, slots)))
-    return results
+        after, (update, new) = run_once(job.call, after, on_device)
+    return after, (update, put_back(new, slots))
 
 
 def _bundles(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -2,7 +2,7 @@
 
 A type says in which memory an array lies. XLA copies between the two while it computes. For a TPU
 it starts all copies as soon as it can, so that all arrays are on the device at once. A data
-dependence is the only order that it obeys: `run_once` makes one.
+dependence is the only order that it obeys, and `run_once` makes one.
 """
 
 from collections.abc import Callable
@@ -71,16 +71,8 @@ def run_once(body: Callable[[T], T], after: jax.Array, carry: T) -> tuple[jax.Ar
 
 @jax.custom_batching.custom_vmap
 def hidden_one(step: jax.Array) -> jax.Array:
-    """The number 1 as an int32, which XLA cannot know for a TPU; elsewhere it may.
-
-    XLA for CPU and GPU keeps few arrays on the device by itself, and then removes the loops.
-    """
-    return jax.lax.platform_dependent(step, tpu=_odd, default=jnp.ones_like)
-
-
-def _odd(step: jax.Array) -> jax.Array:
-    # Always 1, whatever the step is; XLA does not simplify it.
-    return (step | 1) & 1
+    """The number 1 as an int32, which XLA cannot know."""
+    return (step | 1) & 1  # XLA does not simplify it
 
 
 @hidden_one.def_vmap
