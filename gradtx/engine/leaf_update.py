@@ -29,11 +29,12 @@ from gradtx.engine.kernel import (
     run_stored,
 )
 from gradtx.engine.leaf_init import check_real, init_leaf, widest_dtype
-from gradtx.engine.offload import KernelCalls, any_on_host, fetch_args, put_args_back, run_calls
+from gradtx.engine.offload import KernelCalls, any_on_host, fetch_args, run_calls
 from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.sharded import gather_kinds, sharded_kernel
 from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpack
 from gradtx.tree.casts import as_array
+from gradtx.tree.host_memory import fetch, put_back
 from gradtx.tree.kernels import call_rows, group, kernel, signature, stack_scalars
 from gradtx.tree.keys import path_hash
 
@@ -170,7 +171,7 @@ def update_sharded(
             indices, run(shared, [args[n] for n in indices]), strict=True
         ):
             updates[index] = update
-            columns[index] = put_args_back(slots, old[index]) if member.rule.offload else slots
+            columns[index] = put_back(slots, old[index].slots) if member.rule.offload else slots
     return updates, [Result(columns, member.tree_slots, {})]
 
 
@@ -336,14 +337,18 @@ def _conclude(
     }
     if not mine:
         return {}, member.tree_slots
-    mine = fetch_args(mine) if rule.offload and rule.measure is not None else mine
+    old = member.tree_slots
+    if rule.offload:
+        mine = mine if rule.measure is None else fetch_args(mine)
+        member = member._replace(tree_slots=fetch(old))
     check_extra(member.name, rule.extra, step.extra)
     measures = _measure(member, n, programs, mine, flow, step)
     dtype = np.dtype(widest_dtype([one.grad for one in mine.values()]))
     extra = {name: step.extra[name] for name in rule.extra}
     kwargs = select_kwargs(rule.conclude, {**member.hyperparams, **extra})
     run = kernel(_concluding(rule, rule.conclude, dtype))
-    return run((step.clock.step, step.gate, kwargs), (measures, member.tree_slots))
+    stats, new = run((step.clock.step, step.gate, kwargs), (measures, member.tree_slots))
+    return stats, put_back(new, old) if rule.offload else new
 
 
 def _measure(

@@ -158,9 +158,10 @@ def _run_each(
     results: list[tuple[Any, Any]] = []
     last: Any = None
     for job, (array, slots) in zip(jobs, carries, strict=True):
+        first = array
         if job.has_matrices and last is not None:
-            array, last = jax.lax.optimization_barrier((array, last))
-        result = _run_job(job, (array, slots), None)[1]
+            first, last = jax.lax.optimization_barrier((array, last))
+        result = _run_job(job, (first, slots), None)[1]
         last = result[0] if job.has_matrices else last
         results.append(result)
     return results
@@ -210,11 +211,6 @@ def _limit(sizes: Sequence[int]) -> float:
 def fetch_args(args: "Mapping[int, LeafArgs]") -> "dict[int, LeafArgs]":
     """The arrays of some leaves, their slots on the device."""
     return {index: one._replace(slots=fetch(one.slots)) for index, one in args.items()}
-
-
-def put_args_back(slots: Any, args: "LeafArgs") -> Any:
-    """The new slots of one leaf, each in the memory of the old."""
-    return put_back(slots, args.slots)
 
 
 def any_on_host(args: "Iterable[LeafArgs]") -> bool:
