@@ -337,6 +337,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     )
     from gradtx.schedules.warmup import warmup_stable_decay_schedule as warmup_stable_decay_schedule
     from gradtx.sharding.check_hosts import check_hosts as check_hosts
+    from gradtx.sharding.offloaded import offloaded as offloaded
     from gradtx.sharding.state_shardings import state_shardings as state_shardings
     from gradtx.sharding.zero import sharded as sharded
     from gradtx.storage.compare import compare_storage as compare_storage

@@ -13,6 +13,7 @@ from gradtx.engine.kernel import evaluate_array
 from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.slots import unpack
 from gradtx.tree.casts import as_array
+from gradtx.tree.host_memory import fetch
 from gradtx.tree.kernels import call_rows, group, signature
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def evaluate_leaves(
     columns, tree_slots = unpack(
         bound, rule.stored_form, rule.tree_kind, slots, leaves, active, "the parameters"
     )
+    columns = columns if rule.offload is None else fetch(columns)
     rows = {n: (as_array(values[n]), columns[n]) for n, is_active in enumerate(active) if is_active}
     numbers = {
         **Clock(count, None, {}).resolve(bound.hyperparams),

@@ -26,6 +26,7 @@ from gradtx.engine.rules import (
 )
 from gradtx.engine.selector import Leaves
 from gradtx.engine.slot_form import SlotForm, slot_form, tree_kind
+from gradtx.engine.slot_memory import Offload
 from gradtx.engine.slots import tree_slots_of
 from gradtx.engine.storage import Storage
 
@@ -54,6 +55,7 @@ class LeafRule:
     returns_params: bool = False
     """Whether its update is the new parameter itself, in the parameter's dtype."""
     storage: Storage | None = None
+    offload: Offload | None = None
 
     def __hash__(self) -> int:
         return self._hash
@@ -187,6 +189,9 @@ class LeafRule:
 
     def with_storage(self, storage: Storage, member: Function) -> "LeafRule":
         return self if self.form is None else dataclasses.replace(self, storage=storage)
+
+    def with_offload(self, offload: Offload, member: Function) -> "LeafRule":
+        return dataclasses.replace(self, offload=offload)
 
 
 @dataclass(frozen=True)

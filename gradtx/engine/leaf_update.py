@@ -29,10 +29,12 @@ from gradtx.engine.kernel import (
     run_stored,
 )
 from gradtx.engine.leaf_init import check_real, init_leaf, widest_dtype
+from gradtx.engine.offload import KernelCalls, any_on_host, fetch_args, run_calls
 from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.sharded import gather_kinds, sharded_kernel
 from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpack
 from gradtx.tree.casts import as_array
+from gradtx.tree.host_memory import fetch, put_back
 from gradtx.tree.kernels import call_rows, group, kernel, signature, stack_scalars
 from gradtx.tree.keys import path_hash
 
@@ -114,23 +116,41 @@ def update_arrays(
     updates, columns = list(flow.leaves.values), [list(member.columns) for member in members]
     kinds = _kinds(members, programs, args)
     numbers: dict[Program, Any] = {}
+    offloaded: list[KernelCalls] = []
     patterns = Counter((*kind[:2], pattern_of(args[n[0]].grad.shape)) for kind, n in kinds.items())
     for (program, rules, *_), indices in kinds.items():
         shared = Shared(step.clock.step, step.gate, tuple(kwargs[n] for n in program))
         ours = [members[n] for n in program]
         function, values = _kernel(rules), shared
+        if ours[0].rule.offload and any_on_host(args[n] for n in indices):
+            offloaded.append(KernelCalls(function, shared, indices, ours, program))
+            continue
         if patterns[program, rules, pattern_of(args[indices[0]].grad.shape)] > 1:
             special = specialize(rules, shared, args[indices[0]], numbers)
             function, values = special or (function, values)
         results = _call(function, values, indices, args, ours, flow)
-        for index, (update, slots) in zip(indices, results, strict=True):
-            updates[index] = update
-            for n, slot in zip(program, slots, strict=True):
-                columns[n][index] = slot
+        _put_results(program, indices, results, updates, columns)
+    run = functools.partial(_call, flow=flow)
+    for calls, results in run_calls(offloaded, args, step.clock.step, run) if offloaded else ():
+        _put_results(calls.program, calls.indices, results, updates, columns)
     return updates, [
         Result(column, tree_slots, stats)
         for column, (stats, tree_slots) in zip(columns, ends, strict=True)
     ]
+
+
+def _put_results(
+    program: Sequence[int],
+    indices: Sequence[int],
+    results: Sequence[Any],
+    updates: list[Any],
+    columns: Sequence[list[Any]],
+) -> None:
+    """Put the updates and the new slots of some leaves into the places of the old."""
+    for index, (update, slots) in zip(indices, results, strict=True):
+        updates[index] = update
+        for n, slot in zip(program, slots, strict=True):
+            columns[n][index] = slot
 
 
 def update_sharded(
@@ -138,7 +158,8 @@ def update_sharded(
 ) -> tuple[list[Any], list[Result]]:
     """Run one rule whose matrices are spread over devices."""
     (member,) = members
-    args = leaf_args(members, [(0,) if one else () for one in member.active], flow, step)
+    old = leaf_args(members, [(0,) if one else () for one in member.active], flow, step)
+    args = fetch_args(old) if member.rule.offload else old
     kwargs = select_kwargs(member.rule.update_array, member.hyperparams)
     shared = Shared(step.clock.step, step.gate, (kwargs,))
     updates, columns = list(flow.leaves.values), list(member.columns)
@@ -149,7 +170,8 @@ def update_sharded(
         for index, (update, (slots,)) in zip(
             indices, run(shared, [args[n] for n in indices]), strict=True
         ):
-            updates[index], columns[index] = update, slots
+            updates[index] = update
+            columns[index] = put_back(slots, old[index].slots) if member.rule.offload else slots
     return updates, [Result(columns, member.tree_slots, {})]
 
 
@@ -315,13 +337,18 @@ def _conclude(
     }
     if not mine:
         return {}, member.tree_slots
+    old = member.tree_slots
+    if rule.offload:
+        mine = mine if rule.measure is None else fetch_args(mine)
+        member = member._replace(tree_slots=fetch(old))
     check_extra(member.name, rule.extra, step.extra)
     measures = _measure(member, n, programs, mine, flow, step)
     dtype = np.dtype(widest_dtype([one.grad for one in mine.values()]))
     extra = {name: step.extra[name] for name in rule.extra}
     kwargs = select_kwargs(rule.conclude, {**member.hyperparams, **extra})
     run = kernel(_concluding(rule, rule.conclude, dtype))
-    return run((step.clock.step, step.gate, kwargs), (measures, member.tree_slots))
+    stats, new = run((step.clock.step, step.gate, kwargs), (measures, member.tree_slots))
+    return stats, put_back(new, old) if rule.offload else new
 
 
 def _measure(

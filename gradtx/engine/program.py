@@ -16,6 +16,7 @@ from gradtx.engine.gradients import are_integers, fit_gradient, floats_alone
 from gradtx.engine.roles import warn_of_doubts
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Leaves, Selector, active_leaves, leaves_of, select_all
+from gradtx.engine.slot_memory import place_slots
 from gradtx.engine.slots import put_slots, slots_at
 from gradtx.tree.casts import is_inexact, without_wide_numpy
 
@@ -111,7 +112,7 @@ def init_program(rules: Sequence[BoundRule], params: Params, count: Any) -> dict
         own = bound.rule.init(bound, leaves, clock)
         if bound.rule.keeps:
             slots = put_slots(slots, bound.path, own)
-    return slots
+    return place_slots(rules, slots)
 
 
 def update_program(

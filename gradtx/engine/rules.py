@@ -122,6 +122,15 @@ class Rule(Protocol):
         """The rule with its slots in a storage; `member` does the same to a member."""
         ...
 
+    @property
+    def offload(self) -> Any:
+        """Which of its slots `init` puts into host memory; None: all slots are on the device."""
+        ...
+
+    def with_offload(self, offload: Any, member: Function) -> "Rule":
+        """The rule with slots that may be in host memory; `member` does the same to a member."""
+        ...
+
 
 @functools.lru_cache(maxsize=4096)
 def keyword_names(function: Function, required: bool = False) -> frozenset[str]:

@@ -25,6 +25,7 @@ from gradtx.engine.leaf_update import missing_params
 from gradtx.engine.rules import Child, Function, Rule, reads_argument, select_kwargs
 from gradtx.engine.selector import Leaves, active_leaves, leaves_of
 from gradtx.engine.slot_form import returned_type
+from gradtx.engine.slot_memory import Offload
 from gradtx.engine.slots import put_slots, slots_at
 from gradtx.engine.storage import (
     Storage,
@@ -33,6 +34,7 @@ from gradtx.engine.storage import (
     encode_tree,
     own_slots,
 )
+from gradtx.tree.host_memory import fetch, put_back
 from gradtx.tree.maps import choose
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class TreeRule:
     changes_structure: bool = False
     own_clock: bool = False
     storage: Storage | None = None
+    offload: Offload | None = None
 
     @property
     def keeps(self) -> bool:
@@ -118,6 +121,7 @@ class TreeRule:
 
         A rule on a tree runs outside of a kernel, which would make them.
         """
+        slots = slots if self.offload is None else fetch(slots)
         own = decode_tree(self.storage, self.name, self.fields_of_members, slots)
         return jax.tree.map(_from_numpy, own)
 
@@ -145,6 +149,7 @@ class TreeRule:
         self, bound: "BoundRule", old: Any, mask: Sequence[bool], flow: "Flow", step: "Step"
     ) -> tuple[Any, Any]:
         """Call the rule's own function: updates, and its slots as a state holds them."""
+        on_host, old = old, old if self.offload is None else fetch(old)
         slots, leaves = self.decode(old), flow.leaves
         clock = self._clock(slots, step.clock)
         extra = self.masked_extra(leaves, step, mask)
@@ -163,7 +168,8 @@ class TreeRule:
         if step.gate is not None and self.keeps and "gate" not in kwargs:
             new = choose(step.gate, new, slots)
         args = self.storage, self.name, self.fields_of_members
-        return updates, encode_tree(*args, new, old, step.clock.step, step.gate)
+        new = encode_tree(*args, new, old, step.clock.step, step.gate)
+        return updates, new if self.offload is None else put_back(new, on_host)
 
     def masked_extra(self, leaves: Leaves, step: "Step", mask: Sequence[bool]) -> dict[str, Any]:
         """The extra arguments as a rule under a mask sees them."""
@@ -251,6 +257,10 @@ class TreeRule:
     def with_storage(self, storage: Storage, member: Function) -> "TreeRule":
         members = {name: member(one) for name, one in self.members.items()}
         return dataclasses.replace(self, members=members, storage=storage)
+
+    def with_offload(self, offload: Offload, member: Function) -> "TreeRule":
+        members = {name: member(one) for name, one in self.members.items()}
+        return dataclasses.replace(self, members=members, offload=offload)
 
 
 def _from_numpy(leaf: Any) -> Any:

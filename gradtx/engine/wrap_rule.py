@@ -16,6 +16,7 @@ from gradtx.engine.selector import Leaves
 from gradtx.engine.slots import attach, detach
 from gradtx.engine.storage import decode_tree, encode_init_tree, encode_tree
 from gradtx.engine.tree_rule import TreeRule
+from gradtx.tree.host_memory import fetch, put_back
 from gradtx.tree.maps import choose
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ class WrapRule(TreeRule):
     def _run(
         self, bound: "BoundRule", old: Any, mask: Sequence[bool], flow: "Flow", step: "Step"
     ) -> tuple[Any, Any]:
+        on_host, old = old, self._fetch_own(old)
         member, own = self.member(old, step.clock.count)
         extra = self.masked_extra(flow.leaves, step, mask)
         number = step.clock.step if self.clock is None else None
@@ -179,7 +181,16 @@ class WrapRule(TreeRule):
         stored = encode_tree(
             self.storage, self.name, frozenset(), new, before, step.clock.step, step.gate
         )
+        if self.offload is not None:
+            stored = put_back(stored, self._detach(on_host)[1])
         return updates, self._attach(member.slots, stored)
+
+    def _fetch_own(self, slots: Slots) -> Any:
+        """The slots, the wrapper's own on the device; the member fetches its own."""
+        if self.offload is None or self.init_tree is None:
+            return slots
+        held, own = self._detach(slots)
+        return self._attach(held, fetch(own))
 
     def _checked_triple(self, result: Any, old: Any) -> tuple[Any, Member, Any]:
         """The updates, the member and the own slots that the rule returned."""
@@ -200,7 +211,7 @@ class WrapRule(TreeRule):
 
     def evaluate(self, bound: "BoundRule", slots: Slots, leaves: Leaves, count: Any) -> Any:
         params = leaves.narrow(leaves.tree, bound.mask(leaves))
-        member, own = self.member(slots, count)
+        member, own = self.member(self._fetch_own(slots), count)
         if self.evaluate_tree is None:
             return member.evaluate(params)
         values = {**Clock(count, None, {}).resolve(bound.hyperparams), **self.options}
