@@ -69,8 +69,8 @@ class GradientTransformation(Definition):
     def init(self, params: Params) -> State:
         """Make the state before the first update.
 
-        `params` may be arrays or `jax.ShapeDtypeStruct`s. The result is a `State`: a count of 0,
-        and the slots of every member by name; a stateless member has none.
+        `params` may be arrays or `jax.ShapeDtypeStruct`s. The `State` has a count of 0, and the
+        slots of every member by name; a stateless member has none.
         """
         if self.is_plain:
             return self.arguments["init"](params)
