@@ -119,7 +119,7 @@ def _axes(shard: Any) -> Any:
     """The names of mesh axes as a tuple; any other value unchanged."""
     if isinstance(shard, str):
         return (shard,)
-    if shard is None or hasattr(shard, "axes"):
+    if shard is None or shard is False or hasattr(shard, "axes"):
         return shard
     if isinstance(shard, tuple | list) and shard and all(isinstance(axis, str) for axis in shard):
         return tuple(shard)

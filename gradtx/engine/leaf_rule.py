@@ -126,6 +126,11 @@ class LeafRule:
         """Whether its matrices are spread over devices, so that leaves are worked on together."""
         return False
 
+    @property
+    def may_spread(self) -> bool:
+        """Whether its matrices go to owners where it is known how leaves are cut."""
+        return False
+
     # The protocol of rules.
 
     @property
@@ -211,7 +216,11 @@ class MatrixRule(LeafRule):
 
     @property
     def is_sharded(self) -> bool:
-        return self.matrices.shard is not None
+        return self.matrices.shard not in (None, False)
+
+    @property
+    def may_spread(self) -> bool:
+        return self.matrices.shard is not False
 
 
 @functools.lru_cache(maxsize=4096)

@@ -29,8 +29,9 @@ from gradtx.engine.kernel import (
     run_stored,
 )
 from gradtx.engine.leaf_init import check_real, init_leaf, widest_dtype
+from gradtx.engine.owner_groups import is_cut, leaf_cuts, owner_groups
 from gradtx.engine.rules import Function, select_kwargs
-from gradtx.engine.sharded import gather_kinds, sharded_kernel
+from gradtx.engine.sharded import sharded_kernel
 from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpack
 from gradtx.tree.casts import as_array
 from gradtx.tree.kernels import call_rows, group, kernel, signature, stack_scalars
@@ -68,8 +69,31 @@ def update_leaves(
     rule: "LeafRule", run: "Sequence[BoundRule]", flow: "Flow", step: "Step"
 ) -> "Flow":
     """Run a rule and its neighbours on every leaf that they act on."""
+    for part, to_owners in _parts(run, flow):
+        flow = _update_part(part, to_owners, flow, step)
+    return flow
+
+
+def _parts(run: "Sequence[BoundRule]", flow: "Flow") -> "list[tuple[Sequence[BoundRule], bool]]":
+    """The run in parts: a rule whose matrices go to owners is a part of its own."""
+    if not any(getattr(bound.rule, "may_spread", False) for bound in run):
+        return [(run, False)]
+    leaves = flow.leaves
+    is_known = any(map(is_cut, leaves.values, leaves.paths))
+    parts: list[tuple[list[BoundRule], bool]] = []
+    for bound in run:
+        rule: Any = bound.rule
+        to_owners = rule.is_sharded or (rule.may_spread and is_known)
+        if to_owners or not parts or parts[-1][1]:
+            parts.append(([], to_owners))
+        parts[-1][0].append(bound)
+    return [(tuple(part), to_owners) for part, to_owners in parts]
+
+
+def _update_part(run: "Sequence[BoundRule]", to_owners: bool, flow: "Flow", step: "Step") -> "Flow":
+    """Run rules that share their kernels on every leaf that they act on."""
     members = [_activate(bound, flow, step) for bound in run]
-    work = update_sharded if rule.is_sharded else update_arrays
+    work = update_sharded if to_owners else update_arrays
     updates, results = work(members, flow, step)
     slots, stats = flow.slots, dict(flow.stats)
     for bound, member, result in zip(run, members, results, strict=True):
@@ -136,21 +160,24 @@ def update_arrays(
 def update_sharded(
     members: Sequence[ActiveRule], flow: "Flow", step: "Step"
 ) -> tuple[list[Any], list[Result]]:
-    """Run one rule whose matrices are spread over devices."""
+    """Run one rule whose matrices go to the devices that own them; other leaves stay."""
     (member,) = members
+    rule: Any = member.rule
     args = leaf_args(members, [(0,) if one else () for one in member.active], flow, step)
-    kwargs = select_kwargs(member.rule.update_array, member.hyperparams)
+    cuts = leaf_cuts(rule.matrices.shard, flow.leaves.paths, args, member.name)
+    rest = [one and n not in cuts for n, one in enumerate(member.active)]
+    updates, (result,) = update_arrays([member._replace(active=rest)], flow, step)
+    kwargs = select_kwargs(rule.update_array, member.hyperparams)
     shared = Shared(step.clock.step, step.gate, (kwargs,))
-    updates, columns = list(flow.leaves.values), list(member.columns)
-    for indices in gather_kinds(member.rule, member.layouts, args):
-        layouts = tuple(member.layouts[index] for index in indices)
-        paths, arrays = zip(*((flow.leaves.paths[n], updates[n]) for n in indices), strict=True)
-        run = sharded_kernel(member.rule, layouts, paths, arrays, member.name)
-        for index, (update, (slots,)) in zip(
-            indices, run(shared, [args[n] for n in indices]), strict=True
-        ):
-            updates[index], columns[index] = update, slots
-    return updates, [Result(columns, member.tree_slots, {})]
+    is_stored = rule.storage is not None
+    for indices, lies, plan in owner_groups(
+        rule.matrices.shard, member.layouts, cuts, args, is_stored
+    ):
+        run = sharded_kernel(rule, lies, plan)
+        results = run(shared, [args[n] for n in indices])
+        for index, (update, (slots,)) in zip(indices, results, strict=True):
+            updates[index], result.columns[index] = update, slots
+    return updates, [result]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -53,6 +53,13 @@ def _alike(init: Function, options: Static, layout: Layout) -> tuple[bool, ...]:
     return tuple(slot is not None and slot.shape == layout.shape for slot in slots)
 
 
+def slots_alike(rule: "MatrixRule") -> tuple[bool, ...]:
+    """Of every slot of a rule for one layout, whether it has the shape of the matrices."""
+    if rule.init_array is None or rule.layout is None:
+        return ()
+    return _alike(rule.init_array, rule.options, rule.layout)
+
+
 def as_matrices(rule: "MatrixRule", slots: Slots) -> Any:
     """Slots as a rule on matrices sees them."""
     return _reshaped(rule, slots, "matrix")

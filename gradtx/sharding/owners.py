@@ -1,13 +1,14 @@
 """`owners`: the devices over which matrices are spread, and the shardings of the parameters."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.show import show
 from gradtx.definition.types import Params
+from gradtx.engine.owner_plan import MeshSizes, axes_of_spec, mesh_sizes
 from gradtx.engine.selector import leaves_of
 
 
@@ -16,8 +17,9 @@ class Owners:
     """Axes of a mesh, and the sharding of each parameter, by path."""
 
     axes: tuple[str, ...]
-    mesh: Mesh
-    shardings: dict[str, NamedSharding]
+    mesh: MeshSizes
+    cuts: Mapping[str, tuple[tuple[str, ...], ...]]
+    """By path the axes of the mesh that cut each axis of a parameter."""
 
     def __hash__(self) -> int:
         return hash((self.axes, self.mesh))
@@ -60,8 +62,7 @@ def owners(params: Params, axes: str | Sequence[str]) -> Owners:
     shardings: dict[str, NamedSharding] = {}
     for path, value in zip(leaves.paths, leaves.values, strict=True):
         sharding = getattr(value, "sharding", None)
-        # An abstract mesh has no devices, so it cannot place matrices.
-        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        if isinstance(sharding, NamedSharding):
             shardings[path] = sharding
     meshes = {sharding.mesh for sharding in shardings.values()}
     if len(meshes) != 1:
@@ -75,4 +76,9 @@ def owners(params: Params, axes: str | Sequence[str]) -> Owners:
             f"owners: the mesh has no axis {missing[0]!r}; its axes are "
             f"{', '.join(map(repr, mesh.axis_names))}"
         )
-    return Owners(names, mesh, shardings)  # pyright: ignore[reportArgumentType]
+    cuts = {
+        path: tuple(axes_of_spec(shardings[path], len(value.shape)))
+        for path, value in zip(leaves.paths, leaves.values, strict=True)
+        if path in shardings
+    }
+    return Owners(names, mesh_sizes(mesh), cuts)

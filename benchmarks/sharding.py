@@ -1,0 +1,220 @@
+"""Steps of rules on matrices over the devices of a TPU, by XLA's counts and estimates.
+
+    python -m benchmarks.sharding [--cases muon] [--layouts fsdp] [--dry]
+
+Nothing runs: libtpu compiles every step for v5e:4x4 or v5e:16x16. The counts are exact and repeat.
+"""
+
+import functools
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import gradtx
+from benchmarks.compilers import COLLECTIVE, CYCLES, collectives
+from benchmarks.sharding_trees import TREES
+from gradtx.tree.known_shardings import known_shardings
+
+Spec = PartitionSpec
+SIZES = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1, "pred": 1}
+ARRAY = re.compile(r"(f64|f32|s32|u32|bf16|f16|s8|u8|pred)\[([\d,]*)\]")
+WINDOW = re.compile(r" while\(")
+
+
+class Layout(NamedTuple):
+    """A mesh, and how parameters and the state are cut over it."""
+
+    topology: str
+    shape: tuple[int, ...]
+    params: Callable[[str, Any], PartitionSpec]
+    state: Callable[[str, Any], PartitionSpec]
+
+
+class Counts(NamedTuple):
+    """What XLA made of a step."""
+
+    all_gathers: int
+    all_to_alls: int
+    all_reduces: int
+    reduce_scatters: int
+    permutes: int
+    collective_bytes: int
+    """Bytes that the collectives of one device return; the body of a loop counts once."""
+    cycles: int
+    temp_bytes: int
+    gflop: float
+    seconds: float
+    """To compile."""
+
+
+def is_output(path: str) -> bool:
+    """Whether a matrix leads back to the residual stream, so that its rows are the wide side."""
+    return path.endswith(("o", "down"))
+
+
+def by_rows(path: str, leaf: Any) -> PartitionSpec:
+    """Fully sharded: the rows of matrices over all devices, vectors whole."""
+    if leaf.ndim < 2:
+        return Spec()
+    return Spec(*(None,) * (leaf.ndim - 2), ("data", "model"))
+
+
+def by_both(path: str, leaf: Any) -> PartitionSpec:
+    """Fully sharded and tensor parallel: inputs and outputs over one axis each."""
+    if leaf.ndim < 2:
+        return Spec()
+    sides = ("model", "data") if is_output(path) else ("data", "model")
+    return Spec(*(None,) * (leaf.ndim - 2), *sides)
+
+
+def whole(path: str, leaf: Any) -> PartitionSpec:
+    return Spec()
+
+
+LAYOUTS = {
+    "fsdp": Layout("v5e:4x4", (4, 4), by_rows, by_rows),
+    "fsdp + tp": Layout("v5e:4x4", (4, 4), by_both, by_both),
+    "zero-1": Layout("v5e:4x4", (4, 4), whole, by_rows),
+    "fsdp, 8": Layout("v5e:2x4", (8, 1), by_rows, by_rows),
+    "fsdp + tp, 256": Layout("v5e:16x16", (32, 8), by_both, by_both),
+}
+
+
+@functools.cache
+def mesh_of(topology: str, shape: tuple[int, ...]) -> Mesh:
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    return Mesh(np.array(devices).reshape(shape), ("data", "model"))
+
+
+def placed(tree: Any, mesh: Mesh, spec_of: Callable[[str, Any], PartitionSpec]) -> Any:
+    """Shapes with shardings, by path."""
+
+    def place(keys: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        sharding = NamedSharding(mesh, spec_of(path, leaf))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def state_of(tx: Any, params: Any, mesh: Mesh, spec_of: Callable[[str, Any], PartitionSpec]) -> Any:
+    """The state's shapes: a slot is cut as the parameter whose path ends its own and whose shape it
+    has; a factor by its rows; other slots are whole.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    named = {jax.tree_util.keystr(k, simple=True, separator="/"): leaf for k, leaf in leaves}
+
+    def spec(path: str, leaf: Any) -> PartitionSpec:
+        owner = next((n for n in sorted(named) if path.endswith(n) or f"/{n}/" in path), None)
+        if owner is None or leaf.ndim < 2:
+            return Spec()
+        if leaf.shape == named[owner].shape:
+            return spec_of(owner, leaf)
+        rows = by_rows(owner, leaf)
+        return rows if leaf.shape[-2] % math.prod(mesh.shape.values()) == 0 else Spec()
+
+    return placed(jax.eval_shape(tx.init, params), mesh, spec)
+
+
+def step_of(library: Any, tx: Any, known: Mapping[str, NamedSharding]) -> Callable[..., Any]:
+    """One step; `known` says how the gradients are cut, as a training step would."""
+
+    def step(params: Any, state: Any, grads: Any) -> Any:
+        with known_shardings(known):
+            updates, state = tx.update(grads, state, params)
+        return library.apply_updates(params, updates), state
+
+    return step
+
+
+def compiled_step(
+    library: Any, tx: Any, tree: Any, layout: Layout, is_known: bool
+) -> tuple[Any, float]:
+    """The step compiled for the devices of a layout, and the seconds that it took."""
+    mesh = mesh_of(layout.topology, layout.shape)
+    params = placed(tree, mesh, layout.params)
+    state = state_of(tx, params, mesh, layout.state)
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    known = {jax.tree_util.keystr(k, simple=True, separator="/"): v.sharding for k, v in leaves}
+    out = jax.tree.map(lambda leaf: leaf.sharding, (params, state))
+    step = jax.jit(
+        step_of(library, tx, known if is_known else {}), donate_argnums=(0, 1), out_shardings=out
+    )
+    start = time.perf_counter()
+    compiled = step.trace(params, state, params).lower(lowering_platforms=("tpu",)).compile()
+    return compiled, time.perf_counter() - start
+
+
+def collective_bytes(text: str) -> int:
+    """The bytes of the arrays that the collectives of a program return."""
+    total = 0
+    for line in text.splitlines():
+        match = COLLECTIVE.search(line)
+        if match:
+            result = line[: match.start(1)].partition(" = ")[2]
+            arrays = ARRAY.findall(result)
+            if "-start" in line[match.end(1) : match.end(1) + 7] and len(arrays) > 1:
+                arrays = arrays[len(arrays) // 2 :]  # operands come first, then results
+            total += sum(
+                SIZES[kind] * math.prod(int(size) for size in sizes.split(",") if size)
+                for kind, sizes in arrays
+            )
+    return total
+
+
+def counts(compiled: Any, seconds: float) -> Counts:
+    text, kinds = compiled.as_text(), collectives(compiled)
+    return Counts(
+        kinds["all-gather"],
+        kinds["all-to-all"],
+        kinds["all-reduce"],
+        kinds["reduce-scatter"],
+        kinds["collective-permute"],
+        collective_bytes(text),
+        sum(map(int, CYCLES.findall(text))),
+        compiled.memory_analysis().temp_size_in_bytes,
+        compiled.cost_analysis()["flops"] / 1e9,
+        round(seconds, 1),
+    )
+
+
+def measured(library: str, name: str, tree: str, layout: str, is_known: bool = True) -> Counts:
+    tx = OPTIMIZERS[name](LIBRARIES[library])
+    return counts(*compiled_step(LIBRARIES[library], tx, TREES[tree](), LAYOUTS[layout], is_known))
+
+
+LIBRARIES: dict[str, Any] = {"gradtx": gradtx, "optax": optax}
+
+
+def hidden_axes(params: Any) -> Any:
+    """For Optax the axes of hidden matrices; None where AdamW acts, as gradtx chooses by itself."""
+
+    def axes(keys: Any, leaf: Any) -> Any:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        if leaf.ndim < 2 or "norm" in path or path in ("embedding", "head"):
+            return None
+        return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def muon(library: Any) -> Any:
+    if library is optax:
+        return optax.contrib.muon(0.02, muon_weight_dimension_numbers=hidden_axes)
+    return library.muon(0.02)
+
+
+OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
+    "muon": muon,
+    "soap": lambda library: library.soap(3e-3),
+    "shampoo": lambda library: library.shampoo(3e-3),
+    "adamw": lambda library: library.adamw(1e-3),
+}
