@@ -124,15 +124,26 @@ def state_of(tx: Any, params: Any, mesh: Mesh, spec_of: Callable[[str, Any], Par
     return placed(jax.eval_shape(tx.init, params), mesh, spec)
 
 
-def step_of(library: Any, tx: Any, known: Mapping[str, NamedSharding]) -> Callable[..., Any]:
-    """One step; `known` says how the gradients are cut, as a training step would."""
+def step_of(library: Any, tx: Any, cuts: Any) -> Callable[..., Any]:
+    """One step. `cuts`, a tree of shardings, says how gradients and parameters are cut within it,
+    as a training step or `gradtx.sharded` would; None: nobody says.
+    """
 
     def step(params: Any, state: Any, grads: Any) -> Any:
-        with known_shardings(known):
+        if cuts is None:
             updates, state = tx.update(grads, state, params)
-        return library.apply_updates(params, updates), state
+            return library.apply_updates(params, updates), state
+        cut, grads = jax.lax.with_sharding_constraint((params, grads), (cuts, cuts))
+        with known_shardings(by_path(cuts)):
+            updates, state = tx.update(grads, state, cut)
+        return library.apply_updates(cut, updates), state
 
     return step
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(keys, simple=True, separator="/"): leaf for keys, leaf in leaves}
 
 
 def compiled_step(
@@ -142,11 +153,14 @@ def compiled_step(
     mesh = mesh_of(layout.topology, layout.shape)
     params = placed(tree, mesh, layout.params)
     state = state_of(tx, params, mesh, layout.state)
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    known = {jax.tree_util.keystr(k, simple=True, separator="/"): v.sharding for k, v in leaves}
-    out = jax.tree.map(lambda leaf: leaf.sharding, (params, state))
+    shardings, cuts, slots = (
+        jax.tree.map(lambda leaf: leaf.sharding, one)
+        for one in (params, placed(tree, mesh, layout.state), state)
+    )
     step = jax.jit(
-        step_of(library, tx, known if is_known else {}), donate_argnums=(0, 1), out_shardings=out
+        step_of(library, tx, cuts if is_known else None),
+        donate_argnums=(0, 1),
+        out_shardings=(shardings, slots),
     )
     start = time.perf_counter()
     compiled = step.trace(params, state, params).lower(lowering_platforms=("tpu",)).compile()
@@ -186,7 +200,7 @@ def counts(compiled: Any, seconds: float) -> Counts:
     )
 
 
-def measured(library: str, name: str, tree: str, layout: str, is_known: bool = True) -> Counts:
+def measured(library: str, name: str, tree: str, layout: str, is_known: bool) -> Counts:
     tx = OPTIMIZERS[name](LIBRARIES[library])
     return counts(*compiled_step(LIBRARIES[library], tx, TREES[tree](), LAYOUTS[layout], is_known))
 

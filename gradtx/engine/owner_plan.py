@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from gradtx.engine.matrix_layout import Layout
-from gradtx.engine.owner_moves import Axes, Move, Span, spread_moves
+from gradtx.engine.owner_moves import Axes, Span
 
 
 class Frame(NamedTuple):
@@ -51,7 +51,8 @@ class OwnerPlan(NamedTuple):
     """How the matrices of some leaves go to their owners and back."""
 
     mesh: MeshSizes
-    moves: tuple[Move, ...]
+    spread: Axes
+    """The axes whose devices share the matrices."""
     span: Span
     leaves_idle: bool
     """Whether some devices own no matrix of these leaves."""
@@ -127,8 +128,7 @@ def spread_axes(frame: Frame, names: Sequence[str], sizes: Mapping[str, int], co
     choices = [
         axes for number in range(len(usable) + 1) for axes in itertools.combinations(usable, number)
     ]
-    # Later axes first: the pieces of the last axis of a dimension are neighbours.
-    return min(reversed(choices), key=lambda axes: _load(axes, sizes, count))
+    return min(choices, key=lambda axes: _load(axes, sizes, count))
 
 
 def _load(axes: Axes, sizes: Mapping[str, int], count: int) -> tuple[int, int]:
@@ -155,8 +155,8 @@ def plan_groups(
         start = min(first * each, each * devices - group.count)
         plans[n] = OwnerPlan(
             mesh,
-            tuple(spread_moves(group.frame.sides, mesh.sizes, axes)),
-            Span(start, group.count, each * devices),
+            axes,
+            Span(start, group.count, each),
             busy < devices,
         )
     return [plans[n] for n in range(len(groups))]

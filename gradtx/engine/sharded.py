@@ -21,7 +21,7 @@ from gradtx.engine.checks import call_rule
 from gradtx.engine.kernel import LeafArgs, array_kwargs, cast_slots, decode_slots
 from gradtx.engine.matrix_layout import Layout
 from gradtx.engine.matrix_rules import matrix_kwargs, slots_alike
-from gradtx.engine.owner_moves import Axes, give_back, own_share, place_of
+from gradtx.engine.owner_moves import Axes, give_back, own_share, owner_number
 from gradtx.engine.owner_plan import Frame, OwnerPlan, slot_frame
 from gradtx.engine.storage import store_slots
 from gradtx.tree.casts import cast_inexact, compute_dtype
@@ -245,7 +245,7 @@ def _in_line(layout: Layout, array: jax.Array, piece: Piece) -> jax.Array:
 
 
 def _to_owner(plan: OwnerPlan, layout: Layout, array: jax.Array, piece: Piece) -> jax.Array:
-    own = own_share(array, plan.moves, piece.frame.sides, plan.span)
+    own = own_share(array, piece.frame.sides, plan.spread, plan.mesh.sizes, plan.span)
     return own.reshape(own.shape[0], *layout.shape[-2:]) if piece.is_leaf else own
 
 
@@ -253,7 +253,7 @@ def _from_owner(plan: OwnerPlan, layout: Layout, array: jax.Array, piece: Piece)
     if piece.is_leaf:
         sides = [layout.cut[axis] for axis in layout.order[len(layout.batch) :]]
         array = array.reshape(array.shape[0], *sides)
-    return give_back(array, plan.moves, piece.frame.sides, plan.span)
+    return give_back(array, piece.frame.sides, plan.spread, plan.mesh.sizes, plan.span)
 
 
 def _place_back(
@@ -272,12 +272,11 @@ def _run_if_any(rule: "MatrixRule", plan: OwnerPlan, numbers: Any, own: dict[str
     run = functools.partial(_run, rule)
     if not plan.leaves_idle:
         return run(numbers, own)
-    zeros = jax.tree.map(
-        lambda one: jnp.zeros(one.shape, one.dtype), jax.eval_shape(run, numbers, own)
-    )
-    place, span = place_of(plan.moves, plan.span), plan.span
-    each = own["grad"].shape[0]
-    is_busy = (place < span.start + span.count) & (place + each > span.start)
+    shapes = jax.eval_shape(run, numbers, own)
+    zeros = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
+    span = plan.span
+    first = owner_number(plan.spread) * span.each
+    is_busy = (first < span.start + span.count) & (first + span.each > span.start)
     return jax.lax.cond(is_busy, run, lambda *_: zeros, numbers, own)
 
 
