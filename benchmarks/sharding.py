@@ -60,16 +60,20 @@ def is_output(path: str) -> bool:
     return path.endswith(("o", "down"))
 
 
+def is_vector(path: str, leaf: Any) -> bool:
+    return leaf.ndim < 2 or "norm" in path
+
+
 def by_rows(path: str, leaf: Any) -> PartitionSpec:
     """Fully sharded: the rows of matrices over all devices, vectors whole."""
-    if leaf.ndim < 2:
+    if is_vector(path, leaf):
         return Spec()
     return Spec(*(None,) * (leaf.ndim - 2), ("data", "model"))
 
 
 def by_both(path: str, leaf: Any) -> PartitionSpec:
     """Fully sharded and tensor parallel: inputs and outputs over one axis each."""
-    if leaf.ndim < 2:
+    if is_vector(path, leaf):
         return Spec()
     sides = ("model", "data") if is_output(path) else ("data", "model")
     return Spec(*(None,) * (leaf.ndim - 2), *sides)
@@ -105,23 +109,14 @@ def placed(tree: Any, mesh: Mesh, spec_of: Callable[[str, Any], PartitionSpec]) 
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def state_of(tx: Any, params: Any, mesh: Mesh, spec_of: Callable[[str, Any], PartitionSpec]) -> Any:
-    """The state's shapes: a slot is cut as the parameter whose path ends its own and whose shape it
-    has; a factor by its rows; other slots are whole.
-    """
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    named = {jax.tree_util.keystr(k, simple=True, separator="/"): leaf for k, leaf in leaves}
-
-    def spec(path: str, leaf: Any) -> PartitionSpec:
-        owner = next((n for n in sorted(named) if path.endswith(n) or f"/{n}/" in path), None)
-        if owner is None or leaf.ndim < 2:
-            return Spec()
-        if leaf.shape == named[owner].shape:
-            return spec_of(owner, leaf)
-        rows = by_rows(owner, leaf)
-        return rows if leaf.shape[-2] % math.prod(mesh.shape.values()) == 0 else Spec()
-
-    return placed(jax.eval_shape(tx.init, params), mesh, spec)
+def state_of(tx: Any, params: Any) -> Any:
+    """The state's shapes, each slot cut along the axes that it has of its parameter."""
+    shardings = gradtx.state_shardings(tx, params)
+    return jax.tree.map(
+        lambda leaf, cut: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=cut),
+        jax.eval_shape(tx.init, params),
+        shardings,
+    )
 
 
 def step_of(library: Any, tx: Any, cuts: Any) -> Callable[..., Any]:
@@ -152,10 +147,10 @@ def compiled_step(
     """The step compiled for the devices of a layout, and the seconds that it took."""
     mesh = mesh_of(layout.topology, layout.shape)
     params = placed(tree, mesh, layout.params)
-    state = state_of(tx, params, mesh, layout.state)
+    cut = placed(tree, mesh, layout.state)
+    state = state_of(tx, cut)
     shardings, cuts, slots = (
-        jax.tree.map(lambda leaf: leaf.sharding, one)
-        for one in (params, placed(tree, mesh, layout.state), state)
+        jax.tree.map(lambda leaf: leaf.sharding, one) for one in (params, cut, state)
     )
     step = jax.jit(
         step_of(library, tx, cuts if is_known else None),
@@ -213,7 +208,7 @@ def hidden_axes(params: Any) -> Any:
 
     def axes(keys: Any, leaf: Any) -> Any:
         path = jax.tree_util.keystr(keys, simple=True, separator="/")
-        if leaf.ndim < 2 or "norm" in path or path in ("embedding", "head"):
+        if is_vector(path, leaf) or path in ("embedding", "head"):
             return None
         return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
 

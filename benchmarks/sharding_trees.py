@@ -1,4 +1,4 @@
-"""The trees of `benchmarks.sharding`: small transformers, by layer and with their layers stacked."""
+"""The trees of `benchmarks.sharding`: small transformers, by layer and with layers stacked."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +30,7 @@ def _layer(width: int, *front: int) -> Tree:
 
 def stacked(width: int = 128, layers: int = 4, vocabulary: int = 512) -> Tree:
     """The same with the layers stacked, as `jax.lax.scan` wants them: 11 leaves."""
-    ends = {name: leaf for name, leaf in by_layer(width, 0, vocabulary).items()}
-    return {**ends, "layers": _layer(width, layers)}
+    return {**by_layer(width, 0, vocabulary), "layers": _layer(width, layers)}
 
 
 def importance(width: int = 2048, layers: int = 8) -> Tree:

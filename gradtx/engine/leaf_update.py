@@ -169,10 +169,7 @@ def update_sharded(
     updates, (result,) = update_arrays([member._replace(active=rest)], flow, step)
     kwargs = select_kwargs(rule.update_array, member.hyperparams)
     shared = Shared(step.clock.step, step.gate, (kwargs,))
-    is_stored = rule.storage is not None
-    for indices, lies, plan in owner_groups(
-        rule.matrices.shard, member.layouts, cuts, args, is_stored
-    ):
+    for indices, lies, plan in owner_groups(rule, member.layouts, cuts, args):
         run = sharded_kernel(rule, lies, plan)
         results = run(shared, [args[n] for n in indices])
         for index, (update, (slots,)) in zip(indices, results, strict=True):

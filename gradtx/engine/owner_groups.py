@@ -1,15 +1,17 @@
 """Which leaves of a rule on matrices go to owners: those whose cut over a mesh is known."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradtx.definition.errors import GradtxError
 from gradtx.engine.kernel import LeafArgs
 from gradtx.engine.matrix_layout import Layout
+from gradtx.engine.matrix_rules import slots_of_type
 from gradtx.engine.owner_moves import Axes
 from gradtx.engine.owner_plan import (
     Group,
@@ -23,6 +25,9 @@ from gradtx.engine.owner_plan import (
 from gradtx.engine.sharded import Lie
 from gradtx.tree.kernels import group, signature
 from gradtx.tree.known_shardings import known_sharding
+
+if TYPE_CHECKING:
+    from gradtx.engine.leaf_rule import MatrixRule
 
 Cuts = tuple[MeshSizes, list[Axes]]
 
@@ -109,17 +114,17 @@ def _find_mesh(axes: Axes, args: Mapping[int, LeafArgs], owner: str) -> MeshSize
 
 
 def owner_groups(
-    shard: Any,
+    rule: "MatrixRule",
     layouts: Sequence[Layout],
     cuts: Mapping[int, Cuts],
     args: Mapping[int, LeafArgs],
-    is_stored: bool,
 ) -> list[tuple[list[int], tuple[Lie, ...], OwnerPlan]]:
     """The leaves whose matrices are worked on together, how each lies, and where matrices go."""
-    lies = {n: _lie(layouts[n], one, args[n], is_stored) for n, one in cuts.items()}
+    lies = {n: _lie(rule.at(layouts[n]), one, args[n]) for n, one in cuts.items()}
     order = list(cuts)
     kinds = group(_kind(cuts[n][0], lies[n], args[n]) for n in order)
     numbers = [[order[place] for place in places] for places in kinds.values()]
+    shard = rule.matrices.shard
     names = getattr(shard, "axes", shard)
     plans: dict[int, OwnerPlan] = {}
     meshes = group(cuts[indices[0]][0] for indices in numbers)
@@ -132,16 +137,42 @@ def owner_groups(
     ]
 
 
-def _lie(layout: Layout, cuts: Cuts, args: LeafArgs, is_stored: bool) -> Lie:
-    mesh, axes = cuts
+def _lie(rule: "MatrixRule", cuts: Cuts, args: LeafArgs) -> Lie:
+    (mesh, axes), layout = cuts, rule.layout
+    assert layout is not None
     (slots,) = args.slots
-    known = () if slots is None else tuple(_slot_cuts(one, is_stored) for one in slots)
+    made = () if slots is None else _slot_cuts(rule, mesh, tuple(axes), args.grad.dtype)
+    known = made if rule.storage or slots is None else tuple(map(_known_cuts, slots, made))
     return Lie(layout, frame_of(layout, axes, mesh.sizes), known)
 
 
-def _slot_cuts(slot: Any, is_stored: bool) -> tuple[Axes, ...] | None:
-    known = None if slot is None or is_stored else known_sharding(slot)
-    return None if known is None else tuple(axes_of_spec(known, slot.ndim))
+def _known_cuts(slot: Any, made: tuple[Axes, ...]) -> tuple[Axes, ...]:
+    known = None if slot is None else known_sharding(slot)
+    return made if known is None else tuple(axes_of_spec(known, slot.ndim))
+
+
+@functools.lru_cache(maxsize=4096)
+def _slot_cuts(
+    rule: "MatrixRule", mesh: MeshSizes, cuts: tuple[Axes, ...], dtype: Any
+) -> tuple[tuple[Axes, ...], ...]:
+    """How `init` cuts the slots of a leaf that is cut over these axes.
+
+    A program whose axes are automatic does not see it; `init` on an explicit type does.
+    """
+    assert rule.layout is not None
+    explicit = mesh.abstract(AxisType.Explicit)
+    sharding = NamedSharding(explicit, PartitionSpec(*(axes or None for axes in cuts)))
+    array = jax.ShapeDtypeStruct(rule.layout.whole, dtype, sharding=sharding)
+    with jax.sharding.use_abstract_mesh(explicit):
+        slots = slots_of_type(rule, array)
+    return tuple(map(_cuts_of_type, slots))
+
+
+def _cuts_of_type(slot: Any) -> tuple[Axes, ...]:
+    if slot is None:
+        return ()
+    # A slot that no operation takes from the array has no sharding: it is whole.
+    return tuple(axes_of_spec(slot.sharding, slot.ndim)) if slot.sharding else ((),) * slot.ndim
 
 
 def _kind(mesh: MeshSizes, lie: Lie, args: LeafArgs) -> Any:
@@ -151,7 +182,7 @@ def _kind(mesh: MeshSizes, lie: Lie, args: LeafArgs) -> Any:
     batch = frozenset(axis for axes in lie.frame.batch for axis in axes)
     slots = tuple(signature(leaf)[1:2] for leaf in jax.tree.leaves(args.slots))
     param = None if args.param is None else args.param.dtype
-    known = tuple(None if cuts is None else cuts[count:] for cuts in lie.slots)
+    known = tuple(cuts[count:] for cuts in lie.slots)
     return (
         (mesh, sides, lie.layout.shape[-2:], batch, lie.frame.sides),
         (args.grad.dtype, slots, param, known),

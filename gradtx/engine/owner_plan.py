@@ -41,10 +41,9 @@ class MeshSizes(NamedTuple):
     def sizes(self) -> dict[str, int]:
         return dict(zip(self.names, self.counts, strict=True))
 
-    def abstract(self) -> AbstractMesh:
+    def abstract(self, kind: AxisType = AxisType.Auto) -> AbstractMesh:
         """The mesh for a program whose arguments say the devices."""
-        kinds = (AxisType.Auto,) * len(self.names)
-        return AbstractMesh(self.counts, self.names, axis_types=kinds)
+        return AbstractMesh(self.counts, self.names, axis_types=(kind,) * len(self.names))
 
 
 class OwnerPlan(NamedTuple):
@@ -97,24 +96,12 @@ def frame_of(layout: Layout, cuts: Sequence[Axes], sizes: Mapping[str, int]) -> 
     return Frame(tuple(ordered[:count]), tuple(ordered[count:]))
 
 
-def slot_frame(
-    frame: Frame, layout: Layout, shape: Sequence[int], cuts: Sequence[Axes] | None
-) -> Frame:
-    """The frame of a slot of another shape than its matrices: a factor, or a number for each row.
+def slot_frame(frame: Frame, count: int, cuts: Sequence[Axes]) -> Frame:
+    """The frame of a slot that has `count` batch axes, and sides of its own behind them.
 
-    A side as long as that of the matrices is cut as that one is, unless `cuts` say how it is.
+    Its moves are those of the matrices: it may be cut over the axes of one of their sides alone.
     """
-    count = len(layout.batch)
-    if cuts is not None:
-        sides = tuple(axes if axes in frame.sides else () for axes in cuts[count:])
-        return Frame(frame.batch, sides)
-    free = dict(enumerate(frame.sides))
-    lengths = [layout.cut[axis] for axis in layout.order[count:]]
-    found: list[Axes] = []
-    for size in shape[count:]:
-        place = next((n for n in free if lengths[n] == size and free[n]), None)
-        found.append(() if place is None else free.pop(place))
-    return Frame(frame.batch, tuple(found))
+    return Frame(frame.batch, tuple(axes if axes in frame.sides else () for axes in cuts[count:]))
 
 
 def spread_axes(frame: Frame, names: Sequence[str], sizes: Mapping[str, int], count: int) -> Axes:

@@ -51,8 +51,7 @@ class Lie(NamedTuple):
 
     layout: Layout
     frame: Frame
-    slots: tuple[tuple[Axes, ...] | None, ...]
-    """None where nobody knows."""
+    slots: tuple[tuple[Axes, ...], ...]
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -133,13 +132,13 @@ def _pieces(rule: "MatrixRule", lie: Lie, arrays: Mapping[str, Any]) -> dict[str
 
 
 def _slot_piece(
-    lie: Lie, slot: jax.Array | None, is_alike: bool, cuts: tuple[Axes, ...] | None
+    lie: Lie, slot: jax.Array | None, is_alike: bool, cuts: tuple[Axes, ...]
 ) -> Piece | None:
     if slot is None:
         return None
     if is_alike:
         return Piece(lie.frame, True)
-    return Piece(slot_frame(lie.frame, lie.layout, slot.shape, cuts), False)
+    return Piece(slot_frame(lie.frame, len(lie.batch), cuts), False)
 
 
 def _on_owners(
