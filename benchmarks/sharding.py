@@ -1,6 +1,6 @@
 """Steps of rules on matrices over the devices of a TPU, by XLA's counts and estimates.
 
-    python -m benchmarks.sharding [--cases muon] [--layouts fsdp] [--dry]
+    python -m benchmarks.sharding [--slow] [--dry]
 
 Nothing runs: libtpu compiles every step for v5e:4x4 or v5e:16x16. The counts are exact and repeat.
 """
@@ -9,7 +9,7 @@ import functools
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,6 @@ from gradtx.tree.known_shardings import known_shardings
 Spec = PartitionSpec
 SIZES = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1, "pred": 1}
 ARRAY = re.compile(r"(f64|f32|s32|u32|bf16|f16|s8|u8|pred)\[([\d,]*)\]")
-WINDOW = re.compile(r" while\(")
 
 
 class Layout(NamedTuple):
@@ -227,3 +226,50 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "shampoo": lambda library: library.shampoo(3e-3),
     "adamw": lambda library: library.adamw(1e-3),
 }
+
+BARS = {"fsdp": 0.65, "fsdp + tp": 0.45, "zero-1": 0.65}
+"""The most cycles of muon, as a part of those of `optax.contrib.muon`."""
+
+
+def compared(tree: str, layout: str, fields: dict[str, float | None]) -> list[Row]:
+    """Rows of counts of muon for both libraries: each field with its bar."""
+    ours = measured("gradtx", "muon", tree, layout, is_known=True)
+    theirs = measured("optax", "muon", tree, layout, is_known=False)
+    rows: list[Row] = []
+    for field, bar in fields.items():
+        values = {"gradtx": getattr(ours, field), "optax": getattr(theirs, field)}
+        ratio = values["gradtx"] / values["optax"] if values["optax"] else None
+        rows.append(Row(f"muon, {tree}, {layout}: {field}", values, ratio, bar, unit=""))
+    return rows
+
+
+def alone(name: str, tree: str, layout: str, is_known: bool = True) -> list[Row]:
+    """Rows of counts of gradtx, without a peer."""
+    ours = measured("gradtx", name, tree, layout, is_known)._asdict()
+    what = f"{name}, {tree}, {layout}" + ("" if is_known else ", shardings unknown")
+    return [Row(f"{what}: {field}", {"gradtx": one}, unit="") for field, one in ours.items()]
+
+
+FIELDS = dict.fromkeys(Counts._fields)
+
+
+def main() -> int:
+    options = arguments(__doc__, slow=False)
+    rows = [
+        row
+        for layout, bar in BARS.items()
+        for row in compared("by layer", layout, {**FIELDS, "cycles": bar})
+    ]
+    rows += compared("stacked", "fsdp + tp", FIELDS)
+    for layout in BARS:
+        rows += alone("muon", "by layer", layout, is_known=False)
+    rows += alone("muon", "stacked, d = 2048", "fsdp + tp, 256")
+    rows += compared("spd#978", "fsdp, 8", {**FIELDS, "collective_bytes": 1 / 8})
+    if options.slow:  # each takes a minute or two to compile
+        for name in ("soap", "shampoo"):
+            rows += alone(name, "by layer", "fsdp")
+    return finish("sharding", rows, options, exact=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,5 +1,6 @@
 """Definitions as JSON: `{"adamw": {"learning_rate": 0.001, ...}}` is the call, written down."""
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -143,12 +144,35 @@ def _encode(value: Any, where: str) -> Any:
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return _encode_array(value, where)
     try:
-        return {"dtype": jnp.dtype(value).name}
+        is_record = type(value).__module__.startswith("gradtx.") and dataclasses.is_dataclass(value)
+        return _encode_record(value, where) if is_record else {"dtype": jnp.dtype(value).name}
     except TypeError:
         raise ConfigError(
             f"{where} = {_shown(value)} cannot be written as JSON; use a regular expression, a "
             "number or a schedule"
         ) from None
+
+
+def _encode_record(value: Any, where: str) -> dict[str, Any]:
+    """A dataclass of gradtx, by the module and name of its class."""
+    kind = type(value)
+    fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    encoded = {name: _encode(one, f"{where}.{name}") for name, one in fields.items()}
+    return {"record": f"{kind.__module__}:{kind.__name__}", "fields": encoded}
+
+
+def _record_class(name: str) -> type[Any]:
+    """The dataclass of gradtx of that name; no other class is looked for."""
+    module, _, kind = name.partition(":")
+    if not module.startswith("gradtx."):
+        raise ValueError(name)
+    try:
+        record = getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError):
+        raise ValueError(name) from None
+    if not isinstance(record, type) or not dataclasses.is_dataclass(record):
+        raise ValueError(name)
+    return record
 
 
 def _check_functions(name: str, arguments: Mapping[str, Any], where: str) -> None:
@@ -195,8 +219,8 @@ def _decode(value: Any, where: str) -> Any:
     except (TypeError, ValueError, KeyError, OverflowError):
         raise ConfigError(
             f"{where} = {_shown(value)} is not a value that to_config writes: a mapping is "
-            '{"call": ...}, {"dict": pairs}, {"list": items}, {"array": numbers, "dtype": name} or '
-            '{"dtype": name}'
+            '{"call": ...}, {"dict": pairs}, {"list": items}, {"array": numbers, "dtype": name}, '
+            '{"dtype": name} or {"record": class, "fields": {...}}'
         ) from None
 
 
@@ -210,6 +234,9 @@ def _decode_mapping(value: Mapping[str, Any], where: str) -> Any:
             return jnp.asarray(array, name)
         case {"dtype": str(name), **rest} if not rest:
             return jnp.dtype(name)
+        case {"record": str(name), "fields": dict(fields), **rest} if not rest:
+            named = {field: _decode(one, f"{where}.{field}") for field, one in fields.items()}
+            return _record_class(name)(**named)
     raise ValueError
 
 

@@ -90,9 +90,9 @@ def _named_cuts(
         return shard.mesh, list(said)
     known = known_sharding(array, path)
     cuts = None if known is None else _cuts_of(known, array)
-    if cuts is not None:
-        return cuts
     axes = getattr(shard, "axes", shard)
+    if cuts is not None and set(axes) <= set(cuts[0].names):
+        return cuts
     mesh = getattr(shard, "mesh", None) or _find_mesh(axes, args, owner)
     # Rows, or else columns: XLA moves a leaf that lies otherwise.
     devices = math.prod(mesh.sizes[axis] for axis in axes)
@@ -143,7 +143,7 @@ def _lie(rule: "MatrixRule", cuts: Cuts, args: LeafArgs) -> Lie:
     (slots,) = args.slots
     made = () if slots is None else _slot_cuts(rule, mesh, tuple(axes), args.grad.dtype)
     known = made if rule.storage or slots is None else tuple(map(_known_cuts, slots, made))
-    return Lie(layout, frame_of(layout, axes, mesh.sizes), known)
+    return Lie(layout, tuple(axes), frame_of(layout, axes, mesh.sizes), known)
 
 
 def _known_cuts(slot: Any, made: tuple[Axes, ...]) -> tuple[Axes, ...]:
@@ -176,7 +176,7 @@ def _cuts_of_type(slot: Any) -> tuple[Axes, ...]:
 
 
 def _kind(mesh: MeshSizes, lie: Lie, args: LeafArgs) -> Any:
-    """What must be equal: the mesh, the cut and shape of matrices, dtypes, and the slots of each."""
+    """What must be equal: the mesh, cut and shape of matrices, dtypes, and the slots of each."""
     count = len(lie.layout.batch)
     sides = tuple(lie.layout.cut[axis] for axis in lie.layout.order[count:])
     batch = frozenset(axis for axes in lie.frame.batch for axis in axes)

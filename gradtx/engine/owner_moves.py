@@ -127,7 +127,6 @@ def _take_apart(
         for axis in axes:
             places[axis] = len(shape)
             shape.append(sizes[axis])
-            size //= sizes[axis]
         rest.append(len(shape))
-        shape.append(size)
+        shape.append(size // math.prod(sizes[axis] for axis in axes))
     return array.reshape(shape).transpose(*(places[axis] for axis in names), 0, *rest)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.definition.types import Slots
 from gradtx.engine.checks import call_rule
@@ -50,7 +50,10 @@ class Lie(NamedTuple):
     """How one leaf lies: its matrices, the axes that cut them, and those that cut its slots."""
 
     layout: Layout
+    cuts: tuple[Axes, ...]
+    """The axes that cut each axis of the leaf."""
     frame: Frame
+    """Those that cut its batch and its matrices, as far as whole matrices can be put together."""
     slots: tuple[tuple[Axes, ...], ...]
 
     @property
@@ -169,8 +172,8 @@ def _on_owners(
     )
     results = run(numbers, cut)
     return [
-        (update.reshape(lie.layout.whole), _as_leaf(lie, kinds["slots"], slots))
-        for lie, kinds, (update, slots) in zip(lies, pieces, results, strict=True)
+        jax.tree.map(functools.partial(_as_leaf, plan, lie), result, _returned(kinds))
+        for lie, kinds, result in zip(lies, pieces, results, strict=True)
     ]
 
 
@@ -179,14 +182,15 @@ def _as_cut(layout: Layout, array: jax.Array, piece: Piece) -> jax.Array:
     return array.reshape(layout.cut) if piece.is_leaf else array
 
 
-def _as_leaf(lie: Lie, pieces: Any, slots: Slots) -> Any:
-    if slots is None:
-        return None
-    return jax.tree.map(
-        lambda slot, piece: slot.reshape(lie.layout.whole) if piece.is_leaf else slot,
-        slots,
-        pieces,
-    )
+def _as_leaf(plan: OwnerPlan, lie: Lie, array: jax.Array, piece: Piece) -> jax.Array:
+    """An array with the axes of the leaf, cut as the leaf is."""
+    if not piece.is_leaf or lie.layout.whole == lie.layout.cut:
+        return array
+    # Several matrices side by side in one axis came in cut otherwise.
+    spec = PartitionSpec(*(axes or None for axes in lie.cuts))
+    context = jax.sharding.get_abstract_mesh()
+    sharding = NamedSharding(plan.mesh.abstract() if context.empty else context, spec)
+    return jax.lax.with_sharding_constraint(array.reshape(lie.layout.whole), sharding)
 
 
 def _spec(layout: Layout, array: jax.Array, piece: Piece) -> PartitionSpec:
@@ -220,14 +224,14 @@ def _share(
     counts = [own["grad"].shape[0] for own in lines]
     starts = np.cumsum([0, *counts]).tolist()
     return [
-        jax.tree.map(functools.partial(_place_back, lie.layout, cut), stacks, _kinds(own), old)
+        jax.tree.map(functools.partial(_place_back, lie.layout, cut), stacks, _returned(own), old)
         for lie, cut, own, old in zip(
-            lies, itertools.pairwise(starts), pieces, map(_kinds, arrays), strict=True
+            lies, itertools.pairwise(starts), pieces, map(_returned, arrays), strict=True
         )
     ]
 
 
-def _kinds(tree: Mapping[str, Any]) -> tuple[Any, Any]:
+def _returned(tree: Mapping[str, Any]) -> tuple[Any, Any]:
     """Of the arrays of a leaf those that a rule returns."""
     return tree["grad"], tree["slots"]
 
