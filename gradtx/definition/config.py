@@ -143,14 +143,22 @@ def _encode(value: Any, where: str) -> Any:
         return {"list": items} if isinstance(value, list) else items
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return _encode_array(value, where)
+    return _encode_record(value, where) if _is_record(value) else _encode_dtype(value, where)
+
+
+def _encode_dtype(value: Any, where: str) -> dict[str, Any]:
     try:
-        is_record = type(value).__module__.startswith("gradtx.") and dataclasses.is_dataclass(value)
-        return _encode_record(value, where) if is_record else {"dtype": jnp.dtype(value).name}
+        return {"dtype": jnp.dtype(value).name}
     except TypeError:
         raise ConfigError(
             f"{where} = {_shown(value)} cannot be written as JSON; use a regular expression, a "
             "number or a schedule"
         ) from None
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a value is a dataclass of gradtx, such as the owners of matrices."""
+    return type(value).__module__.startswith("gradtx.") and dataclasses.is_dataclass(value)
 
 
 def _encode_record(value: Any, where: str) -> dict[str, Any]:

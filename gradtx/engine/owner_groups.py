@@ -147,8 +147,9 @@ def _lie(rule: "MatrixRule", cuts: Cuts, args: LeafArgs) -> Lie:
 
 
 def _known_cuts(slot: Any, made: tuple[Axes, ...]) -> tuple[Axes, ...]:
-    known = None if slot is None else known_sharding(slot)
-    return made if known is None else tuple(axes_of_spec(known, slot.ndim))
+    if slot is None or (known := known_sharding(slot)) is None:
+        return made
+    return tuple(axes_of_spec(known, slot.ndim))
 
 
 @functools.lru_cache(maxsize=4096)

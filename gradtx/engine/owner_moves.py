@@ -21,7 +21,7 @@ class Span(NamedTuple):
 
     start: int
     """Empty places before the first matrix."""
-    count: int
+    matrices: int
     """Matrices of one device's part of the batch."""
     each: int
     """Places that one device owns."""
@@ -54,7 +54,7 @@ def own_share(
     """The matrices that this device owns, whole, from a stack (N, ...) of pieces of all."""
     way = way_of(sides, spread)
     devices = math.prod(sizes[axis] for axis in spread)
-    after = devices * span.each - span.start - span.count
+    after = devices * span.each - span.start - span.matrices
     if span.start or after:
         array = jnp.pad(array, [(span.start, after), *[(0, 0)] * (array.ndim - 1)])
     array = array.reshape(*(sizes[axis] for axis in spread), span.each, *array.shape[1:])
@@ -88,7 +88,7 @@ def give_back(
         array = array.transpose(*order, *range(len(order), array.ndim))
     places = math.prod(array.shape[: len(spread) + 1])
     stack = array.reshape(places, *array.shape[len(spread) + 1 :])
-    return stack[span.start : span.start + span.count]
+    return stack[span.start : span.start + span.matrices]
 
 
 def owner_number(spread: Axes) -> jax.Array:

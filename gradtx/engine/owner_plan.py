@@ -61,7 +61,7 @@ class Group(NamedTuple):
     """Matrices of one shape and one cut: how many one device's part of the batch has."""
 
     frame: Frame
-    count: int
+    matrices: int
     cost: int
 
 
@@ -134,16 +134,16 @@ def plan_groups(
         group, axes = groups[n], spreads[n]
         devices = math.prod(mesh.sizes[axis] for axis in axes)
         load = loads.setdefault(axes, [0] * devices)
-        each = -(-group.count // devices)
-        busy = -(-group.count // each) if each else 0
+        each = -(-group.matrices // devices)
+        busy = -(-group.matrices // each) if each else 0
         first = min(range(devices - busy + 1), key=lambda s: max(load[s : s + busy], default=0))
         for device in range(first, first + busy):
             load[device] += each * group.cost
-        start = min(first * each, each * devices - group.count)
+        start = min(first * each, each * devices - group.matrices)
         plans[n] = OwnerPlan(
             mesh,
             axes,
-            Span(start, group.count, each),
+            Span(start, group.matrices, each),
             busy < devices,
         )
     return [plans[n] for n in range(len(groups))]
@@ -155,7 +155,7 @@ def _group_axes(
     """The axes for one group, chosen for all that are cut over the same axes."""
     usable = _usable(group.frame, names, mesh)
     peers = [one for one in groups if _usable(one.frame, names, mesh) == usable]
-    return spread_axes(group.frame, usable, mesh.sizes, sum(one.count for one in peers))
+    return spread_axes(group.frame, usable, mesh.sizes, sum(one.matrices for one in peers))
 
 
 def _usable(frame: Frame, names: Sequence[str] | None, mesh: MeshSizes) -> Axes:

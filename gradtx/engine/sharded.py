@@ -126,7 +126,7 @@ def _pieces(rule: "MatrixRule", lie: Lie, arrays: Mapping[str, Any]) -> dict[str
                     functools.partial(_slot_piece, lie), zip(value, alike, lie.slots, strict=True)
                 )
             )
-        elif name in OF_MATRIX:
+        elif value is not None and name in OF_MATRIX:
             sides = ((),) * (value.ndim - len(lie.batch))
             pieces[name] = Piece(Frame(lie.frame.batch, sides), False)
         else:
@@ -279,7 +279,7 @@ def _run_if_any(rule: "MatrixRule", plan: OwnerPlan, numbers: Any, own: dict[str
     zeros = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
     span = plan.span
     first = owner_number(plan.spread) * span.each
-    is_busy = (first < span.start + span.count) & (first + span.each > span.start)
+    is_busy = (first < span.start + span.matrices) & (first + span.each > span.start)
     return jax.lax.cond(is_busy, run, lambda *_: zeros, numbers, own)
 
 

@@ -238,7 +238,8 @@ def test_one_matrix_is_not_spread_over_devices() -> None:
     text = ours.as_text()
     assert text is not None
     assert "all-to-all" not in text and text.count(" all-gather(") == 1
-    temporaries = [one.memory_analysis().temp_size_in_bytes for one in (ours, alone)]
+    memory: Any = [one.memory_analysis() for one in (ours, alone)]
+    temporaries = [one.temp_size_in_bytes for one in memory]
     # A stack filled up to eight matrices takes 15 of them.
     assert temporaries[0] <= 2 * temporaries[1] + 1024
 
