@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -126,10 +126,8 @@ class LeafRule:
         """Whether its matrices are spread over devices, so that leaves are worked on together."""
         return False
 
-    @property
-    def may_spread(self) -> bool:
-        """Whether its matrices go to owners where it is known how leaves are cut."""
-        return False
+    may_spread: ClassVar[bool] = False
+    """Whether its matrices go to owners where it is known how leaves are cut."""
 
     # The protocol of rules.
 
@@ -219,7 +217,7 @@ class MatrixRule(LeafRule):
         return self.matrices.shard not in (None, False)
 
     @property
-    def may_spread(self) -> bool:
+    def may_spread(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.matrices.shard is not False
 
 

@@ -66,32 +66,22 @@ class Result(NamedTuple):
 
 
 def update_leaves(
-    rule: "LeafRule", run: "Sequence[BoundRule]", flow: "Flow", step: "Step"
+    rule: "LeafRule",
+    run: "Sequence[BoundRule]",
+    flow: "Flow",
+    step: "Step",
+    to_owners: bool | None = None,
 ) -> "Flow":
-    """Run a rule and its neighbours on every leaf that they act on."""
-    for part, to_owners in _parts(run, flow):
-        flow = _update_part(part, to_owners, flow, step)
-    return flow
+    """Run a rule and its neighbours on every leaf that they act on.
 
-
-def _parts(run: "Sequence[BoundRule]", flow: "Flow") -> "list[tuple[Sequence[BoundRule], bool]]":
-    """The run in parts: a rule whose matrices go to owners is a part of its own."""
-    if not any(getattr(bound.rule, "may_spread", False) for bound in run):
-        return [(run, False)]
-    leaves = flow.leaves
-    is_known = any(map(is_cut, leaves.values, leaves.paths))
-    parts: list[tuple[list[BoundRule], bool]] = []
-    for bound in run:
-        rule: Any = bound.rule
-        to_owners = rule.is_sharded or (rule.may_spread and is_known)
-        if to_owners or not parts or parts[-1][1]:
-            parts.append(([], to_owners))
-        parts[-1][0].append(bound)
-    return [(tuple(part), to_owners) for part, to_owners in parts]
-
-
-def _update_part(run: "Sequence[BoundRule]", to_owners: bool, flow: "Flow", step: "Step") -> "Flow":
-    """Run rules that share their kernels on every leaf that they act on."""
+    A rule whose matrices go to owners runs by itself.
+    """
+    if to_owners is None:  # a loop, no function: most steps pass by
+        for bound in run:
+            if getattr(bound.rule, "may_spread", False):
+                for part, spreads in _parts(run, flow):
+                    flow = update_leaves(rule, part, flow, step, spreads)
+                return flow
     members = [_activate(bound, flow, step) for bound in run]
     work = update_sharded if to_owners else update_arrays
     updates, results = work(members, flow, step)
@@ -104,6 +94,20 @@ def _update_part(run: "Sequence[BoundRule]", to_owners: bool, flow: "Flow", step
         if result.stats:
             stats[bound.name] = result.stats
     return flow._replace(leaves=flow.leaves._replace(values=updates), slots=slots, stats=stats)
+
+
+def _parts(run: "Sequence[BoundRule]", flow: "Flow") -> "list[tuple[Sequence[BoundRule], bool]]":
+    """The run in parts: a rule whose matrices go to owners is a part of its own."""
+    leaves = flow.leaves
+    is_known = any(map(is_cut, leaves.values, leaves.paths))
+    parts: list[tuple[list[BoundRule], bool]] = []
+    for bound in run:
+        rule: Any = bound.rule
+        to_owners = rule.is_sharded or (rule.may_spread and is_known)
+        if to_owners or not parts or parts[-1][1]:
+            parts.append(([], to_owners))
+        parts[-1][0].append(bound)
+    return [(tuple(part), to_owners) for part, to_owners in parts]
 
 
 def _activate(bound: "BoundRule", flow: "Flow", step: "Step") -> ActiveRule:
