@@ -56,9 +56,11 @@ def matrixwise(
         (`by_role`), of stacked layers, attention heads or a layer of Equinox; else the last two are
         in and out, those before them batch. Or, as in Optax, a tree like the parameters, or a
         function that returns one, of records with `reduction_axis` and `output_axis`.
-      shard: axes of a device mesh to spread matrices over, "x" or ("x", "y"), in the mesh of
-        `jax.set_mesh`; or `gradtx.sharding.owners(params, axes)`. Matrices of one shape are then
-        gathered into a batch, and each device works on its share. None: XLA decides.
+      shard: which devices work on which matrices. None: where it is known how an array is cut over
+        a mesh (a concrete array, explicit axes, `make_step`, `gradtx.sharded`), each device works
+        on its share of the matrices, which go there whole, all to all; elsewhere XLA decides. Axes
+        of the mesh, "x" or ("x", "y"), or `gradtx.sharding.owners(params, axes)`: always so, over
+        these axes too. False: XLA decides everywhere.
       vectors: what happens to arrays of fewer than two axes: "refuse", an error by path, or "rows",
         matrices of one row, stacked biases too; words without `in` then name vectors.
       needs_params: whether the rule reads `param`; otherwise it is None.
@@ -119,7 +121,7 @@ def _axes(shard: Any) -> Any:
     """The names of mesh axes as a tuple; any other value unchanged."""
     if isinstance(shard, str):
         return (shard,)
-    if shard is None or hasattr(shard, "axes"):
+    if shard is None or shard is False or hasattr(shard, "axes"):
         return shard
     if isinstance(shard, tuple | list) and shard and all(isinstance(axis, str) for axis in shard):
         return tuple(shard)

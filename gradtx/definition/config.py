@@ -1,5 +1,6 @@
 """Definitions as JSON: `{"adamw": {"learning_rate": 0.001, ...}}` is the call, written down."""
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -147,7 +148,9 @@ def _encode(value: Any, where: str) -> Any:
 
 
 def _encode_object(value: Any, where: str) -> dict[str, Any]:
-    """A PartitionSpec or a dtype."""
+    """A record, a PartitionSpec or a dtype."""
+    if _is_record(value):
+        return _encode_record(value, where)
     if isinstance(value, PartitionSpec):
         return {"spec": [_encode(one, where) for one in value]}
     try:
@@ -157,6 +160,33 @@ def _encode_object(value: Any, where: str) -> dict[str, Any]:
             f"{where} = {_shown(value)} cannot be written as JSON; use a regular expression, a "
             "number or a schedule"
         ) from None
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a value is a dataclass of gradtx, such as the owners of matrices."""
+    return type(value).__module__.startswith("gradtx.") and dataclasses.is_dataclass(value)
+
+
+def _encode_record(value: Any, where: str) -> dict[str, Any]:
+    """A dataclass of gradtx, by the module and name of its class."""
+    kind = type(value)
+    fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    encoded = {name: _encode(one, f"{where}.{name}") for name, one in fields.items()}
+    return {"record": f"{kind.__module__}:{kind.__name__}", "fields": encoded}
+
+
+def _record_class(name: str) -> type[Any]:
+    """The dataclass of gradtx of that name; no other class is looked for."""
+    module, _, kind = name.partition(":")
+    if not module.startswith("gradtx."):
+        raise ValueError(name)
+    try:
+        record = getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError):
+        raise ValueError(name) from None
+    if not isinstance(record, type) or not dataclasses.is_dataclass(record):
+        raise ValueError(name)
+    return record
 
 
 def _check_functions(name: str, arguments: Mapping[str, Any], where: str) -> None:
@@ -204,7 +234,7 @@ def _decode(value: Any, where: str) -> Any:
         raise ConfigError(
             f"{where} = {_shown(value)} is not a value that to_config writes: a mapping is "
             '{"call": ...}, {"dict": pairs}, {"list": items}, {"array": numbers, "dtype": name}, '
-            '{"dtype": name} or {"spec": names}'
+            '{"dtype": name}, {"spec": names} or {"record": class, "fields": {...}}'
         ) from None
 
 
@@ -220,6 +250,9 @@ def _decode_mapping(value: Mapping[str, Any], where: str) -> Any:
             return jnp.dtype(name)
         case {"spec": list(names), **rest} if not rest:
             return PartitionSpec(*(_decode(one, where) for one in names))
+        case {"record": str(name), "fields": dict(fields), **rest} if not rest:
+            named = {field: _decode(one, f"{where}.{field}") for field, one in fields.items()}
+            return _record_class(name)(**named)
     raise ValueError
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -128,6 +128,9 @@ class LeafRule:
         """Whether its matrices are spread over devices, so that leaves are worked on together."""
         return False
 
+    may_spread: ClassVar[bool] = False
+    """Whether its matrices go to owners where it is known how leaves are cut."""
+
     # The protocol of rules.
 
     @property
@@ -219,7 +222,11 @@ class MatrixRule(LeafRule):
 
     @property
     def is_sharded(self) -> bool:
-        return self.matrices.shard is not None
+        return self.matrices.shard not in (None, False)
+
+    @property
+    def may_spread(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.matrices.shard is not False
 
 
 @functools.lru_cache(maxsize=4096)

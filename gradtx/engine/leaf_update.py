@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from gradtx.definition.errors import (
-    MissingParamsError,
     StateError,
 )
 from gradtx.definition.show import show_array
@@ -28,34 +27,19 @@ from gradtx.engine.kernel import (
     run_rules,
     run_stored,
 )
-from gradtx.engine.leaf_init import check_real, init_leaf, widest_dtype
+from gradtx.engine.leaf_args import ActiveRule, leaf_args
+from gradtx.engine.leaf_init import init_leaf, widest_dtype
 from gradtx.engine.offload import KernelCalls, any_on_host, fetch_args, run_calls
+from gradtx.engine.owner_groups import is_cut, leaf_cuts, owner_groups
 from gradtx.engine.rules import Function, select_kwargs
-from gradtx.engine.sharded import gather_kinds, sharded_kernel
+from gradtx.engine.sharded import sharded_kernel
 from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpack
-from gradtx.tree.casts import as_array
 from gradtx.tree.host_memory import fetch, put_back
 from gradtx.tree.kernels import call_rows, group, kernel, signature, stack_scalars
-from gradtx.tree.keys import path_hash
 
 if TYPE_CHECKING:
     from gradtx.engine.leaf_rule import LeafRule
     from gradtx.engine.program import BoundRule, Flow, Step
-
-
-class ActiveRule(NamedTuple):
-    """One rule of a run at this step: the leaves it acts on, their slots, and its values."""
-
-    name: str
-    rule: "LeafRule"
-    active: Sequence[bool]
-    columns: Sequence[Any]
-    """The slots of every leaf."""
-    tree_slots: Any
-    hyperparams: Mapping[str, Any]
-    layouts: Sequence[Any]
-    """How every leaf is matrices; empty for a rule on arrays."""
-    offsets: Sequence[Any]
 
 
 class Result(NamedTuple):
@@ -67,11 +51,24 @@ class Result(NamedTuple):
 
 
 def update_leaves(
-    rule: "LeafRule", run: "Sequence[BoundRule]", flow: "Flow", step: "Step"
+    rule: "LeafRule",
+    run: "Sequence[BoundRule]",
+    flow: "Flow",
+    step: "Step",
+    to_owners: bool | None = None,
 ) -> "Flow":
-    """Run a rule and its neighbours on every leaf that they act on."""
+    """Run a rule and its neighbours on every leaf that they act on.
+
+    A rule whose matrices go to owners runs by itself.
+    """
+    if to_owners is None:  # a loop, no function: most steps pass by
+        for bound in run:
+            if getattr(bound.rule, "may_spread", False):
+                for part, spreads in _parts(run, flow):
+                    flow = update_leaves(rule, part, flow, step, spreads)
+                return flow
     members = [_activate(bound, flow, step) for bound in run]
-    work = update_sharded if rule.is_sharded else update_arrays
+    work = update_sharded if to_owners else update_arrays
     updates, results = work(members, flow, step)
     slots, stats = flow.slots, dict(flow.stats)
     for bound, member, result in zip(run, members, results, strict=True):
@@ -82,6 +79,20 @@ def update_leaves(
         if result.stats:
             stats[bound.name] = result.stats
     return flow._replace(leaves=flow.leaves._replace(values=updates), slots=slots, stats=stats)
+
+
+def _parts(run: "Sequence[BoundRule]", flow: "Flow") -> "list[tuple[Sequence[BoundRule], bool]]":
+    """The run in parts: a rule whose matrices go to owners is a part of its own."""
+    leaves = flow.leaves
+    is_known = any(map(is_cut, leaves.values, leaves.paths))
+    parts: list[tuple[list[BoundRule], bool]] = []
+    for bound in run:
+        rule: Any = bound.rule
+        to_owners = rule.is_sharded or (rule.may_spread and is_known)
+        if to_owners or not parts or parts[-1][1]:
+            parts.append(([], to_owners))
+        parts[-1][0].append(bound)
+    return [(tuple(part), to_owners) for part, to_owners in parts]
 
 
 def _activate(bound: "BoundRule", flow: "Flow", step: "Step") -> ActiveRule:
@@ -156,84 +167,29 @@ def _put_results(
 def update_sharded(
     members: Sequence[ActiveRule], flow: "Flow", step: "Step"
 ) -> tuple[list[Any], list[Result]]:
-    """Run one rule whose matrices are spread over devices."""
+    """Run one rule whose matrices go to the devices that own them; other leaves stay."""
     (member,) = members
+    rule: Any = member.rule
     old = leaf_args(members, [(0,) if one else () for one in member.active], flow, step)
-    args = fetch_args(old) if member.rule.offload else old
-    kwargs = select_kwargs(member.rule.update_array, member.hyperparams)
-    shared = Shared(step.clock.step, step.gate, (kwargs,))
-    updates, columns = list(flow.leaves.values), list(member.columns)
-    for indices in gather_kinds(member.rule, member.layouts, args):
-        layouts = tuple(member.layouts[index] for index in indices)
-        paths, arrays = zip(*((flow.leaves.paths[n], updates[n]) for n in indices), strict=True)
-        run = sharded_kernel(member.rule, layouts, paths, arrays, member.name)
-        for index, (update, (slots,)) in zip(
-            indices, run(shared, [args[n] for n in indices]), strict=True
-        ):
+    cuts = leaf_cuts(rule.matrices.shard, flow.leaves.paths, old, member.name)
+    rest = [one and n not in cuts for n, one in enumerate(member.active)]
+    updates, (result,) = update_arrays([member._replace(active=rest)], flow, step)
+    args = fetch_args({n: old[n] for n in cuts}) if rule.offload else old
+    shared = Shared(
+        step.clock.step, step.gate, (select_kwargs(rule.update_array, member.hyperparams),)
+    )
+    for indices, lies, plan in owner_groups(rule, member.layouts, cuts, args):
+        results = sharded_kernel(rule, lies, plan)(shared, [args[n] for n in indices])
+        for index, (update, (slots,)) in zip(indices, results, strict=True):
             updates[index] = update
-            columns[index] = put_back(slots, old[index].slots) if member.rule.offload else slots
-    return updates, [Result(columns, member.tree_slots, {})]
+            result.columns[index] = put_back(slots, old[index].slots) if rule.offload else slots
+    return updates, [result]
 
 
 @functools.lru_cache(maxsize=1024)
 def _numbers(active: tuple[bool, ...]) -> tuple[int, ...]:
     """The rules of a run that act on a leaf, by their numbers."""
     return tuple(number for number, one in enumerate(active) if one)
-
-
-class Reads(NamedTuple):
-    """What the rules that act on a leaf read beside the gradient."""
-
-    params: bool
-    is_random: bool
-    input_grad: bool
-    matrices: bool
-
-    @classmethod
-    def of(cls, members: Sequence[ActiveRule], step: "Step") -> "Reads":
-        """Look at the rules; an error where the parameters are missing."""
-        rules = [member.rule for member in members]
-        needing = [member.name for member in members if member.rule.needs_params]
-        if needing and step.params is None:
-            raise missing_params(needing[0])
-        return cls(
-            bool(needing),
-            any(rule.is_random for rule in rules),
-            any(rule.reads_input_grad for rule in rules),
-            any(member.layouts for member in members),
-        )
-
-
-def leaf_args(
-    members: Sequence[ActiveRule], programs: Sequence[tuple[int, ...]], flow: "Flow", step: "Step"
-) -> dict[int, LeafArgs]:
-    """The arrays that the kernel of every leaf reads, by the leaf's number."""
-    leaves, args = flow.leaves, dict[int, LeafArgs]()
-    reads = {one: Reads.of([members[n] for n in one], step) for one in set(programs) if one}
-    params = step.params.values if step.params is not None else leaves.values
-    real_only = [n for n, member in enumerate(members) if member.rule.real_only]
-    for index, program in enumerate(programs):
-        if not program:
-            continue
-        grad, read, path = as_array(leaves.values[index]), reads[program], leaves.paths[index]
-        for n in real_only:
-            if n in program:
-                check_real(members[n].rule, members[n].name, grad, path)
-        args[index] = LeafArgs(
-            grad,
-            tuple([members[n].columns[index] for n in program]),
-            as_array(params[index]) if read.params else None,
-            path_hash(path) if read.is_random else None,
-            as_array(flow.input_grads[index]) if read.input_grad else None,
-            _offsets(members, program, index) if read.matrices else (),
-        )
-    return args
-
-
-def _offsets(
-    members: Sequence[ActiveRule], program: tuple[int, ...], index: int
-) -> tuple[Any, ...]:
-    return tuple(members[n].offsets[index] if members[n].offsets else None for n in program)
 
 
 def _kinds(
@@ -389,11 +345,3 @@ def _measuring(rule: "LeafRule", measure: Function) -> Any:
 @functools.lru_cache(maxsize=4096)
 def _concluding(rule: "LeafRule", conclude: Function, dtype: DTypeLike) -> Any:
     return functools.partial(conclude_tree, rule, conclude, dtype)
-
-
-def missing_params(name: str) -> MissingParamsError:
-    """The error of an update without the parameters that a member reads."""
-    return MissingParamsError(
-        f"{name} needs the parameters: call update(grads, state, params) with the parameters that "
-        f"the gradients belong to"
-    )

@@ -53,6 +53,25 @@ def _alike(init: Function, options: Static, layout: Layout) -> tuple[bool, ...]:
     return tuple(slot is not None and slot.shape == layout.shape for slot in slots)
 
 
+def slots_alike(rule: "MatrixRule") -> tuple[bool, ...]:
+    """Of every slot of a rule for one layout, whether it has the shape of the matrices."""
+    if rule.init_array is None or rule.layout is None:
+        return ()
+    return _alike(rule.init_array, rule.options, rule.layout)
+
+
+def slots_of_type(rule: "MatrixRule", array: jax.ShapeDtypeStruct) -> Any:
+    """The types of a rule's slots for an array of a type, whose axes may say how they are cut."""
+    init, layout, options = rule.init_array, rule.layout, rule.options
+    if init is None or layout is None:
+        return None
+    static = select_kwargs(init, options.values)
+    missing = keyword_names(init, required=True) - set(static)
+    numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in missing}
+    make = functools.partial(init_matrices, init, options, layout, **static)
+    return jax.eval_shape(make, array, **numbers)
+
+
 def as_matrices(rule: "MatrixRule", slots: Slots) -> Any:
     """Slots as a rule on matrices sees them."""
     return _reshaped(rule, slots, "matrix")

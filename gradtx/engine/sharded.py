@@ -1,8 +1,8 @@
 """Rules on matrices over several devices: each device works on its share of the matrices.
 
-Sharded leaves (n, m) are stacked as they lie, (N, n, m), and the stack is cut along N by
-`shard_map`, for which XLA moves it once, all to all; the results go back the same way. No device
-repeats the work of another, and one device works on the whole of a matrix.
+Leaves (n, m) that are cut over a mesh are stacked as they lie, piece by piece, (N, n', m'). The
+stack goes all to all, so that each device holds some of the matrices whole, and the results go back
+the same way. No device repeats the work of another.
 """
 
 import functools
@@ -14,215 +14,285 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from gradtx.definition.errors import GradtxError
-from gradtx.definition.types import PyTree, Slots
+from gradtx.definition.types import Slots
 from gradtx.engine.checks import call_rule
 from gradtx.engine.kernel import LeafArgs, array_kwargs, cast_slots, decode_slots
 from gradtx.engine.matrix_layout import Layout
-from gradtx.engine.matrix_rules import as_arrays, as_matrices, matrix_kwargs
+from gradtx.engine.matrix_rules import matrix_kwargs, slots_alike
+from gradtx.engine.owner_moves import Axes, give_back, own_share, owner_number
+from gradtx.engine.owner_plan import Frame, OwnerPlan, slot_frame
 from gradtx.engine.storage import store_slots
 from gradtx.tree.casts import cast_inexact, compute_dtype
-from gradtx.tree.kernels import group, kernel, signature
-from gradtx.tree.known_shardings import known_sharding
+from gradtx.tree.kernels import kernel
 from gradtx.tree.maps import choose
+from gradtx.tree.placement import run_auto
 from gradtx.tree.rounding import noise
 
 if TYPE_CHECKING:
     from gradtx.engine.leaf_rule import MatrixRule
 
-BY_MATRIX = ("input_grad", "refresh_offset", "key")
-"""What a rule receives for every matrix; its other values are numbers for all."""
+OF_LEAF, OF_MATRIX = ("input_grad",), ("refresh_offset", "key")
+"""What a rule receives in the shape of the leaf, and for every matrix; other values are numbers for
+all.
+"""
 
 
-class ShardPlan(NamedTuple):
-    """The axes of a mesh that a batch is spread over, and how its matrices were cut before."""
+class Piece(NamedTuple):
+    """How one array of a leaf lies, and whether it has the leaf's own axes or a batch in front."""
 
-    mesh: Any
-    axes: tuple[str, ...]
-    cut: PartitionSpec | None
-    """None where nobody knows."""
+    frame: Frame
+    is_leaf: bool
+
+
+class Lie(NamedTuple):
+    """How one leaf lies: its matrices, the axes that cut them, and those that cut its slots."""
+
+    layout: Layout
+    cuts: tuple[Axes, ...]
+    """The axes that cut each axis of the leaf."""
+    frame: Frame
+    """Those that cut its batch and its matrices, as far as whole matrices can be put together."""
+    slots: tuple[tuple[Axes, ...], ...]
 
     @property
-    def devices(self) -> int:
-        """How many devices share the work."""
-        return math.prod(self.mesh.shape[axis] for axis in self.axes)
-
-    def put(self, array: jax.Array, spec: PartitionSpec) -> jax.Array:
-        """Move an array to where a spec says."""
-        is_explicit = all(kind == AxisType.Explicit for kind in self.mesh.axis_types)
-        move = jax.sharding.reshard if is_explicit else jax.lax.with_sharding_constraint
-        return move(array, NamedSharding(self.mesh, spec))
+    def batch(self) -> tuple[int, ...]:
+        return self.layout.batch
 
 
-def gather_kinds(
-    rule: Any, layouts: Sequence[Any], args: Mapping[int, LeafArgs]
-) -> list[list[int]]:
-    """The leaves whose matrices are gathered into one batch."""
-    order = list(args)
-    kinds = group(_kind(layouts[index], args[index]) for index in order)
-    return [[order[place] for place in places] for places in kinds.values()]
-
-
-def _kind(layout: Any, args: LeafArgs) -> Any:
-    """What must be equal: the shape of matrices, dtypes, and the slots of each matrix."""
-    slots = tuple(signature(leaf)[1:2] for leaf in jax.tree.leaves(args.slots))
-    return layout.shape[-2:], args.grad.dtype, slots, args.param is None or args.param.dtype
-
-
-def sharded_kernel(
-    rule: Any, layouts: tuple[Any, ...], paths: Sequence[str], arrays: Sequence[Any], owner: str
-) -> Any:
+def sharded_kernel(rule: "MatrixRule", lies: tuple[Lie, ...], plan: OwnerPlan) -> Any:
     """The jitted kernel of some leaves whose matrices are alike."""
-    plan = _plan(rule.matrices.shard, layouts, paths, arrays, owner)
-    return kernel(_function(rule.at(None), layouts, plan))
-
-
-def _plan(
-    shard: Any, layouts: Sequence[Layout], paths: Sequence[str], arrays: Sequence[Any], owner: str
-) -> ShardPlan:
-    known = [_sharding(shard, path, array) for path, array in zip(paths, arrays, strict=True)]
-    axes = getattr(shard, "axes", shard)
-    meshes = [
-        getattr(shard, "mesh", None),
-        jax.sharding.get_abstract_mesh(),
-        *(one.mesh for one in known if one is not None),
-    ]
-    mesh = next(
-        (mesh for mesh in meshes if mesh is not None and set(axes) <= set(mesh.axis_names)), None
-    )
-    if mesh is None:
-        raise GradtxError(
-            f"{owner}: shard = {axes!r} names axes of no mesh that is known here: call within "
-            f"jax.set_mesh(mesh), "
-            "or give shard=gradtx.sharding.owners(params, axes)"
-        )
-    if any(
-        kind == AxisType.Manual
-        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-        if name in axes
-    ):
-        raise GradtxError(
-            f"{owner}: shard = {axes!r} within a shard_map over these axes, where every device "
-            f"has its own: leave shard out"
-        )
-    specs = [_spec(layout, one) for layout, one in zip(layouts, known, strict=True)]
-    return ShardPlan(mesh, axes, specs[0] if len(set(specs)) == 1 else None)
-
-
-def _sharding(shard: Any, path: str, array: Any) -> NamedSharding | None:
-    """How a leaf is cut: as the owners say, or as the trace knows it."""
-    said = getattr(shard, "shardings", {}).get(path)
-    return known_sharding(array, path) if said is None else said
-
-
-def _spec(layout: Layout, sharding: NamedSharding | None) -> PartitionSpec | None:
-    """How the two axes of matrices are cut; None where nobody knows, or where a batch axis is cut,
-    too.
-    """
-    if sharding is None or layout.whole != layout.shape:
-        return None
-    spec = (*sharding.spec, *(None for _ in layout.shape))[: len(layout.shape)]
-    return PartitionSpec(*spec[-2:]) if not any(spec[:-2]) else None
+    return kernel(_function(rule.at(None), lies, plan))
 
 
 @functools.lru_cache(maxsize=1024)
-def _function(rule: "MatrixRule", layouts: tuple[Layout, ...], plan: ShardPlan) -> Any:
-    return functools.partial(run_sharded, rule, layouts, plan)
+def _function(rule: "MatrixRule", lies: tuple[Lie, ...], plan: OwnerPlan) -> Any:
+    return functools.partial(run_sharded, rule, lies, plan)
 
 
 def run_sharded(
     rule: "MatrixRule",
-    layouts: Sequence[Layout],
-    plan: ShardPlan,
+    lies: Sequence[Lie],
+    plan: OwnerPlan,
     shared: Any,
     args: Sequence[LeafArgs],
 ) -> list[Any]:
     """The kernel of all leaves whose matrices are alike: updates and slots, leaf by leaf."""
-    rules = [rule.at(layout) for layout in layouts]
+    if (mesh := jax.typeof(args[0].grad).sharding.mesh).explicit_axes:
+        run = functools.partial(run_sharded, rule, lies, plan)
+        return run_auto(run, mesh, [(row.grad, row.slots) for row in args], shared, args)
+    rules = [rule.at(lie.layout) for lie in lies]
     inputs = [
-        _prepare(one, layout, row, shared)
-        for one, layout, row in zip(rules, layouts, args, strict=True)
+        _prepare(one, lie.layout, row, shared)
+        for one, lie, row in zip(rules, lies, args, strict=True)
     ]
-    sides = layouts[0].shape[-2:]
-    stack = functools.partial(_stack, plan, sides)
-    stacked = jax.tree.map(stack, *(matrices for _, matrices, _ in inputs))
-    share = jax.shard_map(
-        functools.partial(_share, rule),
-        mesh=plan.mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(plan.axes)),
-        out_specs=PartitionSpec(plan.axes),
-        axis_names=set(plan.axes),
-        check_vma=False,
-    )
-    results = share((shared.step, inputs[0][2]), stacked)
-    results = jax.tree.map(functools.partial(_send_back, plan, sides), results)
-    starts = np.cumsum([0, *(math.prod(layout.batch) for layout in layouts)]).tolist()
-    each = zip(rules, layouts, args, inputs, itertools.pairwise(starts), strict=True)
+    arrays = [own for own, _ in inputs]
+    pieces = [_pieces(one, lie, own) for one, lie, own in zip(rules, lies, arrays, strict=True)]
+    results = _on_owners(rules, lies, plan, pieces, (shared.step, inputs[0][1]), arrays)
+    each = zip(rules, lies, args, arrays, results, strict=True)
     return [
-        _finish(one, layout, row, slots, _slice(results, cut), shared)
-        for one, layout, row, (slots, *_), cut in each
+        _finish(one, lie.layout, row, own["slots"], result, shared)
+        for one, lie, row, own, result in each
     ]
-
-
-def _slice(tree: PyTree, cut: tuple[int, int]) -> Any:
-    return jax.tree.map(lambda array: array[slice(*cut)], tree)
 
 
 def _prepare(
     rule: "MatrixRule", layout: Layout, args: LeafArgs, shared: Any
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The slots of one leaf; its matrices along a first axis, by name; and the numbers for all."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays of one leaf by name, and the numbers for all matrices."""
     dtype = compute_dtype(args.grad.dtype)
     kwargs = array_kwargs(rule, rule.update_array, shared.kwargs[0], shared.step, args)
+    arrays = {name: kwargs.pop(name) for name in OF_LEAF if name in kwargs}
     numbers = matrix_kwargs(rule, kwargs, args.offsets[0])
-    whole = {name: numbers.pop(name) for name in BY_MATRIX if name in numbers}
-    if "key" in whole:
-        whole["key"] = jax.random.key_data(whole["key"])  # shard_map takes no typed keys
+    arrays |= {name: numbers.pop(name) for name in OF_MATRIX if name in numbers}
+    if "key" in arrays:
+        arrays["key"] = jax.random.key_data(arrays["key"])  # shard_map takes no typed keys
     (stored,) = args.slots
     slots = None if stored is None else decode_slots(rule, stored, args.grad.shape, dtype)
-    param = None if args.param is None else layout.matrix(cast_inexact(args.param, dtype))
-    whole |= {"grad": layout.matrix(args.grad.astype(dtype)), "param": param}
-    whole["slots"] = as_matrices(rule, slots)
-    return slots, jax.tree.map(functools.partial(_in_line, layout), whole), numbers
+    param = None if args.param is None else cast_inexact(args.param, dtype)
+    return arrays | {"grad": args.grad.astype(dtype), "param": param, "slots": slots}, numbers
 
 
-def _in_line(layout: Layout, array: jax.Array) -> jax.Array:
-    """The batch axes of an array as one."""
-    return array.reshape(math.prod(layout.batch), *array.shape[len(layout.batch) :])
+def _pieces(rule: "MatrixRule", lie: Lie, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """How every array of a leaf lies, in the structure of the arrays."""
+    alike = slots_alike(rule)
+    whole = Piece(lie.frame, True)
+    pieces: dict[str, Any] = {}
+    for name, value in arrays.items():
+        if name == "slots" and value is not None:
+            pieces[name] = type(value)(
+                *itertools.starmap(
+                    functools.partial(_slot_piece, lie), zip(value, alike, lie.slots, strict=True)
+                )
+            )
+        elif value is not None and name in OF_MATRIX:
+            sides = ((),) * (value.ndim - len(lie.batch))
+            pieces[name] = Piece(Frame(lie.frame.batch, sides), False)
+        else:
+            pieces[name] = None if value is None else whole
+    return pieces
 
 
-def _stack(plan: ShardPlan, sides: tuple[int, ...], *arrays: jax.Array) -> jax.Array:
-    """The batches of all leaves as one, filled up to a multiple of the devices."""
-    whole = arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays)
-    if plan.cut is not None and whole.shape[1:] == sides:
-        whole = plan.put(whole, PartitionSpec(None, *plan.cut))
-    missing = -whole.shape[0] % plan.devices
-    filled = jnp.pad(whole, [(0, missing), *[(0, 0)] * (whole.ndim - 1)]) if missing else whole
-    return plan.put(filled, PartitionSpec(plan.axes))
+def _slot_piece(
+    lie: Lie, slot: jax.Array | None, is_alike: bool, cuts: tuple[Axes, ...]
+) -> Piece | None:
+    if slot is None:
+        return None
+    if is_alike:
+        return Piece(lie.frame, True)
+    return Piece(slot_frame(lie.frame, len(lie.batch), cuts), False)
 
 
-def _share(rule: "MatrixRule", given: Any, matrices: dict[str, Any]) -> Any:
-    """Run the rule on the matrices of one device."""
-    step, numbers = given
-    grad, slots, param = (matrices[name] for name in ("grad", "slots", "param"))
-    more = {name: value for name, value in matrices.items() if name in BY_MATRIX}
+def _on_owners(
+    rules: Sequence["MatrixRule"],
+    lies: Sequence[Lie],
+    plan: OwnerPlan,
+    pieces: Sequence[Any],
+    numbers: Any,
+    arrays: Sequence[Any],
+) -> list[tuple[Any, Any]]:
+    """Run the rule on the owners of all matrices: the update of each leaf, and its slots."""
+    cut = [
+        jax.tree.map(functools.partial(_as_cut, lie.layout), own, kinds)
+        for lie, own, kinds in zip(lies, arrays, pieces, strict=True)
+    ]
+    specs = [
+        jax.tree.map(functools.partial(_spec, lie.layout), own, kinds)
+        for lie, own, kinds in zip(lies, cut, pieces, strict=True)
+    ]
+    # The mesh of the context, if there is one, must be the one that is named.
+    is_set = not jax.sharding.get_abstract_mesh().empty
+    run = jax.shard_map(
+        functools.partial(_share, rules[0], lies, plan, pieces),
+        mesh=None if is_set else plan.mesh.abstract(),
+        in_specs=(PartitionSpec(), specs),
+        out_specs=[(own["grad"], own["slots"]) for own in specs],
+        check_vma=False,
+    )
+    results = run(numbers, cut)
+    return [
+        jax.tree.map(functools.partial(_as_leaf, plan, lie), result, _returned(kinds))
+        for lie, kinds, result in zip(lies, pieces, results, strict=True)
+    ]
+
+
+def _as_cut(layout: Layout, array: jax.Array, piece: Piece) -> jax.Array:
+    """An array with the axes that a layout speaks of."""
+    return array.reshape(layout.cut) if piece.is_leaf else array
+
+
+def _as_leaf(plan: OwnerPlan, lie: Lie, array: jax.Array, piece: Piece) -> jax.Array:
+    """An array with the axes of the leaf, cut as the leaf is."""
+    if not piece.is_leaf or lie.layout.whole == lie.layout.cut:
+        return array
+    # Several matrices side by side in one axis came in cut otherwise.
+    spec = PartitionSpec(*(axes or None for axes in lie.cuts))
+    context = jax.sharding.get_abstract_mesh()
+    sharding = NamedSharding(plan.mesh.abstract() if context.empty else context, spec)
+    return jax.lax.with_sharding_constraint(array.reshape(lie.layout.whole), sharding)
+
+
+def _spec(layout: Layout, array: jax.Array, piece: Piece) -> PartitionSpec:
+    if not piece.is_leaf:
+        return piece.frame.spec
+    entries = tuple(piece.frame.spec)
+    return PartitionSpec(*(entries[place] for place in np.argsort(layout.order)))
+
+
+def _share(
+    rule: "MatrixRule",
+    lies: Sequence[Lie],
+    plan: OwnerPlan,
+    pieces: Sequence[Any],
+    numbers: Any,
+    arrays: Sequence[Any],
+) -> list[tuple[Any, Any]]:
+    """Run the rule on the matrices of one device, which holds a piece of every leaf."""
+    lines = [
+        jax.tree.map(functools.partial(_in_line, lie.layout), own, kinds)
+        for lie, own, kinds in zip(lies, arrays, pieces, strict=True)
+    ]
+    owned = jax.tree.map(
+        functools.partial(_to_owner, plan, lies[0].layout),
+        jax.tree.map(_concatenate, *lines),
+        pieces[0],
+    )
+    results = _run_if_any(rule, plan, numbers, owned)
+    kinds = (pieces[0]["grad"], pieces[0]["slots"])
+    stacks = jax.tree.map(functools.partial(_from_owner, plan, lies[0].layout), results, kinds)
+    counts = [own["grad"].shape[0] for own in lines]
+    starts = np.cumsum([0, *counts]).tolist()
+    return [
+        jax.tree.map(functools.partial(_place_back, lie.layout, cut), stacks, _returned(own), old)
+        for lie, cut, own, old in zip(
+            lies, itertools.pairwise(starts), pieces, map(_returned, arrays), strict=True
+        )
+    ]
+
+
+def _returned(tree: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Of the arrays of a leaf those that a rule returns."""
+    return tree["grad"], tree["slots"]
+
+
+def _concatenate(*arrays: jax.Array) -> jax.Array:
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays)
+
+
+def _in_line(layout: Layout, array: jax.Array, piece: Piece) -> jax.Array:
+    """The pieces of the matrices of one array along a first axis."""
+    count = len(layout.batch)
+    moved = array.transpose(layout.order) if piece.is_leaf else array
+    return moved.reshape(math.prod(moved.shape[:count]), *moved.shape[count:])
+
+
+def _to_owner(plan: OwnerPlan, layout: Layout, array: jax.Array, piece: Piece) -> jax.Array:
+    own = own_share(array, piece.frame.sides, plan.spread, plan.mesh.sizes, plan.span)
+    return own.reshape(own.shape[0], *layout.shape[-2:]) if piece.is_leaf else own
+
+
+def _from_owner(plan: OwnerPlan, layout: Layout, array: jax.Array, piece: Piece) -> jax.Array:
+    if piece.is_leaf:
+        sides = [layout.cut[axis] for axis in layout.order[len(layout.batch) :]]
+        array = array.reshape(array.shape[0], *sides)
+    return give_back(array, piece.frame.sides, plan.spread, plan.mesh.sizes, plan.span)
+
+
+def _place_back(
+    layout: Layout, cut: tuple[int, int], stack: jax.Array, piece: Piece, old: jax.Array
+) -> jax.Array:
+    """The pieces of one leaf, with the axes that the leaf has."""
+    own = stack[slice(*cut)]
+    if not piece.is_leaf:
+        return own.reshape(old.shape)
+    moved = tuple(old.shape[axis] for axis in layout.order)
+    return own.reshape(moved).transpose(np.argsort(layout.order))
+
+
+def _run_if_any(rule: "MatrixRule", plan: OwnerPlan, numbers: Any, own: dict[str, Any]) -> Any:
+    """Run the rule where a device owns a matrix; others are idle, and free for other shapes."""
+    run = functools.partial(_run, rule)
+    if not plan.leaves_idle:
+        return run(numbers, own)
+    shapes = jax.eval_shape(run, numbers, own)
+    zeros = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
+    span = plan.span
+    first = owner_number(plan.spread) * span.each
+    is_busy = (first < span.start + span.matrices) & (first + span.each > span.start)
+    return jax.lax.cond(is_busy, run, lambda *_: zeros, numbers, own)
+
+
+def _run(rule: "MatrixRule", numbers: Any, own: dict[str, Any]) -> Any:
+    """Run the rule on some matrices."""
+    step, values = numbers
+    grad, slots, param = (own[name] for name in ("grad", "slots", "param"))
+    more = {name: value for name, value in own.items() if name in (*OF_LEAF, *OF_MATRIX)}
     if "key" in more:
         more["key"] = jax.random.wrap_key_data(more["key"])
-    function = functools.partial(rule.update_array, **numbers, **more, **rule.static_kwargs)
+    function = functools.partial(rule.update_array, **values, **more, **rule.static_kwargs)
     with jax.named_scope(rule.name):
         return call_rule(rule, function, grad, slots, param, step.astype(grad.real.dtype))
-
-
-def _send_back(plan: ShardPlan, sides: tuple[int, ...], array: jax.Array) -> jax.Array:
-    """A batch with each matrix cut as its leaf is, or by rows where nobody knows how that is."""
-    if array.ndim != 3:
-        return array
-    if plan.cut is not None and array.shape[1:] == sides:
-        return plan.put(array, PartitionSpec(None, *plan.cut))
-    fits = array.shape[1] % plan.devices == 0
-    return plan.put(array, PartitionSpec(None, plan.axes)) if fits else array
 
 
 def _finish(
@@ -230,8 +300,7 @@ def _finish(
 ) -> tuple[Any, Any]:
     """The update of one leaf, and its slots as a state holds them."""
     (stored,) = args.slots
-    batched = jax.tree.map(lambda one: one.reshape(*layout.batch, *one.shape[1:]), results)
-    update, new = layout.array(batched[0]).astype(args.grad.dtype), as_arrays(rule, batched[1])
+    update, new = results[0].astype(args.grad.dtype), results[1]
     if stored is None:
         return update, (None,)
     if rule.storage is None:

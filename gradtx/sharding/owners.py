@@ -3,41 +3,51 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from gradtx.definition.errors import GradtxError
 from gradtx.definition.show import show
 from gradtx.definition.types import Params
+from gradtx.engine.owner_plan import MeshSizes, axes_of_spec, mesh_sizes
 from gradtx.engine.selector import leaves_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Owners:
-    """Axes of a mesh, and the sharding of each parameter, by path."""
+    """Axes of a mesh, and the axes that cut each parameter, by path: data, without devices."""
 
     axes: tuple[str, ...]
-    mesh: Mesh
-    shardings: dict[str, NamedSharding]
+    """The axes over which matrices are spread."""
+    sizes: dict[str, int]
+    """How many devices each axis of the mesh counts, in its order."""
+    cuts: dict[str, tuple[tuple[str, ...], ...]]
+    """For each axis of a parameter the axes of the mesh that cut it."""
 
     def __hash__(self) -> int:
-        return hash((self.axes, self.mesh))
+        return hash((self.axes, tuple(self.sizes.items())))
+
+    @property
+    def mesh(self) -> MeshSizes:
+        return MeshSizes(tuple(self.sizes), tuple(self.sizes.values()))
 
 
 def owners(params: Params, axes: str | Sequence[str]) -> Owners:
     """Read the shardings of parameters, for `shard=` of an optimizer of matrices.
 
-    Where XLA decides the shardings of a program, its trace does not know how a parameter is
-    sharded; `owners` looks it up once. One all-to-all then sends matrices to the devices that work
-    on them, and another brings them back.
+    The result holds names of axes, sizes and paths, no devices: a definition with it pickles, goes
+    to JSON, and fits any mesh of these axes and sizes. One all-to-all sends matrices to the devices
+    that work on them, and another brings them back.
 
-    When: parameters that are sharded over several devices (FSDP, ZeRO), under `jit`. When not:
-    `jax.set_mesh` with explicit axes, where types hold the shardings, or parameters on one device.
-    The name of an axis, or None, is enough there.
+    When: parameters that are sharded over several devices, in a `jax.jit` of your own with
+    automatic axes, whose trace does not see how parameters are sharded. When not: explicit axes,
+    `make_step`, `gradtx.sharded`, or steps outside of `jax.jit`: there the shardings are known
+    without a word.
 
     Args:
-      params: arrays, or `jax.ShapeDtypeStruct`s, with `NamedSharding`s on one mesh; XLA places the
-        leaves without one.
-      axes: one name of an axis of that mesh, or several.
+      params: arrays, or `jax.ShapeDtypeStruct`s, with `NamedSharding`s on one mesh, which may be a
+        `jax.sharding.AbstractMesh`; leaves without one are taken to be cut by rows.
+      axes: one name of an axis of that mesh, or several. Axes that cut a parameter are always
+        used; others spread the work of parameters that they do not cut.
 
     Raises:
       GradtxError: no leaf has a `NamedSharding`, meshes differ, or the mesh has no such axes.
@@ -60,8 +70,7 @@ def owners(params: Params, axes: str | Sequence[str]) -> Owners:
     shardings: dict[str, NamedSharding] = {}
     for path, value in zip(leaves.paths, leaves.values, strict=True):
         sharding = getattr(value, "sharding", None)
-        # An abstract mesh has no devices, so it cannot place matrices.
-        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        if isinstance(sharding, NamedSharding):
             shardings[path] = sharding
     meshes = {sharding.mesh for sharding in shardings.values()}
     if len(meshes) != 1:
@@ -75,4 +84,9 @@ def owners(params: Params, axes: str | Sequence[str]) -> Owners:
             f"owners: the mesh has no axis {missing[0]!r}; its axes are "
             f"{', '.join(map(repr, mesh.axis_names))}"
         )
-    return Owners(names, mesh, shardings)  # pyright: ignore[reportArgumentType]
+    cuts = {
+        path: tuple(axes_of_spec(shardings[path], len(value.shape)))
+        for path, value in zip(leaves.paths, leaves.values, strict=True)
+        if path in shardings
+    }
+    return Owners(names, mesh_sizes(mesh).sizes, cuts)

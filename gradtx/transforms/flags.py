@@ -5,7 +5,7 @@ receives a flag by name.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol, TypedDict, TypeVar, cast
+from typing import Annotated, Any, Literal, Protocol, TypedDict, TypeVar, cast
 
 from gradtx.compose.descend import StepFlags
 from gradtx.definition.types import Decay, Default, DTypeLike, Hyperparam, NonNegative, PyTree
@@ -24,8 +24,8 @@ class Owners(Protocol):
     def axes(self) -> tuple[str, ...]: ...
 
 
-Shard = str | Sequence[str] | Owners
-"""The mesh axes over which matrices are spread."""
+Shard = str | Sequence[str] | Owners | Literal[False]
+"""The mesh axes over which matrices are spread; False: none."""
 Routes = Sequence[tuple[Where, str]]
 """Rules `[(pattern, group), ...]` that take precedence over the role of a parameter."""
 

@@ -21,8 +21,8 @@ from tests.methods import METHODS
 PAIR = gradtx.GradientTransformation(min, max)  # pyright: ignore[reportArgumentType]
 FORMS = (
     'is not a value that to_config writes: a mapping is {"call": ...}, {"dict": pairs}, '
-    '{"list": items}, {"array": numbers, "dtype": name}, {"dtype": name} or '
-    '{"spec": names}'
+    '{"list": items}, {"array": numbers, "dtype": name}, {"dtype": name}, '
+    '{"spec": names} or {"record": class, "fields": {...}}'
 )
 NO_CALL = "is not one call: write {name: arguments}, as to_config returns it"
 
