@@ -16,6 +16,7 @@ from gradtx.engine.matrix_rules import init_matrices
 from gradtx.engine.rules import select_kwargs
 from gradtx.engine.slot_form import SlotForm
 from gradtx.engine.slots import join_tree_slots, pack
+from gradtx.engine.zero_slots import zero_slots
 from gradtx.tree.casts import ALIKE, as_array, cast_inexact, mixed_promotion, real_dtype
 from gradtx.tree.jaxprs import read, run_segment, split_at, start
 
@@ -151,7 +152,12 @@ def init_leaf(
         )
         raise
     slots = type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
-    return slots if rule.storage is None else rule.storage.encode_init(slots, param, policy)
+    if rule.storage is None:
+        return slots
+    zeros = frozenset[str]()
+    if policy is not None and not isinstance(param, Tracer):
+        zeros = zero_slots(rule.init_array, rule.options, layout, param, values)
+    return rule.storage.encode_init(slots, param, policy, zeros)
 
 
 def check_real(rule: "LeafRule", name: str, array: Any, path: str) -> None:
