@@ -16,6 +16,7 @@ from gradtx.engine.matrix_rules import init_matrices
 from gradtx.engine.rules import select_kwargs
 from gradtx.engine.slot_form import SlotForm
 from gradtx.engine.slots import join_tree_slots, pack
+from gradtx.engine.zero_slots import zero_slots
 from gradtx.tree.casts import ALIKE, as_array, cast_inexact, mixed_promotion, real_dtype
 from gradtx.tree.cut_along import cut_along, is_decided_later
 from gradtx.tree.jaxprs import read, run_segment, split_at, start
@@ -209,16 +210,21 @@ def init_leaf(
         )
         raise
     slots = type(slots)(*(None if slot is None else _own(slot, param) for slot in slots))
-    return slots if rule.storage is None else _encode(rule.storage, slots, param, policy)
+    if rule.storage is None:
+        return slots
+    zeros = frozenset[str]()
+    if policy is not None and not isinstance(param, Tracer):
+        zeros = zero_slots(rule.init_array, rule.options, layout, param, values)
+    return _encode(rule.storage, slots, param, policy, zeros)
 
 
-def _encode(storage: Any, slots: Any, param: Any, policy: Any) -> Any:
+def _encode(storage: Any, slots: Any, param: Any, policy: Any, zeros: frozenset[str]) -> Any:
     """The slots as they are stored; before and after, those in the parameter's shape are cut as it.
 
     Two slots may share an array, so they must be cut alike; of codes XLA may have cut fewer axes.
     """
     alike = jax.tree.map(functools.partial(_cut_if_alike, param), slots)
-    stored = storage.encode_init(alike, param, policy)
+    stored = storage.encode_init(alike, param, policy, zeros)
     return jax.tree.map(functools.partial(_cut_if_alike, param), stored)
 
 

@@ -27,8 +27,13 @@ class Storage(Protocol):
         """For every leaf, what `encode_init` must know of it."""
         ...
 
-    def encode_init(self, slots: Slots, like: Any, policy: Any) -> Any:
-        """Encode the slots that `init` returned, for a leaf of this policy."""
+    def encode_init(
+        self, slots: Slots, like: Any, policy: Any, zeros: frozenset[str] = frozenset()
+    ) -> Any:
+        """Encode the slots that `init` returned, for a leaf of this policy.
+
+        `zeros` names slots that are zeros.
+        """
         ...
 
     def decode(self, stored: Slots, shape: tuple[int, ...]) -> Any:

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.storage.codec import Codec, register_codec
+from gradtx.storage.two_passes import mark_scale
 from gradtx.tree.arithmetic import sqrt
-from gradtx.tree.rounding import HIGH_HALF, float_of, fraction, word_of
+from gradtx.tree.rounding import EXPONENT, HIGH_HALF, float_of, fraction
 
 LANES = 128
 """The number of groups of a long vector that lie side by side."""
@@ -89,10 +90,17 @@ def layout(shape: tuple[int, ...], block: int) -> Layout:
 
 def _scale(magnitudes: jax.Array, axis: int) -> jax.Array:
     """The largest entry of each group, rounded up to bfloat16; inf where one is inf or nan."""
-    finite = jnp.where(jnp.isnan(magnitudes), jnp.inf, magnitudes)
-    largest = jnp.max(finite, axis=axis, keepdims=True)
     # Rounded up, so that no ratio exceeds 1.
-    return float_of((word_of(largest) + np.uint32(0xFFFF)) & HIGH_HALF)
+    word = (largest_word(magnitudes, axis) + np.uint32(0xFFFF)) & HIGH_HALF
+    return mark_scale(float_of(word).astype(jnp.bfloat16))
+
+
+def largest_word(x: jax.Array, axis: int) -> jax.Array:
+    """The bits of the largest magnitude along an axis, float32; inf where one is inf or nan."""
+    # Without the sign, floats are in the order of their bits, nan after inf. So the maximum reads
+    # each entry once; where it also compared with nan, XLA would write the entries to memory.
+    words = jax.lax.bitcast_convert_type(x, jnp.int32) & np.int32(0x7FFFFFFF)
+    return jnp.minimum(jnp.max(words, axis=axis), np.int32(EXPONENT)).astype(jnp.uint32)
 
 
 def _inverse(scale: jax.Array) -> jax.Array:
@@ -112,7 +120,7 @@ def _encode(
     noise = None if random is None else view.grouped(random)
     root = sqrt(grouped) if square else jnp.abs(grouped)
     scale = _scale(root, view.axis + 1)
-    ratio = root * _inverse(scale)
+    ratio = root * _inverse(jnp.expand_dims(scale, view.axis + 1).astype(jnp.float32))
     if square:
         codes = jnp.clip(_rounded(ratio * 255, noise), 0, 255)
         # A square that is not 0 keeps a root to divide by.
@@ -122,7 +130,7 @@ def _encode(
         companded = sign * (2 * levels * ratio / (1 + ratio))
         codes = jnp.clip(_rounded(companded, noise), -levels, levels)
     codes = codes.astype(jnp.int32).astype(jnp.uint8 if square else jnp.int8)
-    return Blocks(codes, jnp.squeeze(scale, view.axis + 1).astype(jnp.bfloat16))
+    return Blocks(codes, scale)
 
 
 def _decode(

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.storage.blockwise import Blocks
+from gradtx.storage.blockwise import Blocks, largest_word
 from gradtx.storage.codec import Codec, register_codec
-from gradtx.tree.rounding import fraction
+from gradtx.storage.two_passes import mark_scale
+from gradtx.tree.rounding import float_of, fraction
 
 
 @functools.lru_cache(maxsize=2)
@@ -43,7 +44,7 @@ def _encode(x: jax.Array, random: jax.Array | None, *, square: bool, block: int)
     A group has 8 blocks, 256 entries, as in the successors of the paper.
     """
     rows, code = _blocks(x, block), jnp.asarray(dynamic_code(not square))
-    scale = jnp.max(jnp.where(jnp.isnan(rows), jnp.inf, jnp.abs(rows)), axis=1, keepdims=True)
+    scale = mark_scale(float_of(largest_word(rows, 1)))[:, None]
     # A group of zeros and a group with inf have ratios of 0; the inner `where` avoids 0/0.
     ratio = jnp.where((scale > 0) & (scale < jnp.inf), rows / jnp.where(scale > 0, scale, 1), 0)
     above = jnp.clip(jnp.searchsorted(code, ratio, side="left"), 1, 255)

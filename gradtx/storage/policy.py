@@ -18,6 +18,7 @@ from gradtx.storage import trees
 from gradtx.storage.codec import CODECS, Codec, decode_array, encode_array
 from gradtx.storage.packing import Parts, packed, packed_type, slots_type, unpacked
 from gradtx.storage.tiles import run_by_tiles
+from gradtx.storage.zero_codes import zero_codes
 from gradtx.tree.casts import is_inexact_dtype
 from gradtx.tree.kernels import kernel
 from gradtx.tree.rounding import Noise
@@ -83,19 +84,28 @@ class Policy:
         ]
         return tuple(itertools.pairwise(names))[::2]
 
-    def encode_init(self, slots: Slots, like: Any, policy: Any) -> Any:
+    def encode_init(
+        self, slots: Slots, like: Any, policy: Any, zeros: frozenset[str] = frozenset()
+    ) -> Any:
         kind = type(slots)
         pairs = zip(kind._fields, slots, strict=True)
-        stored = [self._first(kind, name, slot, like, policy) for name, slot in pairs]
+        stored = [
+            self._first(kind, name, slot, like, policy, name in zeros) for name, slot in pairs
+        ]
         return packed(kind(*stored), self._pairs(kind), self._parts(kind))
 
-    def _first(self, kind: type[Any], name: str, slot: Any, like: Any, policy: Any) -> Any:
+    def _first(
+        self, kind: type[Any], name: str, slot: Any, like: Any, policy: Any, is_zero: bool
+    ) -> Any:
         codec = self.codec(kind, name)
         if codec is None or policy is None or (codec.is_coarse and policy == "fine"):
             return slot
         if not self.fits(slot, like.shape):
             return slot
-        encode = _first_encoding(codec, self.marks(kind, name) == SQUARES, self.block)
+        square = self.marks(kind, name) == SQUARES
+        if is_zero and (codes := zero_codes(codec, slot, square, self.block)) is not None:
+            return codes
+        encode = _first_encoding(codec, square, self.block)
         # Outside of jit a codec is some twenty dispatches for every slot, and one as a kernel.
         return encode((), slot) if isinstance(slot, Tracer) else kernel(encode)((), slot)
 

@@ -74,8 +74,8 @@ def stored(
         heads stay float32 (by their paths: "embed", "wte", "lm_head").
       block: entries per scale of int8 and int4, a power of two; 32 to 128. Static.
       fused: whether codes of blocks are computed tile by tile, within one Pallas kernel (TPU, GPU)
-        or a loop (CPU). None: if JAX has one device only, or within `shard_map`; XLA cannot divide
-        such a kernel among devices.
+        or a loop (CPU). None: if the arrays are on one device, or within `shard_map`; XLA cannot
+        divide such a kernel among devices, so that elsewhere it runs in two passes.
       **slots: codecs by name of slot, `mu="int4", nu="int8"`; "float32" for none.
 
     Raises:

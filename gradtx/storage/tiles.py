@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from gradtx.storage.blockwise import layout
 from gradtx.storage.elementwise import is_elementwise
+from gradtx.storage.two_passes import run_in_two_passes
 from gradtx.tree.rounding import add_opaque_zero, positions
 
 ENTRIES = 2**19
@@ -64,25 +65,68 @@ def run_by_tiles(
     """`function(rules, shared, row)`, tile by tile where that gives the same and saves memory.
 
     With `fused=None` it uses tiles on one device or within `shard_map` only: XLA cannot divide a
-    kernel of its own among devices.
+    kernel of its own among devices. Elsewhere the kernel runs in two passes.
     """
     leaf = _plane_for(row, block, fused)
-    if leaf is None or not is_elementwise(function, rules, shared, row):
-        return function(rules, shared, row)
-    return _platform_run(function, rules, leaf, shared, row)
+    if leaf is not None and is_elementwise(function, rules, shared, row):
+        return _platform_run(function, rules, leaf, shared, row)
+    grouped = _grouped(row, block)
+    if grouped is None or not is_elementwise(function, rules, shared, row):
+        return run_in_two_passes(function, rules, shared, row)
+    update, slots = run_in_two_passes(function, rules, shared, grouped)
+    slots = jax.tree.map(lambda new, old: new.reshape(old.shape), slots, row.slots)
+    return update.reshape(row.grad.shape), slots
+
+
+def _grouped(row: Any, block: int) -> Any:
+    """The arrays of a leaf with each block along an axis of its own; None where blocks lie else.
+
+    A maximum along a whole axis is part of the kernel that computes its entries.
+    """
+    shape = row.grad.shape
+    if not shape or 0 in shape:
+        return None
+    view = layout(shape, block)
+    if view.padding or view.axis != len(view.shape) - 2:
+        return None
+    sizes = {math.prod(shape) * n // block: n for n in (block, block // 2, 1)}
+    arrays = jax.tree.leaves(row._replace(leaf=None))
+    if any(array.size not in sizes for array in arrays):
+        return None
+    *before, _, after = view.view
+    shapes = {size: (*before, entries, after) for size, entries in sizes.items()}
+    grouped = jax.tree.map(lambda one: one.reshape(shapes[one.size]), row._replace(leaf=None))
+    return grouped._replace(leaf=row.leaf)
 
 
 def _plane_for(row: Any, block: int, fused: bool | None) -> Plane | None:
     """The plane of a leaf, where all of its arrays can be divided into tiles."""
     leaf = plane(row.grad.shape, block)
-    on_one_device = jax.device_count() == 1 or jax.sharding.get_abstract_mesh().manual_axes
-    if leaf is None or fused is False or (fused is None and not on_one_device):
+    if leaf is None or fused is False or (fused is None and not _is_on_one_device(row)):
         return None
     slots = jax.tree.leaves(row.slots)
     # Without slots in blocks XLA needs no tiles.
     has_blocks = any(array.shape != row.grad.shape for array in slots)
     arrays = [row.grad, *slots, *jax.tree.leaves((row.param, row.input_grad))]
     return leaf if has_blocks and all(map(leaf.fits, arrays)) else None
+
+
+def _is_on_one_device(row: Any) -> bool:
+    """Whether a device has all entries that the arrays have here, as far as their types know.
+
+    The type of an array names its mesh, also where it does not say how the array is cut.
+    """
+    context = jax.sharding.get_abstract_mesh()
+    meshes = [jax.typeof(array).sharding.mesh for array in jax.tree.leaves(row)]
+    known = [mesh for mesh in (context, *meshes) if not mesh.empty]
+    if not known:  # a constraint within the program may still name a mesh
+        return jax.device_count() == 1
+    return all(_is_whole(mesh) for mesh in known)
+
+
+def _is_whole(mesh: Any) -> bool:
+    """Whether XLA divides nothing over a mesh: its axes are manual or of one device."""
+    return all(size == 1 or name in mesh.manual_axes for name, size in mesh.shape.items())
 
 
 def _platform_run(
@@ -93,7 +137,9 @@ def _platform_run(
     on_tpu = functools.partial(pallas_run, function, rules, leaf, (256, 512), True)
     on_gpu = functools.partial(pallas_run, function, rules, leaf, (32, 64), False)
     plain = functools.partial(function, rules)
-    loop = functools.partial(loop_run, function, rules, leaf)
+    # A loop of one turn would copy the whole kernel, and XLA compiles it twice as long.
+    is_one_tile = tile_rows(leaf) == leaf.rows
+    loop = plain if is_one_tile else functools.partial(loop_run, function, rules, leaf)
     return jax.lax.platform_dependent(
         shared, row, tpu=on_tpu, cuda=on_gpu, rocm=on_gpu, cpu=loop, default=plain
     )
