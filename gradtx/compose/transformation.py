@@ -1,6 +1,4 @@
-"""`GradientTransformation`: an optimizer as data, and the pair `(init, update)` that it stands
-for.
-"""
+"""`GradientTransformation`: an optimizer as data, which stands for a pair `(init, update)`."""
 
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -135,7 +133,7 @@ class GradientTransformation(Definition):
         return extended
 
     def init_slots(self, params: Params, count: Any = 0) -> Any:
-        """Make the slots alone, without a clock, for wrappers."""
+        """Make the slots without a clock, for wrappers."""
         return init_program(self.rules, put_as_said(params), count)
 
     def update_slots(

@@ -32,7 +32,8 @@ def main(port: str, index: str, folder: str) -> None:
     for name in sorted(RUNS):
         save_and_restore(Path(folder) / name, name)
     mistakes(Path(folder), int(index), texts)
-    np.savez(Path(folder) / f"{index}.npz", **{name: np.array(one) for name, one in texts.items()})
+    arrays: Any = {name: np.array(one) for name, one in texts.items()}
+    np.savez(Path(folder) / f"{index}.npz", **arrays)
     jax.distributed.shutdown()
 
 

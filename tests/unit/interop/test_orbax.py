@@ -252,7 +252,7 @@ def truncate(folder: Path) -> None:
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": truncate,
     "no metadata": lambda folder: (folder / "default" / "_METADATA").unlink(),
     "broken metadata": lambda folder: (folder / "default" / "_METADATA").write_text('{"tree_'),

@@ -190,6 +190,7 @@ def test_a_wrapper_with_a_clock_goes_on_where_its_member_was(name: str) -> None:
     expected, _ = ADAMW.update(grads, state, PARAMS)
     tx = WRAPPED[name](gradtx.adamw(1e-3))
     new = gradtx.restore_state(tx.init(PARAMS), gradtx.flatten_state(state), missing="init")
+    update: Any = None
     for _ in range(4 if name == "accumulate" else 1):
         update, new = tx.update(grads, new, PARAMS)
     if name not in ("dynamic_loss_scale", "guard inside"):  # which change the gradients
