@@ -32,6 +32,7 @@ from gradtx.engine.partition import run_partitioned
 from gradtx.engine.partition_rules import GuessError
 from gradtx.engine.selector import Leaves, leaves_of
 from gradtx.engine.wrap_rule import WrapRule
+from gradtx.tree.host_memory import fetch, put_back
 from gradtx.tree.manual_axes import is_checked, outer_axis_names, varying, whole_arrays
 
 if TYPE_CHECKING:
@@ -72,16 +73,16 @@ class AxesRule(WrapRule):
         leaves, extra = flow.leaves, self.masked_extra(flow.leaves, step, mask)
         params = None if step.params is None else leaves.narrow(step.params.tree, mask)
         updates = leaves.narrow(leaves.tree, mask)
-        number = step.clock.step
-        call = UpdateCall(updates, old, params, number, extra, step.gate)
+        number, slots = step.clock.step, fetch(old)  # the types of parts say no memory
+        call = UpdateCall(updates, slots, params, number, extra, step.gate)
         with jax.named_scope(SCOPE):
             if self._is_cut(call):
                 updates, new, stats = _explained(self, _update_parts, call)
             else:
                 updates, new, stats = self.tx.update_slots(
-                    updates, old, params, number, extra, step.gate, with_stats=True
+                    updates, slots, params, number, extra, step.gate, with_stats=True
                 )
-        return (updates, stats), new
+        return (updates, stats), put_back(new, old)
 
     def _is_cut(self, call: UpdateCall) -> bool:
         """Whether a device holds parts of these arrays."""

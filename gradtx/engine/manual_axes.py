@@ -20,6 +20,7 @@ from gradtx.engine.axes_rule import ANY_AXES, SCOPE, AxesRule
 from gradtx.engine.layouts import axis_sizes
 from gradtx.engine.partition_rules import ELEMENTWISE_TOO
 from gradtx.engine.selector import leaves_of
+from gradtx.tree.host_memory import fetch
 from gradtx.tree.jaxprs import CALLS, ELEMENTWISE, inner_jaxpr
 from gradtx.tree.manual_axes import is_checked, varying, whole_arrays
 
@@ -62,7 +63,7 @@ def check_parts(
     names = jax.sharding.get_abstract_mesh().manual_axes
     checked = is_checked()
     arrays = {name: one for name, one in extra.items() if _holds_arrays(one)}
-    args = updates, slots, params, arrays
+    args = updates, fetch(slots), params, arrays
     if checked and not any(varying(one) for one in jax.tree.leaves(args)):
         return
     origins = [_origin(one, path, checked) for path, one in _paths(args)]
@@ -229,7 +230,7 @@ def _follow_equation(
         return follow(inner, traces, scope, checked)
     if name == "cond":
         return _follow_branches(equation, traces, scope, checked)
-    if name == "optimization_barrier":
+    if name in ("optimization_barrier", "device_put"):  # each result is one operand
         return list(traces)
     trace = NOTHING if name in SUMS else _follow_operation(equation, traces, scope)
     return [trace] * len(equation.outvars)

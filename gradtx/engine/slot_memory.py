@@ -1,5 +1,6 @@
 """Which slots live in host memory between steps, and how `init` puts them there."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from gradtx.definition.errors import GradtxError
+from gradtx.definition.errors import GradtxError, SelectionError
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Leaves, Selector, leaves_of
 from gradtx.engine.slots import Path, put_slots, slots_at
@@ -15,6 +16,10 @@ from gradtx.tree.host_memory import PINNED_HOST, put_on_host
 
 if TYPE_CHECKING:
     from gradtx.engine.program import BoundRule
+
+
+ENCODED = re.compile(r"_(codes|scale)(?=/|$)")
+"""The end of a slot's name in a state of few bits: `nu/` chooses `nu_codes/` and `nu_scale/`."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,21 @@ def _choose_slots(offload: Offload, leaves: Leaves) -> list[int]:
     if not arrays:
         return []
     cure = f"the slots with axes are {', '.join(repr(leaves.paths[n]) for n in arrays)}"
-    answers = Selector(offload.where, True, "offloaded: where", cure=cure)(leaves)
-    chosen = [n for n in arrays if answers[n]]
-    if not chosen:
-        raise GradtxError(
-            f"offloaded: where = {offload.where!r} chooses scalars alone, which stay on the "
-            f"device; {cure}"
-        )
-    return chosen
+    plain = leaves._replace(paths=tuple(ENCODED.sub("", path) for path in leaves.paths))
+    error: Exception | None = None
+    for named in (plain, leaves):
+        try:
+            answers = Selector(offload.where, True, "offloaded: where", cure=cure)(named)
+        except SelectionError as refused:
+            error, answers = refused, [False] * len(leaves.paths)
+        if chosen := [n for n in arrays if answers[n]]:
+            return chosen
+    if error is not None:
+        raise error
+    raise GradtxError(
+        f"offloaded: where = {offload.where!r} chooses scalars alone, which stay on the device; "
+        f"{cure}"
+    )
 
 
 def _has_memory(memory: str) -> bool:

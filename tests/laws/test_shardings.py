@@ -177,7 +177,7 @@ def test_an_eager_init_and_three_steps_are_one_program(kind: AxisType, name: str
     state = tx.init(params)
     for _ in range(3):
         state = jax.block_until_ready(step(params, state))
-    assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+    assert step._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_make_step_compiles_once_after_an_eager_init() -> None:

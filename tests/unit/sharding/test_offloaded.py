@@ -204,6 +204,34 @@ def test_within_shard_map_scan_and_vmap(monkeypatch: pytest.MonkeyPatch) -> None
     assert_close(updates["w3"][0], plain[0]["w3"])
 
 
+def over(tx: gradtx.GradientTransformation) -> gradtx.GradientTransformation:
+    return gradtx.over_axes(tx, "x")
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_norms_over_axes_of_offloaded_state(is_inside: bool) -> None:
+    tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1))
+    plain = tx.update(GRADS, tx.init(PARAMS))
+    tx = over(gradtx.offloaded(tx)) if is_inside else gradtx.offloaded(over(tx))
+    mesh, spec = Mesh(np.array(jax.devices()), ("x",)), PartitionSpec("x")
+    cut = NamedSharding(mesh, spec)
+    state = tx.init(jax.device_put(PARAMS, cut))
+    specs = jax.tree.map(lambda one: spec if one.ndim else PartitionSpec(), state)
+    step = jax.shard_map(tx.update, mesh=mesh, in_specs=(spec, specs), out_specs=(spec, specs))
+    updates, new = jax.jit(step)(jax.device_put(GRADS, cut), state)
+    assert_close(updates, plain[0])
+    assert on_host(new) == on_host(state)
+
+
+def test_where_names_slots_in_few_bits_by_their_slot() -> None:
+    for tx in (
+        gradtx.stored(gradtx.offloaded(ADAMW, r"/nu/"), "int8", min_size=1),
+        gradtx.offloaded(gradtx.stored(ADAMW, "int8", min_size=1), r"/nu(_codes|_scale)?/"),
+    ):
+        paths = {path.split("/")[-2] for path in on_host(tx.init(PARAMS))}
+        assert {"nu_codes", "nu_scale"} <= paths and not any("mu" in one for one in paths)
+
+
 def test_a_definition_stays_data() -> None:
     tx = gradtx.offloaded(ADAMW, r"/nu/")
     assert repr(tx) == "offloaded(inner=adamw(learning_rate=0.1), where='/nu/')"
