@@ -11,7 +11,6 @@ import _char_text as texts
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gradtx
@@ -52,13 +51,14 @@ class Run(NamedTuple):
 
 
 def optimizer(plan: Plan) -> gradtx.GradientTransformation:
-    """Muon with its state in int8, and a guard that skips bad batches."""
+    """ZeRO-1 around Muon with its state in int8, and a guard that skips bad batches."""
     warmup, decay = plan.steps // 10, plan.steps * 3 // 10
     rate = gradtx.warmup_stable_decay_schedule(
         0.0, 5e-3, warmup, plan.steps - warmup - decay, decay
     )
     muon = gradtx.stored(gradtx.muon(rate, weight_decay=0.1), "int8")
-    return gradtx.guard(gradtx.with_metrics(gradtx.chain(gradtx.clip_by_global_norm(1.0), muon)))
+    clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), muon)
+    return gradtx.sharded(gradtx.guard(gradtx.with_metrics(clipped)), "data")
 
 
 def loss(params: Any, windows: jax.Array) -> jax.Array:
@@ -73,68 +73,38 @@ def whole(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def cut(mesh: Mesh, tree: Any) -> Any:
-    """Each array is cut along the first axis that the devices divide; small ones are whole."""
-
-    def sharding(leaf: Any) -> NamedSharding:
-        axes = enumerate(leaf.shape if leaf.size >= 512 else ())
-        axis = next((number for number, size in axes if size % mesh.size == 0), None)
-        spec = () if axis is None else (*[None] * axis, "data")
-        return NamedSharding(mesh, PartitionSpec(*spec))
-
-    return jax.tree.map(sharding, tree)
-
-
 def start(plan: Plan, tx: gradtx.GradientTransformation, text: texts.Text, mesh: Mesh) -> Run:
-    """Parameters whole on each device, and the state cut over all of them: ZeRO-1."""
+    """Parameters whole on each device; `sharded` cuts the state over all of them: ZeRO-1."""
     params = model.init(
         np.random.default_rng(plan.seed),
         model.Shape(len(text.alphabet), plan.width, HEADS, plan.depth),
     )
     params = jax.device_put(params, whole(mesh))
-    # The shardings that the state would have if the parameters were cut.
-    places = gradtx.state_shardings(tx, params, cut(mesh, params))
-    return Run(params, jax.jit(tx.init, out_shardings=places)(params), 0)
+    return Run(params, tx.init(params), 0)
 
 
-def saved_steps(plan: Plan) -> list[int]:
-    """The steps of whole checkpoints: one that a kill cut short has another name."""
-    folders = (plan.folder / "checkpoints").glob("*")
-    return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
+def checkpoints(plan: Plan) -> gradtx.Checkpointer:
+    return gradtx.Checkpointer(plan.folder / "checkpoints")
 
 
-def resume(plan: Plan, first: Run) -> Run:
+def resume(checkpointer: gradtx.Checkpointer, first: Run) -> Run:
     """The last checkpoint, on the devices of a first run; that run where there is none."""
-    steps = saved_steps(plan)
-    if not steps:
+    step = checkpointer.latest_step()
+    if step is None:
         return first
-    like = {"params": first.params, "state": gradtx.flatten_state(first.state)}
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like
-    )
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.restore(path(plan, steps[-1]), abstract)
-    state = gradtx.restore_state(first.state, saved["state"])
-    return Run(saved["params"], state, steps[-1])
-
-
-def path(plan: Plan, step: int) -> Path:
-    return (plan.folder / "checkpoints" / str(step)).absolute()
+    like = {"params": first.params, "state": first.state}
+    return Run(**checkpointer.load(like, step=step), step=step)
 
 
 def train(plan: Plan, text: texts.Text, devices: int) -> Iterator[dict[str, Any]]:
     """Train from the last checkpoint, or from the start; yield and log every step."""
     tx, mesh = optimizer(plan), mesh_of(devices)
-    params, state, number = resume(plan, start(plan, tx, text, mesh))
-    step = jax.jit(
-        gradtx.make_step(loss, tx),
-        out_shardings=(whole(mesh), jax.tree.map(lambda leaf: leaf.sharding, state), whole(mesh)),
-        donate_argnums=(0, 1),
-    )
+    step = gradtx.make_step(loss, tx)
     rows = NamedSharding(mesh, PartitionSpec("data"))
     valid = jnp.asarray(texts.held_out(text.valid, plan.context + 1, plan.checked))
     check = jax.jit(loss)
-    with ocp.StandardCheckpointer() as checkpointer, plan.log(devices).open("w") as log:
+    with checkpoints(plan) as checkpointer, plan.log(devices).open("w") as log:
+        params, state, number = resume(checkpointer, start(plan, tx, text, mesh))
         while number < plan.steps:
             began = time.perf_counter()
             windows = texts.windows(text.train, plan.context + 1, plan.batch, (plan.seed, number))
@@ -145,9 +115,8 @@ def train(plan: Plan, text: texts.Text, devices: int) -> Iterator[dict[str, Any]
             if number == plan.steps:
                 row["valid"] = float(check(params, jax.device_put(valid, rows)))
             row["seconds"] = time.perf_counter() - began
-            if number % plan.save_every == 0:
-                tree = {"params": params, "state": gradtx.flatten_state(state)}
-                checkpointer.save(path(plan, number), tree)  # writes while training goes on
+            if number % plan.save_every == 0:  # it writes while the training goes on
+                checkpointer.save({"params": params, "state": state}, step=number)
             print(json.dumps(row), file=log, flush=True)
             yield row
 

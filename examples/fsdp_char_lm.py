@@ -23,10 +23,10 @@ try:
     from _fsdp_train import (
         Plan,
         bytes_per_device,
+        checkpoints,
         mesh_of,
         optimizer,
         read_log,
-        saved_steps,
         start,
         train,
     )
@@ -34,7 +34,7 @@ except ImportError as error:
     missing = (error.name or str(error)).split(".", maxsplit=1)[0]
     sys.exit(
         f"examples/fsdp_char_lm.py needs {missing}: install it with "
-        "pip install 'gradtx[examples]' orbax-checkpoint"
+        "pip install 'gradtx[examples,orbax]'"
     )
 
 BEFORE, AFTER = 8, 4
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     remove_old(plan)
     last = train_and_kill(options, plan)
-    saved = saved_steps(plan)[-1]
+    saved = checkpoints(plan).latest_step() or 0
     print(f"killed after step {last}; resuming from the checkpoint of step {saved}", flush=True)
     call, environment = command(options, AFTER)
     subprocess.run(call, env=environment, check=True)

@@ -67,6 +67,10 @@ CASES = {
     "packed16": Case(lambda: gradtx.stored(_clipped(), "packed16"), exact=True),
     "schedule": Case(_scheduled, exact=True),
     "schedule-free": Case(lambda: gradtx.schedule_free_adamw(1e-2), exact=True),
+    "sharded": Case(lambda: gradtx.sharded(_clipped(), "data"), "replicated", exact=True),
+    "sharded, int8": Case(
+        lambda: gradtx.sharded(gradtx.stored(_clipped(), "int8"), "data"), "replicated", exact=True
+    ),
     "zero1": Case(_clipped, "zero1", exact=True),
 }
 
