@@ -9,14 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
-from gradtx.definition.errors import (
-    StateError,
-)
-from gradtx.definition.show import show_array
-from gradtx.definition.types import DTypeLike, Slots
+from gradtx.definition.types import DTypeLike
 from gradtx.engine.any_shape import Program, pattern_of, specialize
 from gradtx.engine.checks import check_extra
 from gradtx.engine.kernel import (
@@ -27,19 +22,36 @@ from gradtx.engine.kernel import (
     run_rules,
     run_stored,
 )
-from gradtx.engine.leaf_args import ActiveRule, leaf_args
-from gradtx.engine.leaf_init import init_leaf, widest_dtype
+from gradtx.engine.leaf_errors import located, missing_params
+from gradtx.engine.leaf_init import check_real, widest_dtype
 from gradtx.engine.offload import KernelCalls, any_on_host, fetch_args, run_calls
 from gradtx.engine.owner_groups import is_cut, leaf_cuts, owner_groups
 from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.sharded import sharded_kernel
 from gradtx.engine.slots import join_tree_slots, pack, put_slots, slots_at, unpack
+from gradtx.tree.casts import as_array
 from gradtx.tree.host_memory import fetch, put_back
 from gradtx.tree.kernels import call_rows, group, kernel, signature, stack_scalars
+from gradtx.tree.keys import path_hash
 
 if TYPE_CHECKING:
     from gradtx.engine.leaf_rule import LeafRule
     from gradtx.engine.program import BoundRule, Flow, Step
+
+
+class ActiveRule(NamedTuple):
+    """One rule of a run at this step: the leaves it acts on, their slots, and its values."""
+
+    name: str
+    rule: "LeafRule"
+    active: Sequence[bool]
+    columns: Sequence[Any]
+    """The slots of every leaf."""
+    tree_slots: Any
+    hyperparams: Mapping[str, Any]
+    layouts: Sequence[Any]
+    """How every leaf is matrices; empty for a rule on arrays."""
+    offsets: Sequence[Any]
 
 
 class Result(NamedTuple):
@@ -192,6 +204,61 @@ def _numbers(active: tuple[bool, ...]) -> tuple[int, ...]:
     return tuple(number for number, one in enumerate(active) if one)
 
 
+class Reads(NamedTuple):
+    """What the rules that act on a leaf read beside the gradient."""
+
+    params: bool
+    is_random: bool
+    input_grad: bool
+    matrices: bool
+
+    @classmethod
+    def of(cls, members: Sequence[ActiveRule], step: "Step") -> "Reads":
+        """Look at the rules; an error where the parameters are missing."""
+        rules = [member.rule for member in members]
+        needing = [member.name for member in members if member.rule.needs_params]
+        if needing and step.params is None:
+            raise missing_params(needing[0])
+        return cls(
+            bool(needing),
+            any(rule.is_random for rule in rules),
+            any(rule.reads_input_grad for rule in rules),
+            any(member.layouts for member in members),
+        )
+
+
+def leaf_args(
+    members: Sequence[ActiveRule], programs: Sequence[tuple[int, ...]], flow: "Flow", step: "Step"
+) -> dict[int, LeafArgs]:
+    """The arrays that the kernel of every leaf reads, by the leaf's number."""
+    leaves, args = flow.leaves, dict[int, LeafArgs]()
+    reads = {one: Reads.of([members[n] for n in one], step) for one in set(programs) if one}
+    params = step.params.values if step.params is not None else leaves.values
+    real_only = [n for n, member in enumerate(members) if member.rule.real_only]
+    for index, program in enumerate(programs):
+        if not program:
+            continue
+        grad, read, path = as_array(leaves.values[index]), reads[program], leaves.paths[index]
+        for n in real_only:
+            if n in program:
+                check_real(members[n].rule, members[n].name, grad, path)
+        args[index] = LeafArgs(
+            grad,
+            tuple([members[n].columns[index] for n in program]),
+            as_array(params[index]) if read.params else None,
+            path_hash(path) if read.is_random else None,
+            as_array(flow.input_grads[index]) if read.input_grad else None,
+            _offsets(members, program, index) if read.matrices else (),
+        )
+    return args
+
+
+def _offsets(
+    members: Sequence[ActiveRule], program: tuple[int, ...], index: int
+) -> tuple[Any, ...]:
+    return tuple(members[n].offsets[index] if members[n].offsets else None for n in program)
+
+
 def _kinds(
     members: Sequence[ActiveRule],
     programs: Sequence[tuple[int, ...]],
@@ -238,40 +305,8 @@ def _call(
         return call_rows(function, shared, [args[index] for index in indices])
     except Exception as error:
         first, path = indices[0], flow.leaves.paths[indices[0]]
-        located = _located(error, members, args[first], path, first)
-        raise located from error.__cause__
-
-
-def _located(
-    error: Exception, members: Sequence[ActiveRule], args: LeafArgs, path: str, index: int
-) -> Exception:
-    """What a kernel raised, with its leaf: slots of other shapes, or else the rule's own error."""
-    if isinstance(error, TypeError | ValueError):
-        for member, slots in zip(members, args.slots, strict=True):
-            if slots is not None:
-                _check_slots(member, slots, args.grad, path, index)
-    names = ", ".join(member.name for member in members)
-    error.add_note(
-        f"raised at {path!r}, a gradient {show_array(args.grad)}, in the rules of {names}"
-    )
-    return error
-
-
-def _check_slots(member: ActiveRule, slots: Slots, grad: Any, path: str, index: int) -> None:
-    """Raise where the slots of a leaf are not those that `init` would make for it."""
-    layout = member.layouts[index] if member.layouts else None
-    kwargs = {**member.hyperparams, **member.rule.options.values}
-    make = functools.partial(
-        init_leaf, member.rule, member.name, path=path, kwargs=kwargs, layout=layout
-    )
-    for name, kept, fits in zip(slots._fields, slots, jax.eval_shape(make, grad), strict=True):
-        if getattr(kept, "shape", None) != getattr(fits, "shape", None):
-            shown = None if kept is None else show_array(kept)
-            raise StateError(
-                f"slot {name!r} of member {member.name} at {path!r} is {shown}, for a gradient "
-                f"{show_array(grad)}: this state was made for other parameters, call "
-                f"tx.init(params) again"
-            ) from None
+        leaf_error = located(error, members, args[first], path, first)
+        raise leaf_error from error.__cause__
 
 
 def _conclude(

@@ -22,7 +22,7 @@ from gradtx.engine.partition_rules import ELEMENTWISE_TOO
 from gradtx.engine.selector import leaves_of
 from gradtx.tree.host_memory import fetch
 from gradtx.tree.jaxprs import CALLS, ELEMENTWISE, inner_jaxpr
-from gradtx.tree.manual_axes import is_checked, varying, whole_arrays
+from gradtx.tree.manual_axes import is_checked, outer_axis_names, varying, whole_arrays
 
 SUMS = frozenset(("psum", "psum_invariant", "pmax", "pmin", "all_gather", "all_gather_invariant"))
 """Operations whose results are equal on all devices."""
@@ -58,7 +58,7 @@ def check_parts(
     extra: Mapping[str, Any],
 ) -> None:
     """Raise where an update takes parts of arrays for the arrays; warn where types do not tell."""
-    if all(isinstance(bound.rule, AxesRule) for bound in tx.rules):
+    if outer_axis_names() or all(isinstance(bound.rule, AxesRule) for bound in tx.rules):
         return
     names = jax.sharding.get_abstract_mesh().manual_axes
     checked = is_checked()

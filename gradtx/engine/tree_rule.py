@@ -21,7 +21,7 @@ from gradtx.engine.checks import (
     is_sequence,
 )
 from gradtx.engine.clock import Clock, clock_at
-from gradtx.engine.leaf_args import missing_params
+from gradtx.engine.leaf_errors import missing_params
 from gradtx.engine.rules import Child, Function, Rule, reads_argument, select_kwargs
 from gradtx.engine.selector import Leaves, active_leaves, leaves_of
 from gradtx.engine.slot_form import returned_type

@@ -157,7 +157,7 @@ class WrapRule(TreeRule):
     def _run(
         self, bound: "BoundRule", old: Any, mask: Sequence[bool], flow: "Flow", step: "Step"
     ) -> tuple[Any, Any]:
-        on_host, old = old, self._fetch_own(old)
+        on_host, old = old, old if self.offload is None else self._fetch_own(old)
         member, own = self.member(old, step.clock.count)
         extra = self.masked_extra(flow.leaves, step, mask)
         number = step.clock.step if self.clock is None else None
@@ -187,7 +187,7 @@ class WrapRule(TreeRule):
 
     def _fetch_own(self, slots: Slots) -> Any:
         """The slots, the wrapper's own on the device; the member fetches its own."""
-        if self.offload is None or self.init_tree is None:
+        if self.init_tree is None:
             return slots
         held, own = self._detach(slots)
         return self._attach(held, fetch(own))
@@ -211,7 +211,8 @@ class WrapRule(TreeRule):
 
     def evaluate(self, bound: "BoundRule", slots: Slots, leaves: Leaves, count: Any) -> Any:
         params = leaves.narrow(leaves.tree, bound.mask(leaves))
-        member, own = self.member(self._fetch_own(slots), count)
+        near = slots if self.offload is None else self._fetch_own(slots)
+        member, own = self.member(near, count)
         if self.evaluate_tree is None:
             return member.evaluate(params)
         values = {**Clock(count, None, {}).resolve(bound.hyperparams), **self.options}

@@ -14,6 +14,7 @@ from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.inspect.sweep_call import Call, train_one
 from gradtx.inspect.sweep_groups import Group, Template
 from gradtx.inspect.sweep_progress import Progress
+from gradtx.tree.manual_axes import whole_arrays
 
 Device = Any
 """A `jax.Device`, which has no type that checkers know."""
@@ -137,7 +138,7 @@ def _train_batch(
     batch: Any, shared: Any, arrays: Any, call: Call, template: Template, mesh: Mesh | None
 ) -> Any:
     """The trainings of a chunk; the leaves of `batch` have a first axis of trainings."""
-    many = jax.vmap(functools.partial(train_one, call, template), in_axes=(0, None, None))
+    many = jax.vmap(functools.partial(_train_whole, call, template), in_axes=(0, None, None))
     if mesh is not None:
         # Not left to XLA's own partitioning: a training never waits for another device.
         spread, copied = PartitionSpec(AXIS), PartitionSpec()
@@ -149,6 +150,12 @@ def _train_batch(
             check_vma=False,  # a scan in `train` may begin with constants
         )
     return many(batch, shared, arrays)
+
+
+def _train_whole(call: Call, template: Template, *args: Any) -> Any:
+    """One training; a device has all of its arrays, and the update does not ask for their cut."""
+    with whole_arrays(()):
+        return train_one(call, template, *args)
 
 
 def _fit(program: Any, size: int, step: int, devices: Sequence[Device]) -> int:
