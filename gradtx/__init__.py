@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.definition.annotations import TransformUpdateFn as TransformUpdateFn
     from gradtx.definition.config import from_config as from_config
     from gradtx.definition.config import to_config as to_config
+    from gradtx.definition.errors import AxesError as AxesError
     from gradtx.definition.errors import ConfigError as ConfigError
     from gradtx.definition.errors import DtypeError as DtypeError
     from gradtx.definition.errors import GradtxError as GradtxError

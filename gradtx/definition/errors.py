@@ -2,6 +2,7 @@
 
 from gradtx.tree.errors import HIDDEN as HIDDEN
 from gradtx.tree.errors import TRACED as TRACED
+from gradtx.tree.errors import AxesError as AxesError
 from gradtx.tree.errors import ConfigError as ConfigError
 from gradtx.tree.errors import DtypeError as DtypeError
 from gradtx.tree.errors import GradtxError as GradtxError

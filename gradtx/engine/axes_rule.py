@@ -29,9 +29,9 @@ from gradtx.engine.layouts import (
     vary,
 )
 from gradtx.engine.partition import run_partitioned
-from gradtx.engine.partition_rules import GuessError
 from gradtx.engine.selector import Leaves, leaves_of
 from gradtx.engine.wrap_rule import WrapRule
+from gradtx.tree.errors import AxesError
 from gradtx.tree.host_memory import fetch, put_back
 from gradtx.tree.manual_axes import is_checked, outer_axis_names, varying, whole_arrays
 
@@ -113,8 +113,8 @@ def _explained(rule: AxesRule, run: Any, *args: Any) -> Any:
     try:
         with whole_arrays(rule.axis_names):
             return run(rule, *args)
-    except GuessError as error:
-        raise GradtxError(
+    except AxesError as error:
+        raise AxesError(
             f"{rule.name}: {error.scope or error} depends on which axis of an array is cut, "
             f"and axis_names = {rule.axis_names!r} names the mesh axes alone: give "
             f"PartitionSpecs, axis_names=[('kernel$', P('data', None)), ('.*', P('data'))]"

@@ -18,8 +18,8 @@ from gradtx.engine.layouts import (
     cut_names,
     whole_shape,
 )
-from gradtx.engine.partition_rules import GuessError
 from gradtx.engine.selector import Leaves, claimed, leaves_of
+from gradtx.tree.errors import AxesError
 from gradtx.tree.manual_axes import AxisSpec, is_checked, is_spec, spec_names, varying
 from gradtx.tree.paths import flatten
 
@@ -203,7 +203,7 @@ def slot_kind(
         if len(layout) == len(whole) and len({*cut_names(layout)}) == len(cut_names(layout)):
             return Kind(layout, tuple(whole))
     if any(one.guess for one in kinds.values() if one):
-        raise GuessError(path.split("/", maxsplit=1)[0])
+        raise AxesError(path.split("/", maxsplit=1)[0])
     raise StateError(
         f"{owner}: the slot {path!r} has the shape {tuple(shape)} on this device, and "
         f"{tuple(whole)} for the whole parameters: make the state by tx.init with the same "

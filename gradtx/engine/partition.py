@@ -24,8 +24,9 @@ from gradtx.engine.layouts import (
     vary_alike,
     whole,
 )
-from gradtx.engine.partition_rules import GuessError, Hints, apply_equation, common_layout, stretch
+from gradtx.engine.partition_rules import Hints, apply_equation, common_layout, stretch
 from gradtx.tree.arithmetic import cbrt, divide, sqrt
+from gradtx.tree.errors import AxesError
 from gradtx.tree.jaxprs import CALLS, inner_jaxpr
 from gradtx.tree.manual_axes import varying
 
@@ -70,7 +71,7 @@ def run_program(
         try:
             with jax.named_scope(scope) if scope else contextlib.nullcontext():
                 results = run_equation(equation, args, hints, calls)
-        except GuessError as error:
+        except AxesError as error:
             error.scope = error.scope or scope.rsplit("/", maxsplit=1)[-1]
             raise
         known |= dict(zip(equation.outvars, results, strict=True))

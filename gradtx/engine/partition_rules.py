@@ -10,7 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.definition.errors import GradtxError
 from gradtx.engine.layouts import (
     SPREAD,
     Entry,
@@ -26,18 +25,12 @@ from gradtx.engine.layouts import (
     vary_alike,
     whole,
 )
+from gradtx.tree.errors import AxesError
 from gradtx.tree.jaxprs import ELEMENTWISE
 
 Parts = Sequence[Part]
 Hints = Mapping[tuple[int, ...], Layout]
 """How arrays of a shape are cut, where all of that shape in a program are cut alike."""
-
-
-class GuessError(GradtxError):
-    """A result depends on which axis of an array is cut, and only the mesh axes are known."""
-
-    scope: str = ""
-    """The rule that asks for it."""
 
 
 def apply_equation(equation: Any, parts: Parts, hints: Hints) -> list[Part]:
@@ -65,7 +58,7 @@ def _shapes(equation: Any) -> list[tuple[int, ...]]:
 def refuse_guess(equation: Any, parts: Parts) -> None:
     """Raise where an operation depends on which axis of a part is cut, and that is a guess."""
     if any(part.kind.guess for part in parts):
-        raise GuessError(equation.primitive.name)
+        raise AxesError(equation.primitive.name)
 
 
 def _on_whole(equation: Any, parts: Parts) -> list[Part]:

@@ -116,7 +116,7 @@ def cuts(tx: GradientTransformation, params: Params) -> Cuts:
     >>> with jax.set_mesh(jax.make_mesh((1,), ("data",))):
     ...     print(gradtx.sharding.cuts(tx, params))
     parameter  shape    its spec  spec of the state  reason
-    embed      (10, 8)  ?         P('data', None)    axis 0 over 'data'
+    embed      (10, 8)  ?         P('data')          axis 0 over 'data'
     scale      ()       ?         P()                whole: no axis
 
     See also: `sharded`.

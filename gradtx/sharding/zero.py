@@ -163,18 +163,11 @@ def _check_axes(where: str, axes: Any) -> None:
         )
 
 
-def _check_dtype(where: str, dtype: Any) -> None:
-    if dtype is not None and not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
-        raise GradtxError(
-            f"{where} = {dtype!r} is not a dtype of floats: give jnp.bfloat16, or None"
-        )
-
-
 @definition
 def sharded(
     inner: TransformationLike,
     axes: Annotated[Axes, Check(_check_axes)] = "data",
-    gather_dtype: Annotated[DTypeLike | None, Check(_check_dtype)] = None,
+    gather_dtype: DTypeLike | None = None,
     mesh: MeshLike | None = None,
     *,
     min_size: int = 1,

@@ -53,6 +53,13 @@ class ConfigError(GradtxError):
     """A definition cannot be written as JSON, or a JSON does not describe one."""
 
 
+class AxesError(GradtxError):
+    """A result inside `shard_map` depends on which axis of an array is cut, and that is unknown."""
+
+    scope: str = ""
+    """The rule that asks for it."""
+
+
 class RoleWarning(UserWarning):
     """The role of a parameter, or the order of its axes, is a guess: name it to settle it."""
 

@@ -23,14 +23,14 @@ DEFINITIONS: Cases = {
         TypeError,
         "adamw has no hyperparameter or option 'lr'; did you mean 'learning_rate'? Its "
         "arguments are learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, "
-        "nesterov, decay_form, peak_learning_rate, cautious",
+        "nesterov, axis_names, decay_form, peak_learning_rate, cautious",
     ),
     "lr": (
         lambda: gradtx.adamw(lr=1e-3),
         TypeError,
         "adamw has no hyperparameter or option 'lr'; did you mean 'learning_rate'? Its "
         "arguments are learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, "
-        "nesterov, decay_form, peak_learning_rate, cautious",
+        "nesterov, axis_names, decay_form, peak_learning_rate, cautious",
     ),
     "betas": (
         lambda: gradtx.adam(1e-3, betas=(0.9, 0.99)),

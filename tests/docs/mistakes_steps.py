@@ -229,7 +229,7 @@ STEPS: Cases = {
         lambda: load_beside("run.npz", "run.npz"),
         gradtx.StateError,
         "the checkpoint does not fit: there is no 'b'. Make `like` with the definition and "
-        "the parameters that were saved",
+        "the parameters that were saved, or restore what still fits with missing='init'",
     ),
     "save the other way round": (
         lambda: gradtx.save(params(), "run.npz"),

@@ -21,6 +21,7 @@ KERNELS = "kernel$"
 OPTIONS: dict[str, Any] = {
     "accumulator_dtype": jnp.bfloat16,
     "adam_learning_rate": 0.1,
+    "axis_names": "data",
     "beta3": 0.9,
     "cautious": True,
     "compute_dtype": jnp.bfloat16,

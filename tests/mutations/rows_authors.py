@@ -22,9 +22,9 @@ MUTATIONS = [
     ),
     Mutation(
         "old checkpoints: dtypes stay at the old paths",
-        "interop/checkpoints.py",
-        "migrate(saved, expected.keys())",
-        "saved",
+        "interop/matching.py",
+        "dict(migrate(entries, expected))",
+        "dict(entries)",
         OLD.format("random_key"),
     ),
     Mutation(

@@ -102,8 +102,8 @@ MATRIX_RULES = [
     Mutation(
         "spread: shares in another order",
         "engine/sharded.py",
-        "array[slice(*cut)], tree)",
-        "array[slice(*cut)][::-1], tree)",
+        "own = stack[slice(*cut)]",
+        "own = stack[slice(*cut)][::-1]",
         "tests/unit/sharding/test_matrices.py",
     ),
     Mutation("roles: heads are hidden", "tree/names.py", 'r"(.*_)?head|', 'r"', ROLES),

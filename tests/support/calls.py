@@ -11,6 +11,7 @@ from tests.support.schedule_cases import CASES, ours
 
 INTERNAL = {
     "GradientTransformation",
+    "_offloaded_member",
     "_stored_member",
     "call_function",
     "follow_states",

@@ -187,20 +187,20 @@ def test_devices_share_the_trainings(
 
 
 def test_devices_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk is a quarter on each of four devices, and nothing is sent between them."""
+    """A chunk is an eighth on each of eight devices, and nothing is sent between them."""
     texts: list[str] = []
     compile = sweep_run._compile
 
     def record(*inputs: Any) -> Any:
         program = compile(*inputs)
         texts.append(program.as_text())
-        assert inputs[3][0][0].sharding.num_devices == 4
+        assert inputs[3][0][0].sharding.num_devices == 8
         return program
 
     monkeypatch.setattr(sweep_run, "_compile", record)
     run(devices=None, learning_rate=RATES[:8])
     (text,) = texts
-    assert "num_partitions=4" in text
+    assert "num_partitions=8" in text
     assert not re.search(r"all-(gather|reduce|to-all)|collective-permute", text)
 
 

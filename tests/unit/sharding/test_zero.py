@@ -223,7 +223,7 @@ def test_errors() -> None:
         "names"
     )
     assert tell(lambda: gradtx.sharded(one, gather_dtype=jnp.int8)).endswith(
-        "is not a dtype of floats: give jnp.bfloat16, or None"
+        "or for a smaller state write gradtx.stored(tx, 'int8')"
     )
     assert tell(lambda: gradtx.sharding.cuts(one, w)) == (
         "cuts: adam contains no sharded: pass the definition that sharded(tx, axes) returned"
