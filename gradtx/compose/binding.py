@@ -81,15 +81,19 @@ def _branches(expansion: Sequence[Branch], builder: str) -> Iterator[Branch]:
     for branch in expansion:
         has_own_name = branch.name != branch.member.name
         is_scaffolding = branch.member.factory.__name__ in SCAFFOLDING
-        if builder and is_scaffolding and not has_own_name and branch.selector is None:
-            yield from _branches(_branches_of(branch.member), builder)
+        inner = _branches_of(branch.member) if builder and is_scaffolding else None
+        if inner is not None and not has_own_name and branch.selector is None:
+            yield from _branches(inner, builder)
         else:
             yield branch
 
 
-def _branches_of(tx: Any) -> Sequence[Branch]:
-    expansion = tx.expansion
-    return expansion if isinstance(expansion, list) else _branches_of(expansion)
+def _branches_of(tx: Any) -> Sequence[Branch] | None:
+    """The branches of a chain, or of a `descend`; None where that is within `over_axes`."""
+    expansion = getattr(tx, "expansion", None)
+    return (
+        expansion if expansion is None or isinstance(expansion, list) else _branches_of(expansion)
+    )
 
 
 def member_names(members: Sequence[Any]) -> list[str]:

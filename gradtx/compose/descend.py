@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.compose.cautious import cautious_mask
 from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
-from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
+from gradtx.compose.over_axes import AxisFlags, over_axes
 from gradtx.compose.select import masked
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import HyperparamError
@@ -223,6 +223,10 @@ def descend(
     the decay for "independent"; Defazio 2025, arXiv 2506.02285, for "corrected"; Chen et al. 2025,
     arXiv 2510.12402, for "cautious"; Xie et al. 2022, arXiv 2208.06677, Algorithm 1, for
     "proximal"."""
+    names = flags.pop("axis_names", None)
+    if names is not None:  # around all of it: a chain made here would show in paths
+        inner = descend(rule, learning_rate, weight_decay, mask, last=last, **flags)
+        return over_axes(inner, names)
     form = flags.get("decay_form") or "decoupled"
     direction = chain(rule, cautious_mask()) if flags.get("cautious") else rule
     scale = (
@@ -236,7 +240,7 @@ def descend(
                 f"decay_form={form!r} says how weight decay acts, and there is none: give "
                 f"weight_decay=... too"
             )
-        return apply_axis_flags(chain(direction, *scale), flags)
+        return chain(direction, *scale)
     decay = _decay_by_form(weight_decay, mask, learning_rate, flags)
     members = [decay, direction] if form == "l2" else [direction, decay]
-    return apply_axis_flags(chain(*members, *scale), flags)
+    return chain(*members, *scale)

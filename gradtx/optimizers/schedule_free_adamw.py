@@ -8,6 +8,7 @@ with g taken at the parameters y
 from typing import Unpack
 
 from gradtx.compose.descend import StepFlags, descend
+from gradtx.compose.over_axes import apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
@@ -73,6 +74,8 @@ def schedule_free_adamw(
     """
     eta = learning_rate if warmup_steps is None else with_warmup(learning_rate, warmup_steps)
     rule = scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
-    return schedule_free(
+    names = flags.pop("axis_names", None)
+    tx = schedule_free(
         descend(rule, eta, weight_decay, mask, **flags), eta, b1, weight_lr_power, state_dtype
     )
+    return apply_axis_flags(tx, {"axis_names": names})

@@ -4,7 +4,6 @@
 result then has a type that says along which axes it is cut. Nothing runs, on no device.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from gradtx.definition.show import show
 from gradtx.definition.types import Params, PyTree
 from gradtx.engine.selector import Leaves, leaves_of
 from gradtx.sharding.explicit_shapes import explicit_mesh, explicit_shapes, mesh_of, place
+from gradtx.tree.host_memory import PINNED_HOST
 from gradtx.tree.placement import sharding_as_returned
 
 OWNER = "state_shardings"
@@ -81,8 +81,11 @@ def state_shardings(
     explicit = explicit_mesh(mesh)
     # Another mesh may be set here, and `init` must not meet both.
     with jax.sharding.use_abstract_mesh(explicit):
-        state = jax.eval_shape(tx.init, explicit_shapes(leaves, explicit, OWNER))
-    return jax.tree.map(functools.partial(_sharding_of, mesh), state)
+        # Not `eval_shape`, whose results do not say in which memory they are.
+        init = jax.make_jaxpr(tx.init, return_shape=True)
+        closed, state = init(explicit_shapes(leaves, explicit, OWNER))
+    types = [_sharding_of(mesh, one) for one in closed.out_avals]
+    return jax.tree.unflatten(jax.tree.structure(state), types)
 
 
 def _device_of(leaves: Leaves) -> Sharding:
@@ -100,4 +103,6 @@ def _device_of(leaves: Leaves) -> Sharding:
 def _sharding_of(mesh: Mesh | AbstractMesh, array: Any) -> NamedSharding:
     """The sharding that the type of an array says, on the mesh of the parameters."""
     entries = (None,) * array.ndim if array.sharding is None else array.sharding.spec
-    return sharding_as_returned(mesh, [*entries])
+    placed = sharding_as_returned(mesh, [*entries])
+    is_on_host = array.memory_space == jax.memory.Space.Host
+    return placed.with_memory_kind(PINNED_HOST) if is_on_host else placed

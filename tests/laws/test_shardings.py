@@ -31,8 +31,10 @@ CUTS = {
 }
 STORED = ("adamw", "soap")
 """Methods whose slots are stored in every codec."""
-PLAIN = {name: METHODS[name].tx for name in MAKERS if name != "sharded"}
-"""`sharded` cuts slots further than their parameters: tests/unit/sharding/test_zero.py."""
+PLAIN = {name: METHODS[name].tx for name in MAKERS if name not in ("offloaded", "sharded")}
+"""`sharded` cuts slots further than their parameters, and `offloaded` has them in another memory:
+tests/unit/sharding.
+"""
 ENCODED = {
     f"{name}, {codec}": gradtx.stored(METHODS[name].tx, codec, min_size=0, block=2)
     for name in STORED

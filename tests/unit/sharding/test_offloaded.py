@@ -223,6 +223,16 @@ def test_norms_over_axes_of_offloaded_state(is_inside: bool) -> None:
     assert on_host(new) == on_host(state)
 
 
+def test_state_shardings_say_the_memory() -> None:
+    mesh = Mesh(np.array(jax.devices()), ("x",))
+    params = jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec("x")))
+    tx = gradtx.offloaded(ADAMW, r"/nu/")
+    said = gradtx.state_shardings(tx, params)
+    assert said == jax.tree.map(lambda one: one.sharding, tx.init(params))
+    state = jax.jit(tx.init, out_shardings=said)(params)
+    assert on_host(state) == on_host(tx.init(params)) != []
+
+
 def test_where_names_slots_in_few_bits_by_their_slot() -> None:
     for tx in (
         gradtx.stored(gradtx.offloaded(ADAMW, r"/nu/"), "int8", min_size=1),
