@@ -24,7 +24,11 @@ def _sign(x: jax.Array) -> jax.Array:
     return jnp.where(x > 0, jnp.ones_like(x), jnp.where(x < 0, -jnp.ones_like(x), x))
 
 
-REWRITTEN = {"sign": _sign}
+def _unmarked(scale: jax.Array) -> jax.Array:
+    return scale
+
+
+REWRITTEN = {"name": _unmarked, "sign": _sign}
 """Replacements of operations that not every kernel compiler supports."""
 
 

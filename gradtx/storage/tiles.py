@@ -67,6 +67,8 @@ def run_by_tiles(
     With `fused=None` it uses tiles on one device or within `shard_map` only: XLA cannot divide a
     kernel of its own among devices. Elsewhere the kernel runs in two passes.
     """
+    if not _has_blocks(row):  # of 16 bits each, for which XLA needs no tiles
+        return function(rules, shared, row)
     leaf = _plane_for(row, block, fused)
     if leaf is not None and is_elementwise(function, rules, shared, row):
         return _platform_run(function, rules, leaf, shared, row)
@@ -104,11 +106,13 @@ def _plane_for(row: Any, block: int, fused: bool | None) -> Plane | None:
     leaf = plane(row.grad.shape, block)
     if leaf is None or fused is False or (fused is None and not _is_on_one_device(row)):
         return None
-    slots = jax.tree.leaves(row.slots)
-    # Without slots in blocks XLA needs no tiles.
-    has_blocks = any(array.shape != row.grad.shape for array in slots)
-    arrays = [row.grad, *slots, *jax.tree.leaves((row.param, row.input_grad))]
-    return leaf if has_blocks and all(map(leaf.fits, arrays)) else None
+    arrays = [row.grad, *jax.tree.leaves((row.slots, row.param, row.input_grad))]
+    return leaf if all(map(leaf.fits, arrays)) else None
+
+
+def _has_blocks(row: Any) -> bool:
+    """Whether some slots have codes or scales of blocks."""
+    return any(array.shape != row.grad.shape for array in jax.tree.leaves(row.slots))
 
 
 def _is_on_one_device(row: Any) -> bool:
