@@ -174,6 +174,7 @@ METHODS: dict[str, Method] = {
         own.sam(descend(each(ref.adam), rate, 0.1), climb_reference, 3),
         contrib.sam(optax.adamw(rate, weight_decay=0.1), climb_optax, 3),
         float32=1e-3,  # the step back is a difference of parameters, and has their rounding
+        copies="on several devices a slot that is reset is tied to its parameter, to be cut as it",
     ),
     "sam/kept": Method(
         gradtx.sam(gradtx.sgd(rate, momentum=0.9), climb, 3, reset_state=False),
