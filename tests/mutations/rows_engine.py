@@ -137,8 +137,8 @@ ENGINE = [
     Mutation(
         "binding: a member with a name is scaffolding",
         "compose/binding.py",
-        "is_scaffolding and not has_own_name and branch.selector",
-        "is_scaffolding and branch.selector",
+        "inner is not None and not has_own_name and branch.selector",
+        "inner is not None and branch.selector",
         "tests/laws/test_paths.py",
     ),
 ]
