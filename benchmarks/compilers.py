@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.steps import LIBRARIES, OPTIMIZERS, jitted_step
 from benchmarks.trees import TREES
+from gradtx.inspect.plan_compiled import COLLECTIVE, CYCLES
 
 jax.config.update("jax_platforms", "cpu")  # in case jax was imported before this package
 
@@ -46,12 +47,7 @@ TOPOLOGIES: dict[str, dict[str, Any]] = {
 CHIPS = {"tpu": "TPU v5e", "cuda": "H100"}
 
 OPCODE = re.compile(r" = .*? ([a-z][\w-]*)\(")
-CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 ALIAS = re.compile(r"(?:may|must)-alias")
-COLLECTIVE = re.compile(
-    r" = .*? ((?:ragged-)?all-to-all|all-gather|all-reduce|reduce-scatter"
-    r"|collective-permute|collective-broadcast)(?:-start)?\("
-)
 LOOP = re.compile(r" = .*? while\(")
 
 

@@ -1,6 +1,6 @@
 """Batches of the digits, and the comparison of losses, for examples/fsdp_*.py."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,15 @@ def batches(steps: int = 20, size: int = 128) -> Iterator[tuple[np.ndarray, np.n
     for _ in range(steps):
         chosen = rng.integers(len(images), size=size)
         yield (images[chosen] / 16).astype(np.float32), labels[chosen].astype(np.int32)
+
+
+def compare(train: Callable[..., Run], optimizers: Mapping[str, Any]) -> dict[str, Run]:
+    """Compare one device with eight; the runs on eight, by the name of the optimizer."""
+    runs: dict[str, Run] = {}
+    for name, tx in optimizers.items():
+        runs[name] = train(tx, devices=8)
+        report(name, train(tx, devices=1).losses, runs[name].losses)
+    return runs
 
 
 def report(name: str, one: Sequence[float], eight: Sequence[float]) -> None:

@@ -83,7 +83,7 @@ def compare(plan: Plan, saved: int, last: int) -> None:
 
 
 def run_child(plan: Plan, text: texts.Text, devices: int) -> None:
-    """Train in this process, and print what it does."""
+    """Train in this process, and print each step."""
     first = start(plan, optimizer(plan), text, mesh_of(devices))
     parameters, state = bytes_per_device(first.params), bytes_per_device(first.state)
     print(f"{devices} devices: {parameters:,} bytes of parameters and {state:,} of state on each")

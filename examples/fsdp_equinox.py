@@ -15,7 +15,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from _digits import Run, batches, report
+from _digits import Run, batches, compare
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradtx
@@ -60,12 +60,7 @@ def train(tx: gradtx.GradientTransformation, devices: int) -> Run:
 
 
 def main() -> dict[str, Run]:
-    """Compare one device with eight; the runs on eight, by the name of the optimizer."""
-    runs: dict[str, Run] = {}
-    for name, tx in OPTIMIZERS.items():
-        runs[name] = train(tx, devices=8)
-        report(name, train(tx, devices=1).losses, runs[name].losses)
-    return runs
+    return compare(train, OPTIMIZERS)
 
 
 if __name__ == "__main__":

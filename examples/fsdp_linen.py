@@ -15,7 +15,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from _digits import Run, batches, report
+from _digits import Run, batches, compare
 from flax.training.train_state import TrainState
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -69,12 +69,7 @@ def train(tx: gradtx.GradientTransformation, devices: int) -> Run:
 
 
 def main() -> dict[str, Run]:
-    """Compare one device with eight; the runs on eight, by the name of the optimizer."""
-    runs: dict[str, Run] = {}
-    for name, tx in OPTIMIZERS.items():
-        runs[name] = train(tx, devices=8)
-        report(name, train(tx, devices=1).losses, runs[name].losses)
-    return runs
+    return compare(train, OPTIMIZERS)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import os
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import jax
-from _digits import Run, batches, report
+from _digits import Run, batches, compare
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -64,12 +64,7 @@ def train(tx: gradtx.GradientTransformation, devices: int) -> Run:
 
 
 def main() -> dict[str, Run]:
-    """Compare one device with eight; the runs on eight, by the name of the optimizer."""
-    runs: dict[str, Run] = {}
-    for name, tx in OPTIMIZERS.items():
-        runs[name] = train(tx, devices=8)
-        report(name, train(tx, devices=1).losses, runs[name].losses)
-    return runs
+    return compare(train, OPTIMIZERS)
 
 
 if __name__ == "__main__":

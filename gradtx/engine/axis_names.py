@@ -102,7 +102,7 @@ def is_patterns(axis_names: AxisNames, leaves: Leaves) -> bool:
 
 
 def leaf_kinds(axis_names: AxisNames, leaves: Leaves, owner: str, guess: int) -> list[Any]:
-    """For every leaf how it is cut; None for what is no array.
+    """For every leaf how it is cut; None where it is not an array.
 
     Where names alone are known, axis number `guess` of an array stands for the one that is cut.
     """

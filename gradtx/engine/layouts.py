@@ -28,7 +28,7 @@ Layout = tuple[Entry, ...]
 
 
 class Kind(NamedTuple):
-    """What a program must know of a part before it is traced."""
+    """The facts of a part that a program needs before it is traced."""
 
     layout: Layout
     shape: tuple[int, ...]

@@ -59,14 +59,19 @@ def own_share(
         array = jnp.pad(array, [(span.start, after), *[(0, 0)] * (array.ndim - 1)])
     array = array.reshape(*(sizes[axis] for axis in spread), span.each, *array.shape[1:])
     array = _index(array, spread, way.shared)
-    if way.exchanged:
-        front = array.shape[: len(way.exchanged)]
-        flat = array.reshape(math.prod(front), *array.shape[len(front) :])
-        array = jax.lax.all_to_all(flat, way.exchanged, 0, 0, tiled=True).reshape(array.shape)
+    array = _exchange(array, way.exchanged)
     if way.gathered:
         front = tuple(sizes[axis] for axis in way.gathered)
         array = jax.lax.all_gather(array, way.gathered).reshape(*front, *array.shape)
     return _assemble(array, (*way.gathered, *way.exchanged), sides)
+
+
+def _exchange(array: jax.Array, names: Axes) -> jax.Array:
+    """One all-to-all over some axes of the mesh, of which each has an axis in front."""
+    if not names:
+        return array
+    flat = array.reshape(-1, *array.shape[len(names) :])
+    return jax.lax.all_to_all(flat, names, 0, 0, tiled=True).reshape(array.shape)
 
 
 def give_back(
@@ -76,10 +81,7 @@ def give_back(
     way = way_of(sides, spread)
     array = _take_apart(array, (*way.gathered, *way.exchanged), sides, sizes)
     array = _index(array, way.gathered, way.gathered)
-    if way.exchanged:
-        front = array.shape[: len(way.exchanged)]
-        flat = array.reshape(math.prod(front), *array.shape[len(front) :])
-        array = jax.lax.all_to_all(flat, way.exchanged, 0, 0, tiled=True).reshape(array.shape)
+    array = _exchange(array, way.exchanged)
     if way.shared:
         front = tuple(sizes[axis] for axis in way.shared)
         array = jax.lax.all_gather(array, way.shared).reshape(*front, *array.shape)

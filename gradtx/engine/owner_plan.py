@@ -12,6 +12,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from gradtx.engine.matrix_layout import Layout
 from gradtx.engine.owner_moves import Axes, Span
+from gradtx.tree.placement import axes_of
 
 
 class Frame(NamedTuple):
@@ -72,7 +73,7 @@ def mesh_sizes(mesh: Any) -> MeshSizes:
 def axes_of_spec(sharding: NamedSharding, ndim: int) -> list[Axes]:
     """The axes that cut each dimension of an array."""
     spec = (*sharding.spec, *(None,) * ndim)[:ndim]
-    return [() if one is None else (one,) if isinstance(one, str) else tuple(one) for one in spec]
+    return [axes_of(one) for one in spec]
 
 
 def frame_of(layout: Layout, cuts: Sequence[Axes], sizes: Mapping[str, int]) -> Frame:

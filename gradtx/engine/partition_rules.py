@@ -222,7 +222,7 @@ def _axes(part: Part) -> list[tuple[Entry, int]]:
 
 
 def _reshaped_layout(kind: Kind, shape: tuple[int, ...]) -> Layout | None:
-    """How an array is cut in another shape; None where a device's part is no block of it."""
+    """How an array is cut in another shape; None where a device's part is not a block of it."""
     layout: list[Entry] = [None] * len(shape)
     for olds, news in _groups(kind.shape, shape):
         cuts = [axis for axis in olds if isinstance(kind.layout[axis], tuple)]

@@ -8,7 +8,7 @@ the same way. No device repeats the work of another.
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -153,14 +153,8 @@ def _on_owners(
     arrays: Sequence[Any],
 ) -> list[tuple[Any, Any]]:
     """Run the rule on the owners of all matrices: the update of each leaf, and its slots."""
-    cut = [
-        jax.tree.map(functools.partial(_as_cut, lie.layout), own, kinds)
-        for lie, own, kinds in zip(lies, arrays, pieces, strict=True)
-    ]
-    specs = [
-        jax.tree.map(functools.partial(_spec, lie.layout), own, kinds)
-        for lie, own, kinds in zip(lies, cut, pieces, strict=True)
-    ]
+    cut = _each(_as_cut, lies, arrays, pieces)
+    specs = _each(_spec, lies, cut, pieces)
     # The mesh of the context, if there is one, must be the one that is named.
     is_set = not jax.sharding.get_abstract_mesh().empty
     run = jax.shard_map(
@@ -174,6 +168,19 @@ def _on_owners(
     return [
         jax.tree.map(functools.partial(_as_leaf, plan, lie), result, _returned(kinds))
         for lie, kinds, result in zip(lies, pieces, results, strict=True)
+    ]
+
+
+def _each(
+    function: Callable[[Layout, Any, Piece], Any],
+    lies: Sequence[Lie],
+    arrays: Sequence[Any],
+    pieces: Sequence[Any],
+) -> list[Any]:
+    """`function(layout, array, piece)` of every array, leaf by leaf."""
+    return [
+        jax.tree.map(functools.partial(function, lie.layout), own, kinds)
+        for lie, own, kinds in zip(lies, arrays, pieces, strict=True)
     ]
 
 
@@ -209,10 +216,7 @@ def _share(
     arrays: Sequence[Any],
 ) -> list[tuple[Any, Any]]:
     """Run the rule on the matrices of one device, which holds a piece of every leaf."""
-    lines = [
-        jax.tree.map(functools.partial(_in_line, lie.layout), own, kinds)
-        for lie, own, kinds in zip(lies, arrays, pieces, strict=True)
-    ]
+    lines = _each(_in_line, lies, arrays, pieces)
     owned = jax.tree.map(
         functools.partial(_to_owner, plan, lies[0].layout),
         jax.tree.map(_concatenate, *lines),

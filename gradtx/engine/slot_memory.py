@@ -101,7 +101,7 @@ def _has_memory(memory: str) -> bool:
     names = ", ".join(sorted(set(kinds)))
     if memory != PINNED_HOST:
         raise GradtxError(
-            f"offloaded: memory = {memory!r} is no memory in which a compiled step can leave "
+            f"offloaded: memory = {memory!r} is not a memory in which a compiled step can leave "
             f"slots, use {PINNED_HOST!r}; the backend {device.platform!r} has {names}"
         )
     if repr(memory) not in kinds:

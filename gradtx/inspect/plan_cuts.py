@@ -10,6 +10,8 @@ from typing import Any
 
 from jax.extend.core import JaxprEqn, Literal
 
+from gradtx.tree.placement import axes_of
+
 Axes = tuple[str, ...]
 Cut = tuple[Axes, ...]
 """The mesh axes that cut each axis of an array; empty for a whole one."""
@@ -20,10 +22,7 @@ Known = dict[Any, Cut]
 def typed_cut(aval: Any) -> Cut:
     """How an array is cut, as its type says; empty where it does not."""
     spec = getattr(getattr(aval, "sharding", None), "spec", ())
-    cut = tuple(
-        axes if isinstance(axes, tuple) else (axes,) if isinstance(axes, str) else ()
-        for axes in spec
-    )
+    cut = tuple(axes_of(entry) for entry in spec)
     missing = len(getattr(aval, "shape", ())) - len(cut)
     return (*cut, *((),) * missing) if any(cut) else ()
 

@@ -174,7 +174,7 @@ def check_key(path: str, like: Any, dtype: str) -> None:
 def check_process(named: Mapping[str, Any]) -> None:
     """Raise where one file cannot hold the arrays: several processes have them, or would write it.
 
-    Copies of one array on all processes are no obstacle: process 0 has all of its numbers.
+    All processes may hold copies of one array: process 0 has all of its numbers.
     """
     cure = "use gradtx.Checkpointer, which every process calls"
     for path, leaf in named.items():

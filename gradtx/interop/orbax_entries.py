@@ -183,7 +183,7 @@ def filled_leaf(path: str, like: Any, value: Any, sharding: Sharding | None) -> 
 
 
 class Plan(NamedTuple):
-    """What is read of a checkpoint, and where each array goes."""
+    """The entries that a checkpoint must give, and where each array goes."""
 
     saved: Saved
     paths: Mapping[str, str]

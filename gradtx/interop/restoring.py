@@ -1,4 +1,4 @@
-"""Restoring a tree from the entries of a checkpoint: what fits, what remains, what is dropped."""
+"""Restore a tree from the entries of a checkpoint, and list the rest."""
 
 import difflib
 import logging

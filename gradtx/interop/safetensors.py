@@ -80,7 +80,7 @@ def load_safetensors(
 
     Raises:
       MissingExtraError: safetensors is not installed.
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: the file does not exist.
       StateError: the file is damaged, or does not fit `like`; the error names the path.
 
     >>> import gradtx, jax.numpy as jnp, numpy as np, pathlib, tempfile
@@ -93,7 +93,7 @@ def load_safetensors(
     See also: `save_safetensors`, `load`, `restore_state`.
     """
     library = _import_safetensors("load_safetensors")
-    with open(path, "rb"):  # the system's error where there is no such file
+    with open(path, "rb"):  # the system's error where the file does not exist
         pass
     try:
         flat, dtypes = _read(library, path)

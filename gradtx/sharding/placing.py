@@ -19,7 +19,7 @@ def put(array: Any, sharding: NamedSharding) -> Any:
     if sharding.mesh.size == 1:
         return array
     if not isinstance(array, Tracer):
-        # Without devices there is no other place for an array outside of a trace.
+        # Without devices an array has no other place outside of a trace.
         is_abstract = isinstance(sharding.mesh, AbstractMesh)
         return array if is_abstract else jax.device_put(array, sharding)
     if has_explicit_axes(sharding.mesh):

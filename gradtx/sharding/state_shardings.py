@@ -57,7 +57,7 @@ def state_shardings(
 
     Raises:
       GradtxError: no parameter has a sharding; meshes differ; a mesh has no such axis, or its
-        devices do not divide an axis of an array; `shardings` is no prefix of `params`.
+        devices do not divide an axis of an array; `shardings` is not a prefix of `params`.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec

@@ -187,7 +187,7 @@ def sharded(
 
     The mesh is the one of the arrays, of `jax.set_mesh`, or `mesh`. Within `jit` and with automatic
     axes a trace does not see how parameters are placed. `make_step` tells it. In a step of your own
-    with tensor parallelism, use explicit axes, or pass `in_shardings` to `init` and `update` alike.
+    with tensor parallelism, use explicit axes.
 
     When: data parallelism with state that does not fit, or whose update takes time. When not:
     parameters that are cut over the same axis (FSDP), where the state follows them anyway; within

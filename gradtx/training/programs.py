@@ -68,7 +68,7 @@ def compile_step(
 
 
 def check_jit(jit: Any) -> None:
-    """Raise where `jit` is no function that compiles others."""
+    """Raise where `jit` is not a function that compiles others."""
     if jit is None or (callable(jit) and (_takes(jit, "donate_argnums") or _takes(jit, "donate"))):
         return
     raise GradtxError(

@@ -5,6 +5,7 @@ from tests.mutations.row import Mutation
 ORACLES = "tests/oracles/test_oracles.py tests/oracles/test_parity.py -k muon"
 MATRICES = "tests/unit/engine/test_matrices.py"
 ROLES = "tests/unit/tree"
+ZERO = "tests/unit/sharding/test_zero.py -k member_sees or parameter_is"
 LINALG = "tests/unit/linalg/test_linalg.py tests/unit/linalg/test_linalg_roots.py"
 
 MATRIX_RULES = [
@@ -105,6 +106,20 @@ MATRIX_RULES = [
         "own = stack[slice(*cut)]",
         "own = stack[slice(*cut)][::-1]",
         "tests/unit/sharding/test_matrices.py",
+    ),
+    Mutation(
+        "sharded: the member sees whole gradients",
+        "sharding/zero.py",
+        "_cut_tree(updates, leaves, plan), _cut_tree(params",
+        "updates, _cut_tree(params",
+        ZERO,
+    ),
+    Mutation(
+        "sharded: the addition is on whole parameters",
+        "sharding/zero.py",
+        "is_transparent=gather_dtype is None",
+        "is_transparent=False",
+        ZERO,
     ),
     Mutation("roles: heads are hidden", "tree/names.py", 'r"(.*_)?head|', 'r"', ROLES),
     Mutation(

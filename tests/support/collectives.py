@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices: collectives by kind, operands and bytes."""
+"""The collectives of a compiled program: kinds, operands and bytes."""
 
 import collections
 import math

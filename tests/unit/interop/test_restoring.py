@@ -1,4 +1,4 @@
-"""A state of another definition or model: what it still has is restored, the rest is listed."""
+"""A state of another definition or model: restore the entries that fit, list the rest."""
 
 import logging
 from collections.abc import Callable, Mapping

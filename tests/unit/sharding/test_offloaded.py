@@ -285,7 +285,7 @@ def test_a_memory_that_a_step_cannot_reach(memory: str) -> None:
     with pytest.raises(gradtx.GradtxError) as error:
         gradtx.offloaded(ADAMW, memory=memory).init(PARAMS)
     assert str(error.value) == (
-        f"offloaded: memory = {memory!r} is no memory in which a compiled step can leave slots, "
+        f"offloaded: memory = {memory!r} is not a memory in which a compiled step can leave slots, "
         f"use 'pinned_host'; the backend 'cpu' has 'device', 'pinned_host', 'unpinned_host'"
     )
 

@@ -273,3 +273,34 @@ def test_other_functions_that_compile(kind: str) -> None:
         assert old.is_deleted()  # donated
     arrays = [leaf for leaf in jax.tree.leaves(net) if eqx.is_array(leaf)]
     assert all(leaf.sharding == whole for leaf in arrays)
+
+
+def traced_step(tx: Any) -> Any:
+    """The program of an update of one whole array, whose last rule writes the parameters."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    params = {"w": jax.device_put(jnp.ones((16, 8)), NamedSharding(mesh, P()))}
+    state = tx.init(params)
+    step = functools.partial(gradtx.update_params, tx)
+    with jax.set_mesh(mesh):
+        return jax.make_jaxpr(step)(params, state, params).jaxpr
+
+
+def test_the_member_sees_cut_gradients_and_parameters() -> None:
+    jaxpr = traced_step(gradtx.sharded(gradtx.adamw(1e-3), "data"))
+    grad, param = jaxpr.invars[0], jaxpr.invars[-1]
+    for whole in (grad, param):
+        readers = [one for one in jaxpr.eqns if whole in one.invars]
+        names = {one.primitive.name for one in readers}
+        assert names <= {"sharding_constraint", "shard_alike"}
+        specs = [one.params["sharding"].spec for one in readers if "sharding" in one.params]
+        assert P("data") in specs
+
+
+@pytest.mark.parametrize("gather_dtype", [None, jnp.bfloat16])
+def test_the_parameter_is_gathered_or_the_update_where_a_dtype_is_named(gather_dtype: Any) -> None:
+    """The addition is on the parts, unless the update travels in a dtype of its own."""
+    jaxpr = traced_step(gradtx.sharded(gradtx.adamw(1e-3), "data", gather_dtype))
+    new = jaxpr.outvars[0]
+    (writer,) = [one for one in jaxpr.eqns if new in one.outvars]
+    is_gathered = writer.primitive.name in ("sharding_constraint", "shard_alike")
+    assert is_gathered == (gather_dtype is None)
