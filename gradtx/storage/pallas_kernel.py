@@ -28,7 +28,7 @@ def _unmarked(scale: jax.Array) -> jax.Array:
     return scale
 
 
-REWRITTEN = {"name": _unmarked, "sign": _sign}
+REWRITTEN: Mapping[str, Callable[[jax.Array], jax.Array]] = {"name": _unmarked, "sign": _sign}
 """Replacements of operations that not every kernel compiler supports."""
 
 
