@@ -7,6 +7,27 @@ from gradtx.definition.errors import StructureError
 from gradtx.definition.types import ArrayLike
 
 
+def _check_shapes(matrices: tuple[int, ...], diagonals: tuple[int, ...]) -> None:
+    """The sentences begin as Optax's do, so that a `match=` of a test of yours still fits."""
+    if len(matrices) != 3:
+        raise StructureError(
+            f"set_diags: Expected `a` to be a 3D tensor (N, D, D), and its shape is {matrices}"
+        )
+    if len(diagonals) != 2:
+        raise StructureError(
+            f"set_diags: Expected `new_diags` to be a 2D array (N, D), and its shape is {diagonals}"
+        )
+    if matrices[1] != matrices[2]:
+        raise StructureError(
+            f"set_diags: Shape mismatch: expected `a.shape` to be (N, D, D), and it is {matrices}"
+        )
+    if diagonals != matrices[:2]:
+        raise StructureError(
+            f"set_diags: Shape mismatch: expected `new_diags.shape` to be {matrices[:2]}, as `a` has "
+            f"shape {matrices}, and it is {diagonals}"
+        )
+
+
 def set_diags(a: ArrayLike, new_diags: ArrayLike) -> jax.Array:
     """Set the diagonals of a batch of square matrices.
 
@@ -24,15 +45,7 @@ def set_diags(a: ArrayLike, new_diags: ArrayLike) -> jax.Array:
     [[[3.0, 1.0], [1.0, 4.0]]]
     """
     matrices, diagonals = jnp.asarray(a), jnp.asarray(new_diags)
-    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
-        raise StructureError(
-            f"set_diags: a has shape {matrices.shape}; pass square matrices of shape (N, D, D)"
-        )
-    if diagonals.shape != matrices.shape[:2]:
-        raise StructureError(
-            f"set_diags: new_diags has shape {diagonals.shape}, and a has shape {matrices.shape}; "
-            f"pass diagonals of shape {matrices.shape[:2]}"
-        )
+    _check_shapes(matrices.shape, diagonals.shape)
     is_diagonal = jnp.eye(matrices.shape[-1], dtype=bool)
     return jnp.where(is_diagonal[None], diagonals[..., None].astype(matrices.dtype), matrices)
 

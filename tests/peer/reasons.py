@@ -159,12 +159,6 @@ REASONS: tuple[Reason, ...] = (
         "AssertionError",
     ),
     Reason(
-        r"utils::HelpersTest.test_set_diag_.*raises.*",
-        TEXT,
-        "the text names the shapes, and the shape to pass",
-        "set_diags: ",
-    ),
-    Reason(
         r"utils::MultiNormalDiagFromLogScaleTest.*",
         PRIVATE,
         "the private class behind `multi_normal`, which is public",
