@@ -23,8 +23,8 @@ def _check_shapes(matrices: tuple[int, ...], diagonals: tuple[int, ...]) -> None
         )
     if diagonals != matrices[:2]:
         raise StructureError(
-            f"set_diags: Shape mismatch: expected `new_diags.shape` to be {matrices[:2]}, as `a` has "
-            f"shape {matrices}, and it is {diagonals}"
+            f"set_diags: Shape mismatch: expected `new_diags.shape` to be {matrices[:2]}, as `a` "
+            f"has shape {matrices}, and it is {diagonals}"
         )
 
 
