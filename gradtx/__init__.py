@@ -280,6 +280,9 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.optimizers.rprop import rprop as rprop
     from gradtx.optimizers.rprop import scale_by_rprop as scale_by_rprop
     from gradtx.optimizers.schedule_free_adamw import schedule_free_adamw as schedule_free_adamw
+    from gradtx.optimizers.schedule_free_plus_adamw import (
+        schedule_free_plus_adamw as schedule_free_plus_adamw,
+    )
     from gradtx.optimizers.schedule_free_sgd import schedule_free_sgd as schedule_free_sgd
     from gradtx.optimizers.scion import scale_by_scion as scale_by_scion
     from gradtx.optimizers.scion import scion as scion
@@ -356,6 +359,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.training.targets import periodic_update as periodic_update
     from gradtx.transforms.adaptive_clipping import adaptive_grad_clip as adaptive_grad_clip
     from gradtx.transforms.centering import centralize as centralize
+    from gradtx.transforms.clip_by_zscore import clip_by_zscore as clip_by_zscore
     from gradtx.transforms.clipping import clip as clip
     from gradtx.transforms.clipping import clip_by_block_rms as clip_by_block_rms
     from gradtx.transforms.clipping import clip_by_global_norm as clip_by_global_norm
@@ -415,6 +419,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.tree.numerics import scale_gradient as scale_gradient
     from gradtx.tree_utils import tree_map_params as tree_map_params
     from gradtx.wrappers.accumulate import accumulate as accumulate
+    from gradtx.wrappers.anchor_gradient import anchor_gradient as anchor_gradient
     from gradtx.wrappers.by_role import by_role as by_role
     from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite
     from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
@@ -422,6 +427,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.wrappers.dynamic_loss_scale import dynamic_loss_scale as dynamic_loss_scale
     from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
     from gradtx.wrappers.flatten import flatten as flatten
+    from gradtx.wrappers.gpa import gpa as gpa
     from gradtx.wrappers.guard import guard as guard
     from gradtx.wrappers.hyperball import hyperball as hyperball
     from gradtx.wrappers.inject_hyperparams import inject_hyperparams as inject_hyperparams
@@ -440,9 +446,11 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.wrappers.sam import scale_by_asam as scale_by_asam
     from gradtx.wrappers.schedule_free import schedule_free as schedule_free
     from gradtx.wrappers.schedule_free import schedule_free_eval_params as schedule_free_eval_params
+    from gradtx.wrappers.schedule_free_plus import schedule_free_plus as schedule_free_plus
     from gradtx.wrappers.split_real_and_imaginary import (
         split_real_and_imaginary as split_real_and_imaginary,
     )
+    from gradtx.wrappers.tail_ema import tail_ema as tail_ema
     from gradtx.wrappers.tunable import tunable as tunable
     from gradtx.wrappers.with_metrics import with_metrics as with_metrics
 else:  # a type checker would take every name for one that exists

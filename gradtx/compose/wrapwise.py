@@ -28,6 +28,7 @@ def wrapwise(
     member_params: Function | None = None,
     member_slots: Function | None = None,
     evaluate: Function | None = None,
+    own_evaluation: bool = False,
     report: Function | None = None,
     overrides: Function | None = None,
     clock: str | None = None,
@@ -60,6 +61,7 @@ def wrapwise(
         state holds them; None: as they are. The rule restores them before it runs the member.
       evaluate: `evaluate(params, own, *, inner, ...)`: the parameters to evaluate, by
         `inner.evaluate(params)`; None: those of the member.
+      own_evaluation: whether `evaluate` returns an average that the own slots hold.
       report: `report(own)`: a dict of scalars that `metrics` shows.
       overrides: `overrides(own)`: the hyperparameters of the member that the own slots hold, by
         name.
@@ -102,6 +104,7 @@ def wrapwise(
         "member_params": member_params,
         "member_slots": member_slots,
         "is_transparent": is_transparent,
+        "own_evaluation": own_evaluation,
         "find_overrides": overrides,
         "extra": tuple(extra),
         "needs_params": needs_params,

@@ -81,6 +81,8 @@ class WrapRule(TreeRule):
     """Whether the updates of the member leave it unchanged."""
     find_overrides: Function | None = None
     """The hyperparameters of the member that the own slots hold."""
+    own_evaluation: bool = False
+    """Whether `evaluate_tree` reads parameters that the wrapper itself averages."""
     clock: str | None = None
     """The field of the own slots that counts the updates of the member."""
     slot: str = ""
@@ -103,7 +105,7 @@ class WrapRule(TreeRule):
 
     @property
     def has_evaluation(self) -> bool:
-        return self.tx.has_evaluation
+        return self.own_evaluation or self.tx.has_evaluation
 
     @property
     def fields_of_members(self) -> frozenset[str]:

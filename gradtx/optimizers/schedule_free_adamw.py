@@ -14,7 +14,8 @@ from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.schedules.join import with_warmup
-from gradtx.wrappers.schedule_free import Mixing, schedule_free
+from gradtx.transforms.iterates import Mixing
+from gradtx.wrappers.schedule_free import schedule_free
 
 
 @definition

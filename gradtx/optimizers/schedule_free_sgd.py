@@ -7,8 +7,9 @@ from gradtx.compose.descend import add_decayed_weights, descend
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import DTypeLike, Hyperparam, NonNegative
 from gradtx.schedules.join import with_warmup
+from gradtx.transforms.iterates import Mixing
 from gradtx.transforms.scaling import identity
-from gradtx.wrappers.schedule_free import Mixing, schedule_free
+from gradtx.wrappers.schedule_free import schedule_free
 
 
 @definition

@@ -8,11 +8,16 @@ With n = ‖g‖ over all arrays, and m, v the mean and the variance of the norm
     ρ = max(1/t, 1 − β),  δ = min(n, ℓ) − m        for the t-th norm that is finite and within n_max
     m ← m + ρ δ,  v ← (1 − ρ)(v + ρ δ²)
 
+With `watch`, the loss or the norm, or both, are compared with the last W of each instead:
+
+    spike = x > m + z s                             m, s: mean and deviation of the last W
+
 The inner transformation always runs. The kernels that write its slots choose between new and old
 values, entry by entry: a guard needs no branch, no copy, and no transfer to the host.
 """
 
 import operator
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
@@ -25,8 +30,19 @@ from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Check, Decay, Interval, Limit, Numeric, Positive
 from gradtx.engine.clock import next_count
+from gradtx.transforms.rolling import check_window
 from gradtx.tree.arithmetic import norm_of_tree, sqrt
 from gradtx.tree.casts import promote
+from gradtx.wrappers.guard_window import (
+    COUNTERS,
+    WINDOW,
+    ZSCORE,
+    WatchGuard,
+    init_watch,
+    judge_watched,
+    remember,
+    watched_names,
+)
 
 Steps = Annotated[Numeric, Interval(1.0)]
 """A number of steps, 1 at least."""
@@ -51,9 +67,6 @@ class Guard(NamedTuple):
     """The mean norm; None without `zscore`."""
     variance: Any
     """The variance of norms; None without `zscore`."""
-
-
-COUNTERS = ("applied", "skipped", "not_finite", "too_large", "spikes")
 
 
 class Verdict(NamedTuple):
@@ -107,7 +120,7 @@ def _learn(norm, own: Guard, verdict: Verdict, zscore, decay) -> Guard:
     return own._replace(mean=mean.astype(norm.dtype), variance=variance.astype(norm.dtype))
 
 
-def _count(own: Guard, norm, verdict: Verdict, gate) -> Guard:
+def _count(own: Any, norm, verdict: Verdict, gate) -> Any:
     return own._replace(
         applied=next_count(own.applied, gate),
         skipped=next_count(own.skipped, ~gate),
@@ -141,10 +154,40 @@ def _guard(
     return keep_if(gate, updates), inner, _count(new, norm, verdict, gate)
 
 
-def _report(own: Guard):
+def _watch(
+    updates,
+    own: WatchGuard,
+    params,
+    step,
+    *,
+    inner: Member,
+    extra: Mapping[str, Any],
+    finite: bool,
+    max_norm=None,
+    zscore,
+    warmup_steps,
+    two_sided: bool,
+):
+    norm = norm_of_tree(updates).astype(own.norm.dtype)
+    value = None if own.value is None else jnp.asarray(extra["value"]).astype(own.norm.dtype)
+    verdict = Verdict(
+        *judge_watched(norm, value, own, finite, max_norm, zscore, warmup_steps, two_sided)
+    )
+    gate = ~(verdict.not_finite | verdict.too_large | verdict.spike)
+    updates, inner = inner.update(updates, params, gate=gate)
+    new = _count(remember(own, norm, value, max_norm), norm, verdict, gate)
+    return keep_if(gate, updates), inner, new
+
+
+def _report(own: Guard | WatchGuard):
     reasons = {f"{name}_steps": getattr(own, name) for name in ("skipped", "not_finite")}
     reasons |= {"too_large_steps": own.too_large, "spike_steps": own.spikes}
     return {**reasons, "guarded_norm": own.norm}
+
+
+def _report_watch(own: WatchGuard):
+    value = {} if own.value is None else {"guarded_value": own.value}
+    return {**_report(own), **value}
 
 
 def _check_finite(where: str, finite: Any) -> None:
@@ -164,6 +207,9 @@ def guard(
     *,
     decay: Decay = 0.97,
     warmup_steps: Steps = 25,
+    watch: str | Sequence[str] | None = None,
+    window: int | None = None,
+    two_sided: bool = False,
     **flags: Unpack[AxisFlags],
 ) -> GradientTransformation:
     r"""Skip steps whose gradient is not finite (NaN, inf), too large, or a spike.
@@ -179,12 +225,20 @@ def guard(
     at=state)` then use it. In a chain, a guard skips the steps of its own `inner` alone, so put the
     whole chain inside.
 
-    m and v weigh the first 1/(1 − β) norms equally. After that they forget like averages with decay
-    β. Until `warmup_steps` norms are known, and while all of them were 0, no step is a spike. A
-    spike enters m and v as the largest norm that would have been accepted, so the guard accepts a
-    lasting new level after some steps. After a lasting rise to ten times the norm it skips 32 steps
-    at z = 4, and 16 at z = 6; where norms varied by a tenth before, 17 and 8. A norm that is not
-    finite or above `max_norm` never enters.
+    With `watch` or `window`, m and s are the mean and the deviation of the last W norms
+    ("grad_norm"), of the last W losses ("value"), or of both, each compared by itself; s is at
+    least a thousandth of |m|. `update` then needs the loss: `update(grads, state, params,
+    value=loss)`; a loss that is inf or nan makes a skip, too. The number of a skipped step enters
+    its window, so that a lasting new level is accepted after a few steps, unless it is inf, nan or
+    above `max_norm`. Loss and norm must be those of the whole batch: under `jax.jit` they are;
+    inside `shard_map`, take the mean of the loss over devices first (`jax.lax.pmean`).
+
+    Without them, m and v weigh the first 1/(1 − β) norms equally. After that they forget like
+    averages with decay β. Until `warmup_steps` norms are known, and while all of them were 0, no
+    step is a spike. A spike enters m and v as the largest norm that would have been accepted, so
+    the guard accepts a lasting new level after some steps. After a lasting rise to ten times the
+    norm it skips 32 steps at z = 4, and 16 at z = 6; where norms varied by a tenth before, 17 and
+    8. A norm that is not finite or above `max_norm` never enters.
 
     Inside `shard_map` and `pmap`, name the mesh axes that cut the gradients: `axis_names="data"`.
     The norm is then that of whole arrays, and all devices skip the same steps.
@@ -200,18 +254,25 @@ def guard(
       finite: skip steps whose norm is inf or nan. A norm beyond float32, from entries of about
         1e19 on, counts as inf.
       max_norm: the largest accepted norm, ≥ 0, in units of the gradient; None: no such limit.
-      zscore: z > 0, in standard deviations; 4 to 6; None: no such test. Only its presence is
-        static.
-      decay: β in [0, 1), of m and v; 0.97 to 0.99.
-      warmup_steps: the number of norms before the first test for spikes, ≥ 1; 25 to 100.
+      zscore: z > 0, in standard deviations; 4 to 6; None: no such test, or 6 with `watch`. Only
+        its presence is static.
+      decay: β in [0, 1), of m and v; 0.97 to 0.99; without effect where there is a window.
+      warmup_steps: the number of norms before the first test for spikes, ≥ 1; 25 to 100. At most
+        the window counts.
+      watch: "grad_norm", "value", or both, to compare each with the last W of its kind; None: the
+        norm alone, with averages in the place of a window.
+      window: W ≥ 2; None: 128 with `watch`, else no window.
+      two_sided: whether numbers far below the mean are spikes, too; it needs a window.
       **flags: `axis_names`: the mesh axes that cut the arrays; see `over_axes`.
 
     Raises:
-      HyperparamError: a number out of its range; `finite` is not a bool; all three tests are off.
+      HyperparamError: a number out of its range; `finite` is not a bool; all three tests are off;
+        `watch` has an unknown name; a window below 2; `two_sided` without a window.
+      MissingExtraError: the loss is watched, and `update` is called without `value=`.
 
     State: that of `inner`, and under "guard" the counters `applied`, `skipped`, `not_finite`,
     `too_large` and `spikes`, the last `norm`, and with `zscore` the `mean` and `variance` of
-    norms.
+    norms; with a window, in their place, `norms` and `values`, W numbers each.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.guard(gradtx.sgd(0.5, momentum=0.9), max_norm=10.0)
@@ -224,8 +285,29 @@ def guard(
     >>> int(state.count), int(state.slots["guard"].skipped)
     (1, 2)
 
-    See also: `apply_if_finite`, `dynamic_loss_scale`, `zclip`, `metrics`.
+    See also: `apply_if_finite`, `dynamic_loss_scale`, `zclip`, `clip_by_zscore`, `metrics`.
     """
+    if watch is not None or window is not None:
+        names = watched_names(watch)
+        length = WINDOW if window is None else window
+        check_window("guard", length)
+        rule = wrapwise(
+            inner,
+            init_watch,
+            _watch,
+            report=_report_watch,
+            clock="applied",
+            leads=True,
+            extra=[name for name in names if name == "value"],
+            watch=names,
+            window=length,
+            zscore=ZSCORE if zscore is None else zscore,
+        )
+        return apply_axis_flags(rule, flags)
+    if two_sided:
+        raise HyperparamError(
+            f"guard: two_sided=True needs a window of earlier numbers: give window={WINDOW}"
+        )
     if not finite and max_norm is None and zscore is None:
         raise HyperparamError(
             "guard: finite=False without max_norm and zscore tests nothing: set one of them"

@@ -11,7 +11,7 @@ y ← β x + (1 − β) z                y: the parameters in training, x: the p
 The state holds z alone; y and z determine x.
 """
 
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,29 +20,20 @@ from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.schedule import Schedule
-from gradtx.definition.types import (
-    DTypeLike,
-    Hyperparam,
-    Interval,
-    NonNegative,
-    Numeric,
-    Params,
-    Precise,
-)
+from gradtx.definition.types import DTypeLike, Hyperparam, NonNegative, Params
 from gradtx.schedules.join import shift_schedule
-from gradtx.tree.casts import float_copy
+from gradtx.transforms.iterates import (
+    Iterate,
+    Mixing,
+    average_of_iterates,
+    init_iterate,
+    mixing_factors,
+    move_iterate,
+    weight_share,
+)
 from gradtx.tree.maps import map_leaves
 from gradtx.tree.variables import with_variables, without_variables
 from gradtx.wrappers.reading import find_slots
-
-Mixing = Annotated[Numeric, Interval(0.0, 1.0, low_open=True)]
-"""A number in (0, 1]: at 0, y does not contain x, and x cannot be recovered from y."""
-
-
-class Iterate(NamedTuple):
-    """The iterate of the base method."""
-
-    z: Precise
 
 
 class Weights(NamedTuple):
@@ -56,11 +47,6 @@ class Weights(NamedTuple):
     """The sum of the weights of all iterates."""
 
 
-def _init(param, *, state_dtype: DTypeLike | None) -> Iterate:
-    z = float_copy(param)
-    return Iterate(z if state_dtype is None else z.astype(state_dtype))
-
-
 def _init_tree_slots(*, b1) -> Weights:
     # The product is a new array: the state may be donated, the hyperparameter may not.
     return Weights(1.0 * jnp.asarray(b1), jnp.asarray(0.0), jnp.asarray(0.0))
@@ -72,16 +58,9 @@ def _conclude(
     max_lr = jnp.maximum(tree_slots.max_lr, learning_rate)
     weight = max_lr**weight_lr_power
     weight_sum = tree_slots.weight_sum + weight
-    # While the learning rate is 0 the average does not move; the inner `where` avoids 0/0.
-    mix = jnp.where(weight_sum > 0, weight / jnp.where(weight_sum > 0, weight_sum, 1.0), 0.0)
-    rest = b1 * (1 - mix)  # the share of the old x in the new y
-    factors = {"push": 1 - rest, "pull": rest / tree_slots.b1 - 1}
-    return factors, Weights(b1, max_lr, weight_sum)
-
-
-def _schedule_free(grad, slots: Iterate, param, step, *, push, pull):
-    # y⁺ − y with x = z + (y − z)/β inserted, which avoids a difference of large numbers.
-    return push * grad + pull * (param - slots.z), Iterate(slots.z + grad)
+    # While the learning rate is 0 the average does not move.
+    mix = weight_share(weight, weight_sum)
+    return mixing_factors(mix, b1, tree_slots.b1), Weights(b1, max_lr, weight_sum)
 
 
 @definition
@@ -136,8 +115,8 @@ def schedule_free(
     if isinstance(learning_rate, Schedule):
         learning_rate = shift_schedule(learning_rate, 1)
     average = leafwise(
-        _init,
-        _schedule_free,
+        init_iterate,
+        move_iterate,
         conclude=_conclude,
         init_tree_slots=_init_tree_slots,
         evaluate=_evaluate,
@@ -179,8 +158,8 @@ def schedule_free_eval_params(state: Any, params: Params) -> Params:
 
 
 def _x_of(y, z, *, b1):
-    return y if z is None else _evaluate(y, Iterate(z), b1=b1)
+    return y if z is None else average_of_iterates(y, Iterate(z), b1)
 
 
 def _evaluate(y, slots: Iterate, *, b1):
-    return slots.z + (y - slots.z) / b1
+    return average_of_iterates(y, slots, b1)

@@ -37,6 +37,7 @@ OPTIONS: dict[str, Any] = {
     "momentum": 0.9,
     "momentum_decay": 0.004,
     "mu_dtype": jnp.bfloat16,
+    "mu_x": 0.9,
     "ns_steps": 3,
     "optimism": 0.5,
     "peak_learning_rate": 0.1,
@@ -45,12 +46,15 @@ OPTIONS: dict[str, Any] = {
     "shampoo_beta": 0.5,
     "should_skip_update_fn": lambda grads, state, params: (jnp.asarray(False), ()),
     "state_dtype": jnp.bfloat16,
+    "total_steps": 1000,
     "update_probability": 0.5,
     "warmup_steps": 10,
     "weight_decay": 0.1,
     "weight_decay_mask": KERNELS,
     "weight_decay_rate": 0.1,
     "where": KERNELS,
+    "watch": ("grad_norm", "value"),
+    "window": 8,
     "zscore": 4.0,
 }
 """A value for every argument that is None by default."""
