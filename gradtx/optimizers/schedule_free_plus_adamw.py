@@ -5,12 +5,11 @@ z ← z − α² λ y − α m̂ / (√v̂ + ε)          α: Polyak's factor ti
 x ← (1 − c) x + c z,   y ← β_t x + (1 − β_t) z,   with g and the loss F taken at the parameters y
 """
 
-import math
 from typing import Unpack
 
 from gradtx.compose.over_axes import AxisFlags
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Decay, DTypeLike, Hyperparam, Limit, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, Limit, NonNegative, Positive
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.schedules.join import with_warmup
 from gradtx.transforms.iterates import Mixing
@@ -27,7 +26,7 @@ def schedule_free_plus_adamw(
     weight_decay: NonNegative = 0.0,
     beta: Mixing = 0.9,
     beta_end: Mixing = 0.965,
-    anneal_steps: Limit = math.inf,
+    anneal_steps: Positive = 10_000.0,
     norm_decay: Decay = 0.9,
     average_warmup: Limit = 0.0,
     weight_power: NonNegative = 0.0,
@@ -57,7 +56,7 @@ def schedule_free_plus_adamw(
       weight_decay: λ ≥ 0, at y, times α²; 20 to 50.
       beta: β in (0, 1]: the point of gradients between z (0) and x (1), at first; 0.9.
       beta_end: β_end in (0, 1], after T updates; 0.965.
-      anneal_steps: T ≥ 0, updates; the length of a usual run; infinity: β stays.
+      anneal_steps: T > 0, updates; the length of a usual run; infinity: β stays.
       norm_decay: β_p in [0, 1), of the average of norms; 0.9.
       average_warmup: C ≥ 0, updates during which x is z; 1 to 2 times `warmup_steps`.
       weight_power: r ≥ 0, the weights' power of t; 0 or 2.
@@ -81,7 +80,8 @@ def schedule_free_plus_adamw(
 
     See also: `schedule_free_plus`, `schedule_free_adamw`, `adamw`.
 
-    Defazio 2026, arXiv 2605.19095. The default of `norm_decay` is not from the paper.
+    Defazio 2026, arXiv 2605.19095. The defaults of `norm_decay` and `anneal_steps` are not
+    from the paper.
     """
     eta = learning_rate if warmup_steps is None else with_warmup(learning_rate, warmup_steps)
     return schedule_free_plus(

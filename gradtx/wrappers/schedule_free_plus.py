@@ -23,7 +23,7 @@ from gradtx.compose.chain import chain
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.over_axes import AxisFlags, apply_axis_flags
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
-from gradtx.definition.types import Decay, DTypeLike, Hyperparam, Limit, NonNegative
+from gradtx.definition.types import Decay, DTypeLike, Hyperparam, Limit, NonNegative, Positive
 from gradtx.transforms.iterates import (
     Iterate,
     Mixing,
@@ -87,8 +87,10 @@ def _polyak(measures, old: Progress, step, value, beta, norm_decay):
     usable = jnp.isfinite(gap) & jnp.isfinite(norm)
     scale = debias(jnp.where(usable, norm, old.norm), norm_decay, step)
     # Without a gradient there is no step; the inner `where` avoids 0/0.
-    factor = jnp.where(usable & (scale > 0), gap / jnp.where(scale > 0, scale, 1.0), 0.0)
-    return factor, jnp.where(usable, norm, old.norm)
+    factor = jnp.where(scale > 0, gap / jnp.where(scale > 0, scale, 1.0), 0.0)
+    # A step whose square overflows has no decay, and no parameter could hold it.
+    usable &= jnp.isfinite(factor**2)
+    return jnp.where(usable, factor, 0.0), jnp.where(usable, norm, old.norm)
 
 
 def _conclude(
@@ -134,7 +136,7 @@ def schedule_free_plus(
     learning_rate: Hyperparam = 1.0,
     beta: Mixing = 0.9,
     beta_end: Mixing = 0.965,
-    anneal_steps: Limit = math.inf,
+    anneal_steps: Positive = 10_000.0,
     weight_decay: NonNegative = 0.0,
     norm_decay: Decay = 0.9,
     average_warmup: Limit = 0.0,
@@ -167,7 +169,7 @@ def schedule_free_plus(
       learning_rate: η, a factor of Polyak's step; 1, or a warmup from 0 to 1.
       beta: β in (0, 1]: the point of gradients between z (0) and the average x (1), at first; 0.9.
       beta_end: β_end in (0, 1], after T updates; 0.965.
-      anneal_steps: T ≥ 0, updates; the length of a usual run; infinity: β stays.
+      anneal_steps: T > 0, updates; the length of a usual run; infinity: β stays.
       weight_decay: λ ≥ 0, at y, times α²: 20 to 50 in these units.
       norm_decay: β_p in [0, 1), of the average of norms; 0.9.
       average_warmup: C ≥ 0, updates during which x is z; 1 to 2 times the warmup of η.
@@ -193,7 +195,8 @@ def schedule_free_plus(
 
     See also: `schedule_free_plus_adamw`, `schedule_free`, `momo`.
 
-    Defazio 2026, arXiv 2605.19095. The default of `norm_decay` is not from the paper.
+    Defazio 2026, arXiv 2605.19095. The defaults of `norm_decay` and `anneal_steps` are not
+    from the paper.
     """
     average_rule = leafwise(
         init_iterate,

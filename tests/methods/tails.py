@@ -45,18 +45,19 @@ sgd, adamw = descend(each(ref.trace, decay=0.5), 0.1), descend(each(ref.adam), r
 
 METHODS: dict[str, Method] = {
     "tail_ema": Method(
-        gradtx.chain(gradtx.sgd(0.1, momentum=0.5), gradtx.tail_ema(4.0, start=3)),
-        own.tail(sgd, 4.0, 3),
+        gradtx.chain(gradtx.sgd(0.1, momentum=0.5), gradtx.tail_ema(4.0, start=3, every=2)),
+        own.tail(sgd, 4.0, 3, 2),
     ),
     "anchor_gradient": Method(
-        gradtx.anchor_gradient(gradtx.sgd(0.1, momentum=0.5), horizon=5.0, gain=0.45),
-        own.anchor(sgd, 5.0, 0, 0.45),
+        gradtx.anchor_gradient(gradtx.sgd(0.1, momentum=0.5), horizon=5.0, every=2),
+        own.anchor(sgd, 5.0, 0, 0.45, 2),
+        float32=1e-4,  # y - e is a difference of parameters, and has their rounding
     ),
     "anchor_gradient/ramp": Method(
         gradtx.anchor_gradient(
-            gradtx.adamw(rate, weight_decay=0.1), 3.0, start=2, gain=ramp, every=2, blend=0.5
+            gradtx.adamw(rate, weight_decay=0.1), 3.0, start=2, gain=ramp, blend=0.5
         ),
-        own.anchor(adamw, 3.0, 2, ramp, 2, 0.5),
+        own.anchor(adamw, 3.0, 2, ramp, 1, 0.5),
         float32=1e-4,  # y - e is a difference of parameters, and has their rounding
     ),
     "gpa": Method(
@@ -71,7 +72,9 @@ METHODS: dict[str, Method] = {
     ),
     "schedule_free_plus": Method(
         gradtx.schedule_free_plus(gradtx.scale_by_sign(), beta=0.8, norm_decay=0.7),
-        own.free_plus(each(lambda g, w, memory, t: np.sign(g)), beta=0.8, norm_decay=0.7),
+        own.free_plus(
+            each(lambda g, w, memory, t: np.sign(g)), beta=0.8, anneal=1e4, norm_decay=0.7
+        ),
         extra=losses,
         float32=1e-4,  # y - z is a difference of parameters, and has their rounding
     ),

@@ -42,6 +42,9 @@ READERS: dict[str, Any] = {
     "params_average": gradtx.chain(SGD, gradtx.params_average(start=2)),
     "ema_nesterov": gradtx.ema_nesterov(SGD, 0.5, 0.5),
     "schedule_free": gradtx.schedule_free_sgd(0.5, b1=0.75),
+    "tail_ema": gradtx.chain(SGD, gradtx.tail_ema(2.0, start=1, blend=0.5)),
+    "anchor_gradient": gradtx.anchor_gradient(SGD, 2.0, gain=0.5, blend=0.5),
+    "gpa": gradtx.gpa(SGD, mu_x=0.5, mu_y=0.5),
     "lookahead": gradtx.lookahead(SGD, 2, 0.5),
     "sam": gradtx.sam(SGD, gradtx.sgd(0.25), 2),
 }

@@ -11,8 +11,10 @@ import gradtx
 from gradtx.definition.errors import StateError
 from tests.methods.averages import turning
 from tests.methods.row import rate
+from tests.methods.tails import ramp, sliding
 from tests.oracles import averages as own
 from tests.oracles import core as ref
+from tests.oracles import tails
 from tests.oracles import wrappers as others
 from tests.oracles.compose import after, descend, each
 from tests.support.evaluating import EMA, GRADS, PARAMS, READERS, SGD, W, close, evaluated, train
@@ -63,6 +65,23 @@ ORACLES: dict[str, tuple[Any, Any, Any]] = {
     "free": (
         gradtx.schedule_free(gradtx.sgd(0.2), 0.2, 0.8),
         others.schedule_free(descend(each(ref.identity), 0.2), 0.2, 0.8),
+        "x",
+    ),
+    "tail of a run": (
+        gradtx.chain(gradtx.sgd(rate), gradtx.tail_ema(3.0, 4, 2, blend=0.65)),
+        tails.tail(descend(each(ref.identity), rate), 3.0, 4, 2, 0.65),
+        "eval",
+    ),
+    "anchor": (
+        gradtx.anchor_gradient(
+            gradtx.adamw(rate, weight_decay=0.1), 3.0, start=2, gain=ramp, blend=0.4
+        ),
+        tails.anchor(descend(each(ref.adam), rate, 0.1), 3.0, 2, ramp, 1, 0.4),
+        "eval",
+    ),
+    "gpa": (
+        gradtx.gpa(gradtx.sgd(0.1, momentum=0.5), mu_y=sliding),
+        tails.gpa(descend(each(ref.trace, decay=0.5), 0.1), 0.9 ** (1 / 32), sliding),
         "x",
     ),
     "lookahead": (
@@ -122,6 +141,8 @@ PLACES: dict[str, Any] = {
     "partition": lambda tx: gradtx.partition({"all": tx}, [(".*", "all")]),
     "tunable": gradtx.tunable,
     "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 3),
+    "guard": gradtx.guard,
+    "accumulate": lambda tx: gradtx.accumulate(tx, 1),
     "flatten": gradtx.flatten,
     "split": gradtx.split_real_and_imaginary,
     "conditionally_transform": lambda tx: gradtx.conditionally_transform(
