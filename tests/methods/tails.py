@@ -36,8 +36,8 @@ def losses(step: int, params: Any, grads: Any) -> dict[str, Any]:
 
 
 def uneven(step: int, params: Any, grads: Any) -> dict[str, Any]:
-    """Losses that spike at step 12, and fall far at step 17."""
-    spikes = {12: 9.0, 17: -6.0}
+    """Losses that fall far at step 8, and spike at step 18."""
+    spikes = {8: -6.0, 18: 9.0}
     return {"value": float(np.float32(4.0 + 0.1 * np.cos(5 * step) + spikes.get(step, 0.0)))}
 
 
@@ -47,6 +47,10 @@ METHODS: dict[str, Method] = {
     "tail_ema": Method(
         gradtx.chain(gradtx.sgd(0.1, momentum=0.5), gradtx.tail_ema(4.0, start=3, every=2)),
         own.tail(sgd, 4.0, 3, 2),
+    ),
+    "params_bema": Method(
+        gradtx.chain(gradtx.sgd(0.1, momentum=0.5), gradtx.params_bema(0.3, 0.6, 5.0)),
+        own.bema(sgd, 0.3, 0.6, 5.0),
     ),
     "anchor_gradient": Method(
         gradtx.anchor_gradient(gradtx.sgd(0.1, momentum=0.5), horizon=5.0, every=2),

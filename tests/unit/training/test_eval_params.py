@@ -79,6 +79,11 @@ ORACLES: dict[str, tuple[Any, Any, Any]] = {
         tails.anchor(descend(each(ref.adam), rate, 0.1), 3.0, 2, ramp, 1, 0.4),
         "eval",
     ),
+    "bema": (
+        gradtx.chain(gradtx.sgd(0.1, momentum=0.5), gradtx.params_bema(0.3, 0.6, 5.0)),
+        tails.bema(descend(each(ref.trace, decay=0.5), 0.1), 0.3, 0.6, 5.0),
+        "eval",
+    ),
     "gpa": (
         gradtx.gpa(gradtx.sgd(0.1, momentum=0.5), mu_y=sliding),
         tails.gpa(descend(each(ref.trace, decay=0.5), 0.1), 0.9 ** (1 / 32), sliding),
