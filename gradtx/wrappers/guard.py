@@ -173,10 +173,10 @@ def _watch(
     verdict = Verdict(
         *judge_watched(norm, value, own, finite, max_norm, zscore, warmup_steps, two_sided)
     )
-    gate = ~(verdict.not_finite | verdict.too_large | verdict.spike)
-    updates, inner = inner.update(updates, params, gate=gate)
-    new = _count(remember(own, norm, value, max_norm), norm, verdict, gate)
-    return keep_if(gate, updates), inner, new
+    accepts = ~(verdict.not_finite | verdict.too_large | verdict.spike)
+    updates, inner = inner.update(updates, params, gate=accepts)
+    new = _count(remember(own, norm, value, max_norm), norm, verdict, accepts)
+    return keep_if(accepts, updates), inner, new
 
 
 def _report(own: Guard | WatchGuard):

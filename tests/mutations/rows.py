@@ -17,6 +17,7 @@ from tests.mutations.rows_schedules import SCHEDULES
 from tests.mutations.rows_scripts import SCRIPTS
 from tests.mutations.rows_sets import SETS_AND_PAIRS
 from tests.mutations.rows_storage import STORAGE
+from tests.mutations.rows_tails import TAILS_AND_WINDOWS
 from tests.mutations.rows_trees import TREES
 from tests.mutations.rows_uses import USES
 
@@ -24,6 +25,7 @@ ROWS = [
     *MUTATIONS,
     *RELATIVES,
     *AVERAGES,
+    *TAILS_AND_WINDOWS,
     *PRODUCTION,
     *ENGINE,
     *STORAGE,
