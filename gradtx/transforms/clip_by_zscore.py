@@ -23,9 +23,9 @@ class Norms(NamedTuple):
     """The last norms of the whole tree."""
 
     norms: jax.Array
-    """The norms before clipping, the newest last."""
+    """The norms before clipping, in a ring."""
     norm_count: jax.Array
-    """The number of norms in the window."""
+    """The number of norms so far; from 2 W on it goes back to W."""
 
 
 def _init(*, window: int) -> Norms:

@@ -37,19 +37,18 @@ def check_window(name: str, window: Any) -> None:
 
 
 def init_window(window: int) -> jax.Array:
-    """Return a window before its first number; the last entries are the newest."""
+    """Return a window before its first number: a ring, which number n enters at n mod W."""
     return jnp.zeros(window, jnp.result_type(float))
 
 
 def statistics(history: jax.Array, count: jax.Array) -> Statistics:
-    """Return the statistics of the `count` newest entries; zeros before the first."""
-    size = history.shape[0]
-    known = jnp.arange(size) >= size - count
+    """Return the statistics of a window after `count` numbers; zeros before the first."""
+    known = jnp.arange(history.shape[0]) < count
     numbers = jnp.where(known, history, 0.0)
     # In units of the largest number: squares of large norms overflow.
     unit = jnp.max(jnp.abs(numbers))
     unit = jnp.where(unit > 0, unit, 1.0)
-    total = jnp.maximum(count, 1).astype(history.dtype)
+    total = jnp.clip(count, 1, history.shape[0]).astype(history.dtype)
     mean = jnp.sum(numbers / unit) / total
     distances = jnp.where(known, history / unit - mean, 0.0)
     variance = jnp.sum(distances**2) / jnp.maximum(total - 1, 1)
@@ -74,7 +73,12 @@ def is_active(count: jax.Array, window: int, warmup_steps: jax.Array) -> jax.Arr
 def record(
     history: jax.Array, count: jax.Array, number: jax.Array, enters: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the window with one more number where it enters, and how many numbers it holds."""
-    moved = jnp.concatenate([history[1:], number[None].astype(history.dtype)])
-    known = jnp.minimum(next_count(count, enters), history.shape[0])
-    return jnp.where(enters, moved, history), known
+    """Return the window with one more number where it enters, and the count of its numbers.
+
+    From 2 W on the count goes back to W: the window is full, and the place is the same.
+    """
+    size = history.shape[0]
+    # Entry by entry, not by a shift of all: XLA then writes the window in place.
+    is_place = (jnp.arange(size) == count % size) & enters
+    moved = next_count(count, enters)
+    return jnp.where(is_place, number, history), jnp.where(moved == 2 * size, size, moved)

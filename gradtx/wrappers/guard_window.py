@@ -30,13 +30,13 @@ class WatchGuard(NamedTuple):
     value: Any
     """The last loss; None unless it is watched."""
     norms: Any
-    """The last norms, the newest last; None unless they are watched."""
+    """The last norms, in a ring; None unless they are watched."""
     norm_count: Any
-    """The number of norms in the window."""
+    """The number of norms so far; from 2 W on it goes back to W."""
     values: Any
-    """The last losses, the newest last; None unless they are watched."""
+    """The last losses, in a ring; None unless they are watched."""
     value_count: Any
-    """The number of losses in the window."""
+    """The number of losses so far; from 2 W on it goes back to W."""
 
 
 WATCHED = ("grad_norm", "value")

@@ -33,7 +33,7 @@ def test_the_window_holds_norms_before_clipping() -> None:
     tx = gradtx.clip_by_zscore(window=4, warmup_steps=4)
     updates, state = run(tx, [9.0, 11.0, 9.0, 11.0, 59.0])
     np.testing.assert_allclose(updates[4], 10 + 3 * np.sqrt(4 / 3), rtol=1e-6)
-    assert state.slots["clip_by_zscore"].norms.tolist() == [11.0, 9.0, 11.0, 59.0]
+    assert state.slots["clip_by_zscore"].norms.tolist() == [59.0, 11.0, 9.0, 11.0]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -61,3 +61,15 @@ def test_mistakes() -> None:
     ):
         with pytest.raises(HyperparamError, match=f"^{re.escape(text)}$"):
             gradtx.clip_by_zscore(**told)
+
+
+def test_the_count_of_a_window_stays_small() -> None:
+    """A count that saturated would write every number to one place."""
+    tx = gradtx.clip_by_zscore(zscore=1e6, window=4, warmup_steps=4)
+    for length, count in ((3, 3), (7, 7), (8, 4), (9, 5), (41, 5)):
+        _, state = run(tx, 1.0 + np.arange(length))
+        own = state.slots["clip_by_zscore"]
+        assert own.norm_count == count
+        assert sorted(own.norms.tolist())[-min(length, 4) :] == [
+            1.0 + n for n in range(max(length - 4, 0), length)
+        ]

@@ -76,8 +76,8 @@ def test_a_number_that_is_not_finite_makes_one_skip_and_enters_no_window(
     series: str, bad: float
 ) -> None:
     """Within the window it would make every comparison false, and all steps skips or none."""
-    spiked, plain = with_spike(30, bad), NOISE[:60].copy()
-    plain[40] = 5.0
+    spiked, plain = with_spike(30, bad), NOISE[:60]
+    spiked[40] = 5.0
     acts, state = run(make(), *((spiked, plain) if series == "norms" else (plain, spiked)))
     own = state.slots["guard"]
     assert np.flatnonzero(~acts).tolist() == [30, 40]
@@ -98,6 +98,7 @@ def test_a_constant_loss_does_not_lock() -> None:
     """Its deviation is 0, and rounding alone would be a spike; a step of a hundredth is one."""
     constant = 2.0 * np.ones(60)
     constant[40] += 1e-6
+    constant[45] += 1e-4
     acts, _ = run(make(), NOISE[:60], constant)
     assert acts.all()
     constant[50] = 2.02
@@ -129,6 +130,8 @@ def test_numbers_whose_squares_overflow_do_no_harm() -> None:
     assert np.isfinite(state.slots["guard"].values).all()
     acts, _ = run(make(), NOISE[:60], np.full(60, 1e38))
     assert acts.all()
+    acts, _ = run(make(), NOISE[:60], 1e30 * with_spike(30, 3.0))
+    assert np.flatnonzero(~acts).tolist() == [30]
 
 
 def test_norms_above_the_limit_enter_no_window() -> None:
