@@ -5,11 +5,12 @@ Each keeps every sequence of its equations, so that none is recovered from other
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 
 
-def at(value, count):
+def at(value: Any, count: Any) -> Any:
     return value(count) if callable(value) else value
 
 
@@ -63,7 +64,7 @@ def _anchor(base, tau, start, gain, every, blend, grads, ahead, memory, t):
     return [one + g * (one - mean) - y for one, mean, y in zip(w, e, ahead, strict=True)]
 
 
-def gpa(base, mu_x, mu_y=0.7, shrink=0.0):
+def gpa(base, mu_x, mu_y: Any = 0.7, shrink: Any = 0.0):
     """Defazio et al. 2025, x, y and z all kept; shrink(t - 1) is the decay of z at step t."""
     return functools.partial(_gpa, base, mu_x, mu_y, shrink)
 
@@ -81,7 +82,7 @@ def _gpa(base, mu_x, mu_y, shrink, grads, y, memory, t):
 
 def free_plus(
     base,
-    eta=1.0,
+    eta: Any = 1.0,
     beta=0.9,
     beta_end=0.965,
     anneal=np.inf,

@@ -50,15 +50,18 @@ def test_equal_norms_pass() -> None:
     assert updates[6] == np.float32(2.001)
 
 
+MISTAKES: tuple[tuple[dict[str, Any], str], ...] = (
+    (
+        {"window": 1},
+        "clip_by_zscore: window = 1 is too short for a deviation, which needs two numbers: give a "
+        "whole number from 2 on, such as 128",
+    ),
+    ({"zscore": 0.0}, "clip_by_zscore: zscore = 0.0 is outside its range (0, inf]"),
+)
+
+
 def test_mistakes() -> None:
-    for told, text in (
-        (
-            {"window": 1},
-            "clip_by_zscore: window = 1 is too short for a deviation, which needs two numbers: "
-            "give a whole number from 2 on, such as 128",
-        ),
-        ({"zscore": 0.0}, "clip_by_zscore: zscore = 0.0 is outside its range (0, inf]"),
-    ):
+    for told, text in MISTAKES:
         with pytest.raises(HyperparamError, match=f"^{re.escape(text)}$"):
             gradtx.clip_by_zscore(**told)
 

@@ -100,7 +100,11 @@ CLIPPED = gradtx.chain(gradtx.clip_by_global_norm(1.0), FLAT)
     ids=["adamw", "clip, adamw", "sgd", "accumulate"],
 )
 def test_a_donated_step_copies_nothing(inner: Any) -> None:
-    for tx in (gradtx.guard(inner), gradtx.guard(inner, max_norm=9.0, zscore=4.0)):
+    for tx in (
+        gradtx.guard(inner),
+        gradtx.guard(inner, max_norm=9.0, zscore=4.0),
+        gradtx.guard(inner, watch=("grad_norm", "value"), window=128, zscore=6.0),
+    ):
         temporary, copies, _ = compiled(tx)
         assert temporary <= 0.01 * BYTES and copies == 0
 
