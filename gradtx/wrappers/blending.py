@@ -77,8 +77,10 @@ def blend_groups(owner: str, blend: Blend, by: By) -> tuple[Groups, Any]:
 
 def _stack(numbers: Sequence[Any]) -> Any:
     """Some numbers as one array; a constant where all of them are known."""
-    is_known = not any(isinstance(one, jax.Array) for one in numbers)
-    return np.array(numbers) if is_known else jnp.stack([jnp.asarray(one) for one in numbers])
+    if any(isinstance(one, jax.Array) for one in numbers):
+        # In a batch of definitions one number may be an array, and the others not.
+        return jnp.stack(jnp.broadcast_arrays(*numbers))
+    return np.stack(np.broadcast_arrays(*numbers))
 
 
 def init_average(params: Params, groups: Groups) -> Any:

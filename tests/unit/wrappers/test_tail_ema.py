@@ -85,6 +85,12 @@ def test_blends_are_data(name: str) -> None:
     average = state.slots[name].ema["head"]["kernel"]
     np.testing.assert_allclose(both[1], average, rtol=1e-6)
     assert np.abs(both[0] - both[1]).max() > 1e-3
+    batch = gradtx.replace(tx, head=jnp.array([0.25, 1.0]))
+    found = jax.vmap(
+        lambda one: gradtx.eval_params(one, state, params)["head"]["kernel"],
+        in_axes=(gradtx.vmap_axes(batch, "head"),),
+    )(batch)
+    np.testing.assert_allclose(found, both, rtol=1e-6)
 
 
 def test_one_change_of_k_steps_counts_for_k() -> None:
