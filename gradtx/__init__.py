@@ -372,7 +372,14 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
         hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
     )
     from gradtx.transforms.momentum import ema as ema
+    from gradtx.transforms.momentum import scale_by_momentum as scale_by_momentum
     from gradtx.transforms.momentum import trace as trace
+    from gradtx.transforms.momentum_kernel import MomentumKernel as MomentumKernel
+    from gradtx.transforms.momentum_kernels import ademamix_kernel as ademamix_kernel
+    from gradtx.transforms.momentum_kernels import bi_maxwell as bi_maxwell
+    from gradtx.transforms.momentum_kernels import exponentials as exponentials
+    from gradtx.transforms.momentum_kernels import k_maxwell as k_maxwell
+    from gradtx.transforms.momentum_kernels import max_entropy as max_entropy
     from gradtx.transforms.monitoring import measure_with_ema as measure_with_ema
     from gradtx.transforms.monitoring import monitor as monitor
     from gradtx.transforms.monitoring import snapshot as snapshot

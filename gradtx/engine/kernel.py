@@ -134,6 +134,8 @@ def array_kwargs(
     for name, value in kwargs.items():
         if name == "key":
             kwargs[name] = leaf_key(value, step, args.leaf)
+        elif type(value) is tuple:  # the numbers of a momentum kernel
+            kwargs[name] = tuple(jnp.asarray(one, real) for one in value)
         elif name != "noise":
             kwargs[name] = jnp.asarray(value, real)
     if args.input_grad is not None:

@@ -11,17 +11,25 @@ With Nesterov m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − β1^t).
 from typing import Unpack
 
 from gradtx.compose.descend import DecayFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
-from gradtx.transforms.moments import Moments, average, corrected_mean, debias, init_moments
+from gradtx.transforms.kernel_rules import momentwise
+from gradtx.transforms.moments import (
+    Moments,
+    average,
+    corrected_mean,
+    debias,
+    init_moments,
+    plain_mean,
+)
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
 def _adabelief(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root, nesterov: bool):
     mu = average(slots.mu, grad, b1)
     # A steady gradient has no deviation: eps_root, added to the sum, keeps its divisor above 0.
-    nu = average(slots.nu, abs_sq(grad - mu), b2) + eps_root
+    nu = average(slots.nu, abs_sq(grad - plain_mean(mu, grad, b1, False)), b2) + eps_root
     mean = corrected_mean(mu, grad, b1, step, nesterov)
     return mean / (sqrt(debias(nu, b2, step)) + eps), Moments(mu, nu)
 
@@ -34,6 +42,7 @@ def scale_by_belief(
     eps_root: NonNegative = 1e-16,
     *,
     nesterov: bool = False,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """AdaBelief's direction: u = m̂ / (√ŝ + ε).
 
@@ -46,6 +55,7 @@ def scale_by_belief(
       eps_root: ε_root ≥ 0, added to s at every step; with ε = ε_root = 0 a steady gradient divides
         by zero.
       nesterov: take m̂ one step ahead.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -60,7 +70,7 @@ def scale_by_belief(
 
     Zhuang et al. 2020, arXiv 2010.07468, Algorithm 2.
     """
-    return leafwise(init_moments, _adabelief)
+    return momentwise(init_moments, _adabelief, momentum)
 
 
 @definition
@@ -72,6 +82,7 @@ def adabelief(
     eps_root: NonNegative = 1e-16,
     *,
     nesterov: bool = False,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""AdaBelief: Adam that divides by the deviation of gradients from their average.
@@ -93,6 +104,7 @@ def adabelief(
       eps: ε ≥ 0, outside the root; 1e-16 to 1e-8.
       eps_root: ε_root ≥ 0, added to s at every step; 1e-16.
       nesterov: take m̂ one step ahead.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`; see `descend`.
 
@@ -114,5 +126,7 @@ def adabelief(
     Zhuang et al. 2020, arXiv 2010.07468, Algorithm 2.
     """
     return descend(
-        scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov), learning_rate, **flags
+        scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov, momentum=momentum),
+        learning_rate,
+        **flags,
     )

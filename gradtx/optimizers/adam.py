@@ -11,10 +11,11 @@ With Nesterov (NAdam) m̂ = β1 m / (1 − β1^(t+1)) + (1 − β1) g / (1 − �
 from typing import Unpack
 
 from gradtx.compose.descend import DecayFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.moments import Moments, average, corrected_mean, debias, init_moments
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
@@ -34,6 +35,7 @@ def scale_by_adam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """Adam's direction: u = m̂ / (√(r̂ + ε_root) + ε).
 
@@ -46,6 +48,7 @@ def scale_by_adam(
       eps_root: ε_root ≥ 0, inside the root; > 0 makes the direction differentiable at g = 0.
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       nesterov: use NAdam's m̂.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -60,7 +63,7 @@ def scale_by_adam(
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1; Nesterov: Dozat 2016, ICLR workshop,
     Incorporating Nesterov momentum into Adam."""
-    return leafwise(init_moments, _adam)
+    return momentwise(init_moments, _adam, momentum)
 
 
 @definition
@@ -73,6 +76,7 @@ def adam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""Adam: momentum and a step size per coordinate, with bias correction.
@@ -93,6 +97,7 @@ def adam(
       mu_dtype: dtype of m; None: the parameter's, at least float32; bfloat16 saves 2 bytes per
         parameter.
       nesterov: use NAdam's m̂.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`; see `descend`. `weight_decay` is decoupled, as in `adamw`; for that of
         PyTorch's Adam, an L2 penalty, also set `decay_form="l2"`.
@@ -115,5 +120,7 @@ def adam(
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1.
     """
     return descend(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, **flags
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, momentum=momentum),
+        learning_rate,
+        **flags,
     )

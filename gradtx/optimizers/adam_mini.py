@@ -15,12 +15,13 @@ from typing import Unpack
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.errors import StructureError
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.moments import Moments, average, debias
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, entries, finite, sqrt
 from gradtx.tree.casts import real_zeros_along, zeros
 
@@ -65,6 +66,7 @@ def scale_by_adam_mini(
     mu_dtype: DTypeLike | None = None,
     *,
     output_axis: Axes = -1,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """Adam-mini's direction: u = m̂ / (√r̂_b + ε), with one r̂_b per block.
 
@@ -75,6 +77,7 @@ def scale_by_adam_mini(
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       output_axis: the axis, or axes, along which r has entries; r averages over all others. An
         array with one axis is one block.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -90,7 +93,7 @@ def scale_by_adam_mini(
 
     Zhang et al. 2024, arXiv 2406.16793, Algorithm 1.
     """
-    return leafwise(_init, _adam_mini)
+    return momentwise(_init, _adam_mini, momentum)
 
 
 @definition
@@ -104,6 +107,7 @@ def adam_mini(
     mask: Where | None = None,
     *,
     output_axis: Axes = -1,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""Adam-mini: AdamW with one second moment per block of weights.
@@ -138,6 +142,7 @@ def adam_mini(
       mask: the leaves that decay (see `masked`); None: all.
       output_axis: the axis, or axes, along which r has entries; r averages over all others. An
         array with one axis is one block.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -158,7 +163,7 @@ def adam_mini(
     Zhang et al. 2024, arXiv 2406.16793, Algorithm 1.
     """
     return descend(
-        scale_by_adam_mini(b1, b2, eps, mu_dtype, output_axis=output_axis),
+        scale_by_adam_mini(b1, b2, eps, mu_dtype, output_axis=output_axis, momentum=momentum),
         learning_rate,
         weight_decay,
         mask,

@@ -11,10 +11,11 @@ from typing import Unpack
 import jax.numpy as jnp
 
 from gradtx.compose.descend import DecayFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.moments import Moments, average, debias, init_moments
+from gradtx.transforms.momentum_kernel import MomentumKernel
 
 
 def _adamax(grad, slots: Moments, param, step, *, b1, b2, eps):
@@ -26,7 +27,11 @@ def _adamax(grad, slots: Moments, param, step, *, b1, b2, eps):
 
 @definition
 def scale_by_adamax(
-    b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    *,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """AdaMax's direction: u = m̂ / r, with r ← max(β2 r, |g| + ε).
 
@@ -34,6 +39,7 @@ def scale_by_adamax(
       b1: β1 in [0, 1), decay of m.
       b2: β2 in [0, 1), decay of r; the maximum needs no bias correction.
       eps: ε ≥ 0, added to every |g|; at 0, a gradient that was always zero divides by zero.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -48,7 +54,7 @@ def scale_by_adamax(
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2.
     """
-    return leafwise(init_moments, _adamax)
+    return momentwise(init_moments, _adamax, momentum)
 
 
 @definition
@@ -57,6 +63,8 @@ def adamax(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""AdaMax: Adam with the infinity norm in place of the second moment.
@@ -75,6 +83,7 @@ def adamax(
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1), decay of r; typically 0.999.
       eps: ε ≥ 0, added to every |g|; 1e-8.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`; see `descend`.
 
@@ -95,4 +104,4 @@ def adamax(
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2.
     """
-    return descend(scale_by_adamax(b1, b2, eps), learning_rate, **flags)
+    return descend(scale_by_adamax(b1, b2, eps, momentum=momentum), learning_rate, **flags)

@@ -11,6 +11,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.optimizers.adamax import scale_by_adamax
+from gradtx.transforms.momentum_kernel import MomentumKernel
 
 
 @definition
@@ -21,6 +22,8 @@ def adamaxw(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 1e-4,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""AdaMax with decoupled weight decay.
@@ -38,6 +41,7 @@ def adamaxw(
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 (here) to
         0.1.
       mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -57,4 +61,6 @@ def adamaxw(
 
     Kingma and Ba 2015, arXiv 1412.6980, Algorithm 2; Loshchilov and Hutter 2019, arXiv 1711.05101,
     for the decay."""
-    return descend(scale_by_adamax(b1, b2, eps), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_adamax(b1, b2, eps, momentum=momentum), learning_rate, weight_decay, mask, **flags
+    )

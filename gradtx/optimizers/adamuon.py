@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
@@ -28,11 +27,11 @@ from gradtx.transforms.flags import (
     select_flags,
 )
 from gradtx.transforms.moments import average, divide_by_root
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.transforms.orthogonal import (
     Coefficients,
     Polar,
-    init_momentum,
-    momentum,
+    average_gradients,
     polar_options,
 )
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -71,6 +70,7 @@ def scale_by_adamuon(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[PolarFlags],
 ) -> GradientTransformation:
     r"""AdaMuon's direction: the orthogonal factor of the momentum's signs over its second moment.
@@ -87,6 +87,7 @@ def scale_by_adamuon(
       compute_dtype: dtype of the products; None: the gradient's, float32 at least.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset.
@@ -109,7 +110,7 @@ def scale_by_adamuon(
         polar=polar_options(ns_coeffs, ns_steps, flags),
         **select_flags(MatrixFlags, flags),
     )
-    return chain(averaged=leafwise(init_momentum, momentum), by_entry=even)
+    return chain(averaged=average_gradients(momentum), by_entry=even)
 
 
 @definition
@@ -124,6 +125,7 @@ def adamuon(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[PolarAdamFlags],
 ) -> GradientTransformation:
     r"""AdaMuon: Muon with Adam's second moment, AdamW for the rest.
@@ -154,6 +156,7 @@ def adamuon(
       routes: rules `[(pattern, "adamuon" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `muon`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m for hidden matrices, such as `k_maxwell()`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
         explains them, for both.
 
@@ -184,6 +187,7 @@ def adamuon(
         mu_dtype,
         nesterov=nesterov,
         **select_flags(PolarFlags, flags),
+        momentum=momentum,
     )
     step = select_flags(StepFlags, flags)
     hidden = descend(direction, learning_rate, weight_decay, mask, **step)

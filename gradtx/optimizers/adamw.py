@@ -11,6 +11,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.optimizers.adam import scale_by_adam
+from gradtx.transforms.momentum_kernel import MomentumKernel
 
 
 @definition
@@ -25,6 +26,7 @@ def adamw(
     mask: Where | None = None,
     *,
     nesterov: bool = False,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""Adam with decoupled weight decay.
@@ -45,6 +47,7 @@ def adamw(
         here and in Optax) to 0.1 (language models). For the default of PyTorch's AdamW set 0.01.
       mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
       nesterov: use NAdam's m̂.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -65,7 +68,7 @@ def adamw(
     Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2.
     """
     return descend(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, momentum=momentum),
         learning_rate,
         weight_decay,
         mask,

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Fraction, Hyperparam, NonNegative, Squares
 from gradtx.engine.selector import Where
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.moments import average, debias
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, zeros
 
@@ -61,6 +62,7 @@ def scale_by_adan(
     eps_root: NonNegative = 0.0,
     *,
     difference_weight: Fraction | None = None,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """Adan's direction: u = (m̂ + c v̂) / (√(n̂ + ε_root) + ε).
 
@@ -73,6 +75,7 @@ def scale_by_adan(
       eps: ε ≥ 0, outside the root.
       eps_root: ε_root ≥ 0, inside the root.
       difference_weight: c in [0, 1]; None: 1 − β2, as in Optax; the paper takes β2.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -88,7 +91,7 @@ def scale_by_adan(
 
     Xie et al. 2022, arXiv 2208.06677, Algorithm 1, where every β is 1 − β of here.
     """
-    return leafwise(_init, _adan)
+    return momentwise(_init, _adan, momentum)
 
 
 @definition
@@ -103,6 +106,7 @@ def adan(
     mask: Where | None = None,
     *,
     difference_weight: Fraction | None = None,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""Adan: Adam with Nesterov momentum from gradient differences.
@@ -128,6 +132,7 @@ def adan(
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0.02 in the paper.
       mask: the leaves that decay (see `masked`); None: all.
       difference_weight: c in [0, 1]; None: 1 − β2.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -147,5 +152,7 @@ def adan(
 
     Xie et al. 2022, arXiv 2208.06677, Algorithm 1, where every β is 1 − β of here.
     """
-    rule = scale_by_adan(b1, b2, b3, eps, eps_root, difference_weight=difference_weight)
+    rule = scale_by_adan(
+        b1, b2, b3, eps, eps_root, difference_weight=difference_weight, momentum=momentum
+    )
     return descend(rule, learning_rate, weight_decay, mask, **flags)

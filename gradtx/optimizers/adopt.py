@@ -15,11 +15,12 @@ from typing import Unpack
 import jax.numpy as jnp
 
 from gradtx.compose.descend import DecayFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.schedule import schedule
 from gradtx.definition.types import Array, Decay, DTypeLike, Hyperparam, Limit, NonNegative
-from gradtx.transforms.moments import Moments, average, init_moments
+from gradtx.transforms.kernel_rules import momentwise
+from gradtx.transforms.moments import Moments, average, init_moments, plain_mean, where_moment
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
@@ -54,8 +55,8 @@ def _adopt(
     scaled = grad / jnp.maximum(sqrt(jnp.where(first, 1.0, slots.nu)), eps)
     if use_clipping:
         scaled = jnp.clip(scaled, -clip_value_fn, clip_value_fn)
-    mu = jnp.where(first, slots.mu, average(slots.mu, scaled, b1))
-    direction = average(mu, scaled, b1) if nesterov else mu
+    mu = where_moment(first, slots.mu, average(slots.mu, scaled, b1))
+    direction = plain_mean(mu, scaled, b1, nesterov)
     # v takes this gradient in after the division: that makes the two independent.
     nu = jnp.where(first, square, average(slots.nu, square, b2))
     return jnp.where(first, 0 * grad, direction), Moments(mu, nu)
@@ -71,6 +72,7 @@ def scale_by_adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: Limit = BOUND,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """ADOPT's direction: u = m, the average of g / max(√v, ε).
 
@@ -85,6 +87,7 @@ def scale_by_adopt(
       use_clipping: clip scaled gradients to [−k, k].
       clip_value_fn: k: a number, a schedule or a function of the number of updates so far; the
         paper's is count^¼.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -103,7 +106,7 @@ def scale_by_adopt(
 
     Taniguchi et al. 2024, arXiv 2411.02853.
     """
-    return leafwise(init_moments, _adopt, real_only=use_clipping)
+    return momentwise(init_moments, _adopt, momentum, real_only=use_clipping)
 
 
 @definition
@@ -117,6 +120,7 @@ def adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: Limit = BOUND,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""ADOPT: Adam that converges for every β2.
@@ -141,6 +145,7 @@ def adopt(
         second step.
       clip_value_fn: k: a number, a schedule or a function of the number of updates so far; the
         paper's is count^¼.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`; see `descend`.
 
@@ -170,5 +175,6 @@ def adopt(
         nesterov=nesterov,
         use_clipping=use_clipping,
         clip_value_fn=clip_value_fn,
+        momentum=momentum,
     )
     return descend(rule, learning_rate, **flags)

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import DecayFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
-from gradtx.transforms.moments import average, debias
+from gradtx.transforms.kernel_rules import momentwise
+from gradtx.transforms.moments import average, debias, plain_mean
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, zeros
 
@@ -48,7 +49,7 @@ def _amsgrad(
     max_after_bias_correction: bool,
 ):
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
-    mean = debias(mu, b1, step) if bias_correction_mu else mu
+    mean = debias(mu, b1, step) if bias_correction_mu else plain_mean(mu, grad, b1, False)
     # The paper corrects no bias. Optax takes the maximum of corrected squares, torch corrects it.
     first, last = max_after_bias_correction, not max_after_bias_correction
     square = debias(nu, b2, step) if bias_correction_nu and first else nu
@@ -68,6 +69,7 @@ def scale_by_amsgrad(
     bias_correction_nu: bool = True,
     *,
     max_after_bias_correction: bool = True,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """AMSGrad's direction: u = m̂ / (√(s + ε_root) + ε).
 
@@ -83,6 +85,7 @@ def scale_by_amsgrad(
       bias_correction_nu: use r / (1 − β2^t) in place of r.
       max_after_bias_correction: take the maximum of corrected averages. False: take the maximum of
         r, then correct it, as torch does.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -97,7 +100,7 @@ def scale_by_amsgrad(
 
     Reddi, Kale and Kumar 2018, arXiv 1904.09237, Algorithm 2.
     """
-    return leafwise(_init, _amsgrad)
+    return momentwise(_init, _amsgrad, momentum)
 
 
 @definition
@@ -112,6 +115,7 @@ def amsgrad(
     bias_correction_nu: bool = True,
     *,
     max_after_bias_correction: bool = True,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""AMSGrad: Adam divided by the running maximum of its second moment.
@@ -136,6 +140,7 @@ def amsgrad(
       bias_correction_nu: use r / (1 − β2^t) in place of r.
       max_after_bias_correction: take the maximum of corrected averages. False: take the maximum of
         r, then correct it, as torch does.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`; see `descend`.
 
@@ -167,5 +172,6 @@ def amsgrad(
         bias_correction_mu,
         bias_correction_nu,
         max_after_bias_correction=max_after_bias_correction,
+        momentum=momentum,
     )
     return descend(rule, learning_rate, **flags)

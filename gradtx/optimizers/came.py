@@ -14,7 +14,6 @@ from typing import Annotated, NamedTuple, Unpack
 import jax
 
 from gradtx.compose.descend import DecayFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import SQUARES, Decay, Hyperparam, NonNegative, Positive
 from gradtx.transforms import factoring
@@ -25,7 +24,9 @@ from gradtx.transforms.factoring import (
     bounded_square,
     divide_by_factored_root,
 )
-from gradtx.transforms.moments import average
+from gradtx.transforms.kernel_rules import momentwise
+from gradtx.transforms.moments import average, plain_mean
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, root_mean_square
 from gradtx.tree.casts import zeros
 
@@ -70,12 +71,13 @@ def _came(
     direction = divide_by_factored_root(grad, squares, axes)
     direction = shrink(root_mean_square(direction), clipping_threshold) * direction
     mu = average(slots.mu, direction, b1)
+    mean = plain_mean(mu, direction, b1, False)
     if axes is None:  # a confidence per entry would cost a third array
-        return mu, Confidence(mu, *squares, None, None)
+        return mean, Confidence(mu, *squares, None, None)
     distances = Factored(slots.distance_row, slots.distance_col, None)
     # The distance is from the new average, as in the paper.
-    distances = average_factored(distances, abs_sq(direction - mu) + eps_distance, b3, axes)
-    update = divide_by_factored_root(mu, distances, axes)
+    distances = average_factored(distances, abs_sq(direction - mean) + eps_distance, b3, axes)
+    update = divide_by_factored_root(mean, distances, axes)
     return update, Confidence(mu, *squares, distances.nu_row, distances.nu_col)
 
 
@@ -88,6 +90,8 @@ def scale_by_came(
     eps_distance: NonNegative = 1e-16,
     clipping_threshold: Positive = 1.0,
     min_dim_size_to_factor: int = 1,
+    *,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """CAME's direction: u = m / √(R ⊗ C / mean(R)).
 
@@ -103,6 +107,7 @@ def scale_by_came(
       clipping_threshold: d > 0, the largest root mean square of a direction.
       min_dim_size_to_factor: the least length of the second longest axis of a factored array; 1
         factors every matrix.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -117,7 +122,7 @@ def scale_by_came(
 
     Luo et al. 2023, arXiv 2307.02047, Algorithm 2.
     """
-    return leafwise(_init, _came)
+    return momentwise(_init, _came, momentum)
 
 
 @definition
@@ -130,6 +135,8 @@ def came(
     eps_distance: NonNegative = 1e-16,
     clipping_threshold: Positive = 1.0,
     min_dim_size_to_factor: int = 1,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""CAME: Adafactor with momentum and confidence-guided steps.
@@ -152,6 +159,7 @@ def came(
       clipping_threshold: d > 0, the largest root mean square of a direction; 1.0.
       min_dim_size_to_factor: the least length of the second longest axis of a factored array; 1
         factors every matrix.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`; see `descend`.
 
@@ -173,5 +181,7 @@ def came(
 
     Luo et al. 2023, arXiv 2307.02047, Algorithm 2.
     """
-    rule = scale_by_came(b1, b2, b3, eps, eps_distance, clipping_threshold, min_dim_size_to_factor)
+    rule = scale_by_came(
+        b1, b2, b3, eps, eps_distance, clipping_threshold, min_dim_size_to_factor, momentum=momentum
+    )
     return descend(rule, learning_rate, **flags)

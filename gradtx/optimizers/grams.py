@@ -9,11 +9,12 @@ from typing import Unpack
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.moments import Moments, average, debias, init_moments
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
@@ -30,6 +31,8 @@ def scale_by_grams(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     mu_dtype: DTypeLike | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """Grams' direction: u = sign(g) |u_Adam|.
 
@@ -39,6 +42,7 @@ def scale_by_grams(
       eps: ε ≥ 0, outside the root.
       eps_root: ε_root ≥ 0, inside the root.
       mu_dtype: dtype of m; None: the parameter's, at least float32.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -53,7 +57,7 @@ def scale_by_grams(
 
     Cao, Li and Song 2024, arXiv 2412.17107, Algorithm 1.
     """
-    return leafwise(init_moments, _grams)
+    return momentwise(init_moments, _grams, momentum)
 
 
 @definition
@@ -66,6 +70,8 @@ def grams(
     mu_dtype: DTypeLike | None = None,
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""Grams: Adam's step size with the sign of the current gradient.
@@ -87,6 +93,7 @@ def grams(
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 to 0.1.
       mask: the leaves that decay (see `masked`); None: all.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -108,5 +115,9 @@ def grams(
     Cao, Li and Song 2024, arXiv 2412.17107, Algorithm 1.
     """
     return descend(
-        scale_by_grams(b1, b2, eps, eps_root, mu_dtype), learning_rate, weight_decay, mask, **flags
+        scale_by_grams(b1, b2, eps, eps_root, mu_dtype, momentum=momentum),
+        learning_rate,
+        weight_decay,
+        mask,
+        **flags,
     )

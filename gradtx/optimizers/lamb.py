@@ -11,6 +11,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.optimizers.adam import scale_by_adam
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.transforms.trust import scale_by_trust_ratio
 
 
@@ -23,6 +24,8 @@ def lamb(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""LAMB: AdamW with a trust ratio per layer, for large batches.
@@ -43,6 +46,7 @@ def lamb(
       eps_root: ε_root ≥ 0, inside the root.
       weight_decay: λ ≥ 0, added before the norms are computed; 0.01.
       mask: the leaves that decay (see `masked`); None: all.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -61,5 +65,5 @@ def lamb(
 
     You et al. 2020, arXiv 1904.00962, Algorithm 2.
     """
-    rule = scale_by_adam(b1, b2, eps, eps_root)
+    rule = scale_by_adam(b1, b2, eps, eps_root, momentum=momentum)
     return descend(rule, learning_rate, weight_decay, mask, last=scale_by_trust_ratio(), **flags)

@@ -8,11 +8,12 @@ m ← β1 m + (1 − β1) g / (√(r̂ + ε_root) + ε)             m̂ = m / (1
 from typing import Unpack
 
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.moments import Moments, average, debias, init_moments
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
@@ -30,6 +31,8 @@ def scale_by_laprop(
     eps: NonNegative = 1e-15,
     eps_root: NonNegative = 0.0,
     mu_dtype: DTypeLike | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """LaProp's direction: u = m̂, the average of g / (√(r̂ + ε_root) + ε).
 
@@ -39,6 +42,7 @@ def scale_by_laprop(
       eps: ε ≥ 0, outside the root.
       eps_root: ε_root ≥ 0, inside the root.
       mu_dtype: dtype of m; None: the parameter's, at least float32.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -54,7 +58,7 @@ def scale_by_laprop(
 
     Ziyin, Wang and Ueda 2020, arXiv 2002.04839, Algorithm 1.
     """
-    return leafwise(init_moments, _laprop)
+    return momentwise(init_moments, _laprop, momentum)
 
 
 @definition
@@ -67,6 +71,8 @@ def laprop(
     mu_dtype: DTypeLike | None = None,
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""LaProp: Adam that normalises gradients before it averages them.
@@ -91,6 +97,7 @@ def laprop(
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 to 0.1.
       mask: the leaves that decay (see `masked`); None: all.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -112,5 +119,9 @@ def laprop(
     Ziyin, Wang and Ueda 2020, arXiv 2002.04839, Algorithm 1.
     """
     return descend(
-        scale_by_laprop(b1, b2, eps, eps_root, mu_dtype), learning_rate, weight_decay, mask, **flags
+        scale_by_laprop(b1, b2, eps, eps_root, mu_dtype, momentum=momentum),
+        learning_rate,
+        weight_decay,
+        mask,
+        **flags,
     )

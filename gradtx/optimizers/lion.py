@@ -12,17 +12,20 @@ from typing import Literal, Unpack
 import jax.numpy as jnp
 
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
-from gradtx.transforms.moments import Momentum, average, init_momentum
+from gradtx.transforms.kernel_rules import momentwise
+from gradtx.transforms.moments import Momentum, average, init_momentum, plain_mean
+from gradtx.transforms.momentum_kernel import MomentumKernel
 
 Mode = Literal["hard", "smooth", "refined"]
 
 
 def _lion(grad, slots: Momentum, param, step, *, b1, b2, smooth_beta, mode: Mode):
-    blend = average(slots.mu, grad, b1)  # of the old m: β1 for the step, β2 for the memory
+    blend = average(
+        plain_mean(slots.mu, grad, b2, False), grad, b1
+    )  # of the old m: β1 for the step, β2 for the memory
     if mode == "hard":
         direction = jnp.sign(blend)
     elif mode == "smooth":
@@ -40,6 +43,7 @@ def scale_by_lion(
     *,
     mode: Mode = "hard",
     smooth_beta: NonNegative = 1.0,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """Lion's direction: u = sign(β1 m + (1 − β1) g), then m ← β2 m + (1 − β2) g.
 
@@ -49,6 +53,7 @@ def scale_by_lion(
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       mode: "hard" for the sign, "smooth" for tanh(k c), "refined" for c clipped to [−1, 1].
       smooth_beta: k ≥ 0, used by "smooth" alone.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       GradtxError: `mode` has another value.
@@ -63,7 +68,7 @@ def scale_by_lion(
 
     Chen et al. 2023, arXiv 2302.06675, Algorithm 2.
     """
-    return leafwise(init_momentum, _lion, real_only=mode == "refined")
+    return momentwise(init_momentum, _lion, momentum, real_only=mode == "refined")
 
 
 @definition
@@ -74,6 +79,8 @@ def lion(
     mu_dtype: DTypeLike | None = None,
     weight_decay: NonNegative = 1e-3,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""Lion: sign of momentum, with decoupled weight decay.
@@ -95,6 +102,7 @@ def lion(
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-3 (here) to 1.
       mask: the leaves that decay (see `masked`); None: all.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -114,4 +122,10 @@ def lion(
 
     Chen et al. 2023, arXiv 2302.06675, Algorithm 2.
     """
-    return descend(scale_by_lion(b1, b2, mu_dtype), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_lion(b1, b2, mu_dtype, momentum=momentum),
+        learning_rate,
+        weight_decay,
+        mask,
+        **flags,
+    )

@@ -25,6 +25,7 @@ from gradtx.definition.types import Decay, Hyperparam, Limit, NonNegative, Param
 from gradtx.engine.selector import PerLeaf, Where
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.clipping import shrink
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import norm
 from gradtx.tree.casts import zeros
 from gradtx.tree.paths import flatten
@@ -108,6 +109,7 @@ def scale_by_mars(
     vector_b1: Decay = 0.9,
     vector_b2: Decay = 0.95,
     from_zero: bool = False,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """MARS's direction: Adam's direction of the corrected gradient.
 
@@ -122,6 +124,7 @@ def scale_by_mars(
       vector_b1: β1 for arrays of one axis or none.
       vector_b2: β2 for these.
       from_zero: whether the first gradient counts as a change from 0.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -137,10 +140,15 @@ def scale_by_mars(
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 2.
     """
     matrices = chain(
-        mars_correction(b1, gamma, max_norm, from_zero=from_zero), scale_by_adam(b1, b2, eps)
+        mars_correction(b1, gamma, max_norm, from_zero=from_zero),
+        scale_by_adam(b1, b2, eps, momentum=momentum),
     )
     return partition(
-        {"matrices": matrices, "vectors": scale_by_adam(vector_b1, vector_b2, eps)}, _by_rank
+        {
+            "matrices": matrices,
+            "vectors": scale_by_adam(vector_b1, vector_b2, eps, momentum=momentum),
+        },
+        _by_rank,
     )
 
 
@@ -158,6 +166,7 @@ def mars(
     vector_b1: Decay = 0.9,
     vector_b2: Decay = 0.95,
     from_zero: bool = False,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""MARS: AdamW with variance-reduced gradients.
@@ -184,6 +193,7 @@ def mars(
       vector_b2: β2 for these; 0.95.
       from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise
         as none, as in the paper.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
         explains them.
 
@@ -206,6 +216,14 @@ def mars(
     Yuan et al. 2024, arXiv 2411.10438, Algorithm 2.
     """
     rule = scale_by_mars(
-        b1, b2, gamma, eps, max_norm, vector_b1=vector_b1, vector_b2=vector_b2, from_zero=from_zero
+        b1,
+        b2,
+        gamma,
+        eps,
+        max_norm,
+        vector_b1=vector_b1,
+        vector_b2=vector_b2,
+        from_zero=from_zero,
+        momentum=momentum,
     )
     return descend(rule, learning_rate, weight_decay, mask, **flags)

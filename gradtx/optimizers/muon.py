@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from gradtx.compose.binding import Branch
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Default, DTypeLike, Hyperparam, NonNegative
@@ -28,14 +27,14 @@ from gradtx.transforms.flags import (
     adam_arguments,
     select_flags,
 )
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.transforms.orthogonal import (
     Coefficients,
     Polar,
     Scaling,
+    average_gradients,
     check_scaling,
-    init_momentum,
     merge_slots,
-    momentum,
     polar_options,
     shape_factor,
 )
@@ -75,6 +74,7 @@ def scale_by_muon(
     nesterov: bool = True,
     weight_dimension_numbers: Dimensions | None = None,
     scaling: Scaling = "none",
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[MuonFlags],
 ) -> list[Branch]:
     r"""Muon's direction: the orthogonal factor of an average of gradients.
@@ -101,6 +101,7 @@ def scale_by_muon(
       dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
         `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset.
@@ -126,7 +127,7 @@ def scale_by_muon(
         polar=polar_options(ns_coeffs, ns_steps, flags),
         **select_flags(MatrixFlags, flags),
     )
-    return merge_slots(leafwise(init_momentum, momentum), direction)
+    return merge_slots(average_gradients(momentum), direction)
 
 
 @definition
@@ -144,6 +145,7 @@ def muon(
     muon_weight_dimension_numbers: Dimensions | None = None,
     consistent_rms: float | None = None,
     scaling: Scaling = "original",
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[MuonAdamFlags],
 ) -> GradientTransformation:
     r"""Muon: orthogonalized momentum for hidden matrices, AdamW for the rest.
@@ -201,6 +203,7 @@ def muon(
         in out"), ("qkv", "in out/3")]`. Rules take precedence over the axes that `by_role` finds. A
         convolution is a hidden matrix only if a rule names it here, or if a route sends it.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m for hidden matrices, such as `k_maxwell()`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
         explains them, for both.
 
@@ -240,6 +243,7 @@ def muon(
         nesterov=nesterov,
         scaling=scaling if consistent_rms is None else float(consistent_rms),
         **select_flags(MuonFlags, flags),
+        momentum=momentum,
     )
     step = select_flags(StepFlags, flags)
     hidden = descend(direction, learning_rate, weight_decay, weight_decay_mask, **step)

@@ -28,6 +28,7 @@ from gradtx.definition.types import (
 from gradtx.engine.selector import Selector, Where, leaves_of
 from gradtx.optimizers.muon import muon
 from gradtx.transforms.flags import PolarAdamFlags
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.transforms.orthogonal import Coefficients, Scaling
 from gradtx.tree.casts import compute_dtype, is_inexact, real_dtype
 
@@ -172,6 +173,7 @@ def muon_clip(
     where: Where = r"(query|key|q_proj|k_proj|wq|wk)(/kernel)?$",
     head_axis: int = -2,
     scaling: Scaling = "match_rms_adamw",
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[PolarAdamFlags],
 ) -> GradientTransformation:
     r"""MuonClip: Muon with QK-clip, for transformers whose attention logits explode.
@@ -204,6 +206,7 @@ def muon_clip(
       dimensions: which axes of an array are inputs, outputs and batches: kernels of shape (inputs,
         heads, size) are one matrix, and with `[("query|key", "in batch out")]` one per head.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m for hidden matrices, such as `k_maxwell()`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
         explains them.
 
@@ -238,6 +241,7 @@ def muon_clip(
         weight_decay_mask=mask,
         mu_dtype=mu_dtype,
         scaling=scaling,
+        momentum=momentum,
         **flags,
     )
     return chain(step, qk_clip(where, threshold, head_axis=head_axis))

@@ -21,6 +21,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.moments import average, debias
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, real_zeros_along, zeros
 
@@ -97,6 +98,7 @@ def nadam(
     *,
     nesterov: bool = True,
     momentum_decay: NonNegative | None = None,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""NAdam: Adam with Nesterov momentum.
@@ -120,6 +122,7 @@ def nadam(
       nesterov: False gives plain Adam.
       momentum_decay: ψ ≥ 0, the speed at which the weight of the look-ahead rises from β1/2 to β1;
         0.004 in torch. None: the weight is always β1.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`; see `descend`.
 
@@ -139,8 +142,13 @@ def nadam(
 
     Dozat 2016, ICLR workshop, Incorporating Nesterov momentum into Adam.
     """
+    if momentum is not None and momentum_decay is not None:
+        raise HyperparamError(
+            f"momentum_decay = {momentum_decay!r} schedules the look-ahead of one average, and "
+            f"momentum = {momentum!r} has another: drop one of the two arguments"
+        )
     if momentum_decay is None:
-        rule = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+        rule = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, momentum=momentum)
     elif nesterov:
         rule = scale_by_nadam(b1, b2, eps, eps_root, mu_dtype, momentum_decay=momentum_decay)
     else:

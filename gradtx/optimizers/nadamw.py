@@ -11,6 +11,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.optimizers.nadam import nadam
+from gradtx.transforms.momentum_kernel import MomentumKernel
 
 
 @definition
@@ -26,6 +27,7 @@ def nadamw(
     *,
     nesterov: bool = True,
     momentum_decay: NonNegative | None = None,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""NAdam with decoupled weight decay.
@@ -48,6 +50,7 @@ def nadamw(
       nesterov: False gives plain AdamW.
       momentum_decay: ψ ≥ 0, the speed at which the weight of the look-ahead rises from β1/2 to β1;
         None: the weight is always β1.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -78,5 +81,6 @@ def nadamw(
         momentum_decay=momentum_decay,
         weight_decay=weight_decay,
         mask=mask,
+        momentum=momentum,
         **flags,
     )

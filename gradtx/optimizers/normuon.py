@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
@@ -27,13 +26,13 @@ from gradtx.transforms.flags import (
     select_flags,
 )
 from gradtx.transforms.moments import average
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.transforms.orthogonal import (
     Coefficients,
     Polar,
     Scaling,
+    average_gradients,
     check_scaling,
-    init_momentum,
-    momentum,
     polar_options,
     shape_factor,
 )
@@ -80,6 +79,7 @@ def scale_by_normuon(
     *,
     nesterov: bool = True,
     scaling: Scaling = "none",
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[PolarFlags],
 ) -> GradientTransformation:
     r"""NorMuon's direction: Muon's O with its outputs brought to one size.
@@ -98,6 +98,7 @@ def scale_by_normuon(
       compute_dtype: dtype of the products; None: the gradient's, float32 at least.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset or scaling.
@@ -121,7 +122,7 @@ def scale_by_normuon(
         polar=polar_options(ns_coeffs, ns_steps, flags),
         **select_flags(MatrixFlags, flags),
     )
-    return chain(averaged=leafwise(init_momentum, momentum), by_output=even)
+    return chain(averaged=average_gradients(momentum), by_output=even)
 
 
 @definition
@@ -138,6 +139,7 @@ def normuon(
     *,
     nesterov: bool = True,
     scaling: Scaling = "original",
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[PolarAdamFlags],
 ) -> GradientTransformation:
     r"""NorMuon: Muon with a second moment per output, AdamW for the rest.
@@ -170,6 +172,7 @@ def normuon(
       routes: rules `[(pattern, "normuon" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `muon`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m for hidden matrices, such as `k_maxwell()`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
         explains them, for both.
 
@@ -204,6 +207,7 @@ def normuon(
         nesterov=nesterov,
         scaling=scaling,
         **select_flags(PolarFlags, flags),
+        momentum=momentum,
     )
     step = select_flags(StepFlags, flags)
     hidden = descend(direction, learning_rate, weight_decay, mask, **step)

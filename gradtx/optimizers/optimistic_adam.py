@@ -18,6 +18,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.optimizers.optimistic_gradient_descent import Previous, scale_by_optimistic_gradient
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.casts import zeros
 
 
@@ -43,6 +44,7 @@ def optimistic_adam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""Optimistic Adam, for games and GANs, with a rate of its own for the optimism.
@@ -63,6 +65,7 @@ def optimistic_adam(
       eps_root: ε_root ≥ 0, under the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: NAdam's m̂, as Optax; the paper has Adam's.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`, as `descend` explains them.
 
@@ -96,7 +99,7 @@ def optimistic_adam(
         optimistic = scale_by_optimistic_gradient()
     else:
         optimistic = leafwise(_init, _optimistic)
-    adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, momentum=momentum)
     # One name for both, so that a checkpoint does not depend on `optimism`.
     rule = chain(scale_by_adam=adam, scale_by_optimistic_gradient=optimistic)
     return descend(rule, learning_rate, **flags)

@@ -12,6 +12,7 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.optimizers.optimistic_gradient_descent import scale_by_optimistic_gradient
+from gradtx.transforms.momentum_kernel import MomentumKernel
 
 
 @definition
@@ -26,6 +27,7 @@ def optimistic_adam_v2(
     eps_root: NonNegative = 0.0,
     mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""Optimistic Adam, for games and GANs.
@@ -46,6 +48,7 @@ def optimistic_adam_v2(
       eps_root: ε_root ≥ 0, under the root.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: NAdam's m̂, as Optax; the paper has Adam's.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`, as `descend` explains them.
 
@@ -67,7 +70,7 @@ def optimistic_adam_v2(
     Daskalakis et al. 2018, arXiv 1711.00141, Algorithm 1, where α = β = 1.
     """
     rule = chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, momentum=momentum),
         scale_by_optimistic_gradient(alpha, beta),
     )
     return descend(rule, learning_rate, **flags)

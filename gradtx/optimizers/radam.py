@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.compose.descend import DecayFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.moments import Moments, average, corrected_mean, debias, init_moments
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 
 
@@ -60,6 +61,7 @@ def scale_by_radam(
     threshold: Hyperparam = 5.0,
     *,
     nesterov: bool = False,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """RAdam's direction: u = c_t m̂ / (√(r̂ + ε_root) + ε).
 
@@ -73,6 +75,7 @@ def scale_by_radam(
       threshold: the least ρ_t at which the step is divided. A threshold below 4 acts as 4; c_t is
         not defined there.
       nesterov: take m̂ one step ahead.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -87,7 +90,7 @@ def scale_by_radam(
 
     Liu et al. 2020, arXiv 1908.03265, Algorithm 2.
     """
-    return leafwise(init_moments, _radam)
+    return momentwise(init_moments, _radam, momentum)
 
 
 @definition
@@ -100,6 +103,7 @@ def radam(
     threshold: Hyperparam = 5.0,
     *,
     nesterov: bool = False,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""Rectified Adam (RAdam): Adam with an automatic warmup.
@@ -122,6 +126,7 @@ def radam(
       threshold: the least ρ_t at which the step is divided; 5. The paper's text takes 4; below that
         c_t is not defined.
       nesterov: take m̂ one step ahead.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`; see `descend`.
 
@@ -145,5 +150,7 @@ def radam(
     Liu et al. 2020, arXiv 1908.03265, Algorithm 2.
     """
     return descend(
-        scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov), learning_rate, **flags
+        scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov, momentum=momentum),
+        learning_rate,
+        **flags,
     )

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 
 from gradtx.compose.binding import Branch
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
@@ -27,12 +26,12 @@ from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import PerLeaf, leaves_of
 from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.transforms.flags import HiddenFlags, MatrixFlags, PolarFlags, RoleFlags, select_flags
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.transforms.orthogonal import (
     Coefficients,
     Polar,
-    init_momentum,
+    average_gradients,
     merge_slots,
-    momentum,
     polar_options,
     shape_factor,
 )
@@ -64,6 +63,7 @@ def scale_by_scion(
     ns_steps: int | None = None,
     eps: NonNegative = 1e-8,
     mu_dtype: DTypeLike | None = None,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[PolarFlags],
 ) -> list[Branch]:
     r"""Scion's direction: the point of a norm ball furthest along the momentum.
@@ -84,6 +84,7 @@ def scale_by_scion(
       dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
         `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number out of its range, an unknown norm or preset.
@@ -113,7 +114,7 @@ def scale_by_scion(
         **select_flags(MatrixFlags, flags if is_spectral else {}),
     )
     # Plain averages, as in Algorithm 1: only the direction of m matters.
-    average = leafwise(init_momentum, momentum, nesterov=False, bias_correction=False)
+    average = average_gradients(momentum, nesterov=False, bias_correction=False)
     return merge_slots(average, direction)
 
 
@@ -138,6 +139,7 @@ def scion(
     ns_coeffs: Coefficients = "polar_express",
     ns_steps: int | None = None,
     eps: NonNegative = 1e-8,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[ScionFlags],
 ) -> GradientTransformation:
     r"""Scion: steps of one length in the norm of each layer, within a radius.
@@ -170,6 +172,7 @@ def scion(
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
         Rules take precedence over the axes that `by_role` finds.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
         explains them; a form only with `constrained`.
 
@@ -203,9 +206,10 @@ def scion(
         ns_steps=ns_steps,
         eps=eps,
         **select_flags(PolarFlags, flags),
+        momentum=momentum,
     )
-    head = scale_by_scion(beta, head_radius, "sign_per_input", mu_dtype=mu_dtype)
-    rest = scale_by_scion(beta, rest_radius, "sign", mu_dtype=mu_dtype)
+    head = scale_by_scion(beta, head_radius, "sign_per_input", mu_dtype=mu_dtype, momentum=momentum)
+    rest = scale_by_scion(beta, rest_radius, "sign", mu_dtype=mu_dtype, momentum=momentum)
     # θ ← (1 − η) θ − η ρ d is a weight decay of 1.
     pull = 1.0 if constrained else None
     step = select_flags(StepFlags, flags)

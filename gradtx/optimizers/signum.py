@@ -9,12 +9,17 @@ from gradtx.compose.descend import descend
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam
 from gradtx.transforms.momentum import ema
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.transforms.signs import scale_by_sign
 
 
 @definition
 def signum(
-    learning_rate: Hyperparam, beta: Decay = 0.9, accumulator_dtype: DTypeLike | None = None
+    learning_rate: Hyperparam,
+    beta: Decay = 0.9,
+    accumulator_dtype: DTypeLike | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     r"""Signum: sign SGD with momentum.
 
@@ -29,6 +34,7 @@ def signum(
       learning_rate: η, parameter units per step; 1e-5 to 1e-3.
       beta: β in [0, 1), decay of m; typically 0.9.
       accumulator_dtype: dtype of m; None: the parameter's, at least float32.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -45,5 +51,5 @@ def signum(
 
     Bernstein, Wang, Azizzadenesheli and Anandkumar 2018, arXiv 1802.04434, Algorithm 2.
     """
-    momentum = ema(beta, debias=False, accumulator_dtype=accumulator_dtype)
-    return descend(chain(momentum, scale_by_sign()), learning_rate)
+    mean = ema(beta, debias=False, accumulator_dtype=accumulator_dtype, momentum=momentum)
+    return descend(chain(mean, scale_by_sign()), learning_rate)

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 
 from gradtx.compose.binding import Branch
 from gradtx.compose.descend import StepFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Selector, Where
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.moments import Moments, average, debias, init_moments
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, entries, finite, sqrt
 
 
@@ -40,6 +41,8 @@ def scale_by_stable_adamw(
     mu_dtype: DTypeLike | None = None,
     weight_decay: NonNegative = 0.0,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation | list[Branch]:
     """StableAdamW's direction: u = (m̂ / (√r̂ + ε) + λ θ) / max(1, ρ).
 
@@ -52,6 +55,7 @@ def scale_by_stable_adamw(
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0; ρ divides the decay, too.
       mask: the leaves that decay (see `masked`); None: all.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -71,11 +75,11 @@ def scale_by_stable_adamw(
     """
 
     if mask is None:
-        return leafwise(init_moments, _stable_adamw, needs_params=True)
+        return momentwise(init_moments, _stable_adamw, momentum, needs_params=True)
     # ρ divides the decay: a masked decay before the rule cannot express that, two branches can.
-    without = leafwise(init_moments, _stable_adamw, weight_decay=0.0, needs_params=True)
+    without = momentwise(init_moments, _stable_adamw, momentum, weight_decay=0.0, needs_params=True)
     where = "scale_by_stable_adamw: mask"
-    decays = leafwise(init_moments, _stable_adamw, needs_params=True)
+    decays = momentwise(init_moments, _stable_adamw, momentum, needs_params=True)
     return [
         Branch("decays", decays, Selector(mask, True, where)),
         Branch("rests", without, Selector(mask, False, where)),
@@ -91,6 +95,8 @@ def stable_adamw(
     mu_dtype: DTypeLike | None = None,
     weight_decay: NonNegative = 1e-4,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""StableAdamW: AdamW with update clipping for each array.
@@ -116,6 +122,7 @@ def stable_adamw(
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of the array's own rate; 1e-4 (here)
         to 0.2.
       mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`. With
         `decay_form` or `cautious` the decay uses the common η, not the array's own.
 
@@ -139,7 +146,7 @@ def stable_adamw(
     Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2.
     """
     if flags.get("decay_form") or flags.get("cautious"):  # these act between the rule and the decay
-        rule = scale_by_stable_adamw(b1, b2, eps, mu_dtype)
+        rule = scale_by_stable_adamw(b1, b2, eps, mu_dtype, momentum=momentum)
         return descend(rule, learning_rate, weight_decay, mask, **flags)
-    rule = scale_by_stable_adamw(b1, b2, eps, mu_dtype, weight_decay, mask)
+    rule = scale_by_stable_adamw(b1, b2, eps, mu_dtype, weight_decay, mask, momentum=momentum)
     return descend(rule, learning_rate, **flags)

@@ -12,16 +12,23 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.momentum import ema
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.transforms.signs import scale_by_sign
 
 
 @definition
-def scale_by_tiger(b1: Decay = 0.965, mu_dtype: DTypeLike | None = None) -> GradientTransformation:
+def scale_by_tiger(
+    b1: Decay = 0.965,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
+) -> GradientTransformation:
     """Tiger's direction: m ← β m + (1 − β) g, u = sign(m).
 
     Args:
       b1: β in [0, 1), decay of m.
       mu_dtype: dtype of m; None: the parameter's, at least float32.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -35,7 +42,9 @@ def scale_by_tiger(b1: Decay = 0.965, mu_dtype: DTypeLike | None = None) -> Grad
 
     Su 2023, Tiger: A Tight-fisted Optimizer, github.com/bojone/tiger.
     """
-    return chain(ema(b1, debias=False, accumulator_dtype=mu_dtype), scale_by_sign())
+    return chain(
+        ema(b1, debias=False, accumulator_dtype=mu_dtype, momentum=momentum), scale_by_sign()
+    )
 
 
 @definition
@@ -45,6 +54,8 @@ def tiger(
     mu_dtype: DTypeLike | None = None,
     weight_decay: NonNegative = 0.01,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[StepFlags],
 ) -> GradientTransformation:
     r"""Tiger: sign of an average (EMA) of gradients, with decoupled weight decay.
@@ -62,6 +73,7 @@ def tiger(
       mu_dtype: dtype of m; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate.
       mask: the leaves that decay (see `masked`); None: all.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
@@ -81,4 +93,6 @@ def tiger(
 
     Su 2023, Tiger: A Tight-fisted Optimizer, github.com/bojone/tiger.
     """
-    return descend(scale_by_tiger(b1, mu_dtype), learning_rate, weight_decay, mask, **flags)
+    return descend(
+        scale_by_tiger(b1, mu_dtype, momentum=momentum), learning_rate, weight_decay, mask, **flags
+    )

@@ -13,10 +13,11 @@ from typing import Unpack
 import jax.numpy as jnp
 
 from gradtx.compose.descend import DecayFlags, descend
-from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Hyperparam, NonNegative
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.moments import Moments, average, debias
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import full, zeros
 
@@ -42,6 +43,8 @@ def scale_by_yogi(
     eps: NonNegative = 1e-3,
     eps_root: NonNegative = 0.0,
     initial_accumulator_value: NonNegative = 1e-6,
+    *,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """Yogi's direction: u = m̂ / (√(r̂ + ε_root) + ε).
 
@@ -53,6 +56,7 @@ def scale_by_yogi(
       eps: ε ≥ 0, outside the root.
       eps_root: ε_root ≥ 0, inside the root.
       initial_accumulator_value: m and r before the first update, ≥ 0.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number is out of its range.
@@ -67,7 +71,7 @@ def scale_by_yogi(
 
     Zaheer et al. 2018, NeurIPS, Adaptive methods for nonconvex optimization, Algorithm 2.
     """
-    return leafwise(_init, _yogi)
+    return momentwise(_init, _yogi, momentum)
 
 
 @definition
@@ -76,6 +80,8 @@ def yogi(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-3,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[DecayFlags],
 ) -> GradientTransformation:
     r"""Yogi: Adam with an additive, bounded change of the second moment.
@@ -93,6 +99,7 @@ def yogi(
       b1: β1 in [0, 1), decay of m; typically 0.9.
       b2: β2 in [0, 1); 1 − β2 is the largest change of r, in units of g²; typically 0.999.
       eps: ε ≥ 0, outside the root; 1e-3.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
       **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
         `axis_names`; see `descend`.
 
@@ -115,4 +122,4 @@ def yogi(
 
     Zaheer et al. 2018, NeurIPS, Adaptive methods for nonconvex optimization, Algorithm 2.
     """
-    return descend(scale_by_yogi(b1, b2, eps), learning_rate, **flags)
+    return descend(scale_by_yogi(b1, b2, eps, momentum=momentum), learning_rate, **flags)

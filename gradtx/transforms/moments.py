@@ -1,11 +1,12 @@
 """First and second moments: the slots of adaptive methods, and the arithmetic that they share."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.definition.types import DTypeLike, Squares
+from gradtx.transforms.kernel_moments import KernelMoment
 from gradtx.tree.arithmetic import divide, one_minus_power, sqrt
 from gradtx.tree.casts import real_zeros, zeros
 
@@ -39,18 +40,26 @@ class SecondMoment(NamedTuple):
     nu: Squares
 
 
-def average(moment: jax.Array, value: jax.Array, decay: jax.Array) -> jax.Array:
+Moment = Any
+"""A first moment: the array of an average, or a `KernelMoment`."""
+
+
+def average(moment: Moment, value: jax.Array, decay: jax.Array) -> Any:
     """Update an exponential moving average: m ← β m + (1 − β) x."""
+    if isinstance(moment, KernelMoment):
+        return moment.average(value, decay)
     return decay * moment + (1 - decay) * value
 
 
-def debias(moment: jax.Array, decay: jax.Array, step: jax.Array) -> jax.Array:
+def debias(moment: Moment, decay: jax.Array, step: jax.Array) -> jax.Array:
     """Correct the bias of an average that started at zero: m / (1 − β^t)."""
+    if isinstance(moment, KernelMoment):
+        return moment.mean(step)
     return moment / one_minus_power(decay, step)
 
 
 def corrected_mean(
-    mu: jax.Array, grad: jax.Array, b1: jax.Array, step: jax.Array, nesterov: bool
+    mu: Moment, grad: jax.Array, b1: jax.Array, step: jax.Array, nesterov: bool
 ) -> jax.Array:
     """Correct the bias of an average of gradients; with Nesterov (NAdam), look one step ahead.
 
@@ -60,7 +69,28 @@ def corrected_mean(
     if not nesterov:
         return debias(mu, b1, step)
     # The weight of the gradient first: g / (1 − β1^t) of a large gradient may overflow.
-    return b1 * debias(mu, b1, step + 1) + debias(1 - b1, b1, step) * grad
+    ahead = b1 * debias(mu, b1, step + 1) + debias(1 - b1, b1, step) * grad
+    return _looking_ahead(mu, ahead, step)
+
+
+def plain_mean(mu: Moment, grad: jax.Array, b1: jax.Array, nesterov: bool) -> jax.Array:
+    """Return an average of gradients without correction; with Nesterov, one step ahead."""
+    mean = mu.mean() if isinstance(mu, KernelMoment) else mu
+    return _looking_ahead(mu, average(mean, grad, b1), None) if nesterov else mean
+
+
+def _looking_ahead(mu: Moment, ahead: jax.Array, step: jax.Array | None) -> jax.Array:
+    """The mean one step ahead, unless a kernel takes no look-ahead."""
+    if isinstance(mu, KernelMoment):
+        return mu.kernel.look_ahead(ahead, mu.mean(step), mu.seen)
+    return ahead
+
+
+def where_moment(condition: jax.Array, mu: Moment, other: Moment) -> Any:
+    """Return one first moment where a condition holds, else the other."""
+    if isinstance(mu, KernelMoment):
+        return mu.where(condition, other)
+    return jnp.where(condition, mu, other)
 
 
 def corrected_rate(rate: jax.Array, b1: jax.Array, b2: jax.Array, step: jax.Array) -> jax.Array:

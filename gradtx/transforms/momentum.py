@@ -7,7 +7,16 @@ import jax
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Fraction
-from gradtx.transforms.moments import average, debias
+from gradtx.transforms.kernel_rules import momentwise
+from gradtx.transforms.moments import (
+    Momentum,
+    average,
+    corrected_mean,
+    debias,
+    init_momentum,
+    plain_mean,
+)
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.casts import zeros
 
 
@@ -73,12 +82,17 @@ def _ema_init(param, *, accumulator_dtype: DTypeLike | None) -> Average:
 
 def _ema(grad, slots: Average, param, step, *, decay, correct: bool):
     mean = average(slots.ema, grad, decay)
-    return debias(mean, decay, step) if correct else mean, Average(mean)
+    direction = debias(mean, decay, step) if correct else plain_mean(mean, grad, decay, False)
+    return direction, Average(mean)
 
 
 @definition
 def ema(
-    decay: Decay, debias: bool = True, accumulator_dtype: DTypeLike | None = None
+    decay: Decay,
+    debias: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
 ) -> GradientTransformation:
     """Exponential moving average (EMA) of updates; for that of parameters take `params_ema`.
 
@@ -91,6 +105,7 @@ def ema(
       decay: β in [0, 1); the average reaches back about 1/(1 − β) steps. Typically 0.9 to 0.999.
       debias: divide by 1 − β^t, to correct for the start at zero.
       accumulator_dtype: dtype of m; None: the parameter's, float32 at least.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -107,4 +122,61 @@ def ema(
 
     Kingma and Ba 2015, arXiv 1412.6980, section 3.
     """
-    return leafwise(_ema_init, _ema, correct=debias)
+    return momentwise(_ema_init, _ema, momentum, field="ema", correct=debias)
+
+
+def _momentum(grad, slots: Momentum, param, step, *, decay, nesterov: bool, bias_correction: bool):
+    mu = average(slots.mu, grad, decay)
+    if bias_correction:
+        return corrected_mean(mu, grad, decay, step, nesterov), Momentum(mu)
+    return plain_mean(mu, grad, decay, nesterov), Momentum(mu)
+
+
+@definition
+def scale_by_momentum(
+    kernel: MomentumKernel,
+    decay: Decay = 0.95,
+    nesterov: bool = False,
+    debias: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+) -> GradientTransformation:
+    r"""Momentum by a kernel: D = Σ_k c_k g_{t−k}, in the place of `ema` or `trace`.
+
+    u = D, or u = μ D + (1 − μ) g with Nesterov; all of one shape.
+
+    When: a rule of your own, before its direction: `chain(scale_by_momentum(k_maxwell()), rule)`.
+    When not: for Adam, Lion or Muon; pass the kernel as their `momentum=`.
+
+    Args:
+      kernel: `bi_maxwell()`, `k_maxwell()`, `max_entropy()`, `ademamix_kernel()` or
+        `exponentials(decays, weights)`.
+      decay: μ in [0, 1), decay of the average that acts before the kernel's start, and the weight
+        of the look-ahead; 0.95.
+      nesterov: look one step ahead. A kernel may refuse it after its start (`max_entropy` does).
+      debias: divide by the sum of the weights so far. It is near 1 after the start, because the
+        buffers start as copies of an average.
+      accumulator_dtype: dtype of the buffers; None: the parameter's, float32 at least.
+
+    Raises:
+      HyperparamError: a number out of its range.
+
+    State: that of the kernel, 8 bytes per parameter for `bi_maxwell`.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_momentum(gradtx.bi_maxwell(start=0), decay=0.5, debias=False)
+    >>> state, weights = tx.init(jnp.zeros(())), []
+    >>> for g in (1.0, 0.0, 0.0):  # 0.5, then 0.5 (0.4385 0.85^k + 0.5615 0.98^k)
+    ...     u, state = tx.update(jnp.array(g), state)
+    ...     weights.append(round(u.item(), 4))
+    >>> weights
+    [0.5, 0.4615, 0.428]
+
+    See also: `ema`, `trace`, `bi_maxwell`, `muon`.
+    """
+    return momentwise(
+        init_momentum,
+        _momentum,
+        kernel,
+        mu_dtype=accumulator_dtype,
+        bias_correction=debias,
+    )

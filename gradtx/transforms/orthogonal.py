@@ -17,7 +17,9 @@ from gradtx.definition.types import Check, DTypeLike
 from gradtx.linalg.orthogonalize import check_method
 from gradtx.linalg.polar_express import Triple
 from gradtx.linalg.presets import Preset, numbers_of
-from gradtx.transforms.moments import average, corrected_mean
+from gradtx.transforms.kernel_rules import momentwise
+from gradtx.transforms.moments import average, corrected_mean, plain_mean
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.casts import zeros
 
 Scaling = Literal["none", "original", "match_rms_adamw", "spectral"] | float
@@ -45,7 +47,7 @@ def init_momentum(param: jax.Array, *, mu_dtype: DTypeLike | None) -> Momentum:
     return Momentum(zeros(param, mu_dtype))
 
 
-def momentum(
+def average_gradient(
     grad: jax.Array,
     slots: Momentum,
     param: jax.Array,
@@ -59,7 +61,12 @@ def momentum(
     mu = average(slots.mu, grad, beta)
     if bias_correction:
         return corrected_mean(mu, grad, beta, step, nesterov), Momentum(mu)
-    return (average(mu, grad, beta) if nesterov else mu), Momentum(mu)
+    return plain_mean(mu, grad, beta, nesterov), Momentum(mu)
+
+
+def average_gradients(momentum: MomentumKernel | None, **options: bool) -> GradientTransformation:
+    """Build the average of gradients of an optimizer, with a kernel in its place where one is."""
+    return momentwise(init_momentum, average_gradient, momentum, **options)
 
 
 def polar_options(ns_coeffs: Coefficients, ns_steps: int | None, flags: Mapping[str, Any]) -> Polar:
