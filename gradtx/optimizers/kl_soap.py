@@ -27,6 +27,7 @@ from gradtx.transforms.eigenbases import (
     adam_direction,
     all_zero,
     check_max_dim,
+    check_rotates,
     choose_sides,
     has_factors,
     identities,
@@ -36,9 +37,13 @@ from gradtx.transforms.eigenbases import (
     rotate_back,
     zero_factors,
     zero_values,
+    zero_where,
 )
 from gradtx.transforms.flags import select_flags
+from gradtx.transforms.kernel_rules import momentwise
 from gradtx.transforms.kl_factors import KlFlags, KlStepFlags, update_kl_factors
+from gradtx.transforms.moments import buffers_of, with_buffers
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.casts import real_zeros, zeros
 
 
@@ -89,13 +94,15 @@ def _kl_soap(
     no_bases = all_zero(old, refresh_offset.ndim)
     # The first gradient only makes the bases, so bias corrections count from the second step.
     direction, mu, nu = adam_direction(rotated, slots, jnp.maximum(step - 1, 1), b1, b2, eps)
-    mu, nu = (jnp.where(per_matrix(no_bases), 0, moment) for moment in (mu, nu))
+    mu, nu = (zero_where(no_bases, moment) for moment in (mu, nu))
     # 0 * grad, not 0: a nan in the first gradient shows at once.
     direction = jnp.where(per_matrix(no_bases), 0 * grad, rotate_back(bases, direction))
     is_first = no_bases & ~all_zero(factors, refresh_offset.ndim)
     is_due = is_refresh_step(step, refresh_offset, refresh_every) & ~no_bases
-    new = refresh_bases(is_first, is_due, factors, Rotating(bases, mu, nu, values))
-    return direction, KlBasisMoments(new.mu, new.nu, *factors, *new.bases, *new.values)
+    new = refresh_bases(is_first, is_due, factors, Rotating(bases, buffers_of(mu), nu, values))
+    return direction, KlBasisMoments(
+        with_buffers(mu, new.mu), new.nu, *factors, *new.bases, *new.values
+    )
 
 
 @definition
@@ -104,6 +111,8 @@ def scale_by_kl_soap(
     b2: Decay = 0.95,
     shampoo_beta: Decay | None = None,
     eps: NonNegative = 1e-8,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[KlFlags],
 ) -> GradientTransformation:
     """KL-SOAP's direction: Adam in the eigenbases of two factors fitted together.
@@ -121,6 +130,7 @@ def scale_by_kl_soap(
       one_sided: only the shorter axis has a basis, which is then SOAP's.
       dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`.
       shard: axes of a device mesh to spread matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of M', as in `scale_by_momentum`; None: M'.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -139,7 +149,8 @@ def scale_by_kl_soap(
     Lin et al. 2025, arXiv 2509.03378, section 4.
     """
     check_max_dim("scale_by_kl_soap", flags)
-    return matrixwise(_init, _kl_soap, vectors="rows", **flags)
+    check_rotates("scale_by_kl_soap", momentum)
+    return momentwise(_init, _kl_soap, momentum, lifter=matrixwise, vectors="rows", **flags)
 
 
 @definition
@@ -151,6 +162,8 @@ def kl_soap(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.01,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[KlStepFlags],
 ) -> GradientTransformation:
     r"""KL-SOAP: SOAP with factors fitted by the Kullback-Leibler divergence.
@@ -184,6 +197,7 @@ def kl_soap(
       dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: by
         roles, else the last two, and batch before.
       shard: axes of a device mesh to spread matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of M' for matrices, such as `k_maxwell()`; None: M'.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
         explains them.
 
@@ -215,5 +229,7 @@ def kl_soap(
 
     Lin et al. 2025, arXiv 2509.03378, section 4. Where the factors start is not the paper's.
     """
-    rule = scale_by_kl_soap(b1, b2, shampoo_beta, eps, **select_flags(KlFlags, flags))
+    rule = scale_by_kl_soap(
+        b1, b2, shampoo_beta, eps, momentum=momentum, **select_flags(KlFlags, flags)
+    )
     return descend(rule, learning_rate, weight_decay, mask, **select_flags(StepFlags, flags))

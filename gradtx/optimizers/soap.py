@@ -31,6 +31,7 @@ from gradtx.transforms.eigenbases import (
     adam_direction,
     all_zero,
     check_max_dim,
+    check_rotates,
     choose_sides,
     has_factors,
     identities,
@@ -41,8 +42,12 @@ from gradtx.transforms.eigenbases import (
     rotate,
     rotate_back,
     zero_factors,
+    zero_where,
 )
 from gradtx.transforms.flags import select_flags
+from gradtx.transforms.kernel_rules import momentwise
+from gradtx.transforms.moments import buffers_of, with_buffers
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.casts import real_zeros, zeros
 
 
@@ -99,14 +104,14 @@ def _soap(
         rotate(bases, grad), slots, jnp.maximum(step - 1, 1), b1, b2, eps
     )
     no_bases = all_zero(old, refresh_offset.ndim)
-    mu, nu = (jnp.where(per_matrix(no_bases), 0, moment) for moment in (mu, nu))
+    mu, nu = (zero_where(no_bases, moment) for moment in (mu, nu))
     # 0 * grad, not 0: a nan in the first gradient shows at once.
     direction = jnp.where(per_matrix(no_bases), 0 * grad, rotate_back(bases, direction))
     factors = update_factors(old, grad, b2 if shampoo_beta is None else shampoo_beta)
     is_first = no_bases & ~all_zero(factors, refresh_offset.ndim)
     is_due = is_refresh_step(step, refresh_offset, refresh_every) & ~no_bases
-    new = refresh_bases(is_first, is_due, factors, Rotating(bases, mu, nu, NO_SIDES))
-    slots = BasisMoments(new.mu, new.nu, *factors, *new.bases)
+    new = refresh_bases(is_first, is_due, factors, Rotating(bases, buffers_of(mu), nu, NO_SIDES))
+    slots = BasisMoments(with_buffers(mu, new.mu), new.nu, *factors, *new.bases)
     return _orthogonal(direction) if orthogonal else direction, slots
 
 
@@ -124,6 +129,8 @@ def scale_by_soap(
     b2: Decay = 0.95,
     shampoo_beta: Decay | None = None,
     eps: NonNegative = 1e-8,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[SoapFlags],
 ) -> GradientTransformation:
     """SOAP's direction: Adam in the eigenbases of Shampoo's factors.
@@ -141,6 +148,7 @@ def scale_by_soap(
       orthogonal: replace U by its orthogonal factor, of U's norm (SOAP-Muon).
       dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`.
       shard: axes of a device mesh to spread matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
 
     Raises:
       HyperparamError: a number out of its range.
@@ -159,7 +167,8 @@ def scale_by_soap(
     Vyas et al. 2024, arXiv 2409.11321, Algorithm 3.
     """
     check_max_dim("scale_by_soap", flags)
-    return matrixwise(_init, _soap, vectors="rows", **flags)
+    check_rotates("scale_by_soap", momentum)
+    return momentwise(_init, _soap, momentum, lifter=matrixwise, vectors="rows", **flags)
 
 
 @definition
@@ -171,6 +180,8 @@ def soap(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.01,
     mask: Where | None = None,
+    *,
+    momentum: MomentumKernel | None = None,
     **flags: Unpack[SoapStepFlags],
 ) -> GradientTransformation:
     r"""SOAP: Adam in the eigenbases of Shampoo's factors, with decoupled weight decay.
@@ -210,6 +221,7 @@ def soap(
       dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: by
         roles, else the last two, and batch before.
       shard: axes of a device mesh to spread matrices over, as in `matrixwise`.
+      momentum: a kernel in the place of M' for matrices, such as `k_maxwell()`; None: M'.
       **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
         explains them.
 
@@ -240,5 +252,7 @@ def soap(
 
     Vyas et al. 2024, arXiv 2409.11321, Algorithm 3, refreshed by Algorithm 4; one side: section 7.
     """
-    rule = scale_by_soap(b1, b2, shampoo_beta, eps, **select_flags(SoapFlags, flags))
+    rule = scale_by_soap(
+        b1, b2, shampoo_beta, eps, momentum=momentum, **select_flags(SoapFlags, flags)
+    )
     return descend(rule, learning_rate, weight_decay, mask, **select_flags(StepFlags, flags))

@@ -20,7 +20,9 @@ from gradtx.definition.types import Default
 from gradtx.linalg import Factors, eigenbasis, factor_sides, multiply_sides, refresh_eigenbasis
 from gradtx.linalg.newton_schulz import adjoint
 from gradtx.transforms.flags import MatrixFlags
-from gradtx.transforms.moments import average, debias
+from gradtx.transforms.kernel_moments import Taps
+from gradtx.transforms.moments import average, buffers_of, counted, debias, with_buffers
+from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import compute_dtype, real_zeros_along, zeros_along
 
@@ -44,7 +46,8 @@ class Rotating(NamedTuple, Generic[Nu]):
     """
 
     bases: Factors
-    mu: jax.Array
+    mu: Any
+    """An array, or the buffers of a momentum kernel."""
     nu: Nu
     values: Factors
 
@@ -53,7 +56,7 @@ class MomentsInBasis(Protocol):
     """Slots with both moments of Adam."""
 
     @property
-    def mu(self) -> jax.Array: ...
+    def mu(self) -> Any: ...
 
     # An array wherever Adam runs; a method without Adam's matrices has None for matrices.
     @property
@@ -71,6 +74,23 @@ class Shaped(Protocol):
 
 
 NO_SIDES = Factors(None, None)
+
+
+def check_rotates(where: str, momentum: MomentumKernel | None) -> None:
+    """Raise where a kernel keeps single gradients, whose rotation would cost more than the rest."""
+    if momentum is not None and isinstance(momentum.form.like, Taps):
+        raise HyperparamError(
+            f"{where}: momentum = {momentum!r} keeps a ring of gradients, which no refresh of the "
+            f"bases can rotate: take a sum of averages, k_maxwell() for instance"
+        )
+
+
+def zero_where(condition: jax.Array, moment: Any) -> Any:
+    """A moment with zeros where a condition on its matrices holds."""
+    arrays = jax.tree.map(
+        lambda array: jnp.where(per_matrix(condition), 0, array), buffers_of(moment)
+    )
+    return with_buffers(moment, arrays)
 
 
 def check_max_dim(where: str, flags: Mapping[str, Any]) -> None:
@@ -204,7 +224,7 @@ def _first_bases(factors: Factors, state: Rotating[Any]) -> Rotating[Any]:
             for value, basis, factor in zip(state.values, bases, factors, strict=True)
         )
     )
-    return Rotating(bases, rotate(bases, rotate_back(state.bases, state.mu)), state.nu, values)
+    return Rotating(bases, _rotated(bases, state), state.nu, values)
 
 
 def _eigenvalues(basis, factor) -> jax.Array:
@@ -230,7 +250,12 @@ def _next_bases(factors: Factors, state: Rotating[Any]) -> Rotating[Any]:
             for value, order in zip(state.values, (rows, columns), strict=True)
         )
     )
-    return Rotating(bases, rotate(bases, rotate_back(state.bases, state.mu)), nu, values)
+    return Rotating(bases, _rotated(bases, state), nu, values)
+
+
+def _rotated(bases: Factors, state: Rotating[Any]) -> Any:
+    """The momentum in new bases; each buffer of a momentum kernel."""
+    return jax.tree.map(lambda mu: rotate(bases, rotate_back(state.bases, mu)), state.mu)
 
 
 def adam_direction(
@@ -242,7 +267,7 @@ def adam_direction(
     eps: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Adam's direction and both moments, in any basis."""
-    mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
+    mu, nu = average(counted(slots.mu, step), grad, b1), average(slots.nu, abs_sq(grad), b2)
     return debias(mu, b1, step) / (sqrt(debias(nu, b2, step)) + eps), mu, nu
 
 

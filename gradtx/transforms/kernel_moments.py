@@ -60,16 +60,12 @@ class Exponentials(NamedTuple):
         self, buffers: Sequence[jax.Array], seen: Real, decay: Real, step: Real | None
     ) -> jax.Array:
         """Return D after `seen` gradients; corrected for `step` gradients, or not for None."""
+        masses = [1.0 if step is None else self._mass(n, decay, step) for n in self._numbers]
+        alone = 1.0 if step is None else 1 / one_minus_power(decay, step)
         factors = [
-            self._early(seen, 1.0 if n == 0 else 0.0, weight)
-            for n, weight in enumerate(self.weights)
+            self._early(seen, alone if n == 0 else 0.0, self.weights[n] / masses[n])
+            for n in self._numbers
         ]
-        if step is not None:
-            masses = [self._mass(own, decay, step) for own in self.decays]
-            factors = [
-                factor / (1 - flag + flag * mass)
-                for factor, flag, mass in zip(factors, self.corrections, masses, strict=True)
-            ]
         terms = [factor * one for factor, one in zip(factors, buffers, strict=True)]
         return functools.reduce(jnp.add, terms)
 
@@ -81,11 +77,17 @@ class Exponentials(NamedTuple):
         """Choose a number by whether the buffers are still copies of one average."""
         return after if self.start is None else jnp.where(seen <= self.start + 1, before, after)
 
-    def _mass(self, own: Real, decay: Real, step: Real) -> Real:
+    @property
+    def _numbers(self) -> range:
+        return range(len(self.decays))
+
+    def _mass(self, number: int, decay: Real, step: Real) -> Real:
+        """The weight that one average has of `step` gradients; 1 where its bias stays."""
+        own, flag = self.decays[number], self.corrections[number]
         if self.start is None:
-            return one_minus_power(own, step)
+            return 1 - flag + flag * one_minus_power(own, step)
         first = jnp.minimum(step, self.start + 1)
-        return _power_mass(decay, own, first, step - first)
+        return 1 - flag + flag * _power_mass(decay, own, first, step - first)
 
 
 class Taps(NamedTuple):

@@ -86,6 +86,21 @@ def _looking_ahead(mu: Moment, ahead: jax.Array, step: jax.Array | None) -> jax.
     return ahead
 
 
+def counted(mu: Moment, step: jax.Array) -> Any:
+    """Return a first moment that has the gradients of all steps before `step`."""
+    return mu._replace(seen=step - 1) if isinstance(mu, KernelMoment) else mu
+
+
+def buffers_of(mu: Moment) -> Any:
+    """Return the arrays of a first moment: one array, or a tuple of buffers."""
+    return mu.buffers if isinstance(mu, KernelMoment) else mu
+
+
+def with_buffers(mu: Moment, buffers: Any) -> Any:
+    """Return a first moment with other arrays, as `buffers_of` returns them."""
+    return mu._replace(buffers=buffers) if isinstance(mu, KernelMoment) else buffers
+
+
 def where_moment(condition: jax.Array, mu: Moment, other: Moment) -> Any:
     """Return one first moment where a condition holds, else the other."""
     if isinstance(mu, KernelMoment):

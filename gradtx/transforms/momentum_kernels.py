@@ -24,7 +24,11 @@ MOST = 12
 
 def _progress(count: Array, start: Any, transition_steps: Any) -> Array:
     """The share f of a transition that is over: 0 at its start, 1 at its end."""
-    return jnp.clip((count - start) / transition_steps, 0.0, 1.0)
+    # In the default float, as schedules are: a quotient of int32 would be rounded to float32.
+    number, first, steps = (
+        jnp.asarray(value, jnp.result_type(float)) for value in (count, start, transition_steps)
+    )
+    return jnp.clip((number - first) / steps, 0.0, 1.0)
 
 
 def _known(*values: Any) -> bool:
@@ -125,7 +129,8 @@ def bi_maxwell(
 
     Hu, Xiang, Gong and Yu 2026, arXiv 2608.22994; modded-nanogpt pull requests 339 and 340.
     """
-    return Exponentials((fast, slow), (fast_weight, 1 - fast_weight), (1.0, 1.0), start)
+    share: Any = fast_weight
+    return Exponentials((fast, slow), (share, 1 - share), (1.0, 1.0), start)
 
 
 def log_spaced_ages(averages: int, shortest: Any, longest: Any) -> list[Any]:
@@ -216,9 +221,11 @@ def k_maxwell(
     modded-nanogpt pull requests 357 (Muon, the defaults) and 359.
     """
     ages = log_spaced_ages(averages, shortest_age, longest_age)
+    first: Any = init_mean_age
+    last: Any = end_mean_age
     share = _progress(count, start, transition_steps)
     # The weights are linear in the mean age: a mix of both ends is the mix of their mean ages.
-    weights = maxwell_weights(ages, (1 - share) * init_mean_age + share * end_mean_age)
+    weights = maxwell_weights(ages, (1 - share) * first + share * last)
     decays = tuple(age / (1 + age) for age in ages)
     return Exponentials(decays, tuple(weights), (1.0,) * averages, start)
 
@@ -261,6 +268,11 @@ def ademamix_kernel(
 Pair = tuple[float, float]
 
 
+def _solve(taps: int, age: float, log_age: float, newest: Pair) -> np.ndarray:
+    first, second = newest
+    return solve(taps, Moments(age, log_age, (first, second))).coefficients
+
+
 def _check_entropy(
     taps: int,
     init_mean_age: float,
@@ -278,8 +290,8 @@ def _check_entropy(
             f"max_entropy: taps = {taps} is not a number of gradients beyond the newest two: give "
             f"3 or more"
         )
-    solve(taps, Moments(init_mean_age, init_log_age, tuple(init_newest)))
-    solve(taps, Moments(end_mean_age, end_log_age, tuple(end_newest)))
+    _solve(taps, init_mean_age, init_log_age, init_newest)
+    _solve(taps, end_mean_age, end_log_age, end_newest)
 
 
 @momentum_kernel(check=_check_entropy)
@@ -301,8 +313,8 @@ def max_entropy(
 
     D = Σ_{k<n} c_k g_{t−k}, all in the shape of the parameter. c_0 and c_1 are arguments; the
     others have the largest entropy under Σ c_k = 1, Σ (−1)^k c_k = 0, Σ k c_k = L and
-    Σ log(1 + k) c_k = Q. So D ignores a gradient that changes its sign at every step. The kernel moves linearly from an
-    early one to a late one. Both are computed once, in float64.
+    Σ log(1 + k) c_k = Q. So D ignores a gradient that changes its sign at every step. The kernel
+    moves linearly from an early one to a late one. Both are computed once, in float64.
 
     When: small models, or states that are spread over many devices. When not: anywhere else; the
     state has n gradients, and `k_maxwell` reaches nearly as far with 8.
@@ -336,7 +348,11 @@ def max_entropy(
 
     modded-nanogpt pull requests 368 and 369.
     """
-    early = solve(taps, Moments(init_mean_age, init_log_age, tuple(init_newest))).coefficients
-    late = solve(taps, Moments(end_mean_age, end_log_age, tuple(end_newest))).coefficients
+    early = _solve(taps, init_mean_age, init_log_age, init_newest)
+    late = _solve(taps, end_mean_age, end_log_age, end_newest)
     share = _progress(count, start, transition_steps)
-    return Taps((1 - share) * early + share * late, start, float(nesterov))
+    return Taps(
+        (1 - share) * jnp.asarray(early, share.dtype) + share * jnp.asarray(late, share.dtype),
+        start,
+        float(nesterov),
+    )

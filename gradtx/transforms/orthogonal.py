@@ -64,7 +64,7 @@ def average_gradient(
     return plain_mean(mu, grad, beta, nesterov), Momentum(mu)
 
 
-def average_gradients(momentum: MomentumKernel | None, **options: bool) -> GradientTransformation:
+def average_gradients(momentum: MomentumKernel | None, **options: Any) -> GradientTransformation:
     """Build the average of gradients of an optimizer, with a kernel in its place where one is."""
     return momentwise(init_momentum, average_gradient, momentum, **options)
 
