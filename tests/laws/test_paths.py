@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
+from gradtx import MomentumKernel
 from gradtx.compose.descend import DecayForm
 from gradtx.definition.types import DTypeLike
 from gradtx.testing import LAWS
@@ -59,6 +60,9 @@ OPTIONS: dict[str, Any] = {
 }
 """A value for every argument that is None by default."""
 
+KERNEL = gradtx.bi_maxwell(start=3)
+"""A value for `momentum=`, where it is a kernel and not a number."""
+
 OTHER_SHAPES = {
     "axis": "the axes of the mean, on arrays that have them",
     "base_optimizer": "another optimizer, whose slots are its own",
@@ -87,8 +91,11 @@ def variants(tx: gradtx.GradientTransformation) -> dict[str, Any]:
     """Every argument that is None in a definition and by default, with another value."""
     parameters = tx.factory.signature.parameters.items()
     names = [name for name, one in parameters if one.default is None]
+    dynamic = tx.factory.dynamic
     return {
-        name: OPTIONS[name]
+        name: KERNEL
+        if name == "momentum" and MomentumKernel in dynamic.get(name, ())
+        else OPTIONS[name]
         for name in names
         if tx.arguments[name] is None
         and name not in OTHER_SHAPES
