@@ -9,6 +9,7 @@ from tests.oracles import core
 from tests.oracles import weighted_momentum as own
 from tests.oracles.compose import descend, each
 from tests.oracles.muon import where_matrix
+from tests.oracles.transforms import ademamix
 
 
 def rising(count: Any) -> Any:
@@ -60,6 +61,10 @@ METHODS: dict[str, Method] = {
     "ema/momentum": Method(
         gradtx.ema(0.8, False, momentum=gradtx.exponentials((0.7, 0.9), (rising, falling))),
         each(own.momentum, mu=0.8, debias=False, decays=(0.7, 0.9), weights=both),
+    ),
+    "adam/momentum": Method(
+        gradtx.adam(rate, b2=0.95, eps=0.01, momentum=gradtx.ademamix_kernel(0.9, rising, falling)),
+        descend(each(ademamix, b2=0.95, eps=0.01, b3=rising, alpha=falling), rate),
     ),
     "adamw/momentum": Method(
         gradtx.adamw(rate, weight_decay=0.1, nesterov=True, momentum=k_maxwell()),

@@ -5,6 +5,7 @@ from tests.mutations.rows_averages import AVERAGES
 from tests.mutations.rows_cross_entropy import CROSS_ENTROPY
 from tests.mutations.rows_engine import ENGINE
 from tests.mutations.rows_interop import INTEROP
+from tests.mutations.rows_kernels import KERNELS
 from tests.mutations.rows_kronecker import KRONECKER
 from tests.mutations.rows_losses import LOSSES
 from tests.mutations.rows_matrices import MATRIX_RULES
@@ -31,6 +32,7 @@ ROWS = [
     *STORAGE,
     *MATRIX_RULES,
     *KRONECKER,
+    *KERNELS,
     *PROJECTIONS,
     *SETS_AND_PAIRS,
     *AUTHORS,

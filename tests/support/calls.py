@@ -18,6 +18,7 @@ INTERNAL = {
     "function_schedule",
     "held",
     "injected",
+    "kernel_values",
     "leafwise",
     "matrixwise",
     "treewise",

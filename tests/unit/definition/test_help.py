@@ -144,13 +144,13 @@ MISSPELT: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: gradtx.scale_by_adam(betas=(0.9, 0.99)),
         TypeError,
         "scale_by_adam has no hyperparameter or option 'betas'; did you mean 'b1' and 'b2'? Its "
-        "arguments are b1, b2, eps, eps_root, mu_dtype, nesterov",
+        "arguments are b1, b2, eps, eps_root, mu_dtype, nesterov, momentum",
     ),
     "a flag": (
         lambda: gradtx.scale_by_belief(nestrov=True),
         TypeError,
         "scale_by_belief has no hyperparameter or option 'nestrov'; did you mean 'nesterov'? Its "
-        "arguments are b1, b2, eps, eps_root, nesterov",
+        "arguments are b1, b2, eps, eps_root, nesterov, momentum",
     ),
     "unknown keyword": (
         lambda: gradtx.clip(1.0, qqq=1),
