@@ -20,7 +20,7 @@ from gradtx.transforms.moments import (
     corrected_mean,
     debias,
     init_moments,
-    plain_mean,
+    mean_of,
 )
 from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -29,7 +29,7 @@ from gradtx.tree.arithmetic import abs_sq, sqrt
 def _adabelief(grad, slots: Moments, param, step, *, b1, b2, eps, eps_root, nesterov: bool):
     mu = average(slots.mu, grad, b1)
     # A steady gradient has no deviation: eps_root, added to the sum, keeps its divisor above 0.
-    nu = average(slots.nu, abs_sq(grad - plain_mean(mu, grad, b1, False)), b2) + eps_root
+    nu = average(slots.nu, abs_sq(grad - mean_of(mu)), b2) + eps_root
     mean = corrected_mean(mu, grad, b1, step, nesterov)
     return mean / (sqrt(debias(nu, b2, step)) + eps), Moments(mu, nu)
 

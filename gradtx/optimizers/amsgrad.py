@@ -16,7 +16,7 @@ from gradtx.compose.descend import DecayFlags, descend
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
 from gradtx.transforms.kernel_rules import momentwise
-from gradtx.transforms.moments import average, debias, plain_mean
+from gradtx.transforms.moments import average, debias, mean_of
 from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros, zeros
@@ -49,7 +49,7 @@ def _amsgrad(
     max_after_bias_correction: bool,
 ):
     mu, nu = average(slots.mu, grad, b1), average(slots.nu, abs_sq(grad), b2)
-    mean = debias(mu, b1, step) if bias_correction_mu else plain_mean(mu, grad, b1, False)
+    mean = debias(mu, b1, step) if bias_correction_mu else mean_of(mu)
     # The paper corrects no bias. Optax takes the maximum of corrected squares, torch corrects it.
     first, last = max_after_bias_correction, not max_after_bias_correction
     square = debias(nu, b2, step) if bias_correction_nu and first else nu

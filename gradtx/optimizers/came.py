@@ -25,7 +25,7 @@ from gradtx.transforms.factoring import (
     divide_by_factored_root,
 )
 from gradtx.transforms.kernel_rules import momentwise
-from gradtx.transforms.moments import average, plain_mean
+from gradtx.transforms.moments import average, mean_of
 from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.tree.arithmetic import abs_sq, root_mean_square
 from gradtx.tree.casts import zeros
@@ -71,7 +71,7 @@ def _came(
     direction = divide_by_factored_root(grad, squares, axes)
     direction = shrink(root_mean_square(direction), clipping_threshold) * direction
     mu = average(slots.mu, direction, b1)
-    mean = plain_mean(mu, direction, b1, False)
+    mean = mean_of(mu)
     if axes is None:  # a confidence per entry would cost a third array
         return mean, Confidence(mu, *squares, None, None)
     distances = Factored(slots.distance_row, slots.distance_col, None)

@@ -16,16 +16,15 @@ from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
 from gradtx.transforms.kernel_rules import momentwise
-from gradtx.transforms.moments import Momentum, average, init_momentum, plain_mean
+from gradtx.transforms.moments import Momentum, average, init_momentum, mean_of
 from gradtx.transforms.momentum_kernel import MomentumKernel
 
 Mode = Literal["hard", "smooth", "refined"]
 
 
 def _lion(grad, slots: Momentum, param, step, *, b1, b2, smooth_beta, mode: Mode):
-    blend = average(
-        plain_mean(slots.mu, grad, b2, False), grad, b1
-    )  # of the old m: β1 for the step, β2 for the memory
+    # Of the old m: β1 for the step, β2 for the memory.
+    blend = average(mean_of(slots.mu), grad, b1)
     if mode == "hard":
         direction = jnp.sign(blend)
     elif mode == "smooth":

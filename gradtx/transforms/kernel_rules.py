@@ -28,7 +28,7 @@ def momentwise(
     """Lift a rule, with the buffers of a kernel in the place of its first moment.
 
     The rule reads its moment by the functions of `moments.py` alone: `average`, `debias`,
-    `corrected_mean`, `plain_mean` and `where_moment`.
+    `corrected_mean`, `mean_of`, `plain_mean` and `where_moment`.
 
     Args:
       init: makes the slots of the rule; it must be annotated with their type.

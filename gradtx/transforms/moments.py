@@ -73,9 +73,14 @@ def corrected_mean(
     return _looking_ahead(mu, ahead, step)
 
 
+def mean_of(mu: Moment) -> jax.Array:
+    """Return a first moment as an array, without a correction of its bias."""
+    return mu.mean() if isinstance(mu, KernelMoment) else mu
+
+
 def plain_mean(mu: Moment, grad: jax.Array, b1: jax.Array, nesterov: bool) -> jax.Array:
     """Return an average of gradients without correction; with Nesterov, one step ahead."""
-    mean = mu.mean() if isinstance(mu, KernelMoment) else mu
+    mean = mean_of(mu)
     return _looking_ahead(mu, average(mean, grad, b1), None) if nesterov else mean
 
 

@@ -14,6 +14,7 @@ from gradtx.transforms.moments import (
     corrected_mean,
     debias,
     init_momentum,
+    mean_of,
     plain_mean,
 )
 from gradtx.transforms.momentum_kernel import MomentumKernel
@@ -82,7 +83,7 @@ def _ema_init(param, *, accumulator_dtype: DTypeLike | None) -> Average:
 
 def _ema(grad, slots: Average, param, step, *, decay, correct: bool):
     mean = average(slots.ema, grad, decay)
-    direction = debias(mean, decay, step) if correct else plain_mean(mean, grad, decay, False)
+    direction = debias(mean, decay, step) if correct else mean_of(mean)
     return direction, Average(mean)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import gradtx
+from tests.methods.kronecker import soap
 from tests.methods.muon import AMPLIFIED, OWN, on_matrices
 from tests.methods.row import Method, rate
 from tests.oracles import core
@@ -45,6 +46,12 @@ def max_entropy() -> gradtx.MomentumKernel:
     )
 
 
+def mixed_soap(grads: Any, params: Any, memory: Any, t: int) -> Any:
+    """SOAP divides by a root that its average does not enter: a mix of averages mixes steps."""
+    fast, slow = (soap(b1=b1)(grads, params, memory.setdefault(b1, {}), t) for b1 in (0.5, 0.9))
+    return [0.25 * one + 0.75 * other for one, other in zip(fast, slow, strict=True)]
+
+
 METHODS: dict[str, Method] = {
     "scale_by_momentum": Method(
         gradtx.scale_by_momentum(gradtx.bi_maxwell(0.7, 0.9, 0.4, start=4), 0.8),
@@ -79,5 +86,11 @@ METHODS: dict[str, Method] = {
         each(where_matrix(own.muon, core.identity, **K_MAXWELL)),
         float32=AMPLIFIED,
         breaks=OWN,
+    ),
+    "scale_by_soap/momentum": Method(
+        gradtx.scale_by_soap(
+            refresh_every=3, momentum=gradtx.exponentials((0.5, 0.9), (0.25, 0.75))
+        ),
+        mixed_soap,
     ),
 }

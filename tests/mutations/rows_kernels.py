@@ -41,8 +41,9 @@ KERNELS = [
     Mutation(
         "soap: the buffers stay in the old bases",
         "transforms/eigenbases.py",
-        "return jax.tree.map(lambda mu: rotate(bases, rotate_back(state.bases, mu)), state.mu)",
-        "return state.mu",
-        "tests/unit/transforms/test_kernel_rules.py",
+        "    return jax.tree.map(lambda mu: rotate(bases, rotate_back(state.bases, mu)), state.mu)",
+        "    if isinstance(state.mu, tuple):\n        return state.mu\n"
+        "    return rotate(bases, rotate_back(state.bases, state.mu))",
+        ORACLES.format("scale_by_soap/momentum"),
     ),
 ]

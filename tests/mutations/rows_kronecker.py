@@ -8,8 +8,8 @@ KRONECKER = [
     Mutation(
         "soap: momentum without the rotation of its bases",
         BASES,
-        "rotate(bases, rotate_back(state.bases, state.mu)), nu, values)",
-        "state.mu, nu, values)",
+        "return jax.tree.map(lambda mu: rotate(bases, rotate_back(state.bases, mu)), state.mu)",
+        "return state.mu",
         ORACLES.format("soap"),
     ),
     Mutation(

@@ -55,8 +55,8 @@ MUTATIONS = [
     Mutation(
         "lion: momentum before the sign",
         "optimizers/lion.py",
-        "blend = average(slots.mu, grad, b1)",
-        "blend = average(average(slots.mu, grad, b2), grad, b1)",
+        "blend = average(mean_of(slots.mu), grad, b1)",
+        "blend = average(mean_of(average(slots.mu, grad, b2)), grad, b1)",
         ORACLES.format("lion"),
     ),
     Mutation(
@@ -154,7 +154,7 @@ MUTATIONS = [
     Mutation(
         "came: distance from the last average",
         "optimizers/came.py",
-        "abs_sq(direction - mu)",
+        "abs_sq(direction - mean)",
         "abs_sq(direction - slots.mu)",
         ORACLES.format("came"),
     ),

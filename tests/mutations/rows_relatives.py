@@ -70,8 +70,8 @@ RELATIVES = [
     Mutation(
         "adabelief: against the mean before",
         "optimizers/adabelief.py",
-        "abs_sq(grad - mu)",
-        "abs_sq(grad - slots.mu)",
+        "abs_sq(grad - mean_of(mu))",
+        "abs_sq(grad - mean_of(slots.mu))",
         ORACLES.format("belief"),
     ),
     Mutation(
