@@ -90,6 +90,30 @@ class Exponentials(NamedTuple):
         return 1 - flag + flag * _power_mass(decay, own, first, step - first)
 
 
+BITS: dict[Any, Any] = {
+    jnp.dtype("bfloat16"): jnp.dtype("uint16"),
+    jnp.dtype("float16"): jnp.dtype("int16"),
+}
+"""The integers in which a ring holds gradients of 16 bits.
+
+A rule receives floats in float32: all of a ring would be converted, and written, at every step. For
+TPU and GPU a ring of 16 bits is written in place; XLA:CPU copies it.
+"""
+FLOATS: dict[Any, Any] = {bits: floats for floats, bits in BITS.items()}
+
+
+def _to_ring(row: jax.Array, dtype: Any) -> jax.Array:
+    if dtype not in FLOATS:
+        return row.astype(dtype)
+    return jax.lax.bitcast_convert_type(row.astype(FLOATS[dtype]), dtype)
+
+
+def _from_ring(ring: jax.Array) -> jax.Array:
+    if ring.dtype not in FLOATS:
+        return ring
+    return jax.lax.bitcast_convert_type(ring, FLOATS[ring.dtype])
+
+
 class Taps(NamedTuple):
     """Weights of the last n gradients at one count, the newest first."""
 
@@ -105,7 +129,8 @@ class Taps(NamedTuple):
     def init_more(self, make: Callable[[], jax.Array], param: jax.Array) -> list[jax.Array]:
         """Make the ring of gradients, along a new first axis."""
         shape, axes = (self.length, *param.shape), (None, *range(param.ndim))
-        return [zeros_along(param, shape, make().dtype, axes)]
+        dtype = make().dtype
+        return [zeros_along(param, shape, BITS.get(dtype, dtype), axes)]
 
     def advance(
         self, buffers: Sequence[jax.Array], grad: jax.Array, decay: Real, seen: Real
@@ -113,7 +138,7 @@ class Taps(NamedTuple):
         """Average the gradient that makes `seen` gradients, and write it into the ring."""
         mu, ring = buffers
         place = jnp.mod(seen - 1, self.length).astype(jnp.int32)
-        row = grad[None].astype(ring.dtype)
+        row = _to_ring(grad[None], ring.dtype)
         # One row in place: a shift of the ring would copy all of it at every step.
         ring = jax.lax.dynamic_update_slice_in_dim(ring, row, place, 0)
         return decay * mu + (1 - decay) * grad, ring
@@ -131,7 +156,8 @@ class Taps(NamedTuple):
             factors = factors / mass
             mu = mu / one_minus_power(decay, step)
         # Not a dot product, which a TPU would compute in bfloat16.
-        total = jnp.sum(factors.reshape(-1, *(1,) * mu.ndim) * ring, axis=0)
+        gradients = _from_ring(ring).astype(mu.dtype)
+        total = jnp.sum(factors.reshape(-1, *(1,) * mu.ndim) * gradients, axis=0)
         return self._early(seen, mu, total)
 
     def look_ahead(self, ahead: jax.Array, mean: jax.Array, seen: Real) -> jax.Array:

@@ -336,7 +336,7 @@ def max_entropy(
       HyperparamError: conditions that no kernel meets, or a number out of its range.
 
     State: 4 (n + 1) bytes per parameter, 1028 by default, in the place of 4; the ring of n
-      gradients has the dtype of the average, and `stored` leaves it as it is.
+      gradients takes half with `mu_dtype=bfloat16`, and `stored` leaves it as it is.
 
     >>> import gradtx, jax.numpy as jnp
     >>> kernel = gradtx.max_entropy()
