@@ -53,6 +53,11 @@ class Rule(Protocol):
         ...
 
     @property
+    def replica_axes(self) -> frozenset[str]:
+        """The mapped axes whose devices are replicas, each with parameters of its own."""
+        ...
+
+    @property
     def reads_tree(self) -> bool:
         """Whether it looks at the whole tree before it changes any array."""
         ...

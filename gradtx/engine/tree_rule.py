@@ -60,6 +60,7 @@ class TreeRule:
     needs_params: bool = False
     changes_structure: bool = False
     own_clock: bool = False
+    own_replica_axes: tuple[str, ...] = ()
     storage: Storage | None = None
     offload: Offload | None = None
 
@@ -77,6 +78,11 @@ class TreeRule:
         inside: list[frozenset[str]] = [one.needs for one in self.members.values()]
         own = frozenset((*self.extra, *(["params"] if self.needs_params else [])))
         return frozenset(own.union(*inside))
+
+    @property
+    def replica_axes(self) -> frozenset[str]:
+        inside: list[frozenset[str]] = [one.replica_axes for one in self.members.values()]
+        return frozenset(self.own_replica_axes).union(*inside)
 
     @property
     def reads_tree(self) -> bool:

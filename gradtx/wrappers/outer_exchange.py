@@ -139,10 +139,22 @@ def _decoded_mean(codec: Codec, exchange: Exchange, delta: jax.Array, encoded: A
 
 def _gather(encoded: Any, names: tuple[str, ...]) -> Any:
     """The codes of all replicas along a new first axis, equal on all of them."""
+    return jax.tree.map(functools.partial(_gather_words, names=names), encoded)
+
+
+def _gather_words(codes: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    words = _as_words(codes)
     if is_checked():
-        encoded = jax.tree.map(lambda one: vary(one, names), encoded)
-        return jax.tree.map(lambda one: lax.all_gather(one, names, to="invarying"), encoded)
-    return lax.all_gather(encoded, names)
+        gathered = lax.all_gather(vary(words, names), names, to="invarying")
+    else:
+        gathered = lax.all_gather(words, names)
+    return lax.bitcast_convert_type(gathered, codes.dtype)
+
+
+def _as_words(codes: jax.Array) -> jax.Array:
+    """Codes as integers of their size: XLA would send bfloat16 as float32 on some devices."""
+    words = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[codes.dtype.itemsize]
+    return lax.bitcast_convert_type(codes, words)
 
 
 def _bring_together(codes: jax.Array) -> jax.Array:
@@ -150,11 +162,14 @@ def _bring_together(codes: jax.Array) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.manual_axes:  # without a mesh XLA decides, and may send floats
         return codes
+    words = _as_words(codes)
     if mesh.explicit_axes:
-        cuts = jax.typeof(codes).sharding.spec
-        return jax.sharding.reshard(codes, PartitionSpec(None, *cuts[1:]))
-    free = (PartitionSpec.UNCONSTRAINED,) * (codes.ndim - 1)
-    return lax.with_sharding_constraint(codes, PartitionSpec(None, *free))
+        cuts = jax.typeof(words).sharding.spec
+        words = jax.sharding.reshard(words, PartitionSpec(None, *cuts[1:]))
+    else:
+        free = (PartitionSpec.UNCONSTRAINED,) * (words.ndim - 1)
+        words = lax.with_sharding_constraint(words, PartitionSpec(None, *free))
+    return lax.bitcast_convert_type(words, codes.dtype)
 
 
 def _rest(codec: Codec, exchange: Exchange, delta: jax.Array, encoded: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Replicas as a first axis of the parameters: the inner optimizer runs on each of them by itself."""
+"""Replicas as a first axis of the parameters: the inner optimizer runs on each by itself."""
 
 import functools
 from collections.abc import Mapping

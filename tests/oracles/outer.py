@@ -4,11 +4,12 @@ R replicas are a list of lists of arrays, one process after another.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 
 
-def at(rate, count):
+def at(rate, count) -> Any:
     return rate(count) if callable(rate) else rate
 
 
@@ -26,7 +27,7 @@ def replicas(inner, outer_step, every, **options):
     return functools.partial(_replicas, inner, outer_step, every, options)
 
 
-def _replicas(inner, outer_step, every, options, grads, params, memory, t):
+def _replicas(inner, outer_step, every, options: dict[str, Any], grads, params, memory, t):
     """Every replica takes its inner step; then each array that is due is synchronised."""
     synced = memory.setdefault("P", [w.copy() for w in params[0]])
     ahead = []
@@ -34,7 +35,7 @@ def _replicas(inner, outer_step, every, options, grads, params, memory, t):
         u = inner(g, w, memory.setdefault(("inner", r), {}), t)
         ahead.append([one + other for one, other in zip(w, u, strict=True)])
     fragments = options.get("fragments", [range(len(synced))])
-    merge, delay = at(options.get("merge", 0.0), t - 1), options.get("delay", 0)
+    merge, delay = options.get("merge", 0.0), options.get("delay", 0)
     for p, members in enumerate(fragments):
         offset = p * round(every / len(fragments)) % every
         for i in members:
@@ -49,11 +50,11 @@ def _replicas(inner, outer_step, every, options, grads, params, memory, t):
     ]
 
 
-def _synchronise(outer_step, options, synced, ahead, i, memory):
+def _synchronise(outer_step, options: dict[str, Any], synced, ahead, i, memory):
     deltas = [synced[i] - one[i] for one in ahead]
     code = options.get("code")
     if code is not None:
-        errors = memory.setdefault(("error", i), [0.0] * len(deltas))
+        errors = memory.setdefault(("error", i), [np.zeros_like(one) for one in deltas])
         if options.get("feedback"):
             deltas = [one + e for one, e in zip(deltas, errors, strict=True)]
         sent = [code(one) for one in deltas]
