@@ -242,8 +242,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "outer_optimizer": (
         {"outer_optimizer": gradtx.lbfgs()},
         "outer: outer_optimizer = lbfgs needs grad=, value=, value_fn=, and an outer gradient "
-        "comes alone, without a loss: take sgd(0.7, momentum=0.5, nesterov=True), or another method that "
-        "needs gradients only",
+        "comes alone, without a loss: take sgd(0.7, momentum=0.5, nesterov=True), or another "
+        "method that needs gradients only",
     ),
     "replicas": (
         {"replicas": 0},
