@@ -245,11 +245,6 @@ class GradientTransformation(Definition):
         return frozenset[str]().union(*(bound.rule.needs for bound in self.rules))
 
     @property
-    def replica_axes(self) -> frozenset[str]:
-        """The mapped axes whose devices are replicas, each with parameters of its own."""
-        return frozenset[str]().union(*(bound.rule.replica_axes for bound in self.rules))
-
-    @property
     def slot_names(self) -> tuple[str, ...]:
         """The names of all slots, in order, each once."""
         names = (name for bound in self.rules for name in bound.rule.slot_names())

@@ -19,6 +19,7 @@ from gradtx.definition.errors import GradtxError
 from gradtx.engine.axes_rule import ANY_AXES, SCOPE, AxesRule
 from gradtx.engine.layouts import axis_sizes
 from gradtx.engine.partition_rules import ELEMENTWISE_TOO
+from gradtx.engine.rules import all_replica_axes
 from gradtx.engine.selector import leaves_of
 from gradtx.tree.host_memory import fetch
 from gradtx.tree.jaxprs import CALLS, ELEMENTWISE, inner_jaxpr
@@ -60,7 +61,7 @@ def check_parts(
     """Raise where an update takes parts of arrays for the arrays; warn where types do not tell."""
     if outer_axis_names() or all(isinstance(bound.rule, AxesRule) for bound in tx.rules):
         return
-    manual, replicas = jax.sharding.get_abstract_mesh().manual_axes, tx.replica_axes
+    manual, replicas = jax.sharding.get_abstract_mesh().manual_axes, all_replica_axes(tx)
     names, checked = tuple(name for name in manual if name not in replicas), is_checked()
     if not names:
         return

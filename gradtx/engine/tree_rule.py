@@ -22,7 +22,14 @@ from gradtx.engine.checks import (
 )
 from gradtx.engine.clock import Clock, clock_at
 from gradtx.engine.leaf_errors import missing_params
-from gradtx.engine.rules import Child, Function, Rule, reads_argument, select_kwargs
+from gradtx.engine.rules import (
+    Child,
+    Function,
+    Rule,
+    all_replica_axes,
+    reads_argument,
+    select_kwargs,
+)
 from gradtx.engine.selector import Leaves, active_leaves, leaves_of
 from gradtx.engine.slot_form import returned_type
 from gradtx.engine.slot_memory import Offload
@@ -81,7 +88,7 @@ class TreeRule:
 
     @property
     def replica_axes(self) -> frozenset[str]:
-        inside: list[frozenset[str]] = [one.replica_axes for one in self.members.values()]
+        inside = (all_replica_axes(one) for one in self.members.values())
         return frozenset(self.own_replica_axes).union(*inside)
 
     @property

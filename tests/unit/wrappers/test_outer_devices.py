@@ -153,7 +153,7 @@ def automatic_step(**options: Any) -> str:
         params, x, y = placed(mesh)
         state = jax.jit(tx.init)(params)
         compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, x, y).compile()
-    return compiled.as_text()
+    return str(compiled.as_text())
 
 
 def manual_step(**options: Any) -> str:
@@ -171,7 +171,8 @@ def manual_step(**options: Any) -> str:
     params, x, y = placed(mesh)
     state = jax.jit(map_over(lambda one: lead(tx.init(first(one))), in_specs=spec))(params)
     mapped = map_over(step, in_specs=(spec, spec, batch, batch))
-    return jax.jit(mapped, donate_argnums=(0, 1)).lower(params, state, x, y).compile().as_text()
+    compiled = jax.jit(mapped, donate_argnums=(0, 1)).lower(params, state, x, y).compile()
+    return str(compiled.as_text())
 
 
 INNER = gradtx.muon(1e-2)
