@@ -1,7 +1,6 @@
 """`outer` over several devices: equal numbers in all forms, and nothing sent by inner steps."""
 
 import functools
-import re
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import gradtx
 from tests.support.collectives import collectives
 from tests.support.conditionals import split_conditionals
+from tests.support.replica_groups import collectives_across, replica_groups
 
 P = PartitionSpec
 OUTER = gradtx.sgd(0.7, momentum=0.5, nesterov=True)
@@ -177,21 +177,27 @@ def manual_step(**options: Any) -> str:
 
 INNER = gradtx.muon(1e-2)
 FORMS = {"automatic": automatic_step, "manual": manual_step}
-OVER_REPLICAS = re.compile(
-    r"replica_groups=(?:\{\{0,4\},\{1,5\},\{2,6\},\{3,7\}\}|mesh\['axis_0'=2,[^]]*\] \{'axis_0'\}"
-    r"|\[4,2\]<=\[2,4\]T\(1,0\))"
-)
 
 
 def over_replicas(text: str) -> str:
-    """The collectives between the two groups, of those of a program."""
-    lines = [line for line in text.splitlines() if "replica_groups=" in line]
-    assert all(
-        OVER_REPLICAS.search(line)
-        or re.search(r"\{\{0,1,2,3\},\{4,5,6,7\}\}|\{'axis_1'\}|\[2,4\]<=\[8\],", line)
-        for line in lines
-    ), lines
-    return "\n".join(line for line in lines if OVER_REPLICAS.search(line))
+    """The collectives between the two groups of four devices."""
+    return collectives_across(text, boundary=4)
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ("{{0,4},{1,5},{2,6},{3,7}}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+        ("[4,2]<=[2,4]T(1,0), dimensions", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+        ("[2,4]<=[8], dimensions", [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        ("mesh['a'=2,'b'=4] {'a'}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+        ("mesh['a'=2,'b'=1,'c'=4] {'c'}", [[0, 1, 2, 3], [4, 5, 6, 7]]),
+    ],
+)
+def test_groups_are_read_in_each_spelling(groups: str, expected: list[list[int]]) -> None:
+    line = f"  %x = f32[2] all-reduce(%y), replica_groups={groups}, to_apply=%add"
+    assert replica_groups(line) == expected
+    assert bool(over_replicas(line)) == (expected[0] == [0, 4])
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
