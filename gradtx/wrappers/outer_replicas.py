@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.errors import StructureError
 from gradtx.definition.types import Params, Slots, Updates
 from gradtx.engine.selector import leaves_of
-from gradtx.tree.known_shardings import without_shardings
+from gradtx.tree.known_shardings import known_sharding, without_shardings
 
 
 def check_replicas(params: Params, replicas: int) -> None:
@@ -33,7 +35,11 @@ def first_replica(params: Params) -> Any:
 def _first(leaf: Any) -> Any:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-    return leaf[0]
+    sharding = known_sharding(leaf)
+    if sharding is None or not jax.typeof(leaf).sharding.mesh.explicit_axes:
+        return leaf[0]
+    # The first replica goes to all devices, which a type must say.
+    return leaf.at[0].get(out_sharding=NamedSharding(sharding.mesh, P(*sharding.spec[1:])))
 
 
 def init_inner(inner: GradientTransformation, params: Params, replicas: int | None) -> Any:
@@ -41,7 +47,8 @@ def init_inner(inner: GradientTransformation, params: Params, replicas: int | No
     if replicas is None:
         return inner.init_slots(params)
     shapes = [isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)]
-    init = jax.vmap(inner.init_slots, axis_size=replicas)
+    # Within jit, so that arrays that are made there find the mesh of the parameters.
+    init = jax.jit(jax.vmap(inner.init_slots, axis_size=replicas), keep_unused=True)
     with without_shardings():
         return jax.eval_shape(init, params) if any(shapes) else init(params)
 

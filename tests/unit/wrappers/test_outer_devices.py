@@ -1,5 +1,6 @@
 """`outer` over several devices: equal numbers in all forms, and nothing sent by inner steps."""
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -115,6 +116,55 @@ def test_all_forms_have_the_same_numbers(case: str) -> None:
         ours = run(inner, 4, **options)
         for one, like in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, like, atol=1e-6)  # parameters of about 1, 7 steps
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("is_set", [False, True])
+def test_replicas_on_a_mesh_have_the_numbers_of_one_device(kind: Any, is_set: bool) -> None:
+    """The first axis and one of a parameter are cut; the slots lie as they are."""
+    tx = gradtx.outer(gradtx.adam(0.1), OUTER, every=2, replicas=2)
+    params = {"w": jnp.linspace(0.5, 1.0, 64).reshape(2, 8, 4), "b": jnp.ones((2, 8))}
+    grads = {"w": jnp.linspace(-1.0, 2.0, 64).reshape(2, 8, 4), "b": jnp.ones((2, 8))}
+    mesh = jax.make_mesh((2, 4), ("replica", "data"), axis_types=(kind,) * 2)
+    specs = {"w": P("replica", "data"), "b": P("replica")}
+    cut = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
+
+    def two_steps(params: Any, grads: Any) -> Any:
+        state, update = tx.init(params), jax.jit(tx.update)
+        for _ in range(2):
+            updates, state = jax.block_until_ready(update(grads, state, params))
+            params = gradtx.apply_updates(params, updates)
+        return params, gradtx.eval_params(tx, state, params)
+
+    expected = two_steps(params, grads)
+    with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
+        ours = two_steps(jax.device_put(params, cut), jax.device_put(grads, cut))
+    for one, like in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(like), atol=1e-6)
+
+
+def test_parts_of_a_replica() -> None:
+    """Within `over_axes` other axes cut the arrays, and the mean is still that over replicas."""
+    given, inner = inputs(2), gradtx.muon(0.1)
+    tx = gradtx.outer(inner, OUTER, every=3, axis_name="replica")
+    tx = gradtx.over_axes(tx, {"a": P("data"), "b": P(), "s": P()})
+    specs = {"a": P("replica", "data"), "b": P("replica"), "s": P("replica")}
+    steps = {"a": P(None, "replica", "data"), "b": P(None, "replica"), "s": P(None, "replica")}
+
+    def run(params: Any, grads: Any) -> Any:
+        params, state = first(params), tx.init(first(params))
+        for step in range(STEPS):
+            grad = jax.tree.map(lambda one, step=step: one[step, 0], grads)
+            updates, state = tx.update(grad, state, params)
+            params = gradtx.apply_updates(params, updates)
+        return lead(params)
+
+    mapped = jax.shard_map(run, mesh=mesh_of_groups(), in_specs=(specs, steps), out_specs=specs)
+    params = jax.tree.map(lambda one: np.stack([one] * 2), given.params)
+    ours = jax.block_until_ready(jax.jit(mapped)(params, stacked_steps(given.grads)))
+    expected, _ = as_first_axis(inner, 2)
+    for one, like in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, like, atol=1e-5)  # Newton-Schulz multiplies rounding
 
 
 MODEL = {"w1": jnp.full((64, 64), 0.1), "b": jnp.zeros(64), "w2": jnp.full((64, 32), 0.1)}
