@@ -447,6 +447,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.wrappers.multi_steps import MultiSteps as MultiSteps
     from gradtx.wrappers.multi_steps import skip_large_updates as skip_large_updates
     from gradtx.wrappers.multi_steps import skip_not_finite as skip_not_finite
+    from gradtx.wrappers.outer import outer as outer
     from gradtx.wrappers.params_average import params_average as params_average
     from gradtx.wrappers.params_bema import params_bema as params_bema
     from gradtx.wrappers.params_ema import params_ema as params_ema

@@ -24,6 +24,7 @@ def treewise(
     needs_params: bool = False,
     changes_structure: bool = False,
     own_clock: bool = False,
+    replica_axes: Sequence[str] = (),
     **arguments: Any,
 ) -> GradientTransformation:
     """Make a transformation from a rule on whole trees: for what one array cannot know.
@@ -57,6 +58,8 @@ def treewise(
       own_clock: whether its one member has a count of its own, because not every call is an update
         of it. The hyperparameters of the rule are then read at that count; where the rule is the
         whole definition, it is the state's.
+      replica_axes: mapped axes whose devices are replicas, each with parameters of its own: inside
+        `shard_map` and `pmap` these axes cut no array.
       **arguments: hyperparameters, options and members, by the names that the functions ask for.
 
     Raises:
@@ -86,6 +89,7 @@ def treewise(
         "needs_params": needs_params,
         "changes_structure": changes_structure,
         "own_clock": own_clock,
+        "own_replica_axes": tuple(replica_axes),
     }
     return _treewise(settings, found.hyperparams, found.options, found.members)
 

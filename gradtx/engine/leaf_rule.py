@@ -146,6 +146,10 @@ class LeafRule:
         return frozenset((*self.extra, *(["params"] if self.needs_params else [])))
 
     @property
+    def replica_axes(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
     def reads_tree(self) -> bool:
         return self.conclude is not None
 

@@ -19,6 +19,7 @@ from gradtx.definition.errors import GradtxError
 from gradtx.engine.axes_rule import ANY_AXES, SCOPE, AxesRule
 from gradtx.engine.layouts import axis_sizes
 from gradtx.engine.partition_rules import ELEMENTWISE_TOO
+from gradtx.engine.rules import all_replica_axes
 from gradtx.engine.selector import leaves_of
 from gradtx.tree.host_memory import fetch
 from gradtx.tree.jaxprs import CALLS, ELEMENTWISE, inner_jaxpr
@@ -60,13 +61,15 @@ def check_parts(
     """Raise where an update takes parts of arrays for the arrays; warn where types do not tell."""
     if outer_axis_names() or all(isinstance(bound.rule, AxesRule) for bound in tx.rules):
         return
-    names = jax.sharding.get_abstract_mesh().manual_axes
-    checked = is_checked()
+    manual, replicas = jax.sharding.get_abstract_mesh().manual_axes, all_replica_axes(tx)
+    names, checked = tuple(name for name in manual if name not in replicas), is_checked()
+    if not names:
+        return
     arrays = {name: one for name, one in extra.items() if _holds_arrays(one)}
     args = updates, fetch(slots), params, arrays
-    if checked and not any(varying(one) for one in jax.tree.leaves(args)):
+    if checked and not any(varying(one) - replicas for one in jax.tree.leaves(args)):
         return
-    origins = [_origin(one, path, checked) for path, one in _paths(args)]
+    origins = [_origin(one, path, checked, replicas) for path, one in _paths(args)]
     if not any(one.path for one in origins):
         return
     mixed = [one for one in _trace(tx, args, step, extra, origins, checked) if one.rule]
@@ -168,10 +171,10 @@ def _paths(args: Any) -> list[tuple[str, Any]]:
     return [pair for pair in pairs if pair[1] is not None]
 
 
-def _origin(value: Any, path: str, checked: bool) -> Trace:
+def _origin(value: Any, path: str, checked: bool, replicas: frozenset[str]) -> Trace:
     if not jnp.shape(value):
         return NOTHING
-    return UNEVEN if checked and not varying(value) else Trace(path or ROOT)
+    return UNEVEN if checked and not varying(value) - replicas else Trace(path or ROOT)
 
 
 def _say(name: str, trace: Trace, axes: Sequence[str], checked: bool) -> None:

@@ -53,6 +53,11 @@ class Rule(Protocol):
         ...
 
     @property
+    def replica_axes(self) -> frozenset[str]:
+        """The mapped axes whose devices are replicas, each with parameters of its own."""
+        ...
+
+    @property
     def reads_tree(self) -> bool:
         """Whether it looks at the whole tree before it changes any array."""
         ...
@@ -161,3 +166,8 @@ def select_kwargs(function: Function, values: Mapping[str, Any]) -> dict[str, An
     """The values that a function asks for by name."""
     names = keyword_names(function)
     return {name: value for name, value in values.items() if name in names}
+
+
+def all_replica_axes(tx: Any) -> frozenset[str]:
+    """The mapped axes of replicas of all rules of a transformation."""
+    return frozenset[str]().union(*(bound.rule.replica_axes for bound in tx.rules))

@@ -22,7 +22,14 @@ from gradtx.engine.checks import (
 )
 from gradtx.engine.clock import Clock, clock_at
 from gradtx.engine.leaf_errors import missing_params
-from gradtx.engine.rules import Child, Function, Rule, reads_argument, select_kwargs
+from gradtx.engine.rules import (
+    Child,
+    Function,
+    Rule,
+    all_replica_axes,
+    reads_argument,
+    select_kwargs,
+)
 from gradtx.engine.selector import Leaves, active_leaves, leaves_of
 from gradtx.engine.slot_form import returned_type
 from gradtx.engine.slot_memory import Offload
@@ -60,6 +67,7 @@ class TreeRule:
     needs_params: bool = False
     changes_structure: bool = False
     own_clock: bool = False
+    own_replica_axes: tuple[str, ...] = ()
     storage: Storage | None = None
     offload: Offload | None = None
 
@@ -77,6 +85,11 @@ class TreeRule:
         inside: list[frozenset[str]] = [one.needs for one in self.members.values()]
         own = frozenset((*self.extra, *(["params"] if self.needs_params else [])))
         return frozenset(own.union(*inside))
+
+    @property
+    def replica_axes(self) -> frozenset[str]:
+        inside = (all_replica_axes(one) for one in self.members.values())
+        return frozenset(self.own_replica_axes).union(*inside)
 
     @property
     def reads_tree(self) -> bool:

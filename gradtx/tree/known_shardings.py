@@ -28,6 +28,16 @@ def known_shardings(shardings: Mapping[str, NamedSharding]) -> Iterator[None]:
         _SHARDINGS.reset(token)
 
 
+@contextlib.contextmanager
+def without_shardings() -> Iterator[None]:
+    """Trace a function of other arrays at these paths, such as one replica of each."""
+    token = _SHARDINGS.set(NONE)
+    try:
+        yield
+    finally:
+        _SHARDINGS.reset(token)
+
+
 def said_shardings() -> Mapping[str, NamedSharding]:
     """How leaves are cut by path, within `known_shardings`."""
     return _SHARDINGS.get(NONE)

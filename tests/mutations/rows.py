@@ -11,6 +11,7 @@ from tests.mutations.rows_losses import LOSSES
 from tests.mutations.rows_matrices import MATRIX_RULES
 from tests.mutations.rows_methods import MUTATIONS
 from tests.mutations.rows_microbatching import MICROBATCHING
+from tests.mutations.rows_outer import OUTER
 from tests.mutations.rows_production import MUTATIONS as PRODUCTION
 from tests.mutations.rows_projections import PROJECTIONS
 from tests.mutations.rows_relatives import RELATIVES
@@ -28,6 +29,7 @@ ROWS = [
     *AVERAGES,
     *TAILS_AND_WINDOWS,
     *PRODUCTION,
+    *OUTER,
     *ENGINE,
     *STORAGE,
     *MATRIX_RULES,
