@@ -102,7 +102,7 @@ class Form(NamedTuple):
         precise = x.astype(casts.widest(dtype, x.dtype, jnp.float32))
         with casts.ALIKE if dtype.kind != "c" else casts.mixed_promotion():
             start, gram, unit = normalized(precise, dtype, self.normalize or "schatten", eps, 1.0)
-            scaled = Scaled(start, gram, unit.astype(start.real.dtype), method, steps)
+            scaled = Scaled(start, gram, unit.real.astype(start.real.dtype), method, steps)
             return self.evaluate(scaled, values).astype(x.dtype)
 
 
