@@ -262,6 +262,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
     from gradtx.optimizers.muon_clip import muon_clip as muon_clip
     from gradtx.optimizers.muon_clip import qk_clip as qk_clip
+    from gradtx.optimizers.muown import muown as muown
     from gradtx.optimizers.nadam import nadam as nadam
     from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
     from gradtx.optimizers.nadamw import nadamw as nadamw
@@ -378,6 +379,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.transforms.hutchinson import (
         hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
     )
+    from gradtx.transforms.input_moments import scale_by_input_moments as scale_by_input_moments
     from gradtx.transforms.momentum import ema as ema
     from gradtx.transforms.momentum import trace as trace
     from gradtx.transforms.monitoring import measure_with_ema as measure_with_ema

@@ -127,8 +127,8 @@ class Spectrum(Definition):
     >>> cap = gradtx.spectral_cap(2.0, normalize=None)
     >>> cap(jnp.diag(jnp.array([5.0, 1.0]))).round(3).tolist()
     [[2.0, 0.0], [0.0, 1.0]]
-    >>> gradtx.muon(0.02, spectrum=gradtx.soft_polar(0.2))
-    muon(learning_rate=0.02, spectrum=soft_polar(alpha=0.2))
+    >>> gradtx.muon(0.02, spectrum=gradtx.soft_polar(0.3))
+    muon(learning_rate=0.02, spectrum=soft_polar(alpha=0.3))
     """
 
     __slots__ = ()

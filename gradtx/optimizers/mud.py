@@ -168,8 +168,9 @@ def mud(
     >>> import gradtx, jax.numpy as jnp
     >>> w = jnp.array([[1.0, 0.0], [3.0, 4.0]])
     >>> tx = gradtx.mud(0.1, scaling="none")
-    >>> tx.update(w, tx.init(w), w)[0].round(3).tolist()
-    [[-0.1, -0.0], [-0.0, -0.1]]
+    >>> print(tx.update(w, tx.init(w), w)[0].round(3))
+    [[-0.1 -0. ]
+     [-0.  -0.1]]
 
     See also: `muon`, `dion`.
 

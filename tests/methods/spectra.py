@@ -3,12 +3,14 @@
 import functools
 from typing import Any
 
+import numpy as np
+
 import gradtx
-from tests.methods.muon import AMPLIFIED, OWN, direction, last_two, on_matrices, routed
+from tests.methods.muon import AMPLIFIED, OWN, direction, last_two, matrices, on_matrices, routed
 from tests.methods.row import Method, rate
 from tests.oracles import spectra as own
 from tests.oracles.compose import each
-from tests.oracles.core import identity
+from tests.oracles.core import adam, identity
 from tests.oracles.muon import where_matrix
 
 
@@ -20,6 +22,20 @@ def soft(count: Any) -> Any:
 def softened(g: Any, w: Any, memory: Any, t: int) -> Any:
     spectrum = functools.partial(own.soft_polar, alpha=soft(t - 1))
     return own.muon_by(g, w, memory, t, spectrum)
+
+
+def moments(step: int, params: Any, grads: Any) -> dict[str, Any]:
+    """A second moment of three inputs for every matrix, another at every step."""
+    inputs = np.random.default_rng(step).normal(size=(7, 3)) * [1.0, 0.3, 3.0]
+    one = (inputs.T @ inputs).astype(np.float32)  # float32 holds it exactly
+    return {"input_moments": {"0": one, "3": np.stack([one, 2 * one])}}
+
+
+def muown(g: Any, w: Any, memory: Any, t: int) -> Any:
+    """Muown on matrices, Adam on the rest."""
+    if g.ndim > 1:
+        return own.muown(g, w, memory, t, eta=rate, decay=0.1)
+    return -rate(t - 1) * adam(g, w, memory, t)
 
 
 METHODS: dict[str, Method] = {
@@ -56,6 +72,18 @@ METHODS: dict[str, Method] = {
     "scale_by_mud": Method(
         on_matrices(gradtx.scale_by_mud(2)),
         each(where_matrix(own.mud, identity, passes=2)),
+        breaks=OWN,
+    ),
+    "muown": Method(
+        gradtx.muown(rate, weight_decay=0.1, dimensions=last_two),
+        each(muown),
+        float32=AMPLIFIED,
+        breaks=OWN,
+    ),
+    "scale_by_input_moments": Method(
+        gradtx.scale_by_input_moments(matrices, damping=0.3),
+        own.by_input_moments,
+        extra=moments,
         breaks=OWN,
     ),
     "mud": Method(

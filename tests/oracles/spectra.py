@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oracles.muon import POLAR, by_matrix, factor, momentum, polar
+from tests.oracles.muon import POLAR, by_matrix, factor, matrices, momentum, polar
 
 SERIES = {
     0.25: (
@@ -111,3 +111,35 @@ def whiten(x, passes):
 def mud(g, w, memory, t, passes=1, beta=0.95, scaling="none"):
     moved = momentum(g, memory, t, beta, True, True)
     return factor(scaling, g.shape) * by_matrix(lambda x: whiten(x, passes), moved)
+
+
+def muown(g, w, memory, t, eta, decay=0.0, beta=0.95, b1=0.9, b2=0.95, eps=1e-8):
+    """Weight normalization by outputs: the factor on directions, Adam on lengths."""
+
+    def one(g, w, own):
+        gain = own.setdefault("gain", np.linalg.norm(w, axis=0))
+        v = own.setdefault("v", w.copy())
+        r = np.linalg.norm(v, axis=0)
+        u = w / gain
+        d_gain = np.sum(g * u, axis=0)
+        m = own["m"] = beta * own.get("m", 0.0) + (1 - beta) * gain / r * (g - u * d_gain)
+        v = own["v"] = v - eta(t - 1) * 0.2 * max(w.shape) ** 0.5 * polar(m)
+        first = own["mu"] = b1 * own.get("mu", 0.0) + (1 - b1) * d_gain
+        second = own["nu"] = b2 * own.get("nu", 0.0) + (1 - b2) * d_gain**2
+        adam = first / (1 - b1**t) / (np.sqrt(second / (1 - b2**t)) + eps)
+        gain = own["gain"] = (1 - eta(t - 1) * decay) * gain - eta(t - 1) * adam
+        return gain * v / np.linalg.norm(v, axis=0) - w
+
+    owns = memory.setdefault("own", [{} for _ in matrices(g)])
+    moved = [one(*args) for args in zip(matrices(g), matrices(w), owns, strict=True)]
+    return np.stack(moved).reshape(g.shape)
+
+
+def by_input_moments(grads, params, memory, t, input_moments):
+    """Newton-Muon's preconditioner on a list of arrays, with moments by path."""
+
+    def solve(g, c):
+        gamma = 0.3 * np.trace(c, axis1=-2, axis2=-1)[..., None, None] / c.shape[-1] + 1e-8
+        return np.linalg.solve(np.asarray(c, np.float64) + gamma * np.eye(c.shape[-1]), g)
+
+    return [solve(g, input_moments[str(i)]) if g.ndim > 1 else g for i, g in enumerate(grads)]
