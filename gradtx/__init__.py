@@ -150,17 +150,17 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.interop.state_classes import TraceState as TraceState
     from gradtx.interop.state_classes import ZeroNansState as ZeroNansState
     from gradtx.interop.to_optax import to_optax as to_optax
+    from gradtx.linalg.iterate_sums import spectral_power as spectral_power
+    from gradtx.linalg.iterate_sums import spectral_series as spectral_series
     from gradtx.linalg.newton_root import matrix_inverse_pth_root as matrix_inverse_pth_root
     from gradtx.linalg.nnls import nnls as nnls
     from gradtx.linalg.power_iteration import power_iteration as power_iteration
     from gradtx.linalg.spectra import polar as polar
     from gradtx.linalg.spectra import soft_polar as soft_polar
-    from gradtx.linalg.spectra import spectral_cap as spectral_cap
-    from gradtx.linalg.spectra import spectral_clip as spectral_clip
-    from gradtx.linalg.spectra import spectral_contraction as spectral_contraction
-    from gradtx.linalg.spectra import spectral_power as spectral_power
-    from gradtx.linalg.spectra import spectral_series as spectral_series
     from gradtx.linalg.spectra import spectral_tilt as spectral_tilt
+    from gradtx.linalg.spectral_clips import spectral_cap as spectral_cap
+    from gradtx.linalg.spectral_clips import spectral_clip as spectral_clip
+    from gradtx.linalg.spectral_clips import spectral_contraction as spectral_contraction
     from gradtx.linalg.spectrum import Spectrum as Spectrum
     from gradtx.linesearch.backtracking import (
         scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,

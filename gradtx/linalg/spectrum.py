@@ -9,7 +9,7 @@ program, and its numbers as one array.
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, Concatenate, Literal, NamedTuple, ParamSpec, get_args
+from typing import Annotated, Any, ClassVar, Concatenate, Literal, NamedTuple, ParamSpec, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule, value_at
 from gradtx.definition.signature import LazySignature
-from gradtx.definition.types import ArrayLike, DTypeLike
+from gradtx.definition.types import ArrayLike, Check, DTypeLike
 from gradtx.linalg import newton_schulz
 from gradtx.linalg.checks import matrices
 from gradtx.linalg.orthogonalize import (
@@ -40,6 +40,22 @@ Norm = Literal["schatten", "spectral", "frobenius"]
 NORMS = get_args(Norm)
 
 
+def check_normalize(where: str, value: Any) -> None:
+    if value is not None and value not in NORMS:
+        raise HyperparamError(
+            f"{where} = {value!r} is unknown; choose one of {', '.join(map(repr, NORMS))}"
+        )
+
+
+def check_steps(where: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise HyperparamError(f"{where} = {value!r} is below 1, or not whole")
+
+
+Steps = Annotated[int, Check(check_steps)]
+Relative = Annotated[Norm, Check(check_normalize)]
+
+
 class Scaled(NamedTuple):
     """A wide matrix with singular values in [0, 1], as a spectrum receives it."""
 
@@ -52,9 +68,10 @@ class Scaled(NamedTuple):
     """The polynomials of the orthogonal factor, for the spectra that do not have their own."""
     steps: int | None
 
-    def number(self, value: jax.Array) -> jax.Array:
-        """A number in the precision of X."""
-        return value.astype(self.x.real.dtype)
+    def number(self, value: Any, precise: bool = False) -> jax.Array:
+        """A number in the precision of X, or in that of arithmetic on X."""
+        dtype = casts.real_dtype(self.x.dtype) if precise else self.x.real.dtype
+        return jnp.asarray(value, dtype)
 
     def polar(self) -> jax.Array:
         """The orthogonal factor of X, by the polynomials of the optimizer."""
@@ -226,6 +243,11 @@ class Spectrum(Definition):
                 f"{where}: {self!r} has polynomials of its own, and would not use the ones that "
                 f"are set (method = {method!r}, steps = {steps!r}): leave them out"
             )
+
+
+def identity(like: jax.Array) -> jax.Array:
+    """Identity matrices in the shape of others."""
+    return jnp.broadcast_to(jnp.eye(like.shape[-1], dtype=like.dtype), like.shape)
 
 
 def _is_default(method: Any) -> bool:

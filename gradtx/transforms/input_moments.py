@@ -15,7 +15,9 @@ from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import StructureError
 from gradtx.definition.types import ArrayLike, NonNegative, Updates
 from gradtx.engine.selector import Selector, Where, leaves_of
+from gradtx.tree import casts
 from gradtx.tree.casts import compute_dtype, is_inexact
+from gradtx.tree.placement import run_auto_if
 
 CURE = "name the kernels whose inputs are measured in where="
 
@@ -25,7 +27,7 @@ def _scale_by_moments(
 ):
     leaves = leaves_of(updates)
     values = [
-        _precondition(value, _moment_of(path, value, input_moments), damping)
+        run_auto_if(_precondition, value, value, _moment_of(path, value, input_moments), damping)
         if is_inexact(value)
         else value
         for path, value in zip(leaves.paths, leaves.values, strict=True)
@@ -42,9 +44,12 @@ def _moment_of(path: str, grad: jax.Array, input_moments: Mapping[str, ArrayLike
         )
     moment = jnp.asarray(input_moments[path])
     if grad.ndim < 2 or moment.shape != (*grad.shape[:-1], grad.shape[-2]):
+        axes = ", ".join(map(repr, jax.sharding.get_abstract_mesh().manual_axes))
+        cure = f"; a part of a kernel is taken as if it were the array, unless axis_names={axes}"
+        part = cure if axes else ""
         raise StructureError(
             f"scale_by_input_moments: the moment of {path!r} has shape {moment.shape}, and its "
-            f"gradient {grad.shape}: give (..., n, n) for a kernel (..., n, m)"
+            f"gradient {grad.shape}: give (..., n, n) for a kernel (..., n, m){part}"
         )
     return moment.astype(compute_dtype(grad.dtype))
 
@@ -53,6 +58,11 @@ def _precondition(grad: jax.Array, moment: jax.Array, damping: jax.Array) -> jax
     """(C + γ I)⁻¹ G; G itself where Cholesky's factorization fails."""
     if not grad.size:
         return grad
+    with casts.ALIKE if grad.dtype.kind != "c" else casts.mixed_promotion():
+        return _solve(grad, moment, damping)
+
+
+def _solve(grad: jax.Array, moment: jax.Array, damping: jax.Array) -> jax.Array:
     precise, size = grad.astype(moment.dtype), moment.shape[-1]
     mean = jnp.trace(moment, axis1=-2, axis2=-1)[..., None, None] / size
     eye = jnp.broadcast_to(jnp.eye(size, dtype=moment.dtype), moment.shape)

@@ -107,12 +107,12 @@ def polar_factor(
     x: jax.Array, eps: jax.Array, polar: Polar, spectrum_numbers: jax.Array | None
 ) -> jax.Array:
     """The orthogonal factor of a matrix, or the spectrum that takes its place."""
-    form = polar.get("spectrum")
-    if form is None:
-        return orthogonalize(x, eps=eps, **polar)
     method, steps, dtype = polar["method"], polar["steps"], polar["compute_dtype"]
-    options = {"method": method, "steps": steps, "compute_dtype": dtype, "eps": eps}
-    return form.apply(x, spectrum_numbers, **options)
+    if "spectrum" not in polar:
+        normalize = polar["normalize"]
+        return orthogonalize(x, method, steps, compute_dtype=dtype, eps=eps, normalize=normalize)
+    options = {"method": method, "steps": steps, "compute_dtype": dtype}
+    return polar["spectrum"].apply(x, spectrum_numbers, eps=eps, **options)
 
 
 def unit_vectors(x: jax.Array, vectors: Vectors) -> jax.Array:

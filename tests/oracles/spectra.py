@@ -139,7 +139,8 @@ def by_input_moments(grads, params, memory, t, input_moments):
     """Newton-Muon's preconditioner on a list of arrays, with moments by path."""
 
     def solve(g, c):
+        c = np.asarray(c, np.float64)
         gamma = 0.3 * np.trace(c, axis1=-2, axis2=-1)[..., None, None] / c.shape[-1] + 1e-8
-        return np.linalg.solve(np.asarray(c, np.float64) + gamma * np.eye(c.shape[-1]), g)
+        return np.linalg.solve(c + gamma * np.eye(c.shape[-1]), g)
 
     return [solve(g, input_moments[str(i)]) if g.ndim > 1 else g for i, g in enumerate(grads)]
