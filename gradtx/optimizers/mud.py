@@ -106,7 +106,7 @@ def scale_by_mud(
 
     See also: `mud`, `scale_by_muon`.
 
-    arXiv 2603.17970.
+    MUD 2026, arXiv 2603.17970.
     """
     if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
         raise HyperparamError(f"scale_by_mud: passes = {passes!r} is below 1, or not whole")
@@ -174,7 +174,7 @@ def mud(
 
     See also: `muon`, `dion`.
 
-    arXiv 2603.17970.
+    MUD 2026, arXiv 2603.17970.
     """
     matrix = select_flags(MatrixFlags, flags)
     direction = scale_by_mud(passes, beta, mu_dtype, nesterov=nesterov, scaling=scaling, **matrix)
