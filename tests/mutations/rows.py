@@ -16,6 +16,7 @@ from tests.mutations.rows_relatives import RELATIVES
 from tests.mutations.rows_schedules import SCHEDULES
 from tests.mutations.rows_scripts import SCRIPTS
 from tests.mutations.rows_sets import SETS_AND_PAIRS
+from tests.mutations.rows_spectra import SPECTRA
 from tests.mutations.rows_storage import STORAGE
 from tests.mutations.rows_trees import TREES
 from tests.mutations.rows_uses import USES
@@ -28,6 +29,7 @@ ROWS = [
     *ENGINE,
     *STORAGE,
     *MATRIX_RULES,
+    *SPECTRA,
     *KRONECKER,
     *PROJECTIONS,
     *SETS_AND_PAIRS,
