@@ -5,7 +5,7 @@ notice.
 from tests.mutations.row import Mutation
 
 UNIT = "tests/unit/linalg/test_spectra.py"
-ORACLES = "tests/oracles/test_oracles.py -k mud or muown or soft or plus or input_moments"
+ORACLES = "tests/oracles/test_oracles.py tests/oracles/test_parity.py -k mud or muown or soft or plus or input_moments"
 
 SPECTRA = [
     Mutation(
