@@ -150,9 +150,18 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.interop.state_classes import TraceState as TraceState
     from gradtx.interop.state_classes import ZeroNansState as ZeroNansState
     from gradtx.interop.to_optax import to_optax as to_optax
+    from gradtx.linalg.iterate_sums import spectral_power as spectral_power
+    from gradtx.linalg.iterate_sums import spectral_series as spectral_series
     from gradtx.linalg.newton_root import matrix_inverse_pth_root as matrix_inverse_pth_root
     from gradtx.linalg.nnls import nnls as nnls
     from gradtx.linalg.power_iteration import power_iteration as power_iteration
+    from gradtx.linalg.spectra import polar as polar
+    from gradtx.linalg.spectra import soft_polar as soft_polar
+    from gradtx.linalg.spectra import spectral_tilt as spectral_tilt
+    from gradtx.linalg.spectral_clips import spectral_cap as spectral_cap
+    from gradtx.linalg.spectral_clips import spectral_clip as spectral_clip
+    from gradtx.linalg.spectral_clips import spectral_contraction as spectral_contraction
+    from gradtx.linalg.spectrum import Spectrum as Spectrum
     from gradtx.linesearch.backtracking import (
         scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
     )
@@ -247,10 +256,13 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.optimizers.mars import scale_by_mars as scale_by_mars
     from gradtx.optimizers.momo import momo as momo
     from gradtx.optimizers.momo_adam import momo_adam as momo_adam
+    from gradtx.optimizers.mud import mud as mud
+    from gradtx.optimizers.mud import scale_by_mud as scale_by_mud
     from gradtx.optimizers.muon import muon as muon
     from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
     from gradtx.optimizers.muon_clip import muon_clip as muon_clip
     from gradtx.optimizers.muon_clip import qk_clip as qk_clip
+    from gradtx.optimizers.muown import muown as muown
     from gradtx.optimizers.nadam import nadam as nadam
     from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
     from gradtx.optimizers.nadamw import nadamw as nadamw
@@ -371,6 +383,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.transforms.hutchinson import (
         hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
     )
+    from gradtx.transforms.input_moments import scale_by_input_moments as scale_by_input_moments
     from gradtx.transforms.momentum import ema as ema
     from gradtx.transforms.momentum import scale_by_momentum as scale_by_momentum
     from gradtx.transforms.momentum import trace as trace

@@ -125,19 +125,19 @@ def orthogonalize(
             f"orthogonalize: margin = {margin!r} is below 1: singular values above the interval of "
             "the polynomials grow"
         )
-    dtype = _dtype(array, compute_dtype)
+    dtype = product_dtype(array, compute_dtype)
     if isinstance(method, str) and method in EXACT:
         precise = array.astype(casts.compute_dtype(dtype))
-        return _exact(precise, method, steps).astype(array.dtype)
-    triples = _coefficients(method, steps, dtype)
+        return exact_factor(precise, method, steps).astype(array.dtype)
+    triples = coefficients_in(method, steps, dtype)
     # Normalized before the cast to `dtype`, so that 16 bits hold numbers near 1.
     precise = array.astype(casts.widest(dtype, array.dtype, jnp.float32))
     with casts.ALIKE if dtype.kind != "c" else casts.mixed_promotion():
-        start, first = _normalize(precise, dtype, normalize, eps, margin)
+        start, first = _normalize(precise, dtype, normalize, eps, margin)[:2]
     return newton_schulz.compose(start, first, triples, form).astype(array.dtype)
 
 
-def _dtype(array: jax.Array, compute_dtype: DTypeLike | None) -> jnp.dtype:
+def product_dtype(array: jax.Array, compute_dtype: DTypeLike | None) -> jnp.dtype:
     """The dtype of the products."""
     if compute_dtype is None:
         return casts.compute_dtype(array.dtype)
@@ -158,9 +158,10 @@ def check_method(where: str, method: Any) -> None:
         )
 
 
-def _coefficients(
+def coefficients_in(
     method: str | Sequence[Triple] | Triple, steps: int | None, dtype: jnp.dtype
 ) -> tuple[Triple, ...]:
+    """The polynomials of a method, for products in a dtype."""
     check_method("orthogonalize: method", method)
     if isinstance(method, str) and method == "cans" and dtype.itemsize < 4:
         raise HyperparamError(
@@ -170,10 +171,18 @@ def _coefficients(
     return coefficients_of(method, steps)
 
 
+def normalized(
+    x: jax.Array, dtype: jnp.dtype, normalize: str, eps: ArrayLike, margin: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return X / (margin ‖X‖ + ε), its Gram matrix, and the divisor."""
+    start, first, factor, scale = _normalize(x, dtype, normalize, eps, margin)
+    return start, first, scale / factor
+
+
 def _normalize(
     x: jax.Array, dtype: jnp.dtype, normalize: str, eps: ArrayLike, margin: float
-) -> tuple[jax.Array, jax.Array]:
-    """Return X / (margin ‖X‖ + ε) and its Gram matrix."""
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return X / (margin ‖X‖ + ε) and its Gram matrix; and the factor of X / scale, the scale."""
     # Dividing by the largest entry first keeps the squares of X from overflowing. The result does
     # not depend on that entry, so its derivative is left out.
     peak = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0))
@@ -184,7 +193,7 @@ def _normalize(
     r = newton_schulz.gram(x.astype(dtype), casts.compute_dtype(dtype))
     factor, r = _scale_gram(r, eps / scale, margin, normalize)
     x = x * (factor if is_wide(x) else factor.mT)
-    return x.astype(dtype), r.astype(dtype)
+    return x.astype(dtype), r.astype(dtype), factor, scale
 
 
 # Jitted: all matrices with the same number of rows share one trace.
@@ -228,14 +237,15 @@ def _root(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 0, sqrt(jnp.where(x == 0, 1, x)))
 
 
-def _exact(x: jax.Array, method: str, steps: int | None) -> jax.Array:
+def exact_factor(x: jax.Array, method: str, steps: int | None = None) -> jax.Array:
+    """The factor by LAPACK's decomposition: "svd" or "qr"."""
     if steps is not None:
         raise HyperparamError(
             f'orthogonalize: steps = {steps!r} has no meaning for "{method}", which takes none; '
             "leave it out"
         )
     if not is_wide(x):
-        return adjoint(_exact(adjoint(x), method, steps))
+        return adjoint(exact_factor(adjoint(x), method, steps))
     unit = max(x.shape[-2:]) * jnp.finfo(x.dtype).eps
     if method == "svd":
         u, s, v = svd(x)

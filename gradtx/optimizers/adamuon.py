@@ -8,6 +8,7 @@ D = O / (√v + ε),   θ ← θ − η (0.2 √(n k) D / ‖D‖ + λ θ)      
 
 from typing import NamedTuple, Unpack
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
@@ -16,7 +17,6 @@ from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
 from gradtx.engine.selector import Where
-from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.optimizers.adamw import adamw
 from gradtx.transforms.flags import (
     MatrixFlags,
@@ -32,7 +32,8 @@ from gradtx.transforms.orthogonal import (
     Coefficients,
     Polar,
     average_gradients,
-    polar_options,
+    polar_arguments,
+    polar_factor,
 )
 from gradtx.tree.arithmetic import abs_sq, sqrt
 from gradtx.tree.casts import real_zeros
@@ -49,9 +50,19 @@ def _init(param) -> PolarMoment:
     return PolarMoment(real_zeros(param))
 
 
-def _adamuon(grad, slots: PolarMoment, param, step, *, eps, beta, polar: Polar):
+def _adamuon(
+    grad,
+    slots: PolarMoment,
+    param,
+    step,
+    *,
+    eps,
+    beta,
+    polar: Polar,
+    spectrum_numbers: jax.Array | None = None,
+):
     # Signs make the factor independent of the size of single entries.
-    factor = orthogonalize(jnp.sign(grad), eps=eps, **polar)
+    factor = polar_factor(jnp.sign(grad), eps, polar, spectrum_numbers)
     nu = average(slots.nu, abs_sq(factor), beta)
     even = divide_by_root(factor, nu, eps, False)
     norm = sqrt(jnp.sum(abs_sq(even), axis=(-2, -1), keepdims=True))
@@ -85,6 +96,8 @@ def scale_by_adamuon(
       mu_dtype: dtype of the momentum; None: the parameter's, float32 at least.
       nesterov: True for the average one step ahead.
       compute_dtype: dtype of the products; None: the gradient's, float32 at least.
+      spectrum: a function of singular values in the place of the polar factor, `soft_polar(0.2)`
+        or `spectral_power(0.25)` for example; None: `polar()`.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
@@ -107,7 +120,7 @@ def scale_by_adamuon(
     even = matrixwise(
         _init,
         _adamuon,
-        polar=polar_options(ns_coeffs, ns_steps, flags),
+        **polar_arguments("scale_by_adamuon", ns_coeffs, ns_steps, flags),
         **select_flags(MatrixFlags, flags),
     )
     return chain(averaged=average_gradients(momentum), by_entry=even)
@@ -153,6 +166,8 @@ def adamuon(
       adam_weight_decay: λ ≥ 0 of AdamW.
       adam_learning_rate: η of AdamW; None: the same η.
       compute_dtype: dtype of the products; None: float32 at least.
+      spectrum: a function of singular values in the place of the polar factor, `soft_polar(0.2)`
+        or `spectral_power(0.25)` for example; None: `polar()`.
       routes: rules `[(pattern, "adamuon" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `muon`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.

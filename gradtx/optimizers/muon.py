@@ -8,6 +8,7 @@ O = U Vᵀ of M = U Σ Vᵀ            (by Newton and Schulz's iteration, to wit
 
 from typing import Annotated, Unpack
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.compose.binding import Branch
@@ -16,7 +17,7 @@ from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, Default, DTypeLike, Hyperparam, NonNegative
 from gradtx.engine.selector import Where
-from gradtx.linalg.orthogonalize import Normalize, orthogonalize
+from gradtx.linalg.orthogonalize import Normalize
 from gradtx.optimizers.adamw import adamw
 from gradtx.transforms.flags import (
     Dimensions,
@@ -32,11 +33,14 @@ from gradtx.transforms.orthogonal import (
     Coefficients,
     Polar,
     Scaling,
+    Vectors,
     average_gradients,
     check_scaling,
     merge_slots,
-    polar_options,
+    polar_arguments,
+    polar_factor,
     shape_factor,
+    unit_vectors,
 )
 from gradtx.wrappers.by_role import by_role
 
@@ -47,6 +51,8 @@ class MuonFlags(PolarFlags, total=False):
     adaptive: Annotated[bool, Default(False)]
     preconditioning: Annotated[Normalize, Default("frobenius")]
     bias_correction: Annotated[bool, Default(True)]
+    normalize_before: Vectors | None
+    normalize_after: Vectors | None
 
 
 class MuonAdamFlags(MuonFlags, PolarAdamFlags, total=False):
@@ -55,8 +61,24 @@ class MuonAdamFlags(MuonFlags, PolarAdamFlags, total=False):
     adam_eps_root: Annotated[NonNegative, Default(0.0)]
 
 
-def _muon(grad, slots: None, param, step, *, eps, adaptive: bool, scaling: Scaling, polar: Polar):
-    factor = orthogonalize(grad, eps=eps, **polar)
+def _muon(
+    grad,
+    slots: None,
+    param,
+    step,
+    *,
+    eps,
+    adaptive: bool,
+    scaling: Scaling,
+    polar: Polar,
+    spectrum_numbers: jax.Array | None = None,
+    normalize_before: Vectors | None = None,
+    normalize_after: Vectors | None = None,
+):
+    even = grad if normalize_before is None else unit_vectors(grad, normalize_before)
+    factor = polar_factor(even, eps, polar, spectrum_numbers)
+    if normalize_after is not None:
+        factor = unit_vectors(factor, normalize_after)
     if adaptive:
         # ⟨M, O⟩ is the sum of the singular values of M: a small gradient gives a small step.
         factor = factor * jnp.sum((factor.conj() * grad).real, axis=(-2, -1), keepdims=True)
@@ -96,8 +118,13 @@ def scale_by_muon(
       scaling: s, from the inputs and outputs of the matrix; "none": 1; `muon` explains the others.
       bias_correction: False for plain averages, as in the first implementation; the direction
         hardly changes.
+      normalize_before: "outputs", "inputs", "inputs outputs" or "outputs inputs": divide these
+        vectors of M by their norms before the iteration (MuonEq); None: none.
+      normalize_after: the same for O after the iteration (Muon+).
       compute_dtype: dtype of the products; None: the gradient's, float32 at least. bfloat16 costs
         less on accelerators.
+      spectrum: a function of singular values in the place of the polar factor, `soft_polar(0.2)`
+        or `spectral_power(0.25)` for example; None: `polar()`.
       dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
         `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
@@ -124,7 +151,9 @@ def scale_by_muon(
     direction = matrixwise(
         None,
         _muon,
-        polar=polar_options(ns_coeffs, ns_steps, flags),
+        **polar_arguments("scale_by_muon", ns_coeffs, ns_steps, flags),
+        normalize_before=flags.get("normalize_before"),
+        normalize_after=flags.get("normalize_after"),
         **select_flags(MatrixFlags, flags),
     )
     return merge_slots(average_gradients(momentum), direction)
@@ -196,8 +225,13 @@ def muon(
         takes precedence over `scaling`.
       scaling: s, see above.
       bias_correction: False for plain averages in Muon's momentum.
+      normalize_before: "outputs", "inputs", "inputs outputs" or "outputs inputs": divide the vector
+        of every output (input) of M by its norm before the iteration (MuonEq); None: none.
+      normalize_after: the same for O after the iteration (Muon+).
       compute_dtype: dtype of the products; None: float32 at least. bfloat16 costs less on
         accelerators.
+      spectrum: a function of singular values in the place of the polar factor, `soft_polar(0.2)`
+        or `spectral_power(0.25)` for example; None: `polar()`.
       routes: rules `[(pattern, "muon" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches: `[("conv.*kernel", "in in
         in out"), ("qkv", "in out/3")]`. Rules take precedence over the axes that `by_role` finds. A

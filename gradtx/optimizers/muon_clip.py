@@ -202,6 +202,8 @@ def muon_clip(
       adam_weight_decay: λ ≥ 0 of AdamW.
       adam_learning_rate: η of AdamW; None: the same η.
       compute_dtype: dtype of the products; None: float32 at least.
+      spectrum: a function of singular values in the place of the polar factor, `soft_polar(0.2)`
+        or `spectral_power(0.25)` for example; None: `polar()`.
       routes: rules `[(pattern, "muon" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches: kernels of shape (inputs,
         heads, size) are one matrix, and with `[("query|key", "in batch out")]` one per head.

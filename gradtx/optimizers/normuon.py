@@ -7,6 +7,7 @@ O' = O / (√v + 1e-10),   θ ← θ − η (s O' ‖O‖ / ‖O'‖ + λ θ)
 
 from typing import NamedTuple, Unpack
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.compose.chain import chain
@@ -15,7 +16,6 @@ from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Squares
 from gradtx.engine.selector import Where
-from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.optimizers.adamw import adamw
 from gradtx.transforms.flags import (
     MatrixFlags,
@@ -33,7 +33,8 @@ from gradtx.transforms.orthogonal import (
     Scaling,
     average_gradients,
     check_scaling,
-    polar_options,
+    polar_arguments,
+    polar_factor,
     shape_factor,
 )
 from gradtx.tree.arithmetic import abs_sq, sqrt
@@ -52,8 +53,19 @@ def _init(param) -> OutputMoment:
     return OutputMoment(real_zeros_along(param, (*batch, outputs)))
 
 
-def _normuon(grad, slots: OutputMoment, param, step, *, eps, b2, scaling: Scaling, polar: Polar):
-    factor = orthogonalize(grad, eps=eps, **polar)
+def _normuon(
+    grad,
+    slots: OutputMoment,
+    param,
+    step,
+    *,
+    eps,
+    b2,
+    scaling: Scaling,
+    polar: Polar,
+    spectrum_numbers: jax.Array | None = None,
+):
+    factor = polar_factor(grad, eps, polar, spectrum_numbers)
     # The mean over no inputs would be nan, which the average would keep.
     square = jnp.mean(abs_sq(factor), axis=-2) if grad.size else slots.nu
     nu = average(slots.nu, square, b2)
@@ -96,6 +108,8 @@ def scale_by_normuon(
       nesterov: False for the average of this step.
       scaling: s, as in `muon`.
       compute_dtype: dtype of the products; None: the gradient's, float32 at least.
+      spectrum: a function of singular values in the place of the polar factor, `soft_polar(0.2)`
+        or `spectral_power(0.25)` for example; None: `polar()`.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
@@ -119,7 +133,7 @@ def scale_by_normuon(
     even = matrixwise(
         _init,
         _normuon,
-        polar=polar_options(ns_coeffs, ns_steps, flags),
+        **polar_arguments("scale_by_normuon", ns_coeffs, ns_steps, flags),
         **select_flags(MatrixFlags, flags),
     )
     return chain(averaged=average_gradients(momentum), by_output=even)
@@ -169,6 +183,8 @@ def normuon(
       adam_learning_rate: η of AdamW; None: the same η.
       scaling: s, as in `muon`; "match_rms_adamw" is the paper's form, "original" that of its code.
       compute_dtype: dtype of the products; None: float32 at least.
+      spectrum: a function of singular values in the place of the polar factor, `soft_polar(0.2)`
+        or `spectral_power(0.25)` for example; None: `polar()`.
       routes: rules `[(pattern, "normuon" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `muon`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.

@@ -14,6 +14,7 @@ where −d is the linear minimization oracle of the unit ball, d(m) = argmax ⟨
 
 from typing import Literal, Unpack
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.compose.binding import Branch
@@ -21,10 +22,10 @@ from gradtx.compose.descend import StepFlags, descend
 from gradtx.compose.matrixwise import matrixwise
 from gradtx.compose.select import partition
 from gradtx.compose.transformation import GradientTransformation, definition
+from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Decay, DTypeLike, Hyperparam, NonNegative, Params
 from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import PerLeaf, leaves_of
-from gradtx.linalg.orthogonalize import orthogonalize
 from gradtx.transforms.flags import HiddenFlags, MatrixFlags, PolarFlags, RoleFlags, select_flags
 from gradtx.transforms.momentum_kernel import MomentumKernel
 from gradtx.transforms.orthogonal import (
@@ -32,7 +33,8 @@ from gradtx.transforms.orthogonal import (
     Polar,
     average_gradients,
     merge_slots,
-    polar_options,
+    polar_arguments,
+    polar_factor,
     shape_factor,
 )
 from gradtx.tree.names import HEAD
@@ -45,10 +47,21 @@ class ScionFlags(PolarFlags, HiddenFlags, total=False):
     """The flags of `scion`."""
 
 
-def _scion(grad, slots: None, param, step, *, radius, eps, norm: Norm, polar: Polar):
+def _scion(
+    grad,
+    slots: None,
+    param,
+    step,
+    *,
+    radius,
+    eps,
+    norm: Norm,
+    polar: Polar,
+    spectrum_numbers: jax.Array | None = None,
+):
     if norm == "spectral":
         factor = radius * shape_factor("spectral", grad.shape)
-        return factor * orthogonalize(grad, eps=eps, **polar), slots
+        return factor * polar_factor(grad, eps, polar, spectrum_numbers), slots
     inputs = max(1, grad.shape[-2]) if norm == "sign_per_input" else 1
     return radius / inputs * jnp.sign(grad), slots
 
@@ -81,6 +94,8 @@ def scale_by_scion(
       eps: ε ≥ 0, keeps matrices near zero small.
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       compute_dtype: dtype of the products; None: the gradient's, float32 at least.
+      spectrum: a function of singular values in the place of the polar factor, `soft_polar(0.2)`
+        or `spectral_power(0.25)` for example; None: `polar()`.
       dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
         `matrixwise`.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
@@ -105,10 +120,15 @@ def scale_by_scion(
     Pethick and others 2025, arXiv 2502.07529, Algorithm 1, and the tables of norms in section 4.
     """
     is_spectral = norm == "spectral"
+    if not is_spectral and flags.get("spectrum") is not None:
+        raise HyperparamError(
+            f"scale_by_scion: spectrum is for the spectral norm, and norm = {norm!r} takes signs: "
+            "leave it out"
+        )
     direction = matrixwise(
         None,
         _scion,
-        polar=polar_options(ns_coeffs, ns_steps, flags),
+        **polar_arguments("scale_by_scion", ns_coeffs, ns_steps, flags),
         # Signs act on single entries: the axes of a matrix and its devices do not matter.
         vectors="refuse" if is_spectral else "rows",
         **select_flags(MatrixFlags, flags if is_spectral else {}),
@@ -168,6 +188,8 @@ def scion(
       ns_steps: the number of polynomials; None: that of the preset.
       eps: ε ≥ 0, keeps matrices near zero small.
       compute_dtype: dtype of the products; None: the gradient's, float32 at least.
+      spectrum: a function of singular values in the place of the polar factor, `soft_polar(0.2)`
+        or `spectral_power(0.25)` for example; None: `polar()`.
       routes: rules `[(pattern, "scion" or "sign"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
         Rules take precedence over the axes that `by_role` finds.

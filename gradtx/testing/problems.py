@@ -11,7 +11,7 @@ from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.types import DTypeLike, Params, Updates
 from gradtx.tree.arithmetic import abs_sq, sum_promoted
 from gradtx.tree.casts import compute_dtype, is_inexact
-from gradtx.tree.paths import is_none
+from gradtx.tree.paths import is_none, path_text
 
 
 def parameters(dtype: DTypeLike = jnp.float32, seed: int = 0) -> dict[str, Any]:
@@ -44,7 +44,8 @@ def gradients(params: Params, seed: int = 1, scale: float = 1.0) -> Any:
 def extras(tx: GradientTransformation, params: Params, grads: Updates) -> dict[str, Any]:
     """The extra arguments that a definition needs, by name.
 
-    They are a loss, the gradients, a function with both at the parameters, and logits of two heads.
+    They are a loss, the gradients, a function with both at the parameters, and logits of two heads,
+    and a second moment of the inputs of every matrix.
     """
     known: dict[str, Any] = {
         "value": jnp.asarray(1.5),
@@ -53,8 +54,21 @@ def extras(tx: GradientTransformation, params: Params, grads: Updates) -> dict[s
         "obj_fn": quadratic,
         "grad_fn": slope,
         "max_logits": jnp.asarray([80.0, 120.0]),
+        "input_moments": _moments(grads),
     }
     return {name: known[name] for name in sorted(tx.needs - {"params"})}
+
+
+def _moments(grads: Updates) -> dict[str, jax.Array]:
+    """A positive definite matrix for every kernel, by path."""
+    leaves, _ = jax.tree.flatten_with_path(grads)
+    return {
+        path_text(path): jnp.broadcast_to(
+            jnp.eye(leaf.shape[-2]) + 0.5, (*leaf.shape[:-1], leaf.shape[-2])
+        )
+        for path, leaf in leaves
+        if jnp.ndim(leaf) > 1
+    }
 
 
 def bowl(center: Any, grads: Updates, params: Params) -> jax.Array:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, TypedDict, TypeVar, cast
 from gradtx.compose.descend import StepFlags
 from gradtx.definition.types import Decay, Default, DTypeLike, Hyperparam, NonNegative, PyTree
 from gradtx.engine.selector import Where
+from gradtx.linalg.spectrum import Spectrum
 
 Dimensions = PyTree
 """The axes of a matrix: rules `[(pattern, words), ...]`, or a tree, or a function that returns one;
@@ -41,6 +42,7 @@ class PolarFlags(MatrixFlags, total=False):
     """The same, for optimizers that compute an orthogonal factor."""
 
     compute_dtype: DTypeLike | None
+    spectrum: Spectrum | None
 
 
 class RoleFlags(TypedDict, total=False):

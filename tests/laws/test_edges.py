@@ -164,6 +164,7 @@ BEYOND: dict[str, str] = {
     "stateless_with_tree_map": "its row doubles",
     "scale_by_galore": "a projection of n entries of 3e38 is √n times as large",
     "galore": "a projection of n entries of 3e38 is √n times as large",
+    "muown": "the gradient of a length is a sum over inputs",
 }
 """Methods whose exact update at gradients of 3e38 is above the largest float, with the reason."""
 LARGEST = [3e38, -3e38, 3e38]

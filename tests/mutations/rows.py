@@ -18,6 +18,7 @@ from tests.mutations.rows_relatives import RELATIVES
 from tests.mutations.rows_schedules import SCHEDULES
 from tests.mutations.rows_scripts import SCRIPTS
 from tests.mutations.rows_sets import SETS_AND_PAIRS
+from tests.mutations.rows_spectra import SPECTRA
 from tests.mutations.rows_storage import STORAGE
 from tests.mutations.rows_tails import TAILS_AND_WINDOWS
 from tests.mutations.rows_trees import TREES
@@ -33,6 +34,7 @@ ROWS = [
     *ENGINE,
     *STORAGE,
     *MATRIX_RULES,
+    *SPECTRA,
     *KRONECKER,
     *KERNELS,
     *PROJECTIONS,

@@ -54,8 +54,8 @@ MATRIX_RULES = [
     Mutation(
         "adamuon: without signs",
         "optimizers/adamuon.py",
-        "orthogonalize(jnp.sign(grad)",
-        "orthogonalize((grad)",
+        "polar_factor(jnp.sign(grad)",
+        "polar_factor((grad)",
         ORACLES,
     ),
     Mutation(
