@@ -30,7 +30,7 @@ def averages(g, memory, t, decays, weights, mu, start=None):
     """The single average until the switch; at the switch it is advanced once more and gives the
     update, and all buffers start as copies of it. The mass of an average is that of ones.
     """
-    weights = weights(t - 1) if callable(weights) else weights
+    now: Any = weights(t - 1) if callable(weights) else weights
     if start is not None and t <= start + 1:
         m, mass = memory.get("single", (np.zeros_like(g), 0.0))
         m, mass = memory["single"] = mu * m + (1 - mu) * g, mu * mass + (1 - mu)
@@ -44,7 +44,7 @@ def averages(g, memory, t, decays, weights, mu, start=None):
     return Averages(
         [
             (w, m, mass, b * mass + 1 - b)
-            for w, b, (m, mass) in zip(weights, decays, memory["buffers"], strict=True)
+            for w, b, (m, mass) in zip(now, decays, memory["buffers"], strict=True)
         ]
     )
 

@@ -17,7 +17,8 @@ def test_the_hand_over(name: str) -> None:
     """Until the switch the optimizer's own average; bias-corrected, a constant stays a constant."""
     kernel, grads = KERNELS[name], jnp.sin(jnp.arange(1.0, 13.0) ** 2)
     last = 4 if name == "max_entropy" else 5  # a sum of averages acts one step after the switch
-    for options in ({}, {"debias": False}):
+    choices: list[dict[str, Any]] = [{}, {"debias": False}]
+    for options in choices:
         plain = run(gradtx.ema(0.8, **options), grads)
         ours = run(gradtx.scale_by_momentum(kernel, 0.8, **options), grads)
         np.testing.assert_allclose(ours[:last], plain[:last], rtol=1e-6)
@@ -29,6 +30,7 @@ def test_the_hand_over(name: str) -> None:
 def test_buffers_start_as_copies() -> None:
     tx = gradtx.scale_by_momentum(gradtx.bi_maxwell(start=2), 0.8)
     state, m = tx.init(jnp.zeros(3)), np.zeros(3)
+    fast = slow = m
     for count in range(5):
         grad = np.array([1.0, -2.0, 0.5]) * (count + 1)
         _, state = tx.update(jnp.asarray(grad, jnp.float32), state)
@@ -74,7 +76,7 @@ def test_a_compiled_step_copies_no_ring(name: str) -> None:
     """The state is donated; the temporary arrays are smaller than three gradients."""
     tx, w = RINGS[name], jnp.ones((64, 64))
     update = jax.jit(tx.update, donate_argnums=1)
-    compiled = update.lower(w, tx.init(w), w).compile()
+    compiled: Any = update.lower(w, tx.init(w), w).compile()
     lines = compiled.as_text().splitlines()
     assert any("[7,64,64]" in line for line in lines)
     assert not [line for line in lines if " copy(" in line and "[7,64,64]" in line]
@@ -110,7 +112,8 @@ def test_stored_stays_near_the_exact_step() -> None:
     grads = jnp.sin(jnp.arange(8 * 64 * 64.0).reshape(8, 64, 64))
     exact = gradtx.scale_by_momentum(gradtx.k_maxwell(3, start=3, transition_steps=4), 0.8)
     plain = run(exact, grads)
-    for codec, error in (("bf16", 0.02), ("int8", 0.05)):
+    codecs: list[tuple[Any, float]] = [("bf16", 0.02), ("int8", 0.05)]
+    for codec, error in codecs:
         stored = run(gradtx.stored(exact, codec, min_size=0), grads)
         assert 0 < np.abs(stored - plain).max() < error * np.abs(plain).max()
 
