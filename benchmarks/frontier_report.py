@@ -1,0 +1,2 @@
+"""x"""
+def show(log, names, draws): return 0
