@@ -23,7 +23,6 @@ Every trial is a row of benchmarks/records/frontier/TASK.csv. A run makes the ro
     python -m benchmarks.frontier --report               the table and the picture
     python -m benchmarks.frontier --quick                all of it in five minutes, a toy"""
 
-import math
 import sys
 import time
 from argparse import Namespace
@@ -127,9 +126,7 @@ class Run:
             count -= first
 
         def loss(point: Point) -> float:
-            key = Key(
-                task, method, "tune", self.tasks[task].steps, TUNE_SEED, write_point(point)
-            )
+            key = Key(task, method, "tune", self.tasks[task].steps, TUNE_SEED, write_point(point))
             return self.trial(key).loss
 
         Search(one.grids, start, loss, count).run()
@@ -234,7 +231,7 @@ def shortened(task: Task) -> Task:
 
 
 def quick(options: Namespace) -> int:
-    """All stages with few trials of few steps: it shows that the harness works, and nothing else."""
+    """All stages with few trials of few steps, which show that the harness works."""
     options.folder = str(Path(ROOT, "benchmarks", "data", "frontier_quick"))
     names = selected(options.tasks or QUICK["tasks"], list(TASKS))
     methods = selected(options.methods or QUICK["methods"], list(METHODS))

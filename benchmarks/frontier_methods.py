@@ -88,15 +88,16 @@ def rates(hp: Numbers, steps: Any) -> tuple[Any, Any]:
     return schedule(hp, steps, hp["rate"]), schedule(hp, steps, hp["adam_rate"])
 
 
-def rest(hp: Numbers, rate: Any) -> Any:
-    """AdamW for embeddings, heads, norms and biases, without decay."""
-    return gradtx.adamw(rate, b1=hp["b1"], b2=hp["b2"], weight_decay=0.0)
+def by_role(
+    hp: Numbers, steps: Any, hidden: Callable[[Any], Any], *, nesterov: bool = False
+) -> Any:
+    """A rule for hidden matrices from its schedule, and AdamW without decay for the rest.
 
-
-def by_role(hp: Numbers, steps: Any, hidden: Callable[[Any], Any]) -> Any:
-    """A rule for hidden matrices from its schedule, and AdamW with its own rate for the rest."""
+    Muon's variants have Nesterov's momentum there, as both libraries' Muon has.
+    """
     rate, adam_rate = rates(hp, steps)
-    return gradtx.by_role({"hidden": hidden(rate), "adam": rest(hp, adam_rate)})
+    rest = gradtx.adamw(adam_rate, b1=hp["b1"], b2=hp["b2"], weight_decay=0.0, nesterov=nesterov)
+    return gradtx.by_role({"hidden": hidden(rate), "adam": rest})
 
 
 def adamw(hp: Numbers, steps: Any) -> Any:
@@ -178,7 +179,7 @@ def adamuon(hp: Numbers, steps: Any) -> Any:
 def muon_h(hp: Numbers, steps: Any) -> Any:
     """MuonH: Muon's direction on the sphere of the first norm; the rate is an angle."""
     direction = gradtx.scale_by_muon(beta=hp["momentum"])
-    return by_role(hp, steps, lambda rate: gradtx.hyperball(direction, rate))
+    return by_role(hp, steps, lambda rate: gradtx.hyperball(direction, rate), nesterov=True)
 
 
 def soap(hp: Numbers, steps: Any, **options: Any) -> Any:
@@ -203,6 +204,21 @@ def ema_nesterov(hp: Numbers, steps: Any) -> Any:
     return gradtx.ema_nesterov(muon(hp, steps), decay=hp["average"], beta=hp["ahead"])
 
 
+def recipe(hp: Numbers, steps: Any) -> Any:
+    cooldown = jax.numpy.minimum(hp["cooldown"], 1 - hp["warmup"])
+    return gradtx.recipes.transformer(
+        steps,
+        hp["rate"],
+        adam_learning_rate=hp["adam_rate"],
+        weight_decay=hp["decay"],
+        warmup_steps=hp["warmup"] * steps,
+        cooldown_steps=cooldown * steps,
+        beta=hp["momentum"],
+        adam_b1=hp["b1"],
+        adam_b2=hp["b2"],
+    )
+
+
 METHODS: dict[str, Method] = {
     "adamw": Method("AdamW", adamw, ADAM),
     "optax_muon": Method("optax.contrib.muon", optax_muon, MUON),
@@ -224,6 +240,7 @@ METHODS: dict[str, Method] = {
         {**PART, "average": Grid((0.9, 0.95, 0.98, 0.99), 0.98), "ahead": Grid((0.1, 0.3), 0.3)},
         "muon",
     ),
+    "recipe": Method("gradtx.recipes.transformer", recipe, PART, "muon"),
 }
 
 

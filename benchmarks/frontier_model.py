@@ -1,5 +1,6 @@
 """The two networks of `frontier`: a decoder-only transformer, and a classifier of images."""
 
+import itertools
 import math
 from typing import Any
 
@@ -104,7 +105,7 @@ def init_classifier(rng: np.random.Generator) -> dict[str, Any]:
             "kernel": _normal(rng, (inputs, outputs), math.sqrt(2 / inputs)),
             "bias": jnp.zeros(outputs),
         }
-        for inputs, outputs in zip(LAYERS[:-1], LAYERS[1:], strict=True)
+        for inputs, outputs in itertools.pairwise(LAYERS)
     ]
     return {"hidden": layers[:-1], "head": layers[-1]}
 

@@ -65,7 +65,8 @@ class Search:
 
     def round(self) -> bool:
         """Whether any coordinate moved."""
-        return any([self.line(name) for name in self.grids])
+        moves = [self.line(name) for name in self.grids]
+        return any(moves)
 
     def line(self, name: str) -> bool:
         """Move one coordinate: up as long as that is better, else down."""
@@ -90,6 +91,8 @@ class Search:
 
     def wander(self, rng: np.random.Generator) -> None:
         for _ in range(100 * self.count):  # an end for grids with fewer points than trials
-            moves = dict(zip(self.grids, rng.integers(-1, 2, len(self.grids)).tolist(), strict=True))
+            moves = dict(
+                zip(self.grids, rng.integers(-1, 2, len(self.grids)).tolist(), strict=True)
+            )
             if point := self.neighbour(moves):
                 self.try_point(point)

@@ -3,6 +3,7 @@
 Each has three parts without an example in common: one to train on, one to choose hyperparameters
 by (valid), and one for the figures of the report (test)."""
 
+import itertools
 import struct
 import subprocess
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ def read_bible(file: Path) -> str:
     data = file.read_bytes()
     places = struct.unpack_from(f">{struct.unpack_from('>I', data, 88)[0] + 1}I", data, 92)
     head = data[places[0] - 3 : places[0]]
-    windows = (head + data[start:end] for start, end in zip(places[:-1], places[1:], strict=True))
+    windows = (head + data[start:end] for start, end in itertools.pairwise(places))
     return b"".join(map(_decompress, windows)).decode("latin-1")
 
 
@@ -98,7 +99,7 @@ def _text_task(name: str, title: str, whole: str, tuned: str) -> Task:
 def split_text(whole: str) -> tuple[str, str, str]:
     """Every ninth of ten pieces is for `valid`, every tenth for `test`."""
     ends = [len(whole) * number // PIECES for number in range(PIECES + 1)]
-    pieces = [whole[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    pieces = [whole[start:end] for start, end in itertools.pairwise(ends)]
     train = (piece for number, piece in enumerate(pieces) if number % 10 < 8)
     return "".join(train), "".join(pieces[8::10]), "".join(pieces[9::10])
 

@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> Key:
-        return Key(*self[: len(Key._fields)])
+        return Key(self.task, self.method, self.stage, self.steps, self.seed, self.hyperparams)
 
     @property
     def losses(self) -> list[float]:
@@ -138,7 +138,8 @@ def train(task: Task, program: Program, key: Key) -> Row:
     params = jax.tree.map(jnp.copy, task.init(rng))
     hp = {name: jnp.float32(value) for name, value in read_point(key.hyperparams).items()}
     data = (hp, jnp.float32(key.steps))
-    state, curve, seconds = program.init(*data, params), [], 0.0
+    state, averaged = program.init(*data, params), params
+    curve, seconds = list[float](), 0.0
     limit = HOPELESS * mean_loss(task, params, task.valid)
     for point in range(POINTS):
         start, end = (key.steps * (point + after) // POINTS for after in (0, 1))
