@@ -1,7 +1,6 @@
-"""The methods of `frontier`: what each builds, and the grids that its hyperparameters are tuned on.
+"""The bases of `frontier`: hyperparameters with their grids, schedules, AdamW, Muon and SOAP.
 
-A new method is one row of METHODS. Where gradtx lacks a name or an argument that a row uses, the
-row is left out of the run, with a line that says so."""
+`frontier_parts` has the methods that build on Muon, and the table of all methods."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -74,12 +73,15 @@ STARTS = {name: grid.start for name, grid in {**ADAM, **MUON}.items()}
 
 
 def schedule(hp: Numbers, steps: Any, peak: Any) -> Any:
-    """A warmup, a constant rate, and a line to zero at the end; both by fractions of all steps."""
+    """A warmup, a constant rate, and a line to zero at the end; both by fractions of all steps.
+
+    Averages of parameters may end at a fraction `end` of the peak, since they too reduce noise.
+    """
     cooldown = jax.numpy.minimum(hp["cooldown"], 1 - hp["warmup"])
     return gradtx.phases(
         gradtx.warmup(hp["warmup"] * steps, peak),
         gradtx.constant((1 - hp["warmup"] - cooldown) * steps),
-        gradtx.cooldown(cooldown * steps),
+        gradtx.cooldown(cooldown * steps, hp.get("end", 0.0) * peak),
     )
 
 
@@ -153,35 +155,6 @@ def muon_arguments(hp: Numbers, adam_rate: Any) -> dict[str, Any]:
     }
 
 
-def with_options(**options: Any) -> Callable[[Numbers, Any], Any]:
-    """`muon` with constant options."""
-    return lambda hp, steps: muon(hp, steps, **options)
-
-
-def corrected(hp: Numbers, steps: Any) -> Any:
-    """Decay by η²/η_max. AdamW's part has no decay, so that one η_max serves both."""
-    return muon(hp, steps, decay_form="corrected", peak_learning_rate=hp["rate"])
-
-
-def normuon(hp: Numbers, steps: Any) -> Any:
-    rate, adam_rate = rates(hp, steps)
-    return gradtx.normuon(rate, **muon_arguments(hp, adam_rate))
-
-
-def adamuon(hp: Numbers, steps: Any) -> Any:
-    """AdaMuon's matrices have the size of AdamW's; 0.4 brings Muon's rates near."""
-    _, adam_rate = rates(hp, steps)
-    return gradtx.adamuon(
-        schedule(hp, steps, 0.4 * hp["rate"]), **muon_arguments(hp, adam_rate), nesterov=True
-    )
-
-
-def muon_h(hp: Numbers, steps: Any) -> Any:
-    """MuonH: Muon's direction on the sphere of the first norm; the rate is an angle."""
-    direction = gradtx.scale_by_muon(beta=hp["momentum"])
-    return by_role(hp, steps, lambda rate: gradtx.hyperball(direction, rate), nesterov=True)
-
-
 def soap(hp: Numbers, steps: Any, **options: Any) -> Any:
     return by_role(
         hp,
@@ -192,63 +165,9 @@ def soap(hp: Numbers, steps: Any, **options: Any) -> Any:
     )
 
 
-def mars(hp: Numbers, steps: Any) -> Any:
-    return by_role(
-        hp,
-        steps,
-        lambda rate: gradtx.mars(rate, b1=hp["b1"], b2=hp["b2"], weight_decay=hp["decay"]),
-    )
-
-
-def ema_nesterov(hp: Numbers, steps: Any) -> Any:
-    return gradtx.ema_nesterov(muon(hp, steps), decay=hp["average"], beta=hp["ahead"])
-
-
-def recipe(hp: Numbers, steps: Any) -> Any:
-    cooldown = jax.numpy.minimum(hp["cooldown"], 1 - hp["warmup"])
-    return gradtx.recipes.transformer(
-        steps,
-        hp["rate"],
-        adam_learning_rate=hp["adam_rate"],
-        weight_decay=hp["decay"],
-        warmup_steps=hp["warmup"] * steps,
-        cooldown_steps=cooldown * steps,
-        beta=hp["momentum"],
-        adam_b1=hp["b1"],
-        adam_b2=hp["b2"],
-    )
-
-
-METHODS: dict[str, Method] = {
+BASES: dict[str, Method] = {
     "adamw": Method("AdamW", adamw, ADAM),
     "optax_muon": Method("optax.contrib.muon", optax_muon, MUON),
     "muon": Method("Muon", muon, MUON),
     "soap": Method("SOAP", soap, {**ADAM, "b1": B1._replace(start=0.95)}),
-    "muon_cautious_decay": Method(
-        "Muon, cautious decay", with_options(decay_form="cautious"), PART, "muon"
-    ),
-    "muon_corrected_decay": Method("Muon, decay by η²", corrected, PART, "muon"),
-    "muon_cautious": Method("Cautious Muon", with_options(cautious=True), PART, "muon"),
-    "normuon": Method("NorMuon", normuon, PART, "muon"),
-    "adamuon": Method("AdaMuon", adamuon, PART, "muon"),
-    "muon_h": Method(
-        "MuonH", muon_h, {name: PART[name] for name in PART if name != "decay"}, "muon"
-    ),
-    "ema_nesterov": Method(
-        "Muon, EMA-Nesterov",
-        ema_nesterov,
-        {**PART, "average": Grid((0.9, 0.95, 0.98, 0.99), 0.98), "ahead": Grid((0.1, 0.3), 0.3)},
-        "muon",
-    ),
-    "recipe": Method("gradtx.recipes.transformer", recipe, PART, "muon"),
 }
-
-
-def missing(method: Method) -> str | None:
-    """The name or argument that gradtx lacks for a row; None where the row can run."""
-    numbers = {**STARTS, **{name: grid.start for name, grid in method.grids.items()}}
-    try:
-        method.build(numbers, 100)
-    except (AttributeError, TypeError) as error:
-        return str(error)
-    return None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.frontier_methods import METHODS
+from benchmarks.frontier_parts import METHODS
 from benchmarks.frontier_report import ADAMW, MUON, RECIPE, Result
 from benchmarks.harness import ROOT
 

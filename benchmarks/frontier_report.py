@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.frontier_methods import METHODS
+from benchmarks.frontier_parts import METHODS
 from benchmarks.frontier_trials import Log, Row
 
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}

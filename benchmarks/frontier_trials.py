@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
-from benchmarks.frontier_methods import METHODS
+from benchmarks.frontier_parts import METHODS
 from benchmarks.frontier_tasks import Task
 
 POINTS = 10
