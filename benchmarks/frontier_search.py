@@ -90,9 +90,8 @@ class Search:
         return point
 
     def wander(self, rng: np.random.Generator) -> None:
-        for _ in range(100 * self.count):  # an end for grids with fewer points than trials
-            moves = dict(
-                zip(self.grids, rng.integers(-1, 2, len(self.grids)).tolist(), strict=True)
-            )
-            if point := self.neighbour(moves):
+        for number in range(100 * self.count):
+            radius = 1 + number // (10 * self.count)  # further once all neighbours are tried
+            steps = rng.integers(-radius, radius + 1, len(self.grids))
+            if point := self.neighbour(dict(zip(self.grids, steps.tolist(), strict=True))):
                 self.try_point(point)

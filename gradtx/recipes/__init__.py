@@ -1,4 +1,4 @@
-"""Recipes: whole optimizers for a kind of model, built from the parts that won on it."""
+"""Recipes: whole optimizers for a kind of model, from parts."""
 
 from typing import TYPE_CHECKING
 

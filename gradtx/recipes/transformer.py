@@ -89,8 +89,9 @@ def transformer(
 
     See also: `gradtx.muon`, `gradtx.by_role`, `gradtx.coverage`.
 
-    The parts and their numbers are those that won `benchmarks/frontier.py`; its table is in
-    docs/recipes/transformer.md.
+    Jordan et al. 2024 (kellerjordan.github.io/posts/muon) for Muon with AdamW for the rest; Chen et
+    al. 2025, arXiv 2510.12402, for the cautious decay. `benchmarks/frontier.py` compares parts at
+    equal tuning.
     """
     lengths = phase_lengths(total_steps, warmup_steps, cooldown_steps)
     direction = scale_by_muon(beta=beta, scaling="original", dimensions=dimensions, shard=shard)
