@@ -95,7 +95,7 @@ def test_prints_as_its_parts_and_survives_json() -> None:
 
 
 def test_the_number_of_steps_may_be_traced() -> None:
-    def rates(steps: jax.Array) -> jax.Array:
+    def rates(steps: Any) -> jax.Array:
         tx = gradtx.recipes.transformer(steps, 0.5)
         return tx.arguments["transforms"]["muon"].arguments["learning_rate"](jnp.arange(60))
 
