@@ -53,7 +53,7 @@ def fashion(folder: Path = FASHION) -> Task:
     """Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747): ten kinds of clothes, a network of 784,
     256, 128 and 10.
     """
-    x, y = (_read_idx(folder / f"train-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    x, y = (read_idx(folder / f"train-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
     images = network.Images(jnp.asarray(x.reshape(len(x), -1)), jnp.asarray(y, jnp.int32))
     train, valid = (
         network.take(images, slice(HELD_OUT, None)),
@@ -72,7 +72,7 @@ def fashion(folder: Path = FASHION) -> Task:
     )
 
 
-def _read_idx(path: Path) -> np.ndarray:
+def read_idx(path: Path) -> np.ndarray:
     """The bytes of an idx file: after its magic number, the last byte of which counts the
     dimensions, their sizes, then all entries.
     """

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx import microbatching as microbatching
     from gradtx import perturbations as perturbations
     from gradtx import projections as projections
+    from gradtx import recipes as recipes
     from gradtx import schedules as schedules
     from gradtx import second_order as second_order
     from gradtx import sharding as sharding

@@ -36,7 +36,7 @@ LAYERS = [
     ["transforms", "linesearch"],
     ["wrappers", "experimental"],
     ["optimizers"],
-    ["authoring"],
+    ["authoring", "recipes"],
 ]
 DEPTH = {folder: depth for depth, folders in enumerate(LAYERS) for folder in folders}
 BESIDE = {"inspect", "interop", "second_order", "perturbations"}

@@ -14,6 +14,7 @@ from tests.mutations.rows_microbatching import MICROBATCHING
 from tests.mutations.rows_outer import OUTER
 from tests.mutations.rows_production import MUTATIONS as PRODUCTION
 from tests.mutations.rows_projections import PROJECTIONS
+from tests.mutations.rows_recipes import RECIPES
 from tests.mutations.rows_relatives import RELATIVES
 from tests.mutations.rows_schedules import SCHEDULES
 from tests.mutations.rows_scripts import SCRIPTS
@@ -47,5 +48,6 @@ ROWS = [
     *MICROBATCHING,
     *LOSSES,
     *CROSS_ENTROPY,
+    *RECIPES,
     *USES,
 ]
