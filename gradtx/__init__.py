@@ -199,6 +199,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.optimizers.adamax import adamax as adamax
     from gradtx.optimizers.adamax import scale_by_adamax as scale_by_adamax
     from gradtx.optimizers.adamaxw import adamaxw as adamaxw
+    from gradtx.optimizers.adamh import adamh as adamh
     from gradtx.optimizers.adamuon import adamuon as adamuon
     from gradtx.optimizers.adamuon import scale_by_adamuon as scale_by_adamuon
     from gradtx.optimizers.adamw import adamw as adamw
@@ -251,6 +252,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
     from gradtx.optimizers.muon_clip import muon_clip as muon_clip
     from gradtx.optimizers.muon_clip import qk_clip as qk_clip
+    from gradtx.optimizers.muonh import muonh as muonh
     from gradtx.optimizers.nadam import nadam as nadam
     from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
     from gradtx.optimizers.nadamw import nadamw as nadamw
@@ -398,6 +400,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
         differentially_private_aggregate as differentially_private_aggregate,
     )
     from gradtx.transforms.project import project as project
+    from gradtx.transforms.radial import radial_brake as radial_brake
+    from gradtx.transforms.radial import retract as retract
     from gradtx.transforms.scaling import identity as identity
     from gradtx.transforms.scaling import scale as scale
     from gradtx.transforms.scaling import scale_by_schedule as scale_by_schedule
@@ -413,6 +417,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.transforms.trust import scale_by_param_block_norm as scale_by_param_block_norm
     from gradtx.transforms.trust import scale_by_param_block_rms as scale_by_param_block_rms
     from gradtx.transforms.trust import scale_by_trust_ratio as scale_by_trust_ratio
+    from gradtx.transforms.update_floor import relative_update as relative_update
+    from gradtx.transforms.update_floor import update_floor as update_floor
     from gradtx.transforms.zclip import zclip as zclip
     from gradtx.tree.arithmetic import global_norm as global_norm
     from gradtx.tree.moments import bias_correction as bias_correction
@@ -431,6 +437,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite
     from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
     from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
+    from gradtx.wrappers.decay_after import decay_after as decay_after
     from gradtx.wrappers.dynamic_loss_scale import dynamic_loss_scale as dynamic_loss_scale
     from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
     from gradtx.wrappers.flatten import flatten as flatten
