@@ -312,6 +312,9 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.schedules.cosine import cosine_decay_schedule as cosine_decay_schedule
     from gradtx.schedules.decay import exponential_decay as exponential_decay
     from gradtx.schedules.decay import power_law_schedule as power_law_schedule
+    from gradtx.schedules.fast_slow import (
+        fast_slow_decay_schedule as fast_slow_decay_schedule,
+    )
     from gradtx.schedules.half_life import half_life_schedule as half_life_schedule
     from gradtx.schedules.join import join_schedules as join_schedules
     from gradtx.schedules.join import shift_schedule as shift_schedule

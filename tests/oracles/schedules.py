@@ -31,6 +31,8 @@ def along(shape: str, done: float, old: float, new: float, power: float | None =
     """The value part of the way from the old one to the new one."""
     if shape == "exponential":
         return old ** (1 - done) * new**done
+    if shape == "power" and power:
+        return old + done**power * (new - old)
     share = 1 - (1 - done) ** power if shape == "polynomial" and power else way(shape, done)
     return (1 - share) * old + share * new
 
@@ -280,6 +282,31 @@ def warmup_stable_decay_schedule(
         return end_value
     share = max(decayed, 0) / decay_steps if decay_steps else 0.0
     return along(shape, share, peak_value, end_value)
+
+
+def fast_slow_decay_schedule(
+    count: float,
+    peak_value: float,
+    knee_value: float,
+    warmup_steps: float,
+    stable_steps: float,
+    fast_steps: float,
+    slow_steps: float,
+    power: float = 0.6,
+    end_value: float = 0.0,
+) -> float:
+    """modded-nanogpt, pull request 351."""
+    fast = count - warmup_steps - stable_steps
+    slow = fast - fast_steps
+    if count < warmup_steps:
+        return peak_value * (count + 1) / warmup_steps
+    if fast < 0:
+        return peak_value
+    if slow < 0:
+        return peak_value + (knee_value - peak_value) * (fast / fast_steps) ** power
+    if slow < slow_steps:
+        return knee_value + (end_value - knee_value) * slow / slow_steps
+    return end_value
 
 
 def half_life_schedule(

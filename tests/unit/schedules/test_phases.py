@@ -15,7 +15,11 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.schedules.parts import SHAPES
 from tests.support.public import public_names
 
-SHAPED = [(shape, None) for shape in SHAPES] + [("polynomial", 2.0), ("polynomial", 0.5)]
+SHAPED = [(shape, None) for shape in SHAPES] + [
+    ("polynomial", 2.0),
+    ("polynomial", 0.5),
+    ("power", 0.6),
+]
 
 
 @pytest.mark.parametrize(("shape", "power"), SHAPED)
@@ -121,11 +125,12 @@ WRONG: dict[str, str] = {
     "phases(warm(shape='exponential'))": "phases: warmup: an exponential phase cannot start or "
     "end at 0.0",
     "cool(5, shape='cubic')": "cooldown: shape is 'cubic', which is unknown; choose one of "
-    "'linear', 'cosine', '1-sqrt', 'sqrt', 'exponential', 'polynomial'",
+    "'linear', 'cosine', '1-sqrt', 'sqrt', 'exponential', 'polynomial', 'power'",
     "cool(5, shape='polynomial')": "cooldown: shape='polynomial' needs power, for example "
     "power=2.0",
-    "warm(power=2.0)": "warmup: power = 2.0 belongs to shape='polynomial', and the shape is "
-    "'linear'",
+    "cool(5, shape='power')": "cooldown: shape='power' needs power, for example power=2.0",
+    "warm(power=2.0)": "warmup: power = 2.0 belongs to shape='polynomial' or 'power', and the "
+    "shape is 'linear'",
     "gradtx.adamw(warm())": "adamw: learning_rate = warmup(steps=10, peak_value=1.0) is one phase "
     "of a schedule; write gradtx.phases(...) around it",
     "gradtx.restarts(cool(5), 3)": "restarts: schedule = cooldown(steps=5) is one phase of a",
