@@ -86,11 +86,12 @@ def _warn_of_order(members: Sequence[GradientTransformation]) -> None:
 
 def _warn_of_rate(member: GradientTransformation, later: Sequence[GradientTransformation]) -> None:
     """Warn where a learning rate would scale a step that leads to a norm."""
+    name = member.factory.__name__
     for one in later:
         if any("learning_rate" in bound.hyperparams for bound in one.rules):
             warnings.warn(
-                f"chain: {member.name} takes each matrix to a norm, and {one.name} scales that "
-                f"step: put {member.name} last",
+                f"chain: {name} takes each matrix to a norm, and {one.name} scales that step: put "
+                f"{name} last",
                 stacklevel=depth_of_caller(),
             )
 

@@ -158,7 +158,8 @@ def retract(
     KellerJordan/modded-nanogpt, track 3, record 46, for "first_order"; NVIDIA Emerging-Optimizers
     for "current" with factors.
     """
-    if radius != "current" and any(known_number(one) != 0 for one in (outward, inward)):
+    shares = map(known_number, (outward, inward))
+    if radius != "current" and any(isinstance(one, int | float) and one != 0 for one in shares):
         raise HyperparamError(
             f"retract: outward = {outward!r} and inward = {inward!r} are shares of a change from "
             f"the current norm, and radius = {radius!r}: give radius='current'"

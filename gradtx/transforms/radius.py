@@ -55,7 +55,8 @@ def init_radius(param: Any, *, path: str) -> Radius:
     # The squares of float16 overflow, so the norm is taken in float32 at least.
     array = jnp.asarray(param).astype(compute_dtype(param.dtype))
     norms = matrix_norm(array)[..., 0, 0]
-    _check_norms(norms, path)
+    if array.size:
+        _check_norms(norms, path)
     return Radius(norms)
 
 

@@ -70,7 +70,7 @@ def test_counters_at_their_maximum(name: str) -> None:
 OWN_TREES = (
     *("adadelta", "lars", "qk_clip", "selective_transform", "by_role", "muon", "muon_clip"),
     *("adamuon", "normuon", "scale_by_adamuon", "scale_by_dion", "scale_by_muon"),
-    *("scale_by_normuon", "scale_by_scion", "dion", "scion"),
+    *("scale_by_normuon", "scale_by_scion", "dion", "scion", "adamh", "muonh"),
 )
 """Rows whose own function fills the container with bools or axes, which is theirs to answer for."""
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracles.fast_slow import fast_slow_decay_schedule as fast_slow_decay_schedule
+
 Schedule = float | Callable[[float], float]
 
 
@@ -282,31 +284,6 @@ def warmup_stable_decay_schedule(
         return end_value
     share = max(decayed, 0) / decay_steps if decay_steps else 0.0
     return along(shape, share, peak_value, end_value)
-
-
-def fast_slow_decay_schedule(
-    count: float,
-    peak_value: float,
-    knee_value: float,
-    warmup_steps: float,
-    stable_steps: float,
-    fast_steps: float,
-    slow_steps: float,
-    power: float = 0.6,
-    end_value: float = 0.0,
-) -> float:
-    """modded-nanogpt, pull request 351."""
-    fast = count - warmup_steps - stable_steps
-    slow = fast - fast_steps
-    if count < warmup_steps:
-        return peak_value * (count + 1) / warmup_steps
-    if fast < 0:
-        return peak_value
-    if slow < 0:
-        return peak_value + (knee_value - peak_value) * (fast / fast_steps) ** power
-    if slow < slow_steps:
-        return knee_value + (end_value - knee_value) * slow / slow_steps
-    return end_value
 
 
 def half_life_schedule(
