@@ -77,7 +77,7 @@ def fast_slow_decay_schedule(
 
     KellerJordan/modded-nanogpt, track 3, pull request 351.
     """
-    knee_begin = add_steps(warmup_steps, stable_steps)
+    knee_begin = add_steps(number(warmup_steps), stable_steps)
     slow_begin = add_steps(knee_begin, fast_steps)
     warmup = jnp.maximum(real(number(warmup_steps)), 1)
     value = fill(count, peak_value) * jnp.minimum((real(count) + 1) / warmup, 1)

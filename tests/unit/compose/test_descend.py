@@ -15,7 +15,7 @@ W = jnp.array([3.0, -0.2, 0.0, -5.0, 0.4])
 G = jnp.array([1.0, 1.0, -1.0, -2.0, 0.0])
 
 
-def step(form: str, rate: float = 0.1, decay: float = 0.5, **flags: Any) -> np.ndarray:
+def step(form: Any, rate: float = 0.1, decay: float = 0.5, **flags: Any) -> np.ndarray:
     tx = gradtx.descend(gradtx.identity(), rate, decay, decay_form=form, **flags)
     return np.asarray(W + tx.update(G, tx.init(W), W)[0])
 
@@ -95,7 +95,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_bad_input_is_named(name: str) -> None:
     flags, message = WRONG[name]
     with pytest.raises(HyperparamError, match=message):
-        gradtx.adamw(**{"learning_rate": 0.1, **flags}).rules  # noqa: B018
+        call: dict[str, Any] = {"learning_rate": 0.1, **flags}
+        gradtx.adamw(**call).rules  # noqa: B018
 
 
 def test_delta_is_data() -> None:

@@ -108,7 +108,7 @@ def test_cut_matrices_stay_where_they_are_and_only_sums_cross(name: str) -> None
     rule, (_, params) = maker(name)(), on_mesh()
     state = rule.init(params)
     step = jax.jit(rule.update)
-    found = collectives(step.lower(params, state, params).compile().as_text())
+    found = collectives(step.lower(params, state, params).compile().as_text() or "")
     assert set(found.bytes) == {"all-reduce"}
     assert found.bytes["all-reduce"] <= 4 * 3 * 4  # at most four sums of three numbers
     cut = jax.block_until_ready(step(params, state, params))[0]
@@ -162,7 +162,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         "'initial' for the norm at init",
     ),
     "a form of another name": (
-        lambda: gradtx.hyperball(ADAM, 0.1, "first_order"),
+        lambda: gradtx.hyperball(ADAM, 0.1, "first_order"),  # pyright: ignore[reportArgumentType]
         "hyperball: radius = 'first_order' is unknown; choose one of 'initial', 'current', or give "
         "a number above 0",
     ),
