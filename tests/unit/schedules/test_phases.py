@@ -153,3 +153,19 @@ WRONG: dict[str, str] = {
 def test_mistakes(text: str) -> None:
     with pytest.raises(HyperparamError, match=re.escape(WRONG[text])):
         eval(text)
+
+
+def test_the_published_fast_slow_decay() -> None:
+    """The rates of modded-nanogpt's pull request 351, and the same from phases."""
+    rate = gradtx.fast_slow_decay_schedule(0.03, 0.006, 100, 100, 1550, 1375)
+    counts = jnp.array([0, 99, 199, 975, 1750, 2437, 3125])
+    expected = [3e-4, 0.03, 0.03, 0.03 - 0.024 * 0.5**0.6, 0.006, 0.006 * 688 / 1375, 0.0]
+    np.testing.assert_allclose(rate(counts), expected, rtol=1e-5, atol=1e-9)
+    same = gradtx.phases(
+        gradtx.warmup(99, 0.03, init_value=3e-4),
+        gradtx.constant(101),
+        gradtx.cooldown(1550, 0.006, "power", power=0.6),
+        gradtx.cooldown(1375),
+    )
+    assert rate.length == same.length == 3125
+    np.testing.assert_allclose(rate(jnp.arange(3200)), same(jnp.arange(3200)), rtol=1e-5, atol=1e-9)
