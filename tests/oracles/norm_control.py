@@ -1,5 +1,7 @@
 """Float64 references of norm control, written from the equations. A matrix is (inputs, outputs)."""
 
+from typing import Any
+
 import numpy as np
 
 from tests.oracles import core
@@ -16,7 +18,7 @@ def whole(rule):
     return on_array
 
 
-def at(rate, t):
+def at(rate: Any, t: int) -> Any:
     return rate(t - 1) if callable(rate) else rate
 
 
@@ -91,10 +93,11 @@ def decay_after(rule, eta, decay, form):
     def on_array(u, w, memory, t):
         direction = -u
         moved = w + rule(u, w, memory, t)
+        agrees = direction * w
         mask = {
-            "decoupled": 1.0,
-            "cautious": direction * w >= 0,
-            "strict_cautious": direction * w > 0,
+            "decoupled": np.ones(w.shape),
+            "cautious": 1.0 * (agrees >= 0),
+            "strict_cautious": 1.0 * (agrees > 0),
         }[form]
         return moved * (1 - at(eta, t) * decay * mask) - w
 
