@@ -209,6 +209,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.optimizers.adamax import adamax as adamax
     from gradtx.optimizers.adamax import scale_by_adamax as scale_by_adamax
     from gradtx.optimizers.adamaxw import adamaxw as adamaxw
+    from gradtx.optimizers.adamh import adamh as adamh
     from gradtx.optimizers.adamuon import adamuon as adamuon
     from gradtx.optimizers.adamuon import scale_by_adamuon as scale_by_adamuon
     from gradtx.optimizers.adamw import adamw as adamw
@@ -263,6 +264,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
     from gradtx.optimizers.muon_clip import muon_clip as muon_clip
     from gradtx.optimizers.muon_clip import qk_clip as qk_clip
+    from gradtx.optimizers.muonh import muonh as muonh
     from gradtx.optimizers.muown import muown as muown
     from gradtx.optimizers.nadam import nadam as nadam
     from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
@@ -323,6 +325,9 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.schedules.cosine import cosine_decay_schedule as cosine_decay_schedule
     from gradtx.schedules.decay import exponential_decay as exponential_decay
     from gradtx.schedules.decay import power_law_schedule as power_law_schedule
+    from gradtx.schedules.fast_slow import (
+        fast_slow_decay_schedule as fast_slow_decay_schedule,
+    )
     from gradtx.schedules.half_life import half_life_schedule as half_life_schedule
     from gradtx.schedules.join import join_schedules as join_schedules
     from gradtx.schedules.join import shift_schedule as shift_schedule
@@ -412,6 +417,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
         differentially_private_aggregate as differentially_private_aggregate,
     )
     from gradtx.transforms.project import project as project
+    from gradtx.transforms.radial import radial_brake as radial_brake
+    from gradtx.transforms.radial import retract as retract
     from gradtx.transforms.scaling import identity as identity
     from gradtx.transforms.scaling import scale as scale
     from gradtx.transforms.scaling import scale_by_schedule as scale_by_schedule
@@ -427,6 +434,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.transforms.trust import scale_by_param_block_norm as scale_by_param_block_norm
     from gradtx.transforms.trust import scale_by_param_block_rms as scale_by_param_block_rms
     from gradtx.transforms.trust import scale_by_trust_ratio as scale_by_trust_ratio
+    from gradtx.transforms.update_floor import relative_update as relative_update
+    from gradtx.transforms.update_floor import update_floor as update_floor
     from gradtx.transforms.zclip import zclip as zclip
     from gradtx.tree.arithmetic import global_norm as global_norm
     from gradtx.tree.moments import bias_correction as bias_correction
@@ -445,6 +454,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.wrappers.conditional import apply_if_finite as apply_if_finite
     from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
     from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
+    from gradtx.wrappers.decay_after import decay_after as decay_after
     from gradtx.wrappers.dynamic_loss_scale import dynamic_loss_scale as dynamic_loss_scale
     from gradtx.wrappers.ema_nesterov import ema_nesterov as ema_nesterov
     from gradtx.wrappers.flatten import flatten as flatten

@@ -16,6 +16,9 @@ from gradtx.definition.leaves import known_number
 from gradtx.engine.program import BoundRule
 from gradtx.engine.roles import depth_of_caller
 
+LANDINGS = frozenset({"decay_after", "hyperball", "retract"})
+"""The builders whose updates lead to a norm of their choice, which a later rate would undo."""
+
 
 @definition
 def chain(*members: TransformationLike, **named: TransformationLike) -> list[Branch]:
@@ -33,8 +36,9 @@ def chain(*members: TransformationLike, **named: TransformationLike) -> list[Bra
     Raises:
       GradtxError: a member is not a transformation, or a keyword repeats the name of a member.
 
-    Warns: where the order is a probable mistake: an average of parameters (`params_ema`) in front
-    of a learning rate, or `freeze` in front of a weight decay of all leaves. Both belong last.
+    Warns: where the order is a probable mistake: an average of parameters (`params_ema`) or a step
+    to a norm (`hyperball`, `retract`) in front of a learning rate, or `freeze` in front of a weight
+    decay of all leaves. All of them belong last.
 
     State: that of its members, 0 bytes of its own.
 
@@ -62,6 +66,9 @@ def chain(*members: TransformationLike, **named: TransformationLike) -> list[Bra
 def _warn_of_order(members: Sequence[GradientTransformation]) -> None:
     """Warn of members that act on the final updates, and are not behind those that make them."""
     for index, member in enumerate(members[:-1]):
+        if member.factory.__name__ in LANDINGS:
+            _warn_of_rate(member, members[index + 1 :])
+            continue
         rule = _only_rule(member)
         later = [(one.name, bound) for one in members[index + 1 :] for bound in _rules(rule, one)]
         if getattr(rule, "evaluate_array", None) is not None:
@@ -73,6 +80,18 @@ def _warn_of_order(members: Sequence[GradientTransformation]) -> None:
         if name:
             warnings.warn(
                 f"chain: {member.name} {fault} {name}: put {member.name} last",
+                stacklevel=depth_of_caller(),
+            )
+
+
+def _warn_of_rate(member: GradientTransformation, later: Sequence[GradientTransformation]) -> None:
+    """Warn where a learning rate would scale a step that leads to a norm."""
+    name = member.factory.__name__
+    for one in later:
+        if any("learning_rate" in bound.hyperparams for bound in one.rules):
+            warnings.warn(
+                f"chain: {name} takes each matrix to a norm, and {one.name} scales that step: put "
+                f"{name} last",
                 stacklevel=depth_of_caller(),
             )
 

@@ -2,6 +2,7 @@
 share.
 """
 
+import math
 from typing import Any, Literal, Unpack
 
 import jax
@@ -15,8 +16,9 @@ from gradtx.compose.select import masked
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.schedule import Schedule
-from gradtx.definition.types import Hyperparam, NonNegative
+from gradtx.definition.types import Hyperparam, NonNegative, Positive
 from gradtx.engine.selector import Where
+from gradtx.tree.arithmetic import over_norm
 
 
 def _decay(
@@ -100,7 +102,16 @@ def scale_by_learning_rate(
     return leafwise(None, _descend, learning_rate=learning_rate, flip_sign=flip_sign)
 
 
-DecayForm = Literal["decoupled", "l2", "independent", "corrected", "cautious", "proximal"]
+DecayForm = Literal[
+    "decoupled",
+    "l2",
+    "independent",
+    "corrected",
+    "cautious",
+    "strict_cautious",
+    "proximal",
+    "huber",
+]
 
 
 class StepFlags(AxisFlags, total=False):
@@ -110,6 +121,7 @@ class StepFlags(AxisFlags, total=False):
 
     decay_form: DecayForm | None
     peak_learning_rate: NonNegative | None
+    huber_delta: Positive | None
     cautious: bool | None
 
 
@@ -118,6 +130,32 @@ class DecayFlags(StepFlags, total=False):
 
     weight_decay: NonNegative | None
     mask: Where | None
+
+
+def shrinks(form: str, grad: jax.Array, param: jax.Array) -> jax.Array:
+    """The mask of a cautious decay: 1 where θ − η u is nearer to 0 than θ, or not further."""
+    product = (grad * param.conj()).real
+    agrees = product > 0 if form == "strict_cautious" else product >= 0
+    return agrees.astype(product.dtype)
+
+
+def _huber(
+    grad: jax.Array,
+    slots: None,
+    param: jax.Array,
+    step: jax.Array,
+    *,
+    weight_decay: jax.Array,
+    learning_rate: jax.Array,
+    huber_delta: jax.Array,
+) -> Any:
+    moved, share = param - learning_rate * grad, 1 + learning_rate * weight_decay
+    size = jnp.abs(moved)
+    is_far = size > share * huber_delta
+    # δ = ∞ must not meet a product with 0.
+    pull = jnp.where(is_far, huber_delta, 0.0) * over_norm(moved, size)
+    near = (grad + weight_decay * param) / share
+    return jnp.where(is_far, grad + weight_decay * pull, near), slots
 
 
 def _form(
@@ -139,8 +177,9 @@ def _form(
     factors = {
         "independent": inverse,
         "corrected": learning_rate * inverse,
-        "cautious": ((grad * param.conj()).real >= 0).astype(weight_decay.dtype),
     }
+    if decay_form not in factors:
+        return grad + weight_decay * shrinks(decay_form, grad, param) * param, slots
     return grad + weight_decay * factors[decay_form] * param, slots
 
 
@@ -151,6 +190,24 @@ def _decay_by_form(
     form = flags.get("decay_form") or "decoupled"
     if form in ("decoupled", "l2"):
         return add_decayed_weights(weight_decay, mask)
+    decay = _decay_rule(form, weight_decay, learning_rate, flags)
+    return decay if mask is None else masked(decay, mask)
+
+
+def _decay_rule(
+    form: DecayForm, weight_decay: Any, learning_rate: Any, flags: StepFlags
+) -> TransformationLike:
+    """The rule of a form of weight decay that is not a plain sum."""
+    if form == "huber":
+        delta = flags.get("huber_delta")
+        return leafwise(
+            None,
+            _huber,
+            weight_decay=weight_decay,
+            learning_rate=learning_rate,
+            huber_delta=math.inf if delta is None else delta,
+            needs_params=True,
+        )
     peak = flags.get("peak_learning_rate")
     if (
         peak is None
@@ -162,7 +219,7 @@ def _decay_by_form(
             f"does not say which that is: "
             "give it as peak_learning_rate=..."
         )
-    decay = leafwise(
+    return leafwise(
         None,
         _form,
         weight_decay=weight_decay,
@@ -171,7 +228,6 @@ def _decay_by_form(
         decay_form=form,
         needs_params=True,
     )
-    return decay if mask is None else masked(decay, mask)
 
 
 @definition
@@ -197,17 +253,21 @@ def descend(
         LAMB's trust ratio; None: nothing.
       decay_form: how λ acts. "decoupled" (the default): θ ← θ − η λ θ (AdamW). "l2": g ← g + λ θ
         before the rule. "independent": θ ← θ − (η/η_max) λ θ, so that tuning η leaves the decay
-        alone. "corrected": θ ← θ − η (η/η_max) λ θ, which keeps the norms of normalised layers
-        level while η falls. "cautious": as decoupled, only where u θ ≥ 0. "proximal": θ ← (θ − η u)
-        / (1 + η λ), which never overshoots zero however large η λ is.
+        alone. "corrected": θ ← θ − η (η/η_max) λ θ, a decay λ η/η_max that follows the rate, which
+        keeps the norms of normalised layers level while η falls. "cautious": as decoupled, only
+        where u θ ≥ 0; "strict_cautious": only where u θ > 0. "proximal": θ ← (θ − η u) / (1 + η λ),
+        which never overshoots zero however large η λ is. "huber": as proximal where |θ − η u| ≤
+        (1 + η λ) δ; beyond that by the constant amount η λ δ towards zero, so that large weights
+        may stay large.
       peak_learning_rate: η_max > 0, for "independent" and "corrected"; None: η itself, which must
         then be no schedule.
+      huber_delta: δ > 0 of "huber", in parameter units; None: ∞, which is "proximal".
       cautious: pass u through `cautious_mask` before it decays and descends.
       axis_names: the mesh axes that cut the arrays inside `shard_map` and `pmap`; see `over_axes`.
 
     Raises:
       HyperparamError: a number out of its range; a schedule without its peak; a form of another
-        name, or one without weight decay.
+        name, or one without weight decay; `huber_delta` beside another form.
 
     State: that of the rule.
 
@@ -222,12 +282,17 @@ def descend(
     Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2, with the schedule multiplier alone on
     the decay for "independent"; Defazio 2025, arXiv 2506.02285, for "corrected"; Chen et al. 2025,
     arXiv 2510.12402, for "cautious"; Xie et al. 2022, arXiv 2208.06677, Algorithm 1, for
-    "proximal"."""
+    "proximal"; arXiv 2511.14721 (AdamHD) for "huber"."""
     names = flags.pop("axis_names", None)
     if names is not None:  # around all of it: a chain made here would show in paths
         inner = descend(rule, learning_rate, weight_decay, mask, last=last, **flags)
         return over_axes(inner, names)
     form = flags.get("decay_form") or "decoupled"
+    delta = flags.get("huber_delta")
+    if delta is not None and form != "huber":
+        raise HyperparamError(
+            f"huber_delta = {delta!r} belongs to decay_form='huber', and the form is {form!r}"
+        )
     direction = chain(rule, cautious_mask()) if flags.get("cautious") else rule
     scale = (
         [scale_by_learning_rate(learning_rate)]

@@ -17,7 +17,7 @@ from gradtx.engine.matrix_layout import Matrices
 from gradtx.engine.program import BoundRule
 
 Function = Callable[..., Any]
-SUPPLIED = ("input_grad", "refresh_offset")
+SUPPLIED = ("input_grad", "path", "refresh_offset")
 """What the engine hands to every rule on matrices that asks for it."""
 
 
@@ -39,7 +39,8 @@ def matrixwise(
     itself.
 
     - `init(param, *, ...) -> slots`: a slot in the shape (..., n, m) is stored in the shape of the
-      parameter; others, a factor (..., n, n) for instance, are stored as they are.
+      parameter; others, a factor (..., n, n) for instance, are stored as they are. It may ask for
+      `path`, the path of the parameter as a text, for its errors.
     - `update(grad, slots, param, step, *, ...) -> (update, slots)`: one step on matrices.
 
     A rule may ask for `refresh_offset`, an int32 array of the shape (...,): the turn of each matrix

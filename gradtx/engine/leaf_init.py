@@ -199,7 +199,7 @@ def init_leaf(
     if rule.init_array is None:
         return None
     check_real(rule, name, param, path)
-    values = select_kwargs(rule.init_array, kwargs)
+    values = select_kwargs(rule.init_array, {**kwargs, "path": path})
     try:
         with mixed_promotion() if jnp.issubdtype(param.dtype, jnp.complexfloating) else ALIKE:
             slots = init_matrices(rule.init_array, rule.options, layout, param, **values)

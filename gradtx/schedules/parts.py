@@ -154,6 +154,12 @@ def raise_weights(weights: Weights, exponent: Hyperparam) -> Weights:
     return Weights(old, jnp.where(real(exponent) == 1, weights.new, 1 - old))
 
 
+def raise_done(weights: Weights, exponent: Hyperparam) -> Weights:
+    """Raise the share of the new value to an exponent; the old value has the rest."""
+    new = power(weights.new, exponent)
+    return Weights(jnp.where(real(exponent) == 1, weights.old, 1 - new), new)
+
+
 def travel(
     shape: str,
     weights: Weights,

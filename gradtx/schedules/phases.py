@@ -21,17 +21,21 @@ from gradtx.definition.types import Array, Hyperparam, NonNegative
 from gradtx.schedules.parts import (
     SHAPES,
     add_steps,
+    blend,
     check_exponential,
     fill,
     has_begun,
     phase,
+    raise_done,
     real,
     steps_since,
     travel,
 )
 
 P = ParamSpec("P")
-POLYNOMIAL = "polynomial"
+POLYNOMIAL, POWER = "polynomial", "power"
+POWERS = (POLYNOMIAL, POWER)
+"""The shapes with an exponent."""
 
 
 class Phase(Definition):
@@ -96,18 +100,18 @@ def _phase(
 
 
 def _check_shape(name: str, shape: str, power: Any, **values: Any) -> None:
-    choices = (*SHAPES, POLYNOMIAL)
+    choices = (*SHAPES, *POWERS)
     if shape not in choices:
         raise HyperparamError(
             f"{name}: shape is {shape!r}, which is unknown; choose one of "
             f"{', '.join(map(repr, choices))}"
         )
-    if shape == POLYNOMIAL and power is None:
-        raise HyperparamError(f"{name}: shape='polynomial' needs power, for example power=2.0")
-    if shape != POLYNOMIAL and power is not None:
+    if shape in POWERS and power is None:
+        raise HyperparamError(f"{name}: shape={shape!r} needs power, for example power=2.0")
+    if shape not in POWERS and power is not None:
         raise HyperparamError(
-            f"{name}: power = {show(power)} belongs to shape='polynomial', and the shape is "
-            f"{shape!r}"
+            f"{name}: power = {show(power)} belongs to shape='polynomial' or 'power', and the "
+            f"shape is {shape!r}"
         )
     ends = (value for argument, value in values.items() if argument.endswith("value"))
     check_exponential(name, shape, *ends)
@@ -132,8 +136,9 @@ def warmup(
       steps: the length ≥ 0 in updates; 100 to 10000.
       peak_value: η_peak, the value at its end.
       init_value: η_init, the value at its start. None: the value before the phase; 0 for the first.
-      shape: "linear", "cosine", "1-sqrt", "sqrt", "exponential" or "polynomial", as in `cooldown`.
-      power: c ≥ 0, of shape="polynomial" alone.
+      shape: "linear", "cosine", "1-sqrt", "sqrt", "exponential", "polynomial" or "power", as in
+        `cooldown`.
+      power: c ≥ 0, of the shapes "polynomial" and "power" alone.
 
     Raises:
       HyperparamError: a negative length, an unknown shape, or an exponential from 0.
@@ -193,6 +198,7 @@ def cooldown(
     | "1-sqrt" | √p: falls fast at first |
     | "sqrt" | 1 − √(1 − p): falls fast at the end |
     | "polynomial" | 1 − (1 − p)^c, c the power |
+    | "power" | p^c: with c < 1 falls fast at first |
 
     and η = η_0^(1 − p) η_end^p for "exponential".
 
@@ -204,7 +210,7 @@ def cooldown(
       steps: the length ≥ 0 in updates.
       end_value: η_end, the value at its end; 0 to 0.1 of the peak.
       shape: one of the table.
-      power: c ≥ 0, of shape="polynomial" alone.
+      power: c ≥ 0, of the shapes "polynomial" and "power" alone.
 
     Raises:
       HyperparamError: a negative length, an unknown shape, or an exponential to 0.
@@ -319,5 +325,7 @@ def _follow(leg: Leg, count: Array, begin: Any, value: Array) -> Array:
     if leg.end_value is None:
         return value
     weights = phase(count, begin, add_steps(begin, leg.steps))
+    if leg.shape == POWER and leg.power is not None:
+        return blend(raise_done(weights, leg.power), value, leg.end_value)
     shape = "linear" if leg.shape == POLYNOMIAL else leg.shape  # a line to a power
     return travel(shape, weights, value, leg.end_value, leg.power)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypedDict, TypeVar, cast
 
 from gradtx.compose.descend import StepFlags
+from gradtx.compose.over_axes import AxisFlags
 from gradtx.definition.types import Decay, Default, DTypeLike, Hyperparam, NonNegative, PyTree
 from gradtx.engine.selector import Where
 from gradtx.linalg.spectrum import Spectrum
@@ -36,6 +37,12 @@ class MatrixFlags(TypedDict, total=False):
 
     dimensions: Dimensions | None
     shard: Shard | None
+
+
+class NormFlags(AxisFlags, total=False):
+    """Whose norms count, where each matrix has one: of which axes, and over which mesh axes."""
+
+    dimensions: Dimensions | None
 
 
 class PolarFlags(MatrixFlags, total=False):

@@ -179,6 +179,21 @@ def norm(array: jax.Array) -> jax.Array:
     return sqrt(squared_norm(array))
 
 
+def matrix_norm(matrix: jax.Array) -> jax.Array:
+    """The Frobenius norm of each matrix (..., n, m), as (..., 1, 1)."""
+    return sqrt(jnp.sum(abs_sq(matrix), axis=(-2, -1), keepdims=True))
+
+
+def matrix_dot(left: jax.Array, right: jax.Array) -> jax.Array:
+    """The inner product ⟨left, right⟩ of each pair of matrices (..., n, m), as (..., 1, 1)."""
+    return jnp.sum((left * right.conj()).real, axis=(-2, -1), keepdims=True)
+
+
+def over_norm(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """The quotient by a norm, or by its square; by 1 where that is 0."""
+    return numerator / jnp.where(denominator == 0, 1.0, denominator)
+
+
 def root_mean_square(array: jax.Array) -> jax.Array:
     """The root mean square of one array, in its own precision; 0 for an empty one."""
     return sqrt(jnp.sum(abs_sq(array)) / entries(array.shape))

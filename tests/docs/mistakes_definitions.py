@@ -23,21 +23,21 @@ DEFINITIONS: Cases = {
         TypeError,
         "adamw has no hyperparameter or option 'lr'; did you mean 'learning_rate'? Its "
         "arguments are learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, "
-        "nesterov, axis_names, decay_form, peak_learning_rate, cautious",
+        "nesterov, momentum, axis_names, decay_form, peak_learning_rate, huber_delta, cautious",
     ),
     "lr": (
         lambda: gradtx.adamw(lr=1e-3),
         TypeError,
         "adamw has no hyperparameter or option 'lr'; did you mean 'learning_rate'? Its "
         "arguments are learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, "
-        "nesterov, axis_names, decay_form, peak_learning_rate, cautious",
+        "nesterov, momentum, axis_names, decay_form, peak_learning_rate, huber_delta, cautious",
     ),
     "betas": (
         lambda: gradtx.adam(1e-3, betas=(0.9, 0.99)),
         TypeError,
         "adam has no hyperparameter or option 'betas'; did you mean 'b1' and 'b2'? Its "
-        "arguments are learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov, axis_names, "
-        "decay_form, peak_learning_rate, cautious, weight_decay, mask",
+        "arguments are learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov, momentum, "
+        "axis_names, decay_form, peak_learning_rate, huber_delta, cautious, weight_decay, mask",
     ),
     "every_k_schedule of MultiSteps": (
         lambda: gradtx.accumulate(ADAM, every_k_schedule=4),

@@ -159,6 +159,7 @@ BEYOND: dict[str, str] = {
     "dpsgd": "its row multiplies examples before it",
     "optimistic_gradient_descent": "3 g is above the largest float",
     "scale_by_optimistic_gradient": "3 g is above the largest float",
+    "radial_brake": "the radial part of n entries of 3e38 has entries of up to √n times as much",
     "scale_by_param_block_norm": "it multiplies by norms",
     "stateless": "its row doubles",
     "stateless_with_tree_map": "its row doubles",

@@ -71,7 +71,7 @@ OWN_TREES = (
     *("adadelta", "lars", "qk_clip", "selective_transform", "by_role", "muon", "muon_clip"),
     *("adamuon", "normuon", "scale_by_adamuon", "scale_by_dion", "scale_by_muon"),
     *("scale_by_normuon", "scale_by_scion", "dion", "scion", "mud", "scale_by_mud"),
-    *("muown", "scale_by_input_moments"),
+    *("muown", "scale_by_input_moments", "adamh", "muonh"),
 )
 """Rows whose own function fills the container with bools or axes, which is theirs to answer for."""
 

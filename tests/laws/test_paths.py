@@ -33,6 +33,7 @@ OPTIONS: dict[str, Any] = {
     "difference_weight": 0.5,
     "exponent": 3,
     "fused": False,
+    "huber_delta": 0.5,
     "gather_dtype": jnp.bfloat16,
     "init_estim_sq_dist": 1.0,
     "key": 3,

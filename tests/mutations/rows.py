@@ -11,6 +11,7 @@ from tests.mutations.rows_losses import LOSSES
 from tests.mutations.rows_matrices import MATRIX_RULES
 from tests.mutations.rows_methods import MUTATIONS
 from tests.mutations.rows_microbatching import MICROBATCHING
+from tests.mutations.rows_norm_control import NORM_CONTROL
 from tests.mutations.rows_outer import OUTER
 from tests.mutations.rows_production import MUTATIONS as PRODUCTION
 from tests.mutations.rows_projections import PROJECTIONS
@@ -50,4 +51,5 @@ ROWS = [
     *CROSS_ENTROPY,
     *RECIPES,
     *USES,
+    *NORM_CONTROL,
 ]

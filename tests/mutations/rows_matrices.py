@@ -66,13 +66,6 @@ MATRIX_RULES = [
         "tests/oracles/test_oracles.py -k clip",
     ),
     Mutation(
-        "hyperball: a radius that grows",
-        "wrappers/hyperball.py",
-        "radius * _unit(param - ",
-        "(param - ",
-        "tests/oracles/test_oracles.py -k hyperball",
-    ),
-    Mutation(
         "matrices: inputs behind outputs",
         "engine/matrix_layout.py",
         '*axes["in"], *axes["out"])',

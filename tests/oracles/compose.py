@@ -61,7 +61,12 @@ def decay_by_form(u, w, memory, t, weight_decay, form, eta, peak):
     by eta / peak, once in all or twice.
     """
     eta = eta(t - 1) if callable(eta) else eta
-    factor = {"independent": 1 / peak, "corrected": eta / peak, "cautious": u * w >= 0}[form]
+    factor = {
+        "independent": 1 / peak,
+        "corrected": eta / peak,
+        "cautious": u * w >= 0,
+        "strict_cautious": u * w > 0,
+    }[form]
     return u + weight_decay * factor * w
 
 

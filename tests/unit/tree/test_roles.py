@@ -20,6 +20,8 @@ BY_ROLE = {
     "muon": lambda **flags: gradtx.muon(0.1, **flags),
     "muon_clip": lambda **flags: gradtx.muon_clip(0.1, where="query", **flags),
     "normuon": lambda **flags: gradtx.normuon(0.1, **flags),
+    "adamh": lambda **flags: gradtx.adamh(0.1, **flags),
+    "muonh": lambda **flags: gradtx.muonh(0.1, **flags),
     "adamuon": lambda **flags: gradtx.adamuon(0.1, **flags),
     "dion": lambda **flags: gradtx.dion(0.1, 0.5, **flags),
     "scion": lambda **flags: gradtx.scion(0.1, **flags),
