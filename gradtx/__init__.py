@@ -460,6 +460,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
         split_real_and_imaginary as split_real_and_imaginary,
     )
     from gradtx.wrappers.tail_ema import tail_ema as tail_ema
+    from gradtx.wrappers.transfer import transfer as transfer
     from gradtx.wrappers.tunable import tunable as tunable
     from gradtx.wrappers.with_metrics import with_metrics as with_metrics
 else:  # a type checker would take every name for one that exists
