@@ -84,6 +84,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.inspect.summary import summary as summary
     from gradtx.inspect.sweep import sweep as sweep
     from gradtx.inspect.sweep_result import SweepResult as SweepResult
+    from gradtx.inspect.transfer_table import scale_init as scale_init
+    from gradtx.inspect.transfer_table import transfer_table as transfer_table
     from gradtx.interop.checkpoints import flatten_state as flatten_state
     from gradtx.interop.checkpoints import load as load
     from gradtx.interop.checkpoints import match_state as match_state

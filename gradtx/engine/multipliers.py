@@ -8,7 +8,7 @@ them as constants, and no slot moves.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gradtx.definition.errors import GradtxError
 from gradtx.engine.rules import Function, Rule
@@ -22,6 +22,14 @@ Factors = tuple[tuple[str, float], ...]
 """The hyperparameters of one leaf that change, by name, and the multiplier of each."""
 
 
+class LeafFactors(NamedTuple):
+    """The factors of one leaf, for people."""
+
+    role: str
+    """The role of the parameter, and what decided it."""
+    factors: Mapping[str, float]
+
+
 class Multipliers(Protocol):
     """Multipliers of the hyperparameters of rules, for every leaf."""
 
@@ -32,6 +40,10 @@ class Multipliers(Protocol):
 
     def factors(self, bound: "BoundRule", leaves: "Leaves") -> Sequence[Factors]:
         """For every leaf the multipliers of one rule's hyperparameters."""
+        ...
+
+    def table(self, leaves: "Leaves") -> tuple[Sequence[LeafFactors | None], Sequence[str]]:
+        """The rows and the notes of a table; None for None leaves."""
         ...
 
 

@@ -5,9 +5,7 @@ differ grow. With a width, roles say which axes of an array are as long as the m
 """
 
 import difflib
-import functools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -18,6 +16,7 @@ from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import Leaves, Where, claimed
 from gradtx.transforms.width_factors import Growth
 from gradtx.tree.names import EMBEDDING, HEAD, POSITION, ROUTER, is_numbered
+from gradtx.tree.paths import same_layers, without_numbers
 from gradtx.tree.roles import CONVOLUTION, MATRIX, UNKNOWN, Role
 
 Shape = tuple[int, ...]
@@ -134,21 +133,17 @@ def _match(
     leaves: Leaves, found: Sequence[Purpose | None], base: Mapping[str, Shape]
 ) -> list[Shape]:
     """The base shape of every leaf; a block that the base lacks has that of another block."""
-    alike = {_pattern(path): shape for path, shape in reversed(base.items())}
-    shapes, patterns = [], set[str]()
-    for path, value, one in zip(leaves.paths, leaves.values, found, strict=True):
-        pattern = _pattern(path)
-        patterns.add(pattern)
-        shape = base.get(path, alike.get(pattern))
+    shapes = same_layers(leaves.paths, base)
+    for path, value, one, shape in zip(leaves.paths, leaves.values, found, shapes, strict=True):
         if one is not None:
             _check(path, np.shape(value), shape, base)
-        shapes.append(shape or ())
-    if strange := [path for path in base if _pattern(path) not in patterns]:
+    known = set(map(without_numbers, leaves.paths))
+    if strange := [path for path in base if without_numbers(path) not in known]:
         raise StructureError(
             f"transfer: base has a shape at {strange[0]!r}, and the parameters have nothing there: "
             f"take the shapes of the same model, as narrow as it was when it was tuned"
         )
-    return shapes
+    return [shape or () for shape in shapes]
 
 
 def _check(path: str, here: Shape, shape: Shape | None, base: Mapping[str, Shape]) -> None:
@@ -163,9 +158,3 @@ def _check(path: str, here: Shape, shape: Shape | None, base: Mapping[str, Shape
             f"transfer: base has the shape {shape} at {path!r}, where the parameters have "
             f"{here}: take the shapes of the same model, as narrow as it was when it was tuned"
         )
-
-
-@functools.lru_cache(maxsize=16384)
-def _pattern(path: str) -> str:
-    """A path without the numbers of its layers."""
-    return re.sub(r"\d+", "#", path)

@@ -7,9 +7,7 @@ The factors follow from the role of a parameter and from how its axes grow over 
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -20,23 +18,37 @@ from gradtx.compose.transformation import (
     as_transformation,
     definition,
 )
-from gradtx.definition.errors import HyperparamError
 from gradtx.definition.types import Params
-from gradtx.engine.multipliers import Factors, multiply_rule
+from gradtx.engine.multipliers import Factors, LeafFactors, multiply_rule
 from gradtx.engine.program import BoundRule
 from gradtx.engine.rules import Rule
 from gradtx.engine.selector import Leaves, Where, leaves_of, select_all
 from gradtx.transforms.orthogonal import Scaling
-from gradtx.transforms.tree_growth import KINDS, Base, Shape, TransferKind, purposes, tree_growth
+from gradtx.transforms.tree_growth import (
+    Base,
+    Purpose,
+    Shape,
+    TransferKind,
+    purposes,
+    tree_growth,
+)
 from gradtx.transforms.width_factors import (
+    Growth,
     HeadForm,
     Settings,
     TransferRule,
     WidthFactors,
     width_factors,
 )
+from gradtx.wrappers.transfer_checks import (
+    are_shapes,
+    check_base,
+    check_names,
+    check_numbers,
+    check_rule,
+    options_of,
+)
 
-RULES, HEADS = ("mup", "spectral", "hyperball"), ("rate", "forward")
 RATES, DECAYS = ("learning_rate", "peak_learning_rate"), ("weight_decay",)
 Roles = Sequence[tuple[Where, TransferKind]]
 
@@ -70,9 +82,43 @@ class Transfer:
             for one, scaling in zip(tree_growth(leaves, found, self.base), scalings, strict=True)
         ]
 
-    def texts(self, leaves: Leaves) -> list[str]:
-        """The role of every leaf, and what decided it."""
-        return ["" if one is None else one.text for one in purposes(leaves, self.roles)]
+    def table(self, leaves: Leaves) -> tuple[list[LeafFactors | None], list[str]]:
+        """The rows and the notes of `transfer_table`."""
+        found = purposes(leaves, self.roles)
+        growths = tree_growth(leaves, found, self.base)
+        scalings = self._scalings(leaves)
+        rows = [
+            None if one is None or growth is None else self._row(one, growth, *scaling)
+            for one, growth, scaling in zip(found, growths, scalings, strict=True)
+        ]
+        return rows, self._notes(found, growths)
+
+    def _row(
+        self, one: Purpose, growth: Growth, on_matrix: bool, scaling: Scaling | None
+    ) -> LeafFactors:
+        known = width_factors(self.settings, growth, on_matrix, scaling)
+        is_norm = on_matrix and self.settings.rule == "spectral"
+        shown = {"rate": known.rate, "decay": known.decay}
+        shown |= {"eps": known.matrix_eps if is_norm else known.eps}
+        return LeafFactors(one.text, {**shown, "init": known.init, "forward": known.forward})
+
+    def _notes(
+        self, found: Sequence[Purpose | None], growths: Sequence[Growth | None]
+    ) -> list[str]:
+        """What the model itself must multiply, in one line."""
+        kinds = {one.kind for one in found if one is not None}
+        tables = (
+            g for g, one in zip(growths, found, strict=True) if one and one.kind == "embedding"
+        )
+        width = max((one.outputs for one in tables if one is not None), default=1.0)
+        notes = []
+        if "head" not in kinds and width != 1:
+            notes.append(f"logits × {1 / width:.4g}, as the embedding is the head")
+        if self.settings.depth != 1 and self.settings.alpha > 0:
+            branch = self.settings.depth**-self.settings.alpha
+            notes.append(f"residual branches × {branch:.4g}")
+        notes.append("q · k / d_head if heads grow")
+        return [f"the model itself: {'; '.join(notes)}"]
 
     def _scalings(self, leaves: Leaves) -> list[tuple[bool, Scaling | None]]:
         """For every leaf whether a rule on matrices trains it, and the factor of that rule."""
@@ -190,10 +236,10 @@ def transfer(
     depth and ε; Yang, Simon and Bernstein 2023, arXiv 2310.17813, Condition 1; Qiu et al. 2025,
     arXiv 2512.05620; Wen et al. 2026, arXiv 2606.16899.
     """
-    _check_base(base, width)
-    _check_numbers(base_depth, depth, alpha, decay_exponent)
-    _check_names(rule, head, roles)
-    is_short = isinstance(base, int) or _are_shapes(base)
+    check_base(base, width)
+    check_numbers(base_depth, depth, alpha, decay_exponent)
+    check_names(rule, head, roles)
+    is_short = isinstance(base, int) or are_shapes(base)
     return _transfer(
         inner,
         base if is_short else base_shapes(base),
@@ -225,7 +271,7 @@ def _transfer(
     """The definition that `transfer` makes: the rules of `inner`, multiplied."""
     member = as_transformation(inner)
     rules = tuple(_rules_inside(member))
-    _check_rule(rule, member, rules)
+    check_rule(rule, member, rules)
     matrix_rules = tuple(one for one in rules if hasattr(one.rule, "matrices"))
     if isinstance(base, int):
         sizes = Base(None, (width or base) / base)
@@ -255,106 +301,3 @@ def _rules_inside(tx: GradientTransformation) -> Iterator[BoundRule]:
         for member in getattr(bound.rule, "members", {}).values():
             for one in _rules_inside(member):
                 yield one._replace(selectors=(*bound.selectors, *one.selectors))
-
-
-def _are_shapes(base: Any) -> bool:
-    """Whether a base is shapes by path already."""
-    return isinstance(base, Mapping) and all(
-        isinstance(path, str) and isinstance(shape, list | tuple) and _are_sizes(shape)
-        for path, shape in base.items()
-    )
-
-
-def _are_sizes(shape: Sequence[Any]) -> bool:
-    return all(isinstance(size, int) and not isinstance(size, bool) for size in shape)
-
-
-def _check_base(base: Any, width: int | None) -> None:
-    if not isinstance(base, int):
-        if width is not None:
-            raise HyperparamError(
-                f"transfer: width = {width!r} and base are shapes, which say the width already: "
-                f"leave width out, or give the width of the base model as base"
-            )
-        return
-    if width is None:
-        raise HyperparamError(
-            f"transfer: base = {base!r} is the width of the base model, and that of this model is "
-            f"not known: give width=..., or the parameters of the base model as base"
-        )
-    _check_size("base", base, "the width of the model that was tuned")
-    _check_size("width", width, "the width of this model")
-
-
-def _check_size(name: str, value: Any, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise HyperparamError(
-            f"transfer: {name} = {value!r} is not {what}: give a whole number above 0"
-        )
-
-
-def _check_numbers(
-    base_depth: int | None, depth: int | None, alpha: float, decay_exponent: float
-) -> None:
-    if (base_depth is None) != (depth is None):
-        raise HyperparamError(
-            f"transfer: base_depth = {base_depth!r} and depth = {depth!r}: give both, the number "
-            f"of layers of the base model and of this one, or neither"
-        )
-    if depth is not None:
-        _check_size("base_depth", base_depth, "the number of layers of the base model")
-        _check_size("depth", depth, "the number of layers of this model")
-    if not 0 <= alpha <= 1:
-        raise HyperparamError(
-            f"transfer: alpha = {alpha!r} is outside its range [0, 1]: 1 is CompleteP, 0.5 "
-            f"depth-muP, 0 muP without depth"
-        )
-    if not math.isfinite(decay_exponent):
-        raise HyperparamError(
-            f"transfer: decay_exponent = {decay_exponent!r} is not finite: give 0, so that η λ is "
-            f"constant, or up to 1"
-        )
-
-
-def _check_names(rule: str, head: str, roles: Any) -> None:
-    for name, value, known in (("rule", rule, RULES), ("head", head, HEADS)):
-        if value not in known:
-            raise HyperparamError(
-                f"transfer: {name} = {value!r} is unknown; choose one of "
-                f"{', '.join(map(repr, known))}"
-            )
-    for pair in roles or ():
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or pair[1] not in KINDS:
-            raise HyperparamError(
-                f"transfer: roles has {pair!r}: give pairs (pattern, kind), a kind being one of "
-                f"{', '.join(map(repr, KINDS))}"
-            )
-
-
-def options_of(bound: BoundRule) -> Mapping[str, Any]:
-    """The static options of a rule on matrices."""
-    rule: Any = bound.rule
-    return rule.options.values
-
-
-def _check_rule(rule: str, inner: GradientTransformation, rules: Sequence[BoundRule]) -> None:
-    """Raise where the rule does not fit the optimizer."""
-    matrix = [bound for bound in rules if hasattr(bound.rule, "matrices")]
-    if not any("learning_rate" in bound.hyperparams for bound in rules):
-        raise HyperparamError(
-            f"transfer: {inner.name} has no learning rate to multiply: give the whole optimizer, "
-            f"with scale_by_learning_rate(...) or a builder as adamw(...)"
-        )
-    if rule == "mup":
-        polar = [one for one in matrix if "scaling" in options_of(one)]
-        if polar:
-            raise HyperparamError(
-                f"transfer: rule = 'mup' is for rules as Adam, and {polar[0].rule.name} "
-                f"orthogonalizes matrices: pass rule='spectral'"
-            )
-    elif not matrix:
-        fit = "muon(...)" if rule == "spectral" else "hyperball(...)"
-        raise HyperparamError(
-            f"transfer: rule = {rule!r} is for rules on matrices as {fit}, and {inner.name} has "
-            f"none: pass rule='mup'"
-        )
