@@ -72,6 +72,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.definition.types import Positive as Positive
     from gradtx.definition.types import State as State
     from gradtx.definition.types import Updates as Updates
+    from gradtx.inspect.coordinate_check import coordinate_check as coordinate_check
+    from gradtx.inspect.coordinate_result import CoordinateCheck as CoordinateCheck
     from gradtx.inspect.coverage import coverage as coverage
     from gradtx.inspect.create import create as create
     from gradtx.inspect.create import list_optimizers as list_optimizers

@@ -179,12 +179,12 @@ def transfer(
     ====================  ==================  ===========  ==============  =======================
 
     The table is that of "mup", for rules whose update of an entry does not depend on the size of
-    gradients: the families of Adam and of Lion. "spectral" is for rules that orthogonalize (`muon`):
-    the rate of a matrix grows as √(outputs / inputs), whatever `scaling` it has, ε as m_L^−α, and
-    the rest has the table. "hyperball" is for `hyperball`: its angle has no factor of width.
-    `print(gradtx.transfer_table(tx, params))` shows every factor; `gradtx.scale_init` scales fresh
-    parameters. The model itself must multiply: residual branches by m_L^−α; attention scores by
-    1 / d_head in place of 1 / √d_head if heads grow; the logits of tied embeddings by 1 / m.
+    gradients: the families of Adam and of Lion. "spectral" is for rules that orthogonalize, as
+    `muon`: the rate of a matrix grows as √(outputs / inputs), whatever `scaling` it has, ε as
+    m_L^−α, and the rest has the table. "hyperball" is for `hyperball`: its angle has no factor of
+    width. `print(gradtx.transfer_table(tx, params))` shows every factor; `gradtx.scale_init` scales
+    fresh parameters. The model itself must multiply: residual branches by m_L^−α; attention scores
+    by 1 / d_head in place of 1 / √d_head if heads grow; the logits of tied embeddings by 1 / m.
 
     When: a large model that cannot be tuned; a family of sizes. Tune `base` at a width of 64 to
     256, with `inner`, then build the large model with `transfer`. `coordinate_check` finds a wrong
@@ -227,8 +227,8 @@ def transfer(
     >>> tx = gradtx.transfer(gradtx.adamw(1e-2), base=shapes(2))
     >>> params = shapes(8)
     >>> updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
-    >>> print({path: round(float(u.ravel()[0]), 5) for path, u in gradtx.flatten_state(updates).items()})
-    {'body/kernel': -0.0025, 'embed': -0.01, 'head': -0.0025}
+    >>> print(jax.tree.map(lambda u: round(float(u.mean()), 5), updates))
+    {'body': {'kernel': -0.0025}, 'embed': -0.01, 'head': -0.0025}
 
     See also: `transfer_table`, `scale_init`, `coordinate_check`, `partition`.
 
