@@ -156,8 +156,7 @@ def transfer(
     rule: TransferRule = "mup",
     *,
     width: int | None = None,
-    base_depth: int | None = None,
-    depth: int | None = None,
+    depth_ratio: float = 1.0,
     alpha: float = 1.0,
     decay_exponent: float = 0.0,
     head: HeadForm = "rate",
@@ -198,8 +197,7 @@ def transfer(
         axes grow. A base with fewer blocks will do.
       rule: "mup", "spectral" or "hyperball".
       width: the width of this model, where `base` is a width.
-      base_depth: the number of layers of the base model; None: the same as here.
-      depth: the number of layers of this model.
+      depth_ratio: m_L, the number of layers over that of the base model.
       alpha: α in [0, 1], the exponent of depth: 1 (CompleteP), 0.5 (depth-muP), 0 (width alone).
         Parameters below a numbered part of a path (`blocks/3/...`), or stacked, are in layers.
       decay_exponent: p; η λ of a hidden matrix falls as m⁻ᵖ. 0: η λ is constant. 1: λ stays as it
@@ -213,8 +211,8 @@ def transfer(
       `inner` with other numbers: its state has the same paths.
 
     Raises:
-      HyperparamError: a width or depth that is not above 0, α outside of [0, 1], an unknown rule or
-        kind; a rule that does not fit `inner`.
+      HyperparamError: a width or a ratio that is not above 0, α outside of [0, 1], an unknown rule
+        or kind; a rule that does not fit `inner`.
       StructureError: at `init` and `update`, shapes of `base` that do not match the parameters.
       SelectionError: at `init` and `update`, an expression of `roles` that matches nothing.
 
@@ -236,17 +234,13 @@ def transfer(
     depth and ε; Yang, Simon and Bernstein 2023, arXiv 2310.17813, Condition 1; Qiu et al. 2025,
     arXiv 2512.05620; Wen et al. 2026, arXiv 2606.16899.
     """
-    check_base(base, width)
-    check_numbers(base_depth, depth, alpha, decay_exponent)
-    check_names(rule, head, roles)
     is_short = isinstance(base, int) or are_shapes(base)
     return _transfer(
         inner,
         base if is_short else base_shapes(base),
         rule,
         width=width,
-        base_depth=base_depth,
-        depth=depth,
+        depth_ratio=float(depth_ratio),
         alpha=float(alpha),
         decay_exponent=float(decay_exponent),
         head=head,
@@ -261,14 +255,16 @@ def _transfer(
     rule: TransferRule = "mup",
     *,
     width: int | None = None,
-    base_depth: int | None = None,
-    depth: int | None = None,
+    depth_ratio: float = 1.0,
     alpha: float = 1.0,
     decay_exponent: float = 0.0,
     head: HeadForm = "rate",
     roles: Roles | None = None,
 ) -> MapRules:
     """The definition that `transfer` makes: the rules of `inner`, multiplied."""
+    check_base(base, width)
+    check_numbers(depth_ratio, alpha, decay_exponent)
+    check_names(rule, head, roles)
     member = as_transformation(inner)
     rules = tuple(_rules_inside(member))
     check_rule(rule, member, rules)
@@ -277,8 +273,7 @@ def _transfer(
         sizes = Base(None, (width or base) / base)
     else:
         sizes = Base(tuple((path, tuple(shape)) for path, shape in base.items()))
-    ratio = depth / base_depth if depth and base_depth else 1.0
-    settings = Settings(rule, ratio, alpha, decay_exponent, head)
+    settings = Settings(rule, depth_ratio, alpha, decay_exponent, head)
     multipliers = Transfer(sizes, settings, roles, matrix_rules)
     return MapRules(member, functools.partial(_multiply, multipliers))
 

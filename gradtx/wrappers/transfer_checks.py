@@ -48,17 +48,13 @@ def _check_size(name: str, value: Any, what: str) -> None:
         )
 
 
-def check_numbers(
-    base_depth: int | None, depth: int | None, alpha: float, decay_exponent: float
-) -> None:
-    if (base_depth is None) != (depth is None):
+def check_numbers(depth_ratio: float, alpha: float, decay_exponent: float) -> None:
+    """Raise where a number of `transfer` is out of its range."""
+    if not 0 < depth_ratio < math.inf:
         raise HyperparamError(
-            f"transfer: base_depth = {base_depth!r} and depth = {depth!r}: give both, the number "
-            f"of layers of the base model and of this one, or neither"
+            f"transfer: depth_ratio = {depth_ratio!r} is not above 0: give the number of layers "
+            f"over that of the base model"
         )
-    if depth is not None:
-        _check_size("base_depth", base_depth, "the number of layers of the base model")
-        _check_size("depth", depth, "the number of layers of this model")
     if not 0 <= alpha <= 1:
         raise HyperparamError(
             f"transfer: alpha = {alpha!r} is outside its range [0, 1]: 1 is CompleteP, 0.5 "
