@@ -139,7 +139,8 @@ def array_kwargs(
             kwargs[name] = tuple(jnp.asarray(one, real) for one in value)
         elif name != "noise":
             kwargs[name] = jnp.asarray(value, real)
-    multiply(kwargs, rule.factors)
+    if rule.factors:
+        multiply(kwargs, rule.factors)
     if args.input_grad is not None:
         dtype = compute_dtype(args.grad.dtype)
         kwargs |= select_kwargs(function, {"input_grad": args.input_grad.astype(dtype)})

@@ -111,7 +111,9 @@ def _without_titles(cells: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 def _cells(row: CoordinateRow) -> tuple[str, ...]:
     values = (f"{value:.3g}" for value in row.values[-1])
     mark = row.verdict if row.passes else f"{row.verdict}, fails"
-    return (f"  {row.name}", *values, f"{row.slope:+.2f}", mark)
+    # A slope of −1e-17 is printed as +0.00.
+    slope = "" if np.isnan(row.slope) else f"{round(row.slope, 2) + 0.0:+.2f}"
+    return (f"  {row.name}", *values, slope, mark)
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
