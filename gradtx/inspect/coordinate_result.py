@@ -71,9 +71,8 @@ class CoordinateCheck:
     def _conclusion(self) -> str:
         span = f"widths {self.widths[0]} to {self.widths[-1]}, tolerance {self.tolerance:g}"
         if self.passes:
-            return f"passes: {span}"
-        names = ", ".join(f"{row.name} ({row.kind}) {row.verdict}" for row in self.failures)
-        return f"fails: {span}: {names}"
+            return f"passes: {len(self.rows)} rows, {span}"
+        return f"fails: {len(self.failures)} of {len(self.rows)} rows, {span}"
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Plot sizes over widths, a panel for each kind; it needs matplotlib.

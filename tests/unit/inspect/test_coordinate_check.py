@@ -92,7 +92,7 @@ def test_the_text_and_the_numbers() -> None:
         "change of parameters",
         "  bias  0.5  0.5  +0.00  flat",
         "  idle    0    0         no change",
-        "fails: widths 2 to 8, tolerance 0.1: sum (size) grows, sum (change) grows",
+        "fails: 2 of 6 rows, widths 2 to 8, tolerance 0.1",
     ]
     np.testing.assert_allclose(result.rows[-2].values, [[0.25, 0.25], [0.5, 0.5]])
 
