@@ -31,7 +31,16 @@ RATES = [2.0**power for power in range(-11, -2)]
 CONTEXT, WINDOWS, STEPS, HELD_OUT, AT_ONCE = 32, 8, 100, 64, 10
 WIDTHS = "64,128,256,512,1024"
 CSV = RECORDS / "transfer.csv"
-FIELDS = ("method", "transfer", "width", "steps", "rate", "train", "valid", "seconds")
+FIELDS: tuple[str, ...] = (
+    "method",
+    "transfer",
+    "width",
+    "steps",
+    "rate",
+    "train",
+    "valid",
+    "seconds",
+)
 
 
 class Group(NamedTuple):

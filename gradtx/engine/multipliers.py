@@ -8,7 +8,7 @@ them as constants, and no slot moves.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from gradtx.definition.errors import GradtxError
 from gradtx.engine.rules import Function, Rule
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gradtx.engine.program import BoundRule
     from gradtx.engine.selector import Leaves
 
+R = TypeVar("R", bound="LeafRule")
 Factors = tuple[tuple[str, float], ...]
 """The hyperparameters of one leaf that change, by name, and the multiplier of each."""
 
@@ -58,7 +59,7 @@ def multiply_rule(rule: Rule, multipliers: Multipliers, member: Function) -> Rul
 
 
 @functools.lru_cache(maxsize=4096)
-def at_leaf(rule: "LeafRule", factors: Factors) -> "LeafRule":
+def at_leaf(rule: R, factors: Factors) -> R:
     """A rule as the kernel of a leaf with these multipliers has it."""
     return dataclasses.replace(rule, multipliers=None, factors=factors)
 
@@ -72,8 +73,8 @@ def multiply(kwargs: dict[str, Any], factors: Factors) -> Mapping[str, Any]:
 
 
 def split_by_factors(
-    rule: "LeafRule", factors: Sequence[Factors], cuts: Mapping[int, Any]
-) -> "list[tuple[LeafRule, dict[int, Any]]]":
+    rule: R, factors: Sequence[Factors], cuts: Mapping[int, Any]
+) -> list[tuple[R, dict[int, Any]]]:
     """The leaves of a rule that share multipliers, each group with the rule that it has."""
     if not factors:
         return [(rule, dict(cuts))]

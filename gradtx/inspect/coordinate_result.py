@@ -60,7 +60,7 @@ class CoordinateCheck:
 
     def __str__(self) -> str:
         heads = ("", *map(str, self.widths), "slope", "")
-        cells = [heads]
+        cells: list[tuple[str, ...]] = [heads]
         for kind in dict.fromkeys(row.kind for row in self.rows):
             cells.append((TITLES[kind], *[""] * (len(heads) - 1)))
             cells += [_cells(row) for row in self.rows if row.kind == kind]

@@ -29,7 +29,7 @@ class TransferTable(dict[str, Mapping[str, float]]):
 
     def __str__(self) -> str:
         keys = [(*map(_text, factors.values()), self.roles[path]) for path, factors in self.items()]
-        cells = [("path", *COLUMNS, "role")]
+        cells: list[tuple[str, ...]] = [("path", *COLUMNS, "role")]
         for group in group_paths(list(self), keys):
             count = len(group.indices)
             path = group.path if count == 1 else f"{group.path} × {count:,}"

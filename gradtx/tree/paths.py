@@ -113,5 +113,5 @@ def same_layers(paths: Sequence[str], values: Mapping[str, T]) -> list[T | None]
     >>> same_layers(["blocks/7/w", "head"], {"blocks/0/w": 1, "blocks/1/w": 2})
     [1, None]
     """
-    alike = {without_numbers(path): value for path, value in reversed(values.items())}
+    alike = {without_numbers(path): value for path, value in reversed([*values.items()])}
     return [values.get(path, alike.get(without_numbers(path))) for path in paths]

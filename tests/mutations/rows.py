@@ -20,6 +20,7 @@ from tests.mutations.rows_scripts import SCRIPTS
 from tests.mutations.rows_sets import SETS_AND_PAIRS
 from tests.mutations.rows_storage import STORAGE
 from tests.mutations.rows_tails import TAILS_AND_WINDOWS
+from tests.mutations.rows_transfer import TRANSFER
 from tests.mutations.rows_trees import TREES
 from tests.mutations.rows_uses import USES
 
@@ -38,6 +39,7 @@ ROWS = [
     *PROJECTIONS,
     *SETS_AND_PAIRS,
     *AUTHORS,
+    *TRANSFER,
     *TREES,
     *INTEROP,
     *SCHEDULES,
