@@ -4,11 +4,13 @@ The trees of the tests name no roles: an array of two axes and more is a hidden 
 axis a vector, and a scalar does not grow.
 """
 
+from typing import Any
+
 from tests.oracles.core import adam
 from tests.oracles.muon import hyperball, muon
 
 
-def eta(rate, t):
+def eta(rate: Any, t: int) -> Any:
     return rate(t - 1) if callable(rate) else rate
 
 
