@@ -278,3 +278,26 @@ def test_json_and_equality() -> None:
     tx = gradtx.transfer(gradtx.adamw(0.1), model(BASE), roles=[("norm", "vector")])
     assert gradtx.from_config(gradtx.to_config(tx)) == tx
     assert tx != gradtx.transfer(gradtx.adamw(0.1), model(16), roles=[("norm", "vector")])
+
+
+def test_matrices_that_go_to_owners_have_factors_of_their_own() -> None:
+    """ε of Muon differs between a block and what is outside of blocks; both go to owners."""
+    mesh = jax.make_mesh((8,), ("data",))
+    place = jax.NamedSharding(mesh, jax.P("data", None))
+    grads = {
+        "blocks": [{"kernel": jax.random.normal(jax.random.key(0), (8, 8))}] * 2,
+        "outer": {"kernel": jax.random.normal(jax.random.key(1), (8, 8))},
+    }
+    updates = []
+    for shard in (False, "data"):
+        muon = gradtx.muon(0.1, eps=1.0, shard=shard)
+        tx = gradtx.transfer(muon, 8, "spectral", width=8, depth_ratio=4.0)
+        cut = jax.device_put(grads, place) if shard else grads
+        with jax.set_mesh(mesh):
+            updates.append(tx.update(cut, tx.init(cut), cut)[0])
+    one, other = map(jax.device_get, updates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, other)
+    plain = gradtx.muon(0.1, eps=1.0)
+    expected, _ = plain.update(grads, plain.init(grads), grads)
+    same = jax.tree.map(lambda a, b: bool(np.allclose(a, b, atol=1e-6)), one, expected)
+    assert same == {"blocks": [{"kernel": False}] * 2, "outer": {"kernel": True}}
