@@ -73,6 +73,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.definition.types import Positive as Positive
     from gradtx.definition.types import State as State
     from gradtx.definition.types import Updates as Updates
+    from gradtx.inspect.coordinate_check import coordinate_check as coordinate_check
+    from gradtx.inspect.coordinate_result import CoordinateCheck as CoordinateCheck
     from gradtx.inspect.coverage import coverage as coverage
     from gradtx.inspect.create import create as create
     from gradtx.inspect.create import list_optimizers as list_optimizers
@@ -85,6 +87,8 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.inspect.summary import summary as summary
     from gradtx.inspect.sweep import sweep as sweep
     from gradtx.inspect.sweep_result import SweepResult as SweepResult
+    from gradtx.inspect.transfer_table import scale_init as scale_init
+    from gradtx.inspect.transfer_table import transfer_table as transfer_table
     from gradtx.interop.checkpoints import flatten_state as flatten_state
     from gradtx.interop.checkpoints import load as load
     from gradtx.interop.checkpoints import match_state as match_state
@@ -484,6 +488,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
         split_real_and_imaginary as split_real_and_imaginary,
     )
     from gradtx.wrappers.tail_ema import tail_ema as tail_ema
+    from gradtx.wrappers.transfer import transfer as transfer
     from gradtx.wrappers.tunable import tunable as tunable
     from gradtx.wrappers.with_metrics import with_metrics as with_metrics
 else:  # a type checker would take every name for one that exists

@@ -5,7 +5,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Params, Updates
+from gradtx.engine.tree_rule import TreeRule
 
 _PLACED, _EITHER = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
@@ -41,3 +43,19 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 def pair_name(init: Callable[..., Any]) -> str:
     """The builder of a plain pair, by where its `init` is: `optax.scale_by_adam`."""
     return getattr(init, "__qualname__", "transformation").split(".")[0]
+
+
+class PlainRule(TreeRule):
+    """Another library's pair of functions, whose slots have no names."""
+
+    def with_storage(self, storage: Any, member: Callable[..., Any]) -> "PlainRule":
+        raise GradtxError(
+            f"stored: {self.name} is another library's, whose slots have no names; use gradtx's "
+            f"own, or put it outside of stored"
+        )
+
+    def with_multipliers(self, multipliers: Any, member: Callable[..., Any]) -> "PlainRule":
+        raise GradtxError(
+            f"{multipliers.owner}: {self.name} is another library's, whose hyperparameters have no "
+            f"names; use gradtx's own, or put it outside of {multipliers.owner}"
+        )

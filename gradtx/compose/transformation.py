@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx._lazy import upper
 from gradtx.compose.binding import LIFTERS, MapRules, bind_rules, member_names, with_last
-from gradtx.compose.pairs import call_pair, pair_name
+from gradtx.compose.pairs import PlainRule, call_pair, pair_name
 from gradtx.compose.states import check_foreign, check_params, wrong_state
 from gradtx.definition.call_checks import holds_arrays
 from gradtx.definition.definition import Definition, Factory, uncalled_builder
@@ -25,7 +25,6 @@ from gradtx.engine.manual_axes import check_parts
 from gradtx.engine.program import BoundRule, group_runs, init_program, update_program
 from gradtx.engine.selector import leaves_of
 from gradtx.engine.slots import check_members, slots_at
-from gradtx.engine.tree_rule import TreeRule
 from gradtx.tree.donated import deleted_array, is_deletion
 from gradtx.tree.on_meshes import put_as_said, replicate_rest
 from gradtx.tree.paths import flatten, key_text
@@ -383,16 +382,6 @@ def _expand_plain(init: Callable[..., Any], update: Callable[..., Any]) -> Bound
     options = {"init": init, "update": update}
     rule = PlainRule(pair_name(init), _plain_update, _plain_init, options)
     return BoundRule((), rule, {})
-
-
-class PlainRule(TreeRule):
-    """Another library's pair of functions, whose slots have no names."""
-
-    def with_storage(self, storage: Any, member: Callable[..., Any]) -> "PlainRule":
-        raise GradtxError(
-            f"stored: {self.name} is another library's, whose slots have no names; use gradtx's "
-            f"own, or put it outside of stored"
-        )
 
 
 PLAIN = Factory(_expand_plain, GradientTransformation, name="GradientTransformation")

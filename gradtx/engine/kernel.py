@@ -17,6 +17,7 @@ from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import DTypeLike, Slots
 from gradtx.engine.checks import describe_result, describe_value, explain
 from gradtx.engine.gate import gated_update
+from gradtx.engine.multipliers import multiply
 from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.storage import Storage, store_slots
 from gradtx.tree.casts import ALIKE, cast_inexact, compute_dtype, mixed_promotion, real_dtype
@@ -138,6 +139,8 @@ def array_kwargs(
             kwargs[name] = tuple(jnp.asarray(one, real) for one in value)
         elif name != "noise":
             kwargs[name] = jnp.asarray(value, real)
+    if rule.factors:
+        multiply(kwargs, rule.factors)
     if args.input_grad is not None:
         dtype = compute_dtype(args.grad.dtype)
         kwargs |= select_kwargs(function, {"input_grad": args.input_grad.astype(dtype)})

@@ -34,6 +34,8 @@ def init_leaves(rule: "LeafRule", bound: "BoundRule", leaves: "Leaves", clock: "
     """Make the slots of every leaf that a rule acts on, and its tree slots."""
     active = bound.active(leaves)
     layouts = rule.layouts(bound, leaves, active)  # raises an error at a leaf that is not a matrix
+    if rule.multipliers is not None:
+        rule.multipliers.factors(bound, leaves)  # raises an error where they do not fit the tree
     if not rule.keeps:
         return None
     values = [

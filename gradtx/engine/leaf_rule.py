@@ -16,6 +16,7 @@ from gradtx.engine.leaf_init import init_leaves
 from gradtx.engine.leaf_update import update_leaves
 from gradtx.engine.matrix_layout import Layout, Matrices
 from gradtx.engine.matrix_rules import call_on_matrices
+from gradtx.engine.multipliers import Factors, Multipliers
 from gradtx.engine.rules import (
     Child,
     Function,
@@ -56,6 +57,10 @@ class LeafRule:
     """Whether its update is the new parameter itself, in the parameter's dtype."""
     storage: Storage | None = None
     offload: Offload | None = None
+    multipliers: Multipliers | None = None
+    """Which numbers multiply its hyperparameters, leaf by leaf."""
+    factors: Factors = ()
+    """The same for the kernel of one leaf."""
 
     def __hash__(self) -> int:
         return self._hash
@@ -199,6 +204,9 @@ class LeafRule:
 
     def with_offload(self, offload: Offload, member: Function) -> "LeafRule":
         return dataclasses.replace(self, offload=offload)
+
+    def with_multipliers(self, multipliers: Multipliers, member: Function) -> "LeafRule":
+        return dataclasses.replace(self, multipliers=multipliers)
 
 
 @dataclass(frozen=True)

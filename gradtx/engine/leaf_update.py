@@ -24,6 +24,7 @@ from gradtx.engine.kernel import (
 )
 from gradtx.engine.leaf_errors import located, missing_params
 from gradtx.engine.leaf_init import check_real, widest_dtype
+from gradtx.engine.multipliers import Factors, at_leaf, split_by_factors
 from gradtx.engine.offload import KernelCalls, any_on_host, fetch_args, run_calls
 from gradtx.engine.owner_groups import is_cut, leaf_cuts, owner_groups
 from gradtx.engine.rules import Function, select_kwargs
@@ -52,6 +53,8 @@ class ActiveRule(NamedTuple):
     layouts: Sequence[Any]
     """How every leaf is matrices; empty for a rule on arrays."""
     offsets: Sequence[Any]
+    factors: Sequence[Factors] = ()
+    """The multipliers of its values at every leaf; empty where they are the same for all."""
 
 
 class Result(NamedTuple):
@@ -119,9 +122,10 @@ def _activate(bound: "BoundRule", flow: "Flow", step: "Step") -> ActiveRule:
             bound, rule.stored_form, rule.tree_kind, own, flow.leaves, active
         )
     layouts = rule.layouts(bound, like, active)
-    hyperparams = step.clock.resolve(bound.hyperparams)
+    hyperparams, offsets = step.clock.resolve(bound.hyperparams), rule.offsets(layouts)
+    factors = () if rule.multipliers is None else rule.multipliers.factors(bound, like)
     return ActiveRule(
-        bound.name, rule, active, columns, tree_slots, hyperparams, layouts, rule.offsets(layouts)
+        bound.name, rule, active, columns, tree_slots, hyperparams, layouts, offsets, factors
     )
 
 
@@ -190,11 +194,12 @@ def update_sharded(
     shared = Shared(
         step.clock.step, step.gate, (select_kwargs(rule.update_array, member.hyperparams),)
     )
-    for indices, lies, plan in owner_groups(rule, member.layouts, cuts, args):
-        results = sharded_kernel(rule, lies, plan)(shared, [args[n] for n in indices])
-        for index, (update, (slots,)) in zip(indices, results, strict=True):
-            updates[index] = update
-            result.columns[index] = put_back(slots, old[index].slots) if rule.offload else slots
+    for one, own in split_by_factors(rule, member.factors, cuts):
+        for indices, lies, plan in owner_groups(one, member.layouts, own, args):
+            results = sharded_kernel(one, lies, plan)(shared, [args[n] for n in indices])
+            for index, (update, (slots,)) in zip(indices, results, strict=True):
+                updates[index] = update
+                result.columns[index] = put_back(slots, old[index].slots) if rule.offload else slots
     return updates, [result]
 
 
@@ -266,7 +271,7 @@ def _kinds(
 ) -> dict[Any, list[int]]:
     """The leaves whose kernels are the same: equal rules, shapes, dtypes and placements."""
     plain = {one: tuple(members[n].rule for n in one) for one in set(programs)}
-    has_layouts = any(member.layouts for member in members)
+    has_layouts = any(member.layouts or member.factors for member in members)
     kinds: dict[Any, list[int]] = {}
     for index, one in args.items():
         program = programs[index]
@@ -279,11 +284,12 @@ def _kinds(
 def _rules_at(
     members: Sequence[ActiveRule], program: tuple[int, ...], index: int
 ) -> "tuple[LeafRule, ...]":
-    """The rules as the kernel of one leaf has them: with the layout of its matrices."""
-    return tuple(
-        members[n].rule.at(members[n].layouts[index] if members[n].layouts else None)
-        for n in program
-    )
+    """The rules as the kernel of one leaf has them: with the layout of its matrices, and with its
+    multipliers.
+    """
+    each = (members[n] for n in program)
+    plain = [(one, one.rule.at(one.layouts[index] if one.layouts else None)) for one in each]
+    return tuple(at_leaf(rule, one.factors[index]) if one.factors else rule for one, rule in plain)
 
 
 @functools.lru_cache(maxsize=4096)

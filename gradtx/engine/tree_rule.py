@@ -22,6 +22,7 @@ from gradtx.engine.checks import (
 )
 from gradtx.engine.clock import Clock, clock_at
 from gradtx.engine.leaf_errors import missing_params
+from gradtx.engine.multipliers import Multipliers
 from gradtx.engine.rules import (
     Child,
     Function,
@@ -274,6 +275,11 @@ class TreeRule:
     def with_offload(self, offload: Offload, member: Function) -> "TreeRule":
         members = {name: member(one) for name, one in self.members.items()}
         return dataclasses.replace(self, members=members, offload=offload)
+
+    def with_multipliers(self, multipliers: Multipliers, member: Function) -> "TreeRule":
+        return dataclasses.replace(
+            self, members={name: member(one) for name, one in self.members.items()}
+        )
 
 
 def _from_numpy(leaf: Any) -> Any:

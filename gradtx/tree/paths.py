@@ -1,13 +1,15 @@
 """Leaves and their paths: every array of a tree has one text, `dense/kernel`."""
 
 import functools
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 from jax.tree_util import GetAttrKey
 
+T = TypeVar("T")
 Treedef = Any
 """A `jax.tree_util.PyTreeDef`, which has no type that checkers know."""
 
@@ -97,3 +99,19 @@ def match_leaves(
         return treedef.flatten_up_to(tree)
     except (ValueError, TypeError, KeyError):
         raise error(describe_difference(paths(), tree_paths(tree), here, there)) from None
+
+
+@functools.lru_cache(maxsize=16384)
+def without_numbers(path: str) -> str:
+    """A path without the numbers of its layers."""
+    return re.sub(r"\d+", "#", path)
+
+
+def same_layers(paths: Sequence[str], values: Mapping[str, T]) -> list[T | None]:
+    """For every path the value at it, or else at the same place of another layer; None: neither.
+
+    >>> same_layers(["blocks/7/w", "head"], {"blocks/0/w": 1, "blocks/1/w": 2})
+    [1, None]
+    """
+    alike = {without_numbers(path): value for path, value in reversed([*values.items()])}
+    return [values.get(path, alike.get(without_numbers(path))) for path in paths]

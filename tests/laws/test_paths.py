@@ -48,6 +48,7 @@ OPTIONS: dict[str, Any] = {
     "optimism": 0.5,
     "peak_learning_rate": 0.1,
     "print_win_rate_every_n_steps": 5,
+    "roles": [(KERNELS, "fixed")],
     "seed": 3,
     "shampoo_beta": 0.5,
     "should_skip_update_fn": lambda grads, state, params: (jnp.asarray(False), ()),

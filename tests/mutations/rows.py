@@ -23,6 +23,7 @@ from tests.mutations.rows_sets import SETS_AND_PAIRS
 from tests.mutations.rows_spectra import SPECTRA
 from tests.mutations.rows_storage import STORAGE
 from tests.mutations.rows_tails import TAILS_AND_WINDOWS
+from tests.mutations.rows_transfer import TRANSFER
 from tests.mutations.rows_trees import TREES
 from tests.mutations.rows_uses import USES
 
@@ -42,6 +43,7 @@ ROWS = [
     *PROJECTIONS,
     *SETS_AND_PAIRS,
     *AUTHORS,
+    *TRANSFER,
     *TREES,
     *INTEROP,
     *SCHEDULES,

@@ -1,0 +1,36 @@
+"""Places of `transfer` for tests/mutations to break: factors of muP, and a coordinate check."""
+
+from tests.mutations.row import ORACLES, Mutation
+
+TABLE = "tests/unit/wrappers/test_transfer.py -k table_of_mup"
+
+TRANSFER = [
+    Mutation(
+        "transfer: the rate of a hidden matrix by its outputs",
+        "transforms/width_factors.py",
+        "WidthFactors(rate / inputs, decay, eps / outputs, eps, init)",
+        "WidthFactors(rate / outputs, decay, eps / outputs, eps, init)",
+        TABLE,
+    ),
+    Mutation(
+        "transfer: ε of a block without depth",
+        "transforms/width_factors.py",
+        "rate, eps = depth ** (alpha - 1), depth**-alpha",
+        "rate, eps = depth ** (alpha - 1), 1.0",
+        TABLE,
+    ),
+    Mutation(
+        "transfer: the scale of Muon counts twice",
+        "transforms/width_factors.py",
+        "(growth.outputs / growth.inputs) ** 0.5 / _own_growth(growth, scaling)",
+        "(growth.outputs / growth.inputs) ** 0.5",
+        ORACLES.format("transfer"),
+    ),
+    Mutation(
+        "coordinate_check: the change of a matrix by its outputs alone",
+        "inspect/coordinate_check.py",
+        "(inputs / outputs) ** 0.5",
+        "outputs**-0.5",
+        "tests/unit/inspect/test_coordinate_check.py -k spectral_norm",
+    ),
+]
