@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.compose.over_axes import over_axes as over_axes
     from gradtx.compose.select import masked as masked
     from gradtx.compose.select import partition as partition
+    from gradtx.compose.stacked import stacked as stacked
     from gradtx.compose.transformation import GradientTransformation as GradientTransformation
     from gradtx.compose.transformation import (
         GradientTransformationExtraArgs as GradientTransformationExtraArgs,

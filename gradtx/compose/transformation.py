@@ -394,6 +394,12 @@ class PlainRule(TreeRule):
             f"own, or put it outside of stored"
         )
 
+    def with_stack(self, stack: Any, member: Callable[..., Any]) -> "PlainRule":
+        raise GradtxError(
+            f"stacked: {self.name} is another library's, whose rules see whole arrays; use "
+            f"gradtx's own, or put it outside of stacked"
+        )
+
 
 PLAIN = Factory(_expand_plain, GradientTransformation, name="GradientTransformation")
 cast(Any, _expand_plain).factory = PLAIN

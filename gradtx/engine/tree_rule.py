@@ -21,6 +21,7 @@ from gradtx.engine.checks import (
     is_sequence,
 )
 from gradtx.engine.clock import Clock, clock_at
+from gradtx.engine.layers import Stack
 from gradtx.engine.leaf_errors import missing_params
 from gradtx.engine.rules import (
     Child,
@@ -274,6 +275,10 @@ class TreeRule:
     def with_offload(self, offload: Offload, member: Function) -> "TreeRule":
         members = {name: member(one) for name, one in self.members.items()}
         return dataclasses.replace(self, members=members, offload=offload)
+
+    def with_stack(self, stack: Stack, member: Function) -> "TreeRule":
+        members = {name: member(one) for name, one in self.members.items()}
+        return dataclasses.replace(self, members=members)
 
 
 def _from_numpy(leaf: Any) -> Any:
