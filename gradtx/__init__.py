@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.compose.descend import add_decayed_weights as add_decayed_weights
     from gradtx.compose.descend import descend as descend
     from gradtx.compose.descend import scale_by_learning_rate as scale_by_learning_rate
+    from gradtx.compose.layerwise_decay import layerwise_decay as layerwise_decay
     from gradtx.compose.leafwise import leafwise as leafwise
     from gradtx.compose.matrixwise import matrixwise as matrixwise
     from gradtx.compose.multipliers import along as along

@@ -113,13 +113,11 @@ def layer_decay(groups: tuple[str, ...], decay: Fraction, layers: int) -> Any:
             f"layer_decay: the match {shown}, and it must be the number of a layer, 0 to "
             f"{layers - 1}: write a pattern like 'blocks/(\\d+)', and the number of layers"
         )
-    return decay ** (layers - int(number))
+    return cast(Any, decay) ** (layers - int(number))
 
 
 @multiplier
-def along(
-    groups: tuple[str, ...], values: Sequence[Multiple] | Multiple, axis: int = 0
-) -> Along:
+def along(groups: tuple[str, ...], values: Sequence[Multiple] | Multiple, axis: int = 0) -> Along:
     r"""Factors along one axis of an array, for a stack of layers: uᵢ ← fᵢ uᵢ.
 
     A scanned model keeps its layers in one array, of which one axis counts them. `along(values)`

@@ -95,8 +95,8 @@ def _check_function(pattern: str, factor: Any) -> None:
         except TypeError as error:
             raise HyperparamError(
                 f"{OWNER}: the function of {pattern!r} does not take the {groups} groups of the "
-                f"pattern ({error}): write one group (...) per argument; a function of the count is "
-                f"a gradtx.schedule"
+                f"pattern ({error}): write one group (...) per argument; a function of the count "
+                f"is a gradtx.schedule"
             ) from None
 
 

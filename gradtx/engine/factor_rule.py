@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from gradtx.definition.schedule import Schedule
 from gradtx.engine.checks import call_rule
 from gradtx.engine.clock import Clock
-from gradtx.engine.leaf_rule import Bound, LeafRule
 from gradtx.engine.layers import Stack
+from gradtx.engine.leaf_rule import Bound, LeafRule
 from gradtx.engine.rules import Function
 from gradtx.engine.selector import Leaves
 from gradtx.tree.casts import real_dtype

@@ -71,8 +71,9 @@ def layers_of(stacks: Sequence[Stack], leaves: Leaves) -> list[LayerAxes | None]
             zip(leaves.paths, leaves.values, chosen, strict=True)
         ):
             if one and is_inexact(value):
-                found[n] = _with_axis(found[n], stack.axis, path, value)
-                lengths.setdefault(found[n].lengths[-1], path)
+                layers = _with_axis(found[n], stack.axis, path, value)
+                lengths.setdefault(layers.lengths[-1], path)
+                found[n] = layers
         _check_lengths(lengths, stack)
     return found
 
@@ -112,9 +113,7 @@ def _layers(leaves: Leaves, found: Sequence[LayerAxes | None]) -> Leaves:
     each = zip(leaves.values, found, strict=True)
     return leaves._replace(
         values=[
-            value if one is None else jax.ShapeDtypeStruct(one.layer, np.asarray(value).dtype)
-            if not hasattr(value, "dtype")
-            else jax.ShapeDtypeStruct(one.layer, value.dtype)
+            value if one is None else jax.ShapeDtypeStruct(one.layer, value.dtype)
             for value, one in each
         ]
     )
@@ -135,8 +134,8 @@ class LayerSelector(NamedTuple):
         return selector(layer_leaves(self.stacks, leaves))
 
 
-def in_stack(stack: Stack, selector: Any) -> LayerSelector:
+def in_stack(stack: Stack, selector: Selector | LayerSelector) -> LayerSelector:
     """A selector inside of one stack more."""
     if isinstance(selector, LayerSelector):
         return selector._replace(stacks=(stack, *selector.stacks))
-    return LayerSelector(*selector, (stack,))
+    return LayerSelector(**selector._asdict(), stacks=(stack,))

@@ -41,7 +41,10 @@ def evaluate_leaves(
     kwargs, layouts = select_kwargs(evaluate, numbers), rule.layouts(bound, leaves, active)
     at = [layouts[n] if layouts else None for n in rows]
     for (layout, *_), places in group(zip(at, map(_kind, rows.values()), strict=True)).items():
-        indices, run = [list(rows)[place] for place in places], _evaluating(rule.at(layout), evaluate)
+        indices, run = (
+            [list(rows)[place] for place in places],
+            _evaluating(rule.at(layout), evaluate),
+        )
         _check_shape(run, bound.name, kwargs, rows[indices[0]], leaves.paths[indices[0]])
         results = call_rows(run, kwargs, [rows[index] for index in indices])
         for index, value in zip(indices, results, strict=True):

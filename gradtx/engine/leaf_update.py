@@ -122,9 +122,7 @@ def _activate(bound: "BoundRule", flow: "Flow", step: "Step") -> ActiveRule:
     layouts = rule.layouts(bound, like, active)
     hyperparams = step.clock.resolve(bound.hyperparams)
     offsets = rule.offsets(layouts, step.clock)
-    return ActiveRule(
-        bound.name, rule, active, columns, tree_slots, hyperparams, layouts, offsets
-    )
+    return ActiveRule(bound.name, rule, active, columns, tree_slots, hyperparams, layouts, offsets)
 
 
 def update_arrays(
