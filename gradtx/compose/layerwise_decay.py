@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from gradtx.compose.chain import chain
@@ -120,13 +119,10 @@ def _by_layer(
     numbering: Numbering, values: Mapping[str, Any], leaves: Leaves, active: Sequence[bool]
 ) -> list[Factor]:
     """The factor of every leaf, by its distance from the head."""
-    decay, known = values["decay"], isinstance(values["decay"], int | float | np.generic)
-    pairs = zip(_numbers(numbering, leaves), leaves.values, strict=True)
+    decay, pairs = values["decay"], zip(_numbers(numbering, leaves), leaves.values, strict=True)
     return [
-        Factor(decay**depth)
-        if isinstance(depth, int)
-        else Factor((np if known else jnp).power(decay, depth), numbering.axis % np.ndim(value))
-        for depth, value in pairs
+        Factor(decay, None if isinstance(one, int) else numbering.axis % np.ndim(value), one)
+        for one, value in pairs
     ]
 
 

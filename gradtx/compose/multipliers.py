@@ -15,6 +15,7 @@ from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule
 from gradtx.definition.signature import LazySignature
 from gradtx.definition.types import Fraction, Interval, Numeric
+from gradtx.engine.factor_rule import Factor
 
 P = ParamSpec("P")
 NONNEGATIVE = Interval(0.0, high_open=True, any_shape=True)
@@ -113,7 +114,7 @@ def layer_decay(groups: tuple[str, ...], decay: Fraction, layers: int) -> Any:
             f"layer_decay: the match {shown}, and it must be the number of a layer, 0 to "
             f"{layers - 1}: write a pattern like 'blocks/(\\d+)', and the number of layers"
         )
-    return cast(Any, decay) ** (layers - int(number))
+    return Factor(decay, power=layers - int(number))
 
 
 @multiplier

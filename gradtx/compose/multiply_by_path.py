@@ -173,6 +173,8 @@ def _checked(factor: Any, pattern: str, path: str, value: Any) -> Factor:
     where = f"{OWNER}: the factor of {path!r}, by {pattern!r}, is {show(factor)}"
     if isinstance(factor, Along):
         return _along(factor, where, value)
+    if isinstance(factor, Factor):
+        return factor
     if isinstance(factor, Schedule):
         return Factor(factor)
     is_number = isinstance(factor, int | float | np.ndarray | np.generic | jax.Array)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.definition.schedule import Schedule
 from gradtx.engine.checks import call_rule
@@ -29,6 +30,23 @@ class Factor(NamedTuple):
     """A number, an array or a schedule."""
     axis: int | None = None
     """The axis that a vector of factors lies along; None: the factor broadcasts as it is."""
+    power: Any = 1
+    """The factor is `value ** power`, a number or a vector, also where `value` is a schedule."""
+
+    def at(self, clock: Clock) -> Any:
+        """The factor at the count of a clock."""
+        value = clock.resolve({"value": self.value})["value"]
+        return self.raised(value)
+
+    def raised(self, value: Any) -> Any:
+        """A value of the factor to its power."""
+        return value if isinstance(self.power, int) and self.power == 1 else value**self.power
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the factor; a schedule is one number."""
+        own = () if isinstance(self.value, Schedule) else np.shape(self.value)
+        return np.broadcast_shapes(own, np.shape(self.power))
 
 
 def _multiply(
@@ -66,24 +84,18 @@ class FactorRule(LeafRule):
         return self.factors(bound, leaves, active)
 
     def offsets(self, layouts: Sequence[Factor | None], clock: Clock) -> Sequence[Any]:
-        return [
-            None if one is None else clock.resolve({"factor": one.value})["factor"]
-            for one in layouts
-        ]
+        return [None if one is None else one.at(clock) for one in layouts]
 
     def at(self, layout: Factor | None) -> LeafRule:
-        shape = () if layout is None or isinstance(layout.value, Schedule) else _shape(layout.value)
-        return self if layout is None or not shape else _along(self, layout.axis, shape)
+        if layout is None or not layout.shape:
+            return self
+        return _along(self, layout.axis, layout.shape)
 
     def bind(self, kwargs: Mapping[str, Any], offsets: Any) -> Bound:
         return functools.partial(_call, self, offsets)
 
     def with_stack(self, stack: Stack, member: Function) -> LeafRule:
         return self  # a factor multiplies entries, whatever layer they are in
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(getattr(value, "shape", ()))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -164,13 +164,14 @@ def measure_layers(
     """The scalars that a rule measures of every layer, as arrays of one entry per layer."""
     layers = rule.layers
     assert layers is not None
-    arrays, treedef = jax.tree.flatten((grad, param, slots))
-    ins = [True] * (1 + (param is not None)) + rule_alike(rule, slots)
+    shared, own, own_alike = _split(kwargs, layers)
+    arrays, treedef = jax.tree.flatten((grad, param, own, slots))
+    ins = [True] * (1 + (param is not None)) + own_alike + rule_alike(rule, slots)
     kinds: list[Any] = []
 
-    def one(arrays: list[Any]) -> Any:
-        grad, param, slots = jax.tree.unflatten(treedef, arrays)
-        result = call_measure(rule, measure, kwargs, grad, slots, param, step)
+    def one(arrays: list[Any]) -> list[Any]:
+        grad, param, own, slots = jax.tree.unflatten(treedef, arrays)
+        result = call_measure(rule, measure, {**shared, **own}, grad, slots, param, step)
         kinds.append(type(result))
         return list(result)
 

@@ -24,7 +24,7 @@ def factor_texts(rules: "Sequence[ActiveRule]", count: int) -> list[str]:
                     continue
                 value = known_number(factor.value)
                 if isinstance(value, int | float | np.generic | np.ndarray):
-                    numbers[n] = numbers[n] * np.asarray(value, float)
+                    numbers[n] = numbers[n] * factor.raised(np.asarray(value, float))
                 else:
                     others[n].append(_brief(value))
     return [" ".join([*_text(number), *rest]) for number, rest in zip(numbers, others, strict=True)]
