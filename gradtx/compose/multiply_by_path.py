@@ -183,10 +183,15 @@ def _checked(factor: Any, pattern: str, path: str, value: Any) -> Factor:
             f"{where}, which is not a number: return a number, an array, a schedule or along(...)"
         )
     check_range(factor, where)
-    shape, whole = np.shape(factor), tuple(np.shape(value))
-    if shape and (len(shape) > len(whole) or np.broadcast_shapes(shape, whole) != whole):
+    if not _fits(np.shape(factor), tuple(np.shape(value))):
         raise StructureError(f"{where}, which does not broadcast to {show_array(value)}")
     return Factor(factor)
+
+
+def _fits(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether an array of a shape broadcasts against another and leaves it as it is."""
+    pairs = zip(reversed(shape), reversed(whole), strict=False)
+    return len(shape) <= len(whole) and all(one in (1, size) for one, size in pairs)
 
 
 def _along(factor: Along, where: str, value: Any) -> Factor:

@@ -109,9 +109,10 @@ def _call(
 ) -> tuple[Any, Any]:
     """Multiply one array by its factor, which is in the array's precision."""
     number = jnp.asarray(factor, real_dtype(grad.dtype))
-    if rule.axis is not None:
-        after = (1,) * (grad.ndim - rule.axis - 1)
-        number = number.reshape(number.shape + after)
+    if number.ndim:  # with all axes of the array, where strict promotion wants them
+        after = 0 if rule.axis is None else grad.ndim - rule.axis - 1
+        before = grad.ndim - number.ndim - after
+        number = number.reshape((1,) * before + number.shape + (1,) * after)
     return call_rule(rule, functools.partial(_multiply, factor=number), grad, slots, param, step)
 
 
