@@ -17,7 +17,7 @@ from gradtx.compose.multipliers import GROUP_FUNCTION, Along, Multiple, Multipli
 from gradtx.compose.transformation import definition
 from gradtx.definition.errors import HyperparamError, SelectionError, StructureError
 from gradtx.definition.leaves import known_number
-from gradtx.definition.schedule import Schedule
+from gradtx.definition.schedule import Schedule, function_schedule
 from gradtx.definition.show import show, show_array
 from gradtx.engine.factor_rule import Factor, factor_rule
 from gradtx.engine.program import BoundRule
@@ -78,26 +78,28 @@ def multiply_by_path(
         raise SelectionError(
             f"{OWNER}: factors = {show(factors)} names no pattern: write {{r'lora_b$': 16.0}}"
         )
-    for pattern, factor in factors.items():
-        _check_function(pattern, factor)
-    values = {"factors": _Ordered(factors), "other": otherwise}
+    known = _Ordered({one: _known_factor(one, factor) for one, factor in factors.items()})
+    values = {"factors": known, "other": otherwise}
     rule, hyperparams = factor_rule(OWNER, _by_path, values)
     return BoundRule((), rule, hyperparams)
 
 
-def _check_function(pattern: str, factor: Any) -> None:
-    """Raise where a pattern is no expression, or has too few groups for the function of them."""
-    matches_by_text(pattern, ())
-    if isinstance(factor, Multiplier) and factor.factory is GROUP_FUNCTION:
-        groups, function = re.compile(pattern).groups, factor.arguments["function"]
-        try:
-            inspect.signature(function).bind(*range(groups))
-        except TypeError as error:
-            raise HyperparamError(
-                f"{OWNER}: the function of {pattern!r} does not take the {groups} groups of the "
-                f"pattern ({error}): write one group (...) per argument; a function of the count "
-                f"is a gradtx.schedule"
-            ) from None
+def _known_factor(pattern: str, factor: Any) -> Any:
+    """A factor; a function of a pattern without groups is a schedule, as it is elsewhere."""
+    matches_by_text(pattern, ())  # raises where it is no regular expression
+    if not isinstance(factor, Multiplier) or factor.factory is not GROUP_FUNCTION:
+        return factor
+    groups, function = re.compile(pattern).groups, factor.arguments["function"]
+    if not groups:
+        return function_schedule(function)
+    try:
+        inspect.signature(function).bind(*range(groups))
+    except TypeError as error:
+        raise HyperparamError(
+            f"{OWNER}: the function of {pattern!r} does not take the {groups} groups of the "
+            f"pattern ({error}): write one argument per group (...)"
+        ) from None
+    return factor
 
 
 @jax.tree_util.register_pytree_with_keys_class

@@ -40,7 +40,11 @@ class Factor(NamedTuple):
 
     def raised(self, value: Any) -> Any:
         """A value of the factor to its power."""
-        return value if isinstance(self.power, int) and self.power == 1 else value**self.power
+        if isinstance(self.power, int):
+            return value if self.power == 1 else value**self.power
+        # In the dtype of the value, which strict promotion asks for.
+        is_array = isinstance(value, jax.Array)
+        return value ** (jnp.asarray(self.power, value.dtype) if is_array else self.power)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 import gradtx
 from gradtx.engine.selector import PerLeaf
@@ -19,12 +18,14 @@ def by_place(end: str) -> float:
     return 0.5 ** int(end) if end.isdigit() else 0.5
 
 
-def arrays_of(axes: int, params: Any) -> PerLeaf:
-    """A mask as a function of the parameters: the arrays of some axes, if there are any."""
-    return PerLeaf(jnp.ndim(leaf) == axes for leaf in jax.tree.leaves(params, is_leaf=is_none))
+def first_of(axes: int, params: Any) -> PerLeaf:
+    """A mask as a function of the parameters: the first array of some axes, if there is one."""
+    leaves = jax.tree.leaves(params, is_leaf=is_none)
+    places = [n for n, leaf in enumerate(leaves) if getattr(leaf, "ndim", None) == axes]
+    return PerLeaf(n in places[:1] for n in range(len(leaves)))
 
 
-vectors, blocks = functools.partial(arrays_of, 1), functools.partial(arrays_of, 3)
+vectors, blocks = functools.partial(first_of, 1), functools.partial(first_of, 3)
 
 
 METHODS: dict[str, Method] = {

@@ -137,13 +137,13 @@ def test_coverage_shows_factors() -> None:
         (
             {r"blocks/(\d)": lambda i: i},
             gradtx.HyperparamError,
-            "the factor of 'blocks/0/w', by 'blocks/(\\\\d)', is '0', which is not a number: return "
-            "a number, an array, a schedule or along(...)",
+            "the factor of 'blocks/0/w', by 'blocks/(\\\\d)', is '0', which is not a number: "
+            "return a number, an array, a schedule or along(...)",
         ),
         (
-            {r"blocks": lambda i: 0.5},
+            {r"(b)locks/(.)": lambda i: 0.5},
             gradtx.HyperparamError,
-            "the function of 'blocks' does not take the 0 groups of the pattern",
+            "the function of '(b)locks/(.)' does not take the 2 groups of the pattern",
         ),
         (
             {r"head": np.ones(3)},

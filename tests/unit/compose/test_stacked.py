@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradtx
 
@@ -74,9 +74,8 @@ def test_a_stack_of_stacks() -> None:
     nested = gradtx.stacked(single, PATTERN)
     updates, _ = nested.update({"layers": pair}, nested.init({"layers": pair}), {"layers": pair})
     for place, inner in enumerate((one["layers"], two["layers"])):
-        expected, _ = single.update(
-            {"layers": inner}, single.init({"layers": inner}), {"layers": inner}
-        )
+        alone = {"layers": inner}
+        expected, _ = single.update(alone, single.init(alone), alone)
         for u, v in zip(jax.tree.leaves(expected), jax.tree.leaves(updates), strict=True):
             np.testing.assert_allclose(v[place], u, rtol=1e-6)
 
@@ -111,8 +110,9 @@ def test_scan_over_steps_save_and_load(tmp_path: Any) -> None:
     np.testing.assert_array_equal(jax.tree.leaves(loaded)[-1], jax.tree.leaves(state)[-1])
 
 
-def test_a_sharded_stack_keeps_its_cut_and_its_layers_need_no_communication() -> None:
-    mesh = jax.make_mesh((4,), ("layers",))
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_a_sharded_stack_keeps_its_cut_and_its_layers_need_no_communication(kind: Any) -> None:
+    mesh = jax.make_mesh((4,), ("layers",), axis_types=(kind,))
     params = jax.device_put(stack(tree(0))["layers"], NamedSharding(mesh, PartitionSpec("layers")))
     params, tx = {"layers": params}, gradtx.stacked(gradtx.lamb(0.1), PATTERN)
     state = tx.init(params)
