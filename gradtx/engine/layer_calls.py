@@ -57,8 +57,7 @@ def init_layers(
     def make(arrays: list[Any]) -> list[Any]:
         return jax.tree.leaves(form.from_init(init(arrays[0], **kwargs), init))
 
-    # Jitted, since explicit axes of a concrete array are in no context of eager operations.
-    arrays = iter(jax.jit(each_layer(make, layers, [True], known))([jnp.asarray(param)]))
+    arrays = iter(each_layer(make, layers, [True], known)([jnp.asarray(param)]))
     return form.kind(*(None if one is None else next(arrays) for one in like))
 
 
