@@ -28,11 +28,16 @@ if TYPE_CHECKING:  # the public names; each is imported when it is first used
     from gradtx.compose.descend import add_decayed_weights as add_decayed_weights
     from gradtx.compose.descend import descend as descend
     from gradtx.compose.descend import scale_by_learning_rate as scale_by_learning_rate
+    from gradtx.compose.layerwise_decay import layerwise_decay as layerwise_decay
     from gradtx.compose.leafwise import leafwise as leafwise
     from gradtx.compose.matrixwise import matrixwise as matrixwise
+    from gradtx.compose.multipliers import along as along
+    from gradtx.compose.multipliers import layer_decay as layer_decay
+    from gradtx.compose.multiply_by_path import multiply_by_path as multiply_by_path
     from gradtx.compose.over_axes import over_axes as over_axes
     from gradtx.compose.select import masked as masked
     from gradtx.compose.select import partition as partition
+    from gradtx.compose.stacked import stacked as stacked
     from gradtx.compose.transformation import GradientTransformation as GradientTransformation
     from gradtx.compose.transformation import (
         GradientTransformationExtraArgs as GradientTransformationExtraArgs,

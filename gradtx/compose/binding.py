@@ -27,6 +27,16 @@ class MapRules(NamedTuple):
 
     inner: Any
     function: Callable[[Rule], Rule]
+    narrow: Callable[[Any], Any] | None = None
+    """Replaces the selectors inside, where these see other leaves; None: they stay."""
+
+    def bound(self, bound: BoundRule, outside: int) -> BoundRule:
+        """A rule of the inner definition, replaced; `outside` counts the selectors around."""
+        bound = bound._replace(rule=self.function(bound.rule))
+        if self.narrow is None:
+            return bound
+        own, inside = bound.selectors[:outside], bound.selectors[outside:]
+        return bound._replace(selectors=(*own, *map(self.narrow, inside)))
 
 
 class Place(NamedTuple):
@@ -66,7 +76,7 @@ def _bind(tx: Any, place: Place) -> Iterator[BoundRule]:
         yield expansion._replace(path=place.path, selectors=place.selectors, origin=place.origin)
     elif isinstance(expansion, MapRules):
         for bound in _bind(expansion.inner, place):
-            yield bound._replace(rule=expansion.function(bound.rule))
+            yield expansion.bound(bound, len(place.selectors))
     elif isinstance(expansion, list):
         branches = list(_branches(expansion, place.builder))
         names = unique_names([branch.name for branch in branches])

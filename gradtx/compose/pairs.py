@@ -59,3 +59,9 @@ class PlainRule(TreeRule):
             f"{multipliers.owner}: {self.name} is another library's, whose hyperparameters have no "
             f"names; use gradtx's own, or put it outside of {multipliers.owner}"
         )
+
+    def with_stack(self, stack: Any, member: Callable[..., Any]) -> "PlainRule":
+        raise GradtxError(
+            f"stacked: {self.name} is another library's, whose rules see whole arrays; use "
+            f"gradtx's own, or put it outside of stacked"
+        )

@@ -196,6 +196,11 @@ def _check_functions(name: str, arguments: Mapping[str, Any], where: str) -> Non
             f"{where} is the Python function {arguments['function']!r}; write it as a "
             "@gradtx.schedule to save it"
         )
+    if name == "group_function":
+        raise ConfigError(
+            f"{where} is the Python function {arguments['function']!r}; write layer_decay(...), or "
+            "a number for each pattern, to save it"
+        )
     if name == "GradientTransformation":
         raise ConfigError(
             f"{where} is another library's pair of functions, {arguments['init']!r} and "

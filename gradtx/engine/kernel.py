@@ -17,6 +17,12 @@ from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import DTypeLike, Slots
 from gradtx.engine.checks import describe_result, describe_value, explain
 from gradtx.engine.gate import gated_update
+from gradtx.engine.layer_calls import (
+    call_evaluate,
+    call_measure,
+    evaluate_layers,
+    measure_layers,
+)
 from gradtx.engine.multipliers import multiply
 from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.storage import Storage, store_slots
@@ -193,19 +199,13 @@ def measure_array(rule: "LeafRule", measure: Function, shared: Any, args: LeafAr
     dtype, (stored,) = compute_dtype(args.grad.dtype), args.slots
     kwargs = array_kwargs(rule, measure, values, step, args)
     slots = None if stored is None else decode_slots(rule, stored, args.grad.shape, dtype)
-    given = slots if rule.form is None else rule.form.to_rule(slots)
     param = None if args.param is None else cast_inexact(args.param, dtype)
-    options = select_kwargs(measure, rule.options.values)
+    kwargs |= select_kwargs(measure, rule.options.values)
+    call = call_measure if rule.layers is None else measure_layers
     try:
         with jax.named_scope(rule.name), ALIKE if dtype.kind != "c" else mixed_promotion():
-            result = measure(
-                args.grad.astype(dtype),
-                given,
-                param,
-                step.astype(real_dtype(dtype)),
-                **kwargs,
-                **options,
-            )
+            grad, now = args.grad.astype(dtype), step.astype(real_dtype(dtype))
+            result = call(rule, measure, kwargs, grad, slots, param, now)
     except Exception as error:
         explain(error, rule, measure, param)
         raise
@@ -251,6 +251,6 @@ def evaluate_array(
         return run_auto(run, mesh, param, values, given)
     dtype = compute_dtype(param.dtype)
     slots = None if stored is None else decode_slots(rule, stored, param.shape, dtype)
-    slots = slots if rule.form is None else rule.form.to_rule(slots)
-    options = select_kwargs(evaluate, rule.options.values)
-    return evaluate(param.astype(dtype), slots, **values, **options).astype(param.dtype)
+    kwargs = {**values, **select_kwargs(evaluate, rule.options.values)}
+    call = call_evaluate if rule.layers is None else evaluate_layers
+    return call(rule, evaluate, kwargs, param.astype(dtype), slots).astype(param.dtype)

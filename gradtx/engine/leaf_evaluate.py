@@ -38,9 +38,13 @@ def evaluate_leaves(
         **Clock(count, None, {}).resolve(bound.hyperparams),
         **(tree_slots._asdict() if tree_slots is not None else {}),
     }
-    kwargs, run = select_kwargs(evaluate, numbers), _evaluating(rule, evaluate)
-    for places in group(map(_kind, rows.values())).values():
-        indices = [list(rows)[place] for place in places]
+    kwargs, layouts = select_kwargs(evaluate, numbers), rule.layouts(bound, leaves, active)
+    at = [layouts[n] if layouts else None for n in rows]
+    for (layout, *_), places in group(zip(at, map(_kind, rows.values()), strict=True)).items():
+        indices, run = (
+            [list(rows)[place] for place in places],
+            _evaluating(rule.at(layout), evaluate),
+        )
         _check_shape(run, bound.name, kwargs, rows[indices[0]], leaves.paths[indices[0]])
         results = call_rows(run, kwargs, [rows[index] for index in indices])
         for index, value in zip(indices, results, strict=True):

@@ -11,6 +11,9 @@ import numpy as np
 from gradtx.definition.static import Static
 from gradtx.definition.types import Slots
 from gradtx.engine.checks import call_rule
+from gradtx.engine.clock import Clock
+from gradtx.engine.layer_calls import call_on_layers
+from gradtx.engine.layers import LayerAxes, Stack, layers_of
 from gradtx.engine.leaf_evaluate import evaluate_leaves
 from gradtx.engine.leaf_init import init_leaves
 from gradtx.engine.leaf_update import update_leaves
@@ -61,6 +64,10 @@ class LeafRule:
     """Which numbers multiply its hyperparameters, leaf by leaf."""
     factors: Factors = ()
     """The same for the kernel of one leaf."""
+    stacks: tuple[Stack, ...] = ()
+    """The stacks of layers, outermost first, whose layers the rule sees one by one."""
+    layers: LayerAxes | None = None
+    """How the array of one kernel is layers."""
 
     def __hash__(self) -> int:
         return self._hash
@@ -113,20 +120,22 @@ class LeafRule:
 
     def bind(self, kwargs: Mapping[str, Any], offsets: Any) -> Bound:
         """`update_array` as a function of gradient, slots, parameter and step, checked."""
+        if self.layers is not None:
+            return functools.partial(call_on_layers, self, kwargs)
         function = functools.partial(self.update_array, **kwargs, **self.static_kwargs)
         return functools.partial(call_rule, self, function)
 
     def layouts(self, bound: "BoundRule", leaves: Leaves, active: Sequence[bool]) -> Sequence[Any]:
-        """For every leaf how it is matrices; nothing for a rule on arrays."""
-        return ()
+        """For every leaf how it is matrices, or layers; nothing where a rule sees whole arrays."""
+        return layers_of(self.stacks, leaves) if self.stacks else ()
 
-    def offsets(self, layouts: Sequence[Any]) -> Sequence[np.ndarray | None]:
-        """For every leaf the steps at which its matrices are refreshed."""
+    def offsets(self, layouts: Sequence[Any], clock: Clock) -> Sequence[Any]:
+        """For every leaf the steps at which its matrices are refreshed, or another value."""
         return ()
 
     def at(self, layout: Any) -> "LeafRule":
         """The rule as the kernel of one leaf has it."""
-        return self
+        return self if layout is None else in_layers(self, layout)
 
     @property
     def is_sharded(self) -> bool:
@@ -208,6 +217,9 @@ class LeafRule:
     def with_multipliers(self, multipliers: Multipliers, member: Function) -> "LeafRule":
         return dataclasses.replace(self, multipliers=multipliers)
 
+    def with_stack(self, stack: Stack, member: Function) -> "LeafRule":
+        return dataclasses.replace(self, stacks=(stack, *self.stacks))
+
 
 @dataclass(frozen=True)
 class MatrixRule(LeafRule):
@@ -224,9 +236,9 @@ class MatrixRule(LeafRule):
         return functools.partial(call_on_matrices, self, kwargs, offsets)
 
     def layouts(self, bound: "BoundRule", leaves: Leaves, active: Sequence[bool]) -> Sequence[Any]:
-        return self.matrices.layouts(leaves, active, bound.name)
+        return self.matrices.layouts(leaves, active, bound.name, self.stacks)
 
-    def offsets(self, layouts: Sequence[Any]) -> Sequence[np.ndarray | None]:
+    def offsets(self, layouts: Sequence[Any], clock: Clock) -> Sequence[np.ndarray | None]:
         return self.matrices.turns(layouts)
 
     def at(self, layout: Layout | None) -> "MatrixRule":
@@ -244,4 +256,10 @@ class MatrixRule(LeafRule):
 @functools.lru_cache(maxsize=4096)
 def laid_out(rule: MatrixRule, layout: Layout | None) -> MatrixRule:
     """A rule on matrices for one way in which an array is matrices."""
-    return dataclasses.replace(rule, matrices=Matrices(), layout=layout)
+    return dataclasses.replace(rule, matrices=Matrices(), stacks=(), layout=layout)
+
+
+@functools.lru_cache(maxsize=4096)
+def in_layers(rule: LeafRule, layers: LayerAxes) -> LeafRule:
+    """A rule on arrays for one way in which an array is layers."""
+    return dataclasses.replace(rule, stacks=(), layers=layers)

@@ -22,6 +22,7 @@ from gradtx.engine.kernel import (
     run_rules,
     run_stored,
 )
+from gradtx.engine.layer_calls import scalars_of_layers
 from gradtx.engine.leaf_errors import located, missing_params
 from gradtx.engine.leaf_init import check_real, widest_dtype
 from gradtx.engine.multipliers import Factors, at_leaf, split_by_factors
@@ -51,7 +52,7 @@ class ActiveRule(NamedTuple):
     tree_slots: Any
     hyperparams: Mapping[str, Any]
     layouts: Sequence[Any]
-    """How every leaf is matrices; empty for a rule on arrays."""
+    """How every leaf is matrices, or layers; empty for a rule on whole arrays."""
     offsets: Sequence[Any]
     factors: Sequence[Factors] = ()
     """The multipliers of its values at every leaf; empty where they are the same for all."""
@@ -122,7 +123,8 @@ def _activate(bound: "BoundRule", flow: "Flow", step: "Step") -> ActiveRule:
             bound, rule.stored_form, rule.tree_kind, own, flow.leaves, active
         )
     layouts = rule.layouts(bound, like, active)
-    hyperparams, offsets = step.clock.resolve(bound.hyperparams), rule.offsets(layouts)
+    hyperparams = step.clock.resolve(bound.hyperparams)
+    offsets = rule.offsets(layouts, step.clock)
     factors = () if rule.multipliers is None else rule.multipliers.factors(bound, like)
     return ActiveRule(
         bound.name, rule, active, columns, tree_slots, hyperparams, layouts, offsets, factors
@@ -362,20 +364,29 @@ def _measure(
     tree_slots = member.tree_slots._asdict() if member.tree_slots else {}
     values = select_kwargs(member.rule.measure, {**member.hyperparams, **tree_slots})
     found: dict[int, Any] = {}
+    layouts = member.layouts or [None] * len(flow.leaves.values)
     kinds = group(
-        (signature(one.grad), None if one.param is None else signature(one.param))
-        for one in mine.values()
+        (layouts[n], signature(one.grad), None if one.param is None else signature(one.param))
+        for n, one in mine.items()
     )
     order = list(mine)
-    for places in kinds.values():
+    for (layout, *_), places in kinds.items():
         indices = [order[place] for place in places]
         shared = (step.clock.step, values)
         results = _call(
-            _measuring(member.rule, member.rule.measure), shared, indices, mine, [member], flow
+            _measuring(member.rule.at(layout), member.rule.measure),
+            shared,
+            indices,
+            mine,
+            [member],
+            flow,
         )
         found |= dict(zip(indices, results, strict=True))
     rows = [found[index] for index in sorted(found)]
-    return type(rows[0])(*map(stack_scalars, zip(*rows, strict=True)))
+    columns = zip(*rows, strict=True)
+    if any(layouts):
+        return type(rows[0])(*map(scalars_of_layers, columns))
+    return type(rows[0])(*map(stack_scalars, columns))
 
 
 @functools.lru_cache(maxsize=4096)

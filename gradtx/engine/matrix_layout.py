@@ -6,7 +6,9 @@ or one per head, (inputs, size): its words say which. A rule on matrices sees (.
 
 import dataclasses
 import functools
+import itertools
 import math
+import operator
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ import numpy as np
 
 from gradtx.definition.errors import GradtxError, StructureError
 from gradtx.definition.static import Static
+from gradtx.engine.layers import LayerAxes, Stack, layer_leaves, layers_of
 from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import Leaves, claimed, is_function, spread
 
@@ -109,6 +112,18 @@ def _laid_out(shape: tuple[int, ...], roles: Sequence[tuple[str, int]], rows: bo
     return Layout(shape, tuple(cut), order, (*(cut[axis] for axis in axes["batch"]), *sides))
 
 
+def with_layers(layout: Layout, layers: LayerAxes | None) -> Layout:
+    """The layout of a stack, whose layers have a layout; its layers count matrices."""
+    for axis, size in () if layers is None else layers.innermost_first:
+        shape, sizes = (*layout.whole[:axis], size, *layout.whole[axis:]), layout.whole[:axis]
+        before = itertools.accumulate((1, *layout.cut), operator.mul)
+        place = next(n for n, product in enumerate(before) if product == math.prod(sizes))
+        order = (place, *(one + (one >= place) for one in layout.order))
+        cut = (*layout.cut[:place], size, *layout.cut[place:])
+        layout = Layout(shape, cut, order, (size, *layout.shape))
+    return layout
+
+
 @dataclasses.dataclass(frozen=True)
 class Matrices:
     """How a rule sees arrays as matrices, and over which devices it spreads them."""
@@ -118,8 +133,14 @@ class Matrices:
     refresh_every: int | None = None
     shard: Any = None
 
-    def layouts(self, leaves: Leaves, active: Sequence[bool], owner: str) -> list[Layout | None]:
-        """For every leaf that the rule acts on, how it is a matrix."""
+    def layouts(
+        self, leaves: Leaves, active: Sequence[bool], owner: str, stacks: Sequence[Stack] = ()
+    ) -> list[Layout | None]:
+        """For every leaf that the rule acts on, how it is matrices, those of every layer."""
+        if stacks:
+            found = self.layouts(layer_leaves(stacks, leaves), active, owner)
+            each = zip(found, layers_of(stacks, leaves), strict=True)
+            return [one if one is None else with_layers(one, layers) for one, layers in each]
         dimensions, rows = self.dimensions.values.get("dimensions"), self.vectors == "rows"
         said = axes_of(dimensions, leaves, owner, rows)
         each = zip(leaves.paths, leaves.values, said, active, strict=True)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from gradtx.definition.static import Static
 from gradtx.definition.types import Slots
 from gradtx.engine.checks import call_rule
+from gradtx.engine.layer_calls import init_layers
+from gradtx.engine.layers import LayerAxes
 from gradtx.engine.matrix_layout import Layout
 from gradtx.engine.rules import Function, keyword_names, select_kwargs
 from gradtx.engine.slot_form import slot_form
@@ -22,10 +24,12 @@ Change = Callable[[Any], Any]
 
 
 def init_matrices(
-    init: Function, options: Static, layout: Layout | None, param: Any, **kwargs: Any
+    init: Function, options: Static, layout: Layout | LayerAxes | None, param: Any, **kwargs: Any
 ) -> Any:
     """The slots of one array as a NamedTuple; those like its matrices in the array's shape."""
     form = slot_form(init, options)
+    if isinstance(layout, LayerAxes):
+        return init_layers(init, options, layout, param, **kwargs)
     if layout is None:
         return form.from_init(init(param, **kwargs), init)
     slots = form.from_init(init(layout.matrix(param), **kwargs), init)

@@ -140,6 +140,10 @@ class Rule(Protocol):
         """The rule with multiplied hyperparameters; `member` does the same to a member."""
         ...
 
+    def with_stack(self, stack: Any, member: Function) -> "Rule":
+        """The rule on the layers of a stack, one by one; `member` does the same to a member."""
+        ...
+
 
 @functools.lru_cache(maxsize=4096)
 def keyword_names(function: Function, required: bool = False) -> frozenset[str]:

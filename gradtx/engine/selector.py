@@ -185,7 +185,7 @@ def _labels_by_text(
     rules: tuple[tuple[str, str], ...], paths: tuple[str, ...], owner: str
 ) -> list[str | None]:
     return _first_match(
-        rules, [_matches_text(pattern, paths) for pattern, _ in rules], paths, owner
+        rules, [matches_by_text(pattern, paths) for pattern, _ in rules], paths, owner
     )
 
 
@@ -272,7 +272,7 @@ def _positional(function: Callable[..., Any]) -> int:
 
 def _matches(where: Any, leaves: Leaves) -> Sequence[bool]:
     if isinstance(where, str):
-        return _matches_text(where, leaves.paths)
+        return matches_by_text(where, leaves.paths)
     return [
         value is not None and bool(where(path, value))
         for path, value in zip(leaves.paths, leaves.values, strict=True)
@@ -280,7 +280,8 @@ def _matches(where: Any, leaves: Leaves) -> Sequence[bool]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _matches_text(pattern: str, paths: tuple[str, ...]) -> tuple[bool, ...]:
+def matches_by_text(pattern: str, paths: tuple[str, ...]) -> tuple[bool, ...]:
+    """For every path whether a regular expression is found in it."""
     try:
         expression = re.compile(pattern)
     except re.error as error:

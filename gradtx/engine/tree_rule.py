@@ -21,6 +21,7 @@ from gradtx.engine.checks import (
     is_sequence,
 )
 from gradtx.engine.clock import Clock, clock_at
+from gradtx.engine.layers import Stack
 from gradtx.engine.leaf_errors import missing_params
 from gradtx.engine.multipliers import Multipliers
 from gradtx.engine.rules import (
@@ -280,6 +281,10 @@ class TreeRule:
         return dataclasses.replace(
             self, members={name: member(one) for name, one in self.members.items()}
         )
+
+    def with_stack(self, stack: Stack, member: Function) -> "TreeRule":
+        members = {name: member(one) for name, one in self.members.items()}
+        return dataclasses.replace(self, members=members)
 
 
 def _from_numpy(leaf: Any) -> Any:

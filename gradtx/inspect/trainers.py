@@ -9,10 +9,12 @@ import numpy as np
 from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.leaves import known_number
 from gradtx.definition.show import show_dtype
+from gradtx.engine.factor_rule import FactorRule
 from gradtx.engine.program import BoundRule
 from gradtx.engine.roles import Explained
 from gradtx.engine.rules import select_kwargs
 from gradtx.engine.selector import Leaves, Selector, leaves_of
+from gradtx.inspect.factors import factor_texts
 from gradtx.inspect.members import MemberNode, Members, Owner
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.options import eval_shape
@@ -33,6 +35,8 @@ class Trainer(NamedTuple):
     """Whether its update is zero."""
     reason: str = ""
     """Why roles put it into its group; empty where they do not."""
+    factor: str = ""
+    """The factor of its updates by path, "× 0.75"; empty where it is 1."""
 
     @property
     def text(self) -> str:
@@ -41,6 +45,7 @@ class Trainer(NamedTuple):
             words = FROZEN
         else:
             words = f"{self.name or UNCHANGED}{f', {DECAYED}' if self.is_decayed else ''}"
+            words = f"{words} {self.factor}".rstrip()
         is_new = self.group and self.group not in (self.name, words)
         return f"{self.group}: {words}" if is_new else words
 
@@ -109,14 +114,15 @@ def trainers(rules: Sequence[ActiveRule], leaves: Leaves) -> list[Trainer | None
         for index in np.flatnonzero(one.active).tolist():
             acts[index].setdefault(one.owner, one.node)
     decayed, frozen = _flags(rules, count)
-    each = zip(leaves.values, acts, decayed, frozen, _reasons(rules, count), strict=True)
+    notes = zip(_reasons(rules, count), factor_texts(rules, count), strict=True)
+    each = zip(leaves.values, acts, decayed, frozen, notes, strict=True)
     return [
         None
         if value is None
-        else _trainer(owners, ranks, bool(is_decayed), bool(is_frozen), reason)
+        else _trainer(owners, ranks, bool(is_decayed), bool(is_frozen), *notes)
         if is_inexact(value)
         else Trainer(f"not trained, {_dtype(value)}", "", False, False)
-        for value, owners, is_decayed, is_frozen, reason in each
+        for value, owners, is_decayed, is_frozen, notes in each
     ]
 
 
@@ -142,7 +148,8 @@ def _ranks(rules: Sequence[ActiveRule]) -> dict[Owner, int]:
     """
     ranks: dict[Owner, int] = {}
     for one in rules:
-        is_flag = _decays(one.bound) or one.bound.rule.ignores_input
+        is_factor = isinstance(one.bound.rule, FactorRule)
+        is_flag = _decays(one.bound) or one.bound.rule.ignores_input or is_factor
         own = 2 if one.bound.rule.keeps else 0 if is_flag else 1
         own = 3 if one.node.is_optimizer else own
         ranks[one.owner] = max(own, ranks.get(one.owner, 0))

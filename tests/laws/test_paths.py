@@ -20,6 +20,8 @@ from tests.methods import FIRST, METHODS
 
 KERNELS = "kernel$"
 OPTIONS: dict[str, Any] = {
+    "layers": 100,
+    "pattern": r"layers/(\d+)",
     "accumulator_dtype": jnp.bfloat16,
     "adam_learning_rate": 0.1,
     "axis_name": "data",
