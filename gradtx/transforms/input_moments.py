@@ -84,8 +84,8 @@ def scale_by_input_moments(where: Where, damping: NonNegative = 0.2) -> list[Bra
     When: before `muon`, `chain(scale_by_input_moments("kernel"), muon(0.02))`, for layers whose
     inputs are far from white; an average that takes 5 % of a new moment every 64 steps will do.
     When not: the forward pass cannot return its activations, or the inputs are normalized and
-    nearly white. A factorization costs n³/3 in every step. On a small regression of
-    400 steps Muon alone reached a lower loss.
+    nearly white. A factorization costs n³/3 in every step.
+    On a small regression of 400 steps Muon alone reached a lower loss.
 
     Args:
       where: the kernels, as for `masked`.
