@@ -75,7 +75,7 @@ class FactorRule(LeafRule):
     def __hash__(self) -> int:
         return self._hash
 
-    def factors(
+    def leaf_factors(
         self, bound: "BoundRule", leaves: Leaves, active: Sequence[bool]
     ) -> Sequence[Factor | None]:
         """The factor of every leaf that the rule changes; None for the others."""
@@ -85,7 +85,7 @@ class FactorRule(LeafRule):
         return [one if flag else None for one, flag in zip(found, active, strict=True)]
 
     def layouts(self, bound: "BoundRule", leaves: Leaves, active: Sequence[bool]) -> Sequence[Any]:
-        return self.factors(bound, leaves, active)
+        return self.leaf_factors(bound, leaves, active)
 
     def offsets(self, layouts: Sequence[Factor | None], clock: Clock) -> Sequence[Any]:
         return [None if one is None else one.at(clock) for one in layouts]

@@ -17,12 +17,7 @@ from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import DTypeLike, Slots
 from gradtx.engine.checks import describe_result, describe_value, explain
 from gradtx.engine.gate import gated_update
-from gradtx.engine.layer_calls import (
-    call_evaluate,
-    call_measure,
-    evaluate_layers,
-    measure_layers,
-)
+from gradtx.engine.layer_calls import call_evaluate, evaluate_layers, measure_layers
 from gradtx.engine.multipliers import multiply
 from gradtx.engine.rules import Function, select_kwargs
 from gradtx.engine.storage import Storage, store_slots
@@ -201,11 +196,12 @@ def measure_array(rule: "LeafRule", measure: Function, shared: Any, args: LeafAr
     slots = None if stored is None else decode_slots(rule, stored, args.grad.shape, dtype)
     param = None if args.param is None else cast_inexact(args.param, dtype)
     kwargs |= select_kwargs(measure, rule.options.values)
-    call = call_measure if rule.layers is None else measure_layers
+    own = slots if rule.form is None or rule.layers else rule.form.to_rule(slots)
+    call = functools.partial(measure_layers, rule, measure) if rule.layers else measure
     try:
         with jax.named_scope(rule.name), ALIKE if dtype.kind != "c" else mixed_promotion():
             grad, now = args.grad.astype(dtype), step.astype(real_dtype(dtype))
-            result = call(rule, measure, kwargs, grad, slots, param, now)
+            result = call(grad, own, param, now, **kwargs)
     except Exception as error:
         explain(error, rule, measure, param)
         raise

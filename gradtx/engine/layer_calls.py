@@ -150,16 +150,8 @@ def _keys(key: Any, layers: LayerAxes) -> Any:
     return keys.reshape(layers.lengths)
 
 
-def call_measure(
-    rule: "LeafRule", measure: Function, kwargs: Any, grad: Any, slots: Any, param: Any, step: Any
-) -> Any:
-    """The scalars that a rule measures of one array."""
-    own = slots if rule.form is None else rule.form.to_rule(slots)
-    return measure(grad, own, param, step, **kwargs)
-
-
 def measure_layers(
-    rule: "LeafRule", measure: Function, kwargs: Any, grad: Any, slots: Any, param: Any, step: Any
+    rule: "LeafRule", measure: Function, grad: Any, slots: Any, param: Any, step: Any, **kwargs: Any
 ) -> Any:
     """The scalars that a rule measures of every layer, as arrays of one entry per layer."""
     layers = rule.layers
@@ -171,7 +163,8 @@ def measure_layers(
 
     def one(arrays: list[Any]) -> list[Any]:
         grad, param, own, slots = jax.tree.unflatten(treedef, arrays)
-        result = call_measure(rule, measure, {**shared, **own}, grad, slots, param, step)
+        known = slots if rule.form is None else rule.form.to_rule(slots)
+        result = measure(grad, known, param, step, **shared, **own)
         kinds.append(type(result))
         return list(result)
 

@@ -372,15 +372,9 @@ def _measure(
     order = list(mine)
     for (layout, *_), places in kinds.items():
         indices = [order[place] for place in places]
-        shared = (step.clock.step, values)
-        results = _call(
-            _measuring(member.rule.at(layout), member.rule.measure),
-            shared,
-            indices,
-            mine,
-            [member],
-            flow,
-        )
+        shared, rule = (step.clock.step, values), member.rule
+        rule = rule if layout is None else rule.at(layout)
+        results = _call(_measuring(rule, rule.measure), shared, indices, mine, [member], flow)
         found |= dict(zip(indices, results, strict=True))
     rows = [found[index] for index in sorted(found)]
     columns = zip(*rows, strict=True)

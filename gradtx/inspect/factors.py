@@ -18,7 +18,7 @@ def factor_texts(rules: "Sequence[ActiveRule]", count: int) -> list[str]:
     numbers, others = [np.ones(()) for _ in range(count)], [list[str]() for _ in range(count)]
     for one in rules:
         if isinstance(one.bound.rule, FactorRule):
-            factors = one.bound.rule.factors(one.bound, one.seen, one.active.tolist())
+            factors = one.bound.rule.leaf_factors(one.bound, one.seen, one.active.tolist())
             for n, factor in enumerate(factors):
                 if factor is None:
                     continue

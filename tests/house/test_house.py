@@ -94,7 +94,7 @@ def test_imports_are_few_and_public(path: pathlib.Path) -> None:
 def test_sizes(path: pathlib.Path) -> None:
     text = path.read_text()
     is_list = path == PACKAGE / "__init__.py"  # a line for every public name, and no code
-    assert len(text.splitlines()) <= (500 if is_list else 400)
+    assert len(text.splitlines()) <= (600 if is_list else 400)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert code_lines(node) <= 40, f"{node.name} has {code_lines(node)} lines of code"

@@ -118,11 +118,13 @@ def test_a_sharded_stack_keeps_its_cut_and_its_layers_need_no_communication() ->
     for leaf in jax.tree.leaves(state.slots):
         assert leaf.sharding.spec[0] == "layers"
     text = jax.jit(tx.update).lower(params, state, params).compile().as_text()
-    assert not any(name in text for name in ("all-reduce", "all-gather", "all-to-all"))
+    assert text is not None and not any(
+        name in text for name in ("all-reduce", "all-gather", "all-to-all")
+    )
 
 
 @pytest.mark.parametrize("codec", ["bf16", "int8"])
-def test_stored_slots(codec: str) -> None:
+def test_stored_slots(codec: Any) -> None:
     tx = gradtx.stored(gradtx.stacked(gradtx.lamb(0.1), PATTERN), codec, min_size=0)
     other = gradtx.stacked(gradtx.stored(gradtx.lamb(0.1), codec, min_size=0), PATTERN)
     plain, params = gradtx.stacked(gradtx.lamb(0.1), PATTERN), stack(tree(0))

@@ -37,7 +37,7 @@ def test_one_exponential_is_the_average_of_every_member(name: str) -> None:
     """A kernel of the optimizer's own decay changes nothing, one of another decay does."""
     w = {"layer": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}
     grads = [jax.tree.map(lambda x, n=n: jnp.sin(3 * n + 5 * x), w) for n in range(4)]
-    last = []
+    last, updates = [], w
     for kernel in (None, *(gradtx.exponentials((decay,), (1.0,)) for decay in (0.9, 0.3))):
         tx = getattr(gradtx, name)(0.1, momentum=kernel, **MEMBERS[name])
         state = tx.init(w)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def test_numbers_are_hyperparameters() -> None:
 
 def test_other_numbers_compile_nothing() -> None:
     first, grad = gradtx.scale_by_momentum(gradtx.bi_maxwell()), jnp.ones(3)
-    step = jax.jit(lambda tx, g, s: tx.update(g, s))
+    step: Any = jax.jit(lambda tx, g, s: tx.update(g, s))
     step(first, grad, first.init(grad))
     for start in (5, 6):
         step(gradtx.replace(first, start=start), grad, first.init(grad))
@@ -41,7 +42,7 @@ def test_a_kernel_is_data(name: str) -> None:
     tx = gradtx.adamw(1e-3, momentum=kernel)
     assert gradtx.from_config(json.loads(json.dumps(gradtx.to_config(tx)))) == tx
     assert gradtx.from_config(gradtx.to_config(kernel)) == kernel and hash(kernel) == hash(kernel)
-    assert eval(repr(kernel), vars(gradtx)) == kernel
+    assert eval(repr(kernel), dict(vars(gradtx))) == kernel
     state = tx.init(jnp.ones((2, 3)))
     for one in (state, gradtx.stored(tx, "int8", min_size=0).init(jnp.ones((64, 64)))):
         again = pickle.loads(pickle.dumps(one))
