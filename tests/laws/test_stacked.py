@@ -1,6 +1,6 @@
 """Stacked layers: every method sees each layer of a stack as it sees an array of its own.
 
-Three layers in one array per parameter, beside the same layers as three trees: three steps, in
+Three layers in one array per parameter, beside the same layers as three trees: two steps, in
 float64, so that no sum cancels to the rounding of float32.
 """
 
@@ -69,11 +69,12 @@ def history(tx: Any, trees: list[Any]) -> list[Any]:
 
 def largest_difference(name: str) -> float:
     """The largest difference of the two, relative to the largest entry of its array."""
-    tx, trees = METHODS[name].tx, [tree(seed) for seed in range(4)]
+    tx, trees = METHODS[name].tx, [tree(seed) for seed in range(3)]
     apart = [as_stack(one) for one in history(tx, trees)]
     together = history(gradtx.stacked(tx, r"^layers/"), [as_stack(one) for one in trees])
     pairs = jax.tree.leaves(jax.tree.map(lambda u, v: (u, v), apart, together), is_leaf=is_pair)
-    return max(float(jnp.max(abs(u - v)) / jnp.max(abs(u) + 1e-30)) for u, v in pairs)
+    # NumPy's maximum of a nan is nan, and no bound holds for it.
+    return float(np.max([jnp.max(abs(u - v)) / jnp.max(abs(u) + 1e-30) for u, v in pairs]))
 
 
 def is_pair(node: Any) -> bool:
