@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.definition.static import Static
 from gradtx.definition.types import Slots
@@ -18,6 +19,7 @@ from gradtx.engine.layers import LayerAxes
 from gradtx.engine.rules import Function, keyword_names, select_kwargs
 from gradtx.engine.slot_form import slot_form
 from gradtx.tree.kernels import Scalars
+from gradtx.tree.placement import run_auto
 from gradtx.tree.rounding import positions
 
 if TYPE_CHECKING:
@@ -57,8 +59,28 @@ def init_layers(
     def make(arrays: list[Any]) -> list[Any]:
         return jax.tree.leaves(form.from_init(init(arrays[0], **kwargs), init))
 
-    arrays = iter(each_layer(make, layers, [True], known)([jnp.asarray(param)]))
+    make_all, stack = each_layer(make, layers, [True], known), jnp.asarray(param)
+    arrays = iter(_on_mesh(make_all, stack, [_like(stack, layers, one) for one in known]))
     return form.kind(*(None if one is None else next(arrays) for one in like))
+
+
+def _on_mesh(make: Callable[..., Any], stack: jax.Array, like: Sequence[Any]) -> list[Any]:
+    """`make([stack])`. On explicit axes it is a program, in which these are automatic."""
+    mesh = jax.typeof(stack).sharding.mesh
+    if not mesh.explicit_axes:
+        return make([stack])
+    return jax.jit(functools.partial(run_auto, make, mesh, like))([stack])
+
+
+def _like(stack: jax.Array, layers: LayerAxes, is_alike: bool) -> Any:
+    """An array that is cut as a slot of the stack: as the stack, or along the layers alone."""
+    sharding = jax.typeof(stack).sharding
+    if is_alike or not sharding.mesh.explicit_axes:
+        return stack
+    entries = [*sharding.spec]
+    cuts = [entries.pop(axis) for axis in layers.axes]
+    placed = NamedSharding(sharding.mesh, PartitionSpec(*cuts))
+    return jax.ShapeDtypeStruct(layers.lengths, stack.dtype, sharding=placed)
 
 
 def _repeat(slot: Any, layers: LayerAxes, is_alike: bool) -> jax.Array:

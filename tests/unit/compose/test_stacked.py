@@ -110,8 +110,9 @@ def test_scan_over_steps_save_and_load(tmp_path: Any) -> None:
     np.testing.assert_array_equal(jax.tree.leaves(loaded)[-1], jax.tree.leaves(state)[-1])
 
 
-def test_a_sharded_stack_keeps_its_cut_and_its_layers_need_no_communication() -> None:
-    mesh = jax.make_mesh((4,), ("layers",), axis_types=(AxisType.Auto,))
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_a_sharded_stack_keeps_its_cut_and_its_layers_need_no_communication(kind: Any) -> None:
+    mesh = jax.make_mesh((4,), ("layers",), axis_types=(kind,))
     params = jax.device_put(stack(tree(0))["layers"], NamedSharding(mesh, PartitionSpec("layers")))
     params, tx = {"layers": params}, gradtx.stacked(gradtx.lamb(0.1), PATTERN)
     state = tx.init(params)
