@@ -4,6 +4,7 @@ from tests.mutations.rows_authors import MUTATIONS as AUTHORS
 from tests.mutations.rows_averages import AVERAGES
 from tests.mutations.rows_cross_entropy import CROSS_ENTROPY
 from tests.mutations.rows_engine import ENGINE
+from tests.mutations.rows_groups import GROUPS
 from tests.mutations.rows_interop import INTEROP
 from tests.mutations.rows_kernels import KERNELS
 from tests.mutations.rows_kronecker import KRONECKER
@@ -33,6 +34,7 @@ ROWS = [
     *AVERAGES,
     *TAILS_AND_WINDOWS,
     *PRODUCTION,
+    *GROUPS,
     *OUTER,
     *ENGINE,
     *STORAGE,
