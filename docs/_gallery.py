@@ -96,7 +96,7 @@ def treats_column_as_vector(name: str) -> bool:
     """Whether the slots of a matrix with one column are those of a vector."""
     tx, shapes = make(name), ((2, 1), (2,))
     column, vector = (
-        set(gradtx.flatten_state(tx.init({"kernel": jnp.zeros(shape)}))) for shape in shapes
+        set(gradtx.flatten_state(tx.init({"kernel": jnp.ones(shape)}))) for shape in shapes
     )
     return column == vector and not any("left" in slot or "right" in slot for slot in column)
 

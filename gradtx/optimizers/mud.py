@@ -131,9 +131,9 @@ def mud(
 ) -> GradientTransformation:
     r"""MUD: triangular whitening of the momentum for hidden matrices, AdamW for the rest.
 
-    One Gram matrix and one triangular solve take the place of Muon's polynomials: about a fifth of
-    their products. For every hidden matrix (n, m) with n ≤ m: Q ← rows of M over their norms, T =
-    lower triangle of Q Qᵀ, Q ← T⁻¹ Q, rows over their norms, θ ← θ − η (s Q + λ θ). AdamW updates
+    One Gram matrix and one triangular solve take the place of Muon's polynomials. For every hidden
+    matrix (n, m) with n ≤ m: Q has the rows of M over their norms, and T is the lower triangle of
+    Q Qᵀ; then Q ← T⁻¹ Q, its rows over their norms again, and θ ← θ − η (s Q + λ θ). AdamW updates
     embeddings, heads, norms, biases and vectors, as `by_role` tells them apart.
 
     When: Muon's products are too costly. When not: momenta of large condition number: one pass

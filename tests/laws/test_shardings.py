@@ -47,9 +47,11 @@ REASONS = {
         "scale_by_lbfgs/diff_updates_memory/scalar",
         "scale_by_lbfgs/weights_memory",
     ),
+    "a window of numbers of the whole tree": ("clip_by_zscore/norms",),
     "a number for each β": ("mechanic/m", "mechanic/r", "mechanic/s", "mechanic/v"),
     "a number for each matrix of a stack whose own axis is whole": (
         "hyperball/radius/stack",
+        "retract/radius/stack",
         "scale_by_adam_mini/nu/stack",
         "scale_by_psgd_kron/progress/stack",
     ),

@@ -33,7 +33,9 @@ DIFFERENT = {
     "scale_by_psgd_kron": "random probes depend on the path",
     "scale_by_sophia": "random probes depend on the path",
     "sophia": "random probes depend on the path",
+    "stacked": "its pattern fits the arrays of its own row",
     "stored": "random rounding depends on the path, and scales of blocks span layers",
+    "transfer": "its factors depend on the shape and the path",
 }
 """Why a method need not be equal."""
 NAMES = [name for name in MAKERS if name not in DIFFERENT]

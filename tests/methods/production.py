@@ -85,9 +85,7 @@ METHODS: dict[str, Method] = {
         own.guard(descend(each(ref.trace, decay=0.9), slowly), 6.0, z=1.0, decay=0.9, warmup=5),
         breaks=("contained",),  # the same
     ),
-    "offloaded": Method(
-        gradtx.offloaded(gradtx.adam(rate), r"/nu/"), descend(each(ref.adam), rate)
-    ),
+    "offloaded": Method(gradtx.offloaded(gradtx.adam(rate), r"nu/"), descend(each(ref.adam), rate)),
     "sharded": Method(
         gradtx.sharded(gradtx.adam(rate), "x", mesh={"x": 1}), descend(each(ref.adam), rate)
     ),

@@ -12,7 +12,9 @@ from tests.support.schedule_cases import CASES, ours
 INTERNAL = {
     "GradientTransformation",
     "_offloaded_member",
+    "_stacked_member",
     "_stored_member",
+    "_transfer_member",
     "call_function",
     "follow_states",
     "function_schedule",
@@ -42,9 +44,20 @@ def _inside(value: Any) -> Iterator[Definition]:
         yield from _inside(value.member)
 
 
+ARGUMENTS = [
+    gradtx.along([0.5, 1.0]),
+    gradtx.layer_decay(0.5, 3),
+    gradtx.polar(),
+    gradtx.spectral_cap(0.5),
+    gradtx.spectral_clip(0.1, 0.5),
+    gradtx.spectral_series((0.5, 0.5)),
+]
+"""Definitions that are arguments of a transformation, and that no row has."""
+
+
 def _calls() -> dict[str, Definition]:
     found: dict[str, Definition] = {}
-    for top in [*(row.tx for row in METHODS.values()), *map(ours, CASES)]:
+    for top in [*(row.tx for row in METHODS.values()), *map(ours, CASES), *ARGUMENTS]:
         for one in _inside(top):
             found.setdefault(one.factory.name, one)
     return {name: one for name, one in found.items() if name not in INTERNAL and ":" not in name}

@@ -311,6 +311,15 @@ STRATEGIES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "transition_steps": steps,
     },
     "exponential_decay": {"init_value": value, "transition_steps": steps, **decays},
+    "fast_slow_decay_schedule": {
+        "peak_value": value,
+        "knee_value": value,
+        "warmup_steps": steps,
+        "stable_steps": steps,
+        "fast_steps": steps,
+        "slow_steps": steps,
+        "power": exponents,
+    },
     "power_law_schedule": {
         "init_value": value,
         "transition_steps": steps,

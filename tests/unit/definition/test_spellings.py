@@ -29,7 +29,7 @@ def test_a_spelling_leads_to_a_name(name: str) -> None:
         ("EMA", "'params_ema'"),
         ("wsd", "'phases' and 'warmup_stable_decay_schedule'"),
         ("train_step", "'make_step'"),
-        ("layerwise_decay", "'masked' and 'scale'"),
+        ("layerwise", "'layerwise_decay' and 'multiply_by_path'"),
         ("save_checkpoint", "'save'"),
         ("adamw_8bit", "'stored' and 'adamw'"),
     ],
