@@ -14,6 +14,7 @@ METHODS: dict[str, Method] = {
         gradtx.outer(momentum, gradtx.sgd(0.7, momentum=0.5, nesterov=True), every=3),
         own.outer(momentum_reference, own.nesterov(0.7, 0.5), 3),
         float32=1e-3,  # the step to P is a difference of parameters, and has their rounding
+        copies="a branch keeps its outcome, and what passes through it is copied",
     ),
     "outer/streaming": Method(
         gradtx.outer(

@@ -86,6 +86,7 @@ METHODS: dict[str, Method] = {
         own.by_input_moments,
         extra=moments,
         breaks=OWN,
+        copies="a triangular solve takes a matrix in another order of its axes",
     ),
     "mud": Method(
         gradtx.mud(rate, weight_decay=0.1, dimensions=last_two),
