@@ -67,8 +67,6 @@ MUON = {
     **PHASES,
     "b2": B2,
 }
-PART = {name: MUON[name] for name in ("rate", "adam_rate", "decay", "momentum")}
-"""What is tuned again when a part comes on top of Muon."""
 STARTS = {name: grid.start for name, grid in {**ADAM, **MUON}.items()}
 
 
@@ -103,7 +101,7 @@ def by_role(
 
 
 def adamw(hp: Numbers, steps: Any) -> Any:
-    """`gradtx.adamw`, which equals `optax.adamw`, with a second rate for what is no matrix."""
+    """`gradtx.adamw`, which equals `optax.adamw`, with a second rate outside hidden matrices."""
     return by_role(
         hp,
         steps,

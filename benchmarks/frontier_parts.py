@@ -25,7 +25,7 @@ from benchmarks.frontier_methods import (
 )
 
 NAMES = ("rate", "adam_rate", "decay", "momentum")
-"""What is tuned again when a part comes on top of Muon."""
+"""The hyperparameters that a part on top of Muon tunes again."""
 TAIL = 0.7
 """Averages of parameters begin at this fraction of the run."""
 KERNEL_START = 0.3

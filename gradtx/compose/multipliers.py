@@ -1,6 +1,5 @@
 """Multipliers of `multiply_by_path` as data: they print, compare, and go to JSON."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Concatenate, NamedTuple, ParamSpec, cast
 
@@ -13,7 +12,7 @@ from gradtx.definition.definition import Definition, Factory
 from gradtx.definition.errors import HyperparamError, SelectionError
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule
-from gradtx.definition.signature import LazySignature
+from gradtx.definition.signature import builder_of
 from gradtx.definition.types import Fraction, Interval, Numeric
 from gradtx.engine.factor_rule import Factor
 
@@ -59,15 +58,7 @@ def multiplier(
 ) -> Callable[P, Multiplier]:
     """Turn `function(groups, *parameters)` into a builder of multipliers."""
     factory = Factory(function, Multiplier, skip=1)
-
-    @functools.wraps(function)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Multiplier:
-        return factory(*args, **kwargs)
-
-    builder = cast(Any, make)
-    builder.factory = factory
-    builder.__signature__ = LazySignature(factory.shown_signature)
-    return cast(Any, make)
+    return builder_of(factory, function)
 
 
 @multiplier

@@ -23,7 +23,7 @@ from gradtx.definition.definition import (
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.pytree import register
 from gradtx.definition.show import show
-from gradtx.definition.signature import LazySignature
+from gradtx.definition.signature import builder_of
 from gradtx.definition.types import Array, ArrayLike, Hyperparam, Numeric
 
 P = ParamSpec("P")
@@ -227,16 +227,7 @@ def _make_schedule(
 ) -> Callable[..., Schedule]:
     factory = ScheduleFactory(function, Schedule, skip=1, check=check)
     factory.length = length
-
-    @functools.wraps(function)
-    def make(*args: Any, **kwargs: Any) -> Schedule:
-        return factory(*args, **kwargs)
-
-    make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
-    make.__signature__ = LazySignature(  # pyright: ignore[reportAttributeAccessIssue]
-        factory.shown_signature
-    )
-    return make
+    return builder_of(factory, function)
 
 
 @schedule

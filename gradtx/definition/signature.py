@@ -146,3 +146,15 @@ def _without_default(annotation: Any) -> Any:
     base, *marks = typing.get_args(annotation)
     rest = tuple(mark for mark in marks if not isinstance(mark, Default))
     return Annotated[(base, *rest)] if 0 < len(rest) < len(marks) else base
+
+
+def builder_of(factory: Any, function: Callable[..., Any]) -> Any:
+    """Return a function that calls a factory, with the name, text and flags of another function."""
+
+    @functools.wraps(function)
+    def make(*args: Any, **kwargs: Any) -> Any:
+        return factory(*args, **kwargs)
+
+    builder: Any = make
+    builder.factory, builder.__signature__ = factory, LazySignature(factory.shown_signature)
+    return builder

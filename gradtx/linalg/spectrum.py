@@ -19,7 +19,7 @@ from gradtx.definition.definition import Definition, Factory, uncalled_builder
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule, value_at
-from gradtx.definition.signature import LazySignature
+from gradtx.definition.signature import builder_of
 from gradtx.definition.types import ArrayLike, Check, DTypeLike
 from gradtx.linalg import newton_schulz
 from gradtx.linalg.checks import matrices
@@ -300,13 +300,4 @@ def _make_builder(
 ) -> Callable[..., Spectrum]:
     factory = SpectrumFactory(function, Spectrum, skip=1, check=check)
     factory.exact, factory.has_own = exact, has_own
-
-    @functools.wraps(function)
-    def make(*args: Any, **kwargs: Any) -> Spectrum:
-        return factory(*args, **kwargs)
-
-    make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
-    make.__signature__ = LazySignature(  # pyright: ignore[reportAttributeAccessIssue]
-        factory.shown_signature
-    )
-    return make
+    return builder_of(factory, function)

@@ -16,7 +16,7 @@ from gradtx.definition.errors import HyperparamError
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule, length_of, schedule
 from gradtx.definition.show import show
-from gradtx.definition.signature import LazySignature
+from gradtx.definition.signature import builder_of
 from gradtx.definition.types import Array, Hyperparam, NonNegative
 from gradtx.schedules.parts import (
     SHAPES,
@@ -87,16 +87,7 @@ def _phase(
     function: Callable[P, Leg], check: Callable[..., None] | None = None
 ) -> Callable[P, Phase]:
     factory = Factory(function, Phase, check=check)
-
-    @functools.wraps(function)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Phase:
-        return factory(*args, **kwargs)
-
-    make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
-    make.__signature__ = LazySignature(  # pyright: ignore[reportAttributeAccessIssue]
-        factory.shown_signature
-    )
-    return make
+    return builder_of(factory, function)
 
 
 def _check_shape(name: str, shape: str, power: Any, **values: Any) -> None:

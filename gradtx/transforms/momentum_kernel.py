@@ -16,7 +16,7 @@ from gradtx.definition.definition import Definition, Factory, map_items, uncalle
 from gradtx.definition.errors import HyperparamError
 from gradtx.definition.pytree import register
 from gradtx.definition.schedule import Schedule, ScheduleFactory, value_at, wide_count
-from gradtx.definition.signature import LazySignature
+from gradtx.definition.signature import builder_of
 from gradtx.definition.types import Array, ArrayLike
 
 P = ParamSpec("P")
@@ -127,16 +127,7 @@ def _make_builder(
     check: Callable[..., None] | None, function: Callable[..., Any]
 ) -> Callable[..., MomentumKernel]:
     factory = Factory(function, MomentumKernel, skip=1, check=check)
-
-    @functools.wraps(function)
-    def make(*args: Any, **kwargs: Any) -> MomentumKernel:
-        return factory(*args, **kwargs)
-
-    make.factory = factory  # pyright: ignore[reportAttributeAccessIssue]
-    make.__signature__ = LazySignature(  # pyright: ignore[reportAttributeAccessIssue]
-        factory.shown_signature
-    )
-    return make
+    return builder_of(factory, function)
 
 
 class KernelValues(Schedule):
