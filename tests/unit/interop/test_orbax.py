@@ -1,13 +1,14 @@
 """`Checkpointer`: named arrays by Orbax, asynchronous, onto other meshes, whole or passed over."""
 
 import gc
+import inspect
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,26 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-# TensorStore's reads of other shards end after Orbax has closed their event loop.
+@pytest.fixture
+def reads_end() -> Iterator[None]:
+    """Wait until no read that failed is left, so that no later test is charged with its end.
+
+    TensorStore's reads of other shards end after Orbax has closed their event loop, and Python
+    reports them when it collects their coroutines.
+    """
+    yield
+    last = time.monotonic() + 30
+    while unfinished_reads():
+        assert time.monotonic() < last, "a read of a damaged step does not end"
+        time.sleep(0.01)
+
+
+def unfinished_reads() -> int:
+    gc.collect()
+    return sum(map(inspect.iscoroutine, gc.get_objects()))
+
+
+@pytest.mark.usefixtures("reads_end")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", sorted(DAMAGES))
 def test_a_damaged_step_is_passed_over(name: str, tmp_path: Path) -> None:
@@ -278,4 +298,3 @@ def test_a_damaged_step_is_passed_over(name: str, tmp_path: Path) -> None:
     saved(tmp_path, tree, 2)  # the run goes on from step 1, and reaches step 2 again
     assert_same(loaded(tmp_path, tree, step=2), tree)
     assert len(list(tmp_path.glob("2.damaged-*"))) == 1  # nothing of the user's is deleted
-    gc.collect()  # those reads are reported when they are collected: here, not in a later test
