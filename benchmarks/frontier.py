@@ -3,9 +3,9 @@
 A decoder-only transformer of 1.02 million parameters predicts the next character of Shakespeare's
 works, 360 steps of 1,536 characters. Every method makes the same number of trials, by a coordinate
 search over grids (`frontier_search`): AdamW, Muon and SOAP from their usual values, and a part on
-top of Muon from the best of Muon's first half of trials, so that their totals are equal. AdamW has
-as many hyperparameters as the others: two rates, decay, both betas, warmup, cooldown. All rates end
-at 0. A trial's loss is that of a part of the text that no training sees.
+top of Muon from the best of Muon's first 14 trials, so that their totals are equal. AdamW has as many hyperparameters as the
+others: two rates, decay, both betas, warmup, cooldown. All rates end at 0. A trial's loss is that
+of a part of the text that no training sees.
 
 Then three other seeds train with the best hyperparameters, at the full number of steps and at fewer
 (`LADDER`), and a third part of the text gives the loss. A seed gives the first parameters and the
@@ -39,11 +39,12 @@ from benchmarks.frontier_trials import Key, Log, Program, Row, read_point, train
 from benchmarks.harness import RECORDS, ROOT, arguments
 
 FOLDER = RECORDS / "frontier"
-TRIALS, PARENT_TRIALS = 20, 10
+TRIALS, PARENT_TRIALS = 20, 14
 """For every method; and of its parent, which are part of these."""
 TUNE_SEED, SEEDS = 0, (1, 2, 3)
 LADDER = (1.0, 0.5)
 """The lengths of the final runs, as fractions of the full number of steps."""
+STAGES = ("tune", "final")
 HELD_OUT = "bible"
 SHORT_TOO = (*BASES, "recipe")
 """The methods that make short runs on the held-out task too; of the others it shows losses."""
@@ -203,6 +204,7 @@ def main() -> int:
         **{task: str(path) for task, path in PLACES.items()},
         tasks="",
         methods="",
+        stages="",
         worker="0/1",
         budget=str(24 * 60),
         folder=str(FOLDER),
@@ -226,8 +228,10 @@ def compute(
         tasks = {name: shortened(task) for name, task in tasks.items()}
     part, parts = map(int, options.worker.split("/"))
     run = Run(Log(Path(options.folder)), tasks, settings, float(options.budget))
+    stages = selected(options.stages, STAGES)
+    all_jobs = [job for job in jobs(names, methods, settings.ladder) if job.stage in stages]
     try:
-        work(run, list(jobs(names, methods, settings.ladder))[part::parts])
+        work(run, all_jobs[part::parts])
     except OutOfTime:
         print("the budget is spent; the same command goes on from here")
 

@@ -36,6 +36,8 @@ class Interval(NamedTuple):
     high_open: bool = False
     any_shape: bool = False
     """Whether a whole array is one value; otherwise a hyperparameter is one number."""
+    counts: str = ""
+    """What a whole number counts, such as "updates"; otherwise the number may be a fraction."""
 
     def __contains__(self, value: object) -> bool:
         number = float(value)  # pyright: ignore[reportArgumentType]
@@ -50,8 +52,14 @@ class Interval(NamedTuple):
     def check(self, value: object, where: str, cure: str = "") -> None:
         """Raise if `value` is a Python or NumPy number outside of the range."""
         # The value of a JAX array may be unknown until the program runs.
-        if isinstance(value, numbers.Real | np.generic) and value not in self:
+        if not isinstance(value, numbers.Real | np.generic):
+            return
+        if value not in self:
             raise HyperparamError(f"{where} = {value!r} is outside its range {self}{cure}")
+        if self.counts and math.isfinite(float(value)) and float(value) % 1:
+            raise HyperparamError(
+                f"{where} = {value!r} is not a number of {self.counts}; give a whole number"
+            )
 
 
 class Check(NamedTuple):
@@ -75,6 +83,10 @@ ArrayHyperparam = Annotated[Numeric, Interval(any_shape=True)]
 """A number, an array of any shape, or a schedule."""
 Positive = Annotated[Numeric, Interval(0.0, math.inf, low_open=True)]
 """A number > 0: thresholds that divide, step counts that divide."""
+Period = Annotated[Numeric, Interval(1.0, counts="updates")]
+"""A whole number >= 1: from one event of a run to the next."""
+Moment = Annotated[Numeric, Interval(0.0, counts="updates")]
+"""A whole number >= 0: when something begins; infinity: never."""
 Decay = Annotated[Numeric, Interval(0.0, 1.0, high_open=True)]
 """A number in [0, 1): decay rates of exponential averages that are bias-corrected."""
 Fraction = Annotated[Numeric, Interval(0.0, 1.0)]

@@ -32,6 +32,15 @@ def next_count(count: Any, when: Any = None) -> Any:
     return lax.add(count, lax.convert_element_type(when & below, dtype))
 
 
+def whole(count: Any) -> Any:
+    """The nearest whole number of steps.
+
+    A share of a run that a program computes, as 0.7 of 360 in float32, may lie just beside it: an
+    event at every k-th step after 252.00001 would never be due.
+    """
+    return count if isinstance(count, int) else jnp.round(count)
+
+
 class Clock(NamedTuple):
     """The time of one update, the same for every rule."""
 

@@ -107,7 +107,7 @@ def scale_by_mud(
 
     See also: `mud`, `scale_by_muon`.
 
-    MUD 2026, arXiv 2603.17970.
+    Southworth and Thomas 2026, arXiv 2603.17970.
     """
     if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
         raise HyperparamError(f"scale_by_mud: passes = {passes!r} is below 1, or not whole")
@@ -177,7 +177,7 @@ def mud(
 
     See also: `muon`, `dion`.
 
-    MUD 2026, arXiv 2603.17970.
+    Southworth and Thomas 2026, arXiv 2603.17970.
     """
     matrix = select_flags(MatrixFlags, flags)
     direction = scale_by_mud(

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import Positive
+from gradtx.definition.types import Period
+from gradtx.engine.clock import whole
 from gradtx.tree.casts import zeros
 
 
@@ -22,12 +23,12 @@ def _init(param) -> Accumulated:
 
 
 def _accumulate(grad, slots: Accumulated, param, step, *, k):
-    total, due = slots.grad_acc + grad, step % k == 0
+    total, due = slots.grad_acc + grad, step % whole(k) == 0
     return jnp.where(due, total, 0.0), Accumulated(jnp.where(due, 0.0, total))
 
 
 @definition
-def apply_every(k: Positive = 1) -> GradientTransformation:
+def apply_every(k: Period = 1) -> GradientTransformation:
     """Accumulate updates, and apply their sum at every k-th step.
 
     u = Σ g of the last k steps if t mod k = 0, else 0. Members before it in a chain run at every
@@ -41,7 +42,7 @@ def apply_every(k: Positive = 1) -> GradientTransformation:
         to 2²⁴.
 
     Raises:
-      HyperparamError: k ≤ 0.
+      HyperparamError: k is below 1, or not a whole number.
 
     State: 4 bytes per parameter.
 

@@ -11,7 +11,7 @@ step needs no memory beside its arguments.
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +26,15 @@ from gradtx.compose.transformation import (
 )
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import DTypeLike, Updates
+from gradtx.definition.types import DTypeLike, Interval, Numeric, Updates
 from gradtx.engine.checks import check_extra
-from gradtx.engine.clock import next_count
+from gradtx.engine.clock import next_count, whole
 from gradtx.microbatching.accumulators import weighted
 from gradtx.tree.casts import as_array, is_inexact, promote, widest, zeros
 from gradtx.tree.maps import make_leaves, map_leaves
 from gradtx.tree.paths import is_none
-from gradtx.wrappers.guard import Steps
+
+MicroSteps = Annotated[Numeric, Interval(1.0, counts="micro-steps")]
 
 
 class Accumulated(NamedTuple):
@@ -148,7 +149,7 @@ def _accumulate(
     if own.value is not None:
         check_extra(f"accumulate({inner.tx.name})", ("value",), extra)
     new = _count(own, weight, extra.get("value"), gate)
-    complete, usable = operator.ge(*promote(new.micro_step, every)) & gate, new.weight > 0
+    complete, usable = operator.ge(*promote(new.micro_step, whole(every))) & gate, new.weight > 0
     check_weights(complete, usable, new.micro_step)
     due = complete & usable
     share = jnp.ones_like(new.weight)
@@ -213,7 +214,7 @@ def _report(own: Accumulated):
 @definition
 def accumulate(
     inner: TransformationLike,
-    every: Steps,
+    every: MicroSteps,
     *,
     use_grad_mean: bool = True,
     should_skip_update_fn: Callable[..., Any] | None = None,
@@ -267,11 +268,6 @@ def accumulate(
 
     See also: `make_step`, `guard`, `MultiSteps`.
     """
-    if isinstance(every, float) and not every.is_integer():
-        raise HyperparamError(
-            f"accumulate: every = {every!r} is not a number of micro-steps; give a whole number "
-            "from 1 on, or a schedule"
-        )
     return wrapwise(
         inner,
         _init,

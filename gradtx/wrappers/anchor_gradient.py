@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.schedule import Schedule
-from gradtx.definition.types import PRECISE, Limit, NonNegative
+from gradtx.definition.types import PRECISE, Moment, NonNegative, Period
 from gradtx.schedules.join import shift_schedule
 from gradtx.tree.maps import map_leaves
 from gradtx.wrappers.blending import Blend, By, Groups, blend_average, blend_groups, init_average
@@ -90,9 +90,9 @@ def _evaluate(params, own: Anchor, *, inner: Member, groups: Groups, blend):
 def anchor_gradient(
     inner: TransformationLike,
     horizon: Steps,
-    start: Limit = 0,
+    start: Moment = 0,
     gain: NonNegative = 0.45,
-    every: Steps = 1,
+    every: Period = 1,
     blend: Blend = 1.0,
     by: By = "path",
     total_steps: int | None = None,
@@ -131,8 +131,9 @@ def anchor_gradient(
         tail is then an error.
 
     Raises:
-      HyperparamError: a number out of its range; a horizon longer than the tail of the run; a key
-        of `blend` that is not a text, a schedule for one key.
+      HyperparamError: a number out of its range; `start` or `every` is not a whole number; a
+        horizon longer than the tail of the run; a key of `blend` that is not a text, a schedule for
+        one key.
       SelectionError: at `init`, an expression that matches no array.
       MissingParamsError: `update` is called without parameters.
 

@@ -4,17 +4,15 @@ a ← a + (θ + u − a) / min(n, H)          n = 1, 2, 3, ...: the number of av
 """
 
 import math
-import numbers
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import DTypeLike, Limit, Precise
-from gradtx.engine.clock import next_count
+from gradtx.definition.types import DTypeLike, Moment, Period, Precise
+from gradtx.engine.clock import next_count, whole
 from gradtx.tree.casts import float_copy
 from gradtx.wrappers.guard import Steps
 
@@ -45,6 +43,7 @@ def _conclude(
     measures, tree_slots: Averaged, step, *, start, every, horizon=math.inf
 ) -> tuple[dict[str, jax.Array], Averaged]:
     """The weight of the new parameters in the mean: 1 before `start`, 0 between averaged steps."""
+    start, every = whole(start), whole(every)
     begun = step >= start
     # `start` may be infinite, and inf % every would be nan.
     due = begun & (jnp.where(begun, step - start, 0.0) % every == 0)
@@ -67,8 +66,8 @@ def _evaluate(param, slots: Mean):
 
 @definition
 def params_average(
-    start: Limit = 0,
-    every: Steps = 1,
+    start: Moment = 0,
+    every: Period = 1,
     horizon: Steps | None = None,
     accumulator_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
@@ -122,8 +121,6 @@ def params_average(
     Polyak and Juditsky 1992, SIAM Journal on Control and Optimization 30, for the mean of a whole
     run.
     """
-    _check_whole("start", start)
-    _check_whole("every", every)
     return leafwise(
         _init,
         _params_average,
@@ -132,12 +129,3 @@ def params_average(
         evaluate=_evaluate,
         needs_params=True,
     )
-
-
-def _check_whole(name: str, value: Any) -> None:
-    """Raise where a Python number is not whole; `start` may be infinite, which means never."""
-    is_fraction = isinstance(value, numbers.Real) and math.isfinite(value) and value % 1 != 0
-    if is_fraction:
-        raise HyperparamError(
-            f"params_average: {name} = {value!r} is not a number of updates; give a whole number"
-        )

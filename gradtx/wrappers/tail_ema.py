@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import PRECISE, Limit
+from gradtx.definition.types import PRECISE, Moment, Period
+from gradtx.engine.clock import whole
 from gradtx.tree.maps import map_leaves
 from gradtx.wrappers.blending import Blend, By, Groups, blend_average, blend_groups, init_average
 from gradtx.wrappers.guard import Steps
@@ -35,6 +36,7 @@ def tail_share(step: jax.Array, horizon: Any, start: Any, every: Any) -> jax.Arr
     It is 1 up to `start`, and then 0 between averaged steps.
     """
     number = jnp.asarray(step).astype(jnp.result_type(float))
+    start, every = whole(start), whole(every)
     begun = number > start
     # `start` may be infinite, and inf % every would be nan.
     due = jnp.where(begun, number - start, 0.0) % every == 0
@@ -65,8 +67,8 @@ def _evaluate(params, slots: Tail, count, *, groups: Groups, blend):
 @definition
 def tail_ema(
     horizon: Steps,
-    start: Limit = 0,
-    every: Steps = 1,
+    start: Moment = 0,
+    every: Period = 1,
     blend: Blend = 1.0,
     by: By = "path",
     total_steps: int | None = None,
@@ -100,8 +102,8 @@ def tail_ema(
         tail is then an error.
 
     Raises:
-      HyperparamError: a number out of its range; a horizon longer than the tail of the run; a key
-        that is not a text, a schedule for one key.
+      HyperparamError: a number out of its range; `start` or `every` is not a whole number; a
+        horizon longer than the tail of the run; a key that is not a text, a schedule for one key.
       SelectionError: at `init`, an expression that matches no array.
       MissingParamsError: `update` is called without parameters.
 

@@ -174,8 +174,7 @@ DEFINITIONS: Cases = {
     "half a micro-step": (
         lambda: gradtx.accumulate(gradtx.adam(1e-3), 2.5),
         gradtx.HyperparamError,
-        "accumulate: every = 2.5 is not a number of micro-steps; give a whole number from 1 "
-        "on, or a schedule",
+        "accumulate: every = 2.5 is not a number of micro-steps; give a whole number",
     ),
     "a codec that does not exist": (
         lambda: gradtx.stored(gradtx.adam(1e-3), "int9"),

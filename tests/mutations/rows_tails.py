@@ -20,6 +20,13 @@ TAILS_AND_WINDOWS = [
         READ_OUT,
     ),
     Mutation(
+        "clock: the whole number below",
+        "engine/clock.py",
+        "jnp.round(count)",
+        "jnp.floor(count)",
+        "tests/unit/wrappers/test_whole_counts.py",
+    ),
+    Mutation(
         "tail_ema: a change counts for one step",
         TAIL,
         "-jnp.expm1(every * ",

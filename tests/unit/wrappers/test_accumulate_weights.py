@@ -109,8 +109,7 @@ def test_numbers_of_micro_steps_out_of_range(every: Any, text: str) -> None:
 def test_half_a_micro_step_is_refused_and_plain_numbers_are_parameters() -> None:
     with pytest.raises(
         HyperparamError,
-        match=r"accumulate: every = 2.5 is not a number of micro-steps; give a whole "
-        r"number from 1 on, or a schedule$",
+        match=r"accumulate: every = 2.5 is not a number of micro-steps; give a whole number$",
     ):
         gradtx.accumulate(gradtx.sgd(1.0), 2.5)
     tx = gradtx.accumulate(gradtx.sgd(1.0), 1)
