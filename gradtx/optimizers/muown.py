@@ -161,7 +161,7 @@ def muown(
 
     See also: `muon`, `hyperball`.
 
-    Lion, Hübler, Li, Orvieto and He 2026, arXiv 2605.10797, appendix C; decay as in NVIDIA's Emerging-Optimizers.
+    Lion et al. 2026, arXiv 2605.10797, appendix C; decay as in NVIDIA's Emerging-Optimizers.
     """
     hidden = matrixwise(
         _init,
