@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 from benchmarks.frontier_methods import BASES, STARTS
 from benchmarks.frontier_parts import METHODS, missing
+from benchmarks.frontier_report import BARS
 from benchmarks.frontier_search import Point, Search
 from benchmarks.frontier_tasks import PLACES, TASKS, Task
 from benchmarks.frontier_trials import Key, Log, Program, Row, read_point, train, write_point
@@ -156,16 +157,23 @@ def tuned(log: Log, task: str, method: str, settings: Settings) -> Point:
 
 
 def jobs(tasks: Sequence[str], methods: Sequence[str], ladder: Sequence[float]) -> Iterator[Job]:
-    """All jobs, in an order that gives a whole picture early."""
+    """All jobs, in an order that gives a whole picture early: the bars before the parts."""
     tuned_tasks = [task for task in tasks if task != HELD_OUT]
     yield from (Job(task, method, "tune") for task in tuned_tasks for method in methods)
-    yield from (
+    finals = [
         Job(task, method, "final", length)
-        for length in ladder
         for task in tasks
         for method in methods
-        if length == 1.0 or task != HELD_OUT or method in SHORT_TOO
-    )
+        for length in lengths(task, method, ladder)
+    ]
+    yield from sorted(finals, key=lambda job: (job.length < 1, job.method not in SHORT_TOO))
+
+
+def lengths(task: str, method: str, ladder: Sequence[float]) -> Sequence[float]:
+    """The lengths of the final runs of a method on a task."""
+    if method == "recipe":
+        return (*ladder, BARS["optax_muon"])  # a run of as many steps as the bar allows
+    return ladder if task != HELD_OUT or method in SHORT_TOO else (1.0,)
 
 
 def work(run: Run, mine: Sequence[Job]) -> None:
