@@ -3,9 +3,9 @@
 A decoder-only transformer of 1.02 million parameters predicts the next character of Shakespeare's
 works, 360 steps of 1,536 characters. Every method makes the same number of trials, by a coordinate
 search over grids (`frontier_search`): AdamW, Muon and SOAP from their usual values, and a part on
-top of Muon from the best of Muon's first 14 trials, so that their totals are equal. AdamW has as many hyperparameters as the
-others: two rates, decay, both betas, warmup, cooldown. All rates end at 0. A trial's loss is that
-of a part of the text that no training sees.
+top of Muon from the best of Muon's first 14 trials, so that their totals are equal. AdamW has as
+many hyperparameters as the others: two rates, decay, both betas, warmup, cooldown. All rates end at
+0. A trial's loss is that of a part of the text that no training sees.
 
 Then three other seeds train with the best hyperparameters, at the full number of steps and at fewer
 (`LADDER`), and a third part of the text gives the loss. A seed gives the first parameters and the
