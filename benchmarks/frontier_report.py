@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.frontier_parts import METHODS
 from benchmarks.frontier_trials import Log, Row
+from benchmarks.harness import write_table
 
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 """Of the mean of so many seeds: 97.5 % of Student's distribution is below it."""
@@ -143,20 +144,38 @@ def steps_to(ladder: Sequence[tuple[int, float]], target: float) -> float:
     return max(ladder[0][0], short * (long / short) ** ((high - target) / (high - low)))
 
 
-HEAD = (
-    f"{'task':12} {'method':26} {'loss':17} {'added':18} {'steps to AdamW':15} "
-    f"{'steps to optax':15} {'a step':9} {'to loss':8}"
-)
+WIDTHS = {
+    "task": 12,
+    "method": 26,
+    "loss": 17,
+    "added": 18,
+    "steps to AdamW": 15,
+    "steps to optax": 15,
+    "a step": 8,
+    "to loss": 8,
+}
+"""Columns of the printed table."""
 
 
-def line(one: Result) -> str:
+def cells(one: Result) -> dict[str, str]:
+    """A row of the table, and of the record."""
     to_adamw, to_muon = (one.fractions[name] for name in (ADAMW, MUON))
     seconds = to_adamw.mean * one.steps * one.step_seconds
-    return (
-        f"{one.task:12} {METHODS[one.method].title:26} {one.loss.show(4):17} "
-        f"{one.added.show(4):18} {to_adamw.show(2):15} {to_muon.show(2):15} "
-        f"{1e3 * one.step_seconds:6.0f} ms {seconds:6.1f} s"
+    texts = (
+        one.task,
+        METHODS[one.method].title,
+        one.loss.show(4),
+        one.added.show(4),
+        to_adamw.show(2),
+        to_muon.show(2),
+        f"{1e3 * one.step_seconds:.0f} ms",
+        "" if math.isnan(seconds) else f"{seconds:.0f} s",
     )
+    return dict(zip(WIDTHS, texts, strict=True))
+
+
+def line(texts: Mapping[str, str]) -> str:
+    return " ".join(f"{texts[name]:{width}}" for name, width in WIDTHS.items()).rstrip()
 
 
 def verdicts(all_results: Sequence[Result]) -> Iterator[str]:
@@ -173,8 +192,8 @@ def verdicts(all_results: Sequence[Result]) -> Iterator[str]:
 
 
 def lines(all_results: Sequence[Result]) -> Iterator[str]:
-    yield HEAD
-    yield from map(line, all_results)
+    yield line({name: name for name in WIDTHS})
+    yield from (line(cells(one)) for one in all_results)
     yield (
         "added: the loss minus that of the method that the row builds on (Muon or AdamW), by seed; "
         "steps: fractions of the full number; seconds: CPU time"
@@ -203,5 +222,7 @@ def show(log: Log, names: Sequence[str], draws: bool) -> int:
     if draws:
         from benchmarks.frontier_picture import draw
 
+        rows = [{**cells(one), "hyperparams": one.hyperparams} for one in outcomes]
+        print(f"record: {write_table('frontier', rows).name}")
         print(f"picture: {draw(outcomes)}")
     return int(any("MISSED" in verdict for verdict in verdicts(outcomes)))

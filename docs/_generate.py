@@ -22,7 +22,7 @@ import jax
 sys.path.insert(0, str(Path(__file__).parent))  # where tests run this file by its path
 
 import _api
-from _records import RECORDS, record_table
+from _records import RECORDS, evidence_table, record_table
 from _tables import cell, link, paragraphs, split_sentences, summary, table
 
 import gradtx
@@ -180,7 +180,7 @@ RENDERERS: dict[str, Callable[[str], list[str]]] = {
 }
 """The function of each kind of table."""
 if RECORDS.exists():  # a copy without the records keeps their tables
-    RENDERERS["record"] = record_table
+    RENDERERS |= {"record": record_table, "evidence": evidence_table}
 
 
 def fill(text: str, **more: Callable[[str], list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md: the rows of the newest record of each benchmark."""
+"""Tables of measurements: the rows of the newest record of each benchmark."""
 
 import json
 from pathlib import Path
@@ -25,6 +25,27 @@ def record_table(benchmark: str) -> list[str]:
         "",
         *table(("measurement", "gradtx", "against", "ratio", "bar", "verdict"), *rows),
     ]
+
+
+EVIDENCE = {
+    "method": "method",
+    "loss": "final loss",
+    "added": "added by the part",
+    "steps to AdamW": "steps to AdamW's loss",
+    "steps to optax": "steps to `optax.contrib.muon`'s loss",
+    "to loss": "time to AdamW's loss",
+}
+"""The columns of the table of parts, by their names in the record."""
+
+
+def evidence_table(task: str) -> list[str]:
+    """What every part adds on a task of `benchmarks.frontier`."""
+    rows = json.loads(newest("frontier").read_text("utf-8"))["rows"]
+    mine = (row for row in rows if row["task"] == task)
+    return table(
+        tuple(EVIDENCE.values()),
+        *(tuple(cell(row[name]) or "–" for name in EVIDENCE) for row in mine),
+    )
 
 
 def row_cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def _qk_clip(
         logits = jnp.asarray(_logits_of(path, max_logits)).astype(real_dtype(update.dtype))
         _check_heads(path, update.shape, logits.shape, head_axis)
         # The smallest normal number: a logit of 0 or below never divides, and γ is then 1.
-        logits = jnp.maximum(logits, jnp.finfo(jnp.float32).tiny)
+        logits = jnp.maximum(logits, float(jnp.finfo(jnp.float32).tiny))
         gamma = jnp.minimum(1.0, jnp.asarray(threshold, logits.dtype) / logits) ** exponent
         gamma = _along_heads(gamma, update.shape, head_axis)
         clipped.append(_scale_params(update, param, gamma))

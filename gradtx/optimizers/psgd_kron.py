@@ -130,7 +130,8 @@ def _psgd_kron(
     mu = average(slots.mu, grad, b1)
     mean = debias(mu, b1, step)
     # Sums start at different fractions, so that matrices are fitted at different steps.
-    before = jnp.where(step == 1, refresh_offset / refresh_every, slots.progress)
+    first = jnp.asarray(refresh_offset / refresh_every, slots.progress.dtype)
+    before = jnp.where(step == 1, first, slots.progress)
     after = before + update_probability
     is_balanced = after >= balance_every
     progress = after - jnp.where(is_balanced, balance_every, 0)

@@ -12,7 +12,7 @@ from gradtx.transforms.clipping import shrink
 from gradtx.transforms.noise import choose_key
 from gradtx.transforms.per_example import example_squares
 from gradtx.tree.arithmetic import sqrt, sum_promoted
-from gradtx.tree.casts import as_array, is_inexact
+from gradtx.tree.casts import as_array, compute_dtype, is_inexact
 from gradtx.tree.kernels import map_arrays
 from gradtx.tree.keys import as_key, leaf_key, path_hash
 from gradtx.tree.maps import map_leaves
@@ -63,8 +63,10 @@ def _noisy_mean(grads, leaf, *, factors, deviation, key, step):
     precision = jax.lax.Precision.HIGHEST
     mean = jnp.tensordot(factors.astype(grads.dtype), grads, axes=1, precision=precision)
     # One dtype for all gradients: a run in bfloat16 or x64 draws the same noise.
-    dtype = jnp.complex64 if jnp.iscomplexobj(grads) else jnp.float32
-    return mean + deviation * jax.random.normal(leaf_key(key, step, leaf), mean.shape, dtype)
+    drawn = jnp.complex64 if jnp.iscomplexobj(grads) else jnp.float32
+    noise = jax.random.normal(leaf_key(key, step, leaf), mean.shape, drawn)
+    dtype = compute_dtype(mean.dtype)
+    return mean.astype(dtype) + deviation.astype(dtype) * noise.astype(dtype)
 
 
 @definition

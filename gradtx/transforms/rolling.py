@@ -43,7 +43,7 @@ def init_window(window: int) -> jax.Array:
 
 def statistics(history: jax.Array, count: jax.Array) -> Statistics:
     """Return the statistics of a window after `count` numbers; zeros before the first."""
-    known = jnp.arange(history.shape[0]) < count
+    known = jnp.arange(history.shape[0], dtype=count.dtype) < count
     numbers = jnp.where(known, history, 0.0)
     # In units of the largest number: squares of large norms overflow.
     unit = jnp.max(jnp.abs(numbers))
@@ -79,6 +79,6 @@ def record(
     """
     size = history.shape[0]
     # Entry by entry, not by a shift of all: XLA then writes the window in place.
-    is_place = (jnp.arange(size) == count % size) & enters
+    is_place = (jnp.arange(size, dtype=count.dtype) == count % size) & enters
     moved = next_count(count, enters)
     return jnp.where(is_place, number, history), jnp.where(moved == 2 * size, size, moved)

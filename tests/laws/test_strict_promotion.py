@@ -112,3 +112,10 @@ def test_strict_promotion_in_float64() -> None:
         tree = {**parameters(jnp.float32), "wide": jnp.ones((4, 8), jnp.float64)}
         for name in ("adamw", "clip_by_global_norm", "lbfgs", "prodigy", "polyak_sgd", "zclip"):
             assert_same_program(scheduled(METHODS[name].tx), tree)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_method_under_strict_promotion_in_float64(name: str) -> None:
+    """What a rule makes in float32, as random numbers, meets parameters in float64."""
+    with jax.enable_x64(True):
+        assert_same_program(METHODS[name].tx, parameters(jnp.float64))
