@@ -9,6 +9,15 @@ import re
 
 EMBEDDING, POSITION, HEAD = "an embedding", "a position table", "a head"
 ROUTER, NORM, DYNAMICS = "a router", "a norm or bias", "a state-space parameter"
+GROUPS = {
+    "embedding": EMBEDDING,
+    "position": POSITION,
+    "head": HEAD,
+    "router": ROUTER,
+    "norm": NORM,
+    "dynamics": DYNAMICS,
+}
+"""The groups of `by_role` that have the parameters of one role."""
 
 
 class Expression:

@@ -1,4 +1,7 @@
-"""One transformation for hidden matrices, another for embeddings, heads, norms, biases, vectors."""
+"""One transformation for hidden matrices, another for embeddings, heads, norms, biases, vectors.
+
+Further ones may take single roles from the rest.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,7 +18,7 @@ from gradtx.engine.matrix_layout import names_some, words_of
 from gradtx.engine.roles import leaf_roles
 from gradtx.engine.selector import Leaves, PerLeaf, Where, claimed, leaves_of
 from gradtx.transforms.flags import Dimensions, Routes
-from gradtx.tree.names import names_role
+from gradtx.tree.names import GROUPS, names_role
 from gradtx.tree.roles import MATRIX, Role
 
 SHOWN = 3
@@ -55,10 +58,12 @@ class Assignment(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Roles:
-    """A function of the parameters that labels each with one of two groups."""
+    """A function of the parameters that labels each with a group."""
 
     hidden: str
     rest: str
+    more: tuple[str, ...]
+    """Groups of one role each, which takes its parameters from the rest."""
     routes: Routes | None
     dimensions: Dimensions | None
 
@@ -112,17 +117,21 @@ class Roles:
             is_hidden = len(shape) > 1 and not role.is_named
         else:
             is_hidden = role.is_matrix
-        group = self.hidden if is_hidden else self.rest
+        group = self.hidden if is_hidden else self._group_of(role)
         return Assignment(group, role, words if is_hidden else None, False)
+
+    def _group_of(self, role: Role) -> str:
+        """The group of a parameter that is no hidden matrix."""
+        return next((name for name in self.more if GROUPS[name] == role.name), self.rest)
 
     def _check(self, path: str, shape: tuple[int, ...], role: Role, route: Route) -> None:
         """Raise when a route names no group, or sends a parameter to the wrong one."""
         rule = f"{self.hidden}: the rule ({show(route.pattern)}, {route.group!r}) of routes"
-        if route.group not in (self.hidden, self.rest):
-            raise SelectionError(
-                f"{rule} names no group; the groups are {self.hidden!r} and {self.rest!r}"
-            )
-        if route.group == self.rest:
+        groups = (self.hidden, self.rest, *self.more)
+        if route.group not in groups:
+            names = f"{', '.join(map(repr, groups[:-1]))} and {groups[-1]!r}"
+            raise SelectionError(f"{rule} names no group; the groups are {names}")
+        if route.group != self.hidden:
             return
         if len(shape) < 2:
             raise SelectionError(
@@ -165,7 +174,7 @@ def by_role(
     routes: Routes | None = None,
     dimensions: Dimensions | None = None,
 ) -> GradientTransformation:
-    r"""One transformation for hidden matrices, another for all other parameters.
+    r"""One transformation for hidden matrices, another for the rest, others for single roles.
 
     The path of a leaf, its shape, the class of its container and the parameters around it decide.
     A leaf is a hidden matrix if it has two axes and no other role: embedding, position table, head,
@@ -177,11 +186,13 @@ def by_role(
     A guess is named at `init`, in a `RoleWarning`, with the line that settles it: an array of more
     axes that nothing explains, which goes to the rest; a `weight` that may be (out, in) or not.
 
-    When: methods that treat a weight as a matrix, as Muon does. When not: other groups; take
-    `partition`.
+    When: methods that treat a weight as a matrix, as Muon does; a learning rate for heads or
+    embeddings of its own. When not: groups by other marks; take `partition`.
 
     Args:
-      transforms: two, by the names of their groups: for hidden matrices, and for the rest.
+      transforms: two, by the names of their groups: for hidden matrices, and for the rest. Further
+        ones take single roles from the rest, and are named "embedding", "position", "head",
+        "router", "norm" (biases too) or "dynamics" (state-space parameters).
       routes: rules `[(pattern, group), ...]` that take precedence over the roles, tried in order;
         the first that matches a path wins.
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`. Rules
@@ -189,11 +200,11 @@ def by_role(
         arrays are matrices: those that it names.
 
     Raises:
-      GradtxError: not two groups, routes that are not rules.
+      GradtxError: fewer than two groups, a further one that is no role, routes that are not rules.
       SelectionError: a route that matches nothing, names another group, or sends a vector to the
         first; a route that sends a parameter of another role there, unless the pattern names it.
 
-    State: that of the two, each for its leaves.
+    State: that of the groups, each for its leaves.
 
     >>> import gradtx, jax.numpy as jnp
     >>> groups = {"lion": gradtx.lion(1e-3), "adam": gradtx.adam(1e-3)}
@@ -204,13 +215,23 @@ def by_role(
     last          adam           sent by routes
     layer/bias    adam           a norm or bias, by its name
     layer/kernel  lion, decayed  a hidden matrix (in out), in JAX's order
+    >>> tx = gradtx.by_role({**groups, "head": gradtx.adam(1e-4)})
+    >>> print(gradtx.coverage(tx, {"kernel": w, "lm_head": w}))
+    kernel   lion, decayed  a hidden matrix (in out), in JAX's order
+    lm_head  head: adam     a head, by its name
 
     See also: `partition`, `muon`.
     """
-    if not isinstance(transforms, Mapping) or len(transforms) != 2:
+    if not isinstance(transforms, Mapping) or len(transforms) < 2:
         raise GradtxError(
             "by_role: give two groups, {name: transformation, ...}, the first for hidden matrices, "
             "the second for the rest"
+        )
+    hidden, rest, *more = transforms
+    if unknown := [name for name in more if name not in GROUPS]:
+        raise GradtxError(
+            f"by_role: the further group {unknown[0]!r} is no role; the roles are "
+            f"{', '.join(map(repr, GROUPS))}"
         )
     is_list = isinstance(routes, list | tuple)
     if routes is not None and not (
@@ -219,5 +240,4 @@ def by_role(
         raise GradtxError(
             f"by_role: routes = {routes!r} are not rules; give [(pattern, group), ...]"
         )
-    hidden, rest = transforms
-    return partition(transforms, Roles(hidden, rest, routes, dimensions))
+    return partition(transforms, Roles(hidden, rest, tuple(more), routes, dimensions))
