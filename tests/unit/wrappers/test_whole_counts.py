@@ -27,7 +27,7 @@ CASES: dict[tuple[str, str], Callable[[Any], Any]] = {
 
 def counted() -> set[tuple[str, str]]:
     """Every hyperparameter that counts steps, by its method."""
-    factories = {name: getattr(gradtx, name) for name in gradtx.__all__}
+    factories = {name: getattr(gradtx, name) for name in dir(gradtx)}
     return {
         (name, argument)
         for name, factory in factories.items()
