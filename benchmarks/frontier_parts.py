@@ -18,6 +18,7 @@ from benchmarks.frontier_methods import (
     Method,
     Numbers,
     by_role,
+    decades,
     muon,
     muon_arguments,
     rates,
@@ -46,6 +47,19 @@ def without_decay(method: Method) -> Method:
 def with_options(**options: Any) -> Callable[[Numbers, Any], Any]:
     """`muon` with constant options."""
     return lambda hp, steps: muon(hp, steps, **options)
+
+
+def head_rate(hp: Numbers, steps: Any) -> Any:
+    """A learning rate for the head alone."""
+    rate, adam_rate = rates(hp, steps)
+    hidden = gradtx.descend(
+        gradtx.scale_by_muon(beta=hp["momentum"], scaling="original"), rate, hp["decay"]
+    )
+    rest, head = (
+        gradtx.adamw(one, b1=hp["b1"], b2=hp["b2"], weight_decay=0.0, nesterov=True)
+        for one in (adam_rate, schedule(hp, steps, hp["head"]))
+    )
+    return gradtx.by_role({"muon": hidden, "adam": rest, "head": head})
 
 
 def corrected(hp: Numbers, steps: Any) -> Any:
@@ -171,6 +185,7 @@ def recipe(hp: Numbers, steps: Any) -> Any:
         steps,
         hp["rate"],
         adam_learning_rate=hp["adam_rate"],
+        head_learning_rate=hp["head"],
         weight_decay=hp["decay"],
         warmup_steps=hp["warmup"] * steps,
         cooldown_steps=cooldown * steps,
@@ -182,10 +197,12 @@ def recipe(hp: Numbers, steps: Any) -> Any:
 
 HORIZON, END = Grid((0.02, 0.05, 0.1), 0.05), Grid((0.0, 0.05, 0.1, 0.2), 0.1)
 BLEND = Grid((0.5, 0.75, 1.0), 1.0)
+HEAD = decades(1e-3, 0.1, 3.2e-3)
 SLOW = Grid((0.9, 0.95, 0.98, 0.99), 0.98)
 
 METHODS: dict[str, Method] = {
     **BASES,
+    "head_rate": part("Muon, a rate for the head", head_rate, head=HEAD),
     "cautious_decay": part("Muon, cautious decay", with_options(decay_form="cautious")),
     "corrected_decay": part("Muon, decay by η²", corrected),
     "cautious": part("Cautious Muon", with_options(cautious=True)),
@@ -229,7 +246,7 @@ METHODS: dict[str, Method] = {
         outer_rate=Grid((0.5, 0.68, 0.85, 1.0), 0.68),
         outer_momentum=Grid((0.2, 0.37, 0.6), 0.37),
     ),
-    "recipe": part("gradtx.recipes.transformer", recipe),
+    "recipe": part("gradtx.recipes.transformer", recipe, head=HEAD),
 }
 
 

@@ -17,6 +17,8 @@ from gradtx.wrappers.by_role import by_role
 NAME = "recipes.transformer"
 WARM_SHARE = 20
 """By default the warmup is one step in so many."""
+HEAD_SHARE = 0.15
+"""By default the rate of the head over that of embeddings."""
 
 
 class Lengths(NamedTuple):
@@ -31,7 +33,8 @@ def transformer(
     total_steps: Positive,
     learning_rate: Hyperparam = 0.03,
     *,
-    adam_learning_rate: Hyperparam = 3e-3,
+    adam_learning_rate: Hyperparam = 0.02,
+    head_learning_rate: Hyperparam | None = None,
     weight_decay: NonNegative = 0.1,
     warmup_steps: NonNegative | None = None,
     cooldown_steps: NonNegative | None = None,
@@ -46,9 +49,9 @@ def transformer(
 
     For every hidden matrix θ: θ ← θ − η (s O + λ [s O ∘ θ ≥ 0] ∘ θ), where O is the orthogonal
     factor of Nesterov's momentum (`scale_by_muon`), s = √max(1, fan_out / fan_in), and the decay
-    is cautious: it acts on the entries that the step pulls towards zero. Embeddings, the head,
-    norms and biases get AdamW with Nesterov's momentum and without decay. Both rates rise over the
-    warmup, stay, and fall to zero on a line over the cooldown.
+    is cautious: it acts on the entries that the step pulls towards zero. Embeddings, norms and
+    biases get AdamW with Nesterov's momentum and without decay; the head gets the same at a rate
+    of its own. All rates rise over the warmup, stay, and fall to zero on a line over the cooldown.
 
     The result is the chain of its parts, not a name for it: print it, take it apart, change it.
 
@@ -58,20 +61,22 @@ def transformer(
     Args:
       total_steps: the number of steps of the whole run, > 0; then the rates are 0.
       learning_rate: η of hidden matrices at its highest; 0.01 to 0.1.
-      adam_learning_rate: that of the rest; 1e-3 to 1e-2. It is worth a search of its own.
+      adam_learning_rate: that of the rest; 3e-3 to 0.03. It is worth a search of its own.
+      head_learning_rate: that of the head; 3e-4 to 3e-3, less for a wider model. None: 0.15 of
+        `adam_learning_rate`.
       weight_decay: λ ≥ 0 of hidden matrices, a fraction per unit of learning rate; 0 to 0.3.
       warmup_steps: the steps over which the rates rise; None: one in 20.
       cooldown_steps: the last steps, over which they fall to zero; None: all after the warmup.
       beta: β in [0, 1), decay of Muon's momentum.
       adam_b1: β1 of AdamW, in [0, 1).
       adam_b2: β2 of AdamW, in [0, 1).
-      routes: rules `[(pattern, "muon" or "adam"), ...]` that take precedence over the roles, as in
-        `by_role`.
+      routes: rules `[(pattern, group), ...]` that take precedence over the roles, as in `by_role`;
+        the groups are "muon", "adam" and "head".
       dimensions: which axes of an array are inputs, outputs and batches: `[("qkv", "in out/3")]`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
 
     Returns:
-      `by_role` of two groups, "muon" and "adam".
+      `by_role` of three groups, "muon", "adam" and "head".
 
     Raises:
       HyperparamError: a run of no steps, a warmup and a cooldown that are longer than the run, a
@@ -98,9 +103,19 @@ def transformer(
     hidden = descend(
         direction, rate_over(lengths, learning_rate), weight_decay, decay_form="cautious"
     )
-    adam_rate = rate_over(lengths, adam_learning_rate)
-    rest = adamw(adam_rate, adam_b1, adam_b2, weight_decay=0.0, nesterov=True)
-    return by_role({"muon": hidden, "adam": rest}, routes, dimensions)
+    peaks = head_and_rest(head_learning_rate, adam_learning_rate)
+    head, rest = (
+        adamw(rate_over(lengths, peak), adam_b1, adam_b2, weight_decay=0.0, nesterov=True)
+        for peak in peaks
+    )
+    return by_role({"muon": hidden, "adam": rest, "head": head}, routes, dimensions)
+
+
+def head_and_rest(head_learning_rate: Any, adam_learning_rate: Any) -> tuple[Any, Any]:
+    """The rates of the head and of the rest."""
+    if head_learning_rate is None:
+        head_learning_rate = HEAD_SHARE * adam_learning_rate
+    return head_learning_rate, adam_learning_rate
 
 
 def phase_lengths(total_steps: Any, warmup_steps: Any, cooldown_steps: Any) -> Lengths:
