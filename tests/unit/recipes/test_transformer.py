@@ -52,6 +52,7 @@ def test_equals_muon_with_cautious_decay_and_a_schedule_by_hand() -> None:
         STEPS,
         0.1,
         adam_learning_rate=0.02,
+        head_learning_rate=0.05,
         weight_decay=0.3,
         warmup_steps=2,
         cooldown_steps=6,
@@ -59,15 +60,20 @@ def test_equals_muon_with_cautious_decay_and_a_schedule_by_hand() -> None:
         adam_b1=0.7,
         adam_b2=0.9,
     )
-    hand = gradtx.muon(
-        rate(0.1),
-        beta=0.8,
-        weight_decay=0.3,
-        adam_b1=0.7,
-        adam_b2=0.9,
-        adam_learning_rate=rate(0.02),
-        decay_form="cautious",
-    )
+
+    def muon(adam_rate: float) -> gradtx.GradientTransformation:
+        return gradtx.muon(
+            rate(0.1),
+            beta=0.8,
+            weight_decay=0.3,
+            adam_b1=0.7,
+            adam_b2=0.9,
+            adam_learning_rate=rate(adam_rate),
+            decay_form="cautious",
+        )
+
+    groups = {"head": muon(0.05), "rest": muon(0.02)}
+    hand = gradtx.partition(groups, [("lm_head", "head"), ("", "rest")])
     one, other, start = trained(mine), trained(hand), parameters()
     for mine_leaf, other_leaf, start_leaf in zip(
         *map(jax.tree.leaves, (one, other, start)), strict=True
@@ -92,6 +98,12 @@ def test_prints_as_its_parts_and_survives_json() -> None:
     for part in ("by_role(", "scale_by_muon(", "adamw(", "decay_form='cautious'", "cooldown("):
         assert part in text
     assert gradtx.from_config(gradtx.to_config(tx)) == tx
+
+
+def test_the_rate_of_the_head_follows_that_of_the_rest() -> None:
+    groups = gradtx.recipes.transformer(100, adam_learning_rate=0.04).arguments["transforms"]
+    rest, head = (groups[name].arguments["learning_rate"] for name in ("adam", "head"))
+    np.testing.assert_allclose(head(jnp.arange(100)), 0.15 * rest(jnp.arange(100)), rtol=1e-6)
 
 
 def test_the_number_of_steps_may_be_traced() -> None:
