@@ -10,6 +10,7 @@ from gradtx.definition.errors import GradtxError, MissingExtraError, StructureEr
 from gradtx.definition.show import show, show_type
 from gradtx.definition.types import Slots
 from gradtx.engine.rules import Function
+from gradtx.tree.manual_axes import varying
 
 if TYPE_CHECKING:
     from gradtx.engine.leaf_rule import LeafRule
@@ -188,3 +189,18 @@ def _is_real(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return not jnp.issubdtype(dtype, jnp.complexfloating)
+
+
+def check_meeting(name: str, gate: Any, replica_axes: Sequence[str]) -> None:
+    """Raise where replicas that meet at every k-th step could skip steps alone.
+
+    Their counts would differ, and a device would wait for an exchange that the others do not make.
+    """
+    alone = [axis for axis in replica_axes if gate is not None and axis in varying(gate)]
+    if alone:
+        axes = ", ".join(map(repr, alone))
+        raise StructureError(
+            f"{name}: the wrapper around it skips steps of single replicas over the mesh axis "
+            f"{axes}, and these would not meet any more: put it inside, "
+            f"{name}(guard(inner_optimizer), ...)"
+        )

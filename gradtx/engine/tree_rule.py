@@ -15,6 +15,7 @@ from gradtx.definition.errors import GradtxError
 from gradtx.definition.types import Params, Slots, Updates
 from gradtx.engine.checks import (
     check_extra,
+    check_meeting,
     check_tree_slots,
     describe_result,
     explain,
@@ -170,6 +171,7 @@ class TreeRule:
         extra = self.masked_extra(leaves, step, mask)
         values = {**clock.resolve(bound.hyperparams), **self.values, **extra}
         values |= {"extra": extra, "gate": step.gate}
+        check_meeting(self.name, step.gate, self.own_replica_axes)
         params = None if step.params is None else leaves.narrow(step.params.tree, mask)
         kwargs = select_kwargs(self.update_tree, values)
         try:

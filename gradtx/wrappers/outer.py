@@ -259,7 +259,8 @@ def outer(
       HyperparamError: `every`, `delay`, `merge` or `replicas` out of its range; `error_feedback`
         without `compress`; `replicas` with `axis_name`; an outer optimizer that needs the loss.
       SelectionError: a pattern matches nothing; a parameter is in no fragment, or in two.
-      StructureError: a parameter without an axis of R replicas; a complex one with `compress`.
+      StructureError: a parameter without an axis of R replicas; a complex one with `compress`; a
+        wrapper around it that skips the steps of one replica, as `guard` does.
       GradtxError: an unknown codec; `axis_name` is not an axis of the program.
       MissingParamsError: `update` is called without parameters.
 

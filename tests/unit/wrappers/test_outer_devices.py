@@ -77,8 +77,12 @@ def in_vmap(inner: Any, replicas: int, **options: Any) -> Any:
 
 
 def in_shard_map(inner: Any, replicas: int, check_vma: bool = True, **options: Any) -> Any:
-    given = inputs(replicas)
     tx = gradtx.outer(inner, OUTER, every=3, axis_name="replica", **options)
+    return over_mesh(tx, replicas, check_vma)
+
+
+def over_mesh(tx: Any, replicas: int, check_vma: bool = True) -> Any:
+    given = inputs(replicas)
     mesh = jax.make_mesh(
         (replicas,), ("replica",), (AxisType.Auto,), devices=jax.devices()[:replicas]
     )
@@ -116,6 +120,26 @@ def test_all_forms_have_the_same_numbers(case: str) -> None:
         ours = run(inner, 4, **options)
         for one, like in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, like, atol=1e-6)  # parameters of about 1, 7 steps
+
+
+SKIPPING = {
+    "guard": gradtx.guard,
+    "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 3),
+    "dynamic_loss_scale": gradtx.dynamic_loss_scale,
+}
+
+
+@pytest.mark.parametrize("name", sorted(SKIPPING))
+def test_a_replica_that_skips_alone_is_refused(name: str) -> None:
+    """The others would wait for its part of an exchange for ever."""
+    tx = gradtx.outer(gradtx.adam(0.1), OUTER, every=3, axis_name="replica")
+    text = (
+        r"outer: the wrapper around it skips steps of single replicas over the mesh axis "
+        r"'replica', and these would not meet any more: put it inside, outer\(guard\("
+    )
+    with pytest.raises(gradtx.StructureError, match=text):
+        over_mesh(SKIPPING[name](tx), 4)
+    over_mesh(gradtx.accumulate(tx, 2), 4)  # counts alike on all replicas
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
