@@ -94,7 +94,8 @@ def acprop(
       eps_root: ε_root > 0, added to s at every step; 1e-16.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate.
       mask: the leaves that decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

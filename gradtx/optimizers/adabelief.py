@@ -105,8 +105,8 @@ def adabelief(
       eps_root: ε_root ≥ 0, added to s at every step; 1e-16.
       nesterov: take m̂ one step ahead.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
-        `axis_names`; see `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `huber_delta`, `cautious`,
+        `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -98,9 +98,9 @@ def adam(
         parameter.
       nesterov: use NAdam's m̂.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
-        `axis_names`; see `descend`. `weight_decay` is decoupled, as in `adamw`; for that of
-        PyTorch's Adam, an L2 penalty, also set `decay_form="l2"`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `huber_delta`, `cautious`,
+        `peak_learning_rate` and `axis_names`; see `descend`. `weight_decay` is decoupled, as in
+        `adamw`; for that of PyTorch's Adam, an L2 penalty, also set `decay_form="l2"`.
 
     Raises:
       HyperparamError: a number is out of its range.

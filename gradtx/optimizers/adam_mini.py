@@ -143,7 +143,8 @@ def adam_mini(
       output_axis: the axis, or axes, along which r has entries; r averages over all others. An
         array with one axis is one block.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -42,7 +42,8 @@ def adamaxw(
         0.1.
       mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

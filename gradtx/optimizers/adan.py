@@ -133,7 +133,8 @@ def adan(
       mask: the leaves that decay (see `masked`); None: all.
       difference_weight: c in [0, 1]; None: 1 − β2.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -121,7 +121,8 @@ def ademamix(
       mu_dtype: dtype of m1 and m2; None: the parameter's, at least float32.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 0 (here) to 0.1.
       mask: the leaves that decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

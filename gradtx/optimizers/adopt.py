@@ -146,8 +146,8 @@ def adopt(
       clip_value_fn: k: a number, a schedule or a function of the number of updates so far; the
         paper's is count^¼.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
-        `axis_names`; see `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `huber_delta`, `cautious`,
+        `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

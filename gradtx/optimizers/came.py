@@ -160,8 +160,8 @@ def came(
       min_dim_size_to_factor: the least length of the second longest axis of a factored array; 1
         factors every matrix.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
-        `axis_names`; see `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `huber_delta`, `cautious`,
+        `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -172,8 +172,8 @@ def dion(
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
         Rules take precedence over the axes that `by_role` finds.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them, for both.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them, for both.
 
     Raises:
       HyperparamError: a number out of its range, an unknown scaling.

@@ -330,8 +330,8 @@ def galore(
       side: "longer": P is along the longer axis. "shorter": along the shorter one.
       dimensions: which axes of an array are inputs, outputs, and batches of matrices, as in
         `matrixwise`.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.

@@ -94,7 +94,8 @@ def grams(
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate; 1e-4 to 0.1.
       mask: the leaves that decay (see `masked`); None: all.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

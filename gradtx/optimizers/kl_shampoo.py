@@ -184,8 +184,8 @@ def kl_shampoo(
       dimensions: which axes of an array are inputs, outputs or batch, as in `matrixwise`; None: by
         roles, else the last two, and batch before.
       shard: axes of a device mesh to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.

@@ -194,8 +194,8 @@ def mars(
       from_zero: whether the first gradient counts as a change from 0, as in PyTorch code; otherwise
         as none, as in the paper.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.

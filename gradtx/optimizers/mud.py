@@ -157,8 +157,8 @@ def mud(
       dimensions: which axes of an array are inputs, outputs and batches, as in `matrixwise`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       momentum: a kernel in the place of m for hidden matrices, such as `k_maxwell()`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them, for both.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them, for both.
 
     Raises:
       HyperparamError: a number out of its range, an unknown scaling.

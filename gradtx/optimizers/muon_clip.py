@@ -209,8 +209,8 @@ def muon_clip(
         heads, size) are one matrix, and with `[("query|key", "in batch out")]` one per head.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       momentum: a kernel in the place of m for hidden matrices, such as `k_maxwell()`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset or scaling.

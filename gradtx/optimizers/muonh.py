@@ -67,7 +67,8 @@ def muonh(
         `[("qkv", "in out/3")]` gives queries, keys and values a factor and a norm each.
       shard: mesh axes to spread hidden matrices over, as in `matrixwise`.
       **flags: `cautious` and `axis_names` for all; `decay_form`, `peak_learning_rate` and
-        `huber_delta` for AdamW, as `descend` explains them.
+        `huber_delta` for AdamW, as `descend` explains them; `spectrum`, `normalize_before` and
+        `normalize_after` of hidden matrices, as in `muon`.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset, or an unknown choice for heads

@@ -141,8 +141,8 @@ def muown(
       routes: rules `[(pattern, "muown" or "adam"), ...]` that take precedence over the roles.
       dimensions: which axes of an array are inputs, outputs and batches, as in `muon`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them, for AdamW.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them, for AdamW.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset.

@@ -189,8 +189,8 @@ def normuon(
       dimensions: which axes of an array are inputs, outputs and batches, as in `muon`.
       shard: mesh axes to spread matrices over, as in `matrixwise`.
       momentum: a kernel in the place of m for hidden matrices, such as `k_maxwell()`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them, for both.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them, for both.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset or scaling.

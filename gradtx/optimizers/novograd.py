@@ -101,7 +101,8 @@ def novograd(
       eps_root: ε_root ≥ 0, inside the root.
       weight_decay: λ ≥ 0, per unit of learning rate and of momentum; 1e-4 to 1e-2. With a
         `decay_form` it acts as `descend` describes, not inside the momentum.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

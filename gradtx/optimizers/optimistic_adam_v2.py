@@ -49,8 +49,8 @@ def optimistic_adam_v2(
       mu_dtype: dtype of m; None: the parameter's, float32 at least.
       nesterov: NAdam's m̂, as Optax; the paper has Adam's.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
-        `axis_names`, as `descend` explains them.
+      **flags: `weight_decay`, `mask`, `decay_form`, `huber_delta`, `cautious`,
+        `peak_learning_rate` and `axis_names`, as `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.

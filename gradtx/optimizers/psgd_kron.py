@@ -284,8 +284,8 @@ def psgd_kron(
       dimensions: which axes of an array are inputs, outputs and batches of matrices, as in
         `matrixwise`; `"in in in out"` fits the kernel of a convolution.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.

@@ -127,8 +127,8 @@ def radam(
         c_t is not defined.
       nesterov: take m̂ one step ahead.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
-        `axis_names`; see `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `huber_delta`, `cautious`,
+        `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

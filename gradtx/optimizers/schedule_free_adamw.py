@@ -52,8 +52,8 @@ def schedule_free_adamw(
       weight_lr_power: p ≥ 0, the weights' power of the learning rate; 2.
       state_dtype: dtype of z; None: the parameter's, float32 at least.
       mask: which leaves decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them.
 
     Raises:
       HyperparamError: a number out of its range.

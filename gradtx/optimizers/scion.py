@@ -195,8 +195,8 @@ def scion(
         Rules take precedence over the axes that `by_role` finds.
       shard: mesh axes to spread the matrices over, as in `matrixwise`.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`, as `descend`
-        explains them; a form only with `constrained`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`, as
+        `descend` explains them; a form only with `constrained`.
 
     Raises:
       HyperparamError: a number out of its range, an unknown preset.

@@ -88,7 +88,8 @@ def simplified_ademamix(
       eps_root: ε_root ≥ 0, inside the root.
       weight_decay: λ ≥ 0, a fraction of the parameter per unit of learning rate.
       mask: the leaves that decay (see `masked`); None: all.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -226,7 +226,8 @@ def sophia(
       bias_correction: False uses m in place of m̂, as in the paper.
       delay_hessian: divide by h from before the estimate of this step, as Optax does. False: divide
         by the new h, as in the paper.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

@@ -123,8 +123,8 @@ def stable_adamw(
         to 0.2.
       mask: the leaves that decay, for example `r"kernel$"` (see `masked`); None: all.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `decay_form`, `cautious`, `peak_learning_rate` and `axis_names`; see `descend`. With
-        `decay_form` or `cautious` the decay uses the common η, not the array's own.
+      **flags: `decay_form`, `huber_delta`, `cautious`, `peak_learning_rate` and `axis_names`; see
+        `descend`. With `decay_form` or `cautious` the decay uses the common η, not the array's own.
 
     Raises:
       HyperparamError: a number is out of its range.

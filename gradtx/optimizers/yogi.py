@@ -100,8 +100,8 @@ def yogi(
       b2: β2 in [0, 1); 1 − β2 is the largest change of r, in units of g²; typically 0.999.
       eps: ε ≥ 0, outside the root; 1e-3.
       momentum: a kernel in the place of m, as in `scale_by_momentum`; None: m.
-      **flags: `weight_decay`, `mask`, `decay_form`, `cautious`, `peak_learning_rate` and
-        `axis_names`; see `descend`.
+      **flags: `weight_decay`, `mask`, `decay_form`, `huber_delta`, `cautious`,
+        `peak_learning_rate` and `axis_names`; see `descend`.
 
     Raises:
       HyperparamError: a number is out of its range.

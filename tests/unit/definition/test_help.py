@@ -47,6 +47,14 @@ def test_help_shows_short_names_and_every_flag() -> None:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
+def test_every_argument_is_explained(name: str) -> None:
+    """Those of `**flags`, too, by name at least."""
+    text = inspect.getdoc(getattr(gradtx, name)) or ""
+    names = set(shown(name).parameters) - {"args", "kwargs"}
+    assert not [one for one in names if not re.search(rf"\b{one}\b", text)]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
 def test_every_builder_has_a_short_signature(name: str) -> None:
     text = str(shown(name))
     long = r"typing|Annotated|Interval|jaxlib|numpy\.number|Default|gradtx\."
