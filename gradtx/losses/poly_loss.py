@@ -65,10 +65,8 @@ def poly_loss_cross_entropy(
     axes, mask = axes_of(name, axis, shape), mask_of(name, where, shape)
     (wide, weights), dtype = promoted(*named.values())
     log_p = log_softmax(jnp.broadcast_to(wide, shape), axes, mask)
-    miss = -jnp.expm1(log_p)
-    rate = jnp.asarray(epsilon).astype(wide.dtype)
-    if rate.ndim:
-        rate = jnp.expand_dims(rate, axes)
-    # The weighted terms first, and one sum of them.
     weights = select(mask, weights)
-    return jnp.sum(weights * (rate * miss - log_p), axis=axes).astype(dtype)
+    # Two sums: XLA:GPU stores log p for one sum of both terms.
+    cross_entropy = -jnp.sum(weights * log_p, axis=axes)
+    miss = -jnp.sum(weights * jnp.expm1(log_p), axis=axes)
+    return (cross_entropy + jnp.asarray(epsilon).astype(wide.dtype) * miss).astype(dtype)
