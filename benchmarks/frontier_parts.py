@@ -49,19 +49,6 @@ def with_options(**options: Any) -> Callable[[Numbers, Any], Any]:
     return lambda hp, steps: muon(hp, steps, **options)
 
 
-def head_rate(hp: Numbers, steps: Any) -> Any:
-    """A learning rate for the head alone."""
-    rate, adam_rate = rates(hp, steps)
-    hidden = gradtx.descend(
-        gradtx.scale_by_muon(beta=hp["momentum"], scaling="original"), rate, hp["decay"]
-    )
-    rest, head = (
-        gradtx.adamw(one, b1=hp["b1"], b2=hp["b2"], weight_decay=0.0, nesterov=True)
-        for one in (adam_rate, schedule(hp, steps, hp["head"]))
-    )
-    return gradtx.by_role({"muon": hidden, "adam": rest, "head": head})
-
-
 def corrected(hp: Numbers, steps: Any) -> Any:
     """Decay by η²/η_max. AdamW's part has no decay, so that one η_max serves both."""
     return muon(hp, steps, decay_form="corrected", peak_learning_rate=hp["rate"])
@@ -202,7 +189,6 @@ SLOW = Grid((0.9, 0.95, 0.98, 0.99), 0.98)
 
 METHODS: dict[str, Method] = {
     **BASES,
-    "head_rate": part("Muon, a rate for the head", head_rate, head=HEAD),
     "cautious_decay": part("Muon, cautious decay", with_options(decay_form="cautious")),
     "corrected_decay": part("Muon, decay by η²", corrected),
     "cautious": part("Cautious Muon", with_options(cautious=True)),
@@ -246,7 +232,7 @@ METHODS: dict[str, Method] = {
         outer_rate=Grid((0.5, 0.68, 0.85, 1.0), 0.68),
         outer_momentum=Grid((0.2, 0.37, 0.6), 0.37),
     ),
-    "recipe": part("gradtx.recipes.transformer", recipe, head=HEAD),
+    "recipe": part("recipe: a rate for the head", recipe, head=HEAD),
 }
 
 

@@ -17,7 +17,7 @@ from gradtx.wrappers.by_role import by_role
 NAME = "recipes.transformer"
 WARM_SHARE = 20
 """By default the warmup is one step in so many."""
-HEAD_SHARE = 0.15
+HEAD_SHARE = 0.1
 """By default the rate of the head over that of embeddings."""
 
 
@@ -47,11 +47,11 @@ def transformer(
 ) -> GradientTransformation:
     r"""Build the optimizer of a transformer: Muon for hidden matrices, AdamW for the rest.
 
-    For every hidden matrix θ: θ ← θ − η (s O + λ [s O ∘ θ ≥ 0] ∘ θ), where O is the orthogonal
-    factor of Nesterov's momentum (`scale_by_muon`), s = √max(1, fan_out / fan_in), and the decay
-    is cautious: it acts on the entries that the step pulls towards zero. Embeddings, norms and
-    biases get AdamW with Nesterov's momentum and without decay; the head gets the same at a rate
-    of its own. All rates rise over the warmup, stay, and fall to zero on a line over the cooldown.
+    For every hidden matrix θ: θ ← θ − η (s O + λ θ), where O is the orthogonal factor of Nesterov's
+    momentum (`scale_by_muon`), and s = √max(1, fan_out / fan_in). Embeddings, norms and biases get
+    AdamW with Nesterov's momentum and without decay; the head gets the same at a lower rate, which
+    is what `muon` lacks. All rates rise over the warmup, stay, and fall to zero on a line over the
+    cooldown.
 
     The result is the chain of its parts, not a name for it: print it, take it apart, change it.
 
@@ -62,7 +62,7 @@ def transformer(
       total_steps: the number of steps of the whole run, > 0; then the rates are 0.
       learning_rate: η of hidden matrices at its highest; 0.01 to 0.1.
       adam_learning_rate: that of the rest; 3e-3 to 0.03. It is worth a search of its own.
-      head_learning_rate: that of the head; 3e-4 to 3e-3, less for a wider model. None: 0.15 of
+      head_learning_rate: that of the head; 3e-4 to 3e-3, less for a wider model. None: a tenth of
         `adam_learning_rate`.
       weight_decay: λ ≥ 0 of hidden matrices, a fraction per unit of learning rate; 0 to 0.3.
       warmup_steps: the steps over which the rates rise; None: one in 20.
@@ -94,15 +94,13 @@ def transformer(
 
     See also: `gradtx.muon`, `gradtx.by_role`, `gradtx.coverage`.
 
-    Jordan et al. 2024 (kellerjordan.github.io/posts/muon) for Muon with AdamW for the rest; Chen et
-    al. 2025, arXiv 2510.12402, for the cautious decay. `benchmarks/frontier.py` compares parts at
-    equal tuning.
+    Jordan et al. 2024 (kellerjordan.github.io/posts/muon) for Muon with AdamW for the rest; Yang et
+    al. 2022, arXiv 2203.03466, Table 8, for a rate of the head that falls with the width.
+    `benchmarks/frontier.py` compares parts at equal tuning.
     """
     lengths = phase_lengths(total_steps, warmup_steps, cooldown_steps)
     direction = scale_by_muon(beta=beta, scaling="original", dimensions=dimensions, shard=shard)
-    hidden = descend(
-        direction, rate_over(lengths, learning_rate), weight_decay, decay_form="cautious"
-    )
+    hidden = descend(direction, rate_over(lengths, learning_rate), weight_decay)
     peaks = head_and_rest(head_learning_rate, adam_learning_rate)
     head, rest = (
         adamw(rate_over(lengths, peak), adam_b1, adam_b2, weight_decay=0.0, nesterov=True)
