@@ -146,7 +146,7 @@ def steps_to(ladder: Sequence[tuple[int, float]], target: float) -> float:
 
 WIDTHS = {
     "task": 12,
-    "method": 26,
+    "method": 28,
     "loss": 17,
     "added": 18,
     "steps to AdamW": 15,
