@@ -6,10 +6,10 @@ TRANSFORMER = "tests/unit/recipes/test_transformer.py"
 
 RECIPES = [
     Mutation(
-        "recipe: both rates have the peak of the matrices",
+        "recipe: the head has the rate of the rest",
         "recipes/transformer.py",
+        "rate_over(lengths, peak)",
         "rate_over(lengths, adam_learning_rate)",
-        "rate_over(lengths, learning_rate)",
         f"{TRANSFORMER} -k equals",
     ),
     Mutation(

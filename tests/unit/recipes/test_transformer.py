@@ -102,7 +102,7 @@ def test_prints_as_its_parts_and_survives_json() -> None:
 def test_the_rate_of_the_head_follows_that_of_the_rest() -> None:
     groups = gradtx.recipes.transformer(100, adam_learning_rate=0.04).arguments["transforms"]
     rest, head = (groups[name].arguments["learning_rate"] for name in ("adam", "head"))
-    np.testing.assert_allclose(head(jnp.arange(100)), 0.1 * rest(jnp.arange(100)), rtol=1e-6)
+    np.testing.assert_allclose(head(jnp.arange(100)), 0.3 * rest(jnp.arange(100)), rtol=1e-6)
 
 
 def test_the_number_of_steps_may_be_traced() -> None:
