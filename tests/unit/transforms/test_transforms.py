@@ -254,7 +254,7 @@ def test_the_parts_have_paths_that_masks_see() -> None:
 
 def test_mistakes_say_what_to_do() -> None:
     with pytest.raises(
-        HyperparamError, match=r"apply_every: k = 0 is outside its range \(0, inf\]"
+        HyperparamError, match=r"apply_every: k = 0 is outside its range \[1, inf\]"
     ):
         gradtx.apply_every(0)
     with pytest.raises(HyperparamError, match=r"ademamix: b3 = 1.0 is outside its range \[0, 1\)"):
