@@ -165,7 +165,7 @@ def cells(one: Result) -> dict[str, str]:
         one.task,
         METHODS[one.method].title,
         one.loss.show(4),
-        one.added.show(4),
+        "" if one.method == ADAMW else one.added.show(4),
         to_adamw.show(2),
         to_muon.show(2),
         f"{1e3 * one.step_seconds:.0f} ms",

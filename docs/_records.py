@@ -44,7 +44,7 @@ def evidence_table(task: str) -> list[str]:
     mine = (row for row in rows if row["task"] == task)
     return table(
         tuple(EVIDENCE.values()),
-        *(tuple(cell(row[name]) or "–" for name in EVIDENCE) for row in mine),
+        *(tuple(cell(row[name].replace("-0", "−0")) or "–" for name in EVIDENCE) for row in mine),
     )
 
 
