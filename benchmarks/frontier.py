@@ -21,6 +21,7 @@ benchmarks/records/frontier/TASK.csv. A run makes the rows that are missing:
 
     python -m benchmarks.frontier --budget 60            one hour, then stop; again to go on
     python -m benchmarks.frontier --worker 0/2 & python -m benchmarks.frontier --worker 1/2
+    python -m benchmarks.frontier --tasks shakespeare --methods muon,mud --stages tune
     python -m benchmarks.frontier --report               the table and the picture
     python -m benchmarks.frontier --quick                all of it in five minutes, a toy"""
 
@@ -33,7 +34,7 @@ from typing import NamedTuple
 
 from benchmarks.frontier_methods import BASES, STARTS
 from benchmarks.frontier_parts import METHODS, missing
-from benchmarks.frontier_report import BARS
+from benchmarks.frontier_report import BARS, show
 from benchmarks.frontier_search import Point, Search
 from benchmarks.frontier_tasks import PLACES, TASKS, Task
 from benchmarks.frontier_trials import Key, Log, Program, Row, read_point, train, write_point
@@ -258,8 +259,6 @@ def quick(options: Namespace) -> int:
 
 
 def report(options: Namespace, names: Sequence[str]) -> int:
-    from benchmarks.frontier_report import show
-
     return show(Log(Path(options.folder)), names, draws=not options.quick)
 
 

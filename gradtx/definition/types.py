@@ -84,9 +84,9 @@ ArrayHyperparam = Annotated[Numeric, Interval(any_shape=True)]
 Positive = Annotated[Numeric, Interval(0.0, math.inf, low_open=True)]
 """A number > 0: thresholds that divide, step counts that divide."""
 Period = Annotated[Numeric, Interval(1.0, counts="updates")]
-"""A whole number >= 1: from one event of a run to the next."""
-Moment = Annotated[Numeric, Interval(0.0, counts="updates")]
-"""A whole number >= 0: when something begins; infinity: never."""
+"""A whole number >= 1 of updates, from one event to the next."""
+Start = Annotated[Numeric, Interval(0.0, counts="updates")]
+"""A whole number >= 0 of updates, after which something begins; infinity: never."""
 Decay = Annotated[Numeric, Interval(0.0, 1.0, high_open=True)]
 """A number in [0, 1): decay rates of exponential averages that are bias-corrected."""
 Fraction = Annotated[Numeric, Interval(0.0, 1.0)]

@@ -62,9 +62,10 @@ def transformer(
       total_steps: the number of steps of the whole run, > 0; then the rates are 0.
       learning_rate: η of hidden matrices at its highest; 0.01 to 0.1.
       adam_learning_rate: that of the rest; 3e-3 to 0.03. It is worth a search of its own.
-      head_learning_rate: that of the head; 1e-3 to 0.02, less for a wider model. A head that starts
-        at random numbers needs less than one that starts at zero: a tenth and the whole of
-        `adam_learning_rate` were best. None: 0.3 of it, which is near the best for both.
+      head_learning_rate: that of the head; 1e-3 to 0.02, by muP less for a wider model. In two
+        small models a head that started at random numbers was best at a tenth of
+        `adam_learning_rate`, and one that started at zero at the whole, the most that was tried.
+        None: 0.3 of it, between the two.
       weight_decay: λ ≥ 0 of hidden matrices, a fraction per unit of learning rate; 0 to 0.3.
       warmup_steps: the steps over which the rates rise; None: one in 20.
       cooldown_steps: the last steps, over which they fall to zero; None: all after the warmup.

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from gradtx.compose.transformation import GradientTransformation, TransformationLike, definition
 from gradtx.compose.wrapwise import Member, wrapwise
 from gradtx.definition.schedule import Schedule
-from gradtx.definition.types import PRECISE, Moment, NonNegative, Period
+from gradtx.definition.types import PRECISE, NonNegative, Period, Start
 from gradtx.schedules.join import shift_schedule
 from gradtx.tree.maps import map_leaves
 from gradtx.wrappers.blending import Blend, By, Groups, blend_average, blend_groups, init_average
@@ -90,7 +90,7 @@ def _evaluate(params, own: Anchor, *, inner: Member, groups: Groups, blend):
 def anchor_gradient(
     inner: TransformationLike,
     horizon: Steps,
-    start: Moment = 0,
+    start: Start = 0,
     gain: NonNegative = 0.45,
     every: Period = 1,
     blend: Blend = 1.0,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from gradtx.compose.leafwise import leafwise
 from gradtx.compose.transformation import GradientTransformation, definition
-from gradtx.definition.types import DTypeLike, Moment, Period, Precise
+from gradtx.definition.types import DTypeLike, Period, Precise, Start
 from gradtx.engine.clock import next_count, whole
 from gradtx.tree.casts import float_copy
 from gradtx.wrappers.guard import Steps
@@ -66,7 +66,7 @@ def _evaluate(param, slots: Mean):
 
 @definition
 def params_average(
-    start: Moment = 0,
+    start: Start = 0,
     every: Period = 1,
     horizon: Steps | None = None,
     accumulator_dtype: DTypeLike | None = None,

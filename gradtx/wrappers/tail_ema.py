@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gradtx.compose.transformation import GradientTransformation, definition
 from gradtx.compose.treewise import treewise
 from gradtx.definition.errors import HyperparamError
-from gradtx.definition.types import PRECISE, Moment, Period
+from gradtx.definition.types import PRECISE, Period, Start
 from gradtx.engine.clock import whole
 from gradtx.tree.maps import map_leaves
 from gradtx.wrappers.blending import Blend, By, Groups, blend_average, blend_groups, init_average
@@ -67,7 +67,7 @@ def _evaluate(params, slots: Tail, count, *, groups: Groups, blend):
 @definition
 def tail_ema(
     horizon: Steps,
-    start: Moment = 0,
+    start: Start = 0,
     every: Period = 1,
     blend: Blend = 1.0,
     by: By = "path",

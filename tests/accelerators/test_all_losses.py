@@ -18,14 +18,15 @@ ESTIMATE = 1.02
 class More(NamedTuple):
     """What a program takes beyond Optax's, at most."""
 
-    why: str
+    besides: str
+    """What it computes besides, by its source."""
     kernels: int = 0
     temp_bytes: int = 0
     cycles: float = ESTIMATE
 
 
-UNIT = "unit vectors first, so that the gradient is finite at a vector of zeros"
-EMPTY = "an empty class has no division by zero"
+UNIT = "unit vectors first, with an inverse norm of 0 for a vector of zeros"
+EMPTY = "a choice for empty classes, in the place of a division by zero"
 MORE = {
     ("log_cosh", "tpu"): More("a series for small errors, whose terms cancel", cycles=1.04),
     ("cosine_similarity", "cuda"): More(UNIT, 3, 25_000),
@@ -39,7 +40,7 @@ MORE = {
         2,
         2_000_000,
     ),
-    ("triplet_margin_loss", "tpu"): More("distances whose squares do not cancel", cycles=1.15),
+    ("triplet_margin_loss", "tpu"): More("unknown: kernels and bytes are Optax's", cycles=1.15),
 }
 """By loss and platform."""
 

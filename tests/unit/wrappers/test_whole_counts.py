@@ -25,6 +25,10 @@ CASES: dict[tuple[str, str], Callable[[Any], Any]] = {
 }
 
 
+COUNTED = {"accumulate": "micro-steps"}
+"""What the number counts; otherwise updates."""
+
+
 def counted() -> set[tuple[str, str]]:
     """Every hyperparameter that counts steps, by its method."""
     factories = {name: getattr(gradtx, name) for name in dir(gradtx)}
@@ -43,7 +47,7 @@ def test_every_number_of_steps_is_here() -> None:
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_a_fraction_is_refused(case: tuple[str, str]) -> None:
     name, argument = case
-    said = f"{name}: {argument} = 2.5 is not a number of {'micro-steps' if 'acc' in name else ''}"
+    said = f"{name}: {argument} = 2.5 is not a number of {COUNTED.get(name, 'updates')};"
     with pytest.raises(gradtx.HyperparamError, match=re.escape(said)):
         CASES[case](2.5)
 
