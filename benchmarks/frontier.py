@@ -22,6 +22,7 @@ benchmarks/records/frontier/TASK.csv. A run makes the rows that are missing:
     python -m benchmarks.frontier --budget 60            one hour, then stop; again to go on
     python -m benchmarks.frontier --worker 0/2 & python -m benchmarks.frontier --worker 1/2
     python -m benchmarks.frontier --tasks shakespeare --methods muon,mud --stages tune
+    python -m benchmarks.frontier --stages final --lengths 1    whole runs before shorter ones
     python -m benchmarks.frontier --report               the table and the picture
     python -m benchmarks.frontier --quick                all of it in five minutes, a toy"""
 
@@ -214,6 +215,7 @@ def main() -> int:
         tasks="",
         methods="",
         stages="",
+        lengths="",
         worker="0/1",
         budget=str(24 * 60),
         folder=str(FOLDER),
@@ -238,7 +240,12 @@ def compute(
     part, parts = map(int, options.worker.split("/"))
     run = Run(Log(Path(options.folder)), tasks, settings, float(options.budget))
     stages = selected(options.stages, STAGES)
-    all_jobs = [job for job in jobs(names, methods, settings.ladder) if job.stage in stages]
+    wanted = [float(length) for length in options.lengths.split(",") if length]
+    all_jobs = [
+        job
+        for job in jobs(names, methods, settings.ladder)
+        if job.stage in stages and (not wanted or job.length in wanted)
+    ]
     try:
         work(run, all_jobs[part::parts])
     except OutOfTime:
