@@ -154,7 +154,8 @@ def update_arrays(
         if ours[0].rule.offload and any_on_host(args[n] for n in indices):
             offloaded.append(KernelCalls(function, shared, indices, ours, program))
             continue
-        if patterns[program, rules, pattern_of(args[indices[0]].grad.shape)] > 1:
+        shapes = patterns[program, rules, pattern_of(args[indices[0]].grad.shape)]
+        if shapes > 1 or len(indices) > 1:
             special = specialize(rules, shared, args[indices[0]], numbers)
             function, values = special or (function, values)
         results = _call(function, values, indices, args, ours, flow)
