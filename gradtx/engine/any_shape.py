@@ -2,10 +2,10 @@
 
 To trace a rule costs more than to write its program down for one more shape. So where a run of
 rules has leaves of several shapes, it is traced for symbolic ones, `(a, b)`, and the program is
-specialized to each. Its numbers, such as bias corrections, are computed once for all leaves. Several
-leaves of one shape are traced so, too: XLA would compile the numbers of each, a fifth of its time.
-A rule that looks at the size of its array gets a symbolic size; where it needs a number, or works
-on whole arrays, it is traced for every shape as usual.
+specialized to each. Its numbers, such as bias corrections, are computed once for all leaves.
+Several leaves of one shape are traced so, too: XLA would compile the numbers of each, a fifth of
+its time. A rule that looks at the size of its array gets a symbolic size; where it needs a number,
+or works on whole arrays, it is traced for every shape as usual.
 """
 
 import functools

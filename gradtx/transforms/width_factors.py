@@ -3,13 +3,14 @@ r"""The factors of muP, CompleteP, the spectral condition and Hyperball, for one
 With m_in and m_out, by which factors the inputs and the outputs of an array grow over the base
 model, m_L the same for the number of layers, and the exponents α of depth and p of decay:
 
-=============  ===================  =====================  ==================  =================
-rule           rate                 rate × decay           ε of entries        deviation at init
-=============  ===================  =====================  ==================  =================
-muP            m_in⁻¹ m_L^(α−1)     m_in⁻ᵖ m_L^(α−1)       m_out⁻¹ m_L⁻ᵅ       m_in^(−½) or m_in⁻¹
-spectral       √(m_out/m_in) ...    m_in⁻ᵖ m_L^(α−1)       m_L⁻ᵅ (of matrices)  see `_spectral_init`
-hyperball      m_L^(α−1)            as the rate            m_out⁻¹ m_L⁻ᵅ       m_in^(−½)
-=============  ===================  =====================  ==================  =================
+=========  ======================  =================  =====================  ===================
+rule       rate                    rate × decay       ε of entries           deviation at init
+=========  ======================  =================  =====================  ===================
+muP        m_in⁻¹ m_L^(α−1)        m_in⁻ᵖ m_L^(α−1)   m_out⁻¹ m_L⁻ᵅ          m_in^(−½) or m_in⁻¹
+muP, SGD   m_out m_in⁻¹ m_L^(2α−1)  as muP            1                      as muP
+spectral   √(m_out/m_in) ...       m_in⁻ᵖ m_L^(α−1)   m_L⁻ᵅ (of matrices)    see `_spectral_init`
+hyperball  m_L^(α−1)               as the rate        m_out⁻¹ m_L⁻ᵅ          m_in^(−½)
+=========  ======================  =================  =====================  ===================
 
 m_L counts within blocks alone. An axis that does not grow has a factor of 1, so that embeddings,
 vectors and heads follow from the same formulas.
@@ -20,7 +21,7 @@ from typing import Literal, NamedTuple
 
 from gradtx.transforms.orthogonal import Scaling, shape_factor
 
-TransferRule = Literal["mup", "spectral", "hyperball"]
+TransferRule = Literal["mup", "sgd", "spectral", "hyperball"]
 HeadForm = Literal["rate", "forward"]
 
 
@@ -68,6 +69,8 @@ def width_factors(
     """The factors of one array; `on_matrix`: a rule on matrices, with `scaling`, trains it."""
     depth, alpha = (settings.depth if growth.in_block else 1.0), settings.alpha
     rate, eps = depth ** (alpha - 1), depth**-alpha
+    if settings.rule == "sgd":
+        return _sgd(_mup(settings, growth, rate, eps))
     if settings.rule == "mup" or not on_matrix:
         return _mup(settings, growth, rate, eps)
     if settings.rule == "hyperball":
@@ -88,6 +91,13 @@ def _mup(settings: Settings, growth: Growth, rate: float, eps: float) -> WidthFa
     init = inputs**-0.5 if outputs != 1 else inputs**-1.0
     decay = inputs ** (1 - settings.decay_exponent)
     return WidthFactors(rate / inputs, decay, eps / outputs, eps, init)
+
+
+def _sgd(adam: WidthFactors) -> WidthFactors:
+    """An update of SGD shrinks as the gradient does, and ε of Adam shrinks so."""
+    return adam._replace(
+        rate=adam.rate / adam.eps, decay=adam.decay * adam.eps, eps=1.0, matrix_eps=1.0
+    )
 
 
 def _own_growth(growth: Growth, scaling: Scaling | None) -> float:

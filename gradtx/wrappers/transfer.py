@@ -43,6 +43,7 @@ from gradtx.transforms.width_factors import (
 from gradtx.wrappers.transfer_checks import (
     are_shapes,
     check_base,
+    check_degree,
     check_names,
     check_numbers,
     check_rule,
@@ -167,35 +168,38 @@ def transfer(
     Rate η, weight decay λ and ε of `inner` are multiplied, for every parameter by numbers of its
     own. With m, by which the model is wider than `base`, and m_L, by which it is deeper:
 
-    ====================  ==================  ===========  ==============  =======================
-    parameter             η                   λ            ε               deviation at the start
-    ====================  ==================  ===========  ==============  =======================
-    embedding             1                   1            1 / m           1
-    hidden matrix         m_L^(α−1) / m       m            1 / (m m_L^α)   1 / √m
-    its bias, its norm    m_L^(α−1)           1            1 / (m m_L^α)   1
-    last norm             1                   1            1 / m           1
-    head                  1 / m               m            1               1 / m
-    ====================  ==================  ===========  ==============  =======================
+    ==================  ==============  ======  ==============  ============  ====================
+    parameter           η               λ       ε               η of "sgd"    deviation at the
+                                                                              start
+    ==================  ==============  ======  ==============  ============  ====================
+    embedding           1               1       1 / m           m             1
+    hidden matrix       m_L^(α−1) / m   m       1 / (m m_L^α)   m_L^(2α−1)    1 / √m
+    its bias, its norm  m_L^(α−1)       1       1 / (m m_L^α)   m m_L^(2α−1)  1
+    last norm           1               1       1 / m           m             1
+    head                1 / m           m       1               1 / m         1 / m
+    ==================  ==============  ======  ==============  ============  ====================
 
     The table is that of "mup", for rules whose update of an entry does not depend on the size of
-    gradients: the families of Adam and of Lion. "spectral" is for rules that orthogonalize, as
-    `muon`: the rate of a matrix grows as √(outputs / inputs), whatever `scaling` it has, ε as
-    m_L^−α, and the rest has the table. "hyperball" is for `hyperball`: its angle has no factor of
-    width. `print(gradtx.transfer_table(tx, params))` shows every factor; `gradtx.scale_init` scales
-    fresh parameters. The model itself must multiply: residual branches by m_L^−α; attention scores
-    by 1 / d_head in place of 1 / √d_head if heads grow; the logits of tied embeddings by 1 / m.
+    gradients: the families of Adam and of Lion. "sgd" is for updates that are proportional to
+    gradients, with or without momentum; η λ is that of "mup". "spectral" is for rules that
+    orthogonalize, as `muon`: the rate of a matrix grows as √(outputs / inputs), whatever `scaling`
+    it has, ε as m_L^−α, and the rest has the table. "hyperball" is for `hyperball`: its angle has
+    no factor of width. `print(gradtx.transfer_table(tx, params))` shows every factor;
+    `gradtx.scale_init` scales fresh parameters. The model itself must multiply: residual branches
+    by m_L^−α; attention scores by 1 / d_head in place of 1 / √d_head if heads grow; the logits of
+    tied embeddings by 1 / m.
 
     When: a large model that cannot be tuned; a family of sizes. Tune `base` at a width of 64 to
     256, with `inner`, then build the large model with `transfer`. `coordinate_check` finds a wrong
-    model. When not: `sgd`, whose factors are others; fine-tuning. Rules that look at a whole tree
-    (`clip_by_global_norm`) may be inside or in front.
+    model. When not: fine-tuning. Rules that look at a whole tree (`clip_by_global_norm`) may be
+    inside or in front, but not with "sgd", whose steps they change by the width.
 
     Args:
       inner: the optimizer as it was tuned on `base`.
       base: the parameters of the base model, or their shapes: `jax.eval_shape(init, key)`. Axes
         that differ are those that grow. Or its width, a whole number above 0; roles then say which
         axes grow. A base with fewer blocks will do.
-      rule: "mup", "spectral" or "hyperball".
+      rule: "mup", "sgd", "spectral" or "hyperball".
       width: the width of this model, where `base` is a width.
       depth_ratio: m_L, the number of layers over that of the base model.
       alpha: α in [0, 1], the exponent of depth: 1 (CompleteP), 0.5 (depth-muP), 0 (width alone).
@@ -212,7 +216,7 @@ def transfer(
 
     Raises:
       HyperparamError: a width or a ratio that is not above 0, α outside of [0, 1], an unknown rule
-        or kind; a rule that does not fit `inner`.
+        or kind; a rule that does not fit `inner`: "mup" around `sgd`, "sgd" around `adamw`, ...
       StructureError: at `init` and `update`, shapes of `base` that do not match the parameters.
       SelectionError: at `init` and `update`, an expression of `roles` that matches nothing.
 
@@ -230,14 +234,14 @@ def transfer(
 
     See also: `transfer_table`, `scale_init`, `coordinate_check`, `partition`.
 
-    Yang et al. 2022, arXiv 2203.03466, Table 8; Dey et al. 2025, arXiv 2505.01618, Table 1, for
-    depth and ε; Yang, Simon and Bernstein 2023, arXiv 2310.17813, Condition 1; Qiu et al. 2025,
+    Yang et al. 2022, arXiv 2203.03466, Tables 3 and 8; Dey et al. 2025, arXiv 2505.01618, Table 1,
+    for depth and ε; Yang, Simon and Bernstein 2023, arXiv 2310.17813, Condition 1; Qiu et al. 2025,
     arXiv 2512.05620; Wen et al. 2026, arXiv 2606.16899.
     """
-    is_short = isinstance(base, int) or are_shapes(base)
-    return _transfer(
+    shapes = base if isinstance(base, int) or are_shapes(base) else base_shapes(base)
+    tx = _transfer(
         inner,
-        base if is_short else base_shapes(base),
+        shapes,
         rule,
         width=width,
         depth_ratio=float(depth_ratio),
@@ -246,6 +250,8 @@ def transfer(
         head=head,
         roles=roles,
     )
+    check_degree(rule, as_transformation(inner), shapes)
+    return tx
 
 
 @functools.partial(definition, name="transfer")

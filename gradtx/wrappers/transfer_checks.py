@@ -4,12 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
+from jax.core import Tracer
+
 from gradtx.compose.transformation import GradientTransformation
 from gradtx.definition.errors import HyperparamError
 from gradtx.engine.program import BoundRule
 from gradtx.transforms.tree_growth import KINDS
 
-RULES, HEADS = ("mup", "spectral", "hyperball"), ("rate", "forward")
+RULES, HEADS = ("mup", "sgd", "spectral", "hyperball"), ("rate", "forward")
+
+SIZES = (0.05, 0.5)
+"""Gradients below usual thresholds of clipping, and above ε and what Adagrad begins with."""
+PROPORTIONAL = 0.9
+"""The power of the gradient from which on an update counts as proportional to it."""
 
 
 def are_shapes(base: Any) -> bool:
@@ -96,11 +105,11 @@ def check_rule(rule: str, inner: GradientTransformation, rules: Sequence[BoundRu
             f"transfer: {inner.name} has no learning rate to multiply: give the whole optimizer, "
             f"with scale_by_learning_rate(...) or a builder as adamw(...)"
         )
-    if rule == "mup":
+    if rule in ("mup", "sgd"):
         polar = [one for one in matrix if "scaling" in options_of(one)]
         if polar:
             raise HyperparamError(
-                f"transfer: rule = 'mup' is for rules as Adam, and {polar[0].rule.name} "
+                f"transfer: rule = {rule!r} is for rules on entries, and {polar[0].rule.name} "
                 f"orthogonalizes matrices: pass rule='spectral'"
             )
     elif not matrix:
@@ -109,3 +118,55 @@ def check_rule(rule: str, inner: GradientTransformation, rules: Sequence[BoundRu
             f"transfer: rule = {rule!r} is for rules on matrices as {fit}, and {inner.name} has "
             f"none: pass rule='mup'"
         )
+
+
+def check_degree(rule: str, inner: GradientTransformation, base: Any) -> None:
+    """Raise where updates grow with gradients and the rule's table is for those that do not, or the
+    other way round.
+    """
+    degree = degree_of(inner, base) if rule in ("mup", "sgd") else None
+    if degree is None:
+        return
+    if rule == "mup" and degree > PROPORTIONAL:
+        raise HyperparamError(
+            f"transfer: rule = 'mup' is for updates of one size, as Adam's, and those of "
+            f"{inner.name} are proportional to gradients: pass rule='sgd'"
+        )
+    if rule == "sgd" and degree < 1 - PROPORTIONAL:
+        raise HyperparamError(
+            f"transfer: rule = 'sgd' is for updates that are proportional to gradients, and those "
+            f"of {inner.name} do not grow with them: pass rule='mup'"
+        )
+
+
+def degree_of(inner: GradientTransformation, base: Any) -> float | None:
+    """The power of the gradient that updates grow with: 1 for SGD, 0 for Adam.
+
+    None: unknown, because a hyperparameter is traced, or because the optimizer needs more than
+    gradients and parameters.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inner)):
+        return None
+    axes = {"w": 2} if isinstance(base, int) else {path: len(base[path]) for path in base}
+    params = {path: np.full((2,) * count, 0.01, np.float32) for path, count in axes.items()}
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]  # an accelerator would compile for seconds
+        with jax.default_device(cpu), jax.ensure_compile_time_eval():
+            sizes = [_second_update(inner, params, size) for size in SIZES]
+    except Exception:  # an optimizer that cannot run here says why where it runs
+        return None
+    growth = math.log10(SIZES[1] / SIZES[0])
+    return math.log10(sizes[1] / sizes[0]) / growth if all(sizes) else None
+
+
+def _second_update(inner: GradientTransformation, params: Mapping[str, Any], size: float) -> float:
+    """The largest entry of a second update, where one entry of a matrix has a gradient.
+
+    The first may be zero: a warmup begins so.
+    """
+    grads = jax.tree.map(np.zeros_like, params)
+    max(grads.values(), key=np.ndim).flat[0] = size
+    state = inner.init(params)
+    for _ in range(2):
+        updates, state = inner.update(grads, state, params)
+    return max(float(abs(np.asarray(one)).max(initial=0.0)) for one in jax.tree.leaves(updates))

@@ -11,6 +11,15 @@ METHODS: dict[str, Method] = {
         gradtx.transfer(gradtx.adamw(rate, eps=0.01, weight_decay=0.1), base=2, width=8),
         each(own.adamw, rate=rate, eps=0.01, decay=0.1, growth=4.0),
     ),
+    "transfer/sgd": Method(
+        gradtx.transfer(
+            gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.sgd(rate, momentum=0.5)),
+            base=2,
+            width=8,
+            rule="sgd",
+        ),
+        each(own.sgd, rate=rate, decay=0.1, growth=4.0, momentum=0.5),
+    ),
     "transfer/spectral": Method(
         gradtx.transfer(
             gradtx.muon(rate, scaling="match_rms_adamw", weight_decay=0.1, dimensions=last_two),

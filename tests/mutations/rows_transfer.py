@@ -20,6 +20,20 @@ TRANSFER = [
         TABLE,
     ),
     Mutation(
+        "transfer: SGD with the rates of Adam",
+        "transforms/width_factors.py",
+        "rate=adam.rate / adam.eps",
+        "rate=adam.rate",
+        "tests/unit/wrappers/test_transfer.py -k repeated_units",
+    ),
+    Mutation(
+        "transfer: the first update alone says how updates grow",
+        "wrappers/transfer_checks.py",
+        "for _ in range(2):",
+        "for _ in range(1):",
+        "tests/unit/wrappers/test_transfer_mistakes.py -k warmup",
+    ),
+    Mutation(
         "transfer: the scale of Muon counts twice",
         "transforms/width_factors.py",
         "(growth.outputs / growth.inputs) ** 0.5 / _own_growth(growth, scaling)",

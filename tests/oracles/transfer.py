@@ -39,3 +39,12 @@ def trace_h(g, w, memory, t, rate):
     """A step of constant angle has no factor of width."""
     memory["sum"] = g + 0.5 * memory.get("sum", 0.0)
     return hyperball(memory["sum"], w, memory, t, rate)
+
+
+def sgd(g, w, memory, t, rate, decay, growth, momentum):
+    """Yang et al. 2022, Table 3: a gradient of a hidden matrix shrinks as its update must, and that
+    of a vector shrinks, where its update must not.
+    """
+    factor = growth if g.ndim == 1 else 1.0
+    memory["sum"] = g + decay / factor * w + momentum * memory.get("sum", 0.0)
+    return -eta(rate, t) * factor * memory["sum"]

@@ -44,6 +44,16 @@ MUON = gradtx.muon(3e-3, scaling="match_rms_adamw", adam_learning_rate=3e-3)
 BASE = jax.eval_shape(lambda: init(32, jax.random.key(0)))
 
 
+SGD = gradtx.sgd(0.02, momentum=0.5)
+
+
+def test_sgd_passes_with_its_table_alone() -> None:
+    assert check(gradtx.transfer(SGD, BASE, "sgd")).passes
+    slopes = {row.name: row.slope for row in check(SGD).failures}
+    # By hand: the gradient of an embedding falls as 1 / m, and so does its change.
+    assert slopes["embed"] == pytest.approx(-1.0, abs=0.2)
+
+
 @pytest.mark.parametrize(("tx", "rule"), [(ADAM, "mup"), (MUON, "spectral")], ids=["adam", "muon"])
 def test_it_passes_with_transfer_and_fails_without(tx: Any, rule: Any, tmp_path: Any) -> None:
     plain, moved = check(tx), check(gradtx.transfer(tx, BASE, rule))

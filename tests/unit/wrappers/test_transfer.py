@@ -76,6 +76,19 @@ def test_the_table_of_mup(base: str, alpha: float) -> None:
         np.testing.assert_allclose(values, factors, rtol=1e-12, err_msg=role)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_the_table_of_sgd(alpha: float) -> None:
+    """A gradient is ε's factor times as large, so the rate is Adam's over it; η λ is Adam's."""
+    for options in bases().values():
+        tx = gradtx.transfer(gradtx.sgd(0.1), **options, rule="sgd", depth_ratio=DEPTH, alpha=alpha)
+        table = gradtx.transfer_table(tx, model(WIDTH))
+        for role, (rate, decay, eps, start) in expected(alpha).items():
+            row = table[PATHS[role]]
+            values = [row[name] for name in ("rate", "decay", "eps", "init")]
+            wanted = (rate / eps, decay * eps, 1, start)
+            np.testing.assert_allclose(values, wanted, rtol=1e-12, err_msg=role)
+
+
 def test_the_factors_reach_the_numbers_of_the_rule() -> None:
     """One step of AdamW by hand, ε as large as the gradient, so that its factor counts."""
     with jax.enable_x64(True):
@@ -186,31 +199,43 @@ def widen(params: Any, times: int) -> dict[str, jax.Array]:
     }
 
 
-def test_a_linear_network_of_repeated_units_trains_as_the_narrow_one() -> None:
+LINEAR = {
+    "mup": gradtx.adamw(0.05, eps=0.1, weight_decay=0.3),
+    "sgd": gradtx.chain(gradtx.add_decayed_weights(0.3), gradtx.sgd(0.01, momentum=0.5)),
+}
+
+
+@pytest.mark.parametrize("rule", sorted(LINEAR))
+def test_a_linear_network_of_repeated_units_trains_as_the_narrow_one(rule: Any) -> None:
     """Repeated units stay equal, and muP moves them so that the function moves as the narrow one:
     rate, decay and ε, all large enough to count.
     """
     with jax.enable_x64(True):
-        params, plain = narrow(), gradtx.adamw(0.05, eps=0.1, weight_decay=0.3)
+        params, plain = narrow(), LINEAR[rule]
         reference = follow(plain, params, 1.0)
         for times in (2, 4):
-            wide = follow(gradtx.transfer(plain, params), widen(params, times), 1.0)
+            wide = follow(gradtx.transfer(plain, params, rule), widen(params, times), 1.0)
             np.testing.assert_allclose(wide, reference, rtol=1e-9)
             unscaled = follow(plain, widen(params, times), 1.0)
             assert np.abs(unscaled[-1] - reference[-1]).max() > 0.05
 
 
-def test_both_forms_of_the_head_train_alike() -> None:
+HEADS = {
+    "mup": {"rate": 1, "decay": 1, "eps": 1 / 4, "init": 1, "forward": 1 / 4},
+    "sgd": {"rate": 4, "decay": 1 / 4, "eps": 1, "init": 1, "forward": 1 / 4},
+}
+
+
+@pytest.mark.parametrize("rule", sorted(LINEAR))
+def test_both_forms_of_the_head_train_alike(rule: Any) -> None:
     """W / m with η / m, λ m and ε is W with η, λ and ε / m, and logits times 1 / m."""
     with jax.enable_x64(True):
         base, wide = narrow(), widen(narrow(), 4)
-        plain = gradtx.adamw(0.05, eps=0.1, weight_decay=0.3)
-        first = follow(gradtx.transfer(plain, base), wide, 1.0)
-        tx = gradtx.transfer(plain, base, head="forward")
+        first = follow(gradtx.transfer(LINEAR[rule], base, rule), wide, 1.0)
+        tx = gradtx.transfer(LINEAR[rule], base, rule, head="forward")
         second = follow(tx, wide | {"head": 4 * wide["head"]}, 1 / 4)
         np.testing.assert_allclose(second, first, rtol=1e-9)
-    row = gradtx.transfer_table(tx, wide)["head"]
-    assert row == {"rate": 1, "decay": 1, "eps": 1 / 4, "init": 1, "forward": 1 / 4}
+    assert gradtx.transfer_table(tx, wide)["head"] == HEADS[rule]
 
 
 def test_a_factor_of_eps_is_a_factor_of_the_gradient() -> None:
@@ -229,11 +254,11 @@ def test_a_factor_of_eps_is_a_factor_of_the_gradient() -> None:
 def test_a_clip_inside_sees_the_whole_tree() -> None:
     params = model(WIDTH)
     clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(1.0))
-    tx = gradtx.transfer(clipped, model(BASE))
+    tx = gradtx.transfer(clipped, model(BASE), "sgd")
     updates, _ = tx.update(params, tx.init(params), params)
     plain, _ = clipped.update(params, clipped.init(params), params)
     ratios = jax.tree.map(lambda u, v: u.ravel()[0] / v.ravel()[0], updates, plain)
-    assert {round(float(one), 6) for one in jax.tree.leaves(ratios)} == {1.0, 0.25}
+    assert {round(float(one), 6) for one in jax.tree.leaves(ratios)} == {4.0, 1.0, 0.25}
 
 
 def test_wrappers_and_forms_of_decay() -> None:

@@ -1,5 +1,8 @@
 """Bad arguments of `transfer`, and the texts of their errors."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -28,7 +31,7 @@ MISTAKES = {
     ),
     "unknown rule": (
         {"base": 8, "width": 32, "rule": "mump"},
-        "transfer: rule = 'mump' is unknown; choose one of 'mup', 'spectral', 'hyperball'",
+        "transfer: rule = 'mump' is unknown; choose one of 'mup', 'sgd', 'spectral', 'hyperball'",
     ),
     "unknown head": (
         {"base": 8, "width": 32, "head": "tied"},
@@ -92,8 +95,8 @@ def test_mistakes(mistake: str) -> None:
 UNFIT = {
     "muon": (
         gradtx.muon(0.1),
-        "transfer: rule = 'mup' is for rules as Adam, and scale_by_muon orthogonalizes matrices: "
-        "pass rule='spectral'",
+        "transfer: rule = 'mup' is for rules on entries, and scale_by_muon orthogonalizes "
+        "matrices: pass rule='spectral'",
     ),
     "no rate": (
         gradtx.scale_by_adam(),
@@ -116,11 +119,65 @@ def test_optimizers_that_do_not_fit(inner: str) -> None:
     assert str(error.value) == text
 
 
+WARMED = gradtx.sgd(gradtx.linear_schedule(0.0, 0.1, 100), momentum=0.9)
+TO_SGD = (
+    "transfer: rule = 'mup' is for updates of one size, as Adam's, and those of {} are "
+    "proportional to gradients: pass rule='sgd'"
+)
+TO_MUP = (
+    "transfer: rule = 'sgd' is for updates that are proportional to gradients, and those of {} do "
+    "not grow with them: pass rule='mup'"
+)
+DEGREES: dict[str, tuple[Any, str, str]] = {
+    "sgd": (gradtx.sgd(0.1), "mup", TO_SGD.format("sgd")),
+    "warmup": (WARMED, "mup", TO_SGD.format("sgd")),
+    "clip": (
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1)),
+        "mup",
+        TO_SGD.format("chain"),
+    ),
+    "guard": (gradtx.guard(gradtx.sgd(0.1)), "mup", TO_SGD.format("sgd")),
+    "decay": (
+        gradtx.chain(gradtx.add_decayed_weights(1e-3), gradtx.sgd(0.1)),
+        "mup",
+        TO_SGD.format("chain"),
+    ),
+    "adamw": (gradtx.adamw(0.1), "sgd", TO_MUP.format("adamw")),
+    "lion": (gradtx.lion(0.1), "sgd", TO_MUP.format("lion")),
+}
+
+
+@pytest.mark.parametrize("case", sorted(DEGREES))
+@pytest.mark.parametrize("base", [{"base": 8, "width": 32}, {"base": model(BASE)}])
+def test_updates_that_do_not_fit(case: str, base: Any) -> None:
+    tx, rule, text = DEGREES[case]
+    with pytest.raises(gradtx.HyperparamError) as error:
+        gradtx.transfer(tx, rule=rule, **base)
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize("name", ["adagrad", "adafactor", "lars", "yogi", "rmsprop", "adadelta"])
+def test_updates_that_fit_mup(name: str) -> None:
+    gradtx.transfer(getattr(gradtx, name)(0.1), model(BASE))
+
+
+def test_what_cannot_be_tried_is_not_refused() -> None:
+    """A traced rate, and an optimizer that needs a loss."""
+    params = model(WIDTH)
+
+    @jax.jit
+    def init(rate: jax.Array) -> Any:
+        return gradtx.transfer(gradtx.sgd(rate), model(BASE)).init(params)
+
+    init(jnp.float32(0.1))
+    gradtx.transfer(gradtx.polyak_sgd(0.1), 8, width=32)
+
+
 def test_a_pair_of_another_library() -> None:
     pair = gradtx.GradientTransformation(lambda params: (), lambda grads, state: (grads, state))
     tx = gradtx.chain(pair, gradtx.sgd(0.1))
     with pytest.raises(gradtx.GradtxError) as error:
-        gradtx.transfer(tx, 8, width=32).init(model(WIDTH))
+        gradtx.transfer(tx, 8, "sgd", width=32).init(model(WIDTH))
     assert str(error.value).endswith(
         "is another library's, whose hyperparameters have no names; use gradtx's own, or put it "
         "outside of transfer"
