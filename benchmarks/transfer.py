@@ -1,8 +1,8 @@
 """The best learning rate over widths, with and without `transfer`, on Shakespeare's text.
 
-A transformer of two blocks is trained at widths 64, 128, ...; nine rates a factor of 2 apart train
-in one program. Every width is a line of a CSV file as soon as it is trained, and a later call
-trains those that are missing: `--widths 64,128,256,512,1024`.
+A transformer of two blocks is trained at widths 32, 64, ..., 512; nine rates a factor of 2 apart
+train in one program. Every width is in a CSV file as soon as it is trained, and a later call trains
+those that are missing: `--widths 32,64,128,256,512,1024`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import _char_text as texts
 RATES = [2.0**power for power in range(-11, -2)]
 """The grid: nine rates, a factor of 2 apart."""
 CONTEXT, WINDOWS, STEPS, HELD_OUT, AT_ONCE = 32, 8, 100, 64, 10
-WIDTHS = "64,128,256,512,1024"
+WIDTHS = "32,64,128,256,512"
 CSV = RECORDS / "transfer.csv"
 FIELDS: tuple[str, ...] = (
     "method",
