@@ -13,7 +13,7 @@ import jax
 import optax
 
 import gradtx
-from benchmarks.harness import Row, arguments, compared, finish, interleave, seconds
+from benchmarks.harness import Row, arguments, balanced, compared, finish, seconds
 from benchmarks.steps import OPTIMIZERS, jitted_step
 from benchmarks.trees import TREES, filled
 
@@ -91,6 +91,10 @@ CASES = [
 """Another row is another case: `gradtx` against one other side."""
 
 
+def _start(make: Callable[[Any], Training], tree: Any) -> Callable[[], float]:
+    return make(tree).start().timed
+
+
 def rows(case: Case, runs: int) -> Iterator[Row]:
     tree = TREES["gpt2_small"]()
     sides = {name: make(tree) for name, make in case.sides.items()}
@@ -106,7 +110,9 @@ def rows(case: Case, runs: int) -> Iterator[Row]:
         )
     yield compared(
         case.name,
-        interleave({name: one.start().timed for name, one in sides.items()}, runs),
+        balanced(
+            {name: functools.partial(_start, make, tree) for name, make in case.sides.items()}, runs
+        ),
         peer,
         case.time,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.harness import Row, arguments, compared, finish, interleave, seconds
+from benchmarks.harness import Row, arguments, balanced, compared, finish, seconds
 from benchmarks.steps import LIBRARIES, OPTIMIZERS, jitted_step
 from benchmarks.trees import TREES, Tree, filled, one_large
 
@@ -76,9 +76,11 @@ def rows(
 ) -> Iterator[Row]:
     tree = TREES[tree_name]()
     sides = {
-        library: Side(library, tree, optimizer, STEPS[tree_name]).timed for library in LIBRARIES
+        library: lambda library=library: Side(library, tree, optimizer, STEPS[tree_name]).timed
+        for library in LIBRARIES
     }
-    times = interleave({**sides, **others}, runs)
+    peers = {name: lambda timed=timed: timed for name, timed in others.items()}
+    times = balanced({**sides, **peers}, runs)
     yield compared(f"{tree_name}: {optimizer}", {side: times[side] for side in LIBRARIES}, bar=BAR)
     for other in others:
         yield compared(

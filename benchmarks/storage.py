@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 import gradtx
-from benchmarks.harness import Row, arguments, compared, finish, interleave, seconds
+from benchmarks.harness import Row, arguments, balanced, compared, finish, seconds
 from benchmarks.step import Side, torch_side
 from benchmarks.steps import LEARNING_RATE
 from benchmarks.trees import TREES, Tree, filled, parameter_count
@@ -92,13 +92,16 @@ def time_rows(
     tree_name: str, runs: int, others: Mapping[str, Callable[[], float]]
 ) -> Iterator[Row]:
     tree = TREES[tree_name]()
-    mine = {codec: Stored(tree, codec) for codec in ("bf16", "packed16", "int8")}
-    peers = {
-        "optax": Side("optax", tree, "adamw", 1).timed,
-        "float32": Side("gradtx", tree, "adamw", 1).timed,
-        **others,
+    mine = {
+        codec: lambda codec=codec: Stored(tree, codec).timed
+        for codec in ("bf16", "packed16", "int8")
     }
-    times = interleave({**{codec: side.timed for codec, side in mine.items()}, **peers}, runs)
+    peers: dict[str, Callable[[], Callable[[], float]]] = {
+        "optax": lambda: Side("optax", tree, "adamw", 1).timed,
+        "float32": lambda: Side("gradtx", tree, "adamw", 1).timed,
+        **{name: lambda timed=timed: timed for name, timed in others.items()},
+    }
+    times = balanced({**mine, **peers}, runs)
     for codec in mine:
         for peer in peers:
             bar = TIMES.get((codec, peer.partition(" ")[0]))

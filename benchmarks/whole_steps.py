@@ -4,6 +4,7 @@
 `with_metrics` around clip + AdamW against the same without it. The last rows, for orientation:
 `with_metrics` around an update alone, on GPT-2 small."""
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import jax
 
 import gradtx
 from benchmarks import network
-from benchmarks.harness import Row, arguments, compared, finish, interleave, seconds
+from benchmarks.harness import Row, arguments, balanced, compared, finish, seconds
 from benchmarks.production import Training
 from benchmarks.steps import OPTIMIZERS, jitted_step
 from benchmarks.trees import TREES
@@ -55,24 +56,29 @@ class Parts:
         jax.block_until_ready(self.params)
 
 
-def timed(run: Callable[[], None]) -> Callable[[], float]:
-    return lambda: seconds(run)
+def timed(make: Callable[..., Any], *args: Any) -> Callable[[], Callable[[], float]]:
+    """How to make a side: `make(*args).run` is timed."""
+    return lambda: functools.partial(seconds, make(*args).run)
+
+
+def update_alone(tx: Any, tree: Any) -> Training:
+    return Training(gradtx, tx, tree).start()
 
 
 def rows(runs: int) -> Iterator[Row]:
     plain = OPTIMIZERS["clip + adamw"](gradtx)
     watched = gradtx.with_metrics(plain)
-    sides = {"gradtx": timed(Whole(plain, PARTS).run), "parts": timed(Parts(plain).run)}
+    sides = {"gradtx": timed(Whole, plain, PARTS), "parts": timed(Parts, plain)}
     yield compared(
         f"make_step(microbatches={PARTS}) of {BATCH} x {network.CONTEXT} tokens",
-        interleave(sides, runs),
+        balanced(sides, runs),
         "parts",
         1.03,
     )
-    sides = {"gradtx": timed(Whole(watched).run), "unwatched": timed(Whole(plain).run)}
+    sides = {"gradtx": timed(Whole, watched), "unwatched": timed(Whole, plain)}
     yield compared(
         f"with_metrics(clip + adamw), {BATCH} x {network.CONTEXT} tokens",
-        interleave(sides, runs),
+        balanced(sides, runs),
         "unwatched",
         1.02,
     )
@@ -82,12 +88,12 @@ def rows(runs: int) -> Iterator[Row]:
         (", no update norm", gradtx.with_metrics(plain, update_norm=False)),
     ):
         alone = {
-            name: Training(gradtx, one, tree).start().timed
+            name: timed(update_alone, one, tree)
             for name, one in (("gradtx", tx), ("unwatched", plain))
         }
         yield compared(
             f"with_metrics(clip + adamw){what}, the update alone",
-            interleave(alone, runs),
+            balanced(alone, runs),
             "unwatched",
             None,
         )
