@@ -215,7 +215,9 @@ def init_leaf(
     if rule.storage is None:
         return slots
     zeros = frozenset[str]()
-    if policy is not None and not isinstance(param, Tracer):
+    # A constant of a trace is no tracer, and its slots are.
+    is_traced = any(isinstance(one, Tracer) for one in jax.tree.leaves((param, slots)))
+    if policy is not None and not is_traced:
         zeros = zero_slots(rule.init_array, rule.options, layout, param, values)
     return _encode(rule.storage, slots, param, policy, zeros)
 

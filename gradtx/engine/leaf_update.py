@@ -151,13 +151,13 @@ def update_arrays(
         shared = Shared(step.clock.step, step.gate, tuple(kwargs[n] for n in program))
         ours = [members[n] for n in program]
         function, values = _kernel(rules), shared
-        if ours[0].rule.offload and any_on_host(args[n] for n in indices):
-            offloaded.append(KernelCalls(function, shared, indices, ours, program))
-            continue
         shapes = patterns[program, rules, pattern_of(args[indices[0]].grad.shape)]
         if shapes > 1 or len(indices) > 1:
             special = specialize(rules, shared, args[indices[0]], numbers)
             function, values = special or (function, values)
+        if any(one.rule.offload for one in ours) and any_on_host(args[n] for n in indices):
+            offloaded.append(KernelCalls(function, values, indices, ours, program))
+            continue
         results = _call(function, values, indices, args, ours, flow)
         _put_results(program, indices, results, updates, columns)
     run = functools.partial(_call, flow=flow)

@@ -1,5 +1,6 @@
 """How ZeRO-1 cuts each array: the axis, the padding, and the reason; as a table, too."""
 
+import contextlib
 import functools
 import itertools
 import math
@@ -161,7 +162,7 @@ def plan_cuts(leaves: Leaves, split: Split) -> list[Cut | None]:
     }
     mesh = find_mesh(split, known.values(), leaves.values)
     return [
-        _plan(path, value.shape, known.get(path), mesh, split) if is_inexact(value) else None
+        _plan(path, value, known.get(path), mesh, split) if is_inexact(value) else None
         for path, value in pairs
     ]
 
@@ -170,7 +171,8 @@ def find_mesh(split: Split, known: Any, values: Sequence[Any]) -> Any:
     """The mesh: the one of the trace, of the arrays, of `jax.set_mesh`, or the argument."""
     current = jax.sharding.get_abstract_mesh()
     if not current.empty and not any(isinstance(one, Tracer) for one in values):
-        current = jax.sharding.get_mesh()  # arrays outside of a trace need its devices
+        with contextlib.suppress(ValueError):  # a trace of constants has none
+            current = jax.sharding.get_mesh()  # arrays outside of a trace need its devices
     meshes = [current, *(one.mesh for one in known), as_mesh(split.mesh)]
     mesh = next((one for one in meshes if one is not None and not one.empty), None)
     if mesh is None:
@@ -208,16 +210,19 @@ def _names(names: Sequence[str]) -> str:
 
 def _plan(
     path: str,
-    shape: tuple[int, ...],
+    value: Any,
     known: NamedSharding | None,
     mesh: Any,
     split: Split,
 ) -> Cut:
     """How one array is cut: along the axes as it is, and those of `split` where they fit."""
+    shape = value.shape
     before = None if known is None else _filled(known.spec, len(shape))
     sizes = dict(mesh.shape)
     is_alone = all(name in split.axes or size == 1 for name, size in sizes.items())
-    other = None if is_alone else PartitionSpec.UNCONSTRAINED
+    # An array outside of a trace, or on explicit axes, that says nothing of its cut is whole.
+    is_open = isinstance(value, Tracer | jax.ShapeDtypeStruct) and not has_explicit_axes(mesh)
+    other = PartitionSpec.UNCONSTRAINED if is_open and not is_alone else None
     spec: tuple[Any, ...] = (other,) * len(shape) if before is None else before
     used = {name for one in (before or ()) for name in _parts(one)}
     free = tuple(name for name in split.axes if name not in used)

@@ -19,11 +19,12 @@ def put(array: Any, sharding: NamedSharding) -> Any:
     if sharding.mesh.size == 1:
         return array
     if not isinstance(array, Tracer):
-        # Without devices an array has no other place outside of a trace.
-        is_abstract = isinstance(sharding.mesh, AbstractMesh)
-        return array if is_abstract else jax.device_put(array, sharding)
-    if has_explicit_axes(sharding.mesh):
-        return jax.sharding.reshard(array, sharding)
+        if not isinstance(sharding.mesh, AbstractMesh):
+            return jax.device_put(array, sharding)
+        if sharding.mesh != jax.sharding.get_abstract_mesh():
+            return array  # without devices it has no other place; else it is a trace's constant
+    if has_explicit_axes(sharding.mesh):  # the array stays in its memory
+        return jax.sharding.reshard(array, NamedSharding(sharding.mesh, sharding.spec))
     return jax.lax.with_sharding_constraint(array, sharding)
 
 

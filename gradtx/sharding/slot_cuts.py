@@ -11,6 +11,7 @@ from jax.core import Tracer
 from gradtx.definition.types import Slots
 from gradtx.sharding.cuts import Cut
 from gradtx.sharding.placing import put, put_alike
+from gradtx.tree.host_memory import PINNED_HOST, fetch, is_on_host, put_back
 from gradtx.tree.paths import flatten, leaf_paths
 
 Plan = Sequence[Cut | None]
@@ -31,8 +32,10 @@ def _store(value: Any, old: Any, cut: Cut | None) -> Any:
     if value is None:
         return None
     if cut is not None and jnp.shape(value) == cut.shape:
-        filled = value if cut.padding is None else _fill(value, cut)
-        return put(filled, cut.sharding)
+        if cut.padding is not None:
+            return put_back(put(_fill(fetch(value), cut), cut.sharding), value)
+        where = cut.sharding
+        return put(value, where.with_memory_kind(PINNED_HOST) if is_on_host(value) else where)
     if old is None or not jnp.ndim(value) or jnp.shape(old) != jnp.shape(value):
         return value
     return put_alike(value, old) if isinstance(value, Tracer) else value
@@ -54,9 +57,10 @@ def restore_slots(slots: Slots, plan: Plan) -> Any:
 def _restore(value: Any, cut: Cut | None) -> Any:
     if value is None or cut is None or cut.padding is None or jnp.shape(value) != cut.stored_shape:
         return value
-    whole = value[tuple(slice(size) for size in cut.shape)]
+    whole = fetch(value)[tuple(slice(size) for size in cut.shape)]
     # Parts are as large as before, so that nothing moves; the last one is smaller.
-    return put(whole, cut.sharding) if isinstance(whole, Tracer) else whole
+    placed = put(whole, cut.sharding) if isinstance(whole, Tracer) else whole
+    return put_back(placed, value)
 
 
 def _cuts_of(slots: Slots, treedef: Any, plan: Plan) -> list[Cut | None]:

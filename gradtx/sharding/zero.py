@@ -31,7 +31,7 @@ from gradtx.definition.types import Check, DTypeLike, Params, PyTree, Slots
 from gradtx.engine.selector import Leaves, leaves_of
 from gradtx.engine.tree_rule import FUNCTIONS_OF_PARAMS
 from gradtx.sharding.cuts import Axes, Cut, MeshLike, plan_cuts, rules_inside, split_of
-from gradtx.sharding.placing import put, put_alike
+from gradtx.sharding.placing import has_explicit_axes, put, put_alike
 from gradtx.sharding.slot_cuts import restore_slots, store_slots
 from gradtx.tree.casts import is_inexact
 from gradtx.tree.known_shardings import known_shardings
@@ -139,6 +139,8 @@ def _gather_leaf(value: Any, like: Any, cut: Cut | None, dtype: DTypeLike | None
 
 
 def _place_back(value: Any, like: Any, cut: Cut) -> Any:
+    if cut.before is None and has_explicit_axes(cut.sharding.mesh):
+        return put(value, cut.without_axes)
     if cut.before is None:
         return put_alike(value, like, cut.without_axes)
     return put(value, NamedSharding(cut.sharding.mesh, cut.before))

@@ -27,9 +27,9 @@ def zero_codes(codec: Codec, slot: jax.Array, square: bool, block: int) -> Any:
 @functools.lru_cache(maxsize=1024)
 def _values(codec: Codec, square: bool, block: int) -> Any:
     """The number that each array of the codes consists of, by a trial on a few blocks."""
-    trial = jnp.zeros((2 * block, 16 * block), jnp.float32)
     encode = functools.partial(codec.encode, random=None, square=square, block=block)
     with jax.ensure_compile_time_eval():
+        trial = jnp.zeros((2 * block, 16 * block), jnp.float32)
         codes = jax.device_get(jax.jit(encode)(trial))
     parts = jax.tree.leaves(codes)
     if any((one != one.flat[0]).any() for one in parts):

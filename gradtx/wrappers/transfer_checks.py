@@ -166,7 +166,6 @@ def _second_update(inner: GradientTransformation, params: Mapping[str, Any], siz
     """
     grads = jax.tree.map(np.zeros_like, params)
     max(grads.values(), key=np.ndim).flat[0] = size
-    state = inner.init(params)
-    for _ in range(2):
-        updates, state = inner.update(grads, state, params)
+    _, state = inner.update(grads, inner.init(params), params)
+    updates, _ = inner.update(grads, state, params)
     return max(float(abs(np.asarray(one)).max(initial=0.0)) for one in jax.tree.leaves(updates))

@@ -1,9 +1,11 @@
 """State in host memory: every transformation steps from it, and leaves it where it was."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import gradtx
@@ -11,7 +13,9 @@ from gradtx.engine import offload
 from gradtx.testing.problems import extras, gradients, parameters
 from tests.methods import METHODS
 from tests.support.pairs import MAKERS
+from tests.support.wrappers import WRAPPERS
 
+TX = gradtx.GradientTransformation
 HOST = jax.memory.Space.Host
 
 
@@ -42,3 +46,46 @@ def test_slots_stay_in_host_memory(name: str, monkeypatch: pytest.MonkeyPatch) -
     later = jax.make_jaxpr(lambda: step(step(tx.init(params))))().out_avals
     assert spaces(first) == [HOST if one.ndim else jax.memory.Space.Device for one in first]
     assert spaces(later) == spaces(first)
+
+
+AROUND: dict[str, Callable[[TX], TX]] = {
+    **{name: wrap for name, wrap in WRAPPERS.items() if name != "flatten"},
+    "anchor_gradient": lambda tx: gradtx.anchor_gradient(tx, 4, 1, 0.5),
+    "ema_nesterov": gradtx.ema_nesterov,
+    "gpa": gradtx.gpa,
+    "multiply_by_path": lambda tx: gradtx.chain(tx, gradtx.multiply_by_path({"w": 0.5})),
+    "outer": lambda tx: gradtx.outer(tx, gradtx.sgd(0.7), every=2),
+    "partition": lambda tx: gradtx.partition({"all": tx}, [(".*", "all")]),
+    "schedule_free": lambda tx: gradtx.schedule_free(tx, 0.1),
+    "sharded": lambda tx: gradtx.sharded(tx, "data"),
+    "sharded, padded": lambda tx: gradtx.sharded(tx, "data", pad_size=1),
+    "stacked": lambda tx: gradtx.stacked(tx, "w"),
+    "transfer": lambda tx: gradtx.transfer(tx, 8, width=16),
+}
+"""`flatten` makes one array of all, at a path of its own."""
+TREE = {"w": jnp.ones((8, 4)), "b": jnp.ones(8), "odd": jnp.ones((7, 9))}
+
+
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+@pytest.mark.parametrize("name", AROUND)
+def test_slots_inside_a_wrapper_stay_in_host_memory(
+    name: str, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of Adam, whatever the wrapper does with them, and no others."""
+    monkeypatch.setattr(offload, "SMALLEST", 0)
+    tx, grads = AROUND[name](gradtx.offloaded(gradtx.adamw(0.1))), gradients(TREE)
+    extra = extras(tx, TREE, grads)
+
+    def step(state: Any) -> Any:
+        return functools.partial(tx.update, **extra)(grads, state, TREE)[1]
+
+    def train() -> tuple[Any, Any]:
+        first = tx.init(TREE)
+        return first, step(step(first))
+
+    with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(kind,))):
+        closed, states = jax.make_jaxpr(train, return_shape=True)()
+    paths = [[*gradtx.flatten_state(state)] for state in states]
+    assert paths[0] == paths[1]
+    for path, one in zip([*paths[0], *paths[1]], closed.out_avals, strict=True):
+        assert (one.memory_space == HOST) == ("scale_by_adam/" in path), path

@@ -3,7 +3,6 @@ traces the program of standard promotion: so the numbers are the same to the bit
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +14,9 @@ from gradtx.definition import errors
 from gradtx.testing.laws import numbers
 from gradtx.testing.problems import extras, gradients
 from tests.methods import METHODS
-from tests.support.meshes import CODECS, parameters
+from tests.support.meshes import parameters
 from tests.support.pairs import MAKERS
+from tests.support.wrappers import WRAPPERS
 
 TX = gradtx.GradientTransformation
 
@@ -30,26 +30,6 @@ def scheduled(tx: TX) -> TX:
     """The definition with every number as a schedule."""
     values = numbers(tx).items()
     return gradtx.replace(tx, **{n: functools.partial(constant, value=v) for n, v in values})
-
-
-WRAPPERS: dict[str, Callable[[TX], TX]] = {
-    "accumulate": lambda tx: gradtx.accumulate(tx, 2),
-    "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 3),
-    "cautious": lambda tx: gradtx.chain(tx, gradtx.cautious_mask()),
-    "dynamic_loss_scale": gradtx.dynamic_loss_scale,
-    "flatten": gradtx.flatten,
-    "guard": lambda tx: gradtx.guard(tx, max_norm=5.0, zscore=3.0),
-    "lookahead": lambda tx: gradtx.lookahead(tx, 2, 0.5),
-    "master_weights": gradtx.master_weights,
-    "params_average": lambda tx: gradtx.chain(tx, gradtx.params_average()),
-    "params_ema": lambda tx: gradtx.chain(tx, gradtx.params_ema(0.9)),
-    "with_metrics": gradtx.with_metrics,
-    "zclip": lambda tx: gradtx.chain(gradtx.zclip(), tx),
-    **{
-        f"stored {codec}": functools.partial(gradtx.stored, default=codec, min_size=0, block=2)
-        for codec in CODECS
-    },
-}
 
 
 def program(tx: TX, params: Any, promotion: str) -> str:

@@ -1,4 +1,4 @@
-"""The places of accumulate and of guard that tests/mutations breaks."""
+"""The places of accumulate, guard, offloaded and sharded that tests/mutations breaks."""
 
 from tests.mutations.row import ORACLES, Mutation
 
@@ -6,6 +6,20 @@ GUARD, ACCUMULATE = "wrappers/guard.py", "wrappers/accumulate.py"
 STATISTICS = "tests/unit/wrappers/test_guard.py -k statistics"
 
 MUTATIONS = [
+    Mutation(
+        "offloaded: the first rule of a run alone is asked",
+        "engine/leaf_update.py",
+        "any(one.rule.offload for one in ours)",
+        "ours[0].rule.offload",
+        "tests/unit/sharding/test_offloaded.py -k behind",
+    ),
+    Mutation(
+        "sharded: slots leave the host",
+        "sharding/slot_cuts.py",
+        "where.with_memory_kind(PINNED_HOST) if is_on_host(value) else where",
+        "where",
+        "tests/unit/sharding/test_offloaded.py -k zero_cuts",
+    ),
     Mutation(
         "accumulate: a mean of k + 1",
         ACCUMULATE,

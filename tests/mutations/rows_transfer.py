@@ -29,8 +29,8 @@ TRANSFER = [
     Mutation(
         "transfer: the first update alone says how updates grow",
         "wrappers/transfer_checks.py",
-        "for _ in range(2):",
-        "for _ in range(1):",
+        "inner.update(grads, state, params)",
+        "inner.update(grads, inner.init(params), params)",
         "tests/unit/wrappers/test_transfer_mistakes.py -k warmup",
     ),
     Mutation(

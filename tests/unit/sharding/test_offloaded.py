@@ -24,6 +24,24 @@ CASES = {
         gradtx.guard(gradtx.chain(gradtx.clip_by_global_norm(1.0), ADAMW)),
     ),
     "in a guard": (gradtx.guard(gradtx.offloaded(ADAMW)), gradtx.guard(ADAMW)),
+    "behind another rule": (
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.offloaded(ADAMW)),
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), ADAMW),
+    ),
+    "before and behind others": (
+        gradtx.chain(
+            gradtx.add_decayed_weights(0.1),
+            gradtx.offloaded(gradtx.trace(0.9)),
+            gradtx.scale_by_adam(),
+            gradtx.scale(-0.1),
+        ),
+        gradtx.chain(
+            gradtx.add_decayed_weights(0.1),
+            gradtx.trace(0.9),
+            gradtx.scale_by_adam(),
+            gradtx.scale(-0.1),
+        ),
+    ),
     "accumulate": (
         gradtx.offloaded(gradtx.accumulate(ADAMW, 2)),
         gradtx.accumulate(ADAMW, 2),
@@ -175,6 +193,34 @@ def test_slots_stay_cut_over_devices(is_explicit: bool, monkeypatch: pytest.Monk
         cut.with_memory_kind("pinned_host")
     }
     assert {one.sharding for one in jax.tree.leaves(updates)} == {cut}
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+@pytest.mark.parametrize("is_explicit", [False, True])
+@pytest.mark.parametrize("rows", [8, 11])
+def test_zero_cuts_slots_of_the_host(rows: int, is_explicit: bool, is_inside: bool) -> None:
+    """With `sharded` around or inside. Automatic axes pad eleven rows over eight devices, and
+    explicit ones leave them whole.
+    """
+    kind = jax.sharding.AxisType.Explicit if is_explicit else jax.sharding.AxisType.Auto
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    params = {f"w{n}": jnp.linspace(-1.0, n, 7 * rows).reshape(rows, 7) for n in range(6)}
+    grads = jax.tree.map(lambda one: jnp.sin(3 * one), params)
+    zero = functools.partial(gradtx.sharded, axes="data", pad_size=1)
+    tx = zero(gradtx.offloaded(ADAMW)) if is_inside else gradtx.offloaded(zero(ADAMW))
+    with jax.set_mesh(mesh):
+        whole = jax.device_put((params, grads), NamedSharding(mesh, PartitionSpec()))
+        state = tx.init(whole[0])
+        updates, state = jax.jit(tx.update)(whole[1], state, whole[0])
+        updates, state = jax.jit(tx.update)(whole[1], state, whole[0])
+    plain = ADAMW.update(grads, ADAMW.update(grads, ADAMW.init(params), params)[1], params)
+    assert_close(updates, plain[0])
+    is_whole = is_explicit and rows == 11
+    spec = PartitionSpec() if is_whole else PartitionSpec("data")
+    placed = NamedSharding(mesh, spec, memory_kind="pinned_host")
+    for slot in jax.tree.leaves((state.mu, state.nu)):
+        assert slot.sharding.is_equivalent_to(placed, 2)
+        assert slot.shape == (rows if is_whole else -(-rows // 8) * 8, 7)
 
 
 def test_within_shard_map_scan_and_vmap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,21 @@ def test_every_method_is_traced_with_its_state_cut(name: str) -> None:
     assert jax.eval_shape(update, grads, jax.eval_shape(zero.init, params), params) == expected
 
 
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+def test_arrays_on_no_mesh_go_to_that_of_the_context(kind: Any) -> None:
+    """Arrays of NumPy under a mesh of two axes: they are whole, and their slots are cut."""
+    params = {"w": np.ones((8, 4), np.float32)}
+    tx = gradtx.sharded(gradtx.adamw(0.1), "model")
+    with jax.set_mesh(jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind,) * 2)):
+        state = tx.init(params)
+        updates, later = jax.jit(tx.update)(params, state, params)
+    for slot in (state.mu["w"], later.mu["w"]):
+        assert slot.sharding.shard_shape((8, 4)) == (4, 4)
+    # With automatic axes a trace does not see how the parameters lie, and XLA decides.
+    is_explicit = kind == jax.sharding.AxisType.Explicit
+    assert updates["w"].sharding.is_fully_replicated == is_explicit
+
+
 def test_it_is_data() -> None:
     tx = gradtx.sharded(CLIPPED, ("data",), jnp.bfloat16, {"data": 8}, pad_size=None)
     assert pickle.loads(pickle.dumps(tx)) == tx

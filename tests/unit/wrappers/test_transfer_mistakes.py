@@ -128,7 +128,7 @@ TO_MUP = (
     "transfer: rule = 'sgd' is for updates that are proportional to gradients, and those of {} do "
     "not grow with them: pass rule='mup'"
 )
-DEGREES: dict[str, tuple[Any, str, str]] = {
+DEGREES: dict[str, tuple[Any, Any, str]] = {
     "sgd": (gradtx.sgd(0.1), "mup", TO_SGD.format("sgd")),
     "warmup": (WARMED, "mup", TO_SGD.format("sgd")),
     "clip": (
