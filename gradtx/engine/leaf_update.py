@@ -202,7 +202,8 @@ def update_sharded(
             results = sharded_kernel(one, lies, plan)(shared, [args[n] for n in indices])
             for index, (update, (slots,)) in zip(indices, results, strict=True):
                 updates[index] = update
-                result.columns[index] = put_back(slots, old[index].slots) if rule.offload else slots
+                (before,) = old[index].slots
+                result.columns[index] = put_back(slots, before) if rule.offload else slots
     return updates, [result]
 
 

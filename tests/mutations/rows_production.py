@@ -14,6 +14,13 @@ MUTATIONS = [
         "tests/unit/sharding/test_offloaded.py -k behind",
     ),
     Mutation(
+        "offloaded: slots of owners stay on the device",
+        "engine/leaf_update.py",
+        "put_back(slots, before) if rule.offload else slots",
+        "slots",
+        "tests/unit/sharding/test_offloaded.py -k owners",
+    ),
+    Mutation(
         "sharded: slots leave the host",
         "sharding/slot_cuts.py",
         "where.with_memory_kind(PINNED_HOST) if is_on_host(value) else where",

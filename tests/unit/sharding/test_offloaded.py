@@ -223,6 +223,28 @@ def test_zero_cuts_slots_of_the_host(rows: int, is_explicit: bool, is_inside: bo
         assert slot.shape == (rows if is_whole else -(-rows // 8) * 8, 7)
 
 
+@pytest.mark.parametrize("is_inside", [False, True])
+@pytest.mark.parametrize("plain", [MUON, gradtx.soap(0.1)], ids=lambda tx: tx.name)
+def test_matrices_of_owners_have_slots_on_the_host(plain: Any, is_inside: bool) -> None:
+    """Each matrix goes to one device; SOAP's slots go with it, and return to the host."""
+    mesh = jax.make_mesh((8,), ("data",))
+    zero = functools.partial(gradtx.sharded, axes="data")
+    tx = zero(gradtx.offloaded(plain)) if is_inside else gradtx.offloaded(zero(plain))
+    # Of full rank: an eigenvector of a double eigenvalue may be any.
+    drawn = {name: jax.random.normal(jax.random.key(int(name[1])), (8, 8)) for name in PARAMS}
+    with jax.set_mesh(mesh):
+        params, grads = jax.device_put((PARAMS, drawn), NamedSharding(mesh, PartitionSpec()))
+        first = tx.init(params)
+        _, state = jax.jit(tx.update)(grads, first, params)
+        updates, state = jax.jit(tx.update)(grads, state, params)
+    _, old = plain.update(drawn, plain.init(PARAMS), PARAMS)
+    expected, _ = plain.update(drawn, old, PARAMS)
+    for name, one in updates.items():  # products in float32, summed in another order
+        np.testing.assert_allclose(one, expected[name], rtol=1e-4, atol=1e-5)
+    assert kinds(state) == kinds(first)
+    assert len(on_host(state)) == sum(one.ndim > 0 for one in jax.tree.leaves(first))
+
+
 def test_within_shard_map_scan_and_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offload, "SMALLEST", 0)
     tx, spec = gradtx.offloaded(ADAMW), PartitionSpec("x")
