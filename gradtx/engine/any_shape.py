@@ -68,8 +68,8 @@ def specialize(
     """The kernel of the rules for one shape, and the numbers that it receives; None: there is
     none.
 
-    `numbers` holds those of every program at this update; a program of many shapes computes them
-    once.
+    `numbers` holds those that `shared` has in every program at this update; a program of many
+    shapes computes them once.
     """
     leaves, treedef = jax.tree.flatten((shared, args))
     shape = args.grad.shape

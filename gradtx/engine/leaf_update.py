@@ -144,7 +144,7 @@ def update_arrays(
     ]
     updates, columns = list(flow.leaves.values), [list(member.columns) for member in members]
     kinds = _kinds(members, programs, args)
-    numbers: dict[Program, Any] = {}
+    numbers: dict[tuple[int, ...], dict[Program, Any]] = {}
     offloaded: list[KernelCalls] = []
     patterns = Counter((*kind[:2], pattern_of(args[n[0]].grad.shape)) for kind, n in kinds.items())
     for (program, rules, *_), indices in kinds.items():
@@ -153,7 +153,9 @@ def update_arrays(
         function, values = _kernel(rules), shared
         shapes = patterns[program, rules, pattern_of(args[indices[0]].grad.shape)]
         if shapes > 1 or len(indices) > 1:
-            special = specialize(rules, shared, args[indices[0]], numbers)
+            # Two groups may have equal rules, and never share their numbers.
+            known = numbers.setdefault(program, {})
+            special = specialize(rules, shared, args[indices[0]], known)
             function, values = special or (function, values)
         if any(one.rule.offload for one in ours) and any_on_host(args[n] for n in indices):
             offloaded.append(KernelCalls(function, values, indices, ours, program))
