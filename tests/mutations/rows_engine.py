@@ -9,6 +9,13 @@ AUTHORS = "tests/unit/engine/test_authors.py"
 
 ENGINE = [
     Mutation(
+        "groups of one rule share the numbers of the first",
+        "engine/leaf_update.py",
+        "known = numbers.setdefault(program, {})",
+        "known = numbers.setdefault((), {})",
+        "tests/laws/test_groups_of_one_rule.py",
+    ),
+    Mutation(
         "gate: closed, and slots move",
         "engine/gate.py",
         "return chosen, chosen",
