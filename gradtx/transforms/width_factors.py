@@ -7,7 +7,7 @@ model, m_L the same for the number of layers, and the exponents α of depth and 
 rule       rate                    rate × decay       ε of entries           deviation at init
 =========  ======================  =================  =====================  ===================
 muP        m_in⁻¹ m_L^(α−1)        m_in⁻ᵖ m_L^(α−1)   m_out⁻¹ m_L⁻ᵅ          m_in^(−½) or m_in⁻¹
-muP, SGD   m_out m_in⁻¹ m_L^(2α−1)  as muP            1                      as muP
+muP, SGD   m_out/m_in m_L^(2α−1)   as muP             1                      as muP
 spectral   √(m_out/m_in) ...       m_in⁻ᵖ m_L^(α−1)   m_L⁻ᵅ (of matrices)    see `_spectral_init`
 hyperball  m_L^(α−1)               as the rate        m_out⁻¹ m_L⁻ᵅ          m_in^(−½)
 =========  ======================  =================  =====================  ===================
