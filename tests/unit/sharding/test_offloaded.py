@@ -1,6 +1,7 @@
 """`offloaded`: the same numbers from host memory, donated, around and inside every wrapper."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradtx
+from benchmarks.trace import forget
 from gradtx.engine import offload, slot_memory
 
 PARAMS = {f"w{n}": jnp.linspace(-1.0, 1.0, 64).reshape(8, 8) * (n + 1) for n in range(6)}
@@ -109,7 +111,7 @@ def assert_close(ours: Any, expected: Any) -> None:
 
 
 @pytest.fixture(params=["default", "tpu"])
-def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Small leaves in bundles; in the order of the platform, and in the loops for a TPU."""
     monkeypatch.setattr(offload, "SMALLEST", 0)
     if request.param == "tpu":
@@ -119,7 +121,9 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
             return others["tpu"](*args) if "tpu" in others else original(*args, default=default)
 
         monkeypatch.setattr(jax.lax, "platform_dependent", choose)
-    return request.param
+    forget()  # a program that another platform's choice is traced into must not serve here, or later
+    yield request.param
+    forget()
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
