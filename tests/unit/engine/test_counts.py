@@ -12,9 +12,9 @@ import jax
 import pytest
 
 import gradtx
-from benchmarks.trace import forget
 from benchmarks.trees import gpt2_small, many_small
 from gradtx.tree.jaxprs import inner_jaxpr
+from tests.support.cold import forget_traces
 
 CALLS: list[None] = []
 
@@ -58,7 +58,7 @@ def test_a_step_of_adamw(tree: str, calls: int, lines: int, all_equations: int) 
 
     Optax's step has 2,673 and 9,009 equations; the numbers of one leaf are about 28.
     """
-    forget()  # a cold trace, whatever other tests have left in caches
+    forget_traces()  # a cold trace, whatever other tests have left in caches
     traced = lower(gradtx.adamw(1e-3), TREES[tree]())
     # A root with a derivative of its own is an equation within one of these, or is inlined.
     found = sum(one.primitive.name in ("jit", "pjit") for one in traced.jaxpr.jaxpr.eqns)

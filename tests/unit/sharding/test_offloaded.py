@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradtx
-from benchmarks.trace import forget
 from gradtx.engine import offload, slot_memory
+from tests.support.cold import forget_traces
 
 PARAMS = {f"w{n}": jnp.linspace(-1.0, 1.0, 64).reshape(8, 8) * (n + 1) for n in range(6)}
 GRADS = jax.tree.map(lambda one: jnp.sin(3 * one), PARAMS)
@@ -121,9 +121,9 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
             return others["tpu"](*args) if "tpu" in others else original(*args, default=default)
 
         monkeypatch.setattr(jax.lax, "platform_dependent", choose)
-    forget()  # a program that another platform's choice is traced into must not serve here, or later
+    forget_traces()  # those with another platform's choice must not serve here, nor later
     yield request.param
-    forget()
+    forget_traces()
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
