@@ -80,13 +80,19 @@ def interleave(
     return times
 
 
+def made(sides: Mapping[str, Callable[[], float]]) -> dict[str, Callable[[], Callable[[], float]]]:
+    """Makers, as `balanced` takes them, of sides that exist already: another process's."""
+    return {name: lambda side=side: side for name, side in sides.items()}
+
+
 def balanced(
     makers: Mapping[str, Callable[[], Callable[[], float]]], runs: int, warmup: int = 2
 ) -> dict[str, list[float]]:
     """`interleave` of sides that hold arrays, made in one order and then in the other.
 
-    Of two equal sides, the one whose arrays were made first took 3 to 5 % longer on a CPU. So both
-    orders have as many runs, and a time is the mean of one of each.
+    Of two equal sides with one large array or GPT-2 small, the one whose arrays were made first
+    took 3 to 5 % longer on a CPU; with 500 small arrays it was faster. So both orders have as many
+    runs, and a time is the mean of one of each.
     """
     both: list[dict[str, list[float]]] = []
     for names in (list(makers), list(makers)[::-1]):

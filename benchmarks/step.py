@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.harness import Row, arguments, balanced, compared, finish, seconds
+from benchmarks.harness import Row, arguments, balanced, compared, finish, made, seconds
 from benchmarks.steps import LIBRARIES, OPTIMIZERS, jitted_step
 from benchmarks.trees import TREES, Tree, filled, one_large
 
@@ -79,8 +79,7 @@ def rows(
         library: lambda library=library: Side(library, tree, optimizer, STEPS[tree_name]).timed
         for library in LIBRARIES
     }
-    peers = {name: lambda timed=timed: timed for name, timed in others.items()}
-    times = balanced({**sides, **peers}, runs)
+    times = balanced({**sides, **made(others)}, runs)
     yield compared(f"{tree_name}: {optimizer}", {side: times[side] for side in LIBRARIES}, bar=BAR)
     for other in others:
         yield compared(

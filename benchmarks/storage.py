@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 import gradtx
-from benchmarks.harness import Row, arguments, balanced, compared, finish, seconds
+from benchmarks.harness import Row, arguments, balanced, compared, finish, made, seconds
 from benchmarks.step import Side, torch_side
 from benchmarks.steps import LEARNING_RATE
 from benchmarks.trees import TREES, Tree, filled, parameter_count
@@ -99,7 +99,7 @@ def time_rows(
     peers: dict[str, Callable[[], Callable[[], float]]] = {
         "optax": lambda: Side("optax", tree, "adamw", 1).timed,
         "float32": lambda: Side("gradtx", tree, "adamw", 1).timed,
-        **{name: lambda timed=timed: timed for name, timed in others.items()},
+        **made(others),
     }
     times = balanced({**mine, **peers}, runs)
     for codec in mine:

@@ -234,7 +234,7 @@ def transfer(
 
     See also: `transfer_table`, `scale_init`, `coordinate_check`, `partition`.
 
-    Yang et al. 2022, arXiv 2203.03466, Tables 3 and 8; Dey et al. 2025, arXiv 2505.01618, Table 1,
+    Yang et al. 2022, arXiv 2203.03466, Table 8; Dey et al. 2025, arXiv 2505.01618, Table 1,
     for depth and ε; Yang, Simon and Bernstein 2023, arXiv 2310.17813, Condition 1; Qiu et al. 2025,
     arXiv 2512.05620; Wen et al. 2026, arXiv 2606.16899.
     """

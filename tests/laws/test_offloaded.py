@@ -1,7 +1,6 @@
 """State in host memory: every transformation steps from it, and leaves it where it was."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,9 +12,8 @@ from gradtx.engine import offload
 from gradtx.testing.problems import extras, gradients, parameters
 from tests.methods import METHODS
 from tests.support.pairs import MAKERS
-from tests.support.wrappers import WRAPPERS
+from tests.support.wrappers import ON_A_MESH, WRAPPERS, Wrappers
 
-TX = gradtx.GradientTransformation
 HOST = jax.memory.Space.Host
 
 
@@ -48,18 +46,10 @@ def test_slots_stay_in_host_memory(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert spaces(later) == spaces(first)
 
 
-AROUND: dict[str, Callable[[TX], TX]] = {
+AROUND: Wrappers = {
     **{name: wrap for name, wrap in WRAPPERS.items() if name != "flatten"},
-    "anchor_gradient": lambda tx: gradtx.anchor_gradient(tx, 4, 1, 0.5),
-    "ema_nesterov": gradtx.ema_nesterov,
-    "gpa": gradtx.gpa,
-    "multiply_by_path": lambda tx: gradtx.chain(tx, gradtx.multiply_by_path({"w": 0.5})),
-    "outer": lambda tx: gradtx.outer(tx, gradtx.sgd(0.7), every=2),
-    "partition": lambda tx: gradtx.partition({"all": tx}, [(".*", "all")]),
-    "schedule_free": lambda tx: gradtx.schedule_free(tx, 0.1),
-    "sharded": lambda tx: gradtx.sharded(tx, "data"),
+    **ON_A_MESH,
     "sharded, padded": lambda tx: gradtx.sharded(tx, "data", pad_size=1),
-    "stacked": lambda tx: gradtx.stacked(tx, "w"),
     "transfer": lambda tx: gradtx.transfer(tx, 8, width=16),
 }
 """`flatten` makes one array of all, at a path of its own."""

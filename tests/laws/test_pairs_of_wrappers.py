@@ -2,7 +2,6 @@
 refuses them.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,35 +10,18 @@ import pytest
 
 import gradtx
 from gradtx.testing.problems import extras, gradients
-from tests.support.wrappers import WRAPPERS
-
-TX = gradtx.GradientTransformation
+from tests.support.wrappers import ON_A_MESH, TX, WRAPPERS, Wrappers
 
 CODECS = ("int8", "packed16")
 """A codec with blocks, and one with two slots in one; each costs a second."""
-PAIRED: dict[str, Callable[[TX], TX]] = {
+PAIRED: Wrappers = {
     **{
         name: wrap
         for name, wrap in WRAPPERS.items()
         if not name.startswith("stored") or name.endswith(CODECS)
     },
-    "anchor_gradient": lambda tx: gradtx.anchor_gradient(tx, 4, 1, 0.5),
-    "before a scale": lambda tx: gradtx.chain(tx, gradtx.scale(0.5)),
-    "behind a clip": lambda tx: gradtx.chain(gradtx.clip_by_global_norm(1.0), tx),
-    "behind a decay": lambda tx: gradtx.chain(gradtx.add_decayed_weights(0.1), tx),
-    "ema_nesterov": gradtx.ema_nesterov,
-    "freeze": lambda tx: gradtx.selective_transform(tx, freeze_mask="^b$"),
-    "gpa": gradtx.gpa,
-    "multiply_by_path": lambda tx: gradtx.chain(tx, gradtx.multiply_by_path({"w": 0.5})),
+    **ON_A_MESH,
     "offloaded": gradtx.offloaded,
-    "outer": lambda tx: gradtx.outer(tx, gradtx.sgd(0.7), every=2),
-    "partition": lambda tx: gradtx.partition(
-        {"one": tx, "other": gradtx.sgd(0.1)}, [("[wv]", "one"), (".*", "other")]
-    ),
-    "sam": lambda tx: gradtx.sam(tx, gradtx.sgd(0.1), sync_period=2),
-    "schedule_free": lambda tx: gradtx.schedule_free(tx, 0.1),
-    "sharded": lambda tx: gradtx.sharded(tx, "data"),
-    "stacked": lambda tx: gradtx.stacked(tx, "w"),
     "transfer": lambda tx: gradtx.transfer(tx, 8, "spectral", width=16),
 }
 TREE = {"w": jnp.ones((8, 4)), "v": jnp.ones((8, 4)), "b": jnp.ones(8)}

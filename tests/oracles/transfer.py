@@ -42,8 +42,8 @@ def trace_h(g, w, memory, t, rate):
 
 
 def sgd(g, w, memory, t, rate, decay, growth, momentum):
-    """Yang et al. 2022, Table 3: a gradient of a hidden matrix shrinks as its update must, and that
-    of a vector shrinks, where its update must not.
+    """A gradient of a hidden matrix shrinks with the width as its update must; that of a vector
+    shrinks, and its update must not.
     """
     factor = growth if g.ndim == 1 else 1.0
     memory["sum"] = g + decay / factor * w + momentum * memory.get("sum", 0.0)

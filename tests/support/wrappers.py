@@ -7,8 +7,9 @@ import gradtx
 from tests.support.meshes import CODECS
 
 TX = gradtx.GradientTransformation
+Wrappers = dict[str, Callable[[TX], TX]]
 
-WRAPPERS: dict[str, Callable[[TX], TX]] = {
+WRAPPERS: Wrappers = {
     "accumulate": lambda tx: gradtx.accumulate(tx, 2),
     "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 3),
     "cautious": lambda tx: gradtx.chain(tx, gradtx.cautious_mask()),
@@ -26,3 +27,22 @@ WRAPPERS: dict[str, Callable[[TX], TX]] = {
         for codec in CODECS
     },
 }
+ON_A_MESH: Wrappers = {
+    "anchor_gradient": lambda tx: gradtx.anchor_gradient(tx, 4, 1, 0.5),
+    "before a scale": lambda tx: gradtx.chain(tx, gradtx.scale(0.5)),
+    "behind a clip": lambda tx: gradtx.chain(gradtx.clip_by_global_norm(1.0), tx),
+    "behind a decay": lambda tx: gradtx.chain(gradtx.add_decayed_weights(0.1), tx),
+    "ema_nesterov": gradtx.ema_nesterov,
+    "freeze": lambda tx: gradtx.selective_transform(tx, freeze_mask="^b$"),
+    "gpa": gradtx.gpa,
+    "multiply_by_path": lambda tx: gradtx.chain(tx, gradtx.multiply_by_path({"w": 0.5})),
+    "outer": lambda tx: gradtx.outer(tx, gradtx.sgd(0.7), every=2),
+    "partition": lambda tx: gradtx.partition(
+        {"one": tx, "other": gradtx.sgd(0.1)}, [("[wv]", "one"), (".*", "other")]
+    ),
+    "sam": lambda tx: gradtx.sam(tx, gradtx.sgd(0.1), sync_period=2),
+    "schedule_free": lambda tx: gradtx.schedule_free(tx, 0.1),
+    "sharded": lambda tx: gradtx.sharded(tx, "data"),
+    "stacked": lambda tx: gradtx.stacked(tx, "w"),
+}
+"""Within a mesh that has the axis "data", on a tree with matrices `w` and a vector `b`."""
