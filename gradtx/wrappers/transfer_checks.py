@@ -16,8 +16,8 @@ from gradtx.transforms.tree_growth import KINDS
 RULES, HEADS = ("mup", "sgd", "spectral", "hyperball"), ("rate", "forward")
 
 SIZES = (0.05, 0.5)
-"""Gradients below usual thresholds of clipping, and so large that neither ε nor Adagrad's first sum,
-0.1, makes an update proportional.
+"""Gradients below usual thresholds of clipping, and so large that neither ε nor Adagrad's first
+sum, 0.1, makes an update proportional.
 """
 PROPORTIONAL = 0.9
 """The power of the gradient from which on an update counts as proportional to it."""
